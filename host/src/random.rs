@@ -1,0 +1,11 @@
+//! Random numbers that nobody else draws: names of temporary files, nonces of operations.
+
+/// 128 random bits from the operating system.
+///
+/// # Panics
+/// Where the operating system has none. Going on with a guess could make two operations look like one.
+pub(crate) fn u128() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    u128::from_le_bytes(bytes)
+}

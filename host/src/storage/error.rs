@@ -1,0 +1,132 @@
+//! What a storage backend reports when it cannot do what it was asked.
+//!
+//! Rules:
+//! - The kind decides; the text is for people. No caller looks into the text.
+//! - A backend picks the kind where it still sees the cause (an errno, a status code), never later.
+//! - A change whose outcome is not known MUST be [`ErrorKind::Unanswered`] or
+//!   [`ErrorKind::NotDurable`]. Every other kind of a change says: it was not made.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+/// The result of a storage call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No object is at this key.
+    NotFound,
+    /// An object is at this key already; it was not touched.
+    AlreadyExists,
+    /// The storage knows who we are and refuses.
+    Denied,
+    /// No credentials, or none that the storage accepts.
+    Unauthenticated,
+    /// Too many requests; the same call may succeed later.
+    Throttled,
+    /// The time for the call ran out, and it changes nothing.
+    Timeout,
+    /// The disk, quota or bucket is full.
+    NoSpace,
+    /// The storage cannot be reached or fails.
+    Unavailable,
+    /// The storage cannot do this: no links, not a regular file, conditions ignored.
+    Unsupported,
+    /// The configuration cannot work: an unknown URL, a missing backend.
+    Config,
+    /// A change was sent and no answer came back: it may have been made, or be made later. Only
+    /// looking can tell, and absence proves nothing.
+    Unanswered,
+    /// The change was made and is visible, and may be gone after a power failure.
+    NotDurable,
+}
+
+/// A storage call that failed: what was tried, why it failed, and what to do.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    what: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`; `what` says what was tried or found, as the beginning of a sentence.
+    pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+            source: None,
+        }
+    }
+
+    /// The same, with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// An I/O error of a call that changed nothing.
+    pub(crate) fn io(what: impl Into<String>, error: io::Error) -> Self {
+        Self::new(kind_of(&error), what).with_source(error)
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self.kind {
+            ErrorKind::NotFound => "check the name, or list what is there",
+            ErrorKind::AlreadyExists => "another writer was first; load its version and try again",
+            ErrorKind::Denied => "check the permissions of the account that runs this",
+            ErrorKind::Unauthenticated => "check the credentials",
+            ErrorKind::Throttled => "try again later",
+            ErrorKind::Timeout => "try again, or raise the time limit",
+            ErrorKind::NoSpace => "free some space; what was saved before is untouched",
+            ErrorKind::Unavailable => "check that the storage is there and healthy",
+            ErrorKind::Unsupported => "use another place for this store",
+            ErrorKind::Config => "correct the configuration",
+            ErrorKind::Unanswered => "look at the newest version before trying again",
+            ErrorKind::NotDurable => "check the disk before relying on this version",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        write!(f, " ({})", self.hint())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        // The source is in the message already; a reporter that walks the chain goes on below it.
+        self.source.as_deref().and_then(StdError::source)
+    }
+}
+
+/// The kind for an I/O error of a call that changed nothing.
+pub(crate) fn kind_of(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
+        io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::FileTooLarge
+        | io::ErrorKind::TooManyLinks => ErrorKind::NoSpace,
+        io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices => ErrorKind::Unsupported,
+        io::ErrorKind::TimedOut => ErrorKind::Timeout,
+        _ => ErrorKind::Unavailable,
+    }
+}

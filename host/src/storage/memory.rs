@@ -1,0 +1,123 @@
+//! Objects in the memory of this process: for tests, and for hosts that want nothing to stay.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Entry, Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Upload};
+
+/// Keeps objects in memory. Clones share them; they are gone when the last clone is dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
+}
+
+impl Memory {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
+        // Every change is one insert or remove, so a panic elsewhere leaves nothing half-made.
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Storage for Memory {
+    fn location(&self) -> String {
+        "memory".into()
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
+        let mut objects = self.objects();
+        if objects.contains_key(key.as_str()) {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                "an object is there already",
+            ));
+        }
+        objects.insert(key.as_str().into(), body.concat().into());
+        Ok(())
+    }
+
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(MemoryUpload {
+            memory: self.clone(),
+            key: key.clone(),
+            pieces: Vec::new(),
+        }))
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
+        let objects = self.objects();
+        let object = objects
+            .get(key.as_str())
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "no object is there"))?;
+        let size = object.len() as u64;
+        let range = range.of(size);
+        Ok(Part {
+            bytes: object.slice(range.start as usize..range.end as usize),
+            start: range.start,
+            size,
+        })
+    }
+
+    async fn list(&self, list: &List<'_>) -> Result<Page> {
+        let dir = match list.dir {
+            "" => String::new(),
+            dir => format!("{dir}/"),
+        };
+        let objects = self.objects();
+        let below = objects
+            .range::<String, _>((Bound::Included(&dir), Bound::Unbounded))
+            .map_while(|(key, _)| key.strip_prefix(&dir));
+        let mut page = Page::default();
+        for rest in below {
+            let entry = match rest.split_once('/') {
+                Some((name, _)) => Entry::Dir(name.into()),
+                None => Entry::Object(rest.into()),
+            };
+            if !entry.name().starts_with(list.prefix)
+                || list.after.as_ref().is_some_and(|after| entry <= *after)
+                || page.entries.last() == Some(&entry)
+            {
+                continue;
+            }
+            if page.entries.len() == list.limit {
+                page.more = true;
+                break;
+            }
+            page.entries.push(entry);
+        }
+        Ok(page)
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.objects().remove(key.as_str());
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct MemoryUpload {
+    memory: Memory,
+    key: Key,
+    pieces: Vec<Bytes>,
+}
+
+#[async_trait]
+impl Upload for MemoryUpload {
+    async fn write(&mut self, piece: Bytes) -> Result<()> {
+        self.pieces.push(piece);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<()> {
+        self.memory.create(&self.key, self.pieces).await
+    }
+}

@@ -1,0 +1,201 @@
+//! Where bytes live.
+//!
+//! A [`Storage`] keeps immutable objects under keys. It knows nothing of snapshots: no versions, no
+//! compression, no guests. Everything above it rests on one primitive that every backend has:
+//! [`Storage::create`] makes an object that was not there, whole and durable, or fails.
+//!
+//! # Why not a file system interface?
+//!
+//! Renames, appends and locks mean different things on a disk and in a bucket. Exclusive creation means
+//! the same on all of them (`link(2)`, `If-None-Match: *`, `ifGenerationMatch=0`), and is enough for
+//! atomic saves, compare-and-swap between machines, and history.
+
+mod config;
+mod error;
+mod key;
+mod local;
+mod memory;
+
+pub use config::{StorageBackend, StorageConfig};
+pub use error::{Error, ErrorKind, Result};
+pub use key::Key;
+pub use local::Local;
+pub use memory::Memory;
+
+use std::fmt;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// A place that keeps immutable objects under keys.
+///
+/// Reads see every object whose creation was acknowledged before, at once, and lists show it, in order.
+/// A backend that cannot promise this must not implement this trait.
+#[async_trait]
+pub trait Storage: fmt::Debug + Send + Sync + 'static {
+    /// Where this is, for messages to the operator. Never a credential.
+    fn location(&self) -> String;
+
+    /// Makes an object that was not there. When this returns ok, the object is whole and survives a
+    /// power failure; when two callers race, one of them wins.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] where an object is there, which is left as it is;
+    /// [`ErrorKind::Unanswered`] and [`ErrorKind::NotDurable`] where the outcome is not known; any
+    /// other kind says that nothing was made.
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()>;
+
+    /// Begins an object whose length is not known yet. Nothing is visible before
+    /// [`Upload::finish`].
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>>;
+
+    /// Reads part of an object.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where nothing is at `key`.
+    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part>;
+
+    /// Lists what is directly under a directory, at most `limit` entries (at least one).
+    async fn list(&self, list: &List<'_>) -> Result<Page>;
+
+    /// Removes an object, durably. What is not there is removed already.
+    async fn delete(&self, key: &Key) -> Result<()>;
+}
+
+/// An object that is being made piece by piece. Dropping it aborts: nothing becomes visible.
+#[async_trait]
+pub trait Upload: fmt::Debug + Send + Sync {
+    /// Appends a piece.
+    async fn write(&mut self, piece: Bytes) -> Result<()>;
+
+    /// Makes the object visible, as [`Storage::create`] does, and with its errors.
+    async fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// Which bytes of an object to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadRange {
+    /// The last bytes, or the whole object where it is shorter.
+    Suffix(u64),
+    /// From `start` up to, not including, `end`; cut at the end of the object.
+    Bounded(Range<u64>),
+}
+
+impl ReadRange {
+    /// The bytes that this names in an object of `size` bytes.
+    pub fn of(&self, size: u64) -> Range<u64> {
+        match self {
+            Self::Suffix(len) => size.saturating_sub(*len)..size,
+            Self::Bounded(range) => {
+                let end = range.end.min(size);
+                range.start.min(end)..end
+            }
+        }
+    }
+}
+
+/// Part of an object.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The bytes that were asked for, as far as the object has them.
+    pub bytes: Bytes,
+    /// Where they begin in the object.
+    pub start: u64,
+    /// Length of the whole object in bytes.
+    pub size: u64,
+}
+
+/// What to list.
+#[derive(Clone, Debug)]
+pub struct List<'a> {
+    /// The directory: a key without its last segment, "" for the top.
+    pub dir: &'a str,
+    /// Only entries whose name begins so.
+    pub prefix: &'a str,
+    /// Only what sorts after this entry of an earlier page.
+    pub after: Option<Entry>,
+    /// At most so many entries.
+    pub limit: usize,
+}
+
+/// One entry of a list. Entries sort as their keys do, where a directory ends in `/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// An object, by the last segment of its key.
+    Object(String),
+    /// A directory that holds at least one object at some depth.
+    Dir(String),
+}
+
+impl Entry {
+    /// The entry's own segment.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Object(name) | Self::Dir(name) => name,
+        }
+    }
+
+    fn sort_key(&self) -> (&[u8], &[u8]) {
+        match self {
+            Self::Object(name) => (name.as_bytes(), b""),
+            Self::Dir(name) => (name.as_bytes(), b"/"),
+        }
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let ((a, a_end), (b, b_end)) = (self.sort_key(), other.sort_key());
+        a.iter().chain(a_end).cmp(b.iter().chain(b_end))
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// In order.
+    pub entries: Vec<Entry>,
+    /// Whether something may follow.
+    pub more: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_sorts_as_its_keys_do() {
+        let mut entries = [
+            Entry::Dir("a".into()),
+            Entry::Object("a".into()),
+            Entry::Dir("a.b".into()),
+            Entry::Object("a0".into()),
+        ];
+        entries.sort();
+        let names: Vec<_> = entries.iter().map(|e| format!("{e:?}")).collect();
+        assert_eq!(
+            names,
+            [
+                r#"Object("a")"#,
+                r#"Dir("a.b")"#,
+                r#"Dir("a")"#,
+                r#"Object("a0")"#
+            ]
+        );
+    }
+
+    #[test]
+    fn a_range_never_leaves_the_object() {
+        assert_eq!(ReadRange::Suffix(10).of(4), 0..4);
+        assert_eq!(ReadRange::Suffix(3).of(4), 1..4);
+        assert_eq!(ReadRange::Bounded(2..9).of(4), 2..4);
+        assert_eq!(ReadRange::Bounded(7..9).of(4), 4..4);
+    }
+}
