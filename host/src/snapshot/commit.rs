@@ -1,0 +1,285 @@
+//! How a version comes to be: one exclusive create, and what is done when its answer is not clear.
+//!
+//! Truth is the highest version that exists. A change looks up the head, checks what the caller expects of it,
+//! and creates the version after it; whoever creates it first has it, on every storage, between all processes.
+//!
+//! An answer that says "exists", or none at all, is looked at before it is believed: a nonce in the trailer
+//! tells whether the version that is there is the one that we made.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::clock::{self, Moment};
+use super::format::{Encoded, Metadata, Seal};
+use super::version::MAX_VERSION;
+use super::{Error, Expect, Info, Name, Result, Scope, Version};
+use crate::storage::{self, ErrorKind, Upload};
+
+/// How often a change with [`Expect::Any`] tries the next version after losing a race. Every loss is somebody
+/// else's save, so this many losses mean a name that a hundred writers want at once.
+const MAX_ATTEMPTS: usize = 100;
+
+/// Pruning spares what is younger than this. A change that took longer than half of it no longer knows that
+/// the version after its head was never used before.
+pub(crate) const GRACE: Duration = Duration::from_secs(60 * 60);
+
+/// Pieces of a file that go to the storage together.
+const PIECE: usize = 8 << 20;
+
+/// A change that is being made of one name.
+#[derive(Debug)]
+pub(crate) struct Change {
+    scope: Scope,
+    name: Name,
+    expect: Expect,
+    media_type: Option<String>,
+    labels: Vec<(String, String)>,
+    nonce: String,
+    /// The beginning of the file, as far as nothing of it was sent.
+    pending: Vec<Bytes>,
+    pending_len: usize,
+    upload: Option<Sending>,
+}
+
+/// A file whose beginning was sent to the key of one version, and cannot be sent to another.
+#[derive(Debug)]
+struct Sending {
+    upload: Box<dyn Upload>,
+    head: Option<Head>,
+    version: Version,
+}
+
+/// The newest version of a name, and what is known of it without another read.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) version: Version,
+    pub(crate) sha256: Option<String>,
+}
+
+/// What looking at a key after an unclear answer showed.
+enum Found {
+    Ours,
+    Anothers,
+    Nothing,
+    Unreadable(String),
+}
+
+impl Change {
+    pub(crate) fn new(
+        scope: &Scope,
+        name: &Name,
+        expect: Expect,
+        media_type: Option<String>,
+        labels: Vec<(String, String)>,
+    ) -> Self {
+        Self {
+            scope: scope.clone(),
+            name: name.clone(),
+            expect,
+            media_type,
+            labels,
+            nonce: format!("{:032x}", crate::random::u128()),
+            pending: Vec::new(),
+            pending_len: 0,
+            upload: None,
+        }
+    }
+
+    /// Adds bytes of the file; they are kept, so that [`Change::finish`] can try again.
+    pub(crate) fn keep(&mut self, bytes: Vec<Bytes>) {
+        self.pending_len += bytes.iter().map(Bytes::len).sum::<usize>();
+        self.pending.extend(bytes);
+    }
+
+    /// Adds bytes of the file, and sends them once there are enough. From then on the version is settled.
+    pub(crate) async fn send(&mut self, bytes: Vec<Bytes>) -> Result<()> {
+        self.keep(bytes);
+        if self.pending_len < PIECE {
+            return Ok(());
+        }
+        if self.upload.is_none() {
+            let head = self.expected_head().await?;
+            let version = after(head.as_ref())?;
+            let key = self.scope.key(&self.name, version)?;
+            let upload = self.scope.storage().upload(&key).await?;
+            self.upload = Some(Sending {
+                upload,
+                head,
+                version,
+            });
+        }
+        if let Some(sending) = &mut self.upload {
+            for piece in self.pending.drain(..) {
+                sending.upload.write(piece).await?;
+            }
+            self.pending_len = 0;
+        }
+        Ok(())
+    }
+
+    /// Refuses what cannot succeed before work is done for it.
+    pub(crate) async fn check_early(&self) -> Result<()> {
+        match self.expect {
+            Expect::Any => Ok(()),
+            _ => self.expected_head().await.map(drop),
+        }
+    }
+
+    /// Makes the version.
+    pub(crate) async fn finish(mut self, encoded: &Encoded) -> Result<Info> {
+        match self.upload.take() {
+            Some(sending) => self.finish_upload(sending, encoded).await,
+            None => self.create(encoded).await,
+        }
+    }
+
+    async fn create(self, encoded: &Encoded) -> Result<Info> {
+        for _ in 0..MAX_ATTEMPTS {
+            let started = Moment::now();
+            let head = self.expected_head().await?;
+            let version = after(head.as_ref())?;
+            let (trailer, info) = self.seal(encoded, head.as_ref(), version);
+            let body = self.pending.iter().cloned().chain([trailer]).collect();
+            let key = self.scope.key(&self.name, version)?;
+            let answer = self.scope.storage().create(&key, body).await;
+            if self.settle(answer, version, started).await? {
+                return Ok(info);
+            }
+            if let Expect::Version(_) = self.expect {
+                break;
+            }
+        }
+        let head = self.scope.head(&self.name).await?.map(|head| head.version);
+        Err(Error::Conflict { head })
+    }
+
+    async fn finish_upload(&self, mut sending: Sending, encoded: &Encoded) -> Result<Info> {
+        let started = Moment::now();
+        // The head was looked up when the first piece was sent, perhaps long ago.
+        let head = self.scope.head(&self.name).await?.map(|head| head.version);
+        if head != sending.head.as_ref().map(|head| head.version) {
+            return Err(Error::Conflict { head });
+        }
+        let version = sending.version;
+        let (trailer, info) = self.seal(encoded, sending.head.as_ref(), version);
+        for piece in self.pending.iter().cloned().chain([trailer]) {
+            sending.upload.write(piece).await?;
+        }
+        let answer = sending.upload.finish().await;
+        if self.settle(answer, version, started).await? {
+            return Ok(info);
+        }
+        let head = self.scope.head(&self.name).await?.map(|head| head.version);
+        Err(Error::Conflict { head })
+    }
+
+    /// The head, where it is what the caller expects.
+    async fn expected_head(&self) -> Result<Option<Head>> {
+        let mut head = self.scope.head(&self.name).await?;
+        let holds = match (self.expect, &mut head) {
+            (Expect::Any, _) | (Expect::Absent, None) => true,
+            (Expect::Absent, Some(head)) => {
+                let trailer = self.scope.trailer(&self.name, head.version).await?;
+                head.sha256 = Some(trailer.metadata.sha256.clone());
+                trailer.is_tombstone()
+            }
+            (Expect::Version(version), head) => {
+                head.as_ref().is_some_and(|head| head.version == version)
+            }
+        };
+        match holds {
+            true => Ok(head),
+            false => Err(Error::Conflict {
+                head: head.map(|head| head.version),
+            }),
+        }
+    }
+
+    fn seal(&self, encoded: &Encoded, head: Option<&Head>, version: Version) -> (Bytes, Info) {
+        let (trailer, metadata) = encoded.seal(&Seal {
+            agent: self.scope.agent().as_str(),
+            session: self.scope.session().map(Name::as_str),
+            name: self.name.as_str(),
+            version,
+            parent: head.map(|head| head.version),
+            parent_sha256: head.and_then(|head| head.sha256.clone()),
+            created_at: clock::unix_millis(),
+            media_type: self.media_type.as_deref(),
+            labels: &self.labels,
+            nonce: &self.nonce,
+        });
+        let stored_size = encoded.member_len() + trailer.len() as u64;
+        let info = info(metadata, encoded.is_tombstone(), stored_size);
+        (trailer, info)
+    }
+
+    /// Whether the version is ours. False: it is certain that it is not, and that nothing was made.
+    async fn settle(
+        &self,
+        answer: storage::Result<()>,
+        version: Version,
+        started: Moment,
+    ) -> Result<bool> {
+        let unknown = |why: String| Err(Error::UnknownOutcome { version, why });
+        let ours = match answer {
+            Ok(()) => true,
+            Err(error) => match error.kind() {
+                ErrorKind::AlreadyExists => matches!(self.look(version).await, Found::Ours),
+                ErrorKind::Unanswered => match self.look(version).await {
+                    Found::Ours => true,
+                    // Only one can be created, and it was not ours.
+                    Found::Anothers => false,
+                    // It may still be on its way: absence proves nothing.
+                    Found::Nothing => return unknown(error.to_string()),
+                    Found::Unreadable(why) => return unknown(format!("{error}; then {why}")),
+                },
+                ErrorKind::NotDurable => return unknown(error.to_string()),
+                _ => return Err(error.into()),
+            },
+        };
+        if ours && started.elapsed() > GRACE / 2 {
+            // While we slept, versions above ours may have come, and the ones below may have been pruned.
+            let head = self.scope.head(&self.name).await;
+            if !matches!(&head, Ok(Some(head)) if head.version == version) {
+                return unknown(
+                    "the change took so long that others may have been made over it".into(),
+                );
+            }
+        }
+        Ok(ours)
+    }
+
+    async fn look(&self, version: Version) -> Found {
+        match self.scope.trailer(&self.name, version).await {
+            Ok(trailer) if trailer.metadata.nonce == self.nonce => Found::Ours,
+            Ok(_) => Found::Anothers,
+            Err(error) if error.is_missing_object() => Found::Nothing,
+            Err(error) => Found::Unreadable(error.to_string()),
+        }
+    }
+}
+
+fn after(head: Option<&Head>) -> Result<Version> {
+    match head.map_or(0, |head| head.version) {
+        MAX_VERSION => Err(Error::Unsupported(format!(
+            "this name has {MAX_VERSION} versions, the last that there can be; use another name"
+        ))),
+        head => Ok(head + 1),
+    }
+}
+
+fn info(metadata: Metadata, deleted: bool, stored_size: u64) -> Info {
+    Info {
+        name: metadata.name,
+        version: metadata.version,
+        parent: metadata.parent,
+        deleted,
+        size: metadata.size,
+        stored_size,
+        sha256: metadata.sha256,
+        created_at: metadata.created_at,
+        media_type: metadata.media_type,
+        labels: metadata.labels,
+    }
+}

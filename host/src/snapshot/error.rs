@@ -1,0 +1,81 @@
+//! Why a snapshot call failed.
+
+use crate::storage::{self, ErrorKind};
+
+use super::Version;
+
+/// The result of a snapshot call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a snapshot call failed. After every case but [`Error::UnknownOutcome`], it has changed nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What the caller expected of the name does not hold.
+    #[error(
+        "conflict: {}; load the newest version and try again",
+        .head.map_or("nothing is saved under this name".into(), |head| format!("the newest version is {head}"))
+    )]
+    Conflict {
+        /// The newest version; none where nothing was saved.
+        head: Option<Version>,
+    },
+    /// The name or version that this call needs was never saved, or was pruned.
+    #[error("not found: {0}; list the names or the history to see what is there")]
+    NotFound(String),
+    /// An argument breaks a rule; which, and the rule.
+    #[error("invalid: {0}")]
+    Invalid(String),
+    /// The state is larger than allowed here.
+    #[error(
+        "the state is {size} bytes and the limit here is {max}; use a writer or reader, or raise the limit"
+    )]
+    TooLarge {
+        /// Bytes of the state.
+        size: u64,
+        /// Bytes allowed.
+        max: u64,
+    },
+    /// What is stored fails verification; nothing of it is returned.
+    #[error(
+        "corrupt: {}{what}; nothing of it was used. Restore an older version, or a backup",
+        .object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default()
+    )]
+    Corrupt {
+        /// What was found.
+        what: String,
+        /// The key of the object, for the operator.
+        object: Option<String>,
+    },
+    /// What is stored, or where, is beyond this build.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+    /// The change may have been made, as this version.
+    #[error(
+        "the outcome is unknown: version {version} may have been made ({why}); look at the newest version \
+         before trying again"
+    )]
+    UnknownOutcome {
+        /// The version that may have been made.
+        version: Version,
+        /// What happened.
+        why: String,
+    },
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+}
+
+impl Error {
+    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt {
+            what: what.into(),
+            object: None,
+        }
+    }
+
+    /// Whether the storage says that nothing is there.
+    pub(crate) fn is_missing_object(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.kind() == ErrorKind::NotFound)
+    }
+}

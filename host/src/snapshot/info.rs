@@ -1,0 +1,97 @@
+//! What is known of a version, and how to save one.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{Error, Result, Version};
+
+/// Labels and media type together, in bytes, at most.
+pub const MAX_LABEL_BYTES: usize = 8 * 1024;
+
+/// Label keys that begin so are the host's.
+pub(crate) const HOST_LABEL: &str = "persist.";
+
+/// What is known of one version without reading its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Info {
+    /// The name as it was written.
+    pub name: String,
+    /// This version.
+    pub version: Version,
+    /// The version that was newest when this one was made; none for the first.
+    pub parent: Option<Version>,
+    /// True for a tombstone: the name was deleted here.
+    pub deleted: bool,
+    /// Bytes of state.
+    pub size: u64,
+    /// Bytes at rest: compressed, trailer included.
+    pub stored_size: u64,
+    /// SHA-256 of the state, 64 lower-case hex digits.
+    pub sha256: String,
+    /// The saving host's clock, milliseconds since 1970 UTC. For people: `version` is the order.
+    pub created_at: u64,
+    /// As given when saved.
+    pub media_type: Option<String>,
+    /// As given when saved, and the host's own under `persist.`.
+    pub labels: Vec<(String, String)>,
+}
+
+/// One version with its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What is known of it.
+    pub info: Info,
+    /// The state, bit for bit as it was saved.
+    pub state: Bytes,
+}
+
+/// What must be true of a name for a change to be made: compare-and-swap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expect {
+    /// Anything.
+    #[default]
+    Any,
+    /// Nothing was saved, or the newest version is a tombstone.
+    Absent,
+    /// This version is the newest. A tombstone counts.
+    Version(Version),
+}
+
+/// How to save.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SaveOptions {
+    /// What must be true of the name.
+    pub expect: Expect,
+    /// Kept in [`Info`], never interpreted.
+    pub media_type: Option<String>,
+    /// Kept in [`Info`]. Keys are unique; those under `persist.` are the host's.
+    pub labels: Vec<(String, String)>,
+}
+
+impl SaveOptions {
+    /// Refuses what cannot be kept.
+    pub(crate) fn check(&self) -> Result<()> {
+        let texts = self.labels.iter().flat_map(|(key, value)| [key, value]);
+        let bytes: usize = texts.chain(&self.media_type).map(String::len).sum();
+        if bytes > MAX_LABEL_BYTES {
+            return Err(Error::Invalid(format!(
+                "labels and media type are {bytes} bytes; together they may be at most {MAX_LABEL_BYTES}"
+            )));
+        }
+        let mut keys: Vec<_> = self.labels.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        if keys.first().is_some_and(|key| key.is_empty()) {
+            return Err(Error::Invalid("a label has an empty key".into()));
+        }
+        if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            let what = format!("the label {:?} is given twice; keys are unique", twice[0]);
+            return Err(Error::Invalid(what));
+        }
+        match keys.iter().find(|key| key.starts_with(HOST_LABEL)) {
+            Some(key) => Err(Error::Invalid(format!(
+                "the label {key:?} is not one that this host knows; keys under {HOST_LABEL} are the host's"
+            ))),
+            None => Ok(()),
+        }
+    }
+}

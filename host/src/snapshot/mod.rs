@@ -1,0 +1,573 @@
+//! What the bytes mean: versions of an agent's state, with their history and integrity.
+//!
+//! A [`Store`] is everything in one storage; a [`Scope`] is what one agent, or one session of it, sees of it.
+//! A save never overwrites: version N of a name is one immutable object, made by one exclusive create.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! use persist_host::snapshot::{SaveOptions, Store};
+//! use persist_host::storage::StorageConfig;
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let store = Store::new(StorageConfig::local(dir.path()).build()?);
+//! let scope = store.scope("weather-bot", None)?;
+//! scope.save("memory", "rain in Oslo".into(), SaveOptions::default()).await?;
+//!
+//! let snapshot = scope.load("memory", None).await?.expect("it was saved");
+//! assert_eq!(&snapshot.state[..], b"rain in Oslo");
+//! assert_eq!(snapshot.info.version, 1);
+//! # Ok::<(), persist_host::snapshot::Error>(())
+//! # }).unwrap();
+//! ```
+
+mod clock;
+mod commit;
+mod error;
+mod format;
+mod info;
+mod introduce;
+mod name;
+mod reader;
+mod version;
+mod writer;
+
+pub use error::{Error, Result};
+pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
+pub use name::{MAX_ENCODED, Name};
+pub use reader::Reader;
+pub use version::{MAX_VERSION, Version};
+pub use writer::Writer;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use crate::storage::{Entry, Key, List, Storage};
+use commit::{Change, Head};
+use format::{Encoded, Encoder, Trailer};
+use reader::{Object, compute};
+
+/// The segment where a session's name would be, for what belongs to no session.
+const NO_SESSION: &str = "~";
+
+/// Bytes of one state, unless told otherwise: far more than an agent's memory, and bounded.
+const DEFAULT_MAX_STATE: u64 = 16 << 30;
+
+/// How often a read starts again because what it was about to read was pruned.
+const MAX_REREADS: usize = 10;
+
+/// Everything in one storage. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    storage: Arc<dyn Storage>,
+    max_state: u64,
+    /// Set once this process has seen that the storage keeps its word.
+    introduced: OnceCell<()>,
+}
+
+impl Store {
+    /// The store in `storage`. Nothing is read or made before it is used.
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self::with_max_state(storage, DEFAULT_MAX_STATE)
+    }
+
+    /// The same, where one state may have at most `max_state` bytes. A larger one that is there already is
+    /// not loaded either.
+    pub fn with_max_state(storage: Arc<dyn Storage>, max_state: u64) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                storage,
+                max_state,
+                introduced: OnceCell::new(),
+            }),
+        }
+    }
+
+    /// Where this store is, for messages to the operator.
+    pub fn location(&self) -> String {
+        self.shared.storage.location()
+    }
+
+    /// What `agent` sees: its own names, or those of one of its sessions.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where one of them is not a name.
+    pub fn scope(&self, agent: &str, session: Option<&str>) -> Result<Scope> {
+        Ok(Scope {
+            store: self.clone(),
+            agent: Name::new(agent)?,
+            session: session.map(Name::new).transpose()?,
+        })
+    }
+
+    /// Agents that saved something, by name, after `after`; only an empty page is the end.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn agents(&self, after: Option<&Name>, limit: usize) -> Result<Vec<Name>> {
+        let dirs = self.dirs("", "", after.map(Name::encoded), limit).await?;
+        Ok(dirs
+            .iter()
+            .filter_map(|dir| Name::from_encoded(dir))
+            .collect())
+    }
+
+    /// Sessions of an agent, after `after`; None stands for what belongs to no session and comes last.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn sessions(
+        &self,
+        agent: &Name,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Option<Name>>> {
+        let dirs = self
+            .dirs(agent.encoded(), "", after.map(Name::encoded), limit)
+            .await?;
+        Ok(dirs
+            .iter()
+            .filter_map(|dir| match dir.as_str() {
+                NO_SESSION => Some(None),
+                dir => Name::from_encoded(dir).map(Some),
+            })
+            .collect())
+    }
+
+    /// Names of directories; a page that holds nothing of ours is passed over, since an empty one means the end.
+    async fn dirs(
+        &self,
+        dir: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        let mut after = after.map(|name| Entry::Dir(name.into()));
+        loop {
+            let list = List {
+                dir,
+                prefix,
+                after: after.clone(),
+                limit,
+            };
+            let page = self.shared.storage.list(&list).await?;
+            after = page.entries.last().cloned();
+            let dirs: Vec<_> = page
+                .entries
+                .into_iter()
+                .filter_map(|entry| match entry {
+                    Entry::Dir(name) if !(dir.is_empty() && name == NO_SESSION) => Some(name),
+                    _ => None,
+                })
+                .collect();
+            if !dirs.is_empty() || !page.more {
+                return Ok(dirs);
+            }
+        }
+    }
+}
+
+/// What one agent, or one session of it, sees of a store: its own names. Clones share the store.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    store: Store,
+    agent: Name,
+    session: Option<Name>,
+}
+
+impl Scope {
+    /// The agent.
+    pub fn agent(&self) -> &Name {
+        &self.agent
+    }
+
+    /// The session; none for what the agent keeps across sessions.
+    pub fn session(&self) -> Option<&Name> {
+        self.session.as_ref()
+    }
+
+    /// Saves `state` as the next version of `name`. Zero bytes are a state.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where `options.expect` does not hold; [`Error::Invalid`] and [`Error::TooLarge`] for
+    /// what cannot be kept; [`Error::UnknownOutcome`] where no answer came; [`Error::Storage`].
+    pub async fn save(&self, name: &str, state: Bytes, options: SaveOptions) -> Result<Info> {
+        let name = Name::new(name)?;
+        options.check()?;
+        let (size, max) = (state.len() as u64, self.max_state());
+        if size > max {
+            return Err(Error::TooLarge { size, max });
+        }
+        self.introduce().await?;
+        let mut change = Change::new(
+            self,
+            &name,
+            options.expect,
+            options.media_type,
+            options.labels,
+        );
+        change.check_early().await?;
+        let (bytes, encoded) = compute(state.len(), move || {
+            let mut encoder = Encoder::new();
+            encoder.write(&state);
+            let mut bytes = encoder.take_output();
+            let (rest, encoded) = encoder.finish();
+            bytes.extend(rest);
+            Ok((bytes, encoded))
+        })
+        .await?;
+        change.keep(bytes);
+        change.finish(&encoded).await
+    }
+
+    /// Begins a state that is saved piece by piece.
+    ///
+    /// # Errors
+    /// As [`Scope::save`].
+    pub async fn writer(&self, name: &str, options: SaveOptions) -> Result<Writer> {
+        Writer::open(self, &Name::new(name)?, options).await
+    }
+
+    /// Loads the newest version, or version `at`, and verifies every byte of it. None: nothing was saved, or
+    /// that version is a tombstone.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no version `at`; [`Error::Corrupt`] where what is stored is not what
+    /// was saved; [`Error::TooLarge`] where the state is over the limit of the store; [`Error::Storage`].
+    pub async fn load(&self, name: &str, at: Option<Version>) -> Result<Option<Snapshot>> {
+        self.load_at_most(name, at, self.max_state()).await
+    }
+
+    /// As [`Scope::load`], where a state of more than `max` bytes is refused before it is read.
+    pub(crate) async fn load_at_most(
+        &self,
+        name: &str,
+        at: Option<Version>,
+        max: u64,
+    ) -> Result<Option<Snapshot>> {
+        let name = Name::new(name)?;
+        match self.open(&name, at).await? {
+            Some((version, object)) if !object.trailer.is_tombstone() => {
+                match object.trailer.metadata.size {
+                    size if size > max => Err(Error::TooLarge { size, max }),
+                    _ => object.load(&name, version).await.map(Some),
+                }
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Opens the newest version, or version `at`, for reading in pieces. None: as [`Scope::load`].
+    ///
+    /// # Errors
+    /// As [`Scope::load`].
+    pub async fn reader(&self, name: &str, at: Option<Version>) -> Result<Option<Reader>> {
+        let name = Name::new(name)?;
+        let object = self.open(&name, at).await?;
+        Ok(object
+            .filter(|(_, object)| !object.trailer.is_tombstone())
+            .map(|(version, object)| Reader::new(object, &name, version)))
+    }
+
+    /// What is known of the newest version, or of version `at`, tombstones too. None: nothing was saved.
+    ///
+    /// # Errors
+    /// As [`Scope::load`].
+    pub async fn stat(&self, name: &str, at: Option<Version>) -> Result<Option<Info>> {
+        let name = Name::new(name)?;
+        let object = self.open(&name, at).await?;
+        Ok(object.map(|(version, object)| object.trailer.info(name.as_str(), version)))
+    }
+
+    /// Numbers of the versions below `before`, or of all, newest first, tombstones too; only an empty page is
+    /// the end.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where `limit` is 0; [`Error::Storage`].
+    pub async fn versions(
+        &self,
+        name: &str,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Vec<Version>> {
+        self.versions_of(&Name::new(name)?, before, limit).await
+    }
+
+    /// What is known of the versions below `before`, or of all, newest first, tombstones too; only an empty page
+    /// is the end.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where `limit` is 0; [`Error::Corrupt`] where one cannot be read, with its key;
+    /// [`Error::Storage`].
+    pub async fn history(
+        &self,
+        name: &str,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Vec<Info>> {
+        let name = Name::new(name)?;
+        let mut before = before;
+        loop {
+            let versions = self.versions_of(&name, before, limit).await?;
+            let mut page = Vec::with_capacity(versions.len());
+            for version in &versions {
+                match self.trailer(&name, *version).await {
+                    Ok(trailer) => page.push(trailer.info(name.as_str(), *version)),
+                    // Pruned since it was listed.
+                    Err(error) if error.is_missing_object() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if !page.is_empty() || versions.is_empty() {
+                return Ok(page);
+            }
+            before = versions.last().copied();
+        }
+    }
+
+    /// Names that begin with `prefix`, deleted ones too, after `after`; only an empty page is the end.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where `limit` is 0, or `after` is not a name; [`Error::Storage`].
+    pub async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Name>> {
+        check_limit(limit)?;
+        if prefix.len() > MAX_ENCODED {
+            return Ok(Vec::new());
+        }
+        let after = after.map(Name::new).transpose()?;
+        let mut after = after.map(|name| name.encoded().to_owned());
+        let (dir, prefix) = (self.dir(), name::encode(prefix));
+        loop {
+            let dirs = self
+                .store
+                .dirs(&dir, &prefix, after.as_deref(), limit)
+                .await?;
+            let names: Vec<_> = dirs
+                .iter()
+                .filter_map(|dir| Name::from_encoded(dir))
+                .collect();
+            if !names.is_empty() || dirs.is_empty() {
+                return Ok(names);
+            }
+            after = dirs.into_iter().next_back();
+        }
+    }
+
+    /// Makes a tombstone the next version. [`Scope::restore`] undoes it until old versions are pruned.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is nothing to delete; then as [`Scope::save`].
+    pub async fn delete(&self, name: &str, expect: Expect) -> Result<Info> {
+        let name = Name::new(name)?;
+        self.introduce().await?;
+        let mut change = Change::new(self, &name, expect, None, Vec::new());
+        change.check_early().await?;
+        let Some(head) = self.head(&name).await? else {
+            return Err(missing(&name, None));
+        };
+        match self.trailer(&name, head.version).await {
+            Ok(trailer) if trailer.is_tombstone() => return Err(missing(&name, None)),
+            // A head that cannot be read must not keep its name from being deleted.
+            Ok(_) | Err(Error::Corrupt { .. } | Error::Unsupported(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let (bytes, tombstone) = Encoded::tombstone();
+        change.keep(bytes);
+        change.finish(&tombstone).await
+    }
+
+    /// Saves the state of `version` again as the next version.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such version, or it is a tombstone; [`Error::Corrupt`] where it
+    /// fails verification; then as [`Scope::save`].
+    pub async fn restore(&self, name: &str, version: Version, expect: Expect) -> Result<Info> {
+        let name = Name::new(name)?;
+        let origin = ("restored-from", version.to_string());
+        self.copy(&name, Some(version), &name, expect, origin).await
+    }
+
+    /// Saves the newest state of `name`, or that of version `at`, as the next version of `new_name`.
+    ///
+    /// # Errors
+    /// As [`Scope::restore`].
+    pub async fn fork(
+        &self,
+        name: &str,
+        at: Option<Version>,
+        new_name: &str,
+        expect: Expect,
+    ) -> Result<Info> {
+        let (name, new_name) = (Name::new(name)?, Name::new(new_name)?);
+        let origin = ("forked-from", name.as_str().to_owned());
+        self.copy(&name, at, &new_name, expect, origin).await
+    }
+
+    async fn copy(
+        &self,
+        name: &Name,
+        at: Option<Version>,
+        new_name: &Name,
+        expect: Expect,
+        (label, value): (&str, String),
+    ) -> Result<Info> {
+        let object = self.open(name, at).await?;
+        let Some((_, object)) = object.filter(|(_, object)| !object.trailer.is_tombstone()) else {
+            return Err(missing(name, at));
+        };
+        self.introduce().await?;
+        let metadata = &object.trailer.metadata;
+        let host_labels = metadata
+            .labels
+            .iter()
+            .filter(|(key, _)| !key.starts_with(info::HOST_LABEL));
+        let mut labels: Vec<_> = host_labels.cloned().collect();
+        labels.push((format!("{}{label}", info::HOST_LABEL), value));
+        let media_type = metadata.media_type.clone();
+        let mut change = Change::new(self, new_name, expect, media_type, labels);
+        change.check_early().await?;
+        let encoded = object.copy(&mut change).await?;
+        change.finish(&encoded).await
+    }
+
+    /// The newest version of a name: one list of one key, at any length of history.
+    pub(crate) async fn head(&self, name: &Name) -> Result<Option<Head>> {
+        let newest = self.versions_of(name, None, 1).await?;
+        Ok(newest.first().map(|&version| Head {
+            version,
+            sha256: None,
+        }))
+    }
+
+    async fn versions_of(
+        &self,
+        name: &Name,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Vec<Version>> {
+        check_limit(limit)?;
+        let dir = format!("{}/{}", self.dir(), name.encoded());
+        let mut after = match before {
+            None => None,
+            Some(0 | 1) => return Ok(Vec::new()),
+            Some(before) => Some(Entry::Object(version::segment(before.min(MAX_VERSION)))),
+        };
+        // No version is above the highest: "below it or all" is then the same list from the beginning.
+        if before.is_some_and(|before| before > MAX_VERSION) {
+            after = None;
+        }
+        loop {
+            let list = List {
+                dir: &dir,
+                prefix: "",
+                after,
+                limit,
+            };
+            let page = self.storage().list(&list).await?;
+            after = page.entries.last().cloned();
+            let versions: Vec<_> = page
+                .entries
+                .iter()
+                .filter_map(|entry| match entry {
+                    Entry::Object(segment) => version::parse(segment),
+                    Entry::Dir(_) => None,
+                })
+                .collect();
+            if !versions.is_empty() || !page.more {
+                return Ok(versions);
+            }
+        }
+    }
+
+    pub(crate) async fn trailer(&self, name: &Name, version: Version) -> Result<Trailer> {
+        Ok(Object::open(self, self.key(name, version)?).await?.trailer)
+    }
+
+    /// The newest version or version `at`, with its trailer verified. None: nothing was saved.
+    async fn open(&self, name: &Name, at: Option<Version>) -> Result<Option<(Version, Object)>> {
+        if let Some(version) = at {
+            if !(1..=MAX_VERSION).contains(&version) {
+                return Err(missing(name, at));
+            }
+            return match Object::open(self, self.key(name, version)?).await {
+                Ok(object) => Ok(Some((version, object))),
+                Err(error) if error.is_missing_object() => Err(missing(name, at)),
+                Err(error) => Err(error),
+            };
+        }
+        for _ in 0..MAX_REREADS {
+            let Some(head) = self.head(name).await? else {
+                // A store of a later format may keep its versions where this build does not look.
+                introduce::check(self.storage()).await?;
+                return Ok(None);
+            };
+            match Object::open(self, self.key(name, head.version)?).await {
+                Ok(object) => return Ok(Some((head.version, object))),
+                // It is not the head any more, and was pruned: there is a newer one.
+                Err(error) if error.is_missing_object() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::corrupt(format!(
+            "the newest version of {name} is listed and cannot be found"
+        )))
+    }
+
+    pub(crate) fn key(&self, name: &Name, version: Version) -> Result<Key> {
+        let (dir, name) = (self.dir(), name.encoded());
+        Ok(Key::new(format!(
+            "{dir}/{name}/{}",
+            version::segment(version)
+        ))?)
+    }
+
+    fn dir(&self) -> String {
+        let session = self.session.as_ref().map_or(NO_SESSION, Name::encoded);
+        format!("{}/{session}", self.agent.encoded())
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.store.shared.storage
+    }
+
+    pub(crate) fn max_state(&self) -> u64 {
+        self.store.shared.max_state
+    }
+
+    /// Before the first write of this process.
+    pub(crate) async fn introduce(&self) -> Result<()> {
+        let introduced = &self.store.shared.introduced;
+        introduced
+            .get_or_try_init(|| introduce::before_writing(self.storage()))
+            .await
+            .copied()
+    }
+}
+
+fn check_limit(limit: usize) -> Result<()> {
+    match limit {
+        0 => Err(Error::Invalid(
+            "a limit is 0; a page has at least one item".into(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn missing(name: &Name, at: Option<Version>) -> Error {
+    Error::NotFound(match at {
+        Some(version) => format!("{name} has no version {version}"),
+        None => format!("nothing is saved as {name}"),
+    })
+}

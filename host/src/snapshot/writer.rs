@@ -1,0 +1,105 @@
+//! A state saved piece by piece.
+
+use super::commit::Change;
+use super::format::Encoder;
+use super::{Error, Info, Name, Result, SaveOptions, Scope};
+
+/// A state that is being saved piece by piece. Nothing is visible before [`Writer::finish`] returned ok;
+/// dropping the writer aborts.
+///
+/// Memory: one block of 1 MiB and at most 8 MiB of compressed pieces, whatever the size of the state.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use persist_host::snapshot::{SaveOptions, Store};
+/// use persist_host::storage::Memory;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let store = Store::new(Arc::new(Memory::new()));
+/// let scope = store.scope("agent", None)?;
+/// let mut writer = scope.writer("log", SaveOptions::default()).await?;
+/// for line in ["one\n", "two\n"] {
+///     writer.write(line.as_bytes()).await?;
+/// }
+/// let info = writer.finish().await?;
+/// assert_eq!((info.version, info.size), (1, 8));
+/// # Ok::<(), persist_host::snapshot::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Writer {
+    change: Change,
+    encoder: Encoder,
+    max_state: u64,
+    /// Set by the first error: what was written is not whole any more.
+    failed: bool,
+}
+
+impl Writer {
+    pub(super) async fn open(scope: &Scope, name: &Name, options: SaveOptions) -> Result<Self> {
+        options.check()?;
+        scope.introduce().await?;
+        let change = Change::new(
+            scope,
+            name,
+            options.expect,
+            options.media_type,
+            options.labels,
+        );
+        change.check_early().await?;
+        Ok(Self {
+            change,
+            encoder: Encoder::new(),
+            max_state: scope.max_state(),
+            failed: false,
+        })
+    }
+
+    /// Refuses a state of more than `max` bytes, where that is less than the limit of the store.
+    #[must_use]
+    pub fn at_most(mut self, max: u64) -> Self {
+        self.max_state = self.max_state.min(max);
+        self
+    }
+
+    /// Appends to the state. After an error the writer can only be dropped.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] where the state grows over the limit of the scope; [`Error::Conflict`] where pieces are sent
+    /// for the first time and the expectation does not hold any more; [`Error::Storage`].
+    pub async fn write(&mut self, piece: &[u8]) -> Result<()> {
+        self.check()?;
+        self.failed = true;
+        let size = self.encoder.size().saturating_add(piece.len() as u64);
+        if size > self.max_state {
+            let max = self.max_state;
+            return Err(Error::TooLarge { size, max });
+        }
+        self.encoder.write(piece);
+        self.change.send(self.encoder.take_output()).await?;
+        self.failed = false;
+        Ok(())
+    }
+
+    /// Commits what was written as the next version.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where another save came first and pieces were sent already, which cannot be sent
+    /// again as another version, even with [`Expect::Any`](super::Expect::Any); [`Error::UnknownOutcome`];
+    /// [`Error::Storage`].
+    pub async fn finish(mut self) -> Result<Info> {
+        self.check()?;
+        let (rest, encoded) = self.encoder.finish();
+        self.change.keep(rest);
+        self.change.finish(&encoded).await
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.failed {
+            false => Ok(()),
+            true => Err(Error::Invalid(
+                "a writer cannot go on after an error; open a new one".into(),
+            )),
+        }
+    }
+}
