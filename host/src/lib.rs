@@ -1,0 +1,76 @@
+//! Lets sandboxed WebAssembly agents save and load versioned snapshots of their state.
+//!
+//! Give the guests of your own wasmtime program the imports of `persist:snapshot`. You keep your `T`, your engine,
+//! your table and your runtime:
+//!
+//! ```
+//! # #[cfg(feature = "wasm")]
+//! # mod example {
+//! use persist_host::snapshot::Store;
+//! use persist_host::storage::StorageConfig;
+//! use persist_host::wasm::{SnapshotCtx, SnapshotView, add_to_linker};
+//! use wasmtime::component::{Component, Linker, ResourceTable};
+//! use wasmtime::Engine;
+//!
+//! struct Host {
+//!     snapshots: SnapshotCtx, // what this guest sees
+//!     table: ResourceTable,   // its handles
+//! }
+//!
+//! # pub async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let wasm = wat::parse_str(include_str!("../../tests/wat/save.wat"))?;
+//! let engine = Engine::default();
+//! let mut linker = Linker::new(&engine);
+//! add_to_linker(&mut linker, |host: &mut Host| SnapshotView::new(&host.snapshots, &mut host.table))?;
+//!
+//! # let path = dir.path();
+//! let store = Store::new(StorageConfig::local(path).build()?);
+//! let scope = store.scope("weather-bot", None)?; // chosen by you, never by the guest
+//! let host = Host { snapshots: SnapshotCtx::new(scope.clone()), table: ResourceTable::new() };
+//!
+//! let mut guest = wasmtime::Store::new(&engine, host);
+//! let component = Component::new(&engine, wasm)?;
+//! let instance = linker.instantiate_async(&mut guest, &component).await?;
+//! let run = instance.get_typed_func::<(Vec<String>,), (Result<String, String>,)>(&mut guest, "run")?;
+//! let (answer,) = run.call_async(&mut guest, (vec![],)).await?;
+//!
+//! assert_eq!(answer, Ok("saved".into()));
+//! let snapshot = scope.load("memory", None).await?.expect("the guest saved it");
+//! assert_eq!(&snapshot.state[..], b"hello");
+//! # Ok(()) }
+//! # }
+//! # #[cfg(feature = "wasm")]
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example::main()).unwrap();
+//! ```
+//!
+//! No engine of your own? [`wasm::AgentHost`] runs agents with limits on everything. No guests at all? A native
+//! program uses [`snapshot`] alone, with `default-features = false`, and pulls in no wasmtime.
+//!
+//! # Layers
+//! | module | knows | does not know |
+//! |---|---|---|
+//! | [`storage`] | objects under keys, created once | what a snapshot is |
+//! | [`snapshot`] | versions, history, integrity, the file format | what a guest is |
+//! | [`wasm`] | guests, their scopes and limits | where bytes are kept |
+//!
+//! # Features
+//! | feature | gives | default |
+//! |---|---|---|
+//! | `wasm` | [`wasm`]: `add_to_linker` and the runner | yes |
+//! | `cli` | the `persist` command; implies `wasm` | yes |
+//!
+//! To embed: `persist-host = { version = "0.1", default-features = false, features = ["wasm"] }`.
+
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(feature = "wasm"),
+    expect(rustdoc::broken_intra_doc_links, reason = "links to `wasm`")
+)]
+
+mod random;
+pub mod snapshot;
+pub mod storage;
+#[cfg(feature = "wasm")]
+pub mod wasm;

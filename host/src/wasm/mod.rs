@@ -1,0 +1,34 @@
+//! Who may ask: the host side of `persist:snapshot`, and a runner for agents.
+//!
+//! - [`add_to_linker`] gives a wasmtime program of your own the imports that agents call. You keep your
+//!   `T`, your `Engine`, your `ResourceTable` and your runtime; each store has a [`SnapshotCtx`], which says what
+//!   its guest sees.
+//! - [`AgentHost`] runs agents of the world `persist:snapshot/agent` with limits on everything.
+
+mod agent;
+mod ctx;
+mod error;
+mod host;
+mod limits;
+mod meter;
+
+pub use agent::{Agent, AgentHost, AgentHostBuilder, Ran, RunError};
+pub use ctx::{SnapshotCtx, SnapshotCtxBuilder, SnapshotView};
+pub use host::{ReaderHandle, WriterHandle, add_to_linker};
+pub use limits::{GuestLimits, Limits};
+
+mod generated {
+    wasmtime::component::bindgen!({
+        path: "wit",
+        world: "agent",
+        imports: { default: async | trappable },
+        exports: { default: async },
+        with: {
+            "persist:snapshot/store.writer": super::WriterHandle,
+            "persist:snapshot/store.reader": super::ReaderHandle,
+        },
+        trappable_error_type: {
+            "persist:snapshot/types.error" => super::error::GuestError,
+        },
+    });
+}
