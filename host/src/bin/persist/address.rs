@@ -1,0 +1,175 @@
+//! How a person names a snapshot: `agent/name`, `agent/session/name`, with `@N` for version N.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use persist_host::snapshot::{Name, Scope, Store, Version};
+
+/// One name of one agent, perhaps of one of its sessions, perhaps one version of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) agent: Name,
+    pub(crate) session: Option<Name>,
+    pub(crate) name: Name,
+    pub(crate) version: Option<Version>,
+}
+
+/// Part of a store: an agent, or one session of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) agent: Name,
+    pub(crate) session: Option<Name>,
+}
+
+impl Address {
+    pub(crate) fn scope(&self, store: &Store) -> Result<Scope> {
+        let session = self.session.as_ref().map(Name::as_str);
+        Ok(store.scope(self.agent.as_str(), session)?)
+    }
+
+    /// Refuses a version where one makes no sense.
+    pub(crate) fn whole_name(&self, why: &str) -> Result<&Self> {
+        match self.version {
+            None => Ok(self),
+            Some(version) => bail!("leave @{version} away: {why}"),
+        }
+    }
+
+    /// The address of the name, without a version.
+    pub(crate) fn name(&self) -> String {
+        address(&self.agent, self.session.as_ref(), &self.name)
+    }
+
+    /// The address of a version of this name.
+    pub(crate) fn at(&self, version: Version) -> String {
+        format!("{}@{version}", self.name())
+    }
+}
+
+impl FromStr for Address {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (path, version) = match text.rsplit_once('@') {
+            None => (text, None),
+            Some((path, version)) => match version.parse() {
+                Ok(version) => (path, Some(version)),
+                Err(_) => {
+                    bail!("{version:?} behind the @ is not a version number; an @ in a name is ~40")
+                }
+            },
+        };
+        let parts: Vec<_> = path.split('/').collect();
+        let (agent, session, name) = match parts[..] {
+            [agent, name] => (agent, None, name),
+            [agent, session, name] => (agent, Some(session), name),
+            _ => bail!("an address is agent/name or agent/session/name; a slash in a name is ~2f"),
+        };
+        Ok(Self {
+            agent: decode(agent)?,
+            session: session.map(decode).transpose()?,
+            name: decode(name)?,
+            version,
+        })
+    }
+}
+
+impl FromStr for Place {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (agent, session) = match text.split_once('/') {
+            None => (text, None),
+            Some((agent, session)) => (agent, Some(session)),
+        };
+        if session.is_some_and(|session| session.contains('/')) {
+            bail!("write agent, or agent/session; `persist show` and `history` take a name");
+        }
+        Ok(Self {
+            agent: decode(agent)?,
+            session: session.map(decode).transpose()?,
+        })
+    }
+}
+
+/// The address of a name, which can be pasted back.
+pub(crate) fn address(agent: &Name, session: Option<&Name>, name: &Name) -> String {
+    let parts = [Some(agent), session, Some(name)];
+    let parts: Vec<_> = parts.into_iter().flatten().map(encode).collect();
+    parts.join("/")
+}
+
+/// As people write it: only what would mean something else in an address is escaped.
+fn encode(name: &Name) -> String {
+    let mut text = String::new();
+    for c in name.as_str().chars() {
+        match c {
+            '/' | '@' | '~' => write!(text, "~{:02x}", u32::from(c)).expect("writing to a string"),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+fn decode(text: &str) -> Result<Name> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'~' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = rest
+            .split_at_checked(2)
+            .filter(|(hex, _)| hex.iter().all(u8::is_ascii_hexdigit));
+        let Some((hex, tail)) = digits else {
+            bail!("a ~ in {text:?} is not followed by two hex digits; a ~ in a name is ~7e");
+        };
+        bytes.push(u8::from_str_radix(std::str::from_utf8(hex)?, 16)?);
+        rest = tail;
+    }
+    Ok(Name::new(String::from_utf8(bytes)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_can_be_pasted_back() {
+        for (agent, session, name) in [
+            ("bot", None, "memory"),
+            ("Bot A", Some("s/1"), "notes@home/~me"),
+            ("ä", None, ".."),
+        ] {
+            let (agent, name) = (
+                Name::new(agent).expect("a name"),
+                Name::new(name).expect("a name"),
+            );
+            let session = session.map(|session| Name::new(session).expect("a name"));
+            let text = address(&agent, session.as_ref(), &name);
+            let parsed: Address = format!("{text}@7").parse().expect(&text);
+            assert_eq!(parsed.at(7), format!("{text}@7"));
+            assert_eq!(
+                (parsed.agent, parsed.session, parsed.name),
+                (agent, session, name)
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused_with_how_to_write_it() {
+        for (text, hint) in [
+            ("bot", "agent/name"),
+            ("a/b/c/d", "~2f"),
+            ("bot/me@home", "~40"),
+            ("bot/~me", "~7e"),
+            ("bot/", "empty"),
+        ] {
+            let error = text.parse::<Address>().expect_err(text).to_string();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Exit codes, so that a script can tell what happened without reading the message.
+
+use std::io;
+use std::process::ExitCode;
+
+use persist_host::snapshot;
+use persist_host::storage::{self, ErrorKind};
+use persist_host::wasm::RunError;
+
+/// What `--help` says of them.
+pub(crate) const HELP: &str = "\
+Exit codes:
+  0  done
+  1  failed for a reason without a code of its own
+  2  the command line is wrong
+  3  not found
+  4  conflict: the newest version is not the expected one
+  5  the storage refuses this account, or its credentials
+  6  what is stored is corrupt, or of a later format
+  7  the outcome is unknown: look before trying again
+  8  a limit was met: size, time, space
+  9  the agent answered with an error, or trapped";
+
+/// The agent came to its end and gave a reason for having no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent answered with an error: {0}")]
+pub(crate) struct AgentFailed(pub(crate) String);
+
+/// Something that was listed could not be read; each was reported when it was met.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} of the versions listed cannot be read")]
+pub(crate) struct Damaged(pub(crate) usize);
+
+/// Says what went wrong, and gives the code for it.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    let broken_pipe = error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if broken_pipe {
+        // Whoever read our output has enough of it.
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {error:#}");
+    ExitCode::from(code(error))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<snapshot::Error>() {
+        return match error {
+            snapshot::Error::NotFound(_) => 3,
+            snapshot::Error::Conflict { .. } => 4,
+            snapshot::Error::Corrupt { .. } | snapshot::Error::Unsupported(_) => 6,
+            snapshot::Error::UnknownOutcome { .. } => 7,
+            snapshot::Error::TooLarge { .. } => 8,
+            snapshot::Error::Storage(error) => storage_code(error),
+            _ => 1,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<storage::Error>() {
+        return storage_code(error);
+    }
+    match error.downcast_ref::<RunError>() {
+        Some(RunError::CpuLimit(_) | RunError::WallClockLimit(_)) => 8,
+        Some(RunError::Trapped(_)) => 9,
+        _ if error.is::<AgentFailed>() => 9,
+        _ if error.is::<Damaged>() => 6,
+        _ => 1,
+    }
+}
+
+fn storage_code(error: &storage::Error) -> u8 {
+    match error.kind() {
+        ErrorKind::Config => 2,
+        ErrorKind::NotFound => 3,
+        ErrorKind::Denied | ErrorKind::Unauthenticated => 5,
+        ErrorKind::Unanswered | ErrorKind::NotDurable => 7,
+        ErrorKind::NoSpace => 8,
+        _ => 1,
+    }
+}

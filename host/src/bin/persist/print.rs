@@ -1,0 +1,133 @@
+//! How results are printed: for people, or one JSON value a line.
+
+use std::io::{self, Write as _};
+use std::time::{Duration, UNIX_EPOCH};
+
+use persist_host::snapshot::Info;
+use serde_json::{Value, json};
+
+/// Where and how results go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Out {
+    pub(crate) json: bool,
+}
+
+impl Out {
+    /// Prints a value as JSON or, where that was not asked for, what `text` makes of it.
+    pub(crate) fn print(self, value: &Value, text: impl FnOnce() -> String) -> io::Result<()> {
+        let line = match self.json {
+            true => value.to_string(),
+            false => text(),
+        };
+        writeln!(io::stdout().lock(), "{line}")
+    }
+}
+
+/// What is known of a version, with the address it can be reached at.
+pub(crate) fn info(address: &str, info: &Info) -> Value {
+    let mut value = json!(info);
+    value["address"] = json!(address);
+    value
+}
+
+/// One line for a version: address, size, bytes at rest, time, labels.
+pub(crate) fn line(address: &str, info: &Info) -> String {
+    let size = match info.deleted {
+        true => "deleted".into(),
+        false => format!("{:>10} {:>10}", bytes(info.size), bytes(info.stored_size)),
+    };
+    let labels: Vec<_> = info
+        .labels
+        .iter()
+        .map(|(k, v)| format!("{}={}", plain(k), plain(v)))
+        .collect();
+    let line = format!(
+        "{address:<32} {size:>21}  {}  {}",
+        time(info.created_at),
+        labels.join(" ")
+    );
+    line.trim_end().to_owned()
+}
+
+/// All that is known of a version.
+pub(crate) fn details(address: &str, info: &Info) -> String {
+    let mut lines = vec![
+        format!("address     {address}"),
+        format!("version     {}", info.version),
+        format!(
+            "parent      {}",
+            info.parent
+                .map_or("none".into(), |parent| parent.to_string())
+        ),
+        format!("saved       {}", time(info.created_at)),
+    ];
+    match info.deleted {
+        true => lines.push("deleted     yes".into()),
+        false => lines.push(format!(
+            "size        {} ({} bytes)",
+            bytes(info.size),
+            info.size
+        )),
+    }
+    lines.push(format!(
+        "at rest     {} ({} bytes)",
+        bytes(info.stored_size),
+        info.stored_size
+    ));
+    lines.push(format!("sha256      {}", info.sha256));
+    lines.extend(
+        info.media_type
+            .iter()
+            .map(|text| format!("media type  {}", plain(text))),
+    );
+    let labels = info.labels.iter();
+    lines.extend(labels.map(|(k, v)| format!("label       {}={}", plain(k), plain(v))));
+    lines.join("\n")
+}
+
+/// A size in the unit that suits it.
+pub(crate) fn bytes(count: u64) -> String {
+    let mut size = count as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    while size >= 1024.0 {
+        let Some(next) = units.next() else { break };
+        (size, unit) = (size / 1024.0, next);
+    }
+    match unit {
+        "B" => format!("{count} B"),
+        unit => format!("{size:.1} {unit}"),
+    }
+}
+
+fn time(millis: u64) -> String {
+    // A trailer may say any number; four digits of year are as far as people go.
+    let time = UNIX_EPOCH + Duration::from_millis(millis.min(253_402_300_799_999));
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// A guest's text on a person's terminal: without its control characters, which could move the cursor or worse.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| match c.is_control() {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_in_a_unit_that_suits_them() {
+        let sizes = [0, 1023, 1024, 1536, 5 << 30].map(bytes);
+        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn a_guest_cannot_write_to_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
+    }
+}
