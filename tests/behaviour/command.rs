@@ -1,0 +1,256 @@
+//! The `persist` command, as a person or a script sees it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use persist_tests::{fails, guest, ok, persist, run, tempdir, text};
+use serde_json::Value;
+
+fn json(lines: &str) -> Vec<Value> {
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+fn save(dir: &Path, address: &str, state: &str) {
+    let file = dir.join("input");
+    fs::create_dir_all(dir)
+        .and_then(|()| fs::write(&file, state))
+        .expect("writes");
+    ok(dir, &["save", address, file.to_str().expect("text")]);
+}
+
+#[test]
+fn what_is_saved_can_be_listed_shown_printed_deleted_and_brought_back() {
+    let dir = tempdir();
+    let dir = dir.path();
+    assert_eq!(ok(dir, &["ls"]), "");
+    save(dir, "bot/memory", "one");
+    save(dir, "bot/memory", "two");
+    save(dir, "bot/s1/memory", "session");
+    let listed: Vec<_> = json(&ok(dir, &["ls", "--json"]));
+    let addresses: Vec<_> = listed
+        .iter()
+        .map(|line| line["address"].as_str().expect("text"))
+        .collect();
+    assert_eq!(addresses, ["bot/s1/memory@1", "bot/memory@2"]);
+
+    assert_eq!(ok(dir, &["cat", "bot/memory"]), "two");
+    assert_eq!(ok(dir, &["cat", "bot/memory@1"]), "one");
+    assert_eq!(ok(dir, &["cat", "bot/s1/memory"]), "session");
+    let shown = ok(dir, &["show", "bot/memory"]);
+    assert!(
+        shown.contains("version     2") && shown.contains("parent      1"),
+        "{shown}"
+    );
+    assert_eq!(ok(dir, &["history", "bot/memory"]).lines().count(), 2);
+    assert_eq!(
+        ok(dir, &["history", "bot/memory", "-n", "1"])
+            .lines()
+            .count(),
+        1
+    );
+    assert_eq!(ok(dir, &["history", "bot/memory@2"]).lines().count(), 1);
+
+    let removed = run(dir, &["rm", "bot/memory"]);
+    assert_eq!(text(&removed.stdout), "deleted bot/memory@3\n");
+    assert_eq!(
+        text(&removed.stderr),
+        "to undo: persist restore bot/memory@2\n"
+    );
+    let gone = fails(dir, &["cat", "bot/memory"], 3);
+    assert!(gone.contains("persist restore bot/memory@2"), "{gone}");
+    assert_eq!(ok(dir, &["ls"]).lines().count(), 1);
+    assert_eq!(ok(dir, &["ls", "--all"]).lines().count(), 2);
+    assert_eq!(ok(dir, &["ls", "bot/s1"]).lines().count(), 1);
+    ok(dir, &["restore", "bot/memory@2"]);
+    assert_eq!(ok(dir, &["cat", "bot/memory"]), "two");
+}
+
+#[test]
+fn each_kind_of_failure_has_its_exit_code_and_a_message_that_helps() {
+    let dir = tempdir();
+    let dir = dir.path();
+    save(dir, "bot/memory", "one");
+    for (args, code, hint) in [
+        (
+            &["show", "bot/nothing"][..],
+            3,
+            "nothing is saved as bot/nothing",
+        ),
+        (&["cat", "bot/memory@7"], 3, "no version 7"),
+        (&["history", "nobody/memory"], 3, "nothing is saved"),
+        (&["rm", "bot/nothing"], 3, "nothing is saved"),
+        (
+            &["rm", "bot/memory", "--expect", "5"],
+            4,
+            "the newest version is 1",
+        ),
+        (&["save", "bot/memory@1", "-"], 1, "leave @1 away"),
+        (&["save", "bot/memory", "/no/such/file"], 1, "/no/such/file"),
+        (&["restore", "bot/memory"], 1, "bot/memory@1"),
+        (&["show", "memory"], 2, "agent/name"),
+        (&["show", "bot/"], 2, "empty"),
+        (&["--storage", "ftp://x", "ls"], 2, "file:///absolute/path"),
+        (&["--storage", "/tmp", "ls"], 2, "file:///tmp"),
+        (&["run", "/no/such/agent.wasm"], 1, "/no/such/agent.wasm"),
+    ] {
+        let said = fails(dir, args, code);
+        assert!(said.contains(hint), "{args:?}: {said}");
+    }
+    let file = dir.join("bot/~/memory/9999999998-0000000001.gz");
+    let mut bytes = fs::read(&file).expect("is there");
+    bytes[15] ^= 1;
+    fs::write(&file, bytes).expect("writes");
+    let said = fails(dir, &["cat", "bot/memory"], 6);
+    assert!(
+        said.contains("bot/~/memory/9999999998-0000000001.gz"),
+        "{said}"
+    );
+    fails(dir, &["history", "no/such/name"], 3);
+}
+
+#[test]
+fn a_damaged_version_does_not_hide_the_others() {
+    let dir = tempdir();
+    let dir = dir.path();
+    for state in ["one", "two", "three"] {
+        save(dir, "bot/memory", state);
+    }
+    save(dir, "bot/other", "fine");
+    fs::write(dir.join("bot/~/memory/9999999996-0000000003.gz"), "").expect("writes");
+    let history = run(dir, &["history", "bot/memory"]);
+    assert_eq!(history.status.code(), Some(6));
+    assert_eq!(text(&history.stdout).lines().count(), 2);
+    assert!(text(&history.stderr).contains("bot/memory@3"));
+    let listed = run(dir, &["ls"]);
+    assert_eq!(listed.status.code(), Some(6));
+    assert!(text(&listed.stdout).contains("bot/other@1"));
+}
+
+#[test]
+fn strange_names_can_be_typed_as_they_are_printed() {
+    let dir = tempdir();
+    let dir = dir.path();
+    for address in [
+        "Bot A/Notes~2f2026",
+        "bot/me~40home",
+        "bot/~2e.",
+        "ä/é",
+        "bot/~7e",
+    ] {
+        save(dir, address, address);
+        assert_eq!(ok(dir, &["cat", address]), address);
+    }
+    for line in json(&ok(dir, &["ls", "--json"])) {
+        let address = line["address"].as_str().expect("text");
+        assert!(!ok(dir, &["cat", address]).is_empty());
+    }
+}
+
+#[test]
+fn output_may_end_early() {
+    let dir = tempdir();
+    save(dir.path(), "bot/big", &"line\n".repeat(1_000_000));
+    let command = persist(dir.path());
+    let pipe = format!(
+        "{} cat bot/big | head -n 1; exit ${{PIPESTATUS[0]}}",
+        command.get_program().display()
+    );
+    let output = Command::new("bash")
+        .args(["-c", &pipe])
+        .env("PERSIST_LOCAL_PATH", dir.path())
+        .output()
+        .expect("bash starts");
+    assert_eq!(text(&output.stdout), "line\n");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+}
+
+#[test]
+fn nothing_needs_to_be_configured() {
+    let home = tempdir();
+    let mut command = persist(home.path());
+    command
+        .env_remove("PERSIST_LOCAL_PATH")
+        .env("HOME", home.path());
+    let file = home.path().join("input");
+    fs::write(&file, "x").expect("writes");
+    let status = command
+        .args(["save", "bot/memory"])
+        .arg(&file)
+        .status()
+        .expect("persist starts");
+    assert!(status.success());
+    let stored = home
+        .path()
+        .join(".local/share/persist/bot/~/memory/9999999998-0000000001.gz");
+    assert!(stored.exists());
+}
+
+#[test]
+fn the_environment_chooses_the_storage() {
+    let (dir, other) = (tempdir(), tempdir());
+    let url = format!("file://{}", other.path().display());
+    save(other.path(), "bot/memory", "there");
+    let cat = |storage: &str| {
+        let mut command = persist(dir.path());
+        command
+            .env("PERSIST_STORAGE", storage)
+            .env("AWS_S3_BUCKET", "never")
+            .env("GCS_BUCKET", "chosen");
+        command
+            .args(["cat", "bot/memory"])
+            .output()
+            .expect("persist starts")
+    };
+    assert_eq!(text(&cat(&url).stdout), "there");
+    assert_eq!(cat("local").status.code(), Some(3));
+    let refused = cat("s4://bucket");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        text(&refused.stderr).contains("PERSIST_STORAGE"),
+        "{}",
+        text(&refused.stderr)
+    );
+}
+
+#[test]
+fn an_agent_runs_from_the_command_line_and_remembers() {
+    let dir = tempdir();
+    let dir = dir.path();
+    let agent = guest("chat_memory");
+    let agent = agent.to_str().expect("text");
+    ok(dir, &["run", agent, "--", "say", "I live in Oslo"]);
+    ok(dir, &["run", agent, "--", "say", "and I like rain"]);
+    let recalled = ok(dir, &["run", agent, "--", "recall", "Oslo"]);
+    assert!(recalled.contains("I live in Oslo"), "{recalled}");
+    assert!(ok(dir, &["ls"]).starts_with("chat_memory/memory@2"));
+
+    let session = [
+        "run",
+        agent,
+        "--agent",
+        "me",
+        "--session",
+        "s",
+        "--json",
+        "--",
+        "say",
+        "hi",
+    ];
+    let events = json(&ok(dir, &session));
+    assert_eq!(events[0]["event"], "saved");
+    assert_eq!(events[0]["info"]["version"], 1);
+    assert_eq!(events[0]["info"]["labels"][0][0], "turn");
+    assert_eq!(events[1]["event"], "answer");
+    assert!(ok(dir, &["cat", "me/s/memory"]).contains("hi"));
+
+    let said = fails(dir, &["run", agent, "--", "dance"], 9);
+    assert!(said.contains("the agent answered with an error"), "{said}");
+    let not_an_agent = dir.join("chat.txt");
+    fs::write(&not_an_agent, "hello").expect("writes");
+    let said = fails(dir, &["run", not_an_agent.to_str().expect("text")], 1);
+    assert!(said.contains("not an agent"), "{said}");
+}

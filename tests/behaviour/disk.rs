@@ -1,0 +1,293 @@
+//! What lies on the local disk, and what a hostile or dying one can do.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use persist_host::snapshot::{Error, Expect, SaveOptions, Scope};
+use persist_host::storage::{ErrorKind, Local};
+use persist_tests::{block_on, load, save, scope, tempdir, text, version_files};
+
+fn local(dir: &Path) -> Scope {
+    scope(Arc::new(Local::new(dir)))
+}
+
+#[test]
+fn nobody_else_may_read_what_agents_save() {
+    let dir = tempdir();
+    let root = dir.path().join("made/by/us");
+    block_on(save(&local(&root), "memory", "secret"));
+    let mut paths = vec![dir.path().join("made")];
+    while let Some(path) = paths.pop() {
+        let metadata = fs::symlink_metadata(&path).expect("is there");
+        let mode = metadata.permissions().mode() & 0o777;
+        match metadata.is_dir() {
+            true => {
+                assert_eq!(mode, 0o700, "{}", path.display());
+                paths.extend(
+                    fs::read_dir(&path)
+                        .expect("readable")
+                        .map(|entry| entry.expect("an entry").path()),
+                );
+            }
+            false => assert_eq!(mode, 0o600, "{}", path.display()),
+        }
+    }
+}
+
+#[test]
+fn ordinary_tools_open_what_is_stored() {
+    let dir = tempdir();
+    let state: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
+    let info = block_on(save(&local(dir.path()), "memory", &state));
+    let file = &version_files(dir.path())[0];
+    assert_eq!(
+        file,
+        &dir.path().join("bot/~/memory/9999999998-0000000001.gz")
+    );
+
+    let unzipped = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).arg(file).output();
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(
+            output.status.success(),
+            "{program}: {}",
+            text(&output.stderr)
+        );
+        output.stdout
+    };
+    unzipped("gzip", &["-t"]);
+    assert!(unzipped("gzip", &["-dc"]) == state.as_bytes());
+    let python = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.argv[1]).read())";
+    assert!(unzipped("python3", &["-c", python]) == state.as_bytes());
+
+    let mut sha256sum = Command::new("sha256sum")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("sha256sum starts");
+    let mut stdin = sha256sum.stdin.take().expect("piped");
+    stdin
+        .write_all(&unzipped("gzip", &["-dc"]))
+        .expect("sha256sum reads");
+    drop(stdin);
+    let output = sha256sum.wait_with_output().expect("sha256sum ends");
+    assert_eq!(
+        text(&output.stdout).split(' ').next(),
+        Some(info.sha256.as_str())
+    );
+}
+
+#[test]
+fn a_flipped_bit_on_the_disk_is_corrupt_and_older_versions_stay_readable() {
+    let dir = tempdir();
+    let scope = local(dir.path());
+    block_on(async {
+        save(&scope, "memory", "one").await;
+        save(&scope, "memory", "two").await;
+        let newest = dir.path().join("bot/~/memory/9999999997-0000000002.gz");
+        let golden = fs::read(&newest).expect("is there");
+        for byte in 0..golden.len() {
+            let mut flipped = golden.clone();
+            flipped[byte] ^= 0x10;
+            fs::write(&newest, flipped).expect("writes");
+            let loaded = scope.load("memory", None).await;
+            assert!(
+                matches!(loaded, Err(Error::Corrupt { .. })),
+                "byte {byte}: {loaded:?}"
+            );
+        }
+        let old = scope
+            .load("memory", Some(1))
+            .await
+            .expect("loads")
+            .expect("is there");
+        assert_eq!(&old.state[..], b"one");
+    });
+}
+
+#[test]
+fn a_head_that_cannot_be_read_blocks_neither_save_nor_delete_nor_restore() {
+    for change in ["save", "delete", "restore"] {
+        let dir = tempdir();
+        let scope = local(dir.path());
+        block_on(async {
+            save(&scope, "memory", "one").await;
+            save(&scope, "memory", "two").await;
+            for foreign in [&b""[..], b"not a snapshot", &[0; 5000]] {
+                fs::write(
+                    dir.path().join("bot/~/memory/9999999997-0000000002.gz"),
+                    foreign,
+                )
+                .expect("writes");
+                let error = scope.load("memory", None).await.expect_err("corrupt");
+                assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+            }
+            let info = match change {
+                "save" => save(&scope, "memory", "three").await,
+                "delete" => scope.delete("memory", Expect::Any).await.expect("deletes"),
+                _ => scope
+                    .restore("memory", 1, Expect::Version(2))
+                    .await
+                    .expect("restores"),
+            };
+            assert_eq!(info.version, 3, "{change}");
+        });
+    }
+}
+
+#[test]
+fn a_link_inside_the_store_is_not_followed() {
+    let (dir, outside) = (tempdir(), tempdir());
+    let scope = local(dir.path());
+    block_on(async {
+        save(&scope, "memory", "one").await;
+        let elsewhere = local(outside.path());
+        save(&elsewhere, "memory", "outside").await;
+        fs::rename(dir.path().join("bot"), dir.path().join("moved")).expect("renames");
+        symlink(outside.path().join("bot"), dir.path().join("bot")).expect("links");
+        for error in [
+            scope
+                .load("memory", None)
+                .await
+                .map(drop)
+                .expect_err("refused"),
+            scope
+                .save("memory", "x".into(), SaveOptions::default())
+                .await
+                .map(drop)
+                .expect_err("refused"),
+        ] {
+            let Error::Storage(error) = &error else {
+                panic!("{error}")
+            };
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.to_string().contains("not followed"), "{error}");
+        }
+        fs::remove_file(dir.path().join("bot")).expect("removes");
+        fs::rename(dir.path().join("moved"), dir.path().join("bot")).expect("renames");
+
+        let version = dir.path().join("bot/~/memory/9999999998-0000000001.gz");
+        fs::remove_file(&version).expect("removes");
+        symlink(
+            outside.path().join("bot/~/memory/9999999998-0000000001.gz"),
+            &version,
+        )
+        .expect("links");
+        let linked = scope.load("memory", None).await;
+        assert!(matches!(linked, Err(Error::Storage(_))), "{linked:?}");
+        assert_eq!(
+            version_files(outside.path()).len(),
+            1,
+            "nothing was written outside"
+        );
+    });
+}
+
+#[test]
+fn a_pipe_in_place_of_a_version_does_not_hold_anyone() {
+    let dir = tempdir();
+    let scope = local(dir.path());
+    block_on(async {
+        save(&scope, "memory", "one").await;
+        let pipe = dir.path().join("bot/~/memory/9999999997-0000000002.gz");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .expect("mkfifo starts")
+                .success()
+        );
+        let error = scope.load("memory", None).await.expect_err("not a file");
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+    });
+}
+
+#[test]
+fn a_first_save_that_was_killed_leaves_no_name() {
+    let dir = tempdir();
+    let scope = local(dir.path());
+    block_on(async {
+        save(&scope, "memory", "one").await;
+        fs::create_dir_all(dir.path().join("bot/~/never-saved")).expect("makes");
+        fs::create_dir_all(dir.path().join("never/~/saved")).expect("makes");
+        let names = scope.names("", None, 1).await.expect("a page");
+        assert_eq!(
+            names.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+            ["memory"]
+        );
+        assert_eq!(
+            scope.names("", Some("memory"), 1).await.expect("a page"),
+            []
+        );
+    });
+}
+
+#[test]
+fn what_a_killed_writer_left_is_swept_and_what_a_living_one_makes_is_not() {
+    let dir = tempdir();
+    block_on(async {
+        save(&local(dir.path()), "memory", "one").await;
+        let temp = dir.path().join("~/tmp");
+        fs::write(temp.join("00000000000000000000000000000001"), "left behind").expect("writes");
+        let living = temp.join("00000000000000000000000000000002");
+        let lock = File::create(&living).expect("creates");
+        lock.lock().expect("locks");
+        save(&local(dir.path()), "memory", "two").await;
+        let left: Vec<_> = fs::read_dir(&temp)
+            .expect("readable")
+            .map(|e| e.expect("an entry").path())
+            .collect();
+        assert_eq!(left, [living]);
+    });
+}
+
+#[test]
+fn a_full_disk_is_said_and_costs_nothing_that_was_saved() {
+    let dir = tempdir();
+    // A file-size limit fails a write as a full disk does, without a disk of its own.
+    let store = dir.path().join("store");
+    block_on(save(&local(&store), "memory", "one"));
+    let persist = persist_tests::persist(&store);
+    let limited = format!(
+        "trap '' XFSZ; ulimit -f 100; head -c 4000000 /dev/urandom | {} save bot/memory",
+        persist.get_program().display()
+    );
+    let output = Command::new("bash")
+        .args(["-c", &limited])
+        .env("PERSIST_LOCAL_PATH", &store)
+        .output()
+        .expect("bash starts");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(8), "{stderr}");
+    assert!(
+        stderr.contains("what was saved before is untouched"),
+        "{stderr}"
+    );
+    block_on(async {
+        let scope = local(&store);
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("one"));
+        assert_eq!(save(&scope, "memory", "two").await.version, 2);
+    });
+    assert_eq!(
+        fs::read_dir(store.join("~/tmp")).expect("readable").count(),
+        0,
+        "no litter"
+    );
+}
+
+#[test]
+fn a_store_that_is_a_file_is_refused_with_its_path() {
+    let dir = tempdir();
+    let file = dir.path().join("file");
+    File::create(&file)
+        .and_then(|mut file| file.write_all(b"x"))
+        .expect("writes");
+    let error = block_on(local(&file).save("memory", "x".into(), SaveOptions::default()))
+        .expect_err("refused");
+    assert!(error.to_string().contains("file"), "{error}");
+    assert_eq!(fs::read(&file).expect("is there"), b"x");
+}

@@ -1,0 +1,14 @@
+//! Tests by behaviour. Each claim is in one place:
+//! - `versions`: what a save, a load, a deletion mean, on every storage without a server
+//! - `outcomes`: what is said when the storage's answer is unclear, and which storages are refused
+//! - `races`: many writers of one name, in one process and in many
+//! - `disk`: what lies on the local disk, and what a hostile or dying one can do
+//! - `sandbox`: what agents can do, and cannot
+//! - `command`: the `persist` command, as a person or a script sees it
+
+mod command;
+mod disk;
+mod outcomes;
+mod races;
+mod sandbox;
+mod versions;

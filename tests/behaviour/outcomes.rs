@@ -1,0 +1,190 @@
+//! What is said when the storage's answer is unclear, and which storages are refused.
+
+use std::sync::Arc;
+
+use persist_host::snapshot::{Error, Expect, SaveOptions, Store};
+use persist_host::storage::{ErrorKind, Key, Memory, ReadRange, Storage};
+use persist_tests::{Fault, Faulty, block_on, load, save, scope};
+
+fn faulty() -> Arc<Faulty> {
+    Arc::new(Faulty::new(Arc::new(Memory::new())))
+}
+
+/// The bytes that another host would put at version 1 of `memory`.
+async fn anothers() -> Vec<bytes::Bytes> {
+    let memory = Memory::new();
+    save(&scope(Arc::new(memory.clone())), "memory", "theirs").await;
+    let key = Key::new("bot/~/memory/9999999998-0000000001.gz").expect("a key");
+    let part = memory
+        .read(&key, ReadRange::Suffix(u64::MAX))
+        .await
+        .expect("is there");
+    vec![part.bytes]
+}
+
+#[test]
+fn a_save_whose_reply_was_lost_is_recognised_as_done() {
+    block_on(async {
+        for fault in [Fault::ReplyLost, Fault::OwnRetry] {
+            let storage = faulty();
+            let scope = scope(storage.clone());
+            storage.plan(fault.clone());
+            assert_eq!(save(&scope, "memory", "mine").await.version, 1);
+            assert_eq!(
+                scope.versions("memory", None, 9).await.expect("a page"),
+                [1],
+                "{fault:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_save_that_may_still_arrive_is_an_unknown_outcome() {
+    block_on(async {
+        let storage = faulty();
+        let scope = scope(storage.clone());
+        storage.plan(Fault::RequestLost);
+        let unknown = scope
+            .save("memory", "mine".into(), SaveOptions::default())
+            .await;
+        assert!(
+            matches!(unknown, Err(Error::UnknownOutcome { version: 1, .. })),
+            "{unknown:?}"
+        );
+    });
+}
+
+#[test]
+fn a_save_that_may_not_survive_is_an_unknown_outcome_though_it_can_be_seen() {
+    block_on(async {
+        let storage = faulty();
+        let scope = scope(storage.clone());
+        storage.plan(Fault::NotDurable);
+        let unknown = scope
+            .save("memory", "mine".into(), SaveOptions::default())
+            .await;
+        assert!(
+            matches!(unknown, Err(Error::UnknownOutcome { version: 1, .. })),
+            "{unknown:?}"
+        );
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("mine"));
+    });
+}
+
+#[test]
+fn an_unanswered_save_that_another_overtook_tries_the_next_version() {
+    block_on(async {
+        let storage = faulty();
+        let scope = scope(storage.clone());
+        storage.plan(Fault::LostToAnother(anothers().await));
+        assert_eq!(save(&scope, "memory", "mine").await.version, 2);
+
+        let storage = faulty();
+        let scope = self::scope(storage.clone());
+        storage.plan(Fault::LostToAnother(anothers().await));
+        let options = SaveOptions {
+            expect: Expect::Absent,
+            ..SaveOptions::default()
+        };
+        let lost = scope.save("memory", "mine".into(), options).await;
+        assert!(
+            matches!(lost, Err(Error::Conflict { head: Some(1) })),
+            "{lost:?}"
+        );
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("theirs"));
+    });
+}
+
+#[test]
+fn an_error_keeps_its_kind_and_changes_nothing() {
+    block_on(async {
+        for kind in [
+            ErrorKind::NoSpace,
+            ErrorKind::Denied,
+            ErrorKind::Throttled,
+            ErrorKind::Timeout,
+        ] {
+            let storage = faulty();
+            let scope = scope(storage.clone());
+            storage.plan(Fault::Fails(kind));
+            let failed = scope
+                .save("memory", "mine".into(), SaveOptions::default())
+                .await;
+            assert!(
+                matches!(&failed, Err(Error::Storage(error)) if error.kind() == kind),
+                "{failed:?}"
+            );
+            assert_eq!(load(&scope, "memory").await, None);
+            assert_eq!(save(&scope, "memory", "next").await.version, 1);
+        }
+    });
+}
+
+async fn refused(storage: Faulty, why: &str) {
+    let memory = Memory::new();
+    let scope = scope(Arc::new(storage));
+    let error = scope
+        .save("memory", "x".into(), SaveOptions::default())
+        .await
+        .expect_err("refused");
+    assert!(
+        matches!(&error, Error::Unsupported(text) if text.contains(why)),
+        "{error}"
+    );
+    drop(memory);
+}
+
+#[test]
+fn a_storage_that_ignores_conditions_is_refused_before_the_first_save() {
+    let mut storage = Faulty::new(Arc::new(Memory::new()));
+    storage.ignores_conditions = true;
+    block_on(refused(storage, "created twice"));
+}
+
+#[test]
+fn a_storage_that_does_not_list_what_was_just_made_is_refused_before_the_first_save() {
+    let mut storage = Faulty::new(Arc::new(Memory::new()));
+    storage.lists_nothing = true;
+    block_on(refused(storage, "in order"));
+}
+
+#[test]
+fn a_store_of_a_later_format_is_refused_and_never_empty() {
+    block_on(async {
+        let memory = Memory::new();
+        let later = r#"{"format":2,"suffix":".zst","created_by":"persist 9"}"#;
+        let key = Key::new("~/store.json").expect("a key");
+        memory
+            .create(&key, vec![later.into()])
+            .await
+            .expect("creates");
+        let scope = scope(Arc::new(memory));
+        let loaded = scope.load("memory", None).await;
+        assert!(matches!(loaded, Err(Error::Unsupported(_))), "{loaded:?}");
+        let saved = scope
+            .save("memory", "x".into(), SaveOptions::default())
+            .await;
+        assert!(matches!(saved, Err(Error::Unsupported(_))), "{saved:?}");
+    });
+}
+
+#[test]
+fn a_store_is_introduced_once_and_leaves_no_probes() {
+    block_on(async {
+        let memory = Memory::new();
+        for _ in 0..3 {
+            let store = Store::new(Arc::new(memory.clone()));
+            save(&store.scope("bot", None).expect("a name"), "memory", "x").await;
+        }
+        let list = persist_host::storage::List {
+            dir: "~",
+            prefix: "",
+            after: None,
+            limit: 10,
+        };
+        let page = memory.list(&list).await.expect("a page");
+        let names: Vec<_> = page.entries.iter().map(|entry| entry.name()).collect();
+        assert_eq!(names, ["store.json"]);
+    });
+}

@@ -1,0 +1,364 @@
+//! What agents can do, and cannot.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use persist_host::snapshot::{Scope, Store};
+use persist_host::storage::{Local, Memory};
+use persist_host::wasm::{AgentHost, GuestLimits, Limits, RunError, SnapshotCtx};
+use persist_tests::{block_on, host, load, save, scope, tempdir, test_guest};
+
+/// Runs a scenario of the test guest: its answer, or the reason that it gave.
+async fn act(scope: &Scope, args: &[&str]) -> Result<String, String> {
+    act_as(SnapshotCtx::new(scope.clone()), args).await
+}
+
+async fn act_as(ctx: SnapshotCtx, args: &[&str]) -> Result<String, String> {
+    let agent = test_guest(&host()).await;
+    let ran = agent
+        .run(ctx, &owned(args))
+        .await
+        .expect("comes to its end");
+    ran.answer
+}
+
+async fn fails(host: &AgentHost, scope: &Scope, args: &[&str]) -> RunError {
+    let agent = test_guest(host).await;
+    let ran = agent
+        .run(SnapshotCtx::new(scope.clone()), &owned(args))
+        .await;
+    ran.map(|ran| ran.answer)
+        .expect_err("does not come to its end")
+}
+
+fn owned(args: &[&str]) -> Vec<String> {
+    args.iter().map(|arg| (*arg).to_owned()).collect()
+}
+
+fn local(dir: &Path) -> Scope {
+    scope(Arc::new(Local::new(dir)))
+}
+
+fn memory() -> Scope {
+    scope(Arc::new(Memory::new()))
+}
+
+fn yes(text: &str) -> Result<String, String> {
+    Ok(text.into())
+}
+
+fn no(text: &str) -> Result<String, String> {
+    Err(text.into())
+}
+
+#[test]
+fn an_agent_keeps_what_it_saved_and_nothing_else() {
+    let dir = tempdir();
+    block_on(async {
+        let scope = local(dir.path());
+        assert_eq!(act(&scope, &["load", "memory"]).await, yes("none"));
+        assert_eq!(
+            act(&scope, &["save", "memory", "one"]).await,
+            yes("version 1")
+        );
+        assert_eq!(
+            act(&scope, &["save", "memory", "two"]).await,
+            yes("version 2")
+        );
+        assert_eq!(act(&scope, &["load", "memory"]).await, yes("2 two"));
+        assert_eq!(act(&scope, &["load", "memory", "1"]).await, yes("1 one"));
+        assert_eq!(act(&scope, &["load", "memory", "9"]).await, no("not-found"));
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("two"));
+    });
+}
+
+#[test]
+fn an_agent_has_all_of_the_contract() {
+    block_on(async {
+        let scope = memory();
+        for (args, answer) in [
+            (
+                &["save-expect", "memory", "absent", "one"][..],
+                yes("version 1"),
+            ),
+            (&["save-expect", "memory", "absent", "x"], no("conflict 1")),
+            (&["save-expect", "memory", "1", "two"], yes("version 2")),
+            (&["save-expect", "memory", "1", "x"], no("conflict 2")),
+            (&["save-expect", "other", "3", "x"], no("conflict none")),
+            (&["fork", "memory", "draft"], yes("version 1")),
+            (&["delete", "memory"], yes("version 3")),
+            (&["delete", "memory"], no("not-found")),
+            (&["load", "memory"], yes("none")),
+            (&["restore", "memory", "1"], yes("version 4")),
+            (&["restore", "memory", "3"], no("not-found")),
+            (&["load", "memory"], yes("4 one")),
+            (&["names", ""], yes("draft\nmemory")),
+            (&["names", "d"], yes("draft")),
+        ] {
+            assert_eq!(act(&scope, args).await, answer, "{args:?}");
+        }
+        let history = act(&scope, &["history", "memory"])
+            .await
+            .expect("an answer");
+        assert_eq!(history.lines().count(), 4);
+    });
+}
+
+#[test]
+fn streams_of_an_agent_come_back_bit_for_bit() {
+    block_on(async {
+        let scope = memory();
+        assert_eq!(
+            act(&scope, &["stream", "log", "100", "65537"]).await,
+            yes("version 1")
+        );
+        let streamed = act(&scope, &["read-stream", "log"])
+            .await
+            .expect("an answer");
+        assert!(streamed.starts_with("size 6553700 sum "), "{streamed}");
+        assert_eq!(
+            act(&scope, &["big-save", "whole", "6553700"]).await,
+            yes("version 1")
+        );
+        assert_eq!(act(&scope, &["big-load", "whole"]).await, Ok(streamed));
+    });
+}
+
+#[test]
+fn a_writer_without_finish_leaves_nothing() {
+    let dir = tempdir();
+    block_on(async {
+        let scope = local(dir.path());
+        save(&scope, "log", "before").await;
+        for scenario in ["unfinished", "leaked"] {
+            act(&scope, &[scenario, "log"]).await.expect("an answer");
+        }
+        let error = fails(&host(), &scope, &["trap-mid-write", "log"]).await;
+        assert!(matches!(error, RunError::Trapped(_)), "{error}");
+        assert_eq!(load(&scope, "log").await.as_deref(), Some("before"));
+        assert_eq!(scope.versions("log", None, 9).await.expect("a page"), [1]);
+        let temp = std::fs::read_dir(dir.path().join("~/tmp")).expect("readable");
+        assert_eq!(temp.count(), 0, "no litter");
+    });
+}
+
+#[test]
+fn a_trap_ends_one_call_and_the_next_one_works() {
+    block_on(async {
+        let scope = memory();
+        for scenario in ["trap", "panic", "deep-recursion"] {
+            let error = fails(&host(), &scope, &[scenario]).await;
+            assert!(matches!(error, RunError::Trapped(_)), "{scenario}: {error}");
+            assert_eq!(
+                act(&scope, &["echo", "still here"]).await,
+                yes("still here")
+            );
+        }
+    });
+}
+
+#[test]
+fn an_endless_loop_is_stopped_and_what_it_saved_is_kept() {
+    block_on(async {
+        let mut limits = Limits::default();
+        limits.cpu = Duration::from_millis(200);
+        let host = AgentHost::builder().limits(limits).build().expect("a host");
+        let scope = memory();
+        let error = fails(&host, &scope, &["save-and-loop", "memory", "kept"]).await;
+        assert!(matches!(error, RunError::CpuLimit(_)), "{error}");
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("kept"));
+    });
+}
+
+#[test]
+fn a_run_that_takes_too_long_is_stopped() {
+    block_on(async {
+        let mut limits = Limits::default();
+        limits.wall_clock = Duration::from_millis(200);
+        let host = AgentHost::builder().limits(limits).build().expect("a host");
+        let error = fails(&host, &memory(), &["loop"]).await;
+        assert!(matches!(error, RunError::WallClockLimit(_)), "{error}");
+    });
+}
+
+#[test]
+fn an_agent_gets_no_more_memory_than_it_may_have() {
+    block_on(async {
+        let mut limits = Limits::default();
+        limits.memory = 32 << 20;
+        let host = AgentHost::builder().limits(limits).build().expect("a host");
+        let agent = test_guest(&host).await;
+        let ran = agent
+            .run(SnapshotCtx::new(memory()), &owned(&["grow"]))
+            .await
+            .expect("ends");
+        let answer = ran.answer.expect("an answer");
+        let mib: u64 = answer
+            .strip_prefix("refused after ")
+            .and_then(|rest| rest.strip_suffix(" MiB"))
+            .and_then(|number| number.parse().ok())
+            .expect("a number");
+        assert!((20..=32).contains(&mib), "{answer}");
+    });
+}
+
+#[test]
+fn a_guest_over_a_limit_is_told_which_one() {
+    block_on(async {
+        let scope = memory();
+        let mut limits = GuestLimits::default();
+        limits.max_inline = 1000;
+        limits.max_chunk = 100;
+        limits.max_state = 5000;
+        limits.max_page = 2;
+        let ctx = || {
+            SnapshotCtx::builder(scope.clone())
+                .limits(limits.clone())
+                .build()
+        };
+        for (args, answer) in [
+            (&["big-save", "a", "1000"][..], yes("version 1")),
+            (&["big-save", "a", "1001"], no("too-large 1001")),
+            (&["stream", "b", "5", "1000"], yes("version 1")),
+            (&["big-load", "b"], no("too-large 5000")),
+            (&["raw-write", "b", "101"], no("quota-exceeded chunk 100")),
+            (
+                &["stream", "b", "6", "1000"],
+                no("quota-exceeded state-size 5000"),
+            ),
+            (
+                &["many-writers", "c", "9"],
+                yes("opened 4 quota-exceeded open-writers 4"),
+            ),
+            (
+                &["many-readers", "a", "99"],
+                yes("opened 16 quota-exceeded open-readers 16"),
+            ),
+        ] {
+            assert_eq!(act_as(ctx(), args).await, answer, "{args:?}");
+        }
+        let page = act_as(ctx(), &["names", "", "100"])
+            .await
+            .expect("an answer");
+        assert_eq!(page, "a\nb");
+    });
+}
+
+#[test]
+fn a_list_far_over_the_limit_is_a_trap_and_not_host_memory() {
+    block_on(async {
+        let mut limits = GuestLimits::default();
+        limits.max_inline = 1000;
+        let ctx = SnapshotCtx::builder(memory()).limits(limits).build();
+        let agent = test_guest(&host()).await;
+        let ran = agent
+            .run(ctx, &owned(&["big-save", "a", "100000000"]))
+            .await;
+        assert!(matches!(ran, Err(RunError::Trapped(_))), "{ran:?}");
+    });
+}
+
+#[test]
+fn names_of_a_guest_stay_in_its_scope() {
+    block_on(async {
+        let store = Store::new(Arc::new(Memory::new()));
+        let (bot, other) = (store.scope("bot", None), store.scope("other", None));
+        let (bot, other) = (bot.expect("a name"), other.expect("a name"));
+        save(&other, "memory", "secret").await;
+        for name in [
+            "../other/~/memory",
+            "/other/~/memory",
+            "other/memory",
+            "~",
+            "..",
+            "\u{202e}",
+        ] {
+            assert_eq!(act(&bot, &["load", name]).await, yes("none"), "{name:?}");
+            assert_eq!(
+                act(&bot, &["save", name, "mine"]).await,
+                yes("version 1"),
+                "{name:?}"
+            );
+        }
+        for name in ["", "a\0b", "a\nb"] {
+            let refused = act(&bot, &["save", name, "x"]).await.expect_err("refused");
+            assert!(refused.starts_with("invalid "), "{refused}");
+        }
+        assert_eq!(load(&other, "memory").await.as_deref(), Some("secret"));
+        assert_eq!(other.names("", None, 10).await.expect("a page").len(), 1);
+    });
+}
+
+#[test]
+fn the_embedder_hears_of_a_change_before_the_guest_does() {
+    block_on(async {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&heard);
+        let ctx = SnapshotCtx::builder(memory())
+            .on_change(move |info| {
+                let mut heard = record.lock().expect("no panic");
+                heard.push((info.name.clone(), info.version, info.deleted));
+            })
+            .build();
+        act_as(ctx.clone(), &["save", "memory", "one"])
+            .await
+            .expect("saves");
+        act_as(ctx.clone(), &["delete", "memory"])
+            .await
+            .expect("deletes");
+        act_as(ctx, &["load", "memory"]).await.expect("loads");
+        let heard = heard.lock().expect("no panic");
+        let memory = || "memory".to_owned();
+        assert_eq!(*heard, [(memory(), 1, false), (memory(), 2, true)]);
+    });
+}
+
+#[test]
+fn what_is_no_agent_is_refused_with_the_reason() {
+    block_on(async {
+        let core = wat::parse_str(r#"(module (import "env" "f" (func)))"#).expect("valid");
+        let wants_files = wat::parse_str(
+            r#"(component (import "acme:disk/files@1.0.0" (instance (export "open" (func)))))"#,
+        );
+        let no_run = wat::parse_str("(component)").expect("valid");
+        for (bytes, why) in [
+            (&b""[..], "WebAssembly"),
+            (b"#!/bin/sh", "WebAssembly"),
+            (&core, "core module"),
+            (&wants_files.expect("valid"), "acme:disk/files@1.0.0"),
+            (&no_run, "run"),
+        ] {
+            let refused = host().load(bytes).await.map(drop).expect_err("refused");
+            assert!(
+                matches!(&refused, RunError::NotAnAgent(text) if text.contains(why)),
+                "{refused}"
+            );
+        }
+    });
+}
+
+#[test]
+fn runs_at_once_do_not_disturb_each_other() {
+    block_on(async {
+        let scope = memory();
+        let agent = test_guest(&host()).await;
+        let runs: Vec<_> = (0..8)
+            .map(|n| {
+                let (agent, ctx) = (agent.clone(), SnapshotCtx::new(scope.clone()));
+                let args = match n % 2 {
+                    0 => owned(&["save", "memory", "x"]),
+                    _ => owned(&["trap-mid-write", "memory"]),
+                };
+                tokio::spawn(async move { agent.run(ctx, &args).await })
+            })
+            .collect();
+        for (n, run) in runs.into_iter().enumerate() {
+            assert_eq!(run.await.expect("no panic").is_ok(), n % 2 == 0);
+        }
+        assert_eq!(
+            scope.versions("memory", None, 99).await.expect("a page"),
+            [4, 3, 2, 1]
+        );
+    });
+}

@@ -1,0 +1,142 @@
+//! Scenarios of one call to the store.
+
+use persist_guest as persist;
+use persist_guest::{Expect, SaveOptions, Version};
+
+use crate::{Answer, Args, Failure, bytes, describe, describe_bytes, number, version};
+
+pub(crate) fn save(args: Args<'_>) -> Answer {
+    let [name, text] = args else {
+        return Err(Failure::Usage);
+    };
+    version(persist::save(name, text)?)
+}
+
+pub(crate) fn save_expect(args: Args<'_>) -> Answer {
+    let [name, expect, text] = args else {
+        return Err(Failure::Usage);
+    };
+    version(persist::save_with(
+        name,
+        text,
+        &SaveOptions::new().expect(self::expect(expect)?),
+    )?)
+}
+
+pub(crate) fn save_labels(args: Args<'_>) -> Answer {
+    let [name, text, media_type, labels @ ..] = args else {
+        return Err(Failure::Usage);
+    };
+    let mut options = SaveOptions::new();
+    if *media_type != "-" {
+        options = options.media_type(*media_type);
+    }
+    for label in labels {
+        let (key, value) = label.split_once('=').ok_or(Failure::Usage)?;
+        options = options.label(key, value);
+    }
+    version(persist::save_with(name, text, &options)?)
+}
+
+pub(crate) fn big_save(args: Args<'_>) -> Answer {
+    let [name, size] = args else {
+        return Err(Failure::Usage);
+    };
+    version(persist::save(name, bytes(0, number(size)?))?)
+}
+
+pub(crate) fn load(args: Args<'_>) -> Answer {
+    let (name, at) = name_and_version(args)?;
+    Ok(match persist::load_snapshot(name, at)? {
+        Some(loaded) => format!(
+            "{} {}",
+            loaded.info.version,
+            String::from_utf8_lossy(&loaded.state)
+        ),
+        None => "none".into(),
+    })
+}
+
+pub(crate) fn big_load(args: Args<'_>) -> Answer {
+    let [name] = args else {
+        return Err(Failure::Usage);
+    };
+    Ok(persist::load(name)?.map_or("none".into(), |state| describe_bytes(&state)))
+}
+
+pub(crate) fn stat(args: Args<'_>) -> Answer {
+    let (name, at) = name_and_version(args)?;
+    Ok(persist::stat(name, at)?.map_or("none".into(), |info| describe(&info)))
+}
+
+pub(crate) fn history(args: Args<'_>) -> Answer {
+    let infos = match args {
+        [name] => persist::history(name).collect::<Result<_, _>>()?,
+        [name, before, limit] => {
+            persist::history_page(name, Some(number(before)?), number(limit)?)?
+        }
+        _ => return Err(Failure::Usage),
+    };
+    Ok(infos.iter().map(describe).collect::<Vec<_>>().join("\n"))
+}
+
+pub(crate) fn names(args: Args<'_>) -> Answer {
+    let names = match args {
+        [prefix] => persist::names(prefix).collect::<Result<_, _>>()?,
+        [prefix, limit] => persist::names_page(prefix, None, number(limit)?)?,
+        [prefix, limit, after] => persist::names_page(prefix, Some(after), number(limit)?)?,
+        _ => return Err(Failure::Usage),
+    };
+    Ok(names.join("\n"))
+}
+
+pub(crate) fn delete(args: Args<'_>) -> Answer {
+    let (name, expect) = match args {
+        [name] => (name, Expect::Any),
+        [name, expect] => (name, self::expect(expect)?),
+        _ => return Err(Failure::Usage),
+    };
+    version(persist::delete(name, expect)?)
+}
+
+pub(crate) fn restore(args: Args<'_>) -> Answer {
+    let (name, at, expect) = match args {
+        [name, at] => (name, at, Expect::Any),
+        [name, at, expect] => (name, at, self::expect(expect)?),
+        _ => return Err(Failure::Usage),
+    };
+    version(persist::restore(name, number(at)?, expect)?)
+}
+
+pub(crate) fn fork(args: Args<'_>) -> Answer {
+    let (name, new_name, at) = match args {
+        [name, new_name] => (name, new_name, None),
+        [name, new_name, at] => (name, new_name, Some(number(at)?)),
+        _ => return Err(Failure::Usage),
+    };
+    version(persist::fork(name, at, new_name, Expect::Any)?)
+}
+
+pub(crate) fn limits(_: Args<'_>) -> Answer {
+    let limits = persist::limits();
+    Ok(format!(
+        "max-inline {}\nmax-chunk {}\nmax-state {}\nmax-name {}\nmax-page {}",
+        limits.max_inline, limits.max_chunk, limits.max_state, limits.max_name, limits.max_page
+    ))
+}
+
+pub(crate) fn expect(text: &str) -> Result<Expect, Failure> {
+    Ok(match text {
+        "any" => Expect::Any,
+        "absent" => Expect::Absent,
+        version => Expect::Version(number(version)?),
+    })
+}
+
+fn name_and_version<'a>(args: Args<'a>) -> Result<(&'a str, Option<Version>), Failure> {
+    match args {
+        [name] => Ok((name, None)),
+        [name, at] => Ok((name, Some(number(at)?))),
+        _ => Err(Failure::Usage),
+    }
+}

@@ -1,0 +1,168 @@
+//! What the tests share: stores, agents, the command, and a storage that fails as it is told.
+
+mod faulty;
+
+pub use faulty::{Fault, Faulty};
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, OnceLock};
+
+use persist_host::snapshot::{Info, SaveOptions, Scope, Store};
+use persist_host::storage::{Local, Memory, Storage};
+use persist_host::wasm::{Agent, AgentHost};
+use tempfile::TempDir;
+
+/// Runs a test that waits.
+pub fn block_on<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .expect("a runtime")
+        .block_on(test)
+}
+
+/// Runs a test on every backend that needs no server.
+pub fn on_every_storage<F: Future<Output = ()>>(test: impl Fn(Arc<dyn Storage>) -> F) {
+    let dir = tempfile::tempdir().expect("a directory");
+    block_on(async {
+        test(Arc::new(Memory::new())).await;
+        test(Arc::new(Local::new(dir.path().join("store")))).await;
+    });
+}
+
+/// The scope of an agent called `bot`, in a store of its own.
+pub fn scope(storage: Arc<dyn Storage>) -> Scope {
+    Store::new(storage).scope("bot", None).expect("a name")
+}
+
+/// Saves a text.
+pub async fn save(scope: &Scope, name: &str, text: &str) -> Info {
+    let state = text.to_owned().into();
+    scope
+        .save(name, state, SaveOptions::default())
+        .await
+        .expect("saves")
+}
+
+/// Loads a text; none where nothing is saved.
+pub async fn load(scope: &Scope, name: &str) -> Option<String> {
+    let snapshot = scope.load(name, None).await.expect("loads")?;
+    Some(String::from_utf8(snapshot.state.to_vec()).expect("text"))
+}
+
+/// The directory that cargo builds into.
+fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("this binary has a path");
+    let deps = test.parent().expect("in target/debug/deps");
+    deps.parent().expect("in target/debug").to_owned()
+}
+
+/// The `persist` command on the store in `dir`, with nothing else in its environment.
+pub fn persist(dir: &Path) -> Command {
+    let binary = target().join("persist");
+    assert!(
+        binary.exists(),
+        "{} is missing: run `cargo xtask test`",
+        binary.display()
+    );
+    let mut command = Command::new(binary);
+    command.env_clear().env("PERSIST_LOCAL_PATH", dir);
+    // Compiled agents are kept for all tests.
+    command.env("XDG_CACHE_HOME", cache());
+    command
+}
+
+/// Runs `persist` with `args` on the store in `dir`.
+pub fn run(dir: &Path, args: &[&str]) -> Output {
+    persist(dir).args(args).output().expect("persist starts")
+}
+
+/// What a command printed, as text.
+pub fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text")
+}
+
+/// Runs `persist`, which must succeed, and returns what it printed.
+pub fn ok(dir: &Path, args: &[&str]) -> String {
+    let output = run(dir, args);
+    let stderr = text(&output.stderr);
+    assert!(
+        output.status.success(),
+        "persist {args:?}: {}: {stderr}",
+        output.status
+    );
+    text(&output.stdout).to_owned()
+}
+
+/// Runs `persist`, which must fail with `code`, and returns what it said.
+pub fn fails(dir: &Path, args: &[&str], code: i32) -> String {
+    let output = run(dir, args);
+    let stderr = text(&output.stderr).to_owned();
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "persist {args:?}: {stderr}"
+    );
+    stderr
+}
+
+fn cache() -> PathBuf {
+    target().join("test-cache")
+}
+
+/// The file of an agent that `cargo xtask guests` builds.
+pub fn guest(name: &str) -> PathBuf {
+    let targets = target().parent().expect("target").to_owned();
+    let file = targets.join(format!("guests/wasm32-unknown-unknown/guest/{name}.wasm"));
+    assert!(
+        file.exists(),
+        "{} is missing: run `cargo xtask test`",
+        file.display()
+    );
+    file
+}
+
+/// A host that keeps compiled agents for all tests.
+pub fn host() -> AgentHost {
+    static HOST: OnceLock<AgentHost> = OnceLock::new();
+    HOST.get_or_init(|| {
+        AgentHost::builder()
+            .cache(Some(cache()))
+            .build()
+            .expect("a host")
+    })
+    .clone()
+}
+
+/// The agent whose first argument picks a scenario.
+pub async fn test_guest(host: &AgentHost) -> Agent {
+    let bytes = std::fs::read(guest("test_guest")).expect("readable");
+    host.load(&bytes).await.expect("an agent")
+}
+
+/// A directory that is removed with the value.
+pub fn tempdir() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+/// The files of all versions under a store's directory.
+pub fn version_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).expect("readable").flatten() {
+            match entry.file_type().expect("a type").is_dir() {
+                true => dirs.push(entry.path()),
+                false if entry.path().extension().is_some_and(|e| e == "gz") => {
+                    files.push(entry.path())
+                }
+                false => {}
+            }
+        }
+    }
+    files.sort();
+    files
+}
