@@ -1,0 +1,149 @@
+//! Compiles the agents that the demo and the tests run to WebAssembly.
+//!
+//! There are two ways, and the first that is there is taken: the active toolchain has the target
+//! (rustup fetches it where it may, `rust-toolchain.toml` asks for it), or Debian's compiler for the
+//! web builds the standard library from its own sources.
+
+use crate::machine::{self, Workspace};
+use anyhow::{Context, Result, ensure};
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+
+/// The compiled agents: core modules that carry their world in a custom section.
+#[derive(Debug)]
+pub(crate) struct Guests {
+    pub(crate) chat_memory: PathBuf,
+    pub(crate) test_guest: PathBuf,
+}
+
+/// Builds what is not up to date.
+pub(crate) fn build(workspace: &Workspace) -> Result<Guests> {
+    // A target directory of their own: the second way has another compiler, and sharing one would
+    // make each build undo the other's.
+    let target = workspace.target.join("guests");
+    let mut cargo = match has_target(workspace)? {
+        true => workspace.cargo(["build"]),
+        false => debian_cargo(workspace)?,
+    };
+    cargo
+        .args(["--locked", "--profile", "guest", "--target", TARGET])
+        .args(["-p", "chat-memory", "-p", "test-guest"])
+        .env("CARGO_TARGET_DIR", &target)
+        // Flags for this machine's processor mean nothing to WebAssembly.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    machine::run(&mut cargo)?;
+
+    let built = |file: &str| -> Result<PathBuf> {
+        let path = target.join(TARGET).join("guest").join(file);
+        ensure!(
+            path.is_file(),
+            "cargo built no {}",
+            workspace.short(&path).display()
+        );
+        Ok(path)
+    };
+    Ok(Guests {
+        chat_memory: built("chat_memory.wasm")?,
+        test_guest: built("test_guest.wasm")?,
+    })
+}
+
+/// Whether the active toolchain has a standard library for the target. It names the folder whether
+/// or not anything is in it.
+fn has_target(workspace: &Workspace) -> Result<bool> {
+    let libraries = target_libdir(workspace, &["--target", TARGET])?;
+    let Ok(files) = libraries.read_dir() else {
+        return Ok(false);
+    };
+    Ok(files.flatten().any(|file| {
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with("libstd-") && name.ends_with(".rlib")
+    }))
+}
+
+fn target_libdir(workspace: &Workspace, args: &[&str]) -> Result<PathBuf> {
+    let mut rustc = Command::new("rustc");
+    rustc
+        .args(["--print", "target-libdir"])
+        .args(args)
+        .current_dir(&workspace.root);
+    Ok(machine::output(&mut rustc)?.trim().into())
+}
+
+/// Debian's cargo and compiler, told to build the standard library too.
+fn debian_cargo(workspace: &Workspace) -> Result<Command> {
+    let (rustc, cargo) = match debian_programs() {
+        Some(programs) => programs,
+        None => {
+            eprintln!("The Rust toolchain has no {TARGET} target; looking to Debian for one.");
+            machine::install(
+                &DEBIAN_PACKAGES,
+                &format!("type `rustup target add {TARGET}`"),
+            )?;
+            debian_programs().context("Debian's packages hold no rustc, cargo or library source")?
+        }
+    };
+    let linker = linker(workspace)?;
+    let mut command = Command::new(cargo);
+    forget_toolchain(&mut command);
+    command
+        .args(["build", "-Z", "build-std=std,panic_abort"])
+        .current_dir(&workspace.root)
+        .env("RUSTC", rustc)
+        // Building the standard library is an unstable option of a compiler that is stable.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+    Ok(command)
+}
+
+/// Debian's rustc and cargo, where they and the library's source are installed. dpkg is asked, as on
+/// PATH rustup's come first.
+fn debian_programs() -> Option<(PathBuf, PathBuf)> {
+    let [rustc, cargo, source] = DEBIAN_PACKAGES;
+    machine::debian_file(source, "library/std/src/lib.rs")?;
+    Some((
+        machine::debian_file(rustc, "usr/bin/rustc")?,
+        machine::debian_file(cargo, "usr/bin/cargo")?,
+    ))
+}
+
+/// The linker for WebAssembly that every rustup toolchain has; Debian's packages bring none.
+fn linker(workspace: &Workspace) -> Result<PathBuf> {
+    let libraries = target_libdir(workspace, &[])?;
+    let linker = libraries
+        .parent()
+        .unwrap_or(Path::new("/"))
+        .join("bin/rust-lld");
+    ensure!(
+        linker.is_file(),
+        "the active Rust toolchain has no rust-lld, which links WebAssembly; \
+         install Rust with rustup (https://rustup.rs) and run this again"
+    );
+    Ok(linker)
+}
+
+/// Removes what `cargo run` and rustup put into the environment for their own toolchain, and what a
+/// user put there for this machine. Settings of the network and of registries stay.
+fn forget_toolchain(command: &mut Command) {
+    const STAY: [&str; 5] = [
+        "CARGO_HOME",
+        "CARGO_HTTP_",
+        "CARGO_NET_",
+        "CARGO_REGISTR",
+        "CARGO_TERM_",
+    ];
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        let toolchain = name.starts_with("CARGO") || name.starts_with("RUST");
+        if toolchain && !STAY.iter().any(|stay| name.starts_with(stay)) {
+            command.env_remove(&*name);
+        }
+    }
+    command.env_remove("LD_LIBRARY_PATH");
+}

@@ -1,0 +1,167 @@
+//! The machine that a chore runs on: where the workspace is, how a command is run, and how a
+//! Debian package that is missing is installed.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The folders of this checkout.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    /// Where cargo puts what it builds; not always `root/target`.
+    pub(crate) target: PathBuf,
+}
+
+impl Workspace {
+    /// Asks cargo for the workspace around the current folder.
+    pub(crate) fn find() -> Result<Self> {
+        let metadata = metadata(
+            Command::new(cargo_program())
+                .arg("metadata")
+                .arg("--no-deps"),
+        )?;
+        let folder = |key: &str| -> Result<PathBuf> {
+            let folder = metadata[key].as_str();
+            Ok(folder
+                .with_context(|| format!("cargo metadata has no {key}"))?
+                .into())
+        };
+        Ok(Self {
+            root: folder("workspace_root")?,
+            target: folder("target_directory")?,
+        })
+    }
+
+    /// The cargo that runs this program, in the workspace's root.
+    pub(crate) fn cargo<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut cargo = Command::new(cargo_program());
+        // `cargo run` describes this package to us. A build script of another package that asks for
+        // one of these variables would be run again for each chore.
+        for (name, _) in env::vars_os() {
+            let leaked = name.to_str().is_some_and(|name| {
+                name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+            });
+            if leaked {
+                cargo.env_remove(name);
+            }
+        }
+        cargo.current_dir(&self.root).args(args);
+        cargo
+    }
+
+    /// What cargo knows of the packages.
+    #[cfg(feature = "ci")]
+    pub(crate) fn metadata(&self, args: &[&str]) -> Result<serde_json::Value> {
+        metadata(self.cargo(["metadata"]).args(args))
+    }
+
+    /// A path as one would type it in the workspace's root.
+    pub(crate) fn short<'a>(&self, path: &'a Path) -> &'a Path {
+        path.strip_prefix(&self.root).unwrap_or(path)
+    }
+}
+
+fn metadata(cargo: &mut Command) -> Result<serde_json::Value> {
+    Ok(serde_json::from_str(&output(
+        cargo.args(["--format-version", "1"]),
+    )?)?)
+}
+
+fn cargo_program() -> std::ffi::OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Shows a command, runs it, and fails if it does.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    eprintln!("$ {}", shown(command));
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {}", shown(command)))?;
+    ensure!(status.success(), "{} failed: {status}", shown(command));
+    Ok(())
+}
+
+/// What a command prints; its errors go where ours go.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    command.stderr(std::process::Stdio::inherit());
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {}", shown(command)))?;
+    ensure!(
+        output.status.success(),
+        "{} failed: {}",
+        shown(command),
+        output.status
+    );
+    String::from_utf8(output.stdout).with_context(|| format!("{} printed no text", shown(command)))
+}
+
+/// Whether a command runs and succeeds, quietly.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+/// The command line, with the program's bare name.
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(program.as_os_str());
+    let words = std::iter::once(program).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Installs Debian packages as root; anyone else is told what to type. `otherwise` is what helps on
+/// a machine without apt.
+pub(crate) fn install(packages: &[&str], otherwise: &str) -> Result<()> {
+    let apt = format!(
+        "apt-get install --no-install-recommends {}",
+        packages.join(" ")
+    );
+    if !succeeds(Command::new("apt-get").arg("--version")) {
+        bail!("this machine lacks something that cannot be installed from here; {otherwise}");
+    }
+    if output(Command::new("id").arg("-u"))?.trim() != "0" {
+        bail!("something is missing. Type\n\n    sudo {apt}\n\nand run this again; or {otherwise}");
+    }
+    let known = |package: &&str| succeeds(Command::new("apt-cache").args(["show", *package]));
+    let fresh = !packages.iter().all(known);
+    if fresh {
+        run(Command::new("apt-get").args(["--quiet", "update"]))?;
+    }
+    if apt_get_install(packages).is_ok() {
+        return Ok(());
+    }
+    // A list that knows the package may still name a release that is gone from the mirror.
+    if !fresh {
+        run(Command::new("apt-get").args(["--quiet", "update"]))?;
+    }
+    apt_get_install(packages).with_context(|| format!("{apt} failed; {otherwise}"))
+}
+
+fn apt_get_install(packages: &[&str]) -> Result<()> {
+    let mut apt = Command::new("apt-get");
+    // `--no-remove`: nobody asked us to replace a package that is in the way.
+    apt.args([
+        "install",
+        "--quiet",
+        "--yes",
+        "--no-install-recommends",
+        "--no-remove",
+    ]);
+    run(apt.args(packages).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// The file of an installed Debian package whose path ends in `end`.
+pub(crate) fn debian_file(package: &str, end: &str) -> Option<PathBuf> {
+    let listing = Command::new("dpkg").args(["-L", package]).output().ok()?;
+    let listing = String::from_utf8(listing.stdout).ok()?;
+    listing
+        .lines()
+        .map(PathBuf::from)
+        .find(|path| path.ends_with(end) && path.is_file())
+}

@@ -1,0 +1,57 @@
+//! The project's chores: `cargo xtask --help` lists them, and each is a module here.
+
+mod ci;
+mod conversation;
+mod demo;
+mod guests;
+mod machine;
+mod test;
+
+use anyhow::Result;
+use clap::Parser;
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "The chores of this workspace",
+    bin_name = "cargo xtask"
+)]
+enum Chore {
+    /// Watch an agent be killed over and over and forget nothing
+    Demo(demo::Options),
+    /// Set up what is missing and run every test
+    Test,
+    /// Everything that is checked besides the tests: format, lints, docs, contract, dependencies
+    Ci,
+    /// Compile the agents that the demo and the tests run to WebAssembly
+    Guests,
+}
+
+fn main() -> ExitCode {
+    match run(Chore::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Not as the return value of `main`: that prints a backtrace where one is asked for by
+        // RUST_BACKTRACE, which is meant for the tests that a chore runs.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
+    let workspace = machine::Workspace::find()?;
+    match chore {
+        Chore::Demo(options) => demo::run(&workspace, &options),
+        Chore::Test => test::run(&workspace),
+        Chore::Ci => ci::run(&workspace),
+        Chore::Guests => {
+            let guests = guests::build(&workspace)?;
+            for guest in [guests.chat_memory, guests.test_guest] {
+                println!("{}", workspace.short(&guest).display());
+            }
+            Ok(())
+        }
+    }
+}
