@@ -62,9 +62,7 @@ impl StorageConfig {
             None => Ok(Self::default_local()),
             Some(value) => match value.to_str() {
                 Some("" | "local") => Ok(Self::default_local()),
-                Some(text) => Self::from_url(text).map_err(|error| {
-                    Error::new(ErrorKind::Config, format!("PERSIST_STORAGE: {error}"))
-                }),
+                Some(text) => Self::from_url(text).map_err(|error| error.about("PERSIST_STORAGE")),
                 None => Err(Error::new(
                     ErrorKind::Config,
                     "PERSIST_STORAGE is not UTF-8",

@@ -69,6 +69,12 @@ impl Error {
         self
     }
 
+    /// The same, said of `what`.
+    pub(crate) fn about(mut self, what: &str) -> Self {
+        self.what = format!("{what}: {}", self.what);
+        self
+    }
+
     /// An I/O error of a call that changed nothing.
     pub(crate) fn io(what: impl Into<String>, error: io::Error) -> Self {
         Self::new(kind_of(&error), what).with_source(error)

@@ -21,6 +21,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -47,7 +48,7 @@ const MAX_SYNCED: usize = 1 << 16;
 /// How deep below a listed directory a file is looked for: no key has more segments than this.
 const MAX_DEPTH: usize = 8;
 
-/// Abandoned temporary files removed in one sweep, at most: a sweep must not delay anyone.
+/// Temporary files looked at in one sweep, at most.
 const MAX_SWEPT: usize = 1000;
 
 /// Keeps objects in files under a directory, which is made at the first `create`.
@@ -61,17 +62,21 @@ pub struct Local {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
-    /// Device and inode of each directory that this process has synced into its parent.
-    synced: Mutex<HashSet<(u64, u64)>>,
+    /// The directories that this process has synced into their parents.
+    synced: Mutex<HashSet<DirId>>,
     swept: AtomicBool,
 }
 
+/// Device, inode and time of birth: an inode's number is used again when its directory is removed.
+type DirId = (u64, u64, Option<SystemTime>);
+
 impl Local {
-    /// Objects under `root`. Touches nothing yet.
+    /// Objects under `root`. Touches nothing yet. A relative path is taken from where the process is now.
     pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
         Self {
             shared: Arc::new(Shared {
-                root: root.into(),
+                root: std::path::absolute(&root).unwrap_or(root),
                 synced: Mutex::default(),
                 swept: AtomicBool::new(false),
             }),
@@ -81,6 +86,14 @@ impl Local {
     /// The directory that holds everything.
     pub fn root(&self) -> &Path {
         &self.shared.root
+    }
+
+    /// Removes temporary files whose process died, once in a process, beside what it does next.
+    fn sweep_once(&self) {
+        if !self.shared.swept.swap(true, Ordering::Relaxed) {
+            let shared = Arc::clone(&self.shared);
+            tokio::task::spawn_blocking(move || shared.sweep());
+        }
     }
 
     /// Runs `work` where it may block.
@@ -108,6 +121,10 @@ impl Storage for Local {
         format!("the directory {}", self.shared.root.display())
     }
 
+    fn honours_conditions(&self) -> bool {
+        true
+    }
+
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         let key = key.clone();
         self.blocking(move |shared| {
@@ -116,11 +133,11 @@ impl Storage for Local {
             for piece in &body {
                 temp.write(piece)?;
             }
-            temp.commit(&dir, key.split().1)?;
-            shared.sweep_once();
-            Ok(())
+            temp.commit(&dir, key.split().1)
         })
-        .await
+        .await?;
+        self.sweep_once();
+        Ok(())
     }
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
@@ -151,7 +168,12 @@ impl Storage for Local {
             let Some(dir) = shared.open_dirs(dir)? else {
                 return Ok(());
             };
-            match dir.remove_file(file) {
+            let removed = match dir.remove_file(file) {
+                // Whoever removed it may have died before it synced.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            };
+            match removed {
                 Ok(()) => sync(&dir).map_err(|error| {
                     Error::new(
                         ErrorKind::NotDurable,
@@ -159,7 +181,6 @@ impl Storage for Local {
                     )
                     .with_source(error)
                 }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(Error::io(format!("delete {}", shared.path(&key)), error)),
             }
         })
@@ -194,12 +215,24 @@ impl Shared {
             .ancestors()
             .take_while(|dir| !dir.exists())
             .collect();
-        let failed = |error| Error::io(format!("make the store {}", self.root.display()), error);
-        for dir in missing
-            .into_iter()
-            .rev()
-            .filter(|dir| *dir != Path::new(""))
+        let failed = |error: io::Error| {
+            let what = format!("make the store {}", self.root.display());
+            match error.kind() {
+                // Something on the way is no directory, or is not there to be made.
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    Error::new(ErrorKind::Config, what).with_source(error)
+                }
+                _ => Error::io(what, error),
+            }
+        };
+        // Another process may have made the last one that is there a moment ago, and died before it synced.
+        if let Some(there) = missing.last().and_then(|dir| dir.parent())
+            && let Err(error) = sync_path(parent_of(there))
+            && error.kind() != io::ErrorKind::PermissionDenied
         {
+            return Err(failed(error));
+        }
+        for dir in missing.into_iter().rev() {
             match fs::DirBuilder::new().mode(DIR_MODE).create(dir) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(failed(error));
@@ -218,7 +251,7 @@ impl Shared {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
             result => result,
         };
-        match self.sync_once(&root, sync) {
+        match self.sync_once(&root, false, sync) {
             Ok(()) => Ok(root),
             Err(error) => Err(Error::io("sync the directory above the store", error)),
         }
@@ -243,8 +276,8 @@ impl Shared {
     fn make_dirs(&self, dir: &str) -> Result<Dir> {
         let mut at = self.make_root()?;
         for segment in segments(dir) {
-            let child = self.make_dir(&at, segment)?;
-            self.sync_once(&child, || sync(&at))
+            let (child, made) = self.make_dir(&at, segment)?;
+            self.sync_once(&child, made, || sync(&at))
                 .map_err(|error| Error::io("sync a directory", error))?;
             at = child;
         }
@@ -254,10 +287,12 @@ impl Shared {
     /// The directory for temporary files. Nothing in it needs to survive a power failure.
     fn make_temp_dir(&self) -> Result<Dir> {
         let root = self.make_root()?;
-        segments(TEMP_DIR).try_fold(root, |at, segment| self.make_dir(&at, segment))
+        segments(TEMP_DIR).try_fold(root, |at, segment| Ok(self.make_dir(&at, segment)?.0))
     }
 
-    fn make_dir(&self, parent: &Dir, segment: &str) -> Result<Dir> {
+    /// The directory `segment` in `parent`, and whether it was made here.
+    fn make_dir(&self, parent: &Dir, segment: &str) -> Result<(Dir, bool)> {
+        let mut made = false;
         let opened = match open_dir(parent, segment) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut builder = DirBuilder::new();
@@ -268,20 +303,35 @@ impl Shared {
                             format!("make the directory {segment} in {}", self.root.display());
                         return Err(Error::io(what, error));
                     }
-                    _ => open_dir(parent, segment),
+                    result => {
+                        made = result.is_ok();
+                        open_dir(parent, segment)
+                    }
                 }
             }
             opened => opened,
         };
-        opened.map_err(|error| self.not_a_dir(segment, error))
+        match opened {
+            Ok(dir) => Ok((dir, made)),
+            Err(error) => Err(self.not_a_dir(segment, error)),
+        }
     }
 
-    /// Runs `sync`, which makes `dir` durable, if this process has not done so before.
-    fn sync_once(&self, dir: &Dir, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    /// Runs `sync`, which makes `dir` durable, if it was just made or this process meets it for the first time.
+    fn sync_once(
+        &self,
+        dir: &Dir,
+        made: bool,
+        sync: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
         let metadata = dir.dir_metadata()?;
-        let id = (metadata.dev(), metadata.ino());
+        let born = metadata
+            .created()
+            .ok()
+            .map(cap_std::time::SystemTime::into_std);
+        let id = (metadata.dev(), metadata.ino(), born);
         let synced = || self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        if synced().contains(&id) {
+        if !made && synced().contains(&id) {
             return Ok(());
         }
         sync()?;
@@ -332,7 +382,12 @@ impl Shared {
         let range = range.of(size);
         let len = usize::try_from(range.end - range.start)
             .map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
-        let mut bytes = vec![0; len];
+        // A sparse file of any length costs its maker nothing.
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(len)
+            .map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+        bytes.resize(len, 0);
         file.read_exact_at(&mut bytes, range.start)
             .map_err(failed)?;
         Ok(Part {
@@ -397,11 +452,8 @@ impl Shared {
         }
     }
 
-    /// Removes temporary files whose process died. Once in a process, after a save has been made.
-    fn sweep_once(&self) {
-        if self.swept.swap(true, Ordering::Relaxed) {
-            return;
-        }
+    /// Removes temporary files whose process died.
+    fn sweep(&self) {
         // Litter costs space, not correctness: a sweep that fails is tried by the next process.
         let Ok(Some(dir)) = self.open_dirs(TEMP_DIR) else {
             return;
@@ -463,8 +515,21 @@ impl Temp {
         let error = match no_links {
             true => match rename_no_replace(&self.dir, &self.name, dir, name) {
                 Ok(()) => return Ok(()),
+                // The file system knows neither links nor renames that do not replace.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    io::Error::new(io::ErrorKind::Unsupported, error)
+                }
                 Err(error) => error,
             },
+            // Its name and the one that it was to get: the link was made, whatever the answer was.
+            false
+                if self
+                    .file
+                    .metadata()
+                    .is_ok_and(|metadata| metadata.nlink() == 2) =>
+            {
+                return Ok(());
+            }
             false => error,
         };
         let kind = match kind_of(&error) {
@@ -514,12 +579,13 @@ impl Upload for LocalUpload {
     async fn finish(mut self: Box<Self>) -> Result<()> {
         let temp = self.take()?;
         let key = self.key.clone();
-        self.local
-            .blocking(move |shared| {
-                let (dir, name) = key.split();
-                temp.commit(&shared.make_dirs(dir)?, name)
-            })
-            .await
+        let commit = move |shared: &Shared| {
+            let (dir, name) = key.split();
+            temp.commit(&shared.make_dirs(dir)?, name)
+        };
+        self.local.blocking(commit).await?;
+        self.local.sweep_once();
+        Ok(())
     }
 }
 

@@ -33,6 +33,10 @@ impl Storage for Memory {
         "memory".into()
     }
 
+    fn honours_conditions(&self) -> bool {
+        true
+    }
+
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         let mut objects = self.objects();
         if objects.contains_key(key.as_str()) {
@@ -88,7 +92,7 @@ impl Storage for Memory {
             {
                 continue;
             }
-            if page.entries.len() == list.limit {
+            if page.entries.len() == list.limit.max(1) {
                 page.more = true;
                 break;
             }

@@ -37,13 +37,19 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Where this is, for messages to the operator. Never a credential.
     fn location(&self) -> String;
 
+    /// Whether it is known that [`Storage::create`] never replaces an object, as of an operating system or this process's own
+    /// memory. Where it is not, as of a server that may be any, each process tries before it trusts.
+    fn honours_conditions(&self) -> bool {
+        false
+    }
+
     /// Makes an object that was not there. When this returns ok, the object is whole and survives a
     /// power failure; when two callers race, one of them wins.
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] where an object is there, which is left as it is;
     /// [`ErrorKind::Unanswered`] and [`ErrorKind::NotDurable`] where the outcome is not known; any
-    /// other kind says that nothing was made.
+    /// other kind says that nothing was made. A future that is dropped has an unknown outcome, too.
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()>;
 
     /// Begins an object whose length is not known yet. Nothing is visible before
