@@ -29,7 +29,9 @@
 //! let scope = store.scope("weather-bot", None)?; // chosen by you, never by the guest
 //! let host = Host { snapshots: SnapshotCtx::new(scope.clone()), table: ResourceTable::new() };
 //!
+//! let fuel = host.snapshots.hostcall_fuel();
 //! let mut guest = wasmtime::Store::new(&engine, host);
+//! guest.set_hostcall_fuel(fuel); // what one call may bring into this process
 //! let component = Component::new(&engine, wasm)?;
 //! let instance = linker.instantiate_async(&mut guest, &component).await?;
 //! let run = instance.get_typed_func::<(Vec<String>,), (Result<String, String>,)>(&mut guest, "run")?;
@@ -43,6 +45,9 @@
 //! # #[cfg(feature = "wasm")]
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example::main()).unwrap();
 //! ```
+//!
+//! Of the guest, the calls limit what it may ask of the store ([`wasm::GuestLimits`]). Its memory and CPU time are yours to
+//! limit, with wasmtime's `ResourceLimiter` and epochs.
 //!
 //! No engine of your own? [`wasm::AgentHost`] runs agents with limits on everything. No guests at all? A native
 //! program uses [`snapshot`] alone, with `default-features = false`, and pulls in no wasmtime.
@@ -59,8 +64,9 @@
 //! |---|---|---|
 //! | `wasm` | [`wasm`]: `add_to_linker` and the runner | yes |
 //! | `cli` | the `persist` command; implies `wasm` | yes |
+//! | `testing` | `conformance`: the suite that a storage must pass, and faults to test with | no |
 //!
-//! To embed: `persist-host = { version = "0.1", default-features = false, features = ["wasm"] }`.
+//! To embed: `default-features = false, features = ["wasm"]`.
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
@@ -69,6 +75,8 @@
     expect(rustdoc::broken_intra_doc_links, reason = "links to `wasm`")
 )]
 
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod random;
 pub mod snapshot;
 pub mod storage;

@@ -6,8 +6,6 @@
 //! An answer that says "exists", or none at all, is looked at before it is believed: a nonce in the trailer
 //! tells whether the version that is there is the one that we made.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::clock::{self, Moment};
@@ -19,10 +17,6 @@ use crate::storage::{self, ErrorKind, Upload};
 /// How often a change with [`Expect::Any`] tries the next version after losing a race. Every loss is somebody
 /// else's save, so this many losses mean a name that a hundred writers want at once.
 const MAX_ATTEMPTS: usize = 100;
-
-/// Pruning spares what is younger than this. A change that took longer than half of it no longer knows that
-/// the version after its head was never used before.
-pub(crate) const GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// Pieces of a file that go to the storage together.
 const PIECE: usize = 8 << 20;
@@ -62,7 +56,10 @@ enum Found {
     Ours,
     Anothers,
     Nothing,
-    Unreadable(String),
+    /// Something is there that cannot be read as a version.
+    Damaged,
+    /// The storage did not let us look.
+    Unseen(Error),
 }
 
 impl Change {
@@ -149,9 +146,22 @@ impl Change {
             if let Expect::Version(_) = self.expect {
                 break;
             }
+            self.check_way(version).await?;
         }
         let head = self.scope.head(&self.name).await?.map(|head| head.version);
         Err(Error::Conflict { head })
+    }
+
+    /// After a create that was lost: where no version is the reason, trying again would not help.
+    async fn check_way(&self, lost: Version) -> Result<()> {
+        let head = self.scope.head(&self.name).await?;
+        match head.is_some_and(|head| head.version >= lost) {
+            true => Ok(()),
+            false => Err(Error::unsupported(
+                "something that is no version is in the way of the next one; remove it",
+            )
+            .at(self.scope.key(&self.name, lost)?)),
+        }
     }
 
     async fn finish_upload(&self, mut sending: Sending, encoded: &Encoded) -> Result<Info> {
@@ -225,20 +235,26 @@ impl Change {
         let ours = match answer {
             Ok(()) => true,
             Err(error) => match error.kind() {
-                ErrorKind::AlreadyExists => matches!(self.look(version).await, Found::Ours),
+                ErrorKind::AlreadyExists => match self.look(version).await {
+                    Found::Ours => true,
+                    Found::Anothers | Found::Nothing | Found::Damaged => false,
+                    Found::Unseen(why) => {
+                        return unknown(format!("it is there already; then {why}"));
+                    }
+                },
                 ErrorKind::Unanswered => match self.look(version).await {
                     Found::Ours => true,
                     // Only one can be created, and it was not ours.
                     Found::Anothers => false,
                     // It may still be on its way: absence proves nothing.
-                    Found::Nothing => return unknown(error.to_string()),
-                    Found::Unreadable(why) => return unknown(format!("{error}; then {why}")),
+                    Found::Nothing | Found::Damaged => return unknown(error.to_string()),
+                    Found::Unseen(why) => return unknown(format!("{error}; then {why}")),
                 },
                 ErrorKind::NotDurable => return unknown(error.to_string()),
                 _ => return Err(error.into()),
             },
         };
-        if ours && started.elapsed() > GRACE / 2 {
+        if ours && started.elapsed() > self.scope.grace() / 2 {
             // While we slept, versions above ours may have come, and the ones below may have been pruned.
             let head = self.scope.head(&self.name).await;
             if !matches!(&head, Ok(Some(head)) if head.version == version) {
@@ -255,14 +271,17 @@ impl Change {
             Ok(trailer) if trailer.metadata.nonce == self.nonce => Found::Ours,
             Ok(_) => Found::Anothers,
             Err(error) if error.is_missing_object() => Found::Nothing,
-            Err(error) => Found::Unreadable(error.to_string()),
+            Err(Error::Corrupt { .. } | Error::Unsupported { .. }) => Found::Damaged,
+            // Not even a file: what we make is one.
+            Err(Error::Storage(error)) if error.kind() == ErrorKind::Unsupported => Found::Damaged,
+            Err(error) => Found::Unseen(error),
         }
     }
 }
 
 fn after(head: Option<&Head>) -> Result<Version> {
     match head.map_or(0, |head| head.version) {
-        MAX_VERSION => Err(Error::Unsupported(format!(
+        MAX_VERSION => Err(Error::unsupported(format!(
             "this name has {MAX_VERSION} versions, the last that there can be; use another name"
         ))),
         head => Ok(head + 1),

@@ -1,5 +1,7 @@
 //! Why a snapshot call failed.
 
+use std::fmt;
+
 use crate::storage::{self, ErrorKind};
 
 use super::Version;
@@ -44,12 +46,17 @@ pub enum Error {
     Corrupt {
         /// What was found.
         what: String,
-        /// The key of the object, for the operator.
+        /// Where it was found, for the operator.
         object: Option<String>,
     },
     /// What is stored, or where, is beyond this build.
-    #[error("unsupported: {0}")]
-    Unsupported(String),
+    #[error("unsupported: {}{what}", .object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default())]
+    Unsupported {
+        /// What it is, and what to use instead.
+        what: String,
+        /// Where it was found, for the operator.
+        object: Option<String>,
+    },
     /// The change may have been made, as this version.
     #[error(
         "the outcome is unknown: version {version} may have been made ({why}); look at the newest version \
@@ -71,6 +78,30 @@ impl Error {
         Self::Corrupt {
             what: what.into(),
             object: None,
+        }
+    }
+
+    pub(crate) fn unsupported(what: impl Into<String>) -> Self {
+        Self::Unsupported {
+            what: what.into(),
+            object: None,
+        }
+    }
+
+    /// Says where it was found, where that is not known yet. The place is the operator's to know, and stays out of
+    /// what a guest is told.
+    pub(crate) fn at(self, place: impl fmt::Display) -> Self {
+        let place = || Some(place.to_string());
+        match self {
+            Self::Corrupt { what, object } => Self::Corrupt {
+                what,
+                object: object.or_else(place),
+            },
+            Self::Unsupported { what, object } => Self::Unsupported {
+                what,
+                object: object.or_else(place),
+            },
+            error => error,
         }
     }
 

@@ -1,8 +1,9 @@
 //! A store introduces itself: what makes sure that a storage keeps its word before anything is trusted to it.
 //!
-//! `~/store.json` is created once and says which format and suffix the store has. Creating it again must be
-//! refused: a storage that accepts ignores conditions, and would let one save overwrite another. A new
-//! store must also list what was just created, at once and in order, since heads are found by listing.
+//! `~/store.json` is created once and says which format and suffix the store has. Before that, the storage must refuse to
+//! create an object twice (one that accepts ignores conditions, and would let one save overwrite another), and must list
+//! what was just created, at once and in order, since heads are found by listing. A storage that may be any server is asked
+//! again by each process.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -22,16 +23,22 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Serialize, Deserialize)]
 struct Introduction {
     format: u32,
+    // A later format may do without these.
+    #[serde(default)]
     suffix: String,
+    #[serde(default)]
     created_by: String,
 }
 
-/// Before the first write: makes the store, or checks that it is one that this build may write to.
+/// Before the first write of a process: makes the store, or checks that it is one that this build may write to, in a storage
+/// that keeps its word.
 pub(super) async fn before_writing(storage: &dyn Storage) -> Result<()> {
-    if !check(storage).await? {
-        make(storage).await?;
+    match check(storage).await? {
+        false => make(storage).await,
+        // A store may have been copied to where conditions mean nothing.
+        true if !storage.honours_conditions() => create_again(storage, FILE, introduction()).await,
+        true => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether a store is there; refuses one that this build cannot understand.
@@ -41,24 +48,33 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    let location = storage.location();
+    let place = format!("~/store.json in {}", storage.location());
     let introduction: Introduction = serde_json::from_slice(&part.bytes).map_err(|error| {
-        Error::corrupt(format!(
-            "~/store.json of {location} is not what Persist writes: {error}"
-        ))
+        Error::corrupt(format!("it is not what Persist writes: {error}")).at(&place)
     })?;
     if introduction.format != FORMAT || introduction.suffix != SUFFIX {
-        return Err(Error::Unsupported(format!(
-            "{location} holds a store of format {} with suffix {:?}; this build writes format {FORMAT} with \
-             suffix {SUFFIX:?}. Use the Persist that made it, or another place",
+        let what = format!(
+            "this store has format {} and suffix {:?}; this build writes format {FORMAT} and suffix {SUFFIX:?}. \
+             Use the Persist that made it, or another place",
             introduction.format, introduction.suffix
-        )));
+        );
+        return Err(Error::unsupported(what).at(place));
     }
     Ok(true)
 }
 
 async fn make(storage: &dyn Storage) -> Result<()> {
-    check_lists(storage).await?;
+    // Before there is anything that the next host would believe.
+    probe(storage).await?;
+    match storage.create(&key(FILE)?, vec![introduction()]).await {
+        Ok(()) => Ok(()),
+        // Another host makes it at this moment: what it says is checked as if it had always been there.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => check(storage).await.map(drop),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn introduction() -> Bytes {
     let introduction = Introduction {
         format: FORMAT,
         suffix: SUFFIX.into(),
@@ -66,34 +82,17 @@ async fn make(storage: &dyn Storage) -> Result<()> {
     };
     let mut json = serde_json::to_vec_pretty(&introduction).expect("text and numbers are JSON");
     json.push(b'\n');
-    let json = Bytes::from(json);
-    match storage.create(&key(FILE)?, vec![json.clone()]).await {
-        Ok(()) => {}
-        // Another host makes it at this moment: what it says is checked as if it had always been there.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            check(storage).await?;
-        }
-        Err(error) => return Err(error.into()),
-    }
-    match storage.create(&key(FILE)?, vec![json]).await {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(()) => Err(Error::Unsupported(format!(
-            "{} lets an object be created twice, so one save could overwrite another. Use a storage that \
-             honours conditional writes; nothing was saved",
-            storage.location()
-        ))),
-    }
+    json.into()
 }
 
-/// Creates two objects in the wrong order and expects a list to show them, at once, in the right one.
-async fn check_lists(storage: &dyn Storage) -> Result<()> {
+/// Creates two objects in the wrong order, and expects a list to show them at once and in the right one, and the storage to
+/// refuse to create one again.
+async fn probe(storage: &dyn Storage) -> Result<()> {
     let id = format!("probe-{:032x}", crate::random::u128());
     let names = [format!("{id}-1"), format!("{id}-2")];
+    let probe = Bytes::from_static(b"probe\n");
     for name in names.iter().rev() {
-        storage
-            .create(&key(name)?, vec![Bytes::from_static(b"probe\n")])
-            .await?;
+        storage.create(&key(name)?, vec![probe.clone()]).await?;
     }
     let list = List {
         dir: DIR,
@@ -102,17 +101,32 @@ async fn check_lists(storage: &dyn Storage) -> Result<()> {
         limit: 3,
     };
     let listed = storage.list(&list).await;
+    let refused = create_again(storage, &names[0], probe).await;
     for name in &names {
         storage.delete(&key(name)?).await?;
     }
+    refused?;
     let expected: Vec<_> = names.map(Entry::Object).into();
     match listed?.entries == expected {
         true => Ok(()),
-        false => Err(Error::Unsupported(format!(
-            "{} does not list new objects at once and in order, so the newest version could be missed. Use \
-             another storage; nothing was saved",
-            storage.location()
-        ))),
+        false => Err(Error::unsupported(
+            "this storage does not list new objects at once and in order, so the newest version could be missed. Use \
+             another one; nothing was saved",
+        )
+        .at(storage.location())),
+    }
+}
+
+/// Creates what is there already, which must be refused.
+async fn create_again(storage: &dyn Storage, name: &str, body: Bytes) -> Result<()> {
+    match storage.create(&key(name)?, vec![body]).await {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(()) => Err(Error::unsupported(
+            "this storage lets an object be created twice, so one save could overwrite another. Use one that honours \
+             conditional writes; nothing was saved",
+        )
+        .at(storage.location())),
     }
 }
 

@@ -23,6 +23,7 @@
 
 mod clock;
 mod commit;
+mod compute;
 mod error;
 mod format;
 mod info;
@@ -40,23 +41,52 @@ pub use version::{MAX_VERSION, Version};
 pub use writer::Writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use crate::storage::{Entry, Key, List, Storage};
 use commit::{Change, Head};
+use compute::compute;
 use format::{Encoded, Encoder, Trailer};
-use reader::{Object, compute};
+use reader::Object;
 
 /// The segment where a session's name would be, for what belongs to no session.
 const NO_SESSION: &str = "~";
 
-/// Bytes of one state, unless told otherwise: far more than an agent's memory, and bounded.
-const DEFAULT_MAX_STATE: u64 = 16 << 30;
-
 /// How often a read starts again because what it was about to read was pruned.
 const MAX_REREADS: usize = 10;
+
+/// Entries asked for where a page showed nothing of ours: what others put there must not cost a list for each.
+const WIDE_PAGE: usize = 1000;
+
+/// How a store is used by this process.
+///
+/// ```
+/// use persist_host::snapshot::StoreOptions;
+///
+/// let mut options = StoreOptions::default();
+/// options.max_state = 1 << 20;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreOptions {
+    /// Bytes of one state. A larger one that is there already is not loaded either. 16 GiB: far more than an agent's memory.
+    pub max_state: u64,
+    /// Pruning spares what is younger than this; one hour. A change that took longer than half of it no longer knows that
+    /// the version after its head was never used before, and looks again. The same for all hosts of a store.
+    pub grace: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            max_state: 16 << 30,
+            grace: Duration::from_secs(60 * 60),
+        }
+    }
+}
 
 /// Everything in one storage. Clones share it.
 #[derive(Clone, Debug)]
@@ -67,7 +97,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Shared {
     storage: Arc<dyn Storage>,
-    max_state: u64,
+    options: StoreOptions,
     /// Set once this process has seen that the storage keeps its word.
     introduced: OnceCell<()>,
 }
@@ -75,16 +105,15 @@ struct Shared {
 impl Store {
     /// The store in `storage`. Nothing is read or made before it is used.
     pub fn new(storage: Arc<dyn Storage>) -> Self {
-        Self::with_max_state(storage, DEFAULT_MAX_STATE)
+        Self::with_options(storage, StoreOptions::default())
     }
 
-    /// The same, where one state may have at most `max_state` bytes. A larger one that is there already is
-    /// not loaded either.
-    pub fn with_max_state(storage: Arc<dyn Storage>, max_state: u64) -> Self {
+    /// The same, with options.
+    pub fn with_options(storage: Arc<dyn Storage>, options: StoreOptions) -> Self {
         Self {
             shared: Arc::new(Shared {
                 storage,
-                max_state,
+                options,
                 introduced: OnceCell::new(),
             }),
         }
@@ -119,26 +148,63 @@ impl Store {
             .collect())
     }
 
-    /// Sessions of an agent, after `after`; None stands for what belongs to no session and comes last.
+    /// Sessions of an agent, after `after`; None among them stands for what belongs to no session. Only an empty page is the
+    /// end.
     ///
     /// # Errors
     /// [`Error::Storage`].
     pub async fn sessions(
         &self,
         agent: &Name,
-        after: Option<&Name>,
+        after: Option<Option<&Name>>,
         limit: usize,
     ) -> Result<Vec<Option<Name>>> {
-        let dirs = self
-            .dirs(agent.encoded(), "", after.map(Name::encoded), limit)
-            .await?;
-        Ok(dirs
-            .iter()
-            .filter_map(|dir| match dir.as_str() {
-                NO_SESSION => Some(None),
-                dir => Name::from_encoded(dir).map(Some),
-            })
-            .collect())
+        check_limit(limit)?;
+        let mut after = after.map(|session| session_segment(session).to_owned());
+        loop {
+            let dirs = self
+                .dirs(agent.encoded(), "", after.as_deref(), limit)
+                .await?;
+            let sessions: Vec<_> = dirs
+                .iter()
+                .filter_map(|dir| match dir.as_str() {
+                    NO_SESSION => Some(None),
+                    dir => Name::from_encoded(dir).map(Some),
+                })
+                .collect();
+            if !sessions.is_empty() || dirs.is_empty() {
+                return Ok(sessions);
+            }
+            after = dirs.into_iter().next_back();
+        }
+    }
+
+    /// Names that directories stand for.
+    async fn names_of(
+        &self,
+        dir: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Name>> {
+        check_limit(limit)?;
+        let mut after = after.map(str::to_owned);
+        loop {
+            let dirs = self.dirs(dir, prefix, after.as_deref(), limit).await?;
+            let names: Vec<_> = dirs
+                .iter()
+                .filter_map(|dir| Name::from_encoded(dir))
+                .collect();
+            if !names.is_empty() || dirs.is_empty() {
+                return Ok(names);
+            }
+            after = dirs.into_iter().next_back();
+        }
+    }
+
+    /// Before "nothing is there" is said: a store of a later format may keep its versions where this build does not look.
+    async fn check_empty(&self) -> Result<()> {
+        introduce::check(&*self.shared.storage).await.map(drop)
     }
 
     /// Names of directories; a page that holds nothing of ours is passed over, since an empty one means the end.
@@ -150,12 +216,13 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<String>> {
         let mut after = after.map(|name| Entry::Dir(name.into()));
+        let mut at_once = limit;
         loop {
             let list = List {
                 dir,
                 prefix,
                 after: after.clone(),
-                limit,
+                limit: at_once,
             };
             let page = self.shared.storage.list(&list).await?;
             after = page.entries.last().cloned();
@@ -167,9 +234,14 @@ impl Store {
                     _ => None,
                 })
                 .collect();
-            if !dirs.is_empty() || !page.more {
-                return Ok(dirs);
+            if dirs.is_empty() && page.more {
+                at_once = limit.max(WIDE_PAGE);
+                continue;
             }
+            if dirs.is_empty() {
+                self.check_empty().await?;
+            }
+            return Ok(dirs.into_iter().take(limit).collect());
         }
     }
 }
@@ -197,7 +269,8 @@ impl Scope {
     ///
     /// # Errors
     /// [`Error::Conflict`] where `options.expect` does not hold; [`Error::Invalid`] and [`Error::TooLarge`] for
-    /// what cannot be kept; [`Error::UnknownOutcome`] where no answer came; [`Error::Storage`].
+    /// what cannot be kept; [`Error::UnknownOutcome`] where no answer came; [`Error::Storage`]. The outcome of a future that is
+    /// dropped is unknown, too: this holds for every change.
     pub async fn save(&self, name: &str, state: Bytes, options: SaveOptions) -> Result<Info> {
         let name = Name::new(name)?;
         options.check()?;
@@ -214,15 +287,8 @@ impl Scope {
             options.labels,
         );
         change.check_early().await?;
-        let (bytes, encoded) = compute(state.len(), move || {
-            let mut encoder = Encoder::new();
-            encoder.write(&state);
-            let mut bytes = encoder.take_output();
-            let (rest, encoded) = encoder.finish();
-            bytes.extend(rest);
-            Ok((bytes, encoded))
-        })
-        .await?;
+        let encode = move || Ok(Encoder::encode(&state));
+        let (bytes, encoded) = compute(size, encode).await?;
         change.keep(bytes);
         change.finish(&encoded).await
     }
@@ -233,6 +299,22 @@ impl Scope {
     /// As [`Scope::save`].
     pub async fn writer(&self, name: &str, options: SaveOptions) -> Result<Writer> {
         Writer::open(self, &Name::new(name)?, options).await
+    }
+
+    /// As [`Scope::writer`], where [`Expect::Any`] means the head that is there now: what `persist:snapshot` promises its
+    /// guests, since they cannot write again what they have written.
+    #[cfg(feature = "wasm")]
+    pub(crate) async fn writer_from_head(
+        &self,
+        name: &str,
+        mut options: SaveOptions,
+    ) -> Result<Writer> {
+        let name = Name::new(name)?;
+        if options.expect == Expect::Any {
+            let head = self.head(&name).await?;
+            options.expect = head.map_or(Expect::Absent, |head| Expect::Version(head.version));
+        }
+        Writer::open(self, &name, options).await
     }
 
     /// Loads the newest version, or version `at`, and verifies every byte of it. None: nothing was saved, or
@@ -347,22 +429,11 @@ impl Scope {
             return Ok(Vec::new());
         }
         let after = after.map(Name::new).transpose()?;
-        let mut after = after.map(|name| name.encoded().to_owned());
-        let (dir, prefix) = (self.dir(), name::encode(prefix));
-        loop {
-            let dirs = self
-                .store
-                .dirs(&dir, &prefix, after.as_deref(), limit)
-                .await?;
-            let names: Vec<_> = dirs
-                .iter()
-                .filter_map(|dir| Name::from_encoded(dir))
-                .collect();
-            if !names.is_empty() || dirs.is_empty() {
-                return Ok(names);
-            }
-            after = dirs.into_iter().next_back();
-        }
+        let after = after.as_ref().map(Name::encoded);
+        let prefix = name::encode(prefix);
+        self.store
+            .names_of(&self.dir(), &prefix, after, limit)
+            .await
     }
 
     /// Makes a tombstone the next version. [`Scope::restore`] undoes it until old versions are pruned.
@@ -371,18 +442,18 @@ impl Scope {
     /// [`Error::NotFound`] where there is nothing to delete; then as [`Scope::save`].
     pub async fn delete(&self, name: &str, expect: Expect) -> Result<Info> {
         let name = Name::new(name)?;
-        self.introduce().await?;
         let mut change = Change::new(self, &name, expect, None, Vec::new());
         change.check_early().await?;
         let Some(head) = self.head(&name).await? else {
-            return Err(missing(&name, None));
+            return Err(self.missing(&name, None));
         };
-        match self.trailer(&name, head.version).await {
-            Ok(trailer) if trailer.is_tombstone() => return Err(missing(&name, None)),
-            // A head that cannot be read must not keep its name from being deleted.
-            Ok(_) | Err(Error::Corrupt { .. } | Error::Unsupported(_)) => {}
-            Err(error) => return Err(error),
+        // A head that cannot be read, for whatever reason, must not keep its name from being deleted.
+        if let Ok(trailer) = self.trailer(&name, head.version).await
+            && trailer.is_tombstone()
+        {
+            return Err(self.missing(&name, None));
         }
+        self.introduce().await?;
         let (bytes, tombstone) = Encoded::tombstone();
         change.keep(bytes);
         change.finish(&tombstone).await
@@ -425,15 +496,19 @@ impl Scope {
     ) -> Result<Info> {
         let object = self.open(name, at).await?;
         let Some((_, object)) = object.filter(|(_, object)| !object.trailer.is_tombstone()) else {
-            return Err(missing(name, at));
+            return Err(self.missing(name, at));
         };
         self.introduce().await?;
         let metadata = &object.trailer.metadata;
-        let host_labels = metadata
+        let (size, max) = (metadata.size, self.max_state());
+        if size > max {
+            return Err(Error::TooLarge { size, max });
+        }
+        let own_labels = metadata
             .labels
             .iter()
             .filter(|(key, _)| !key.starts_with(info::HOST_LABEL));
-        let mut labels: Vec<_> = host_labels.cloned().collect();
+        let mut labels: Vec<_> = own_labels.cloned().collect();
         labels.push((format!("{}{label}", info::HOST_LABEL), value));
         let media_type = metadata.media_type.clone();
         let mut change = Change::new(self, new_name, expect, media_type, labels);
@@ -468,12 +543,13 @@ impl Scope {
         if before.is_some_and(|before| before > MAX_VERSION) {
             after = None;
         }
+        let mut at_once = limit;
         loop {
             let list = List {
                 dir: &dir,
                 prefix: "",
                 after,
-                limit,
+                limit: at_once,
             };
             let page = self.storage().list(&list).await?;
             after = page.entries.last().cloned();
@@ -485,9 +561,14 @@ impl Scope {
                     Entry::Dir(_) => None,
                 })
                 .collect();
-            if !versions.is_empty() || !page.more {
-                return Ok(versions);
+            if versions.is_empty() && page.more {
+                at_once = limit.max(WIDE_PAGE);
+                continue;
             }
+            if versions.is_empty() {
+                self.store.check_empty().await?;
+            }
+            return Ok(versions.into_iter().take(limit).collect());
         }
     }
 
@@ -499,18 +580,19 @@ impl Scope {
     async fn open(&self, name: &Name, at: Option<Version>) -> Result<Option<(Version, Object)>> {
         if let Some(version) = at {
             if !(1..=MAX_VERSION).contains(&version) {
-                return Err(missing(name, at));
+                return Err(self.missing(name, at));
             }
             return match Object::open(self, self.key(name, version)?).await {
                 Ok(object) => Ok(Some((version, object))),
-                Err(error) if error.is_missing_object() => Err(missing(name, at)),
+                Err(error) if error.is_missing_object() => {
+                    self.store.check_empty().await?;
+                    Err(self.missing(name, at))
+                }
                 Err(error) => Err(error),
             };
         }
         for _ in 0..MAX_REREADS {
             let Some(head) = self.head(name).await? else {
-                // A store of a later format may keep its versions where this build does not look.
-                introduce::check(self.storage()).await?;
                 return Ok(None);
             };
             match Object::open(self, self.key(name, head.version)?).await {
@@ -525,6 +607,17 @@ impl Scope {
         )))
     }
 
+    fn missing(&self, name: &Name, at: Option<Version>) -> Error {
+        let agent = match &self.session {
+            Some(session) => format!("{} in session {session}", self.agent),
+            None => self.agent.to_string(),
+        };
+        Error::NotFound(match at {
+            Some(version) => format!("{name} of {agent} has no version {version}"),
+            None => format!("nothing is saved as {name} by {agent}"),
+        })
+    }
+
     pub(crate) fn key(&self, name: &Name, version: Version) -> Result<Key> {
         let (dir, name) = (self.dir(), name.encoded());
         Ok(Key::new(format!(
@@ -534,7 +627,7 @@ impl Scope {
     }
 
     fn dir(&self) -> String {
-        let session = self.session.as_ref().map_or(NO_SESSION, Name::encoded);
+        let session = session_segment(self.session.as_ref());
         format!("{}/{session}", self.agent.encoded())
     }
 
@@ -543,7 +636,11 @@ impl Scope {
     }
 
     pub(crate) fn max_state(&self) -> u64 {
-        self.store.shared.max_state
+        self.store.shared.options.max_state
+    }
+
+    pub(crate) fn grace(&self) -> Duration {
+        self.store.shared.options.grace
     }
 
     /// Before the first write of this process.
@@ -565,9 +662,6 @@ fn check_limit(limit: usize) -> Result<()> {
     }
 }
 
-fn missing(name: &Name, at: Option<Version>) -> Error {
-    Error::NotFound(match at {
-        Some(version) => format!("{name} has no version {version}"),
-        None => format!("nothing is saved as {name}"),
-    })
+fn session_segment(session: Option<&Name>) -> &str {
+    session.map_or(NO_SESSION, Name::encoded)
 }

@@ -1,34 +1,41 @@
 //! One version, read in any order.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::commit::Change;
+use super::compute::compute;
 use super::format::{BLOCK, Encoded, Footer, Trailer, copy_of};
 use super::{Error, Info, Name, Result, Scope, Snapshot, Version};
-use crate::storage::{self, Key, ReadRange, Storage};
+use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 
 /// What is read from the end of an object at first: a small object whole, else its trailer.
 const SUFFIX: u64 = 256 * 1024;
 
+/// Blocks that are read at once for a reader that goes from front to back.
+const AHEAD: usize = 4;
+
 /// One version of a name. It stays that version, whatever is saved meanwhile.
 ///
-/// Memory: one block of 1 MiB, its stored bytes, and the first 256 KiB that were read.
+/// Memory: one block of 1 MiB and its stored bytes, four where it is read from front to back, and 256 KiB.
 #[derive(Debug)]
 pub struct Reader {
-    object: Object,
+    object: Arc<Object>,
     info: Info,
-    /// The block that was read last.
-    block: Option<(usize, Bytes)>,
+    /// The blocks that were read last, and their state.
+    blocks: Range<usize>,
+    state: Bytes,
 }
 
 impl Reader {
     pub(super) fn new(object: Object, name: &Name, version: Version) -> Self {
         Self {
             info: object.trailer.info(name.as_str(), version),
-            object,
-            block: None,
+            object: Arc::new(object),
+            blocks: 0..0,
+            state: Bytes::new(),
         }
     }
 
@@ -47,16 +54,19 @@ impl Reader {
             return Ok(Bytes::new());
         }
         let block = (offset / BLOCK as u64) as usize;
-        let state = match &self.block {
-            Some((at, state)) if *at == block => state.clone(),
-            _ => {
-                let state = self.object.block(block).await?;
-                self.block = Some((block, state.clone()));
-                state
-            }
-        };
-        let start = (offset % BLOCK as u64) as usize;
-        Ok(state.slice(start..state.len().min(start.saturating_add(len))))
+        if !self.blocks.contains(&block) {
+            // Who goes on where the last read ended will want what follows, too.
+            let ahead = match block == self.blocks.end && block > 0 {
+                true => AHEAD,
+                false => 1,
+            };
+            let blocks = block..self.object.trailer.blocks().min(block + ahead);
+            self.state = Object::read_blocks(&self.object, blocks.clone()).await?;
+            self.blocks = blocks;
+        }
+        let start = (offset - (self.blocks.start * BLOCK) as u64) as usize;
+        let end = self.state.len().min(start.saturating_add(len));
+        Ok(self.state.slice(start..end))
     }
 }
 
@@ -77,7 +87,7 @@ impl Object {
             .storage()
             .read(&key, ReadRange::Suffix(SUFFIX))
             .await?;
-        let about = |error: Error| at(&key, error);
+        let about = |error: Error| error.at(&key);
         let footer = Footer::parse(&part.bytes, part.size).map_err(about)?;
         let (start, bytes) = match footer.member < part.start {
             false => (part.start, part.bytes),
@@ -102,10 +112,10 @@ impl Object {
         let info = self.trailer.info(name.as_str(), version);
         let member = self.bytes(0..self.trailer.footer.member).await?;
         let (key, trailer) = (self.key, self.trailer);
-        let state = compute(member.len(), move || trailer.read_state(&member)).await;
+        let state = compute(info.size, move || trailer.read_state(&member)).await;
         Ok(Snapshot {
             info,
-            state: state.map_err(|error| at(&key, error))?.into(),
+            state: state.map_err(|error| error.at(&key))?.into(),
         })
     }
 
@@ -114,7 +124,7 @@ impl Object {
         let blocks = self.trailer.stored(0..self.trailer.blocks());
         let head = self.bytes(0..blocks.start).await?;
         let tail = self.bytes(blocks.end..self.trailer.footer.member).await?;
-        let about = |error| at(&self.key, error);
+        let about = |error: Error| error.at(&self.key);
         self.trailer.verify_frame(&head, &tail).map_err(about)?;
         change.send(vec![head]).await?;
         for block in 0..self.trailer.blocks() {
@@ -126,13 +136,14 @@ impl Object {
         Ok(copy_of(&self.trailer))
     }
 
-    async fn block(&self, block: usize) -> Result<Bytes> {
-        let stored = self.bytes(self.trailer.stored(block..block + 1)).await?;
-        let mut state = Vec::new();
-        self.trailer
-            .read_block(block, &stored, &mut state)
-            .map_err(|error| at(&self.key, error))?;
-        Ok(state.into())
+    async fn read_blocks(this: &Arc<Self>, blocks: Range<usize>) -> Result<Bytes> {
+        let stored = this.bytes(this.trailer.stored(blocks.clone())).await?;
+        let object = Arc::clone(this);
+        let read = move || {
+            let state = object.trailer.read_blocks(blocks, &stored);
+            state.map_err(|error| error.at(&object.key))
+        };
+        Ok(compute(this.trailer.metadata.size, read).await?.into())
     }
 
     /// Stored bytes, from what was read already where it has them.
@@ -153,48 +164,17 @@ impl Object {
 
 async fn read_exactly(storage: &dyn Storage, key: &Key, range: Range<u64>) -> Result<Bytes> {
     let len = range.end - range.start;
-    let part = storage.read(key, ReadRange::Bounded(range)).await?;
+    let part = match storage.read(key, ReadRange::Bounded(range)).await {
+        Ok(part) => part,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Error::NotFound(
+                "this version was pruned while it was read".into(),
+            ));
+        }
+        Err(error) => return Err(error.into()),
+    };
     match part.bytes.len() as u64 == len {
         true => Ok(part.bytes),
-        false => Err(at(
-            key,
-            Error::corrupt("it became shorter while it was read"),
-        )),
-    }
-}
-
-/// Says of which object an error is.
-fn at(key: &Key, error: Error) -> Error {
-    match error {
-        Error::Corrupt { what, .. } => Error::Corrupt {
-            what,
-            object: Some(key.to_string()),
-        },
-        error => error,
-    }
-}
-
-/// Below this, a computation is done before another thread has heard of it.
-const SMALL: usize = 64 * 1024;
-
-/// Runs what costs time by the byte where it does not keep others waiting.
-pub(crate) async fn compute<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    if bytes < SMALL {
-        return work();
-    }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(storage::Error::new(
-                storage::ErrorKind::Unavailable,
-                "the runtime shut down during a computation",
-            )
-            .with_source(error)
-            .into()),
-        },
+        false => Err(Error::corrupt("it became shorter while it was read").at(key)),
     }
 }

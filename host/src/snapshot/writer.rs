@@ -1,13 +1,14 @@
 //! A state saved piece by piece.
 
 use super::commit::Change;
+use super::compute::compute;
 use super::format::Encoder;
 use super::{Error, Info, Name, Result, SaveOptions, Scope};
 
 /// A state that is being saved piece by piece. Nothing is visible before [`Writer::finish`] returned ok;
 /// dropping the writer aborts.
 ///
-/// Memory: one block of 1 MiB and at most 8 MiB of compressed pieces, whatever the size of the state.
+/// Memory: 4 MiB of state, and at most 12 MiB of compressed pieces, whatever the size of the state.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -75,8 +76,13 @@ impl Writer {
             let max = self.max_state;
             return Err(Error::TooLarge { size, max });
         }
-        self.encoder.write(piece);
-        self.change.send(self.encoder.take_output()).await?;
+        let mut rest = piece;
+        while !rest.is_empty() {
+            rest = self.encoder.fill(rest);
+            if self.encoder.is_full() {
+                self.compress().await?;
+            }
+        }
         self.failed = false;
         Ok(())
     }
@@ -86,12 +92,22 @@ impl Writer {
     /// # Errors
     /// [`Error::Conflict`] where another save came first and pieces were sent already, which cannot be sent
     /// again as another version, even with [`Expect::Any`](super::Expect::Any); [`Error::UnknownOutcome`];
-    /// [`Error::Storage`].
+    /// [`Error::Storage`]. The outcome of a future that is dropped is unknown, too.
     pub async fn finish(mut self) -> Result<Info> {
         self.check()?;
-        let (rest, encoded) = self.encoder.finish();
+        let (size, encoder) = (self.encoder.size(), self.encoder);
+        let (rest, encoded) = compute(size, move || Ok(encoder.finish())).await?;
         self.change.keep(rest);
         self.change.finish(&encoded).await
+    }
+
+    async fn compress(&mut self) -> Result<()> {
+        // It comes back with its output; if it does not, this writer has failed and is not used again.
+        let mut encoder = std::mem::replace(&mut self.encoder, Encoder::new());
+        let compress = move || Ok((encoder.compress(), encoder));
+        let (output, encoder) = compute(u64::MAX, compress).await?;
+        self.encoder = encoder;
+        self.change.send(output).await
     }
 
     fn check(&self) -> Result<()> {

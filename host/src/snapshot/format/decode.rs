@@ -5,18 +5,26 @@
 
 use std::ops::Range;
 
-use flate2::{Decompress, FlushDecompress, Status};
+use flate2::{Decompress, FlushDecompress};
+use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::encode::{self, checksum, copy_of};
 use super::*;
 use crate::snapshot::{Error, Info, Result};
+use crate::storage;
 
 /// Most bytes of a trailer: enough for the index of 3 TiB of state.
 const MAX_TRAILER: u64 = 64 << 20;
 
+/// Most bytes of metadata: labels of 8 KiB, each escaped in JSON, and three names.
+const MAX_METADATA: u32 = 128 << 10;
+
 /// No deflate stream shrinks its input more than this.
 const MAX_RATIO: usize = 1032;
+
+/// Blocks that are read at once, before their hash is looked at.
+const GROUP: usize = 8;
 
 /// What the last bytes of a file say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +96,13 @@ impl Trailer {
         }
         // From here on the bytes are what someone meant to write.
         if footer.format != FORMAT {
-            return Err(Error::Unsupported(format!(
+            return Err(Error::unsupported(format!(
                 "this snapshot has format {}; this build reads format {FORMAT}. Use a newer Persist",
                 footer.format
             )));
         }
         if ![KIND_STATE, KIND_TOMBSTONE].contains(&footer.kind) {
-            return Err(Error::Unsupported(format!(
+            return Err(Error::unsupported(format!(
                 "this snapshot is of kind {}, which this build does not know. Use a newer Persist",
                 footer.kind
             )));
@@ -113,13 +121,18 @@ impl Trailer {
             rest = after;
         }
         let mut payload = Cursor::new(&payload);
-        let len = payload.u32()?;
+        let len = payload.u32().filter(|len| *len <= MAX_METADATA)?;
         let metadata: Metadata = serde_json::from_slice(payload.take(len as usize)?).ok()?;
         let index = payload.0.to_vec();
 
         let blocks = metadata.size.div_ceil(BLOCK as u64);
         let tombstone = footer.kind == KIND_TOMBSTONE;
+        let lens = index
+            .chunks_exact(INDEX_ENTRY)
+            .map(|entry| Cursor::new(entry).u32());
         let sound = metadata.block == BLOCK as u64
+            // What does not shrink is stored, which bounds what has to be read for a block.
+            && lens.flatten().all(|len| len as usize <= encode::stored_len(BLOCK))
             && index.len() as u64 == blocks.checked_mul(INDEX_ENTRY as u64)?
             && (!tombstone || metadata.size == 0);
         let offsets = sound.then(|| offsets(&index))?;
@@ -164,28 +177,16 @@ impl Trailer {
         }
     }
 
-    /// Verifies a block and appends its state to `state`.
-    pub(crate) fn read_block(
-        &self,
-        block: usize,
-        stored: &[u8],
-        state: &mut Vec<u8>,
-    ) -> Result<()> {
-        self.verify_block(block, stored)?;
-        let (start, len) = (state.len(), self.block_len(block));
-        // One byte too many, so that a block that holds more than it says is seen to.
-        state.reserve(len + 1);
-        let mut inflate = Decompress::new(false);
-        let status = inflate.decompress_vec(stored, state, FlushDecompress::None);
-        let whole = matches!(status, Ok(Status::Ok))
-            && inflate.total_in() == stored.len() as u64
-            && state.len() - start == len;
-        match whole {
-            true => Ok(()),
-            false => Err(Error::corrupt(format!(
-                "block {block} of its state does not decompress"
-            ))),
-        }
+    /// Verifies stored bytes that hold the blocks in `range`, and returns their state.
+    pub(crate) fn read_blocks(&self, range: Range<usize>, stored: &[u8]) -> Result<Vec<u8>> {
+        let first = self.offsets[range.start];
+        let len = range.clone().map(|block| self.block_len(block)).sum();
+        let mut state = plausible(len, stored.len())?;
+        self.fill_blocks(range, &mut state, |block| {
+            let at = self.stored(block..block + 1);
+            &stored[(at.start - first) as usize..(at.end - first) as usize]
+        })?;
+        Ok(state)
     }
 
     /// Verifies a whole state member and returns its state.
@@ -196,25 +197,56 @@ impl Trailer {
             &member[blocks.end as usize..],
         );
         self.verify_frame(head, tail)?;
-        // The size is only a claim; what the bytes that are here can decompress to is not.
-        let most = member.len().saturating_mul(MAX_RATIO);
-        let mut state = Vec::with_capacity(most.min(self.metadata.size as usize) + 1);
-        for block in 0..self.blocks() {
-            let stored = self.stored(block..block + 1);
-            self.read_block(
-                block,
-                &member[stored.start as usize..stored.end as usize],
-                &mut state,
-            )?;
+        let len = usize::try_from(self.metadata.size).unwrap_or(usize::MAX);
+        let mut state = plausible(len, member.len())?;
+        let mut sha256 = Sha256::new();
+        // While some blocks are read, the ones before them are hashed.
+        let mut unhashed: &[u8] = &[];
+        for (n, group) in state.chunks_mut(GROUP * BLOCK).enumerate() {
+            let range = n * GROUP..self.blocks().min((n + 1) * GROUP);
+            let read = || {
+                self.fill_blocks(range, group, |block| {
+                    let at = self.stored(block..block + 1);
+                    &member[at.start as usize..at.end as usize]
+                })
+            };
+            let hash = || sha256.update(unhashed);
+            match self.blocks() {
+                ..=1 => read(),
+                _ => pool::run(|| rayon::join(read, hash).0),
+            }?;
+            unhashed = group;
         }
-        let sha256 = hex(&Sha256::digest(&state));
-        if state.len() as u64 != self.metadata.size
-            || crc32fast::hash(&state) != self.metadata.crc32
-            || sha256 != self.metadata.sha256
+        sha256.update(unhashed);
+        if crc32fast::hash(&state) != self.metadata.crc32
+            || hex(&sha256.finalize()) != self.metadata.sha256
         {
             return Err(Error::corrupt("its state does not match its SHA-256"));
         }
         Ok(state)
+    }
+
+    /// Verifies blocks and puts their state where it belongs.
+    fn fill_blocks<'a>(
+        &self,
+        range: Range<usize>,
+        state: &mut [u8],
+        stored: impl Fn(usize) -> &'a [u8] + Sync,
+    ) -> Result<()> {
+        let fill = |(block, state): (usize, &mut [u8])| {
+            let stored = stored(block);
+            self.verify_block(block, stored)?;
+            inflate(stored, state).ok_or_else(|| {
+                Error::corrupt(format!("block {block} of its state does not decompress"))
+            })
+        };
+        match range.len() {
+            ..=1 => range.zip(state.chunks_mut(BLOCK)).try_for_each(fill),
+            _ => pool::run(|| {
+                let blocks = range.into_par_iter().zip(state.par_chunks_mut(BLOCK));
+                blocks.try_for_each(fill)
+            }),
+        }
     }
 
     /// Compares what stands before and after the blocks of a state member with what must be there.
@@ -243,6 +275,44 @@ impl Trailer {
             labels: metadata.labels,
         }
     }
+}
+
+/// Room for `len` bytes of state, which `stored` bytes say that they hold: a claim, until they are read.
+fn plausible(len: usize, stored: usize) -> Result<Vec<u8>> {
+    let mut state = Vec::new();
+    if len > stored.saturating_mul(MAX_RATIO) {
+        return Err(Error::corrupt(
+            "it says that its state is larger than its bytes can hold",
+        ));
+    }
+    match state.try_reserve_exact(len) {
+        Ok(()) => state.resize(len, 0),
+        Err(error) => {
+            let what = format!("a state of {len} bytes needs more memory than there is");
+            return Err(storage::Error::new(storage::ErrorKind::NoSpace, what)
+                .with_source(error)
+                .into());
+        }
+    }
+    Ok(state)
+}
+
+/// Decompresses a block into exactly the room that its state needs.
+fn inflate(stored: &[u8], state: &mut [u8]) -> Option<()> {
+    let mut inflate = Decompress::new(false);
+    inflate
+        .decompress(stored, state, FlushDecompress::None)
+        .ok()?;
+    // What is left is the empty block that a flush ends with: it must add nothing.
+    let rest = stored.get(usize::try_from(inflate.total_in()).ok()?..)?;
+    if !rest.is_empty() {
+        inflate
+            .decompress(rest, &mut [0], FlushDecompress::None)
+            .ok()?;
+    }
+    let whole =
+        inflate.total_in() == stored.len() as u64 && inflate.total_out() == state.len() as u64;
+    whole.then_some(())
 }
 
 /// Where each block begins in the object, and where the last one ends.
@@ -328,10 +398,7 @@ mod tests {
     }
 
     fn file(state: &[u8]) -> Vec<u8> {
-        let mut encoder = Encoder::new();
-        // Pieces that are no divisors of anything.
-        state.chunks(777_777).for_each(|piece| encoder.write(piece));
-        let (member, encoded) = encoder.finish();
+        let (member, encoded) = Encoder::encode(state);
         assemble(member, &encoded)
     }
 
@@ -383,6 +450,44 @@ mod tests {
                     [("turn".to_owned(), "17".to_owned())]
                 );
             }
+        }
+    }
+
+    #[test]
+    fn pieces_make_the_same_file_as_the_whole() {
+        for len in [0, 1, 4 * BLOCK, 9 * BLOCK + 17] {
+            let state = text(len);
+            let mut encoder = Encoder::new();
+            let mut member = Vec::new();
+            // Pieces that are no divisors of anything.
+            for mut piece in state.chunks(777_777) {
+                while !piece.is_empty() {
+                    piece = encoder.fill(piece);
+                    if encoder.is_full() {
+                        member.extend(encoder.compress());
+                    }
+                }
+            }
+            let (rest, encoded) = encoder.finish();
+            member.extend(rest);
+            assert!(assemble(member, &encoded) == file(&state), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn blocks_are_read_alone() {
+        let state = text(9 * BLOCK + 17);
+        let file = file(&state);
+        let (trailer, _) = read(&file).expect("reads");
+        for range in [0..1, 3..7, 9..10] {
+            let at = trailer.stored(range.clone());
+            let blocks =
+                trailer.read_blocks(range.clone(), &file[at.start as usize..at.end as usize]);
+            let end = state.len().min(range.end * BLOCK);
+            assert!(
+                blocks.expect("reads") == state[range.start * BLOCK..end],
+                "{range:?}"
+            );
         }
     }
 
@@ -483,7 +588,7 @@ mod tests {
             later[footer + CHECKSUM_AT..][..CHECKSUM].copy_from_slice(&sum);
             let error = read(&later).expect_err("a later format");
             assert!(
-                matches!(&error, Error::Unsupported(text) if text.contains(word)),
+                matches!(&error, Error::Unsupported { what, .. } if what.contains(word)),
                 "{error}"
             );
         }

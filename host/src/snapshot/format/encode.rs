@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress, Status};
+use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
@@ -12,11 +13,13 @@ const LEVEL: u32 = 3;
 /// Most bytes in one stored deflate block.
 const MAX_STORED: usize = u16::MAX as usize;
 
-/// Turns a state that arrives in pieces into the bytes of its member.
+/// State that a stream gathers before it is compressed: four blocks at once, and four MiB of memory.
+const BATCH: usize = 4 * BLOCK;
+
+/// Turns a state into the bytes of its member: at once, or in pieces.
 #[derive(Debug)]
 pub(crate) struct Encoder {
-    compress: Compress,
-    /// State that does not fill a block yet.
+    /// State that is not compressed yet.
     pending: Vec<u8>,
     sha256: Sha256,
     crc32: crc32fast::Hasher,
@@ -26,10 +29,16 @@ pub(crate) struct Encoder {
     output: Vec<Bytes>,
 }
 
+/// A compressed block, and what is kept about it.
+struct Block {
+    stored: Vec<u8>,
+    entry: [u8; INDEX_ENTRY],
+    crc32: crc32fast::Hasher,
+}
+
 impl Encoder {
     pub(crate) fn new() -> Self {
         Self {
-            compress: Compress::new(Compression::new(LEVEL), false),
             pending: Vec::new(),
             sha256: Sha256::new(),
             crc32: crc32fast::Hasher::new(),
@@ -40,26 +49,40 @@ impl Encoder {
         }
     }
 
-    /// Appends state.
-    pub(crate) fn write(&mut self, mut state: &[u8]) {
-        self.sha256.update(state);
-        self.crc32.update(state);
-        self.size += state.len() as u64;
-        if !self.pending.is_empty() {
-            let missing = BLOCK - self.pending.len();
-            let (head, rest) = state.split_at(missing.min(state.len()));
-            self.pending.extend_from_slice(head);
-            state = rest;
-            if self.pending.len() == BLOCK {
-                let block = std::mem::take(&mut self.pending);
-                self.block(&block);
-            }
-        }
-        let mut blocks = state.chunks_exact(BLOCK);
-        for block in &mut blocks {
-            self.block(block);
-        }
-        self.pending.extend_from_slice(blocks.remainder());
+    /// The member of a whole state.
+    pub(crate) fn encode(state: &[u8]) -> (Vec<Bytes>, Encoded) {
+        let mut encoder = Self::new();
+        encoder.size = state.len() as u64;
+        encoder.compress_blocks(state);
+        encoder.finish()
+    }
+
+    /// Takes as much of `piece` as there is room for; the rest comes back, to be given again after
+    /// [`Encoder::compress`]. Costs no more than copying.
+    pub(crate) fn fill<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
+        let room = BATCH - self.pending.len();
+        let (taken, rest) = piece.split_at(room.min(piece.len()));
+        self.pending.extend_from_slice(taken);
+        self.size += taken.len() as u64;
+        rest
+    }
+
+    /// Whether [`Encoder::compress`] is due.
+    pub(crate) fn is_full(&self) -> bool {
+        self.pending.len() == BATCH
+    }
+
+    /// Compresses what was gathered, whole blocks, on several processors.
+    pub(crate) fn compress(&mut self) -> Vec<Bytes> {
+        debug_assert!(
+            self.is_full(),
+            "only the last block of a state may be short"
+        );
+        let batch = std::mem::take(&mut self.pending);
+        self.compress_blocks(&batch);
+        self.pending = batch;
+        self.pending.clear();
+        std::mem::take(&mut self.output)
     }
 
     /// Bytes of state so far.
@@ -67,23 +90,15 @@ impl Encoder {
         self.size
     }
 
-    /// Takes the bytes of the file that are ready.
-    pub(crate) fn take_output(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.output)
-    }
-
     /// Ends the state: the last bytes of its member, and what a trailer needs to know.
     pub(crate) fn finish(mut self) -> (Vec<Bytes>, Encoded) {
-        let last = std::mem::take(&mut self.pending);
-        if !last.is_empty() {
-            self.block(&last);
-        }
-        let crc32 = self.crc32.finalize();
+        let rest = std::mem::take(&mut self.pending);
+        self.compress_blocks(&rest);
         let encoded = Encoded {
             tombstone: false,
             size: self.size,
             sha256: hex(&self.sha256.finalize()),
-            crc32,
+            crc32: self.crc32.finalize(),
             member: self.stored + STATE_END as u64,
             index: self.index,
         };
@@ -91,12 +106,49 @@ impl Encoder {
         (self.output, encoded)
     }
 
-    fn block(&mut self, state: &[u8]) {
-        let block = compress(&mut self.compress, state).unwrap_or_else(|| store(state));
-        self.stored += block.len() as u64;
-        self.index.extend_from_slice(&index_entry(&block));
-        self.output.push(block.into());
+    fn compress_blocks(&mut self, state: &[u8]) {
+        let sha256 = &mut self.sha256;
+        let blocks: Vec<Block> = match state.len() {
+            // Not worth waking another thread.
+            0..=BLOCK => {
+                sha256.update(state);
+                let compressed = state
+                    .chunks(BLOCK)
+                    .map(|state| Block::new(&mut compressor(), state));
+                compressed.collect()
+            }
+            _ => pool::run(|| {
+                let compress = || {
+                    let blocks = state.par_chunks(BLOCK);
+                    blocks.map_init(compressor, Block::new).collect()
+                };
+                rayon::join(|| sha256.update(state), compress).1
+            }),
+        };
+        for block in blocks {
+            self.stored += block.stored.len() as u64;
+            self.crc32.combine(&block.crc32);
+            self.index.extend_from_slice(&block.entry);
+            self.output.push(block.stored.into());
+        }
     }
+}
+
+impl Block {
+    fn new(compressor: &mut Compress, state: &[u8]) -> Self {
+        let stored = compress(compressor, state).unwrap_or_else(|| store(state));
+        let mut crc32 = crc32fast::Hasher::new();
+        crc32.update(state);
+        Self {
+            entry: index_entry(&stored),
+            stored,
+            crc32,
+        }
+    }
+}
+
+fn compressor() -> Compress {
+    Compress::new(Compression::new(LEVEL), false)
 }
 
 /// One block of the index.
@@ -122,10 +174,14 @@ fn compress(compress: &mut Compress, state: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
+/// Bytes of a block of `len` bytes as it is: no block is longer.
+pub(super) fn stored_len(len: usize) -> usize {
+    len + 5 * len.div_ceil(MAX_STORED)
+}
+
 /// A block as it is, in deflate's stored blocks, which end on a byte.
 fn store(state: &[u8]) -> Vec<u8> {
-    let heads = 5 * state.len().div_ceil(MAX_STORED);
-    let mut block = Vec::with_capacity(state.len() + heads);
+    let mut block = Vec::with_capacity(stored_len(state.len()));
     for chunk in state.chunks(MAX_STORED) {
         let len = u16::try_from(chunk.len()).expect("no more than MAX_STORED");
         block.push(0);

@@ -34,6 +34,7 @@
 
 mod decode;
 mod encode;
+mod pool;
 
 pub(crate) use decode::{Footer, Trailer};
 pub(crate) use encode::{Encoded, Encoder, Seal, copy_of};
