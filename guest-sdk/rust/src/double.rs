@@ -193,6 +193,8 @@ pub(crate) struct Writer {
     name: String,
     options: SaveOptions,
     state: Vec<u8>,
+    /// After an error it can only be dropped.
+    failed: bool,
 }
 
 impl Writer {
@@ -212,20 +214,34 @@ impl Writer {
                 name: name.into(),
                 options,
                 state: Vec::new(),
+                failed: false,
             })
         })
     }
 
     pub(crate) fn write(&mut self, chunk: &[u8]) -> Result<(), Error> {
+        self.check()?;
+        self.failed = true;
         call(|double| {
             double.check_chunk(chunk.len())?;
             double.check_state((self.state.len() + chunk.len()) as u64)?;
             self.state.extend_from_slice(chunk);
             Ok(())
-        })
+        })?;
+        self.failed = false;
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let after_error = "a writer cannot go on after an error; drop it and open a new one";
+        match self.failed {
+            false => Ok(()),
+            true => Err(Error::Invalid(after_error.into())),
+        }
     }
 
     pub(crate) fn finish(self) -> Result<Info, Error> {
+        self.check()?;
         call(|double| double.commit(&self.name, &self.options, self.state.into(), false))
     }
 }
@@ -668,15 +684,21 @@ mod tests {
             max: 4,
         };
         assert_eq!(writer.write(b"12345"), Err(chunk));
+        assert!(is_invalid(writer.write(b"1")), "it failed");
+        assert!(is_invalid(writer.finish()), "it failed");
+        let mut writer = Writer::open("memory", &SaveOptions::new())?;
         writer.write(b"1234")?;
         writer.write(b"5")?;
+        let mut too_long = Writer::open("memory", &SaveOptions::new())?;
+        too_long.write(b"1234")?;
         assert_eq!(
-            writer.write(b"67"),
+            too_long.write(b"567"),
             Err(Error::QuotaExceeded {
                 limit: "state-size".into(),
                 max: 6
             })
         );
+        drop(too_long);
         writer.finish()?;
         assert_eq!(load("memory"), Err(Error::TooLarge(5)));
         let reader = Reader::open("memory", None)?.ok_or(Error::NotFound)?;

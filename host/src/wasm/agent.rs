@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Cache, CacheConfig, Config, Engine, ResourceLimiter, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
@@ -32,7 +33,7 @@ use super::meter::{Meter, TICK};
 ///
 /// let store = Store::new(StorageConfig::default_local().build()?);
 /// let scope = store.scope("my-agent", None)?;
-/// let ran = agent.run(SnapshotCtx::new(scope), &["hello".into()]).await?;
+/// let ran = agent.run(SnapshotCtx::new(scope), &["hello".into()]).await;
 /// println!("{}", ran.answer?);
 /// # Ok(()) }
 /// ```
@@ -45,6 +46,7 @@ struct Shared {
     engine: Engine,
     linker: Linker<AgentState>,
     limits: Limits,
+    compiling: Semaphore,
 }
 
 /// Builds an [`AgentHost`].
@@ -61,25 +63,29 @@ pub struct Agent {
     pre: AgentPre<AgentState>,
 }
 
-/// A run that came to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A run that has ended, one way or another. What the agent saved before is kept; writers that it did not finish are
+/// aborted, and nothing of them is visible.
+#[derive(Debug)]
 pub struct Ran {
-    /// What the agent answered, or the reason that it gave for having no answer.
-    pub answer: Result<String, String>,
+    /// What the agent answered, or why it has no answer.
+    pub answer: Result<String, RunError>,
     /// What it printed, up to [`Limits::output`].
     pub stdout: Bytes,
     /// What it printed as errors, up to [`Limits::output`].
     pub stderr: Bytes,
 }
 
-/// Why an agent could not be loaded, or did not come to its end. What it saved before stays saved.
+/// Why an agent could not be loaded, or has no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// The bytes are no agent.
     #[error("this is not an agent: {0}")]
     NotAnAgent(String),
-    /// The agent's own code failed.
+    /// The agent came to its end, and gave this reason for having no answer.
+    #[error("the agent answered with an error: {0}")]
+    Failed(String),
+    /// The agent's own code trapped.
     #[error("the agent trapped: {0}; what it saved before is kept")]
     Trapped(String),
     /// The agent's own code ran longer than [`Limits::cpu`].
@@ -111,11 +117,20 @@ impl AgentHost {
     }
 
     /// Compiles an agent: a component, or a core module that carries its world (as a Rust library for
-    /// `wasm32-unknown-unknown` does). Compiling takes a processor for some time, so it is done where it may.
+    /// `wasm32-unknown-unknown` does). Two are compiled at a time, on threads where this may take long; how long is bounded
+    /// only by [`Limits::component`], so load what you chose, not what a guest sends.
     ///
     /// # Errors
     /// [`RunError::NotAnAgent`] where it is not one, or wants imports that this host does not give.
     pub async fn load(&self, bytes: &[u8]) -> Result<Agent, RunError> {
+        let max = self.shared.limits.component;
+        if bytes.len() > max {
+            let what = format!("it is {} bytes, and the limit is {max}", bytes.len());
+            return Err(RunError::NotAnAgent(what));
+        }
+        // A compilation cannot be stopped: a few that never end must not take the threads that the disk needs.
+        let permit = self.shared.compiling.acquire().await;
+        let _permit = permit.map_err(|error| RunError::Engine(error.to_string()))?;
         let (host, bytes) = (self.clone(), bytes.to_vec());
         let compile = move || host.compile(bytes);
         tokio::task::spawn_blocking(compile)
@@ -186,6 +201,7 @@ impl AgentHostBuilder {
                 engine: compiler,
                 linker,
                 limits: self.limits,
+                compiling: Semaphore::new(COMPILING),
             }),
         })
     }
@@ -202,10 +218,7 @@ impl AgentHostBuilder {
 
 impl Agent {
     /// Runs the agent once. `ctx` says which snapshots it sees.
-    ///
-    /// # Errors
-    /// [`RunError`] where it did not come to its end; its writers are aborted, and nothing of them is visible.
-    pub async fn run(&self, ctx: SnapshotCtx, args: &[String]) -> Result<Ran, RunError> {
+    pub async fn run(&self, ctx: SnapshotCtx, args: &[String]) -> Ran {
         let limits = &self.host.shared.limits;
         let stdout = MemoryOutputPipe::new(limits.output);
         let stderr = MemoryOutputPipe::new(limits.output);
@@ -215,15 +228,15 @@ impl Agent {
             agent.call_run(&mut store, args).await
         };
         let answer = match tokio::time::timeout(limits.wall_clock, call).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(trapped(&error, limits)),
-            Err(_) => return Err(RunError::WallClockLimit(limits.wall_clock)),
+            Ok(Ok(answer)) => answer.map_err(RunError::Failed),
+            Ok(Err(error)) => Err(trapped(&error, limits)),
+            Err(_) => Err(RunError::WallClockLimit(limits.wall_clock)),
         };
-        Ok(Ran {
+        Ran {
             answer,
             stdout: stdout.contents(),
             stderr: stderr.contents(),
-        })
+        }
     }
 
     fn store(
@@ -245,6 +258,7 @@ impl Agent {
             table,
             memory: Budget::new(limits.memory),
             table_elements: Budget::new(limits.table_elements),
+            counts: [limits.instances, limits.tables, limits.memories],
             meter: Meter::new(limits.cpu),
         };
         let mut store = Store::new(&self.host.shared.engine, state);
@@ -268,6 +282,9 @@ impl Agent {
     }
 }
 
+/// Compilations at the same time. Each takes all processors for a part of its work.
+const COMPILING: usize = 2;
+
 /// Handles of one run, WASI's included: more than any toolchain needs, and little memory.
 const MAX_HANDLES: usize = 1024;
 
@@ -277,6 +294,8 @@ struct AgentState {
     table: ResourceTable,
     memory: Budget,
     table_elements: Budget,
+    /// Instances, tables and memories that there may be.
+    counts: [usize; 3],
     meter: Meter,
 }
 
@@ -333,6 +352,18 @@ impl ResourceLimiter for AgentState {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         Ok(self.table_elements.grow(current, desired))
+    }
+
+    fn instances(&self) -> usize {
+        self.counts[0]
+    }
+
+    fn tables(&self) -> usize {
+        self.counts[1]
+    }
+
+    fn memories(&self) -> usize {
+        self.counts[2]
     }
 }
 

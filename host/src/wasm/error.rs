@@ -35,7 +35,10 @@ impl GuestError {
 impl From<ResourceTableError> for GuestError {
     fn from(error: ResourceTableError) -> Self {
         match error {
-            ResourceTableError::Full => Self::quota("handles", 0),
+            ResourceTableError::Full => {
+                let what = "this guest holds as many handles as its host allows; drop some";
+                Self::Told(other("too-many-handles", what.into()))
+            }
             error => Self::Trap(error.into()),
         }
     }
@@ -48,9 +51,9 @@ impl From<Error> for GuestError {
             Error::NotFound(_) => types::Error::NotFound,
             Error::Invalid(what) => types::Error::Invalid(what),
             Error::TooLarge { max, .. } => return Self::quota("state-size", max),
-            // The key is the operator's to know, not the guest's.
+            // Where it is, is the operator's to know, not the guest's.
             Error::Corrupt { what, .. } => types::Error::Corrupt(what),
-            Error::Unsupported(message) => other("unsupported", message),
+            Error::Unsupported { what, .. } => other("unsupported", what),
             Error::UnknownOutcome { version, .. } => types::Error::UnknownOutcome(version),
             Error::Storage(error) => from_storage(&error),
         })

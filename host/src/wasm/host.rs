@@ -39,8 +39,18 @@ impl HasData for HasSnapshots {
 /// A guest's open writer. Dropping it, with its store or alone, aborts what it wrote.
 #[derive(Debug)]
 pub struct WriterHandle {
-    writer: Writer,
+    /// None after an error, and while a call is under way: what was written may not be whole.
+    writer: Option<Writer>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl WriterHandle {
+    fn take(&mut self) -> Result<Writer> {
+        let after_error = "a writer cannot go on after an error; drop it and open a new one";
+        self.writer
+            .take()
+            .ok_or_else(|| GuestError::invalid(after_error))
+    }
 }
 
 /// A guest's open reader.
@@ -65,7 +75,7 @@ impl Host for SnapshotView<'_> {
         Ok(types::GuestLimits {
             max_inline: limits.max_inline,
             max_chunk: limits.max_chunk,
-            max_state: limits.max_state,
+            max_state: limits.max_state.min(self.ctx.scope.max_state()),
             max_name: snapshot::MAX_ENCODED as u32,
             max_page: limits.max_page,
         })
@@ -176,24 +186,32 @@ impl HostWriter for SnapshotView<'_> {
         options: types::SaveOptions,
     ) -> Result<Resource<WriterHandle>> {
         let permit = self.ctx.writer_permit()?;
-        let writer = self.ctx.scope.writer(&name, options.into()).await?;
+        let writer = self
+            .ctx
+            .scope
+            .writer_from_head(&name, options.into())
+            .await?;
         Ok(self.table.push(WriterHandle {
-            writer: writer.at_most(self.ctx.limits.max_state),
+            writer: Some(writer.at_most(self.ctx.limits.max_state)),
             _permit: permit,
         })?)
     }
 
     async fn write(&mut self, this: Resource<WriterHandle>, chunk: Vec<u8>) -> Result<()> {
         let max = self.ctx.limits.max_chunk;
+        let handle = self.table.get_mut(&this)?;
+        let mut writer = handle.take()?;
         if chunk.len() as u64 > u64::from(max) {
             return Err(GuestError::quota("chunk", max.into()));
         }
-        Ok(self.table.get_mut(&this)?.writer.write(&chunk).await?)
+        writer.write(&chunk).await?;
+        handle.writer = Some(writer);
+        Ok(())
     }
 
     async fn finish(&mut self, this: Resource<WriterHandle>) -> Result<Info> {
-        let handle = self.table.delete(this)?;
-        Ok(self.ctx.changed(handle.writer.finish().await?).into())
+        let writer = self.table.delete(this)?.take()?;
+        Ok(self.ctx.changed(writer.finish().await?).into())
     }
 
     async fn drop(&mut self, this: Resource<WriterHandle>) -> wasmtime::Result<()> {

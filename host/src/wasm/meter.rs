@@ -1,9 +1,11 @@
-//! How long a guest's own code has run. Time in the host does not count.
+//! How long a guest's own code has run. Time in the host does not count, nor does time in which this thread waited for a
+//! processor.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How often a guest is interrupted to look at the time: the error of the meter, and what a runaway guest
-/// gets over its limit.
+use rustix::time::{ClockId, clock_gettime};
+
+/// How often a guest is interrupted to look at its time: what a runaway guest gets over its limit.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// The CPU time of one run.
@@ -11,8 +13,9 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 pub(super) struct Meter {
     limit: Duration,
     used: Duration,
-    /// When the guest's code began to run; none while the host runs.
-    entered: Option<Instant>,
+    /// This thread's CPU time when the guest's code began to run; none while the host runs. A guest changes threads only while
+    /// the host runs.
+    entered: Option<Duration>,
 }
 
 impl Meter {
@@ -25,14 +28,12 @@ impl Meter {
     }
 
     pub(super) fn enter_guest(&mut self) {
-        self.entered = Some(Instant::now());
+        self.entered = Some(thread_time());
     }
 
     pub(super) fn leave_guest(&mut self) {
         if let Some(entered) = self.entered.take() {
-            // A guest is interrupted every tick: if more time has passed, it was this thread that waited
-            // for a processor, and another program that used it.
-            self.used += entered.elapsed().min(2 * TICK);
+            self.used += thread_time().saturating_sub(entered);
         }
     }
 
@@ -41,17 +42,30 @@ impl Meter {
     }
 }
 
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(time.tv_sec.unsigned_abs(), nanos)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn time_in_the_host_does_not_count() {
-        let mut meter = Meter::new(Duration::from_nanos(1));
-        std::thread::sleep(Duration::from_millis(2));
-        assert!(!meter.is_used_up());
+    fn only_the_guests_own_work_counts() {
+        let work = || (0..20_000_000_u64).fold(0, |sum, n| std::hint::black_box(sum ^ n));
+        let mut meter = Meter::new(Duration::ZERO);
+        work();
+        assert!(!meter.is_used_up(), "work of the host");
+        meter.limit = Duration::from_millis(15);
         meter.enter_guest();
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(30));
+        meter.leave_guest();
+        assert!(!meter.is_used_up(), "time in which nothing ran");
+        meter.limit = Duration::from_micros(1);
+        meter.enter_guest();
+        work();
         meter.leave_guest();
         assert!(meter.is_used_up());
     }

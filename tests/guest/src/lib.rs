@@ -41,6 +41,7 @@ const SCENARIOS: &[(&str, Scenario, &str)] = &[
     ("limits", store::limits, "-> one limit a line"),
     ("stream", stream::stream, "NAME CHUNKS SIZE: a write for each chunk"),
     ("stream-expect", stream::stream_expect, "NAME any|absent|VERSION TEXT"),
+    ("stream-beside-save", stream::stream_beside_save, "NAME: saves NAME between open and finish"),
     ("read-stream", stream::read_stream, "NAME -> size N sum FNV1A, after a look at the middle"),
     ("unfinished", stream::unfinished, "NAME: writes, then drops the writer without finish"),
     ("leaked", stream::leaked, "NAME: the same, and never drops the writer"),

@@ -28,6 +28,16 @@ pub(crate) fn stream_expect(args: Args<'_>) -> Answer {
     version(writer.finish()?)
 }
 
+pub(crate) fn stream_beside_save(args: Args<'_>) -> Answer {
+    let [name] = args else {
+        return Err(Failure::Usage);
+    };
+    let mut writer = open(name)?;
+    writer.write_all(b"late")?;
+    persist_guest::save(name, "early")?;
+    version(writer.finish()?)
+}
+
 pub(crate) fn read_stream(args: Args<'_>) -> Answer {
     let [name] = args else {
         return Err(Failure::Usage);
