@@ -48,6 +48,8 @@ impl Workspace {
                 cargo.env_remove(name);
             }
         }
+        // The demo and the tests look for what is built in `debug`, not in a folder for each target.
+        cargo.env_remove("CARGO_BUILD_TARGET");
         cargo.current_dir(&self.root).args(args);
         cargo
     }

@@ -154,7 +154,7 @@ impl Saved {
 fn history(printed: &str) -> Result<Vec<Saved>> {
     let versions = printed
         .lines()
-        .map(|line| Saved::of(&serde_json::from_str(line)?));
+        .map(|line| Saved::of(&serde_json::from_str::<Value>(line)?["info"]));
     let versions = versions.collect::<Result<Vec<_>>>()?;
     if versions.is_empty() {
         bail!("it printed nothing");
@@ -206,8 +206,9 @@ mod tests {
             version: 12,
             sha256: "ab".into(),
         };
+        let line = format!(r#"{{"address":"demo/memory@12","info":{LINE}}}"#);
         assert_eq!(
-            history(&format!("{LINE}\n{LINE}\n"))?,
+            history(&format!("{line}\n{line}\n"))?,
             [expected.clone(), expected]
         );
         assert!(history("").is_err());

@@ -1,10 +1,12 @@
 //! How a person names a snapshot: `agent/name`, `agent/session/name`, with `@N` for version N.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use persist_host::snapshot::{Name, Scope, Store, Version};
+
+use crate::exit::Usage;
 
 /// One name of one agent, perhaps of one of its sessions, perhaps one version of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +34,7 @@ impl Address {
     pub(crate) fn whole_name(&self, why: &str) -> Result<&Self> {
         match self.version {
             None => Ok(self),
-            Some(version) => bail!("leave @{version} away: {why}"),
+            Some(version) => Err(Usage(format!("leave @{version} away: {why}")).into()),
         }
     }
 
@@ -90,6 +92,16 @@ impl FromStr for Place {
             agent: decode(agent)?,
             session: session.map(decode).transpose()?,
         })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&encode(&self.agent))?;
+        match &self.session {
+            Some(session) => write!(f, "/{}", encode(session)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -4,13 +4,12 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use persist_host::snapshot::{Error, Expect, Info, Name, SaveOptions, Store};
-use serde_json::json;
 
 use crate::address::{self, Address, Place};
-use crate::exit::Damaged;
-use crate::print::{self, Out};
+use crate::exit::{Damaged, Usage};
+use crate::print::{self, Out, say};
 
 /// Entries asked for at once.
 const PAGE: usize = 1000;
@@ -19,83 +18,106 @@ const PAGE: usize = 1000;
 const CHUNK: usize = 1 << 20;
 
 pub(crate) async fn ls(store: &Store, place: Option<Place>, all: bool, out: Out) -> Result<()> {
-    let mut damaged = 0;
-    let mut after = None;
-    loop {
-        let agents = match &place {
-            Some(place) => vec![place.agent.clone()],
-            None => store.agents(after.as_ref(), PAGE).await?,
-        };
-        for agent in &agents {
-            match place.as_ref().and_then(|place| place.session.clone()) {
-                Some(session) => {
-                    damaged += ls_scope(store, agent, Some(&session), all, out).await?
-                }
-                None => damaged += ls_agent(store, agent, all, out).await?,
-            }
-        }
-        after = agents.into_iter().next_back();
-        if after.is_none() || place.is_some() {
-            break;
-        }
+    let mut listing = Listing {
+        store,
+        all,
+        out,
+        shown: 0,
+        damaged: 0,
+    };
+    match &place {
+        None => listing.store().await?,
+        Some(Place {
+            agent,
+            session: None,
+        }) => listing.agent(agent).await?,
+        Some(Place { agent, session }) => listing.scope(agent, session.as_ref()).await?,
     }
-    match damaged {
-        0 => Ok(()),
-        damaged => Err(Damaged(damaged).into()),
+    if listing.shown + listing.damaged == 0 {
+        // An empty list and a mistyped name look the same otherwise.
+        let whose = place.map_or("nothing".into(), |place| format!("nothing of {place}"));
+        say(format_args!("{whose} is saved in {}", store.location()));
     }
+    Damaged::none_of(listing.damaged)
 }
 
-async fn ls_agent(store: &Store, agent: &Name, all: bool, out: Out) -> Result<usize> {
-    let mut damaged = 0;
-    let mut after: Option<Name> = None;
-    loop {
-        let sessions = store.sessions(agent, after.as_ref(), PAGE).await?;
-        for session in &sessions {
-            damaged += ls_scope(store, agent, session.as_ref(), all, out).await?;
-        }
-        // What belongs to no session comes last.
-        match sessions.into_iter().next_back() {
-            Some(Some(session)) => after = Some(session),
-            Some(None) | None => return Ok(damaged),
-        }
-    }
-}
-
-async fn ls_scope(
-    store: &Store,
-    agent: &Name,
-    session: Option<&Name>,
+/// A list that is being printed.
+struct Listing<'a> {
+    store: &'a Store,
+    /// Whether deleted names are shown.
     all: bool,
     out: Out,
-) -> Result<usize> {
-    let scope = store.scope(agent.as_str(), session.map(Name::as_str))?;
-    let mut damaged = 0;
-    let mut after: Option<Name> = None;
-    loop {
-        let names = scope
-            .names("", after.as_ref().map(Name::as_str), PAGE)
-            .await?;
-        for name in &names {
-            let address = address::address(agent, session, name);
-            match scope.stat(name.as_str(), None).await {
-                Ok(Some(info)) if all || !info.deleted => {
-                    let address = format!("{address}@{}", info.version);
-                    out.print(&print::info(&address, &info), || {
-                        print::line(&address, &info)
-                    })?;
-                }
-                Ok(_) => {}
-                Err(error @ (Error::Corrupt { .. } | Error::Unsupported(_))) => {
-                    eprintln!("error: {address}: {error}");
-                    damaged += 1;
-                }
-                Err(error) => return Err(error.into()),
+    shown: usize,
+    damaged: usize,
+}
+
+impl Listing<'_> {
+    async fn store(&mut self) -> Result<()> {
+        let mut after: Option<Name> = None;
+        loop {
+            let agents = self.store.agents(after.as_ref(), PAGE).await?;
+            for agent in &agents {
+                self.agent(agent).await?;
+            }
+            after = agents.into_iter().next_back();
+            if after.is_none() {
+                return Ok(());
             }
         }
-        after = names.into_iter().next_back();
-        if after.is_none() {
-            return Ok(damaged);
+    }
+
+    async fn agent(&mut self, agent: &Name) -> Result<()> {
+        let mut after: Option<Option<Name>> = None;
+        loop {
+            let after_ref = after.as_ref().map(Option::as_ref);
+            let sessions = self.store.sessions(agent, after_ref, PAGE).await?;
+            for session in &sessions {
+                self.scope(agent, session.as_ref()).await?;
+            }
+            after = sessions.into_iter().next_back();
+            if after.is_none() {
+                return Ok(());
+            }
         }
+    }
+
+    async fn scope(&mut self, agent: &Name, session: Option<&Name>) -> Result<()> {
+        let scope = self
+            .store
+            .scope(agent.as_str(), session.map(Name::as_str))?;
+        let mut after: Option<Name> = None;
+        loop {
+            let names = scope
+                .names("", after.as_ref().map(Name::as_str), PAGE)
+                .await?;
+            for name in &names {
+                let address = address::address(agent, session, name);
+                match scope.stat(name.as_str(), None).await {
+                    Ok(Some(info)) => self.show(&address, &info)?,
+                    Ok(None) => {}
+                    Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => {
+                        self.out.damaged(&address, &error)?;
+                        self.damaged += 1;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            after = names.into_iter().next_back();
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn show(&mut self, address: &str, info: &Info) -> Result<()> {
+        if info.deleted && !self.all {
+            return Ok(());
+        }
+        self.shown += 1;
+        let address = format!("{address}@{}", info.version);
+        Ok(self
+            .out
+            .print(&print::info(&address, info), || print::line(&address, info))?)
     }
 }
 
@@ -148,8 +170,8 @@ pub(crate) async fn history(
                 }
                 // Pruned since it was listed.
                 Ok(None) | Err(Error::NotFound(_)) => continue,
-                Err(error @ (Error::Corrupt { .. } | Error::Unsupported(_))) => {
-                    eprintln!("error: {text}: {error}");
+                Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => {
+                    out.damaged(&text, &error)?;
                     damaged += 1;
                 }
                 Err(error) => return Err(error.into()),
@@ -162,10 +184,13 @@ pub(crate) async fn history(
             break;
         }
     }
-    match damaged {
-        _ if shown == 0 && limit != Some(0) => Err(nothing(address).into()),
-        0 => Ok(()),
-        damaged => Err(Damaged(damaged).into()),
+    match address.version {
+        _ if shown > 0 || limit == Some(0) => Damaged::none_of(damaged),
+        None => Err(nothing(address).into()),
+        Some(version) => {
+            let name = address.name();
+            Err(Error::NotFound(format!("{name} has no versions below {version}")).into())
+        }
     }
 }
 
@@ -179,7 +204,10 @@ pub(crate) async fn save(
     address.whole_name("a save makes a new version; to save only over this one, use --expect")?;
     let mut input: Box<dyn Read> = match file.to_str() {
         Some("-") if io::stdin().is_terminal() => {
-            bail!("nothing to save: name a FILE, or give the state on standard input")
+            return Err(Usage(
+                "nothing to save: name a FILE, or give the state on standard input".into(),
+            )
+            .into());
         }
         Some("-") => Box::new(io::stdin().lock()),
         _ => Box::new(File::open(file).with_context(|| format!("open {}", file.display()))?),
@@ -212,7 +240,10 @@ pub(crate) async fn rm(store: &Store, address: &Address, expect: Expect, out: Ou
         .await?;
     changed(address, &info, "deleted", out)?;
     if let Some(parent) = info.parent {
-        eprintln!("to undo: persist restore {}", address.at(parent));
+        say(format_args!(
+            "to undo: persist restore {}",
+            address.at(parent)
+        ));
     }
     Ok(())
 }
@@ -224,7 +255,11 @@ pub(crate) async fn restore(
     out: Out,
 ) -> Result<()> {
     let Some(version) = address.version else {
-        bail!("say which version to restore, as in {}", address.at(1));
+        return Err(Usage(format!(
+            "say which version to restore, as in {}",
+            address.at(1)
+        ))
+        .into());
     };
     let scope = address.scope(store)?;
     let info = scope
@@ -233,8 +268,13 @@ pub(crate) async fn restore(
     changed(address, &info, "restored", out)?;
     if let Some(parent) = info.parent {
         match scope.stat(address.name.as_str(), Some(parent)).await {
-            Ok(Some(info)) if info.deleted => eprintln!("to undo: persist rm {}", address.name()),
-            _ => eprintln!("to undo: persist restore {}", address.at(parent)),
+            Ok(Some(info)) if info.deleted => {
+                say(format_args!("to undo: persist rm {}", address.name()))
+            }
+            _ => say(format_args!(
+                "to undo: persist restore {}",
+                address.at(parent)
+            )),
         }
     }
     Ok(())
@@ -242,9 +282,16 @@ pub(crate) async fn restore(
 
 fn changed(address: &Address, info: &Info, what: &str, out: Out) -> Result<()> {
     let text = address.at(info.version);
-    let mut value = json!({ "event": what, "info": info });
-    value["address"] = json!(text);
-    Ok(out.print(&value, || format!("{what} {text}"))?)
+    let line = || match info.deleted {
+        true => format!("{what} {text}"),
+        false => format!("{what} {text} ({})", print::bytes(info.size)),
+    };
+    out.print(&print::event(what, &text, info), line)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => error.into(),
+            // The disk that is full is not the one that the snapshot is on.
+            _ => anyhow::anyhow!("{text} is {what}, and this could not be printed: {error}"),
+        })
 }
 
 fn nothing(address: &Address) -> Error {

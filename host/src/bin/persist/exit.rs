@@ -7,6 +7,8 @@ use persist_host::snapshot;
 use persist_host::storage::{self, ErrorKind};
 use persist_host::wasm::RunError;
 
+use crate::print::{plain, say};
+
 /// What `--help` says of them.
 pub(crate) const HELP: &str = "\
 Exit codes:
@@ -21,15 +23,25 @@ Exit codes:
   8  a limit was met: size, time, space
   9  the agent answered with an error, or trapped";
 
-/// The agent came to its end and gave a reason for having no answer.
+/// The command line asks for something that cannot be meant.
 #[derive(Debug, thiserror::Error)]
-#[error("the agent answered with an error: {0}")]
-pub(crate) struct AgentFailed(pub(crate) String);
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
 
 /// Something that was listed could not be read; each was reported when it was met.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} of the versions listed cannot be read")]
 pub(crate) struct Damaged(pub(crate) usize);
+
+impl Damaged {
+    /// An error unless nothing is damaged.
+    pub(crate) fn none_of(damaged: usize) -> anyhow::Result<()> {
+        match damaged {
+            0 => Ok(()),
+            damaged => Err(Self(damaged).into()),
+        }
+    }
+}
 
 /// Says what went wrong, and gives the code for it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
@@ -40,16 +52,18 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         // Whoever read our output has enough of it.
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
+    // It may hold an agent's words.
+    say(format_args!("error: {}", plain(&format!("{error:#}"))));
     ExitCode::from(code(error))
 }
 
 fn code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<snapshot::Error>() {
         return match error {
+            snapshot::Error::Invalid(_) => 2,
             snapshot::Error::NotFound(_) => 3,
             snapshot::Error::Conflict { .. } => 4,
-            snapshot::Error::Corrupt { .. } | snapshot::Error::Unsupported(_) => 6,
+            snapshot::Error::Corrupt { .. } | snapshot::Error::Unsupported { .. } => 6,
             snapshot::Error::UnknownOutcome { .. } => 7,
             snapshot::Error::TooLarge { .. } => 8,
             snapshot::Error::Storage(error) => storage_code(error),
@@ -61,8 +75,8 @@ fn code(error: &anyhow::Error) -> u8 {
     }
     match error.downcast_ref::<RunError>() {
         Some(RunError::CpuLimit(_) | RunError::WallClockLimit(_)) => 8,
-        Some(RunError::Trapped(_)) => 9,
-        _ if error.is::<AgentFailed>() => 9,
+        Some(RunError::Failed(_) | RunError::Trapped(_)) => 9,
+        _ if error.is::<Usage>() => 2,
         _ if error.is::<Damaged>() => 6,
         _ => 1,
     }

@@ -53,7 +53,7 @@ enum Command {
         /// agent/name or agent/session/name, with @N for version N
         address: Address,
     },
-    /// Print the state of a version
+    /// Print the state of a version, bit for bit (--json changes nothing)
     Cat {
         /// agent/name or agent/session/name, with @N for version N
         address: Address,

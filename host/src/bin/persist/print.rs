@@ -1,5 +1,6 @@
 //! How results are printed: for people, or one JSON value a line.
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -21,13 +22,33 @@ impl Out {
         };
         writeln!(io::stdout().lock(), "{line}")
     }
+
+    /// Reports something that was listed and cannot be read, so that the list can go on.
+    pub(crate) fn damaged(self, address: &str, error: &impl fmt::Display) -> io::Result<()> {
+        say(format_args!("error: {address}: {error}"));
+        match self.json {
+            true => self.print(
+                &json!({ "address": address, "error": error.to_string() }),
+                String::new,
+            ),
+            false => Ok(()),
+        }
+    }
 }
 
-/// What is known of a version, with the address it can be reached at.
+/// Says something beside the results, on standard error. Nobody may be listening there, and that is no reason to fail.
+pub(crate) fn say(what: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{what}");
+}
+
+/// What is known of a version, with the address that it can be reached at.
 pub(crate) fn info(address: &str, info: &Info) -> Value {
-    let mut value = json!(info);
-    value["address"] = json!(address);
-    value
+    json!({ "address": address, "info": info })
+}
+
+/// The same, with what happened to it.
+pub(crate) fn event(event: &str, address: &str, info: &Info) -> Value {
+    json!({ "event": event, "address": address, "info": info })
 }
 
 /// One line for a version: address, size, bytes at rest, time, labels.
@@ -106,14 +127,23 @@ fn time(millis: u64) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// A guest's text on a person's terminal: without its control characters, which could move the cursor or worse.
+/// A guest's text on a person's terminal: without its control characters, which could move the cursor or worse. Lines and
+/// tabs stay.
 pub(crate) fn plain(text: &str) -> String {
     text.chars()
-        .flat_map(|c| match c.is_control() {
+        .flat_map(|c| match c.is_control() && !matches!(c, '\n' | '\t') {
             true => c.escape_default().collect::<Vec<_>>(),
             false => vec![c],
         })
         .collect()
+}
+
+/// Writes what a guest printed: bit for bit into a file or a pipe, and plain on a terminal.
+pub(crate) fn from_guest(mut to: impl io::Write + io::IsTerminal, bytes: &[u8]) -> io::Result<()> {
+    match to.is_terminal() {
+        true => to.write_all(plain(&String::from_utf8_lossy(bytes)).as_bytes()),
+        false => to.write_all(bytes),
+    }
 }
 
 #[cfg(test)]
@@ -128,6 +158,6 @@ mod tests {
 
     #[test]
     fn a_guest_cannot_write_to_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
+        assert_eq!(plain("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\n");
     }
 }

@@ -1,16 +1,16 @@
 //! `persist run`: an agent, once.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use persist_host::snapshot::{Info, Store};
+use persist_host::snapshot::{Info, Name, Store};
 use persist_host::wasm::{AgentHost, Ran, SnapshotCtx};
 use serde_json::json;
 
-use crate::exit::AgentFailed;
-use crate::print::{self, Out};
+use crate::address::address;
+use crate::print::{self, Out, say};
 
 /// What to run, and for whom.
 #[derive(Debug, Args)]
@@ -36,14 +36,14 @@ impl Run {
         let bytes = std::fs::read(&self.component)
             .with_context(|| format!("read the agent {}", self.component.display()))?;
         let scope = store.scope(&self.agent()?, self.session.as_deref())?;
+        let (agent, session) = (scope.agent().clone(), scope.session().cloned());
         let verbose = self.verbose;
         let ctx = SnapshotCtx::builder(scope)
-            .on_change(move |info| say(info, verbose, out))
+            .on_change(move |info| changed(&agent, session.as_ref(), info, verbose, out))
             .build();
 
         let agent = AgentHost::new()?.load(&bytes).await?;
-        let ran = agent.run(ctx, &self.args).await?;
-        answer(ran, out)
+        end(agent.run(ctx, &self.args).await, out)
     }
 
     fn agent(&self) -> Result<String> {
@@ -60,37 +60,53 @@ impl Run {
 }
 
 /// Says that a change is durable. Someone who only hears of it may rely on it from then on.
-fn say(info: &Info, verbose: bool, out: Out) {
+fn changed(agent: &Name, session: Option<&Name>, info: &Info, verbose: bool, out: Out) {
     let event = match info.deleted {
         false => "saved",
         true => "deleted",
     };
-    let name = print::plain(&info.name);
-    // The agent goes on, whether anyone listens or not.
+    // The guest's name was a name when it was saved.
+    let Ok(name) = Name::new(info.name.clone()) else {
+        return;
+    };
+    let address = format!("{}@{}", address(agent, session, &name), info.version);
     if out.json {
-        let line = json!({ "event": event, "info": info });
-        let _ = writeln!(io::stdout().lock(), "{line}");
+        // The agent goes on, whether anyone listens or not.
+        let _ = out.print(&print::event(event, &address, info), String::new);
     } else if verbose {
-        let size = print::bytes(info.size);
-        let _ = writeln!(
-            io::stderr().lock(),
-            "{event} {name}@{} ({size})",
-            info.version
-        );
+        say(format_args!(
+            "{event} {address} ({})",
+            print::bytes(info.size)
+        ));
     }
 }
 
-fn answer(ran: Ran, out: Out) -> Result<()> {
+/// Prints what the agent printed, and its answer.
+fn end(ran: Ran, out: Out) -> Result<()> {
+    let output = |event: &str, text: &str| {
+        json!({
+            "event": event,
+            event: text,
+            "stdout": String::from_utf8_lossy(&ran.stdout),
+            "stderr": String::from_utf8_lossy(&ran.stderr),
+        })
+    };
     if !out.json {
-        io::stdout().lock().write_all(&ran.stdout)?;
-        io::stderr().lock().write_all(&ran.stderr)?;
+        print::from_guest(io::stdout().lock(), &ran.stdout)?;
+        // As for all that is said beside the results.
+        let _ = print::from_guest(io::stderr().lock(), &ran.stderr);
     }
-    let answer = ran.answer.map_err(AgentFailed)?;
-    let value = json!({
-        "event": "answer",
-        "answer": answer,
-        "stdout": String::from_utf8_lossy(&ran.stdout),
-        "stderr": String::from_utf8_lossy(&ran.stderr),
-    });
-    Ok(out.print(&value, || answer.clone())?)
+    match (ran.answer, out.json) {
+        (Ok(answer), true) => Ok(out.print(&output("answer", &answer), String::new)?),
+        (Ok(answer), false) => Ok(print::from_guest(
+            io::stdout().lock(),
+            format!("{answer}\n").as_bytes(),
+        )?),
+        (Err(error), json) => {
+            if json {
+                out.print(&output("error", &error.to_string()), String::new)?;
+            }
+            Err(error.into())
+        }
+    }
 }
