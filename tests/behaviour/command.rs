@@ -1,6 +1,6 @@
 //! The `persist` command, as a person or a script sees it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
@@ -88,9 +88,21 @@ fn each_kind_of_failure_has_its_exit_code_and_a_message_that_helps() {
             4,
             "the newest version is 1",
         ),
-        (&["save", "bot/memory@1", "-"], 1, "leave @1 away"),
+        (&["save", "bot/memory@1", "-"], 2, "leave @1 away"),
         (&["save", "bot/memory", "/no/such/file"], 1, "/no/such/file"),
-        (&["restore", "bot/memory"], 1, "bot/memory@1"),
+        (&["restore", "bot/memory"], 2, "bot/memory@1"),
+        (&["history", "bot/memory@1"], 3, "no versions below 1"),
+        (&["rm", "bot/memory@1"], 2, "leave @1 away"),
+        (
+            &["save", "bot/memory", "--label", "persist.x=1"],
+            2,
+            "persist.x",
+        ),
+        (
+            &["--storage", "file:///proc/none", "save", "a/b"],
+            2,
+            "/proc/none",
+        ),
         (&["show", "memory"], 2, "agent/name"),
         (&["show", "bot/"], 2, "empty"),
         (&["--storage", "ftp://x", "ls"], 2, "file:///absolute/path"),
@@ -148,6 +160,63 @@ fn strange_names_can_be_typed_as_they_are_printed() {
         let address = line["address"].as_str().expect("text");
         assert!(!ok(dir, &["cat", address]).is_empty());
     }
+}
+
+#[test]
+fn an_empty_list_says_where_it_looked() {
+    let dir = tempdir();
+    save(dir.path(), "bot/memory", "one");
+    let said = |args: &[&str]| {
+        let output = run(dir.path(), args);
+        assert!(output.status.success() && output.stdout.is_empty());
+        text(&output.stderr).to_owned()
+    };
+    let here = dir.path().to_str().expect("text").to_owned();
+    assert!(said(&["ls", "nobody"]).contains(&here));
+    assert!(said(&["ls", "bot/memory"]).contains("nothing of bot/memory"));
+    assert!(said(&["ls", "--storage", "file:///no/such/store"]).contains("/no/such/store"));
+}
+
+#[test]
+fn sessions_are_listed_whatever_their_names() {
+    let dir = tempdir();
+    for address in [
+        "bot/memory",
+        "bot/Upper/memory",
+        "bot/lower/memory",
+        "bot/~7e/memory",
+    ] {
+        save(dir.path(), address, "x");
+    }
+    assert_eq!(ok(dir.path(), &["ls"]).lines().count(), 4);
+    assert_eq!(ok(dir.path(), &["ls", "bot"]).lines().count(), 4);
+}
+
+#[test]
+fn nobody_to_hear_it_is_no_failure() {
+    let dir = tempdir();
+    let dir = dir.path();
+    for state in ["one", "two"] {
+        save(dir, "bot/memory", state);
+    }
+    let status = |command: &mut Command| command.status().expect("persist starts").code();
+    let full = || File::create("/dev/full").expect("is there");
+    assert_eq!(
+        status(persist(dir).args(["rm", "bot/memory"]).stderr(full())),
+        Some(0)
+    );
+    assert_eq!(
+        status(persist(dir).args(["cat", "bot/none"]).stderr(full())),
+        Some(3)
+    );
+    let saved = persist(dir)
+        .args(["restore", "bot/memory@1"])
+        .stdout(full())
+        .output()
+        .expect("starts");
+    assert_eq!(saved.status.code(), Some(1));
+    let said = text(&saved.stderr);
+    assert!(said.contains("bot/memory@4 is restored"), "{said}");
 }
 
 #[test]
@@ -227,6 +296,12 @@ fn an_agent_runs_from_the_command_line_and_remembers() {
     let recalled = ok(dir, &["run", agent, "--", "recall", "Oslo"]);
     assert!(recalled.contains("I live in Oslo"), "{recalled}");
     assert!(ok(dir, &["ls"]).starts_with("chat_memory/memory@2"));
+    let said = run(dir, &["run", agent, "-v", "--", "say", "hi"]).stderr;
+    assert!(
+        text(&said).starts_with("saved chat_memory/memory@3 ("),
+        "{}",
+        text(&said)
+    );
 
     let session = [
         "run",
@@ -242,6 +317,7 @@ fn an_agent_runs_from_the_command_line_and_remembers() {
     ];
     let events = json(&ok(dir, &session));
     assert_eq!(events[0]["event"], "saved");
+    assert_eq!(events[0]["address"], "me/s/memory@1");
     assert_eq!(events[0]["info"]["version"], 1);
     assert_eq!(events[0]["info"]["labels"][0][0], "turn");
     assert_eq!(events[1]["event"], "answer");
@@ -249,6 +325,9 @@ fn an_agent_runs_from_the_command_line_and_remembers() {
 
     let said = fails(dir, &["run", agent, "--", "dance"], 9);
     assert!(said.contains("the agent answered with an error"), "{said}");
+    let failed = run(dir, &["run", agent, "--json", "--", "dance"]);
+    assert_eq!(failed.status.code(), Some(9));
+    assert_eq!(json(text(&failed.stdout))[0]["event"], "error");
     let not_an_agent = dir.join("chat.txt");
     fs::write(&not_an_agent, "hello").expect("writes");
     let said = fails(dir, &["run", not_an_agent.to_str().expect("text")], 1);

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use persist_host::snapshot::{Error, Expect, SaveOptions, Scope};
 use persist_host::storage::{ErrorKind, Local};
@@ -188,6 +189,66 @@ fn a_link_inside_the_store_is_not_followed() {
 }
 
 #[test]
+fn a_directory_in_place_of_the_next_version_is_named() {
+    let dir = tempdir();
+    let scope = local(dir.path());
+    block_on(async {
+        save(&scope, "memory", "one").await;
+        fs::create_dir(dir.path().join("bot/~/memory/9999999997-0000000002.gz")).expect("makes");
+        let blocked = scope
+            .save("memory", "two".into(), SaveOptions::default())
+            .await;
+        let said = blocked.expect_err("refused").to_string();
+        assert!(
+            said.contains("9999999997-0000000002.gz") && said.contains("in the way"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn what_others_put_beside_versions_costs_one_more_list() {
+    let dir = tempdir();
+    let scope = local(dir.path());
+    block_on(async {
+        save(&scope, "memory", "one").await;
+        for n in 0..900 {
+            fs::write(
+                dir.path().join(format!("bot/~/memory/0000-foreign-{n}")),
+                "",
+            )
+            .expect("writes");
+        }
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("one"));
+        assert_eq!(save(&scope, "memory", "two").await.version, 2);
+    });
+}
+
+#[test]
+fn deleting_nothing_makes_no_store() {
+    let dir = tempdir();
+    let root = dir.path().join("mistyped");
+    let deleted = block_on(local(&root).delete("memory", Expect::Any));
+    assert!(matches!(deleted, Err(Error::NotFound(_))), "{deleted:?}");
+    assert!(!root.exists());
+}
+
+#[test]
+fn a_sparse_file_that_claims_much_costs_little() {
+    let dir = tempdir();
+    let scope = local(dir.path());
+    block_on(async {
+        save(&scope, "memory", "one").await;
+        let file = dir.path().join("bot/~/memory/9999999997-0000000002.gz");
+        File::create(&file)
+            .and_then(|file| file.set_len(1 << 43))
+            .expect("makes");
+        let loaded = scope.load("memory", None).await;
+        assert!(matches!(loaded, Err(Error::Corrupt { .. })), "{loaded:?}");
+    });
+}
+
+#[test]
 fn a_pipe_in_place_of_a_version_does_not_hold_anyone() {
     let dir = tempdir();
     let scope = local(dir.path());
@@ -237,11 +298,18 @@ fn what_a_killed_writer_left_is_swept_and_what_a_living_one_makes_is_not() {
         let lock = File::create(&living).expect("creates");
         lock.lock().expect("locks");
         save(&local(dir.path()), "memory", "two").await;
-        let left: Vec<_> = fs::read_dir(&temp)
-            .expect("readable")
-            .map(|e| e.expect("an entry").path())
-            .collect();
-        assert_eq!(left, [living]);
+        // The sweep goes on beside what the process does next.
+        let left = || -> Vec<_> {
+            let entries = fs::read_dir(&temp).expect("readable");
+            entries
+                .map(|entry| entry.expect("an entry").path())
+                .collect()
+        };
+        let patience = Instant::now();
+        while left().len() > 1 && patience.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(left(), [living]);
     });
 }
 

@@ -3,10 +3,12 @@
 //! - `outcomes`: what is said when the storage's answer is unclear, and which storages are refused
 //! - `races`: many writers of one name, in one process and in many
 //! - `disk`: what lies on the local disk, and what a hostile or dying one can do
+//! - `conformance`: the suite for storages on ours, and that it finds what it must
 //! - `sandbox`: what agents can do, and cannot
 //! - `command`: the `persist` command, as a person or a script sees it
 
 mod command;
+mod conformance;
 mod disk;
 mod outcomes;
 mod races;

@@ -1,10 +1,12 @@
 //! What is said when the storage's answer is unclear, and which storages are refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use persist_host::snapshot::{Error, Expect, SaveOptions, Store};
+use persist_host::conformance::{Fault, Faulty};
+use persist_host::snapshot::{Error, Expect, SaveOptions, Store, StoreOptions};
 use persist_host::storage::{ErrorKind, Key, Memory, ReadRange, Storage};
-use persist_tests::{Fault, Faulty, block_on, load, save, scope};
+use persist_tests::{block_on, load, save, scope};
 
 fn faulty() -> Arc<Faulty> {
     Arc::new(Faulty::new(Arc::new(Memory::new())))
@@ -97,6 +99,71 @@ fn an_unanswered_save_that_another_overtook_tries_the_next_version() {
 }
 
 #[test]
+fn a_long_stream_whose_reply_was_lost_is_judged_as_a_save_is() {
+    block_on(async {
+        let mut x = 1_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (x >> 56) as u8
+        })
+        .take(10 << 20)
+        .collect();
+        let storage = faulty();
+        let scope = scope(storage.clone());
+        let stream = async || {
+            let mut writer = scope.writer("log", SaveOptions::default()).await?;
+            writer.write(&noise).await?;
+            writer.finish().await
+        };
+        storage.plan(Fault::ReplyLost);
+        assert_eq!(stream().await.expect("recognised").version, 1);
+        storage.plan(Fault::RequestLost);
+        let unknown = stream().await;
+        assert!(
+            matches!(unknown, Err(Error::UnknownOutcome { version: 2, .. })),
+            "{unknown:?}"
+        );
+        storage.plan(Fault::Fails(ErrorKind::NoSpace));
+        let full = stream().await;
+        assert!(
+            matches!(&full, Err(Error::Storage(e)) if e.kind() == ErrorKind::NoSpace),
+            "{full:?}"
+        );
+    });
+}
+
+#[test]
+fn a_writer_that_slept_too_long_is_not_told_that_it_saved_unless_nothing_came_after() {
+    const GRACE: Duration = Duration::from_millis(200);
+    block_on(async {
+        let storage = faulty();
+        let mut options = StoreOptions::default();
+        options.grace = GRACE;
+        let sleeper = Store::with_options(storage.clone(), options)
+            .scope("bot", None)
+            .expect("a name");
+        save(&sleeper, "memory", "before").await;
+
+        storage.plan(Fault::AnsweredLate(GRACE));
+        assert_eq!(save(&sleeper, "memory", "alone").await.version, 2);
+
+        storage.plan(Fault::AnsweredLate(2 * GRACE));
+        let late = tokio::spawn(async move {
+            sleeper
+                .save("memory", "late".into(), SaveOptions::default())
+                .await
+        });
+        tokio::time::sleep(GRACE).await;
+        save(&scope(storage), "memory", "meanwhile").await;
+        let late = late.await.expect("no panic");
+        assert!(
+            matches!(late, Err(Error::UnknownOutcome { version: 3, .. })),
+            "{late:?}"
+        );
+    });
+}
+
+#[test]
 fn an_error_keeps_its_kind_and_changes_nothing() {
     block_on(async {
         for kind in [
@@ -122,17 +189,20 @@ fn an_error_keeps_its_kind_and_changes_nothing() {
 }
 
 async fn refused(storage: Faulty, why: &str) {
-    let memory = Memory::new();
     let scope = scope(Arc::new(storage));
     let error = scope
         .save("memory", "x".into(), SaveOptions::default())
         .await
         .expect_err("refused");
     assert!(
-        matches!(&error, Error::Unsupported(text) if text.contains(why)),
+        matches!(&error, Error::Unsupported { what, .. } if what.contains(why)),
         "{error}"
     );
-    drop(memory);
+    // It does not become better by being asked again, by this process or the next.
+    let again = scope
+        .save("memory", "x".into(), SaveOptions::default())
+        .await;
+    assert!(matches!(again, Err(Error::Unsupported { .. })), "{again:?}");
 }
 
 #[test]
@@ -140,6 +210,17 @@ fn a_storage_that_ignores_conditions_is_refused_before_the_first_save() {
     let mut storage = Faulty::new(Arc::new(Memory::new()));
     storage.ignores_conditions = true;
     block_on(refused(storage, "created twice"));
+}
+
+#[test]
+fn a_store_that_was_copied_to_where_conditions_are_ignored_is_refused() {
+    block_on(async {
+        let memory = Memory::new();
+        save(&scope(Arc::new(memory.clone())), "memory", "x").await;
+        let mut storage = Faulty::new(Arc::new(memory));
+        storage.ignores_conditions = true;
+        refused(storage, "created twice").await;
+    });
 }
 
 #[test]
@@ -153,19 +234,31 @@ fn a_storage_that_does_not_list_what_was_just_made_is_refused_before_the_first_s
 fn a_store_of_a_later_format_is_refused_and_never_empty() {
     block_on(async {
         let memory = Memory::new();
-        let later = r#"{"format":2,"suffix":".zst","created_by":"persist 9"}"#;
+        let later = r#"{"format":2,"shards":7}"#;
         let key = Key::new("~/store.json").expect("a key");
         memory
             .create(&key, vec![later.into()])
             .await
             .expect("creates");
         let scope = scope(Arc::new(memory));
-        let loaded = scope.load("memory", None).await;
-        assert!(matches!(loaded, Err(Error::Unsupported(_))), "{loaded:?}");
+        for at in [None, Some(1)] {
+            let loaded = scope.load("memory", at).await;
+            assert!(
+                matches!(loaded, Err(Error::Unsupported { .. })),
+                "{loaded:?}"
+            );
+        }
+        let history = scope.history("memory", None, 10).await;
+        assert!(
+            matches!(history, Err(Error::Unsupported { .. })),
+            "{history:?}"
+        );
+        let names = scope.names("", None, 10).await;
+        assert!(matches!(names, Err(Error::Unsupported { .. })), "{names:?}");
         let saved = scope
             .save("memory", "x".into(), SaveOptions::default())
             .await;
-        assert!(matches!(saved, Err(Error::Unsupported(_))), "{saved:?}");
+        assert!(matches!(saved, Err(Error::Unsupported { .. })), "{saved:?}");
     });
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use persist_host::snapshot::{Error, Expect, SaveOptions, Store};
 use persist_host::storage::{Local, Memory, Storage};
 use persist_tests::{block_on, ok, persist, save, scope, tempdir, text};
+use serde_json::Value;
 
 async fn race(storage: Arc<dyn Storage>) {
     const WRITERS: u64 = 8;
@@ -97,7 +98,7 @@ fn every_acknowledged_save_of_racing_processes_is_there_and_numbered() {
     let children: Vec<_> = (0..PROCESSES)
         .map(|n| {
             let mut child = persist(dir.path())
-                .args(["save", "bot/memory"])
+                .args(["save", "bot/memory", "--json"])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -111,10 +112,8 @@ fn every_acknowledged_save_of_racing_processes_is_there_and_numbered() {
     for (n, child) in children.into_iter().enumerate() {
         let output = child.wait_with_output().expect("persist ends");
         assert!(output.status.success());
-        let address = text(&output.stdout)
-            .trim()
-            .strip_prefix("saved ")
-            .expect("an address");
+        let saved: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let address = saved["address"].as_str().expect("an address");
         assert_eq!(ok(dir.path(), &["cat", address]), format!("state {n}"));
         assert!(
             versions.insert(address.to_owned()),

@@ -16,11 +16,11 @@ async fn act(scope: &Scope, args: &[&str]) -> Result<String, String> {
 
 async fn act_as(ctx: SnapshotCtx, args: &[&str]) -> Result<String, String> {
     let agent = test_guest(&host()).await;
-    let ran = agent
-        .run(ctx, &owned(args))
-        .await
-        .expect("comes to its end");
-    ran.answer
+    match agent.run(ctx, &owned(args)).await.answer {
+        Ok(answer) => Ok(answer),
+        Err(RunError::Failed(reason)) => Err(reason),
+        Err(error) => panic!("does not come to its end: {error}"),
+    }
 }
 
 async fn fails(host: &AgentHost, scope: &Scope, args: &[&str]) -> RunError {
@@ -28,8 +28,7 @@ async fn fails(host: &AgentHost, scope: &Scope, args: &[&str]) -> RunError {
     let ran = agent
         .run(SnapshotCtx::new(scope.clone()), &owned(args))
         .await;
-    ran.map(|ran| ran.answer)
-        .expect_err("does not come to its end")
+    ran.answer.expect_err("does not come to its end")
 }
 
 fn owned(args: &[&str]) -> Vec<String> {
@@ -191,8 +190,7 @@ fn an_agent_gets_no_more_memory_than_it_may_have() {
         let agent = test_guest(&host).await;
         let ran = agent
             .run(SnapshotCtx::new(memory()), &owned(&["grow"]))
-            .await
-            .expect("ends");
+            .await;
         let answer = ran.answer.expect("an answer");
         let mib: u64 = answer
             .strip_prefix("refused after ")
@@ -246,6 +244,93 @@ fn a_guest_over_a_limit_is_told_which_one() {
 }
 
 #[test]
+fn a_writer_expects_the_head_that_it_found_when_it_was_opened() {
+    block_on(async {
+        let scope = memory();
+        let ctx = SnapshotCtx::builder(scope.clone());
+        // The guest's own save, between open and finish.
+        let conflict = act_as(ctx.build(), &["stream-beside-save", "log"]).await;
+        assert_eq!(conflict, no("conflict 1"));
+    });
+}
+
+#[test]
+fn a_guest_never_learns_where_its_host_keeps_things() {
+    let dir = tempdir();
+    block_on(async {
+        let scope = local(dir.path());
+        save(&scope, "memory", "one").await;
+        let root = dir.path().to_str().expect("text");
+        for store_json in ["junk", r#"{"format":2,"suffix":".gz","created_by":"x"}"#] {
+            std::fs::write(dir.path().join("~/store.json"), store_json).expect("writes");
+            // A store of its own: what a process has seen it does not look at again.
+            let told = act(&local(dir.path()), &["save", "memory", "x"])
+                .await
+                .expect_err("refused");
+            assert!(
+                !told.contains(root) && !told.contains("store.json"),
+                "{told}"
+            );
+        }
+        let file = dir.path().join("bot/~/memory/9999999998-0000000001.gz");
+        std::fs::write(file, "junk").expect("writes");
+        let told = act(&local(dir.path()), &["load", "memory"])
+            .await
+            .expect_err("corrupt");
+        assert!(
+            told.starts_with("corrupt ") && !told.contains("9999999998"),
+            "{told}"
+        );
+    });
+}
+
+#[test]
+fn a_component_that_wants_too_many_instances_or_bytes_is_refused() {
+    block_on(async {
+        let instances = "(core instance (instantiate $m))".repeat(101);
+        let greedy = wat::parse_str(format!(
+            r#"(component (core module $m (memory 0)) {instances}
+                (core module $run
+                    (memory (export "memory") 1)
+                    (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 64)
+                    (func (export "run") (param i32 i32) (result i32) i32.const 0))
+                (core instance $i (instantiate $run))
+                (func (export "run") (param "args" (list string))
+                    (result (result string (error string)))
+                    (canon lift (core func $i "run") (memory (core memory $i "memory"))
+                        (realloc (core func $i "realloc")))))"#
+        ));
+        let agent = host()
+            .load(&greedy.expect("valid"))
+            .await
+            .expect("an agent");
+        let ran = agent.run(SnapshotCtx::new(memory()), &[]).await;
+        assert!(
+            matches!(&ran.answer, Err(RunError::Trapped(text)) if text.contains("limit")),
+            "{ran:?}"
+        );
+
+        let mut limits = Limits::default();
+        limits.component = 1000;
+        let host = AgentHost::builder().limits(limits).build().expect("a host");
+        let refused = host.load(&[0; 1001]).await.map(drop).expect_err("refused");
+        assert!(refused.to_string().contains("1001 bytes"), "{refused}");
+    });
+}
+
+#[test]
+fn what_an_agent_printed_is_kept_when_it_traps() {
+    // Prints "oh no" to standard error with WASI, and traps.
+    let dying = wat::parse_str(include_str!("../wat/print_and_trap.wat")).expect("valid");
+    block_on(async {
+        let agent = host().load(&dying).await.expect("an agent");
+        let ran = agent.run(SnapshotCtx::new(memory()), &[]).await;
+        assert!(matches!(ran.answer, Err(RunError::Trapped(_))), "{ran:?}");
+        assert_eq!(&ran.stderr[..], b"oh no\n");
+    });
+}
+
+#[test]
 fn a_list_far_over_the_limit_is_a_trap_and_not_host_memory() {
     block_on(async {
         let mut limits = GuestLimits::default();
@@ -255,7 +340,7 @@ fn a_list_far_over_the_limit_is_a_trap_and_not_host_memory() {
         let ran = agent
             .run(ctx, &owned(&["big-save", "a", "100000000"]))
             .await;
-        assert!(matches!(ran, Err(RunError::Trapped(_))), "{ran:?}");
+        assert!(matches!(ran.answer, Err(RunError::Trapped(_))), "{ran:?}");
     });
 }
 
@@ -354,7 +439,7 @@ fn runs_at_once_do_not_disturb_each_other() {
             })
             .collect();
         for (n, run) in runs.into_iter().enumerate() {
-            assert_eq!(run.await.expect("no panic").is_ok(), n % 2 == 0);
+            assert_eq!(run.await.expect("no panic").answer.is_ok(), n % 2 == 0);
         }
         assert_eq!(
             scope.versions("memory", None, 99).await.expect("a page"),

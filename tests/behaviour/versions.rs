@@ -1,6 +1,6 @@
 //! What a save, a load and a deletion mean.
 
-use persist_host::snapshot::{Error, Expect, SaveOptions, Store};
+use persist_host::snapshot::{Error, Expect, SaveOptions, Store, StoreOptions};
 use persist_tests::{load, on_every_storage, save, scope};
 
 fn expecting(expect: Expect) -> SaveOptions {
@@ -406,7 +406,9 @@ fn a_long_stream_that_lost_a_race_is_a_conflict() {
 #[test]
 fn a_state_over_the_limit_is_neither_saved_nor_loaded() {
     on_every_storage(async |storage| {
-        let small = Store::with_max_state(storage.clone(), 10)
+        let mut options = StoreOptions::default();
+        options.max_state = 10;
+        let small = Store::with_options(storage.clone(), options)
             .scope("bot", None)
             .expect("a name");
         let refused = small
@@ -434,5 +436,10 @@ fn a_state_over_the_limit_is_neither_saved_nor_loaded() {
             small.load("memory", None).await,
             Err(Error::TooLarge { .. })
         ));
+        let copied = small.restore("memory", 1, Expect::Any).await;
+        assert!(
+            matches!(copied, Err(Error::TooLarge { .. })),
+            "what can be saved can be loaded"
+        );
     });
 }

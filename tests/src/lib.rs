@@ -1,8 +1,4 @@
-//! What the tests share: stores, agents, the command, and a storage that fails as it is told.
-
-mod faulty;
-
-pub use faulty::{Fault, Faulty};
+//! What the tests share: stores, agents and the command.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

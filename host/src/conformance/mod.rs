@@ -1,0 +1,224 @@
+//! One suite for every storage: run it on yours before you trust snapshots to it.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! use persist_host::conformance;
+//! use persist_host::storage::{Memory, Storage};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let storage = Memory::new();
+//! // Each call opens the same place anew, as another process would.
+//! let report = conformance::run(&|| Arc::new(storage.clone())).await;
+//! assert!(report.is_ok(), "{report}");
+//! # });
+//! ```
+//!
+//! Each check works under a directory of its own with a random name, and leaves its objects there: give it a place
+//! that may be thrown away.
+//!
+//! | group | what it asks |
+//! |---|---|
+//! | `calls` | what each call promises, and which kind of error it gives |
+//! | `pages` | lists: order, pages that meet, prefixes, at once after a change |
+//! | `races` | one winner for each key, from several handles on the same place |
+//! | `snapshots` | that the layer above keeps its word on this storage: lost replies, a host that dies at any call |
+
+mod calls;
+mod faults;
+mod pages;
+mod races;
+mod snapshots;
+
+pub use faults::{Fault, Faulty};
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::storage::{ErrorKind, Key, Storage};
+
+/// Opens the storage that is tested, anew at each call.
+pub type Open<'a> = &'a (dyn Fn() -> Arc<dyn Storage> + Sync);
+
+/// What one check found: nothing, or what is wrong.
+type Verdict = Result<(), String>;
+
+type Check = for<'a> fn(&'a Place<'a>) -> Pin<Box<dyn Future<Output = Verdict> + 'a>>;
+
+/// Each check, by the claim that it makes.
+const CHECKS: &[(&str, Check)] = &[
+    ("what is created is read back", |p| {
+        Box::pin(calls::what_is_created_is_read_back(p))
+    }),
+    ("what is there is not created again", |p| {
+        Box::pin(calls::what_is_there_is_not_created_again(p))
+    }),
+    ("what is not there is not found", |p| {
+        Box::pin(calls::what_is_not_there_is_not_found(p))
+    }),
+    ("a range is exactly what was asked for", |p| {
+        Box::pin(calls::a_range_is_what_was_asked_for(p))
+    }),
+    ("an upload is visible when it is finished", |p| {
+        Box::pin(calls::an_upload_is_visible_when_finished(p))
+    }),
+    ("an upload does not overwrite", |p| {
+        Box::pin(calls::an_upload_does_not_overwrite(p))
+    }),
+    ("what is deleted is gone", |p| {
+        Box::pin(calls::what_is_deleted_is_gone(p))
+    }),
+    ("odd keys stay apart", |p| {
+        Box::pin(calls::odd_keys_stay_apart(p))
+    }),
+    ("a list is in order, and its pages meet", |p| {
+        Box::pin(pages::a_list_is_in_order(p))
+    }),
+    ("a list shows directories with something in them", |p| {
+        Box::pin(pages::a_list_shows_directories(p))
+    }),
+    ("a list keeps to its prefix", |p| {
+        Box::pin(pages::a_list_keeps_to_its_prefix(p))
+    }),
+    ("a list shows a change at once", |p| {
+        Box::pin(pages::a_list_shows_a_change_at_once(p))
+    }),
+    ("one of many creates wins", |p| {
+        Box::pin(races::one_of_many_creates_wins(p))
+    }),
+    ("one of many uploads wins", |p| {
+        Box::pin(races::one_of_many_uploads_wins(p))
+    }),
+    ("racing saves are all there", |p| {
+        Box::pin(races::racing_saves_are_all_there(p))
+    }),
+    ("a lost reply is recognised", |p| {
+        Box::pin(snapshots::a_lost_reply_is_recognised(p))
+    }),
+    ("a host may die at any call", |p| {
+        Box::pin(snapshots::a_host_may_die_at_any_call(p))
+    }),
+];
+
+/// Runs every check on the storage that `open` opens.
+pub async fn run(open: Open<'_>) -> Report {
+    run_some(open, |_| true).await
+}
+
+/// The same, where only the claims that `wanted` takes are looked at.
+pub async fn run_some(open: Open<'_>, wanted: impl Fn(&str) -> bool) -> Report {
+    let mut report = Report::default();
+    for (claim, check) in CHECKS.iter().filter(|(claim, _)| wanted(claim)) {
+        report.checked += 1;
+        if let Err(what) = check(&Place::new(open)).await {
+            report.failures.push(Failure { claim, what });
+        }
+    }
+    report
+}
+
+/// What the suite found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// How many claims were looked at.
+    pub checked: usize,
+    /// Those that do not hold.
+    pub failures: Vec<Failure>,
+}
+
+/// A claim that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The claim.
+    pub claim: &'static str,
+    /// What was seen instead.
+    pub what: String,
+}
+
+impl Report {
+    /// Whether every claim holds.
+    pub fn is_ok(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held = self.checked - self.failures.len();
+        write!(f, "{held} of {} claims hold", self.checked)?;
+        for failure in &self.failures {
+            write!(f, "\n- not so: {}: {}", failure.claim, failure.what)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a check works.
+struct Place<'a> {
+    open: Open<'a>,
+    /// A directory that nobody else uses.
+    dir: String,
+}
+
+impl<'a> Place<'a> {
+    fn new(open: Open<'a>) -> Self {
+        Self {
+            open,
+            dir: format!("check-{:032x}", crate::random::u128()),
+        }
+    }
+
+    fn storage(&self) -> Arc<dyn Storage> {
+        (self.open)()
+    }
+
+    fn key(&self, name: &str) -> Key {
+        Key::new(format!("{}/{name}", self.dir)).expect("names in checks are keys")
+    }
+}
+
+/// Fails unless `holds`.
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Verdict {
+    match holds {
+        true => Ok(()),
+        false => Err(what()),
+    }
+}
+
+/// Fails unless `result` is an error of `kind`.
+fn ensure_kind<T>(
+    result: Result<T, crate::storage::Error>,
+    kind: ErrorKind,
+    call: &str,
+) -> Verdict {
+    match result {
+        Err(error) if error.kind() == kind => Ok(()),
+        Err(error) => Err(format!(
+            "{call}: {:?} instead of {kind:?}: {error}",
+            error.kind()
+        )),
+        Ok(_) => Err(format!("{call}: ok instead of {kind:?}")),
+    }
+}
+
+/// Says which call failed.
+fn on<E: fmt::Display>(call: &str) -> impl FnOnce(E) -> String {
+    move |error| format!("{call}: {error}")
+}
+
+/// `len` bytes that repeat nowhere near, different for each `seed`.
+fn bytes(seed: u64, len: usize) -> Bytes {
+    let mut x = seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        bytes.extend_from_slice(&x.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes.into()
+}

@@ -1,0 +1,149 @@
+//! What a list promises.
+
+use std::sync::Arc;
+
+use super::{Place, Verdict, bytes, ensure, on};
+use crate::storage::{Entry, List, Storage};
+
+async fn create(place: &Place<'_>, names: &[&str]) -> Result<Arc<dyn Storage>, String> {
+    let storage = place.storage();
+    for name in names {
+        storage
+            .create(&place.key(name), vec![bytes(1, 10)])
+            .await
+            .map_err(on("create"))?;
+    }
+    Ok(storage)
+}
+
+/// All entries, in pages of `limit`.
+async fn all(
+    storage: &dyn Storage,
+    dir: &str,
+    prefix: &str,
+    limit: usize,
+) -> Result<Vec<Entry>, String> {
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let list = List {
+            dir,
+            prefix,
+            after: entries.last().cloned(),
+            limit,
+        };
+        let page = storage.list(&list).await.map_err(on("list"))?;
+        ensure(page.entries.len() <= limit, || {
+            format!(
+                "a page of at most {limit} has {} entries",
+                page.entries.len()
+            )
+        })?;
+        ensure(!(page.entries.is_empty() && page.more), || {
+            "an empty page says that more follows".into()
+        })?;
+        entries.extend(page.entries);
+        if !page.more {
+            return Ok(entries);
+        }
+        ensure(entries.len() < 10_000, || "the pages do not end".into())?;
+    }
+}
+
+fn objects(names: &[&str]) -> Vec<Entry> {
+    names
+        .iter()
+        .map(|name| Entry::Object((*name).into()))
+        .collect()
+}
+
+pub(super) async fn a_list_is_in_order(place: &Place<'_>) -> Verdict {
+    let sorted = [
+        "-", "0", "0.", "00", "1-", "10", "9", "_", "a", "a-", "a.b", "aa", "b", "~7e",
+    ];
+    let mut shuffled = sorted;
+    shuffled.reverse();
+    shuffled.swap(2, 9);
+    let storage = create(place, &shuffled).await?;
+    for limit in [1, 2, 5, sorted.len(), 1000] {
+        let entries = all(&*storage, &place.dir, "", limit).await?;
+        ensure(entries == objects(&sorted), || {
+            format!("in pages of {limit}: {entries:?}")
+        })?;
+    }
+    let empty = all(&*storage, &format!("{}/nowhere", place.dir), "", 10).await?;
+    ensure(empty.is_empty(), || {
+        format!("a directory that is not there lists {empty:?}")
+    })
+}
+
+pub(super) async fn a_list_shows_directories(place: &Place<'_>) -> Verdict {
+    let keys = ["a/x/1", "a/x/2", "a/y", "a.b/z", "a-", "b", "c/1"];
+    let storage = create(place, &keys).await?;
+    let expected = [
+        Entry::Object("a-".into()),
+        Entry::Dir("a.b".into()),
+        Entry::Dir("a".into()),
+        Entry::Object("b".into()),
+        Entry::Dir("c".into()),
+    ];
+    for limit in [1, 2, 100] {
+        let entries = all(&*storage, &place.dir, "", limit).await?;
+        ensure(entries == expected, || {
+            format!("in pages of {limit}: {entries:?}")
+        })?;
+    }
+    storage
+        .delete(&place.key("c/1"))
+        .await
+        .map_err(on("delete"))?;
+    let entries = all(&*storage, &place.dir, "", 1).await?;
+    ensure(entries == expected[..4], || {
+        format!("after its last object was deleted: {entries:?}")
+    })
+}
+
+pub(super) async fn a_list_keeps_to_its_prefix(place: &Place<'_>) -> Verdict {
+    let storage = create(place, &["a", "ab", "abc/1", "abd", "ac", "b"]).await?;
+    let expected = [
+        Entry::Object("ab".into()),
+        Entry::Dir("abc".into()),
+        Entry::Object("abd".into()),
+    ];
+    for limit in [1, 100] {
+        let entries = all(&*storage, &place.dir, "ab", limit).await?;
+        ensure(entries == expected, || {
+            format!("with prefix ab: {entries:?}")
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_list_shows_a_change_at_once(place: &Place<'_>) -> Verdict {
+    let mut names = Vec::new();
+    for n in (0..20).rev() {
+        let name = format!("{n:02}");
+        create(place, &[&name]).await?;
+        names.insert(0, name);
+        let entries = all(&*place.storage(), &place.dir, "", 7).await?;
+        let expected: Vec<_> = names
+            .iter()
+            .map(|name| Entry::Object(name.clone()))
+            .collect();
+        ensure(entries == expected, || {
+            format!("after creating {n:02}: {entries:?}")
+        })?;
+    }
+    for n in 0..5 {
+        let name = names.remove(0);
+        place
+            .storage()
+            .delete(&place.key(&name))
+            .await
+            .map_err(on("delete"))?;
+        let entries = all(&*place.storage(), &place.dir, "", 7).await?;
+        ensure(entries.len() == names.len(), || {
+            format!("after deleting {n:02}: {entries:?}")
+        })?;
+    }
+    Ok(())
+}

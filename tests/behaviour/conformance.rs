@@ -1,0 +1,248 @@
+//! The suite for storages, on ours; and on storages with a bug, which it must find.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use persist_host::conformance;
+use persist_host::storage::{
+    Entry, Error, ErrorKind, Key, List, Local, Memory, Page, Part, ReadRange, Result, Storage,
+    Upload,
+};
+use persist_tests::{block_on, tempdir};
+
+#[test]
+fn memory_conforms() {
+    let memory = Memory::new();
+    let report = block_on(conformance::run(&|| Arc::new(memory.clone())));
+    assert!(report.is_ok(), "{report}");
+}
+
+#[test]
+fn the_local_disk_conforms() {
+    let dir = tempdir();
+    let report = block_on(conformance::run(&|| Arc::new(Local::new(dir.path()))));
+    assert!(report.is_ok(), "{report}");
+}
+
+/// What is wrong with a storage.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bug {
+    CreateOverwrites,
+    CreateChecksThenWrites,
+    CreateDropsTheLastPiece,
+    CreateSaysDenied,
+    UploadIsVisibleEarly,
+    UploadOverwrites,
+    UploadDropsAPiece,
+    ReadIgnoresTheStart,
+    ReadOfNothingIsEmpty,
+    SuffixIsOneShort,
+    ListIsUnsorted,
+    ListIsStale,
+    ListRepeatsTheLast,
+    ListForgetsMore,
+    ListIgnoresThePrefix,
+    ListShowsDirectoriesAsObjects,
+    DeleteDoesNothing,
+    DeleteOfNothingFails,
+}
+
+const BUGS: &[(Bug, &str)] = &[
+    (Bug::CreateOverwrites, "what is there is not created again"),
+    (Bug::CreateChecksThenWrites, "one of many creates wins"),
+    (Bug::CreateDropsTheLastPiece, "what is created is read back"),
+    (Bug::CreateSaysDenied, "what is there is not created again"),
+    (
+        Bug::UploadIsVisibleEarly,
+        "an upload is visible when it is finished",
+    ),
+    (Bug::UploadOverwrites, "an upload does not overwrite"),
+    (
+        Bug::UploadDropsAPiece,
+        "an upload is visible when it is finished",
+    ),
+    (
+        Bug::ReadIgnoresTheStart,
+        "a range is exactly what was asked for",
+    ),
+    (Bug::ReadOfNothingIsEmpty, "what is not there is not found"),
+    (
+        Bug::SuffixIsOneShort,
+        "a range is exactly what was asked for",
+    ),
+    (
+        Bug::ListIsUnsorted,
+        "a list is in order, and its pages meet",
+    ),
+    (Bug::ListIsStale, "a list shows a change at once"),
+    (
+        Bug::ListRepeatsTheLast,
+        "a list is in order, and its pages meet",
+    ),
+    (
+        Bug::ListForgetsMore,
+        "a list is in order, and its pages meet",
+    ),
+    (Bug::ListIgnoresThePrefix, "a list keeps to its prefix"),
+    (
+        Bug::ListShowsDirectoriesAsObjects,
+        "a list shows directories with something in them",
+    ),
+    (Bug::DeleteDoesNothing, "what is deleted is gone"),
+    (Bug::DeleteOfNothingFails, "what is deleted is gone"),
+];
+
+#[test]
+fn every_planted_bug_is_found_by_the_claim_that_it_breaks() {
+    for &(bug, claim) in BUGS {
+        let (memory, stale) = (Memory::new(), Arc::default());
+        let open = || -> Arc<dyn Storage> {
+            Arc::new(Planted {
+                inner: memory.clone(),
+                bug,
+                stale: Arc::clone(&stale),
+            })
+        };
+        let report = block_on(conformance::run_some(&open, |wanted| wanted == claim));
+        let found = (report.checked, report.failures.len());
+        assert_eq!(found, (1, 1), "{bug:?} is not found by {claim:?}");
+    }
+}
+
+/// A good storage with one bug.
+#[derive(Debug)]
+struct Planted {
+    inner: Memory,
+    bug: Bug,
+    /// The page of the list before.
+    stale: Arc<Mutex<Option<(String, Page)>>>,
+}
+
+#[async_trait]
+impl Storage for Planted {
+    fn location(&self) -> String {
+        "a storage with a bug".into()
+    }
+
+    async fn create(&self, key: &Key, mut body: Vec<Bytes>) -> Result<()> {
+        match self.bug {
+            Bug::CreateOverwrites => self.inner.delete(key).await?,
+            Bug::CreateChecksThenWrites => {
+                let there = self.inner.read(key, ReadRange::Suffix(1)).await.is_ok();
+                tokio::task::yield_now().await;
+                if !there {
+                    self.inner.delete(key).await?;
+                }
+            }
+            Bug::CreateDropsTheLastPiece if body.len() > 1 => drop(body.pop()),
+            _ => {}
+        }
+        match self.inner.create(key, body).await {
+            Err(_) if self.bug == Bug::CreateSaysDenied => Err(Error::new(ErrorKind::Denied, "no")),
+            result => result,
+        }
+    }
+
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(PlantedUpload {
+            storage: self.inner.clone(),
+            bug: self.bug,
+            key: key.clone(),
+            pieces: Vec::new(),
+        }))
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
+        let range = match (self.bug, range) {
+            (Bug::ReadIgnoresTheStart, ReadRange::Bounded(range)) => {
+                ReadRange::Bounded(0..range.end)
+            }
+            (Bug::SuffixIsOneShort, ReadRange::Suffix(len)) if len < 1 << 20 => {
+                ReadRange::Suffix(len - 1)
+            }
+            (_, range) => range,
+        };
+        match self.inner.read(key, range).await {
+            Err(_) if self.bug == Bug::ReadOfNothingIsEmpty => Ok(Part {
+                bytes: Bytes::new(),
+                start: 0,
+                size: 0,
+            }),
+            result => result,
+        }
+    }
+
+    async fn list(&self, list: &List<'_>) -> Result<Page> {
+        let mut list = list.clone();
+        let after = list.after.clone();
+        if self.bug == Bug::ListIgnoresThePrefix {
+            list.prefix = "";
+        }
+        let mut page = self.inner.list(&list).await?;
+        match self.bug {
+            Bug::ListIsUnsorted => page.entries.reverse(),
+            Bug::ListRepeatsTheLast if list.limit > 1 => {
+                page.entries.splice(0..0, after);
+                page.entries.truncate(list.limit);
+            }
+            Bug::ListForgetsMore => page.more = false,
+            Bug::ListShowsDirectoriesAsObjects => {
+                for entry in &mut page.entries {
+                    *entry = Entry::Object(entry.name().to_owned());
+                }
+            }
+            Bug::ListIsStale => {
+                let fresh = (list.dir.to_owned(), page.clone());
+                let before = self.stale.lock().expect("no panic").replace(fresh);
+                if let Some((_, stale)) = before.filter(|(dir, _)| dir == list.dir) {
+                    page = stale;
+                }
+            }
+            _ => {}
+        }
+        Ok(page)
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        match self.bug {
+            Bug::DeleteDoesNothing => Ok(()),
+            Bug::DeleteOfNothingFails => {
+                self.inner.read(key, ReadRange::Suffix(1)).await?;
+                self.inner.delete(key).await
+            }
+            _ => self.inner.delete(key).await,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct PlantedUpload {
+    storage: Memory,
+    bug: Bug,
+    key: Key,
+    pieces: Vec<Bytes>,
+}
+
+#[async_trait]
+impl Upload for PlantedUpload {
+    async fn write(&mut self, piece: Bytes) -> Result<()> {
+        if self.bug == Bug::UploadIsVisibleEarly {
+            self.storage.delete(&self.key).await?;
+            self.storage.create(&self.key, vec![piece.clone()]).await?;
+        }
+        self.pieces.push(piece);
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<()> {
+        match self.bug {
+            Bug::UploadOverwrites | Bug::UploadIsVisibleEarly => {
+                self.storage.delete(&self.key).await?
+            }
+            Bug::UploadDropsAPiece if self.pieces.len() > 1 => drop(self.pieces.remove(1)),
+            _ => {}
+        }
+        self.storage.create(&self.key, self.pieces).await
+    }
+}
