@@ -168,6 +168,30 @@ pub(super) async fn an_upload_does_not_overwrite(place: &Place<'_>) -> Verdict {
     })
 }
 
+pub(super) async fn what_is_replaced_is_new(place: &Place<'_>) -> Verdict {
+    let (storage, key) = (place.storage(), place.key("object"));
+    for n in 0..3 {
+        let mut replace = storage.replace(&key).await.map_err(on("replace"))?;
+        replace.write(bytes(n, 1000)).await.map_err(on("write"))?;
+        let before = storage.read(&key, ReadRange::Suffix(1)).await;
+        ensure(before.is_ok() == (n > 0), || {
+            "an unfinished replacement is seen".into()
+        })?;
+        replace.finish().await.map_err(on("finish"))?;
+        let read = whole(&*place.storage(), &key).await?;
+        ensure(read == bytes(n, 1000), || {
+            format!("replacement {n} is not what is read")
+        })?;
+    }
+    let mut dropped = storage.replace(&key).await.map_err(on("replace"))?;
+    dropped.write(bytes(9, 1000)).await.map_err(on("write"))?;
+    drop(dropped);
+    let read = whole(&*storage, &key).await?;
+    ensure(read == bytes(2, 1000), || {
+        "a replacement that was dropped changed the object".into()
+    })
+}
+
 pub(super) async fn what_is_deleted_is_gone(place: &Place<'_>) -> Verdict {
     let (storage, key) = (place.storage(), place.key("object"));
     storage

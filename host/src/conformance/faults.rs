@@ -58,6 +58,20 @@ impl Faulty {
         planned.push_back(fault);
     }
 
+    async fn begin(
+        &self,
+        key: &Key,
+        upload: impl Future<Output = Result<Box<dyn Upload>>>,
+    ) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(FaultyUpload {
+            upload: self.life.make(ErrorKind::Unavailable, upload).await?,
+            key: key.clone(),
+            inner: Arc::clone(&self.inner),
+            planned: Arc::clone(&self.planned),
+            life: Arc::clone(&self.life),
+        }))
+    }
+
     /// Dies at the call after `after` others: that one is still made, if `made`, and no later one is.
     pub fn die_at(&self, after: usize, made: bool) {
         *self.life.death() = Some(Death { after, made });
@@ -183,17 +197,11 @@ impl Storage for Faulty {
     }
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        let upload = self
-            .life
-            .make(ErrorKind::Unavailable, self.inner.upload(key))
-            .await?;
-        Ok(Box::new(FaultyUpload {
-            upload,
-            key: key.clone(),
-            inner: Arc::clone(&self.inner),
-            planned: Arc::clone(&self.planned),
-            life: Arc::clone(&self.life),
-        }))
+        self.begin(key, self.inner.upload(key)).await
+    }
+
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.begin(key, self.inner.replace(key)).await
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {

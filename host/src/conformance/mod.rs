@@ -68,6 +68,9 @@ const CHECKS: &[(&str, Check)] = &[
     ("an upload does not overwrite", |p| {
         Box::pin(calls::an_upload_does_not_overwrite(p))
     }),
+    ("what is replaced is new", |p| {
+        Box::pin(calls::what_is_replaced_is_new(p))
+    }),
     ("what is deleted is gone", |p| {
         Box::pin(calls::what_is_deleted_is_gone(p))
     }),

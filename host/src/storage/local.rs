@@ -88,6 +88,16 @@ impl Local {
         &self.shared.root
     }
 
+    async fn begin(&self, key: &Key, replace: bool) -> Result<Box<dyn Upload>> {
+        let temp = self.blocking(Shared::temp).await?;
+        Ok(Box::new(LocalUpload {
+            local: self.clone(),
+            key: key.clone(),
+            replace,
+            temp: Some(temp),
+        }))
+    }
+
     /// Removes temporary files whose process died, once in a process, beside what it does next.
     fn sweep_once(&self) {
         if !self.shared.swept.swap(true, Ordering::Relaxed) {
@@ -141,12 +151,11 @@ impl Storage for Local {
     }
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        let temp = self.blocking(Shared::temp).await?;
-        Ok(Box::new(LocalUpload {
-            local: self.clone(),
-            key: key.clone(),
-            temp: Some(temp),
-        }))
+        self.begin(key, false).await
+    }
+
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.begin(key, true).await
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
@@ -404,7 +413,7 @@ impl Shared {
         mut after: Option<Entry>,
         limit: usize,
     ) -> Result<Page> {
-        let failed = |error| Error::io(format!("list {dir} in {}", self.root.display()), error);
+        let failed = |error| Error::io(format!("list {}", self.root.join(dir).display()), error);
         let Some(dir) = self.open_dirs(dir)? else {
             return Ok(Page::default());
         };
@@ -493,10 +502,23 @@ impl Temp {
     /// Gives the complete file its name in `dir`, in the one order that survives a power failure: the
     /// bytes, then the name, then the directory. All of it is here, so that no caller can forget a part.
     fn commit(self, dir: &Dir, name: &str) -> Result<()> {
+        self.commit_with(dir, |temp| temp.link(dir, name))
+    }
+
+    /// The same, in place of what has the name.
+    fn commit_over(self, dir: &Dir, name: &str) -> Result<()> {
+        self.commit_with(dir, |temp| {
+            temp.dir.rename(&temp.name, dir, name).map_err(|error| {
+                Error::new(settled(&error), "give a new file its name").with_source(error)
+            })
+        })
+    }
+
+    fn commit_with(self, dir: &Dir, give_name: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         self.file
             .sync_all()
             .map_err(|error| Error::io("sync a file before it gets its name", error))?;
-        self.link(dir, name)?;
+        give_name(&self)?;
         sync(dir).map_err(|error| {
             let what = "sync the directory after a file got its name";
             Error::new(ErrorKind::NotDurable, what).with_source(error)
@@ -532,12 +554,7 @@ impl Temp {
             }
             false => error,
         };
-        let kind = match kind_of(&error) {
-            // What the errno does not settle, only looking can.
-            ErrorKind::Unavailable | ErrorKind::Timeout => ErrorKind::Unanswered,
-            kind => kind,
-        };
-        Err(Error::new(kind, "give a new file its name").with_source(error))
+        Err(Error::new(settled(&error), "give a new file its name").with_source(error))
     }
 }
 
@@ -552,6 +569,7 @@ impl Drop for Temp {
 struct LocalUpload {
     local: Local,
     key: Key,
+    replace: bool,
     /// None only while a write is under way, or after one that failed.
     temp: Option<Temp>,
 }
@@ -578,14 +596,26 @@ impl Upload for LocalUpload {
 
     async fn finish(mut self: Box<Self>) -> Result<()> {
         let temp = self.take()?;
-        let key = self.key.clone();
+        let (key, replace) = (self.key.clone(), self.replace);
         let commit = move |shared: &Shared| {
             let (dir, name) = key.split();
-            temp.commit(&shared.make_dirs(dir)?, name)
+            let dir = shared.make_dirs(dir)?;
+            match replace {
+                true => temp.commit_over(&dir, name),
+                false => temp.commit(&dir, name),
+            }
         };
         self.local.blocking(commit).await?;
         self.local.sweep_once();
         Ok(())
+    }
+}
+
+/// The kind for an error of giving a file its name: what the errno does not settle, only looking can.
+fn settled(error: &io::Error) -> ErrorKind {
+    match kind_of(error) {
+        ErrorKind::Unavailable | ErrorKind::Timeout => ErrorKind::Unanswered,
+        kind => kind,
     }
 }
 

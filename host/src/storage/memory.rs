@@ -21,6 +21,15 @@ impl Memory {
         Self::default()
     }
 
+    fn begin(&self, key: &Key, replace: bool) -> Box<dyn Upload> {
+        Box::new(MemoryUpload {
+            memory: self.clone(),
+            key: key.clone(),
+            replace,
+            pieces: Vec::new(),
+        })
+    }
+
     fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
         // Every change is one insert or remove, so a panic elsewhere leaves nothing half-made.
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
@@ -50,11 +59,11 @@ impl Storage for Memory {
     }
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(MemoryUpload {
-            memory: self.clone(),
-            key: key.clone(),
-            pieces: Vec::new(),
-        }))
+        Ok(self.begin(key, false))
+    }
+
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        Ok(self.begin(key, true))
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
@@ -111,6 +120,7 @@ impl Storage for Memory {
 struct MemoryUpload {
     memory: Memory,
     key: Key,
+    replace: bool,
     pieces: Vec<Bytes>,
 }
 
@@ -122,6 +132,13 @@ impl Upload for MemoryUpload {
     }
 
     async fn finish(self: Box<Self>) -> Result<()> {
+        if self.replace {
+            let object = self.pieces.concat().into();
+            self.memory
+                .objects()
+                .insert(self.key.as_str().into(), object);
+            return Ok(());
+        }
         self.memory.create(&self.key, self.pieces).await
     }
 }

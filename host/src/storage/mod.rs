@@ -56,6 +56,10 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// [`Upload::finish`].
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>>;
 
+    /// As [`Storage::upload`], for an object that may be there: [`Upload::finish`] puts the new one in its place, in one step. Not
+    /// for versions.
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>>;
+
     /// Reads part of an object.
     ///
     /// # Errors
@@ -75,7 +79,8 @@ pub trait Upload: fmt::Debug + Send + Sync {
     /// Appends a piece.
     async fn write(&mut self, piece: Bytes) -> Result<()>;
 
-    /// Makes the object visible, as [`Storage::create`] does, and with its errors.
+    /// Makes the object visible, as [`Storage::create`] does, and with its errors; what was begun by [`Storage::replace`] takes
+    /// the place of what is there.
     async fn finish(self: Box<Self>) -> Result<()>;
 }
 
