@@ -21,6 +21,7 @@
 //! # }).unwrap();
 //! ```
 
+mod adapter;
 mod clock;
 mod commit;
 mod compute;
@@ -33,6 +34,7 @@ mod reader;
 mod version;
 mod writer;
 
+pub use adapter::{Adapter, StateStream};
 pub use error::{Error, Result};
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use name::{MAX_ENCODED, Name};
@@ -355,7 +357,7 @@ impl Scope {
         let object = self.open(&name, at).await?;
         Ok(object
             .filter(|(_, object)| !object.trailer.is_tombstone())
-            .map(|(version, object)| Reader::new(object, &name, version)))
+            .map(|(version, object)| Reader::new(object, name.as_str(), version)))
     }
 
     /// What is known of the newest version, or of version `at`, tombstones too. None: nothing was saved.
@@ -573,7 +575,11 @@ impl Scope {
     }
 
     pub(crate) async fn trailer(&self, name: &Name, version: Version) -> Result<Trailer> {
-        Ok(Object::open(self, self.key(name, version)?).await?.trailer)
+        Ok(self.object(name, version).await?.trailer)
+    }
+
+    async fn object(&self, name: &Name, version: Version) -> Result<Object> {
+        Object::open(&self.store.shared.storage, &self.key(name, version)?).await
     }
 
     /// The newest version or version `at`, with its trailer verified. None: nothing was saved.
@@ -582,7 +588,7 @@ impl Scope {
             if !(1..=MAX_VERSION).contains(&version) {
                 return Err(self.missing(name, at));
             }
-            return match Object::open(self, self.key(name, version)?).await {
+            return match self.object(name, version).await {
                 Ok(object) => Ok(Some((version, object))),
                 Err(error) if error.is_missing_object() => {
                     self.store.check_empty().await?;
@@ -595,7 +601,7 @@ impl Scope {
             let Some(head) = self.head(name).await? else {
                 return Ok(None);
             };
-            match Object::open(self, self.key(name, head.version)?).await {
+            match self.object(name, head.version).await {
                 Ok(object) => return Ok(Some((head.version, object))),
                 // It is not the head any more, and was pruned: there is a newer one.
                 Err(error) if error.is_missing_object() => {}

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::commit::Change;
 use super::compute::compute;
 use super::format::{BLOCK, Encoded, Footer, Trailer, copy_of};
-use super::{Error, Info, Name, Result, Scope, Snapshot, Version};
+use super::{Error, Info, Name, Result, Snapshot, Version};
 use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 
 /// What is read from the end of an object at first: a small object whole, else its trailer.
@@ -30,9 +30,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(object: Object, name: &Name, version: Version) -> Self {
+    pub(super) fn new(object: Object, name: &str, version: Version) -> Self {
         Self {
-            info: object.trailer.info(name.as_str(), version),
+            info: object.trailer.info(name, version),
             object: Arc::new(object),
             blocks: 0..0,
             state: Bytes::new(),
@@ -73,7 +73,7 @@ impl Reader {
 /// One stored version whose trailer is verified.
 #[derive(Debug)]
 pub(crate) struct Object {
-    scope: Scope,
+    storage: Arc<dyn Storage>,
     key: Key,
     pub(crate) trailer: Trailer,
     /// The end of the object, as far as it was read already, and where that begins.
@@ -82,29 +82,37 @@ pub(crate) struct Object {
 
 impl Object {
     /// Reads the trailer: one request, or two where the index is long.
-    pub(crate) async fn open(scope: &Scope, key: Key) -> Result<Self> {
-        let part = scope
-            .storage()
-            .read(&key, ReadRange::Suffix(SUFFIX))
-            .await?;
-        let about = |error: Error| error.at(&key);
-        let footer = Footer::parse(&part.bytes, part.size).map_err(about)?;
+    pub(crate) async fn open(storage: &Arc<dyn Storage>, key: &Key) -> Result<Self> {
+        Self::find(storage, key).await?.ok_or_else(|| {
+            let what = "it does not end as a snapshot does: cut off, or not written by Persist";
+            Error::corrupt(what).at(key)
+        })
+    }
+
+    /// The same; none where the object has no trailer at all.
+    pub(crate) async fn find(storage: &Arc<dyn Storage>, key: &Key) -> Result<Option<Self>> {
+        let part = storage.read(key, ReadRange::Suffix(SUFFIX)).await?;
+        let about = |error: Error| error.at(key);
+        let Some(footer) = Footer::find(&part.bytes) else {
+            return Ok(None);
+        };
+        let footer = footer.check(part.size).map_err(about)?;
         let (start, bytes) = match footer.member < part.start {
             false => (part.start, part.bytes),
             true => {
                 let rest = footer.member..part.start;
-                let head = read_exactly(scope.storage(), &key, rest.clone()).await?;
+                let head = read_exactly(&**storage, key, rest.clone()).await?;
                 (rest.start, [head, part.bytes].concat().into())
             }
         };
         let trailer = &bytes[(footer.member - start) as usize..];
         let trailer = Trailer::parse(trailer, footer).map_err(about)?;
-        Ok(Self {
-            scope: scope.clone(),
-            key,
+        Ok(Some(Self {
+            storage: Arc::clone(storage),
+            key: key.clone(),
             trailer,
             suffix: (start, bytes),
-        })
+        }))
     }
 
     /// The whole state, verified.
@@ -152,12 +160,11 @@ impl Object {
         match range.start.checked_sub(*start) {
             Some(from) => Ok(suffix.slice(from as usize..(range.end - start) as usize)),
             None if range.end > *start => {
-                let head =
-                    read_exactly(self.scope.storage(), &self.key, range.start..*start).await?;
+                let head = read_exactly(&*self.storage, &self.key, range.start..*start).await?;
                 let tail = &suffix[..(range.end - start) as usize];
                 Ok([&head, tail].concat().into())
             }
-            None => read_exactly(self.scope.storage(), &self.key, range).await,
+            None => read_exactly(&*self.storage, &self.key, range).await,
         }
     }
 }

@@ -38,30 +38,26 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
-    /// Reads the footer of an object of `size` bytes from its last bytes.
+    /// The footer that these last bytes of an object end in; none where it was not written by Persist, or is cut off.
     ///
     /// It is believed only as far as lengths go: [`Trailer::parse`] verifies its checksum.
-    pub(crate) fn parse(suffix: &[u8], size: u64) -> Result<Self> {
-        let not_ours = "it does not end as a snapshot does: cut off, or not written by Persist";
-        let mut footer = suffix
-            .len()
-            .checked_sub(FOOTER)
-            .and_then(|at| Cursor::new(&suffix[at..]).member(FOOTER_ID))
-            .filter(|(payload, _)| payload.0.len() == FOOTER_PAYLOAD)
-            .map(|(payload, _)| payload)
-            .ok_or_else(|| Error::corrupt(not_ours))?;
-        let parsed = (|| {
-            let (object, member) = (footer.u64()?, footer.u64()?);
-            footer.take(CHECKSUM)?;
-            let (kind, format) = (footer.u16()?, footer.u16()?);
-            (footer.take(MAGIC.len())? == MAGIC).then_some(Self {
-                object,
-                member,
-                kind,
-                format,
-            })
-        })();
-        let footer = parsed.ok_or_else(|| Error::corrupt(not_ours))?;
+    pub(crate) fn find(suffix: &[u8]) -> Option<Self> {
+        let at = suffix.len().checked_sub(FOOTER)?;
+        let (mut footer, _) = Cursor::new(&suffix[at..]).member(FOOTER_ID)?;
+        let (object, member) = (footer.u64()?, footer.u64()?);
+        footer.take(CHECKSUM)?;
+        let (kind, format) = (footer.u16()?, footer.u16()?);
+        (footer.0 == MAGIC).then_some(Self {
+            object,
+            member,
+            kind,
+            format,
+        })
+    }
+
+    /// Compares what it says with an object of `size` bytes.
+    pub(crate) fn check(self, size: u64) -> Result<Self> {
+        let footer = self;
         if footer.object != size {
             return Err(Error::corrupt(format!(
                 "it is {size} bytes long and says that it is {}",
@@ -409,7 +405,8 @@ mod tests {
     }
 
     fn read(file: &[u8]) -> Result<(Trailer, Vec<u8>)> {
-        let footer = Footer::parse(file, file.len() as u64)?;
+        let footer = Footer::find(file).ok_or_else(|| Error::corrupt("no footer"))?;
+        let footer = footer.check(file.len() as u64)?;
         let (member, trailer) = file.split_at(footer.member as usize);
         let trailer = Trailer::parse(trailer, footer)?;
         let state = trailer.read_state(member)?;
@@ -565,7 +562,10 @@ mod tests {
         };
         let (bytes, _) = encoded.seal(&seal(&[]));
         let size = encoded.member + bytes.len() as u64;
-        let footer = Footer::parse(&bytes, size).expect("a footer");
+        let footer = Footer::find(&bytes)
+            .expect("a footer")
+            .check(size)
+            .expect("lengths hold");
         let trailer = Trailer::parse(&bytes, footer).expect("a trailer");
         assert_eq!(trailer.blocks(), blocks);
         assert_eq!(trailer.stored(5..7), 15..17);
@@ -581,9 +581,7 @@ mod tests {
             let footer = later.len() - FOOTER;
             later[footer + EXTRA_FRAME - EMPTY_END.len() + at] =
                 word.as_bytes()[word.len() - 1] - b'0';
-            let member = Footer::parse(&later, later.len() as u64)
-                .expect("lengths hold")
-                .member;
+            let member = Footer::find(&later).expect("a footer").member;
             let sum = checksum(&later[member as usize..]);
             later[footer + CHECKSUM_AT..][..CHECKSUM].copy_from_slice(&sum);
             let error = read(&later).expect_err("a later format");

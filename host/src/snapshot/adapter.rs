@@ -1,0 +1,310 @@
+//! States at keys of the caller's own choice, outside any agent's scope.
+
+use std::io::{self, Write as _};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::clock;
+use super::compute::compute;
+use super::format::{Encoder, Seal};
+use super::reader::{Object, Reader};
+use super::{Error, Result, version};
+use crate::storage::{self, ErrorKind, Key, ReadRange, Storage};
+
+/// What is read from a file or a stream at once.
+const CHUNK: usize = 1 << 20;
+
+/// Stored bytes that are decompressed at once where nothing says what they hold: 4 MiB at the most.
+const SIP: usize = 4 * 1024;
+
+/// Pieces that a [`StateStream`] is ahead of its reader.
+const AHEAD: usize = 2;
+
+/// Saves and loads states at keys of the caller's own choice, such as `agent1/large_snapshot.json.gz`.
+///
+/// What it saves are files as [`Scope`](super::Scope) makes them: gzip, with a trailer that is verified when they are
+/// loaded. It also loads plain gzip files that others made. There are no versions here: a save replaces what was there, in one
+/// step. Keys that belong to scopes are refused.
+///
+/// ```
+/// # use std::path::PathBuf;
+/// use persist_host::snapshot::Adapter;
+/// use persist_host::storage::StorageConfig;
+/// use tokio::io::AsyncReadExt;
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let adapter = Adapter::new(StorageConfig::local(dir.path()).build()?);
+/// adapter.save_stream(&b"{\"turns\": []}"[..], "agent1/large_snapshot.json.gz").await?;
+///
+/// let mut stream = adapter.load_stream("agent1/large_snapshot.json.gz").await?;
+/// let mut state = String::new();
+/// stream.read_to_string(&mut state).await?;
+/// assert_eq!(state, "{\"turns\": []}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    storage: Arc<dyn Storage>,
+}
+
+impl Adapter {
+    /// States in `storage`.
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
+    }
+
+    /// Saves `state` at `key`, in place of what is there.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where `key` cannot be one, or belongs to a scope; [`Error::Storage`].
+    pub async fn save(&self, state: &[u8], key: &str) -> Result<()> {
+        self.save_stream(state, key).await
+    }
+
+    /// Loads the whole state at `key`, verified.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where nothing is there; [`Error::Corrupt`] where it is not what was saved, or no gzip;
+    /// [`Error::Storage`].
+    pub async fn load(&self, key: &str) -> Result<Bytes> {
+        let mut stream = self.load_stream(key).await?;
+        let mut state = Vec::new();
+        while let Some(piece) = stream.next().await {
+            state.extend_from_slice(&piece?);
+        }
+        Ok(state.into())
+    }
+
+    /// Whether something is at `key`.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]: where this cannot be known, it is not `false`.
+    pub async fn exists(&self, key: &str) -> Result<bool> {
+        match self
+            .storage
+            .read(&own_key(key)?, ReadRange::Suffix(1))
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes what is at `key`. What is not there is removed already.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        Ok(self.storage.delete(&own_key(key)?).await?)
+    }
+
+    /// Saves what `state` gives, to its end, at `key`, in place of what is there. Nothing changes before all of it is
+    /// durable. Memory: as [`Writer`](super::Writer).
+    ///
+    /// # Errors
+    /// As [`Adapter::save`]; an error of `state` itself is an [`Error::Storage`], and nothing was saved.
+    pub async fn save_stream(&self, mut state: impl AsyncRead + Unpin, key: &str) -> Result<()> {
+        let key = own_key(key)?;
+        let mut upload = self.storage.replace(&key).await?;
+        let mut encoder = Encoder::new();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let len = state.read(&mut chunk).await.map_err(|error| {
+                storage::Error::new(ErrorKind::Unavailable, "read the state that is to be saved")
+                    .with_source(error)
+            })?;
+            if len == 0 {
+                break;
+            }
+            let mut rest = &chunk[..len];
+            while !rest.is_empty() {
+                rest = encoder.fill(rest);
+                if encoder.is_full() {
+                    let compressed = compute(u64::MAX, move || Ok((encoder.compress(), encoder)));
+                    let output;
+                    (output, encoder) = compressed.await?;
+                    for piece in output {
+                        upload.write(piece).await?;
+                    }
+                }
+            }
+        }
+        let (rest, encoded) = compute(encoder.size(), move || Ok(encoder.finish())).await?;
+        let (trailer, _) = encoded.seal(&Seal {
+            agent: "",
+            session: None,
+            name: key.as_str(),
+            version: 0,
+            parent: None,
+            parent_sha256: None,
+            created_at: clock::unix_millis(),
+            media_type: None,
+            labels: &[],
+            nonce: &format!("{:032x}", crate::random::u128()),
+        });
+        for piece in rest.into_iter().chain([trailer]) {
+            upload.write(piece).await?;
+        }
+        Ok(upload.finish().await?)
+    }
+
+    /// Reads the state at `key` in pieces, verified piece by piece.
+    ///
+    /// # Errors
+    /// As [`Adapter::load`], here or from the stream.
+    pub async fn load_stream(&self, key: &str) -> Result<StateStream> {
+        let key = own_key(key)?;
+        let not_found = || Error::NotFound(format!("nothing is at {key}"));
+        let object = match Object::find(&self.storage, &key).await {
+            Err(error) if error.is_missing_object() => return Err(not_found()),
+            object => object?,
+        };
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        match object {
+            Some(object) if object.trailer.is_tombstone() => return Err(not_found()),
+            Some(object) => {
+                tokio::spawn(send_blocks(Reader::new(object, key.as_str(), 0), sender));
+            }
+            None => {
+                let (storage, runtime) = (Arc::clone(&self.storage), Handle::current());
+                tokio::task::spawn_blocking(move || {
+                    let end = send_plain(&*storage, &key, &runtime, &sender);
+                    if let Err(error) = end {
+                        // Nobody waits for it where the stream was dropped.
+                        let _ = sender.blocking_send(Err(error.at(&key)));
+                    }
+                });
+            }
+        }
+        Ok(StateStream {
+            receiver,
+            piece: Bytes::new(),
+        })
+    }
+}
+
+/// A key that belongs to no scope, and to no part of the store itself.
+fn own_key(key: &str) -> Result<Key> {
+    let checked = Key::new(key).map_err(|error| Error::Invalid(error.to_string()))?;
+    let (_, last) = checked.split();
+    let is_pin = last
+        .strip_prefix("pin-")
+        .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    match version::parse(last).is_some() || is_pin || key == "~" || key.starts_with("~/") {
+        false => Ok(checked),
+        true => Err(Error::Invalid(format!(
+            "the key {key} has the form of a version, a pin or a part of the store itself; choose another"
+        ))),
+    }
+}
+
+async fn send_blocks(mut reader: Reader, sender: mpsc::Sender<Result<Bytes>>) {
+    let mut offset = 0;
+    loop {
+        let piece = reader.read(offset, usize::MAX).await;
+        match &piece {
+            Ok(piece) if piece.is_empty() => return,
+            Ok(piece) => offset += piece.len() as u64,
+            Err(_) => {
+                let _ = sender.send(piece).await;
+                return;
+            }
+        }
+        // Nobody waits for the rest of a stream that was dropped.
+        if sender.send(piece).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends the state of a plain gzip file. Runs on a thread of its own: nothing says how much its bytes decompress to.
+fn send_plain(
+    storage: &dyn Storage,
+    key: &Key,
+    runtime: &Handle,
+    sender: &mpsc::Sender<Result<Bytes>>,
+) -> Result<()> {
+    let corrupt = |error: io::Error| Error::corrupt(format!("it is not whole gzip: {error}"));
+    let mut decoder = MultiGzDecoder::new(Vec::new());
+    let mut offset = 0;
+    loop {
+        let range = ReadRange::Bounded(offset..offset + CHUNK as u64);
+        let part = runtime.block_on(storage.read(key, range))?;
+        if part.bytes.is_empty() {
+            break;
+        }
+        offset += part.bytes.len() as u64;
+        for sip in part.bytes.chunks(SIP) {
+            decoder.write_all(sip).map_err(corrupt)?;
+            let state = std::mem::take(decoder.get_mut());
+            if !state.is_empty() && sender.blocking_send(Ok(state.into())).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    let state = decoder.finish().map_err(corrupt)?;
+    if offset == 0 {
+        return Err(Error::corrupt("it is empty, and no gzip"));
+    }
+    if !state.is_empty() {
+        // As above: whoever dropped the stream does not wait.
+        let _ = sender.blocking_send(Ok(state.into()));
+    }
+    Ok(())
+}
+
+/// A state that is read from front to back, as it arrives: by pieces, or as [`AsyncRead`].
+#[derive(Debug)]
+pub struct StateStream {
+    receiver: mpsc::Receiver<Result<Bytes>>,
+    /// What is left of the last piece, for `AsyncRead`.
+    piece: Bytes,
+}
+
+impl StateStream {
+    /// The next piece of the state, verified; none at the end.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where what is stored is not what was saved; [`Error::Storage`]. Nothing follows an error.
+    pub async fn next(&mut self) -> Option<Result<Bytes>> {
+        match self.piece.is_empty() {
+            true => self.receiver.recv().await,
+            false => Some(Ok(std::mem::take(&mut self.piece))),
+        }
+    }
+}
+
+impl AsyncRead for StateStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.piece.is_empty() {
+            match ready!(self.receiver.poll_recv(context)) {
+                None => return Poll::Ready(Ok(())),
+                Some(Ok(piece)) => self.piece = piece,
+                Some(Err(error)) => {
+                    let kind = match &error {
+                        Error::Corrupt { .. } => io::ErrorKind::InvalidData,
+                        _ => io::ErrorKind::Other,
+                    };
+                    return Poll::Ready(Err(io::Error::new(kind, error)));
+                }
+            }
+        }
+        let len = buffer.remaining().min(self.piece.len());
+        buffer.put_slice(&self.piece.split_to(len));
+        Poll::Ready(Ok(()))
+    }
+}
