@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
+use wasi_preview1_component_adapter_provider as preview1;
 use wasmtime::component::{Component, Linker, ResourceTable};
-use wasmtime::{Cache, CacheConfig, Config, Engine, ResourceLimiter, Store, Trap, UpdateDeadline};
+use wasmtime::{
+    Cache, CacheConfig, Config, Engine, Module, ResourceLimiter, Store, Trap, UpdateDeadline,
+};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -116,9 +119,11 @@ impl AgentHost {
         }
     }
 
-    /// Compiles an agent: a component, or a core module that carries its world (as a Rust library for
-    /// `wasm32-unknown-unknown` does). Two are compiled at a time, on threads where this may take long; how long is bounded
-    /// only by [`Limits::component`], so load what you chose, not what a guest sends.
+    /// Compiles an agent: a component, or a core module that carries its world in a custom section, as wit-bindgen leaves it
+    /// there (a Rust library for `wasm32-unknown-unknown`, or a WASI 0.1 reactor).
+    ///
+    /// Two are compiled at a time, on threads where this may take long. How long is bounded only by
+    /// [`Limits::component`], so load what you chose, not what a guest sends.
     ///
     /// # Errors
     /// [`RunError::NotAnAgent`] where it is not one, or wants imports that this host does not give.
@@ -133,20 +138,26 @@ impl AgentHost {
         let _permit = permit.map_err(|error| RunError::Engine(error.to_string()))?;
         let (host, bytes) = (self.clone(), bytes.to_vec());
         let compile = move || host.compile(bytes);
-        tokio::task::spawn_blocking(compile)
-            .await
-            .map_err(|error| RunError::Engine(error.to_string()))?
+        match tokio::task::spawn_blocking(compile).await {
+            Ok(agent) => agent,
+            // Compilers are large, and the bytes are anyone's.
+            Err(error) if error.is_panic() => {
+                let what = "the compiler failed on it; build it again, with a current toolchain";
+                Err(RunError::NotAnAgent(what.into()))
+            }
+            Err(error) => Err(RunError::Engine(error.to_string())),
+        }
     }
 
     fn compile(&self, bytes: Vec<u8>) -> Result<Agent, RunError> {
-        let bytes = component_of(bytes)?;
+        let bytes = component_of(&self.shared.engine, bytes)?;
         let component =
-            Component::new(&self.shared.engine, bytes).map_err(|error| not_an_agent(&error))?;
+            Component::new(&self.shared.engine, bytes).map_err(|error| unsound(&error))?;
         let pre = self.shared.linker.instantiate_pre(&component);
         let pre = pre.map_err(|error| not_an_agent(&error))?;
         Ok(Agent {
             host: self.clone(),
-            pre: AgentPre::new(pre).map_err(|error| not_an_agent(&error))?,
+            pre: AgentPre::new(pre).map_err(|error| another_world(&error))?,
         })
     }
 }
@@ -229,7 +240,7 @@ impl Agent {
         };
         let answer = match tokio::time::timeout(limits.wall_clock, call).await {
             Ok(Ok(answer)) => answer.map_err(RunError::Failed),
-            Ok(Err(error)) => Err(trapped(&error, limits)),
+            Ok(Err(error)) => Err(trapped(&error, limits, store.data().memory.refused)),
             Err(_) => Err(RunError::WallClockLimit(limits.wall_clock)),
         };
         Ran {
@@ -318,11 +329,17 @@ impl WasiView for AgentState {
 struct Budget {
     used: usize,
     max: usize,
+    /// Whether there was too little left for what was asked.
+    refused: bool,
 }
 
 impl Budget {
     fn new(max: usize) -> Self {
-        Self { used: 0, max }
+        Self {
+            used: 0,
+            max,
+            refused: false,
+        }
     }
 
     fn grow(&mut self, from: usize, to: usize) -> bool {
@@ -331,6 +348,7 @@ impl Budget {
         if fits {
             self.used = used;
         }
+        self.refused |= !fits;
         fits
     }
 }
@@ -371,22 +389,41 @@ impl ResourceLimiter for AgentState {
 #[error("the CPU time is used up")]
 struct CpuLimitReached;
 
-fn trapped(error: &wasmtime::Error, limits: &Limits) -> RunError {
+fn trapped(error: &wasmtime::Error, limits: &Limits, memory_refused: bool) -> RunError {
     if error.is::<CpuLimitReached>() {
         return RunError::CpuLimit(limits.cpu);
     }
-    match error.downcast_ref::<Trap>() {
-        Some(trap) => RunError::Trapped(trap.to_string()),
-        None => RunError::Trapped(format!("{:#}", error.root_cause())),
+    let mut why = match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => format!("{:#}", error.root_cause()),
+    };
+    if memory_refused {
+        // Most toolchains end in `unreachable` then, which alone says nothing.
+        let max = limits.memory >> 20;
+        why.push_str(&format!(" (it asked for more memory than its {max} MiB)"));
     }
+    RunError::Trapped(why)
 }
 
 fn not_an_agent(error: &wasmtime::Error) -> RunError {
     RunError::NotAnAgent(format!("{error:#}"))
 }
 
+fn unsound(error: &wasmtime::Error) -> RunError {
+    RunError::NotAnAgent(format!(
+        "it is damaged, or of a later WebAssembly: {error:#}; build it or copy it again"
+    ))
+}
+
+fn another_world(error: &wasmtime::Error) -> RunError {
+    RunError::NotAnAgent(format!(
+        "{error:#}; an agent exports `run: func(args: list<string>) -> result<string, string>`, as the world \
+         persist:snapshot/agent says"
+    ))
+}
+
 /// The component that `bytes` are, or that a core module says it wants to be.
-fn component_of(bytes: Vec<u8>) -> Result<Vec<u8>, RunError> {
+fn component_of(engine: &Engine, bytes: Vec<u8>) -> Result<Vec<u8>, RunError> {
     if !bytes.starts_with(b"\0asm") {
         let what =
             "it does not begin as WebAssembly does; give the .wasm file that your build made";
@@ -396,8 +433,17 @@ fn component_of(bytes: Vec<u8>) -> Result<Vec<u8>, RunError> {
     if bytes.get(6..8) != Some(&[0, 0]) {
         return Ok(bytes);
     }
+    // The encoder takes for granted that the module is whole.
+    Module::validate(engine, &bytes).map_err(|error| unsound(&error))?;
     wit_component::ComponentEncoder::default()
         .module(&bytes)
+        // Used only where the module imports WASI 0.1, as C and Go do.
+        .and_then(|encoder| {
+            encoder.adapter(
+                preview1::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+                preview1::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+            )
+        })
         .and_then(|encoder| encoder.encode())
         .map_err(|error| {
             RunError::NotAnAgent(format!(

@@ -141,7 +141,13 @@ pub(crate) async fn cat(store: &Store, address: &Address) -> Result<()> {
     let mut stdout = io::stdout().lock();
     let mut offset = 0;
     loop {
-        let piece = reader.read(offset, CHUNK).await?;
+        let piece = reader.read(offset, CHUNK).await;
+        let piece = match offset {
+            0 => piece?,
+            _ => piece.with_context(|| {
+                format!("the first {offset} bytes are printed and verified, the rest is not")
+            })?,
+        };
         if piece.is_empty() {
             return Ok(stdout.flush()?);
         }
