@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use persist_guest::{Error, Expect, SaveOptions, Version, load_snapshot, save_with};
+use persist_guest::{Error, Expect, SaveOptions, Version, json};
 use serde::{Deserialize, Serialize};
 
 const NAME: &str = "memory";
@@ -29,23 +29,13 @@ pub(crate) struct Turn {
 }
 
 impl Memory {
-    pub(crate) fn load() -> Result<Self, String> {
-        let Some(snapshot) = load_snapshot(NAME, None).map_err(|error| error.to_string())? else {
-            return Ok(Self {
-                conversation: Conversation::default(),
-                head: None,
-            });
-        };
-        let version = snapshot.info.version;
-        let conversation = serde_json::from_slice(&snapshot.state).map_err(|error| {
-            format!(
-                "version {version} of {NAME} is not a conversation I wrote, \
-                 and I leave it as it is: {error}"
-            )
-        })?;
+    pub(crate) fn load() -> Result<Self, Error> {
+        let (head, conversation) = json::load_snapshot(NAME, None)?
+            .map(|snapshot| (snapshot.info.version, snapshot.value))
+            .unzip();
         Ok(Self {
-            conversation,
-            head: Some(version),
+            conversation: conversation.unwrap_or_default(),
+            head,
         })
     }
 
@@ -60,12 +50,9 @@ impl Memory {
         let turns = self.turns().len();
         let options = SaveOptions::new()
             .expect(Expect::head(self.head))
-            .media_type("application/json")
             .label("turn", turns.to_string());
-        // Pretty, because people will look at it with zcat.
-        let state =
-            serde_json::to_vec_pretty(&self.conversation).map_err(|error| error.to_string())?;
-        let info = save_with(NAME, state, &options).map_err(|error| match error {
+        let saved = json::save_with(NAME, &self.conversation, &options);
+        let info = saved.map_err(|error| match error {
             Error::Conflict(_) => format!(
                 "turn {turns} was not saved: another run saved a turn meanwhile; run me again"
             ),

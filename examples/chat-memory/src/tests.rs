@@ -126,7 +126,7 @@ fn what_it_did_not_write_is_refused_and_kept() -> Result<(), Error> {
         for command in ["say", "follow", "recall"] {
             let error = run(&[command, "x"]).expect_err(foreign);
             assert!(
-                error.starts_with("version 1 of memory is not a conversation I wrote"),
+                error.starts_with("unreadable: version 1 of memory is not what this agent reads"),
                 "{error}"
             );
         }

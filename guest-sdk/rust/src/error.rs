@@ -1,4 +1,5 @@
-//! Why a call failed: one case for each of the contract's, with a message that says what to do.
+//! Why a call failed: one case for each of the contract's, and one for what is no JSON of the agent's, with a message
+//! that says what to do.
 
 use std::fmt;
 use std::io;
@@ -41,6 +42,17 @@ pub enum Error {
     Timeout,
     /// The change may have been made, as this version.
     UnknownOutcome(Version),
+    /// A version was loaded and verified, and its state is not the type that [`json`](crate::json) was asked for. It was
+    /// left as it is.
+    #[cfg(feature = "serde")]
+    Unreadable {
+        /// The name that was loaded.
+        name: String,
+        /// The version that was loaded.
+        version: Version,
+        /// Where it differs, for people.
+        why: String,
+    },
     /// Anything else.
     Other {
         /// Stable and kebab-case: match on this.
@@ -109,6 +121,14 @@ impl fmt::Display for Error {
                      stat that and compare before trying again"
                 )
             }
+            #[cfg(feature = "serde")]
+            Self::Unreadable { name, version, why } => {
+                write!(
+                    f,
+                    "unreadable: version {version} of {name} is not what this agent reads ({why}); \
+                     it is left as it is, and an earlier version may be readable"
+                )
+            }
             Self::Other { code, message } => write!(f, "{message} ({code})"),
         }
     }
@@ -125,6 +145,8 @@ impl From<Error> for io::Error {
             Error::QuotaExceeded { .. } => io::ErrorKind::QuotaExceeded,
             Error::Invalid(_) => io::ErrorKind::InvalidInput,
             Error::Corrupt(_) => io::ErrorKind::InvalidData,
+            #[cfg(feature = "serde")]
+            Error::Unreadable { .. } => io::ErrorKind::InvalidData,
             Error::Timeout => io::ErrorKind::TimedOut,
             _ => io::ErrorKind::Other,
         };

@@ -60,6 +60,10 @@
 //!
 //! [`save`] and [`load`] carry at most [`Limits::max_inline`] bytes. [`Writer`] and [`Reader`] go
 //! up to [`Limits::max_state`], and are `std::io` streams.
+//!
+//! # Features
+//!
+//! None by default. `serde` adds the module `json`, which saves and loads values of your own types.
 
 #![deny(missing_docs)]
 
@@ -68,6 +72,8 @@ pub mod double;
 mod error;
 #[cfg(target_arch = "wasm32")]
 mod imports;
+#[cfg(feature = "serde")]
+pub mod json;
 mod pages;
 mod reader;
 mod types;
