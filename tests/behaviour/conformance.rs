@@ -35,6 +35,7 @@ enum Bug {
     UploadIsVisibleEarly,
     UploadOverwrites,
     UploadDropsAPiece,
+    ReplaceKeepsTheOld,
     ReadIgnoresTheStart,
     ReadOfNothingIsEmpty,
     SuffixIsOneShort,
@@ -62,6 +63,7 @@ const BUGS: &[(Bug, &str)] = &[
         Bug::UploadDropsAPiece,
         "an upload is visible when it is finished",
     ),
+    (Bug::ReplaceKeepsTheOld, "what is replaced is new"),
     (
         Bug::ReadIgnoresTheStart,
         "a range is exactly what was asked for",
@@ -151,6 +153,13 @@ impl Storage for Planted {
             key: key.clone(),
             pieces: Vec::new(),
         }))
+    }
+
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        match self.bug {
+            Bug::ReplaceKeepsTheOld => self.inner.upload(key).await,
+            _ => self.inner.replace(key).await,
+        }
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use persist_host::snapshot::{Error, Expect, SaveOptions, Scope};
 use persist_host::storage::{ErrorKind, Local};
-use persist_tests::{block_on, load, save, scope, tempdir, text, version_files};
+use persist_tests::{block_on, load, noise, save, scope, tempdir, text, version_files};
 
 fn local(dir: &Path) -> Scope {
     scope(Arc::new(Local::new(dir)))
@@ -107,6 +107,39 @@ fn a_flipped_bit_on_the_disk_is_corrupt_and_older_versions_stay_readable() {
             .expect("loads")
             .expect("is there");
         assert_eq!(&old.state[..], b"one");
+    });
+}
+
+#[test]
+fn a_ranged_read_verifies_its_own_blocks_and_no_others() {
+    const MIB: u64 = 1 << 20;
+    let dir = tempdir();
+    let scope = local(dir.path());
+    block_on(async {
+        let state = noise(1, 6 << 20);
+        let saved = scope
+            .save("memory", state.clone().into(), SaveOptions::default())
+            .await;
+        saved.expect("saves");
+        // Noise is stored, so the fifth block lies a little behind four times its length.
+        let file = dir.path().join("bot/~/memory/9999999998-0000000001.gz");
+        let mut bytes = fs::read(&file).expect("is there");
+        bytes[4 << 20 | 1 << 19] ^= 1;
+        fs::write(&file, bytes).expect("writes");
+
+        let mut reader = scope
+            .reader("memory", None)
+            .await
+            .expect("opens")
+            .expect("is there");
+        for offset in [0, MIB - 1, 3 * MIB + 7, 5 * MIB] {
+            let read = reader.read(offset, 1000).await.expect("its block is whole");
+            assert!(!read.is_empty() && state[offset as usize..].starts_with(&read));
+        }
+        let damaged = reader.read(4 * MIB, 1000).await;
+        assert!(matches!(damaged, Err(Error::Corrupt { .. })), "{damaged:?}");
+        let whole = scope.load("memory", None).await;
+        assert!(matches!(whole, Err(Error::Corrupt { .. })), "{whole:?}");
     });
 }
 

@@ -3,14 +3,20 @@
 //! - `outcomes`: what is said when the storage's answer is unclear, and which storages are refused
 //! - `races`: many writers of one name, in one process and in many
 //! - `disk`: what lies on the local disk, and what a hostile or dying one can do
+//! - `adapter`: states at keys of the caller's own choice
+//! - `streams`: states larger than memory
 //! - `conformance`: the suite for storages on ours, and that it finds what it must
 //! - `sandbox`: what agents can do, and cannot
+//! - `bad_input`: bad agents, words, files and directories, through the command
 //! - `command`: the `persist` command, as a person or a script sees it
 
+mod adapter;
+mod bad_input;
 mod command;
 mod conformance;
 mod disk;
 mod outcomes;
 mod races;
 mod sandbox;
+mod streams;
 mod versions;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use persist_host::conformance::{Fault, Faulty};
 use persist_host::snapshot::{Error, Expect, SaveOptions, Store, StoreOptions};
 use persist_host::storage::{ErrorKind, Key, Memory, ReadRange, Storage};
-use persist_tests::{block_on, load, save, scope};
+use persist_tests::{block_on, load, noise, save, scope};
 
 fn faulty() -> Arc<Faulty> {
     Arc::new(Faulty::new(Arc::new(Memory::new())))
@@ -101,13 +101,7 @@ fn an_unanswered_save_that_another_overtook_tries_the_next_version() {
 #[test]
 fn a_long_stream_whose_reply_was_lost_is_judged_as_a_save_is() {
     block_on(async {
-        let mut x = 1_u64;
-        let noise: Vec<u8> = std::iter::repeat_with(|| {
-            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (x >> 56) as u8
-        })
-        .take(10 << 20)
-        .collect();
+        let noise = noise(1, 10 << 20);
         let storage = faulty();
         let scope = scope(storage.clone());
         let stream = async || {

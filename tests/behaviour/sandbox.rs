@@ -318,6 +318,42 @@ fn a_component_that_wants_too_many_instances_or_bytes_is_refused() {
     });
 }
 
+/// The custom section of a core module in which wit-bindgen keeps its world, as a whole section.
+fn world_section(module: &[u8]) -> &[u8] {
+    let mut rest = &module[8..];
+    while let [id, tail @ ..] = rest {
+        let len_bytes = tail
+            .iter()
+            .position(|byte| byte & 0x80 == 0)
+            .expect("a length")
+            + 1;
+        let len = tail[..len_bytes]
+            .iter()
+            .rev()
+            .fold(0, |len, byte| len << 7 | usize::from(byte & 0x7f));
+        let (section, after) = rest.split_at(1 + len_bytes + len);
+        let is_world = section.windows(14).any(|name| name == b"component-type");
+        if *id == 0 && is_world {
+            return section;
+        }
+        rest = after;
+    }
+    panic!("the test guest carries its world");
+}
+
+#[test]
+fn a_preview1_reactor_with_its_world_is_an_agent() {
+    let guest = std::fs::read(persist_tests::guest("test_guest")).expect("readable");
+    let mut reactor = wat::parse_str(include_str!("../wat/preview1.wat")).expect("valid");
+    reactor.extend_from_slice(world_section(&guest));
+    block_on(async {
+        let agent = host().load(&reactor).await.expect("an agent");
+        let ran = agent.run(SnapshotCtx::new(memory()), &[]).await;
+        assert_eq!(ran.answer.expect("an answer"), "done");
+        assert_eq!(&ran.stdout[..], b"hello\n");
+    });
+}
+
 #[test]
 fn what_an_agent_printed_is_kept_when_it_traps() {
     // Prints "oh no" to standard error with WASI, and traps.

@@ -1,7 +1,7 @@
 //! What a save, a load and a deletion mean.
 
 use persist_host::snapshot::{Error, Expect, SaveOptions, Store, StoreOptions};
-use persist_tests::{load, on_every_storage, save, scope};
+use persist_tests::{load, noise, on_every_storage, save, scope};
 
 fn expecting(expect: Expect) -> SaveOptions {
     SaveOptions {
@@ -316,9 +316,7 @@ fn a_stream_is_invisible_until_it_is_finished() {
     on_every_storage(async |storage| {
         let scope = scope(storage);
         // Large enough that pieces are sent before the end.
-        let piece: Vec<u8> = (0..1_000_003_u32)
-            .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
-            .collect();
+        let piece = noise(1, 1_000_003);
         let mut writer = scope
             .writer("log", SaveOptions::default())
             .await
@@ -384,13 +382,7 @@ fn a_small_stream_that_lost_a_race_is_the_next_version() {
 fn a_long_stream_that_lost_a_race_is_a_conflict() {
     on_every_storage(async |storage| {
         let scope = scope(storage);
-        let mut x = 1_u64;
-        let noise: Vec<u8> = std::iter::repeat_with(|| {
-            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (x >> 56) as u8
-        })
-        .take(10 << 20)
-        .collect();
+        let noise = noise(1, 10 << 20);
         let mut writer = scope
             .writer("log", SaveOptions::default())
             .await

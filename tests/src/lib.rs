@@ -139,6 +139,20 @@ pub async fn test_guest(host: &AgentHost) -> Agent {
     host.load(&bytes).await.expect("an agent")
 }
 
+/// Bytes that do not compress, the same for the same `seed`.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut x = seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        bytes.extend_from_slice(&x.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
 /// A directory that is removed with the value.
 pub fn tempdir() -> TempDir {
     tempfile::tempdir().expect("a directory")
