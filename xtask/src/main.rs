@@ -1,5 +1,6 @@
 //! The project's chores: `cargo xtask --help` lists them, and each is a module here.
 
+mod bench;
 mod ci;
 mod conversation;
 mod demo;
@@ -24,6 +25,8 @@ enum Chore {
     Test,
     /// Everything that is checked besides the tests: format, lints, docs, contract, dependencies
     Ci,
+    /// Measure save and load beside what one would use instead
+    Bench(bench::Options),
     /// Compile the agents that the demo and the tests run to WebAssembly
     Guests,
 }
@@ -46,6 +49,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Demo(options) => demo::run(&workspace, &options),
         Chore::Test => test::run(&workspace),
         Chore::Ci => ci::run(&workspace),
+        Chore::Bench(options) => bench::run(&workspace, &options),
         Chore::Guests => {
             let guests = guests::build(&workspace)?;
             for guest in [guests.chat_memory, guests.test_guest] {

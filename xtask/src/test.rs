@@ -13,10 +13,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     // One selection of packages and features for all that follows. Another would compile wasmtime a
     // second time.
     let all = ["--locked", "--workspace", "--all-features"];
+    // What the benchmark compares with takes minutes to compile, and tests nothing.
+    let all = all.into_iter().chain(["--exclude", "persist-bench"]);
     machine::run(
         workspace
             .cargo(["build", "--bins", "--tests", "--examples"])
-            .args(all),
+            .args(all.clone()),
     )?;
 
     let demo = demo::rehearse(workspace, DEMO_TURNS, DEMO_KILLS).context("the demo failed");
