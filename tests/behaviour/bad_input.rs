@@ -691,7 +691,13 @@ mod directories {
         fn new() -> Self {
             let dir = tempdir();
             let built = persist(dir.path());
-            fs::copy(built.get_program(), dir.path().join("persist")).expect("copies");
+            // By another process: while this one has the copy open for writing, a child that another test forks has it, too,
+            // and then nobody can execute it.
+            let copied = Command::new("cp")
+                .arg(built.get_program())
+                .arg(dir.path().join("persist"))
+                .status();
+            assert!(copied.expect("cp starts").success());
             let other = fs::metadata(dir.path()).expect("is there").uid() == 0;
             if other {
                 chown(dir.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
