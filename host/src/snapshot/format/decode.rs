@@ -517,6 +517,13 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_is_mostly_noise_still_shrinks_by_the_rest() {
+        let state = [noise(BLOCK - 150_000), text(150_000)].concat();
+        let file = file(&state);
+        assert!(file.len() < BLOCK - 100_000, "{}", file.len());
+    }
+
+    #[test]
     fn every_flipped_bit_is_found() {
         let blocks = [text(100), noise(3), text(0)];
         let tombstone = Encoded::tombstone();

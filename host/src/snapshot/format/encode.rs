@@ -13,6 +13,10 @@ const LEVEL: u32 = 3;
 /// Most bytes in one stored deflate block.
 const MAX_STORED: usize = u16::MAX as usize;
 
+/// Bytes of a sample, and how many are taken of a block to see whether it shrinks at all: an eighth of it at most.
+const SAMPLE: usize = 8 * 1024;
+const SAMPLES: usize = 8;
+
 /// State that a stream gathers before it is compressed: four blocks at once, and four MiB of memory.
 const BATCH: usize = 4 * BLOCK;
 
@@ -162,6 +166,20 @@ pub(super) fn index_entry(block: &[u8]) -> [u8; INDEX_ENTRY] {
 
 /// A block that shrank; none where storing it is no larger.
 fn compress(compress: &mut Compress, state: &[u8]) -> Option<Vec<u8>> {
+    if state.len() >= 8 * SAMPLES * SAMPLE && is_noise(compress, state) {
+        return None;
+    }
+    deflate(compress, state)
+}
+
+/// Whether samples from all over a block do not shrink. Deflate needs longest for what it can do nothing with.
+fn is_noise(compress: &mut Compress, state: &[u8]) -> bool {
+    let apart = (state.len() - SAMPLE) / (SAMPLES - 1);
+    let mut samples = (0..SAMPLES).map(|n| &state[n * apart..][..SAMPLE]);
+    samples.all(|sample| deflate(compress, sample).is_none())
+}
+
+fn deflate(compress: &mut Compress, state: &[u8]) -> Option<Vec<u8>> {
     compress.reset();
     // With no more room than the state itself takes, a block that does not shrink does not fit.
     let mut block = Vec::with_capacity(state.len());
