@@ -47,23 +47,17 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             &["--workspace", "--all-targets", "--all-features"],
         )
     });
-    summary.check("lints, no features", || {
-        clippy(
-            workspace,
-            &["-p", "persist-host", "-p", "xtask", "--no-default-features"],
-        )
-    });
-    for feature in host_features(workspace)? {
-        summary.check(&format!("lints, only {feature}"), || {
-            let only = [
-                "-p",
-                "persist-host",
-                "--no-default-features",
-                "--features",
-                &feature,
-            ];
-            clippy(workspace, &only)
+    for package in ["persist-host", "persist-guest", "xtask"] {
+        let bare = ["-p", package, "--no-default-features"];
+        summary.check(&format!("lints, {package} bare"), || {
+            clippy(workspace, &bare)
         });
+        for feature in features(workspace, package)? {
+            summary.check(&format!("lints, {package} {feature}"), || {
+                let only = [&bare[..], &["--features", &feature]].concat();
+                clippy(workspace, &only)
+            });
+        }
     }
     summary.check("docs", || {
         let mut doc = workspace.cargo(["doc", "--locked", "--workspace"]);
@@ -80,21 +74,16 @@ fn clippy(workspace: &Workspace, selection: &[&str]) -> Result<()> {
     machine::run(clippy.args(selection).args(["--", "-D", "warnings"]))
 }
 
-/// The features of the host crate, but for `default`, which is the sum of others.
+/// The features of a crate, but for `default`, which is the sum of others.
 #[cfg(feature = "ci")]
-fn host_features(workspace: &Workspace) -> Result<Vec<String>> {
+fn features(workspace: &Workspace, package: &str) -> Result<Vec<String>> {
     let metadata = workspace.metadata(&["--no-deps"])?;
     let packages = metadata["packages"].as_array().context("no packages")?;
-    let host = packages
-        .iter()
-        .find(|package| package["name"] == "persist-host");
-    let features = host.context("no package persist-host")?["features"].as_object();
-    let features = features.context("persist-host has no features")?;
-    Ok(features
-        .keys()
-        .filter(|feature| *feature != "default")
-        .cloned()
-        .collect())
+    let found = packages.iter().find(|found| found["name"] == package);
+    let found = found.with_context(|| format!("no package {package}"))?;
+    let features = found["features"].as_object().context("no features")?;
+    let named = features.keys().filter(|feature| *feature != "default");
+    Ok(named.cloned().collect())
 }
 
 /// What was checked, whether it holds, and the seconds it took.

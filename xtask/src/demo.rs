@@ -63,11 +63,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
     introduce(workspace, &host, &turns, options);
     let acknowledged = play(&host, &turns, &moments)?;
-    check(&host.history()?, &acknowledged, turns.len())?;
-    ensure!(
-        host.memory()? == turns,
-        "the memory is not the conversation"
-    );
+    prove(&host, &turns, &acknowledged)?;
     summarize(turns.len(), moments.len());
     show_history(workspace, &host)?;
     if let Some(folder) = folder {
@@ -90,11 +86,7 @@ pub(crate) fn rehearse(workspace: &Workspace, turns: usize, kills: usize) -> Res
     };
     println!("\nThe demo in small: {} turns, {kills} kills", turns.len());
     let acknowledged = play(&host, &turns, &moments)?;
-    check(&host.history()?, &acknowledged, turns.len())?;
-    ensure!(
-        host.memory()? == turns,
-        "the memory is not the conversation"
-    );
+    prove(&host, &turns, &acknowledged)?;
     summarize(turns.len(), moments.len());
     // Left in place when the demo fails: it is the evidence.
     Ok(fs::remove_dir_all(folder)?)
@@ -324,6 +316,16 @@ impl Pace {
     fn mean(&self) -> Duration {
         self.total.checked_div(self.count).unwrap_or_default()
     }
+}
+
+/// That nothing was forgotten, neither in the history nor in the memory itself.
+fn prove(host: &Host, turns: &[String], acknowledged: &[Saved]) -> Result<()> {
+    check(&host.history()?, acknowledged, turns.len())?;
+    ensure!(
+        host.memory()? == turns,
+        "the memory is not the conversation"
+    );
+    Ok(())
 }
 
 /// That the history is what was acknowledged, and the whole conversation, and nothing else.
