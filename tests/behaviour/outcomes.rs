@@ -141,14 +141,17 @@ fn a_writer_that_slept_too_long_is_not_told_that_it_saved_unless_nothing_came_af
         storage.plan(Fault::AnsweredLate(GRACE));
         assert_eq!(save(&sleeper, "memory", "alone").await.version, 2);
 
-        storage.plan(Fault::AnsweredLate(2 * GRACE));
+        // Long enough for the other save, on the slowest machine.
+        storage.plan(Fault::AnsweredLate(15 * GRACE));
         let late = tokio::spawn(async move {
-            sleeper
-                .save("memory", "late".into(), SaveOptions::default())
-                .await
+            let options = SaveOptions::default();
+            sleeper.save("memory", "late".into(), options).await
         });
-        tokio::time::sleep(GRACE).await;
-        save(&scope(storage), "memory", "meanwhile").await;
+        let other = scope(storage);
+        while other.versions("memory", None, 1).await.expect("a page") != [3] {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        save(&other, "memory", "meanwhile").await;
         let late = late.await.expect("no panic");
         assert!(
             matches!(late, Err(Error::UnknownOutcome { version: 3, .. })),

@@ -141,16 +141,7 @@ pub async fn test_guest(host: &AgentHost) -> Agent {
 
 /// Bytes that do not compress, the same for the same `seed`.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut x = seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        bytes.extend_from_slice(&x.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
+    persist_host::conformance::noise(seed, len).into()
 }
 
 /// A directory that is removed with the value.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Place, Verdict, bytes, ensure, ensure_kind, on};
+use super::{Place, Verdict, ensure, ensure_kind, noise, on};
 use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 
 /// The whole object at `key`.
@@ -28,9 +28,9 @@ pub(super) async fn what_is_created_is_read_back(place: &Place<'_>) -> Verdict {
     for (n, pieces) in [
         vec![],
         vec![Bytes::new()],
-        vec![bytes(1, 1)],
-        vec![bytes(2, 300_000), Bytes::new(), bytes(3, 17)],
-        vec![bytes(4, 5 << 20), bytes(5, 5 << 20)],
+        vec![noise(1, 1)],
+        vec![noise(2, 300_000), Bytes::new(), noise(3, 17)],
+        vec![noise(4, 5 << 20), noise(5, 5 << 20)],
     ]
     .into_iter()
     .enumerate()
@@ -51,14 +51,14 @@ pub(super) async fn what_is_created_is_read_back(place: &Place<'_>) -> Verdict {
 pub(super) async fn what_is_there_is_not_created_again(place: &Place<'_>) -> Verdict {
     let (storage, key) = (place.storage(), place.key("object"));
     storage
-        .create(&key, vec![bytes(1, 1000)])
+        .create(&key, vec![noise(1, 1000)])
         .await
         .map_err(on("create"))?;
     for storage in [storage, place.storage()] {
-        let again = storage.create(&key, vec![bytes(2, 2000)]).await;
+        let again = storage.create(&key, vec![noise(2, 2000)]).await;
         ensure_kind(again, ErrorKind::AlreadyExists, "create again")?;
         let read = whole(&*storage, &key).await?;
-        ensure(read == bytes(1, 1000), || {
+        ensure(read == noise(1, 1000), || {
             "the second create changed the object".into()
         })?;
     }
@@ -72,7 +72,7 @@ pub(super) async fn what_is_not_there_is_not_found(place: &Place<'_>) -> Verdict
         ensure_kind(read, ErrorKind::NotFound, "read where nothing is")?;
     }
     storage
-        .create(&place.key("dir/object"), vec![bytes(1, 1)])
+        .create(&place.key("dir/object"), vec![noise(1, 1)])
         .await
         .map_err(on("create"))?;
     let below = storage
@@ -83,7 +83,7 @@ pub(super) async fn what_is_not_there_is_not_found(place: &Place<'_>) -> Verdict
 
 pub(super) async fn a_range_is_what_was_asked_for(place: &Place<'_>) -> Verdict {
     let (storage, key) = (place.storage(), place.key("object"));
-    let object = bytes(1, 100_000);
+    let object = noise(1, 100_000);
     storage
         .create(&key, vec![object.clone()])
         .await
@@ -122,12 +122,12 @@ pub(super) async fn an_upload_is_visible_when_finished(place: &Place<'_>) -> Ver
     let (storage, key) = (place.storage(), place.key("object"));
     let mut upload = storage.upload(&key).await.map_err(on("upload"))?;
     for n in 0..3 {
-        upload.write(bytes(n, 9 << 20)).await.map_err(on("write"))?;
+        upload.write(noise(n, 9 << 20)).await.map_err(on("write"))?;
         let early = storage.read(&key, ReadRange::Suffix(1)).await;
         ensure_kind(early, ErrorKind::NotFound, "read before finish")?;
     }
     upload.finish().await.map_err(on("finish"))?;
-    let expected: Vec<u8> = (0..3).flat_map(|n| bytes(n, 9 << 20)).collect();
+    let expected: Vec<u8> = (0..3).flat_map(|n| noise(n, 9 << 20)).collect();
     let read = whole(&*place.storage(), &key).await?;
     ensure(read == expected, || {
         format!("the upload came back as {} other bytes", read.len())
@@ -135,7 +135,7 @@ pub(super) async fn an_upload_is_visible_when_finished(place: &Place<'_>) -> Ver
 
     let key = place.key("dropped");
     let mut upload = storage.upload(&key).await.map_err(on("upload"))?;
-    upload.write(bytes(1, 9 << 20)).await.map_err(on("write"))?;
+    upload.write(noise(1, 9 << 20)).await.map_err(on("write"))?;
     drop(upload);
     let dropped = storage.read(&key, ReadRange::Suffix(1)).await;
     ensure_kind(
@@ -144,7 +144,7 @@ pub(super) async fn an_upload_is_visible_when_finished(place: &Place<'_>) -> Ver
         "read after an upload was dropped",
     )?;
     storage
-        .create(&key, vec![bytes(1, 1)])
+        .create(&key, vec![noise(1, 1)])
         .await
         .map_err(on("create where an upload was dropped"))
 }
@@ -152,9 +152,9 @@ pub(super) async fn an_upload_is_visible_when_finished(place: &Place<'_>) -> Ver
 pub(super) async fn an_upload_does_not_overwrite(place: &Place<'_>) -> Verdict {
     let (storage, key) = (place.storage(), place.key("object"));
     let mut upload = storage.upload(&key).await.map_err(on("upload"))?;
-    upload.write(bytes(2, 100)).await.map_err(on("write"))?;
+    upload.write(noise(2, 100)).await.map_err(on("write"))?;
     storage
-        .create(&key, vec![bytes(1, 1000)])
+        .create(&key, vec![noise(1, 1000)])
         .await
         .map_err(on("create"))?;
     ensure_kind(
@@ -163,7 +163,7 @@ pub(super) async fn an_upload_does_not_overwrite(place: &Place<'_>) -> Verdict {
         "finish after a create",
     )?;
     let read = whole(&*storage, &key).await?;
-    ensure(read == bytes(1, 1000), || {
+    ensure(read == noise(1, 1000), || {
         "the upload changed the object".into()
     })
 }
@@ -172,22 +172,22 @@ pub(super) async fn what_is_replaced_is_new(place: &Place<'_>) -> Verdict {
     let (storage, key) = (place.storage(), place.key("object"));
     for n in 0..3 {
         let mut replace = storage.replace(&key).await.map_err(on("replace"))?;
-        replace.write(bytes(n, 1000)).await.map_err(on("write"))?;
+        replace.write(noise(n, 1000)).await.map_err(on("write"))?;
         let before = storage.read(&key, ReadRange::Suffix(1)).await;
         ensure(before.is_ok() == (n > 0), || {
             "an unfinished replacement is seen".into()
         })?;
         replace.finish().await.map_err(on("finish"))?;
         let read = whole(&*place.storage(), &key).await?;
-        ensure(read == bytes(n, 1000), || {
+        ensure(read == noise(n, 1000), || {
             format!("replacement {n} is not what is read")
         })?;
     }
     let mut dropped = storage.replace(&key).await.map_err(on("replace"))?;
-    dropped.write(bytes(9, 1000)).await.map_err(on("write"))?;
+    dropped.write(noise(9, 1000)).await.map_err(on("write"))?;
     drop(dropped);
     let read = whole(&*storage, &key).await?;
-    ensure(read == bytes(2, 1000), || {
+    ensure(read == noise(2, 1000), || {
         "a replacement that was dropped changed the object".into()
     })
 }
@@ -199,7 +199,7 @@ pub(super) async fn what_is_deleted_is_gone(place: &Place<'_>) -> Verdict {
         .await
         .map_err(on("delete where nothing is"))?;
     storage
-        .create(&key, vec![bytes(1, 10)])
+        .create(&key, vec![noise(1, 10)])
         .await
         .map_err(on("create"))?;
     storage.delete(&key).await.map_err(on("delete"))?;
@@ -207,11 +207,11 @@ pub(super) async fn what_is_deleted_is_gone(place: &Place<'_>) -> Verdict {
     ensure_kind(read, ErrorKind::NotFound, "read after delete")?;
     storage.delete(&key).await.map_err(on("delete again"))?;
     storage
-        .create(&key, vec![bytes(2, 10)])
+        .create(&key, vec![noise(2, 10)])
         .await
         .map_err(on("create after delete"))?;
     let read = whole(&*storage, &key).await?;
-    ensure(read == bytes(2, 10), || "what was deleted came back".into())
+    ensure(read == noise(2, 10), || "what was deleted came back".into())
 }
 
 pub(super) async fn odd_keys_stay_apart(place: &Place<'_>) -> Verdict {
@@ -224,13 +224,13 @@ pub(super) async fn odd_keys_stay_apart(place: &Place<'_>) -> Verdict {
     for (n, name) in (0..).zip(names) {
         let key = place.key(&format!("{name}/object"));
         storage
-            .create(&key, vec![bytes(n, 100)])
+            .create(&key, vec![noise(n, 100)])
             .await
             .map_err(on(name))?;
     }
     for (n, name) in (0..).zip(names) {
         let read = whole(&*storage, &place.key(&format!("{name}/object"))).await?;
-        ensure(read == bytes(n, 100), || format!("{name} met another key"))?;
+        ensure(read == noise(n, 100), || format!("{name} met another key"))?;
     }
     Ok(())
 }

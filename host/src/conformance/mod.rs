@@ -212,8 +212,8 @@ fn on<E: fmt::Display>(call: &str) -> impl FnOnce(E) -> String {
     move |error| format!("{call}: {error}")
 }
 
-/// `len` bytes that repeat nowhere near, different for each `seed`.
-fn bytes(seed: u64, len: usize) -> Bytes {
+/// `len` bytes that do not compress, the same for the same `seed`.
+pub fn noise(seed: u64, len: usize) -> Bytes {
     let mut x = seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {

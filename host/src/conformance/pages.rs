@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Place, Verdict, bytes, ensure, on};
+use super::{Place, Verdict, ensure, noise, on};
 use crate::storage::{Entry, List, Storage};
 
 async fn create(place: &Place<'_>, names: &[&str]) -> Result<Arc<dyn Storage>, String> {
     let storage = place.storage();
     for name in names {
         storage
-            .create(&place.key(name), vec![bytes(1, 10)])
+            .create(&place.key(name), vec![noise(1, 10)])
             .await
             .map_err(on("create"))?;
     }

@@ -7,7 +7,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::calls::whole;
-use super::{Place, Verdict, bytes, ensure, on};
+use super::{Place, Verdict, ensure, noise, on};
 use crate::snapshot::{SaveOptions, Store};
 use crate::storage::{ErrorKind, Result};
 
@@ -34,7 +34,7 @@ async fn judge(place: &Place<'_>, key: &str, mut race: JoinSet<(u64, Result<()>)
         format!("{} of {CONTENDERS} were told that they won", winners.len())
     })?;
     let read = whole(&*place.storage(), &place.key(key)).await?;
-    ensure(read == bytes(winners[0], 10_000), || {
+    ensure(read == noise(winners[0], 10_000), || {
         "the object is not the winner's".into()
     })
 }
@@ -45,7 +45,7 @@ pub(super) async fn one_of_many_creates_wins(place: &Place<'_>) -> Verdict {
         let (mut race, start) = (JoinSet::new(), start());
         for contender in 0..CONTENDERS {
             let (storage, key, start) = (place.storage(), place.key(&name), Arc::clone(&start));
-            let body = vec![bytes(contender, 10_000)];
+            let body = vec![noise(contender, 10_000)];
             race.spawn(async move {
                 start.wait().await;
                 (contender, storage.create(&key, body).await)
@@ -64,7 +64,7 @@ pub(super) async fn one_of_many_uploads_wins(place: &Place<'_>) -> Verdict {
             let (storage, key) = (place.storage(), place.key(&name));
             let mut upload = storage.upload(&key).await.map_err(on("upload"))?;
             upload
-                .write(bytes(contender, 10_000))
+                .write(noise(contender, 10_000))
                 .await
                 .map_err(on("write"))?;
             uploads.push((contender, upload));
@@ -92,7 +92,7 @@ pub(super) async fn racing_saves_are_all_there(place: &Place<'_>) -> Verdict {
         race.spawn(async move {
             let mut acknowledged = Vec::new();
             for n in 0..SAVES {
-                let state = bytes(writer * SAVES + n, 100);
+                let state = noise(writer * SAVES + n, 100);
                 let saved = scope
                     .save("memory", state.clone(), SaveOptions::default())
                     .await;

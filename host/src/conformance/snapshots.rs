@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Fault, Faulty, Place, Verdict, bytes, ensure, on};
+use super::{Fault, Faulty, Place, Verdict, ensure, noise, on};
 use crate::snapshot::{Error, Expect, SaveOptions, Scope, Store, Version};
 use crate::storage::Storage;
 
@@ -17,7 +17,7 @@ pub(super) async fn a_lost_reply_is_recognised(place: &Place<'_>) -> Verdict {
     let scope = scope(place, storage.clone())?;
     let save = async |n| {
         scope
-            .save("memory", bytes(n, 100), SaveOptions::default())
+            .save("memory", noise(n, 100), SaveOptions::default())
             .await
     };
     storage.plan(Fault::ReplyLost);
@@ -53,12 +53,12 @@ struct Told {
 async fn live(scope: &Scope, told: &mut Told) -> Result<(), Error> {
     let options = SaveOptions::default;
     for n in 1..=2 {
-        let info = scope.save("memory", bytes(n, 1000), options()).await?;
+        let info = scope.save("memory", noise(n, 1000), options()).await?;
         told.newest = Some((info.version, Some(n)));
     }
     let mut writer = scope.writer("memory", options()).await?;
     // Does not compress, so that it is sent in pieces.
-    writer.write(&bytes(3, 9 << 20)).await?;
+    writer.write(&noise(3, 9 << 20)).await?;
     let info = writer.finish().await?;
     told.newest = Some((info.version, Some(3)));
     let info = scope
@@ -109,7 +109,7 @@ async fn check_after_death(scope: &Scope, told: &Told) -> Verdict {
             .await
             .map_err(on("load"))?;
         let len = if state == 3 { 9 << 20 } else { 1000 };
-        let same = snapshot.is_some_and(|snapshot| snapshot.state == bytes(state, len));
+        let same = snapshot.is_some_and(|snapshot| snapshot.state == noise(state, len));
         ensure(same, || {
             format!("version {version} is not what was acknowledged")
         })?;
@@ -119,7 +119,7 @@ async fn check_after_death(scope: &Scope, told: &Told) -> Verdict {
         .await
         .map_err(on("load the newest"))?;
     let next = scope
-        .save("memory", bytes(9, 10), SaveOptions::default())
+        .save("memory", noise(9, 10), SaveOptions::default())
         .await
         .map_err(on("the next save"))?;
     ensure(next.version == head + 1, || {
