@@ -516,6 +516,19 @@ mod tests {
         );
     }
 
+    /// zlib-rs 0.6 panicked on some of these when a block had just the room of its state.
+    #[test]
+    fn noise_of_any_length_is_stored() {
+        for len in (0..300)
+            .map(|n| n * 677)
+            .chain((4..20).flat_map(|n| [(1 << n) - 1, 1 << n, (1 << n) + 1]))
+        {
+            let state = noise(len);
+            let (_, back) = read(&file(&state)).expect("reads");
+            assert!(back == state, "{len} bytes");
+        }
+    }
+
     #[test]
     fn a_block_that_is_mostly_noise_still_shrinks_by_the_rest() {
         let state = [noise(BLOCK - 150_000), text(150_000)].concat();

@@ -181,12 +181,11 @@ fn is_noise(compress: &mut Compress, state: &[u8]) -> bool {
 
 fn deflate(compress: &mut Compress, state: &[u8]) -> Option<Vec<u8>> {
     compress.reset();
-    // With no more room than the state itself takes, a block that does not shrink does not fit.
-    let mut block = Vec::with_capacity(state.len());
+    // Far more room than deflate ever needs: zlib-rs 0.6 panics where a block that does not shrink meets the end of it.
+    let mut block = Vec::with_capacity(state.len() + state.len() / 8 + 1024);
     let status = compress.compress_vec(state, &mut block, FlushCompress::Full);
     let whole = matches!(status, Ok(Status::Ok)) && compress.total_in() == state.len() as u64;
-    // A block that fills the room to the last byte may have more to say.
-    (whole && block.len() < block.capacity()).then(|| {
+    (whole && block.len() < state.len()).then(|| {
         block.shrink_to_fit();
         block
     })
