@@ -198,7 +198,7 @@ impl Storage for Planted {
             Bug::ListForgetsMore => page.more = false,
             Bug::ListShowsDirectoriesAsObjects => {
                 for entry in &mut page.entries {
-                    *entry = Entry::Object(entry.name().to_owned());
+                    *entry = Entry::object(entry.name());
                 }
             }
             Bug::ListIsStale => {

@@ -272,6 +272,7 @@ fn a_store_is_introduced_once_and_leaves_no_probes() {
             prefix: "",
             after: None,
             limit: 10,
+            facts: false,
         };
         let page = memory.list(&list).await.expect("a page");
         let names: Vec<_> = page.entries.iter().map(|entry| entry.name()).collect();

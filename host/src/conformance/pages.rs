@@ -30,6 +30,7 @@ async fn all(
             prefix,
             after: entries.last().cloned(),
             limit,
+            facts: false,
         };
         let page = storage.list(&list).await.map_err(on("list"))?;
         ensure(page.entries.len() <= limit, || {
@@ -50,10 +51,7 @@ async fn all(
 }
 
 fn objects(names: &[&str]) -> Vec<Entry> {
-    names
-        .iter()
-        .map(|name| Entry::Object((*name).into()))
-        .collect()
+    names.iter().map(|name| Entry::object(*name)).collect()
 }
 
 pub(super) async fn a_list_is_in_order(place: &Place<'_>) -> Verdict {
@@ -80,10 +78,10 @@ pub(super) async fn a_list_shows_directories(place: &Place<'_>) -> Verdict {
     let keys = ["a/x/1", "a/x/2", "a/y", "a.b/z", "a-", "b", "c/1"];
     let storage = create(place, &keys).await?;
     let expected = [
-        Entry::Object("a-".into()),
+        Entry::object("a-"),
         Entry::Dir("a.b".into()),
         Entry::Dir("a".into()),
-        Entry::Object("b".into()),
+        Entry::object("b"),
         Entry::Dir("c".into()),
     ];
     for limit in [1, 2, 100] {
@@ -105,9 +103,9 @@ pub(super) async fn a_list_shows_directories(place: &Place<'_>) -> Verdict {
 pub(super) async fn a_list_keeps_to_its_prefix(place: &Place<'_>) -> Verdict {
     let storage = create(place, &["a", "ab", "abc/1", "abd", "ac", "b"]).await?;
     let expected = [
-        Entry::Object("ab".into()),
+        Entry::object("ab"),
         Entry::Dir("abc".into()),
-        Entry::Object("abd".into()),
+        Entry::object("abd"),
     ];
     for limit in [1, 100] {
         let entries = all(&*storage, &place.dir, "ab", limit).await?;
@@ -125,10 +123,7 @@ pub(super) async fn a_list_shows_a_change_at_once(place: &Place<'_>) -> Verdict 
         create(place, &[&name]).await?;
         names.insert(0, name);
         let entries = all(&*place.storage(), &place.dir, "", 7).await?;
-        let expected: Vec<_> = names
-            .iter()
-            .map(|name| Entry::Object(name.clone()))
-            .collect();
+        let expected: Vec<_> = names.iter().map(Entry::object).collect();
         ensure(entries == expected, || {
             format!("after creating {n:02}: {entries:?}")
         })?;

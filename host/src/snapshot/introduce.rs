@@ -99,6 +99,7 @@ async fn probe(storage: &dyn Storage) -> Result<()> {
         prefix: &id,
         after: None,
         limit: 3,
+        facts: false,
     };
     let listed = storage.list(&list).await;
     let refused = create_again(storage, &names[0], probe).await;
@@ -106,7 +107,7 @@ async fn probe(storage: &dyn Storage) -> Result<()> {
         storage.delete(&key(name)?).await?;
     }
     refused?;
-    let expected: Vec<_> = names.map(Entry::Object).into();
+    let expected: Vec<_> = names.map(Entry::object).into();
     match listed?.entries == expected {
         true => Ok(()),
         false => Err(Error::unsupported(

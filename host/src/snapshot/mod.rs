@@ -225,6 +225,7 @@ impl Store {
                 prefix,
                 after: after.clone(),
                 limit: at_once,
+                facts: false,
             };
             let page = self.shared.storage.list(&list).await?;
             after = page.entries.last().cloned();
@@ -539,7 +540,7 @@ impl Scope {
         let mut after = match before {
             None => None,
             Some(0 | 1) => return Ok(Vec::new()),
-            Some(before) => Some(Entry::Object(version::segment(before.min(MAX_VERSION)))),
+            Some(before) => Some(Entry::object(version::segment(before.min(MAX_VERSION)))),
         };
         // No version is above the highest: "below it or all" is then the same list from the beginning.
         if before.is_some_and(|before| before > MAX_VERSION) {
@@ -552,6 +553,7 @@ impl Scope {
                 prefix: "",
                 after,
                 limit: at_once,
+                facts: false,
             };
             let page = self.storage().list(&list).await?;
             after = page.entries.last().cloned();
@@ -559,7 +561,7 @@ impl Scope {
                 .entries
                 .iter()
                 .filter_map(|entry| match entry {
-                    Entry::Object(segment) => version::parse(segment),
+                    Entry::Object(object) => version::parse(&object.name),
                     Entry::Dir(_) => None,
                 })
                 .collect();

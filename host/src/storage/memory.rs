@@ -3,16 +3,35 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Entry, Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Upload};
+use super::{
+    Entry, Error, ErrorKind, Facts, Key, List, Object, Page, Part, ReadRange, Result, Storage,
+    Upload,
+};
 
 /// Keeps objects in memory. Clones share them; they are gone when the last clone is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
+    objects: Arc<Mutex<BTreeMap<String, Kept>>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    bytes: Bytes,
+    created: SystemTime,
+}
+
+impl From<Bytes> for Kept {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            created: SystemTime::now(),
+        }
+    }
 }
 
 impl Memory {
@@ -30,7 +49,7 @@ impl Memory {
         })
     }
 
-    fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
         // Every change is one insert or remove, so a panic elsewhere leaves nothing half-made.
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,7 +73,7 @@ impl Storage for Memory {
                 "an object is there already",
             ));
         }
-        objects.insert(key.as_str().into(), body.concat().into());
+        objects.insert(key.as_str().into(), Bytes::from(body.concat()).into());
         Ok(())
     }
 
@@ -68,9 +87,10 @@ impl Storage for Memory {
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
         let objects = self.objects();
-        let object = objects
+        let object = &objects
             .get(key.as_str())
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "no object is there"))?;
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "no object is there"))?
+            .bytes;
         let size = object.len() as u64;
         let range = range.of(size);
         Ok(Part {
@@ -88,12 +108,21 @@ impl Storage for Memory {
         let objects = self.objects();
         let below = objects
             .range::<String, _>((Bound::Included(&dir), Bound::Unbounded))
-            .map_while(|(key, _)| key.strip_prefix(&dir));
-        let mut page = Page::default();
-        for rest in below {
+            .map_while(|(key, kept)| Some((key.strip_prefix(&dir)?, kept)));
+        let mut page = Page {
+            now: list.facts.then(SystemTime::now),
+            ..Page::default()
+        };
+        for (rest, kept) in below {
             let entry = match rest.split_once('/') {
                 Some((name, _)) => Entry::Dir(name.into()),
-                None => Entry::Object(rest.into()),
+                None => Entry::Object(Object {
+                    name: rest.into(),
+                    facts: list.facts.then(|| Facts {
+                        size: kept.bytes.len() as u64,
+                        created: kept.created,
+                    }),
+                }),
             };
             if !entry.name().starts_with(list.prefix)
                 || list.after.as_ref().is_some_and(|after| entry <= *after)
@@ -133,10 +162,10 @@ impl Upload for MemoryUpload {
 
     async fn finish(self: Box<Self>) -> Result<()> {
         if self.replace {
-            let object = self.pieces.concat().into();
+            let object = Bytes::from(self.pieces.concat());
             self.memory
                 .objects()
-                .insert(self.key.as_str().into(), object);
+                .insert(self.key.as_str().into(), object.into());
             return Ok(());
         }
         self.memory.create(&self.key, self.pieces).await

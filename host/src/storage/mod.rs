@@ -20,10 +20,13 @@ pub use config::{StorageBackend, StorageConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use key::Key;
 pub use local::Local;
+#[cfg(feature = "testing")]
+pub use local::{Call, Watch};
 pub use memory::Memory;
 
 use std::fmt;
 use std::ops::Range;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -128,32 +131,70 @@ pub struct List<'a> {
     pub after: Option<Entry>,
     /// At most so many entries.
     pub limit: usize,
+    /// Whether [`Page::now`] and the [`Facts`] of each object are wanted; on a local disk these cost a call for each.
+    pub facts: bool,
 }
 
-/// One entry of a list. Entries sort as their keys do, where a directory ends in `/`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One entry of a list. Entries are compared by their keys alone, where a directory's ends in `/`.
+#[derive(Clone, Debug)]
 pub enum Entry {
-    /// An object, by the last segment of its key.
-    Object(String),
+    /// An object.
+    Object(Object),
     /// A directory that holds at least one object at some depth.
     Dir(String),
 }
 
+/// An object in a list.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// The last segment of its key.
+    pub name: String,
+    /// Present where the list asked for them.
+    pub facts: Option<Facts>,
+}
+
+/// What a list says of an object beside its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Length in bytes.
+    pub size: u64,
+    /// When the object came to be under its key, or later, by the clock that [`Page::now`] is of. Never earlier: what is
+    /// pruned by its age must not look older than it is.
+    pub created: SystemTime,
+}
+
 impl Entry {
+    /// An object of which only the name is known.
+    pub fn object(name: impl Into<String>) -> Self {
+        Self::Object(Object {
+            name: name.into(),
+            facts: None,
+        })
+    }
+
     /// The entry's own segment.
     pub fn name(&self) -> &str {
         match self {
-            Self::Object(name) | Self::Dir(name) => name,
+            Self::Object(object) => &object.name,
+            Self::Dir(name) => name,
         }
     }
 
     fn sort_key(&self) -> (&[u8], &[u8]) {
         match self {
-            Self::Object(name) => (name.as_bytes(), b""),
+            Self::Object(object) => (object.name.as_bytes(), b""),
             Self::Dir(name) => (name.as_bytes(), b"/"),
         }
     }
 }
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.sort_key() == other.sort_key()
+    }
+}
+
+impl Eq for Entry {}
 
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
@@ -175,6 +216,9 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// Whether something may follow.
     pub more: bool,
+    /// The storage's own time when it made this page, where facts were asked for. Ages are differences to it, never to the
+    /// clock of the process that asks.
+    pub now: Option<SystemTime>,
 }
 
 #[cfg(test)]
@@ -183,23 +227,16 @@ mod tests {
 
     #[test]
     fn a_directory_sorts_as_its_keys_do() {
-        let mut entries = [
-            Entry::Dir("a".into()),
-            Entry::Object("a".into()),
+        let in_order = [
+            Entry::object("a"),
             Entry::Dir("a.b".into()),
-            Entry::Object("a0".into()),
+            Entry::Dir("a".into()),
+            Entry::object("a0"),
         ];
+        let mut entries = in_order.clone();
+        entries.reverse();
         entries.sort();
-        let names: Vec<_> = entries.iter().map(|e| format!("{e:?}")).collect();
-        assert_eq!(
-            names,
-            [
-                r#"Object("a")"#,
-                r#"Dir("a.b")"#,
-                r#"Dir("a")"#,
-                r#"Object("a0")"#
-            ]
-        );
+        assert_eq!(entries, in_order);
     }
 
     #[test]

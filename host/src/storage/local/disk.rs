@@ -1,0 +1,299 @@
+//! The calls to the operating system, each of them made here and nowhere else.
+//!
+//! So one place can be watched: the crash laboratory records what is written and synced in which order, and makes any
+//! call fail. Without a [`Watch`] each is the bare call.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _};
+use rustix::fs::OFlags;
+
+use super::watch::{Call, Watch};
+
+/// Agents' memories are nobody else's business.
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// Makes the calls.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Disk {
+    watch: Option<Arc<dyn Watch>>,
+}
+
+impl Disk {
+    #[cfg(feature = "testing")]
+    pub(super) fn watched(watch: Arc<dyn Watch>) -> Self {
+        Self { watch: Some(watch) }
+    }
+
+    fn call<T>(&self, call: Call<'_>, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let Some(watch) = &self.watch else {
+            return make();
+        };
+        watch.before(call)?;
+        let result = make();
+        watch.after(call, result.is_ok())?;
+        result
+    }
+
+    /// Opens a directory by its path, through links where there are some.
+    pub(super) fn open(&self, path: &Path) -> io::Result<Folder> {
+        self.call(Call::OpenDir(path), || {
+            let mut options = fs::OpenOptions::new();
+            options.read(true).custom_flags(flags(OFlags::DIRECTORY));
+            Ok(self.folder(options.open(path)?, path.to_owned()))
+        })
+    }
+
+    /// Makes a directory by its path.
+    pub(super) fn make(&self, path: &Path) -> io::Result<()> {
+        self.call(Call::MakeDir(path), || {
+            fs::DirBuilder::new().mode(DIR_MODE).create(path)
+        })
+    }
+
+    fn folder(&self, file: fs::File, path: PathBuf) -> Folder {
+        Folder {
+            disk: self.clone(),
+            dir: Dir::from_std_file(file),
+            path,
+        }
+    }
+}
+
+/// A directory that is open for reading and syncing.
+#[derive(Debug)]
+pub(super) struct Folder {
+    disk: Disk,
+    dir: Dir,
+    path: PathBuf,
+}
+
+/// Device, inode and time of birth: an inode's number is used again when its directory is removed.
+pub(super) type FolderId = (u64, u64, Option<SystemTime>);
+
+impl Folder {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which directory this is, whatever its path.
+    pub(super) fn id(&self) -> io::Result<FolderId> {
+        use cap_std::fs::MetadataExt as _;
+
+        let metadata = self.dir.dir_metadata()?;
+        let born = metadata
+            .created()
+            .ok()
+            .map(cap_std::time::SystemTime::into_std);
+        Ok((metadata.dev(), metadata.ino(), born))
+    }
+
+    /// Opens a child directory, and never through a link.
+    pub(super) fn open(&self, name: &str) -> io::Result<Self> {
+        let path = self.path.join(name);
+        self.disk.call(Call::OpenDir(&path), || {
+            let mut options = OpenOptions::new();
+            options
+                .read(true)
+                .custom_flags(flags(OFlags::NOFOLLOW | OFlags::DIRECTORY));
+            let file = self.dir.open_with(name, &options)?.into_std();
+            Ok(self.disk.folder(file, path.clone()))
+        })
+    }
+
+    pub(super) fn make(&self, name: &str) -> io::Result<()> {
+        self.disk.call(Call::MakeDir(&self.path.join(name)), || {
+            let mut builder = DirBuilder::new();
+            builder.mode(DIR_MODE);
+            self.dir.create_dir_with(name, &builder)
+        })
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let sync = || Ok(rustix::fs::fsync(&self.dir)?);
+        self.disk.call(Call::SyncDir(&self.path), sync)
+    }
+
+    /// What is in it, by name, in no order. Names that are not UTF-8 are not ours.
+    pub(super) fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Child>>> {
+        let read = || self.dir.entries();
+        let entries = self.disk.call(Call::ReadDir(&self.path), read)?;
+        Ok(entries.filter_map(|entry| {
+            let child = |entry: cap_std::fs::DirEntry| {
+                let name = entry.file_name().into_string().map_err(not_ours)?;
+                let is_dir = entry.file_type().map_err(Some)?.is_dir();
+                Ok(Child {
+                    entry,
+                    name,
+                    is_dir,
+                })
+            };
+            match entry.map_err(Some).and_then(child) {
+                Ok(child) => Some(Ok(child)),
+                Err(error) => error.map(Err),
+            }
+        }))
+    }
+
+    /// A file that was not there, for writing.
+    pub(super) fn create_file(&self, name: &str) -> io::Result<NewFile> {
+        let path = self.path.join(name);
+        self.disk.call(Call::CreateFile(&path), || {
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).mode(FILE_MODE);
+            Ok(NewFile {
+                disk: self.disk.clone(),
+                file: self.dir.open_with(name, &options)?.into_std(),
+                path: path.clone(),
+            })
+        })
+    }
+
+    /// Opens a file for reading, and never through a link.
+    pub(super) fn open_file(&self, name: &str) -> io::Result<OldFile> {
+        let path = self.path.join(name);
+        self.disk.call(Call::OpenFile(&path), || {
+            // Without NONBLOCK, a named pipe planted here would hold this thread for ever.
+            let mut options = OpenOptions::new();
+            options
+                .read(true)
+                .custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK));
+            Ok(OldFile {
+                disk: self.disk.clone(),
+                file: self.dir.open_with(name, &options)?.into_std(),
+                path: path.clone(),
+            })
+        })
+    }
+
+    pub(super) fn link(&self, name: &str, to: &Self, new_name: &str) -> io::Result<()> {
+        let (old, new) = (self.path.join(name), to.path.join(new_name));
+        self.disk.call(Call::Link(&old, &new), || {
+            self.dir.hard_link(name, &to.dir, new_name)
+        })
+    }
+
+    pub(super) fn rename_no_replace(
+        &self,
+        name: &str,
+        to: &Self,
+        new_name: &str,
+    ) -> io::Result<()> {
+        let (old, new) = (self.path.join(name), to.path.join(new_name));
+        self.disk.call(Call::RenameNoReplace(&old, &new), || {
+            let flags = rustix::fs::RenameFlags::NOREPLACE;
+            Ok(rustix::fs::renameat_with(
+                &self.dir, name, &to.dir, new_name, flags,
+            )?)
+        })
+    }
+
+    pub(super) fn rename(&self, name: &str, to: &Self, new_name: &str) -> io::Result<()> {
+        let (old, new) = (self.path.join(name), to.path.join(new_name));
+        self.disk.call(Call::Rename(&old, &new), || {
+            self.dir.rename(name, &to.dir, new_name)
+        })
+    }
+
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.call(Call::Remove(&self.path.join(name)), || {
+            self.dir.remove_file(name)
+        })
+    }
+}
+
+fn not_ours(_: OsString) -> Option<io::Error> {
+    None
+}
+
+/// An entry of a directory.
+#[derive(Debug)]
+pub(super) struct Child {
+    entry: cap_std::fs::DirEntry,
+    pub(super) name: String,
+    pub(super) is_dir: bool,
+}
+
+impl Child {
+    /// Its length and the time of its last change. A link counts as a change: so the time is that of the commit, or later, where
+    /// the time of the last write may be long before.
+    pub(super) fn size_and_change(&self) -> io::Result<(u64, SystemTime)> {
+        use cap_std::fs::MetadataExt as _;
+
+        let metadata = self.entry.metadata()?;
+        let seconds = u64::try_from(metadata.ctime()).unwrap_or(0);
+        let nanos = u32::try_from(metadata.ctime_nsec()).unwrap_or(0);
+        let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
+        // A time that cannot be told is in the future: nothing is pruned for it.
+        let changed = changed.unwrap_or_else(|| SystemTime::now() + Duration::from_secs(1 << 32));
+        Ok((metadata.len(), changed))
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    disk: Disk,
+    file: fs::File,
+    path: PathBuf,
+}
+
+impl NewFile {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Self { disk, file, path } = self;
+        disk.call(Call::WriteFile(path, bytes), || file.write_all(bytes))
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let sync = || self.file.sync_all();
+        self.disk.call(Call::SyncFile(&self.path), sync)
+    }
+
+    /// Takes the lock that says that its owner is alive; it ends with the process.
+    pub(super) fn lock(&self) -> io::Result<()> {
+        self.file.lock()
+    }
+
+    /// How many names it has.
+    pub(super) fn names(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.nlink())
+    }
+}
+
+/// A file that is open for reading.
+#[derive(Debug)]
+pub(super) struct OldFile {
+    disk: Disk,
+    file: fs::File,
+    path: PathBuf,
+}
+
+impl OldFile {
+    /// Its length; none for what is no regular file.
+    pub(super) fn size(&self) -> io::Result<Option<u64>> {
+        let metadata = self.file.metadata()?;
+        Ok(metadata.is_file().then_some(metadata.len()))
+    }
+
+    pub(super) fn read_exact_at(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
+        self.disk.call(Call::ReadFile(&self.path), || {
+            self.file.read_exact_at(bytes, start)
+        })
+    }
+
+    /// Whether the process that made it is gone.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.file.try_lock().is_ok()
+    }
+}
+
+fn flags(flags: OFlags) -> i32 {
+    flags.bits().cast_signed()
+}

@@ -1,0 +1,99 @@
+//! What is in a directory, in order, in bounded memory.
+
+use std::collections::BinaryHeap;
+use std::io;
+
+use super::disk::Folder;
+use crate::storage::key::is_segment;
+use crate::storage::{Entry, Facts, List, Object, Page};
+
+/// How deep below a listed directory a file is looked for: no key has more segments than this.
+const MAX_DEPTH: usize = 8;
+
+/// The page of `dir` that `list` asks for.
+pub(super) fn page(dir: &Folder, list: &List<'_>) -> io::Result<Page> {
+    let mut after = list.after.clone();
+    let now = list.facts.then(std::time::SystemTime::now);
+    loop {
+        let (entries, more) = smallest(dir, list, after.as_ref())?;
+        after = entries.last().cloned();
+        let mut kept = Vec::with_capacity(entries.len());
+        for entry in entries {
+            // A bucket has no empty directories; a first save that was killed leaves one here.
+            if match &entry {
+                Entry::Object(_) => true,
+                Entry::Dir(name) => dir
+                    .open(name)
+                    .and_then(|dir| holds_a_file(&dir, MAX_DEPTH))?,
+            } {
+                kept.push(entry);
+            }
+        }
+        if !kept.is_empty() || !more {
+            return Ok(Page {
+                entries: kept,
+                more,
+                now,
+            });
+        }
+    }
+}
+
+/// The first entries after `after`, no more than the limit held in memory at once, and whether more follow.
+fn smallest(
+    dir: &Folder,
+    list: &List<'_>,
+    after: Option<&Entry>,
+) -> io::Result<(Vec<Entry>, bool)> {
+    let limit = list.limit.max(1);
+    let mut smallest = BinaryHeap::with_capacity(limit.min(1024) + 1);
+    let mut more = false;
+    for child in dir.entries()? {
+        let child = child?;
+        if !is_segment(&child.name) || !child.name.starts_with(list.prefix) {
+            continue;
+        }
+        let mut entry = match child.is_dir {
+            true => Entry::Dir(child.name.clone()),
+            false => Entry::object(&child.name),
+        };
+        if after.is_some_and(|after| entry <= *after) {
+            continue;
+        }
+        if smallest.len() == limit && smallest.peek().is_some_and(|last| entry > *last) {
+            more = true;
+            continue;
+        }
+        if let (true, Entry::Object(Object { facts, .. })) = (list.facts, &mut entry) {
+            match child.size_and_change() {
+                Ok((size, created)) => *facts = Some(Facts { size, created }),
+                // Removed since the directory was read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+        }
+        smallest.push(entry);
+        if smallest.len() > limit {
+            smallest.pop();
+            more = true;
+        }
+    }
+    Ok((smallest.into_sorted_vec(), more))
+}
+
+fn holds_a_file(dir: &Folder, depth: usize) -> io::Result<bool> {
+    for child in dir.entries()? {
+        let child = child?;
+        if !child.is_dir {
+            return Ok(true);
+        }
+        if depth > 0
+            && dir
+                .open(&child.name)
+                .and_then(|dir| holds_a_file(&dir, depth - 1))?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,279 @@
+//! Objects as files under one directory of the local disk.
+//!
+//! `create` writes a temporary file, syncs it, links it to its key and syncs the directory; only then is
+//! it done. `link(2)` fails where the name is taken, in one step, between all processes: that is the
+//! whole of our concurrency control. Nothing is ever renamed over, and nothing written in place.
+//!
+//! # What a hostile tree can do
+//! Every directory is opened from its parent's handle, one segment at a time, and never through a
+//! symbolic link; a segment cannot be `..` or hold a `/` ([`Key`]). So nothing outside the root is read or
+//! written, whatever lies inside it.
+//!
+//! # What is synced when
+//! A new directory is synced into its parent before anything in it is acknowledged. One that was there
+//! already may have been made a moment ago by a process that died before it synced: so the first time
+//! that this process meets a directory, it syncs its parent too, whoever made it.
+
+mod disk;
+mod list;
+mod temp;
+mod tree;
+mod watch;
+
+#[cfg(feature = "testing")]
+pub use watch::{Call, Watch};
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Upload};
+use disk::Disk;
+use temp::Temp;
+use tree::Tree;
+
+/// Keeps objects in files under a directory, which is made at the first `create`.
+///
+/// Directories are made with mode 0700, files with 0600. Clones share what they know of the directory.
+#[derive(Clone, Debug)]
+pub struct Local {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    tree: Tree,
+    swept: AtomicBool,
+}
+
+impl Local {
+    /// Objects under `root`. Touches nothing yet. A relative path is taken from where the process is now.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self::with_disk(root.into(), Disk::default())
+    }
+
+    /// The same, where `watch` is told of every call to the operating system.
+    #[cfg(feature = "testing")]
+    pub fn watched(root: impl Into<PathBuf>, watch: Arc<dyn Watch>) -> Self {
+        Self::with_disk(root.into(), Disk::watched(watch))
+    }
+
+    fn with_disk(root: PathBuf, disk: Disk) -> Self {
+        let root = std::path::absolute(&root).unwrap_or(root);
+        Self {
+            shared: Arc::new(Shared {
+                tree: Tree::new(root, disk),
+                swept: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// The directory that holds everything.
+    pub fn root(&self) -> &Path {
+        self.shared.tree.root()
+    }
+
+    async fn begin(&self, key: &Key, replace: bool) -> Result<Box<dyn Upload>> {
+        let temp = self.blocking(Temp::new).await?;
+        Ok(Box::new(LocalUpload {
+            local: self.clone(),
+            key: key.clone(),
+            replace,
+            temp: Some(temp),
+        }))
+    }
+
+    /// Removes temporary files whose process died, once in a process, beside what it does next.
+    fn sweep_once(&self) {
+        if !self.shared.swept.swap(true, Ordering::Relaxed) {
+            let shared = Arc::clone(&self.shared);
+            tokio::task::spawn_blocking(move || temp::sweep(&shared.tree));
+        }
+    }
+
+    /// Runs `work` where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Tree) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let shared = Arc::clone(&self.shared);
+        match tokio::task::spawn_blocking(move || work(&shared.tree)).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => {
+                    let what = "the runtime shut down during a disk operation";
+                    Err(Error::new(ErrorKind::Unanswered, what).with_source(error))
+                }
+            },
+        }
+    }
+}
+
+#[async_trait]
+impl Storage for Local {
+    fn location(&self) -> String {
+        format!("the directory {}", self.root().display())
+    }
+
+    fn honours_conditions(&self) -> bool {
+        true
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
+        let key = key.clone();
+        self.blocking(move |tree| {
+            let dir = tree.make(key.split().0)?;
+            let mut temp = Temp::new(tree)?;
+            for piece in &body {
+                temp.write(piece)?;
+            }
+            temp.commit(&dir, key.split().1)
+        })
+        .await?;
+        self.sweep_once();
+        Ok(())
+    }
+
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.begin(key, false).await
+    }
+
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.begin(key, true).await
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
+        let key = key.clone();
+        self.blocking(move |tree| read(tree, &key, &range)).await
+    }
+
+    async fn list(&self, list: &List<'_>) -> Result<Page> {
+        let (dir, prefix) = (list.dir.to_owned(), list.prefix.to_owned());
+        let (after, limit, facts) = (list.after.clone(), list.limit, list.facts);
+        self.blocking(move |tree| {
+            let Some(folder) = tree.open(&dir)? else {
+                return Ok(Page {
+                    now: facts.then(SystemTime::now),
+                    ..Page::default()
+                });
+            };
+            let list = List {
+                dir: &dir,
+                prefix: &prefix,
+                after,
+                limit,
+                facts,
+            };
+            list::page(&folder, &list)
+                .map_err(|error| Error::io(format!("list {}", folder.path().display()), error))
+        })
+        .await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        let key = key.clone();
+        self.blocking(move |tree| {
+            let (dir, file) = key.split();
+            let Some(dir) = tree.open(dir)? else {
+                return Ok(());
+            };
+            let removed = match dir.remove(file) {
+                // Whoever removed it may have died before it synced.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            };
+            match removed {
+                Ok(()) => dir.sync().map_err(|error| {
+                    Error::new(
+                        ErrorKind::NotDurable,
+                        "sync the directory after deleting a file",
+                    )
+                    .with_source(error)
+                }),
+                Err(error) => Err(Error::io(format!("delete {}", tree.path(&key)), error)),
+            }
+        })
+        .await
+    }
+}
+
+#[derive(Debug)]
+struct LocalUpload {
+    local: Local,
+    key: Key,
+    replace: bool,
+    /// None only while a write is under way, or after one that failed.
+    temp: Option<Temp>,
+}
+
+impl LocalUpload {
+    fn take(&mut self) -> Result<Temp> {
+        self.temp.take().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unavailable,
+                "an upload cannot go on after an error",
+            )
+        })
+    }
+}
+
+#[async_trait]
+impl Upload for LocalUpload {
+    async fn write(&mut self, piece: Bytes) -> Result<()> {
+        let mut temp = self.take()?;
+        let write = move |_: &Tree| temp.write(&piece).map(|()| temp);
+        self.temp = Some(self.local.blocking(write).await?);
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<()> {
+        let temp = self.take()?;
+        let (key, replace) = (self.key.clone(), self.replace);
+        let commit = move |tree: &Tree| {
+            let (dir, name) = key.split();
+            let dir = tree.make(dir)?;
+            match replace {
+                true => temp.commit_over(&dir, name),
+                false => temp.commit(&dir, name),
+            }
+        };
+        self.local.blocking(commit).await?;
+        self.local.sweep_once();
+        Ok(())
+    }
+}
+
+fn read(tree: &Tree, key: &Key, range: &ReadRange) -> Result<Part> {
+    let not_found = || Error::new(ErrorKind::NotFound, format!("no file {}", tree.path(key)));
+    let failed = |error| Error::io(format!("read {}", tree.path(key)), error);
+    let (dir, file) = key.split();
+    let dir = tree.open(dir)?.ok_or_else(not_found)?;
+    let file = match dir.open_file(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_found()),
+        file => file.map_err(failed)?,
+    };
+    let Some(size) = file.size().map_err(failed)? else {
+        let what = format!("{} is not a regular file", tree.path(key));
+        return Err(Error::new(ErrorKind::Unsupported, what));
+    };
+    let range = range.of(size);
+    let too_long = |_| failed(io::ErrorKind::OutOfMemory.into());
+    let len = usize::try_from(range.end - range.start).map_err(|_| too_long(()))?;
+    // A sparse file of any length costs its maker nothing.
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| too_long(()))?;
+    bytes.resize(len, 0);
+    file.read_exact_at(&mut bytes, range.start)
+        .map_err(failed)?;
+    Ok(Part {
+        bytes: bytes.into(),
+        start: range.start,
+        size,
+    })
+}

@@ -1,0 +1,35 @@
+//! Tries to make the local store lose, tear or mix up what it acknowledged.
+//!
+//! Each module is one way of trying, runs alone, and replays from a seed. `cargo xtask lab` runs them all at full size and
+//! writes RELIABILITY.md's figures; the tests of this crate run a bounded part of each, and show that each finds what was
+//! broken on purpose.
+
+pub mod report;
+
+pub use fastrand::Rng;
+pub use report::Report;
+
+/// How much to try, and from which seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Everything that is random follows from it.
+    pub seed: u64,
+    /// How many states, kills, histories or faults to try, where the target has no number of its own.
+    pub count: u64,
+}
+
+/// One way of trying.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// As the command names it.
+    pub name: &'static str,
+    /// What it tries, in a line.
+    pub about: &'static str,
+    /// How much, where nothing else is asked for.
+    pub count: u64,
+    /// Tries it.
+    pub run: fn(Plan) -> anyhow::Result<Report>,
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[];
