@@ -17,6 +17,7 @@ mod conformance;
 mod disk;
 mod outcomes;
 mod races;
+mod retention;
 mod sandbox;
 mod streams;
 mod versions;

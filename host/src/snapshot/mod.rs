@@ -31,6 +31,7 @@ mod info;
 mod introduce;
 mod name;
 mod reader;
+mod retention;
 mod version;
 mod writer;
 
@@ -38,7 +39,8 @@ pub use adapter::{Adapter, StateStream};
 pub use error::{Error, Result};
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use name::{MAX_ENCODED, Name};
-pub use reader::Reader;
+pub use reader::{Reader, Verified};
+pub use retention::{Fate, Keep, Purge, Purged, Retention};
 pub use version::{MAX_VERSION, Version};
 pub use writer::Writer;
 
@@ -371,6 +373,20 @@ impl Scope {
         Ok(object.map(|(version, object)| object.trailer.info(name.as_str(), version)))
     }
 
+    /// Reads the newest version, or version `at`, and verifies every byte of it, in bounded memory. None: as [`Scope::load`],
+    /// but a tombstone is verified, too.
+    ///
+    /// # Errors
+    /// As [`Scope::load`].
+    pub async fn verify(&self, name: &str, at: Option<Version>) -> Result<Option<Verified>> {
+        let name = Name::new(name)?;
+        let Some((version, object)) = self.open(&name, at).await? else {
+            return Ok(None);
+        };
+        let verified = object.verify(self, &name, version).await?;
+        Ok(Some(verified))
+    }
+
     /// Numbers of the versions below `before`, or of all, newest first, tombstones too; only an empty page is
     /// the end.
     ///
@@ -536,7 +552,7 @@ impl Scope {
         limit: usize,
     ) -> Result<Vec<Version>> {
         check_limit(limit)?;
-        let dir = format!("{}/{}", self.dir(), name.encoded());
+        let dir = self.dir_of(name);
         let mut after = match before {
             None => None,
             Some(0 | 1) => return Ok(Vec::new()),
@@ -627,11 +643,13 @@ impl Scope {
     }
 
     pub(crate) fn key(&self, name: &Name, version: Version) -> Result<Key> {
-        let (dir, name) = (self.dir(), name.encoded());
-        Ok(Key::new(format!(
-            "{dir}/{name}/{}",
-            version::segment(version)
-        ))?)
+        let dir = self.dir_of(name);
+        Ok(Key::new(format!("{dir}/{}", version::segment(version)))?)
+    }
+
+    /// The directory of a name's versions.
+    fn dir_of(&self, name: &Name) -> String {
+        format!("{}/{}", self.dir(), name.encoded())
     }
 
     fn dir(&self) -> String {

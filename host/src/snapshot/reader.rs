@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::commit::Change;
 use super::compute::compute;
-use super::format::{BLOCK, Encoded, Footer, Trailer, copy_of};
-use super::{Error, Info, Name, Result, Snapshot, Version};
+use super::format::{BLOCK, Encoded, Footer, Trailer, copy_of, hex};
+use super::{Error, Info, NO_SESSION, Name, Result, Scope, Snapshot, Version};
 use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 
 /// What is read from the end of an object at first: a small object whole, else its trailer.
@@ -68,6 +69,16 @@ impl Reader {
         let end = self.state.len().min(start.saturating_add(len));
         Ok(self.state.slice(start..end))
     }
+}
+
+/// A version of which every byte was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// What is known of it.
+    pub info: Info,
+    /// Present where the file says that it was saved as something else, as `agent/session/name@version`: someone copied it here.
+    /// What the key says counts.
+    pub saved_as: Option<String>,
 }
 
 /// One stored version whose trailer is verified.
@@ -142,6 +153,47 @@ impl Object {
         }
         change.keep(vec![tail]);
         Ok(copy_of(&self.trailer))
+    }
+
+    /// Verifies every byte, in bounded memory.
+    pub(crate) async fn verify(
+        self,
+        scope: &Scope,
+        name: &Name,
+        version: Version,
+    ) -> Result<Verified> {
+        let object = Arc::new(self);
+        let trailer = &object.trailer;
+        let (metadata, blocks) = (&trailer.metadata, trailer.blocks());
+        let stored = trailer.stored(0..blocks);
+        let head = object.bytes(0..stored.start).await?;
+        let tail = object.bytes(stored.end..trailer.footer.member).await?;
+        let about = |error: Error| error.at(&object.key);
+        trailer.verify_frame(&head, &tail).map_err(about)?;
+        let mut sha256 = Sha256::new();
+        for block in (0..blocks).step_by(AHEAD) {
+            let state = Self::read_blocks(&object, block..blocks.min(block + AHEAD)).await?;
+            let hash = move || {
+                sha256.update(&state);
+                Ok(sha256)
+            };
+            sha256 = compute(metadata.size, hash).await?;
+        }
+        if hex(&sha256.finalize()) != metadata.sha256 {
+            return Err(about(Error::corrupt("its SHA-256 is another")));
+        }
+        let session = scope.session().map(Name::as_str);
+        let is_here = (metadata.agent.as_str(), metadata.session.as_deref())
+            == (scope.agent().as_str(), session)
+            && (metadata.name.as_str(), metadata.version) == (name.as_str(), version);
+        Ok(Verified {
+            info: trailer.info(name.as_str(), version),
+            saved_as: (!is_here).then(|| {
+                let session = metadata.session.as_deref().unwrap_or(NO_SESSION);
+                let (agent, name) = (&metadata.agent, &metadata.name);
+                format!("{agent}/{session}/{name}@{}", metadata.version)
+            }),
+        })
     }
 
     async fn read_blocks(this: &Arc<Self>, blocks: Range<usize>) -> Result<Bytes> {

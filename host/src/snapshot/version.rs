@@ -26,6 +26,20 @@ pub(crate) fn parse(segment: &str) -> Option<Version> {
     (self::segment(version) == segment).then_some(version)
 }
 
+/// How the segment of a pin begins: it sorts after every version.
+pub(crate) const PIN: &str = "pin-";
+
+/// The last segment of the key of a version's pin.
+pub(crate) fn pin_segment(version: Version) -> String {
+    format!("{PIN}{version}")
+}
+
+/// The version whose pin's key ends in `segment`.
+pub(crate) fn parse_pin(segment: &str) -> Option<Version> {
+    let version = segment.strip_prefix(PIN)?.parse().ok()?;
+    ((1..=MAX_VERSION).contains(&version) && pin_segment(version) == segment).then_some(version)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +65,21 @@ mod tests {
             "9999999957-+000000042.gz",
         ] {
             assert_eq!(parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_the_exact_segment_is_a_pin() {
+        assert_eq!(parse_pin(&pin_segment(42)), Some(42));
+        for other in [
+            "pin-",
+            "pin-0",
+            "pin-042",
+            "pin-+42",
+            "pin-10000000000",
+            "42",
+        ] {
+            assert_eq!(parse_pin(other), None, "{other}");
         }
     }
 }

@@ -1,0 +1,419 @@
+//! What is kept of a name's history, and how the rest is removed.
+//!
+//! Pruning runs beside writers, without a lock. What makes that safe is one rule: it never touches the newest version, nor
+//! anything younger than the grace ([`StoreOptions::grace`](super::StoreOptions)), and ages are differences between times of the
+//! storage's own clock. DURABILITY.md argues why a writer that slept cannot lose a save then. Versions go in ascending
+//! order, so that what is left of a prune that was cut short is what a shorter history would be.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use super::{Error, Expect, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Version, version};
+use crate::storage::{Entry, ErrorKind, Facts, Key, List};
+use bytes::Bytes;
+
+/// Versions that are looked at together.
+const PAGE: usize = 10_000;
+
+const HOUR: u64 = 60 * 60;
+const DAY: u64 = 24 * HOUR;
+
+/// Which versions of a name are kept. Each rule keeps what it keeps, whatever the others say.
+///
+/// ```
+/// use std::time::Duration;
+/// use persist_host::snapshot::Retention;
+///
+/// let mut week = Retention::default();
+/// week.keep_within = Duration::from_secs(7 * 24 * 60 * 60);
+/// week.keep_daily = 30;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retention {
+    /// What is younger than this is kept; 30 days.
+    pub keep_within: Duration,
+    /// So many of the newest versions are kept; 20.
+    pub keep_last: usize,
+    /// The newest version of each of the newest so many hours (UTC) that have one is kept; 0.
+    pub keep_hourly: usize,
+    /// The newest version of each of the newest so many days (UTC) that have one is kept; 0.
+    pub keep_daily: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            keep_within: Duration::from_secs(30 * DAY),
+            keep_last: 20,
+            keep_hourly: 0,
+            keep_daily: 0,
+        }
+    }
+}
+
+/// Why a version is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Keep {
+    /// It is the newest.
+    Head,
+    /// It is younger than the grace: a writer may still depend on it.
+    Young,
+    /// It is pinned.
+    Pinned,
+    /// [`Retention::keep_last`].
+    Last,
+    /// [`Retention::keep_within`].
+    Within,
+    /// [`Retention::keep_hourly`].
+    Hourly,
+    /// [`Retention::keep_daily`].
+    Daily,
+}
+
+/// What pruning does with a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// The version.
+    pub version: Version,
+    /// Bytes of its file.
+    pub stored_size: u64,
+    /// When it was made, by the storage's clock.
+    pub created: SystemTime,
+    /// The first rule that keeps it; none: it is removed.
+    pub keep: Option<Keep>,
+}
+
+/// Whether a purge waits for the grace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purge {
+    /// What is younger than the grace is spared; a later purge removes it.
+    #[default]
+    AfterGrace,
+    /// Everything goes at once. Only where no host writes this name: one whose save takes longer than the purge may have it
+    /// acknowledged and below the newest version.
+    Now,
+}
+
+/// What a purge did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// The tombstone that stays, so that numbering goes on.
+    pub tombstone: Version,
+    /// How many versions were removed.
+    pub removed: u64,
+    /// How many are younger than the grace, and stay until a later purge.
+    pub spared: u64,
+}
+
+impl Scope {
+    /// What [`Scope::prune`] would do, newest version first.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; [`Error::Unsupported`] where the storage does not tell when its objects were made.
+    pub async fn plan_prune(&self, name: &str, retention: &Retention) -> Result<Vec<Fate>> {
+        self.fates(&Name::new(name)?, retention).await
+    }
+
+    /// Removes the versions that `retention` does not keep, the oldest first, and says what became of each, newest first. Never
+    /// the newest version, nor what is pinned or younger than the grace. What was removed before an error stays removed.
+    ///
+    /// # Errors
+    /// As [`Scope::plan_prune`].
+    pub async fn prune(&self, name: &str, retention: &Retention) -> Result<Vec<Fate>> {
+        let name = Name::new(name)?;
+        let fates = self.fates(&name, retention).await?;
+        if fates.iter().any(|fate| fate.keep.is_none()) {
+            self.introduce().await?;
+        }
+        for fate in fates.iter().rev().filter(|fate| fate.keep.is_none()) {
+            let key = self.key(&name, fate.version)?;
+            self.storage().delete(&key).await?;
+        }
+        Ok(fates)
+    }
+
+    /// Commits a tombstone, then removes every version below it, pinned ones too. It cannot be undone. Numbering goes on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where nothing was ever saved; then as [`Scope::delete`] and [`Scope::prune`].
+    pub async fn purge(&self, name: &str, purge: Purge) -> Result<Purged> {
+        let tombstone = self.tombstone_for_purge(name).await?;
+        let name = Name::new(name)?;
+        let mut purged = Purged {
+            tombstone,
+            removed: 0,
+            spared: 0,
+        };
+        let (mut below, now) = self.listed(&name, Some(tombstone)).await?;
+        below.reverse();
+        for (version, facts) in below {
+            if purge == Purge::AfterGrace && age(now, &facts) <= self.grace() {
+                purged.spared += 1;
+                continue;
+            }
+            self.storage().delete(&self.key(&name, version)?).await?;
+            self.storage()
+                .delete(&self.pin_key(&name, version)?)
+                .await?;
+            purged.removed += 1;
+        }
+        Ok(purged)
+    }
+
+    /// Keeps a version from being pruned.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use persist_host::snapshot::{SaveOptions, Store};
+    /// # use persist_host::storage::Memory;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let scope = Store::new(Arc::new(Memory::new())).scope("bot", None)?;
+    /// # scope.save("memory", "x".into(), SaveOptions::default()).await?;
+    /// scope.pin("memory", 1).await?;
+    /// assert_eq!(scope.pins("memory").await?, [1]);
+    /// scope.unpin("memory", 1).await?;
+    /// # Ok::<(), persist_host::snapshot::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such version, or a prune that runs at this moment removed it;
+    /// [`Error::Storage`].
+    pub async fn pin(&self, name: &str, version: Version) -> Result<()> {
+        let name = Name::new(name)?;
+        let exists = async || self.open(&name, Some(version)).await.map(drop);
+        let unreadable =
+            |error: &Error| matches!(error, Error::Corrupt { .. } | Error::Unsupported { .. });
+        match exists().await {
+            Err(error) if !unreadable(&error) => return Err(error),
+            _ => {}
+        }
+        self.introduce().await?;
+        let key = self.pin_key(&name, version)?;
+        match self.storage().create(&key, vec![Bytes::new()]).await {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+        // A prune that looked for pins before this one was there may have removed the version.
+        match exists().await {
+            Err(error @ Error::NotFound(_)) => {
+                self.storage().delete(&key).await?;
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets a version be pruned again. What is not pinned is no error.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn unpin(&self, name: &str, version: Version) -> Result<()> {
+        let name = Name::new(name)?;
+        if !(1..=MAX_VERSION).contains(&version) {
+            return Ok(());
+        }
+        self.introduce().await?;
+        Ok(self
+            .storage()
+            .delete(&self.pin_key(&name, version)?)
+            .await?)
+    }
+
+    /// The pinned versions, ascending.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn pins(&self, name: &str) -> Result<Vec<Version>> {
+        let pins = self.pinned(&Name::new(name)?).await?;
+        Ok(pins.into_iter().collect())
+    }
+
+    async fn fates(&self, name: &Name, retention: &Retention) -> Result<Vec<Fate>> {
+        let (versions, now) = self.listed(name, None).await?;
+        // After the versions: a pin of one that was listed is seen.
+        let pinned = self.pinned(name).await?;
+        let mut rules = Rules::new(retention, self.grace(), now, &pinned);
+        let fates = versions.into_iter().map(|(version, facts)| Fate {
+            version,
+            stored_size: facts.size,
+            created: facts.created,
+            keep: rules.keep(version, &facts),
+        });
+        Ok(fates.collect())
+    }
+
+    /// The versions below `before`, or all, newest first, and the storage's time before the first of them was listed.
+    async fn listed(
+        &self,
+        name: &Name,
+        before: Option<Version>,
+    ) -> Result<(Vec<(Version, Facts)>, SystemTime)> {
+        let dir = self.dir_of(name);
+        let mut after = before.map(|before| Entry::object(version::segment(before)));
+        let mut versions = Vec::new();
+        let mut now = None;
+        loop {
+            let list = List {
+                dir: &dir,
+                prefix: "",
+                after,
+                limit: PAGE,
+                facts: true,
+            };
+            let page = self.storage().list(&list).await?;
+            now = now.or(page.now);
+            after = page.entries.last().cloned();
+            for entry in page.entries {
+                if let Entry::Object(object) = entry
+                    && let Some(version) = version::parse(&object.name)
+                {
+                    versions.push((version, object.facts.ok_or_else(no_times)?));
+                }
+            }
+            if !page.more {
+                return Ok((versions, now.ok_or_else(no_times)?));
+            }
+        }
+    }
+
+    async fn pinned(&self, name: &Name) -> Result<BTreeSet<Version>> {
+        let dir = self.dir_of(name);
+        let mut after = None;
+        let mut pinned = BTreeSet::new();
+        loop {
+            let list = List {
+                dir: &dir,
+                prefix: version::PIN,
+                after,
+                limit: PAGE,
+                facts: false,
+            };
+            let page = self.storage().list(&list).await?;
+            after = page.entries.last().cloned();
+            let names = page.entries.iter().map(Entry::name);
+            pinned.extend(names.filter_map(version::parse_pin));
+            if !page.more {
+                return Ok(pinned);
+            }
+        }
+    }
+
+    fn pin_key(&self, name: &Name, version: Version) -> Result<Key> {
+        let dir = self.dir_of(name);
+        Ok(Key::new(format!(
+            "{dir}/{}",
+            version::pin_segment(version)
+        ))?)
+    }
+
+    /// The tombstone that everything is removed below: a new one, or the newest version where that is one already.
+    async fn tombstone_for_purge(&self, name: &str) -> Result<Version> {
+        let mut head = None;
+        for _ in 0..MAX_REREADS {
+            match self.delete(name, Expect::Any).await {
+                Ok(info) => return Ok(info.version),
+                Err(Error::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+            let Some(info) = self.stat(name, None).await? else {
+                return Err(self.missing(&Name::new(name)?, None));
+            };
+            if info.deleted {
+                return Ok(info.version);
+            }
+            // Someone saved meanwhile.
+            head = Some(info.version);
+        }
+        Err(Error::Conflict { head })
+    }
+}
+
+/// Applies the rules to versions that come newest first.
+struct Rules<'a> {
+    retention: &'a Retention,
+    grace: Duration,
+    now: SystemTime,
+    pinned: &'a BTreeSet<Version>,
+    seen: usize,
+    hours: Buckets,
+    days: Buckets,
+}
+
+impl<'a> Rules<'a> {
+    fn new(
+        retention: &'a Retention,
+        grace: Duration,
+        now: SystemTime,
+        pinned: &'a BTreeSet<Version>,
+    ) -> Self {
+        Self {
+            retention,
+            grace,
+            now,
+            pinned,
+            seen: 0,
+            hours: Buckets::new(HOUR, retention.keep_hourly),
+            days: Buckets::new(DAY, retention.keep_daily),
+        }
+    }
+
+    fn keep(&mut self, version: Version, facts: &Facts) -> Option<Keep> {
+        let age = age(self.now, facts);
+        let rank = self.seen;
+        self.seen += 1;
+        // Every version counts for its hour and its day, whatever else keeps it.
+        let (hourly, daily) = (self.hours.take(facts), self.days.take(facts));
+        let rules = [
+            (rank == 0, Keep::Head),
+            (age <= self.grace, Keep::Young),
+            (self.pinned.contains(&version), Keep::Pinned),
+            (rank < self.retention.keep_last, Keep::Last),
+            (age <= self.retention.keep_within, Keep::Within),
+            (hourly, Keep::Hourly),
+            (daily, Keep::Daily),
+        ];
+        rules.into_iter().find(|rule| rule.0).map(|rule| rule.1)
+    }
+}
+
+/// The newest version of each of the newest so many hours or days that have one.
+struct Buckets {
+    seconds: u64,
+    left: usize,
+    last: Option<u64>,
+}
+
+impl Buckets {
+    fn new(seconds: u64, left: usize) -> Self {
+        Self {
+            seconds,
+            left,
+            last: None,
+        }
+    }
+
+    fn take(&mut self, facts: &Facts) -> bool {
+        let since = facts.created.duration_since(SystemTime::UNIX_EPOCH);
+        let bucket = since.unwrap_or_default().as_secs() / self.seconds;
+        if self.left == 0 || self.last == Some(bucket) {
+            return false;
+        }
+        self.left -= 1;
+        self.last = Some(bucket);
+        true
+    }
+}
+
+/// How old an object is; what is from the future is new.
+fn age(now: SystemTime, facts: &Facts) -> Duration {
+    now.duration_since(facts.created).unwrap_or_default()
+}
+
+fn no_times() -> Error {
+    Error::unsupported(
+        "this storage does not tell when its objects were made, so nothing can be pruned by age",
+    )
+}

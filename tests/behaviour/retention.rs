@@ -1,0 +1,387 @@
+//! What is kept of a history, pinned, pruned, purged and verified.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use persist_host::snapshot::{
+    Error, Expect, Keep, Purge, Retention, SaveOptions, Scope, Store, StoreOptions,
+};
+use persist_host::storage::{
+    Entry, Facts, Key, List, Local, Memory, Page, Part, ReadRange, Result, Storage, Upload,
+};
+use persist_tests::{block_on, load, on_every_storage, save, scope, tempdir};
+use tokio::sync::Semaphore;
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// Objects in memory, of which version N says that it was made N hours after the clock began; and where the create of one key
+/// can be held up.
+#[derive(Debug)]
+struct Odd {
+    memory: Memory,
+    /// Hours that the storage's clock shows; none: the real one.
+    hours: Option<u64>,
+    /// The end of a key whose create waits for a permit.
+    held: &'static str,
+    gate: Semaphore,
+    asleep: AtomicBool,
+}
+
+impl Odd {
+    fn new(memory: &Memory) -> Self {
+        Self {
+            memory: memory.clone(),
+            hours: None,
+            held: "nothing is held",
+            gate: Semaphore::new(0),
+            asleep: AtomicBool::new(false),
+        }
+    }
+}
+
+fn hour(n: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + HOUR * u32::try_from(n).expect("small")
+}
+
+#[async_trait]
+impl Storage for Odd {
+    fn location(&self) -> String {
+        self.memory.location()
+    }
+
+    fn honours_conditions(&self) -> bool {
+        true
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
+        if key.as_str().ends_with(self.held) {
+            self.asleep.store(true, Ordering::SeqCst);
+            self.gate.acquire().await.expect("open").forget();
+        }
+        self.memory.create(key, body).await
+    }
+
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.memory.upload(key).await
+    }
+
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.memory.replace(key).await
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
+        self.memory.read(key, range).await
+    }
+
+    async fn list(&self, list: &List<'_>) -> Result<Page> {
+        let mut page = self.memory.list(list).await?;
+        let Some(hours) = self.hours.filter(|_| list.facts) else {
+            return Ok(page);
+        };
+        page.now = Some(hour(hours));
+        for entry in &mut page.entries {
+            if let Entry::Object(object) = entry
+                && let Some(version) = object.name.get(11..21).and_then(|n| n.parse().ok())
+                && let Some(Facts { created, .. }) = &mut object.facts
+            {
+                *created = hour(version);
+            }
+        }
+        Ok(page)
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.memory.delete(key).await
+    }
+}
+
+/// Keeps nothing of its own accord.
+fn nothing() -> Retention {
+    let mut retention = Retention::default();
+    retention.keep_within = Duration::ZERO;
+    retention.keep_last = 0;
+    retention
+}
+
+/// A scope on a store with a short grace.
+fn impatient(storage: Arc<dyn Storage>) -> Scope {
+    let mut options = StoreOptions::default();
+    options.grace = Duration::ZERO;
+    let store = Store::with_options(storage, options);
+    store.scope("bot", None).expect("a name")
+}
+
+async fn versions(scope: &Scope) -> Vec<u64> {
+    let page = scope.versions("memory", None, 1000).await;
+    page.expect("a page")
+}
+
+#[test]
+fn nothing_younger_than_the_grace_is_pruned() {
+    on_every_storage(async |storage| {
+        let scope = scope(storage);
+        for text in ["a", "b", "c"] {
+            save(&scope, "memory", text).await;
+        }
+        let fates = scope.prune("memory", &nothing()).await.expect("prunes");
+        let keeps: Vec<_> = fates.iter().map(|fate| fate.keep).collect();
+        assert_eq!(
+            keeps,
+            [Some(Keep::Head), Some(Keep::Young), Some(Keep::Young)]
+        );
+        assert_eq!(versions(&scope).await, [3, 2, 1]);
+    });
+}
+
+#[test]
+fn what_no_rule_keeps_is_gone_and_the_head_stays() {
+    on_every_storage(async |storage| {
+        let scope = impatient(storage);
+        for text in ["a", "b", "c", "d"] {
+            save(&scope, "memory", text).await;
+        }
+        // On a disk, times are as coarse as the kernel's clock.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        scope.pin("memory", 2).await.expect("pins");
+        let planned = scope.plan_prune("memory", &nothing()).await.expect("plans");
+        assert_eq!(
+            versions(&scope).await,
+            [4, 3, 2, 1],
+            "a plan changes nothing"
+        );
+        let fates = scope.prune("memory", &nothing()).await.expect("prunes");
+        assert_eq!(fates, planned);
+        assert_eq!(versions(&scope).await, [4, 2]);
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("d"));
+        let gone = scope.load("memory", Some(1)).await;
+        assert!(matches!(gone, Err(Error::NotFound(_))), "{gone:?}");
+
+        scope.unpin("memory", 2).await.expect("unpins");
+        scope.prune("memory", &nothing()).await.expect("prunes");
+        assert_eq!(versions(&scope).await, [4]);
+        assert_eq!(save(&scope, "memory", "e").await.version, 5);
+    });
+}
+
+#[test]
+fn each_rule_keeps_what_it_says() {
+    block_on(async {
+        let memory = Memory::new();
+        let plain = scope(Arc::new(memory.clone()));
+        for text in 1..=60 {
+            save(&plain, "memory", &text.to_string()).await;
+        }
+        let mut storage = Odd::new(&memory);
+        storage.hours = Some(61);
+        let scope = scope(Arc::new(storage));
+        scope.pin("memory", 7).await.expect("pins");
+        let mut retention = nothing();
+        retention.keep_last = 3;
+        retention.keep_within = 4 * HOUR;
+        retention.keep_hourly = 6;
+        retention.keep_daily = 2;
+        let fates = scope.prune("memory", &retention).await.expect("prunes");
+        let kept: Vec<_> = fates
+            .iter()
+            .filter_map(|fate| Some((fate.version, fate.keep?)))
+            .collect();
+        // Hours 48 to 60 are one day, 24 to 47 the one before.
+        assert_eq!(
+            kept,
+            [
+                (60, Keep::Head),
+                (59, Keep::Last),
+                (58, Keep::Last),
+                (57, Keep::Within),
+                (56, Keep::Hourly),
+                (55, Keep::Hourly),
+                (47, Keep::Daily),
+                (7, Keep::Pinned),
+            ]
+        );
+        let kept: Vec<_> = kept.into_iter().map(|(version, _)| version).collect();
+        assert_eq!(versions(&scope).await, kept);
+    });
+}
+
+#[test]
+fn what_is_from_the_future_is_new() {
+    block_on(async {
+        let memory = Memory::new();
+        let plain = scope(Arc::new(memory.clone()));
+        for text in 1..=3 {
+            save(&plain, "memory", &text.to_string()).await;
+        }
+        let mut storage = Odd::new(&memory);
+        storage.hours = Some(0);
+        let scope = scope(Arc::new(storage));
+        scope.prune("memory", &nothing()).await.expect("prunes");
+        assert_eq!(versions(&scope).await, [3, 2, 1]);
+    });
+}
+
+#[test]
+fn a_pin_of_what_is_not_there_is_refused_and_leaves_nothing() {
+    on_every_storage(async |storage| {
+        let scope = scope(storage);
+        save(&scope, "memory", "a").await;
+        for version in [0, 2, u64::MAX] {
+            let pinned = scope.pin("memory", version).await;
+            assert!(matches!(pinned, Err(Error::NotFound(_))), "{pinned:?}");
+        }
+        assert!(scope.pins("memory").await.expect("pins").is_empty());
+        scope.pin("memory", 1).await.expect("pins");
+        scope.pin("memory", 1).await.expect("twice is once");
+        assert_eq!(scope.pins("memory").await.expect("pins"), [1]);
+    });
+}
+
+#[test]
+fn a_purge_leaves_a_tombstone_and_numbering_goes_on() {
+    on_every_storage(async |storage| {
+        let scope = scope(storage);
+        let purged = scope.purge("memory", Purge::Now).await;
+        assert!(matches!(purged, Err(Error::NotFound(_))), "{purged:?}");
+        for text in ["a", "b", "c"] {
+            save(&scope, "memory", text).await;
+        }
+        scope.pin("memory", 1).await.expect("pins");
+        let waiting = scope
+            .purge("memory", Purge::AfterGrace)
+            .await
+            .expect("purges");
+        assert_eq!(
+            (waiting.tombstone, waiting.removed, waiting.spared),
+            (4, 0, 3)
+        );
+        let purged = scope.purge("memory", Purge::Now).await.expect("purges");
+        assert_eq!((purged.tombstone, purged.removed, purged.spared), (4, 3, 0));
+        assert_eq!(versions(&scope).await, [4]);
+        assert!(scope.pins("memory").await.expect("pins").is_empty());
+        assert_eq!(load(&scope, "memory").await, None);
+        assert_eq!(save(&scope, "memory", "d").await.version, 5);
+    });
+}
+
+/// A writer looks up the head, sleeps, and creates the version after it, while others purge, save, and purge again.
+async fn sleep_through_two_purges(purge: Purge) -> (persist_host::snapshot::Result<u64>, Scope) {
+    let memory = Memory::new();
+    let others = scope(Arc::new(memory.clone()));
+    save(&others, "memory", "1").await;
+    let mut storage = Odd::new(&memory);
+    storage.held = "-0000000002.gz";
+    let storage = Arc::new(storage);
+    let sleeper = scope(storage.clone());
+    let slow = tokio::spawn(async move {
+        let saved = sleeper.save("memory", "mine".into(), SaveOptions::default());
+        saved.await.map(|info| info.version)
+    });
+    while !storage.asleep.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    others.purge("memory", purge).await.expect("purges");
+    save(&others, "memory", "3").await;
+    others.purge("memory", purge).await.expect("purges");
+    storage.gate.add_permits(1);
+    (slow.await.expect("no panic"), others)
+}
+
+#[test]
+fn a_save_that_slept_through_purges_is_not_lost() {
+    block_on(async {
+        let (saved, others) = sleep_through_two_purges(Purge::AfterGrace).await;
+        // Version 2, a tombstone, is still there: so the sleeper's save took the next number.
+        assert_eq!(saved.expect("saved"), 5);
+        assert_eq!(load(&others, "memory").await.as_deref(), Some("mine"));
+    });
+}
+
+/// Why [`Purge::Now`] is for names that nobody writes, and the grace is the default.
+#[test]
+fn a_purge_that_does_not_wait_can_lose_a_save_that_slept() {
+    block_on(async {
+        let (saved, others) = sleep_through_two_purges(Purge::Now).await;
+        assert_eq!(saved.expect("acknowledged"), 2);
+        assert_eq!(load(&others, "memory").await, None, "below a tombstone");
+    });
+}
+
+#[test]
+fn a_file_is_as_young_as_its_name() {
+    let dir = tempdir();
+    block_on(async {
+        let local = Local::new(dir.path());
+        let key = Key::new("a/b").expect("a key");
+        let mut upload = local.upload(&key).await.expect("begins");
+        upload
+            .write("written long before".into())
+            .await
+            .expect("writes");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let named = SystemTime::now();
+        upload.finish().await.expect("finishes");
+        let list = List {
+            dir: "a",
+            prefix: "",
+            after: None,
+            limit: 10,
+            facts: true,
+        };
+        let page = local.list(&list).await.expect("a page");
+        let [Entry::Object(object)] = &page.entries[..] else {
+            panic!("{page:?}");
+        };
+        let facts = object.facts.expect("asked for");
+        assert_eq!(facts.size, 19);
+        // The kernel stamps files with a clock that ticks every few milliseconds.
+        let tick = Duration::from_millis(50);
+        assert!(facts.created + tick > named, "{facts:?} {named:?}");
+        assert!(facts.created <= page.now.expect("asked for"));
+    });
+}
+
+#[test]
+fn a_version_is_verified_and_a_copy_of_another_is_told() {
+    let dir = tempdir();
+    block_on(async {
+        let scope = scope(Arc::new(Local::new(dir.path())));
+        // More than one batch of blocks.
+        let state = persist_tests::noise(1, 6 << 20);
+        let saved = scope.save("memory", state.into(), SaveOptions::default());
+        let info = saved.await.expect("saves");
+        let verified = scope.verify("memory", None).await.expect("verifies");
+        let verified = verified.expect("is there");
+        assert_eq!((verified.info, verified.saved_as), (info, None));
+        assert_eq!(scope.verify("other", None).await.expect("verifies"), None);
+
+        let names = dir.path().join("bot/~");
+        std::fs::create_dir(names.join("copied")).expect("made");
+        let file = "9999999998-0000000001.gz";
+        std::fs::copy(
+            names.join("memory").join(file),
+            names.join("copied").join(file),
+        )
+        .expect("copied");
+        let copied = scope.verify("copied", None).await.expect("verifies");
+        let copied = copied.expect("is there");
+        assert_eq!(copied.info.name, "copied");
+        assert_eq!(copied.saved_as.as_deref(), Some("bot/~/memory@1"));
+
+        let path = names.join("memory").join(file);
+        let mut bytes = std::fs::read(&path).expect("reads");
+        bytes[3 << 20] ^= 1;
+        std::fs::write(&path, bytes).expect("writes");
+        let verified = scope.verify("memory", None).await;
+        assert!(
+            matches!(verified, Err(Error::Corrupt { .. })),
+            "{verified:?}"
+        );
+
+        scope.delete("copied", Expect::Any).await.expect("deletes");
+        let verified = scope.verify("copied", None).await.expect("verifies");
+        assert!(verified.expect("is there").info.deleted);
+    });
+}
