@@ -218,6 +218,30 @@ mod agents {
         assert_eq!(answer(dir.path(), &["load", "memory"]), "1 kept");
         assert_eq!(answer(dir.path(), &["save", "memory", "x"]), "version 2");
     }
+
+    #[test]
+    fn a_host_that_is_killed_between_write_and_finish_leaves_nothing_that_stays() {
+        let dir = tempdir();
+        let mut writing = persist(dir.path())
+            .arg("run")
+            .arg(guest("test_guest"))
+            .args(["--agent", "bot", "--", "loop-mid-write", "log", "20"])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("persist starts");
+        let temp = dir.path().join("~/tmp");
+        let temporary = || std::fs::read_dir(&temp).map_or(0, |files| files.flatten().count());
+        while temporary() == 0 {
+            assert_eq!(writing.try_wait().expect("a child"), None, "it loops");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        writing.kill().and_then(|()| writing.wait()).expect("ends");
+        assert_eq!(temporary(), 1);
+        assert_eq!(version_files(dir.path()), [] as [PathBuf; 0]);
+        assert_eq!(ok(dir.path(), &["ls", "--all"]), "");
+        assert_eq!(answer(dir.path(), &["save", "log", "x"]), "version 1");
+        assert_eq!(temporary(), 0, "the next process sweeps");
+    }
 }
 
 mod words {

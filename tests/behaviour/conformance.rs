@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use persist_host::conformance;
 use persist_host::storage::{
-    Entry, Error, ErrorKind, Key, List, Local, Memory, Page, Part, ReadRange, Result, Storage,
-    Upload,
+    Entry, Error, ErrorKind, Key, List, Local, Memory, Object, Page, Part, ReadRange, Result,
+    Storage, Upload,
 };
 use persist_tests::{block_on, tempdir};
 
@@ -45,6 +45,8 @@ enum Bug {
     ListForgetsMore,
     ListIgnoresThePrefix,
     ListShowsDirectoriesAsObjects,
+    ListTellsNoTimes,
+    ListTellsOtherSizes,
     DeleteDoesNothing,
     DeleteOfNothingFails,
 }
@@ -91,6 +93,8 @@ const BUGS: &[(Bug, &str)] = &[
         Bug::ListShowsDirectoriesAsObjects,
         "a list shows directories with something in them",
     ),
+    (Bug::ListTellsNoTimes, "a list tells sizes and times"),
+    (Bug::ListTellsOtherSizes, "a list tells sizes and times"),
     (Bug::DeleteDoesNothing, "what is deleted is gone"),
     (Bug::DeleteOfNothingFails, "what is deleted is gone"),
 ];
@@ -199,6 +203,17 @@ impl Storage for Planted {
             Bug::ListShowsDirectoriesAsObjects => {
                 for entry in &mut page.entries {
                     *entry = Entry::object(entry.name());
+                }
+            }
+            Bug::ListTellsNoTimes => page.now = None,
+            Bug::ListTellsOtherSizes => {
+                for entry in &mut page.entries {
+                    if let Entry::Object(Object {
+                        facts: Some(facts), ..
+                    }) = entry
+                    {
+                        facts.size += 1;
+                    }
                 }
             }
             Bug::ListIsStale => {

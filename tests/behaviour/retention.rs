@@ -24,6 +24,8 @@ struct Odd {
     memory: Memory,
     /// Hours that the storage's clock shows; none: the real one.
     hours: Option<u64>,
+    /// A version that was a long upload, which began in hour 0.
+    long: u64,
     /// The end of a key whose create waits for a permit.
     held: &'static str,
     gate: Semaphore,
@@ -35,6 +37,7 @@ impl Odd {
         Self {
             memory: memory.clone(),
             hours: None,
+            long: 0,
             held: "nothing is held",
             gate: Semaphore::new(0),
             asleep: AtomicBool::new(false),
@@ -87,7 +90,7 @@ impl Storage for Odd {
                 && let Some(version) = object.name.get(11..21).and_then(|n| n.parse().ok())
                 && let Some(Facts { created, .. }) = &mut object.facts
             {
-                *created = hour(version);
+                *created = hour(if version == self.long { 0 } else { version });
             }
         }
         Ok(page)
@@ -120,7 +123,7 @@ async fn versions(scope: &Scope) -> Vec<u64> {
 }
 
 #[test]
-fn nothing_younger_than_the_grace_is_pruned() {
+fn what_was_the_newest_within_the_grace_is_not_pruned() {
     on_every_storage(async |storage| {
         let scope = scope(storage);
         for text in ["a", "b", "c"] {
@@ -130,7 +133,7 @@ fn nothing_younger_than_the_grace_is_pruned() {
         let keeps: Vec<_> = fates.iter().map(|fate| fate.keep).collect();
         assert_eq!(
             keeps,
-            [Some(Keep::Head), Some(Keep::Young), Some(Keep::Young)]
+            [Some(Keep::Head), Some(Keep::Recent), Some(Keep::Recent)]
         );
         assert_eq!(versions(&scope).await, [3, 2, 1]);
     });
@@ -193,7 +196,7 @@ fn each_rule_keeps_what_it_says() {
             kept,
             [
                 (60, Keep::Head),
-                (59, Keep::Last),
+                (59, Keep::Recent),
                 (58, Keep::Last),
                 (57, Keep::Within),
                 (56, Keep::Hourly),
@@ -204,6 +207,23 @@ fn each_rule_keeps_what_it_says() {
         );
         let kept: Vec<_> = kept.into_iter().map(|(version, _)| version).collect();
         assert_eq!(versions(&scope).await, kept);
+    });
+}
+
+#[test]
+fn a_long_upload_is_as_young_as_what_came_after_it() {
+    block_on(async {
+        let memory = Memory::new();
+        let plain = scope(Arc::new(memory.clone()));
+        for text in 1..=5 {
+            save(&plain, "memory", &text.to_string()).await;
+        }
+        let mut storage = Odd::new(&memory);
+        // Version 4 was made between hours 3 and 5, whatever the server says of its upload.
+        (storage.hours, storage.long) = (Some(6), 4);
+        let scope = scope(Arc::new(storage));
+        scope.prune("memory", &nothing()).await.expect("prunes");
+        assert_eq!(versions(&scope).await, [5, 4]);
     });
 }
 

@@ -89,6 +89,9 @@ const CHECKS: &[(&str, Check)] = &[
     ("a list shows a change at once", |p| {
         Box::pin(pages::a_list_shows_a_change_at_once(p))
     }),
+    ("a list tells sizes and times", |p| {
+        Box::pin(pages::a_list_tells_sizes_and_times(p))
+    }),
     ("one of many creates wins", |p| {
         Box::pin(races::one_of_many_creates_wins(p))
     }),

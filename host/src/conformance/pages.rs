@@ -1,9 +1,10 @@
 //! What a list promises.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Place, Verdict, ensure, noise, on};
-use crate::storage::{Entry, List, Storage};
+use crate::storage::{Entry, List, Object, Storage};
 
 async fn create(place: &Place<'_>, names: &[&str]) -> Result<Arc<dyn Storage>, String> {
     let storage = place.storage();
@@ -141,4 +142,42 @@ pub(super) async fn a_list_shows_a_change_at_once(place: &Place<'_>) -> Verdict 
         })?;
     }
     Ok(())
+}
+
+pub(super) async fn a_list_tells_sizes_and_times(place: &Place<'_>) -> Verdict {
+    /// Servers tell times in whole seconds, and not of the same moment.
+    const SLACK: Duration = Duration::from_secs(5);
+
+    let storage = place.storage();
+    let list = List {
+        dir: &place.dir,
+        prefix: "",
+        after: None,
+        limit: 10,
+        facts: true,
+    };
+    let before = storage.list(&list).await.map_err(on("list"))?.now;
+    for (name, size) in [("a", 0), ("b", 5), ("c", 70_000)] {
+        let created = storage.create(&place.key(name), vec![noise(1, size)]).await;
+        created.map_err(on("create"))?;
+    }
+    let page = storage.list(&list).await.map_err(on("list"))?;
+    let (Some(before), Some(now)) = (before, page.now) else {
+        return Err("facts were asked for, and the page does not say when it was made".into());
+    };
+    let mut sizes = Vec::new();
+    for entry in &page.entries {
+        let Entry::Object(Object {
+            facts: Some(facts), ..
+        }) = entry
+        else {
+            return Err(format!("facts were asked for: {entry:?}"));
+        };
+        sizes.push(facts.size);
+        let (earliest, latest) = (before - SLACK, now + SLACK);
+        ensure((earliest..=latest).contains(&facts.created), || {
+            format!("made between {before:?} and {now:?}: {entry:?}")
+        })?;
+    }
+    ensure(sizes == [0, 5, 70_000], || format!("sizes: {sizes:?}"))
 }

@@ -1,9 +1,10 @@
 //! What is kept of a name's history, and how the rest is removed.
 //!
 //! Pruning runs beside writers, without a lock. What makes that safe is one rule: it never touches the newest version, nor
-//! anything younger than the grace ([`StoreOptions::grace`](super::StoreOptions)), and ages are differences between times of the
-//! storage's own clock. DURABILITY.md argues why a writer that slept cannot lose a save then. Versions go in ascending
-//! order, so that what is left of a prune that was cut short is what a shorter history would be.
+//! one that was the newest within the grace ([`StoreOptions::grace`](super::StoreOptions)). How long a version has not been the newest is told by
+//! the age of the one above it, whose writer saw it there before it began; and ages are differences between times of the storage's own clock.
+//! DURABILITY.md argues why a writer that slept cannot lose a save then. Versions go in ascending order, so that what is left
+//! of a prune that was cut short is what a shorter history would be.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -58,8 +59,8 @@ impl Default for Retention {
 pub enum Keep {
     /// It is the newest.
     Head,
-    /// It is younger than the grace: a writer may still depend on it.
-    Young,
+    /// It was the newest within the grace: a writer that began before it was made may still be at work.
+    Recent,
     /// It is pinned.
     Pinned,
     /// [`Retention::keep_last`].
@@ -88,7 +89,7 @@ pub struct Fate {
 /// Whether a purge waits for the grace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Purge {
-    /// What is younger than the grace is spared; a later purge removes it.
+    /// What was the newest version within the grace is spared; a later purge removes it.
     #[default]
     AfterGrace,
     /// Everything goes at once. Only where no host writes this name: one whose save takes longer than the purge may have it
@@ -103,7 +104,7 @@ pub struct Purged {
     pub tombstone: Version,
     /// How many versions were removed.
     pub removed: u64,
-    /// How many are younger than the grace, and stay until a later purge.
+    /// How many were the newest within the grace, and stay until a later purge.
     pub spared: u64,
 }
 
@@ -117,7 +118,7 @@ impl Scope {
     }
 
     /// Removes the versions that `retention` does not keep, the oldest first, and says what became of each, newest first. Never
-    /// the newest version, nor what is pinned or younger than the grace. What was removed before an error stays removed.
+    /// the newest version, nor one that is pinned or was the newest within the grace. What was removed before an error stays removed.
     ///
     /// # Errors
     /// As [`Scope::plan_prune`].
@@ -146,10 +147,16 @@ impl Scope {
             removed: 0,
             spared: 0,
         };
-        let (mut below, now) = self.listed(&name, Some(tombstone)).await?;
-        below.reverse();
-        for (version, facts) in below {
-            if purge == Purge::AfterGrace && age(now, &facts) <= self.grace() {
+        let nothing = Retention {
+            keep_within: Duration::ZERO,
+            keep_last: 0,
+            keep_hourly: 0,
+            keep_daily: 0,
+        };
+        let fates = self.fates(&name, &nothing).await?;
+        let below = fates.iter().rev().filter(|fate| fate.version < tombstone);
+        for &Fate { version, keep, .. } in below {
+            if purge == Purge::AfterGrace && keep == Some(Keep::Recent) {
                 purged.spared += 1;
                 continue;
             }
@@ -232,7 +239,7 @@ impl Scope {
     }
 
     async fn fates(&self, name: &Name, retention: &Retention) -> Result<Vec<Fate>> {
-        let (versions, now) = self.listed(name, None).await?;
+        let (versions, now) = self.listed(name).await?;
         // After the versions: a pin of one that was listed is seen.
         let pinned = self.pinned(name).await?;
         let mut rules = Rules::new(retention, self.grace(), now, &pinned);
@@ -245,14 +252,10 @@ impl Scope {
         Ok(fates.collect())
     }
 
-    /// The versions below `before`, or all, newest first, and the storage's time before the first of them was listed.
-    async fn listed(
-        &self,
-        name: &Name,
-        before: Option<Version>,
-    ) -> Result<(Vec<(Version, Facts)>, SystemTime)> {
+    /// All versions, newest first, and the storage's time when the first of them was listed.
+    async fn listed(&self, name: &Name) -> Result<(Vec<(Version, Facts)>, SystemTime)> {
         let dir = self.dir_of(name);
-        let mut after = before.map(|before| Entry::object(version::segment(before)));
+        let mut after = None;
         let mut versions = Vec::new();
         let mut now = None;
         loop {
@@ -338,6 +341,8 @@ struct Rules<'a> {
     now: SystemTime,
     pinned: &'a BTreeSet<Version>,
     seen: usize,
+    /// When the version above was made.
+    superseded: Option<SystemTime>,
     hours: Buckets,
     days: Buckets,
 }
@@ -355,23 +360,30 @@ impl<'a> Rules<'a> {
             now,
             pinned,
             seen: 0,
+            superseded: None,
             hours: Buckets::new(HOUR, retention.keep_hourly),
             days: Buckets::new(DAY, retention.keep_daily),
         }
     }
 
     fn keep(&mut self, version: Version, facts: &Facts) -> Option<Keep> {
-        let age = age(self.now, facts);
+        // What is from the future is new.
+        let age = |time| self.now.duration_since(time).unwrap_or_default();
+        let superseded = self.superseded.replace(facts.created);
+        let recent = superseded.is_some_and(|time| age(time) <= self.grace);
         let rank = self.seen;
         self.seen += 1;
         // Every version counts for its hour and its day, whatever else keeps it.
         let (hourly, daily) = (self.hours.take(facts), self.days.take(facts));
         let rules = [
             (rank == 0, Keep::Head),
-            (age <= self.grace, Keep::Young),
+            (recent, Keep::Recent),
             (self.pinned.contains(&version), Keep::Pinned),
             (rank < self.retention.keep_last, Keep::Last),
-            (age <= self.retention.keep_within, Keep::Within),
+            (
+                age(facts.created) <= self.retention.keep_within,
+                Keep::Within,
+            ),
             (hourly, Keep::Hourly),
             (daily, Keep::Daily),
         ];
@@ -405,11 +417,6 @@ impl Buckets {
         self.last = Some(bucket);
         true
     }
-}
-
-/// How old an object is; what is from the future is new.
-fn age(now: SystemTime, facts: &Facts) -> Duration {
-    now.duration_since(facts.created).unwrap_or_default()
 }
 
 fn no_times() -> Error {

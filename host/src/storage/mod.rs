@@ -158,8 +158,7 @@ pub struct Object {
 pub struct Facts {
     /// Length in bytes.
     pub size: u64,
-    /// When the object came to be under its key, or later, by the clock that [`Page::now`] is of. Never earlier: what is
-    /// pruned by its age must not look older than it is.
+    /// When the object was made, by the clock that [`Page::now`] is of. Some servers tell of a long upload only when it began.
     pub created: SystemTime,
 }
 

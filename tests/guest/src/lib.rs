@@ -52,6 +52,7 @@ const SCENARIOS: &[(&str, Scenario, &str)] = &[
     #[cfg(target_arch = "wasm32")]
     ("raw-read", raw::read, "NAME OFFSET LEN: one read, whatever the limit -> size N sum FNV1A"),
     ("trap-mid-write", stream::trap_mid_write, "NAME: writes, then traps"),
+    ("loop-mid-write", stream::loop_mid_write, "NAME MIB: writes so much, then loops for ever"),
     ("trap", misbehave::trap, ""),
     ("panic", misbehave::panic, ""),
     ("loop", misbehave::spin, "for ever"),

@@ -4,7 +4,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 
 use persist_guest::{Error, Reader, SaveOptions, Writer};
 
-use crate::{Answer, Args, Failure, bytes, describe_bytes, describe_error, number, store, version};
+use crate::{
+    Answer, Args, Failure, bytes, describe_bytes, describe_error, misbehave, number, store, version,
+};
 
 pub(crate) fn stream(args: Args<'_>) -> Answer {
     let [name, chunks, size] = args else {
@@ -72,6 +74,29 @@ pub(crate) fn leaked(args: Args<'_>) -> Answer {
 pub(crate) fn trap_mid_write(args: Args<'_>) -> Answer {
     let _open = half_written(args)?;
     std::process::abort()
+}
+
+pub(crate) fn loop_mid_write(args: Args<'_>) -> Answer {
+    let [name, mib] = args else {
+        return Err(Failure::Usage);
+    };
+    let mut writer = open(name)?;
+    for _ in 0..number::<u64>(mib)? {
+        writer.write_all(&noise(1 << 20))?;
+    }
+    misbehave::spin(args)
+}
+
+/// Bytes that do not compress.
+fn noise(len: usize) -> Vec<u8> {
+    let mut x: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut step = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x.to_le_bytes()[0]
+    };
+    (0..len).map(|_| step()).collect()
 }
 
 pub(crate) fn many_writers(args: Args<'_>) -> Answer {

@@ -4,6 +4,7 @@
 //! writes RELIABILITY.md's figures; the tests of this crate run a bounded part of each, and show that each finds what was
 //! broken on purpose.
 
+pub mod crash;
 pub mod report;
 
 pub use fastrand::Rng;
@@ -32,4 +33,9 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: &[Target] = &[];
+pub const TARGETS: &[Target] = &[Target {
+    name: "crash",
+    about: "every state in which a crash may leave the disk",
+    count: 10_000,
+    run: crash::run,
+}];

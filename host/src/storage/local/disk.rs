@@ -222,8 +222,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Its length and the time of its last change. A link counts as a change: so the time is that of the commit, or later, where
-    /// the time of the last write may be long before.
+    /// Its length and the time of its last change. A link counts as a change, so this is when it got its name; the last write may
+    /// have been long before.
     pub(super) fn size_and_change(&self) -> io::Result<(u64, SystemTime)> {
         use cap_std::fs::MetadataExt as _;
 
@@ -288,7 +288,7 @@ impl OldFile {
         })
     }
 
-    /// Whether the process that made it is gone.
+    /// Whether the process that made it is gone; if so, its lock is ours until this value is dropped.
     pub(super) fn is_abandoned(&self) -> bool {
         self.file.try_lock().is_ok()
     }

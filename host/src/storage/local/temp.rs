@@ -123,11 +123,12 @@ pub(super) fn sweep(tree: &Tree) {
         return;
     };
     for entry in entries.flatten().take(MAX_SWEPT) {
-        if dir
-            .open_file(&entry.name)
-            .is_ok_and(|file| file.is_abandoned())
+        // The lock is held until the name is gone: a new file waits for it, and sees that it has no name.
+        if let Ok(file) = dir.open_file(&entry.name)
+            && file.is_abandoned()
         {
             let _ = dir.remove(&entry.name);
+            drop(file);
         }
     }
 }

@@ -1,0 +1,351 @@
+//! What is done to a store while it is recorded, and what came of it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use persist_host::conformance::noise;
+use persist_host::snapshot::{
+    Adapter, Error, Expect, Info, Purge, Retention, SaveOptions, Scope, Store, StoreOptions,
+    Version,
+};
+use persist_host::storage::{Local, Storage};
+use tokio::runtime::{Builder, Runtime};
+
+use super::trace::{Op, Recorder};
+
+/// A step.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Save(&'static str, usize),
+    Stream(&'static str, usize),
+    Delete(&'static str),
+    Restore(&'static str, Version),
+    Fork(&'static str, &'static str),
+    Pin(&'static str, Version),
+    Prune(&'static str),
+    Purge(&'static str),
+    /// Puts a state at a key of one's own, over what is there.
+    Put(usize),
+}
+
+/// What a step did, as the real code answered.
+#[derive(Clone, Debug)]
+pub(super) enum Deed {
+    /// A version was made; none of a state: a tombstone.
+    Made(&'static str, Version, Option<Bytes>),
+    Pinned(&'static str, Version),
+    /// Versions were removed, ascending; a purge made this tombstone first.
+    Removed(&'static str, Vec<Version>, Option<Version>),
+    Put(Bytes),
+    /// Somebody else was first.
+    Lost,
+}
+
+/// Steps of one or more hosts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    /// What each host does. More than one take turns at every call to the disk.
+    pub(super) hosts: &'static [&'static [Step]],
+}
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "small saves",
+        hosts: &[&[
+            Step::Save("memory", 5),
+            Step::Save("memory", 0),
+            Step::Save("other", 4000),
+            Step::Save("memory", 70_000),
+        ]],
+    },
+    Scenario {
+        name: "a tombstone, and a restore over it",
+        hosts: &[&[
+            Step::Save("memory", 10),
+            Step::Delete("memory"),
+            Step::Restore("memory", 1),
+            Step::Fork("memory", "copy"),
+            Step::Delete("memory"),
+            Step::Save("memory", 20),
+        ]],
+    },
+    Scenario {
+        name: "a prune with a pin",
+        hosts: &[&[
+            Step::Save("memory", 1),
+            Step::Save("memory", 2),
+            Step::Save("memory", 3),
+            Step::Save("memory", 4),
+            Step::Pin("memory", 2),
+            Step::Prune("memory"),
+            Step::Save("memory", 5),
+        ]],
+    },
+    Scenario {
+        name: "a purge, and life after it",
+        hosts: &[&[
+            Step::Save("memory", 1),
+            Step::Save("memory", 2),
+            Step::Pin("memory", 1),
+            Step::Save("memory", 3),
+            Step::Purge("memory"),
+            Step::Save("memory", 4),
+            Step::Purge("memory"),
+        ]],
+    },
+    Scenario {
+        name: "a state at one's own key, replaced",
+        hosts: &[&[
+            Step::Put(100),
+            Step::Put(0),
+            Step::Put(50_000),
+            Step::Put(7),
+        ]],
+    },
+    Scenario {
+        name: "streams",
+        hosts: &[&[
+            Step::Stream("log", 300_000),
+            Step::Stream("log", 0),
+            Step::Stream("log", 1_100_000),
+        ]],
+    },
+    Scenario {
+        name: "a stream that is sent before it ends",
+        hosts: &[&[Step::Stream("log", 9 << 20), Step::Save("log", 3)]],
+    },
+    Scenario {
+        name: "two hosts save one name",
+        hosts: &[
+            &[Step::Save("memory", 11), Step::Save("memory", 12)],
+            &[Step::Save("memory", 21), Step::Save("memory", 22)],
+        ],
+    },
+    Scenario {
+        name: "two hosts save, delete and restore",
+        hosts: &[
+            &[
+                Step::Save("memory", 11),
+                Step::Delete("memory"),
+                Step::Save("memory", 12),
+            ],
+            &[Step::Save("memory", 21), Step::Restore("memory", 1)],
+        ],
+    },
+    Scenario {
+        name: "a prune beside saves",
+        hosts: &[
+            &[
+                Step::Save("memory", 11),
+                Step::Save("memory", 12),
+                Step::Save("memory", 13),
+            ],
+            &[Step::Prune("memory"), Step::Prune("memory")],
+        ],
+    },
+];
+
+/// What was recorded.
+#[derive(Debug)]
+pub(super) struct Story {
+    pub(super) ops: Vec<Op>,
+    /// What step N did.
+    pub(super) deeds: Vec<Deed>,
+}
+
+/// The agent of every scenario.
+pub(super) fn scope(storage: Arc<dyn Storage>) -> Scope {
+    let mut options = StoreOptions::default();
+    // A prune of the lab does not wait.
+    options.grace = Duration::ZERO;
+    let store = Store::with_options(storage, options);
+    store.scope("bot", None).expect("a name")
+}
+
+/// A key of one's own, outside any scope.
+pub(super) const OWN_KEY: &str = "exports/state";
+
+pub(super) fn nothing() -> Retention {
+    let mut retention = Retention::default();
+    (retention.keep_within, retention.keep_last) = (Duration::ZERO, 0);
+    retention
+}
+
+pub(super) fn runtime() -> Result<Runtime> {
+    Ok(Builder::new_current_thread().enable_time().build()?)
+}
+
+/// How a host's storage is made from that of its disk.
+pub(super) type Wrap = fn(Local) -> Arc<dyn Storage>;
+
+impl Scenario {
+    /// Acts it out under `base`, which is empty.
+    pub(super) fn record(&self, base: &Path, seed: u64, wrap: Wrap) -> Result<Story> {
+        let recorder = Recorder::new(base, seed);
+        let alone = self.hosts.len() == 1;
+        let mut first = 0;
+        let mut deeds: Vec<Option<Deed>> = Vec::new();
+        let mut hosts = Vec::new();
+        for (number, steps) in self.hosts.iter().enumerate() {
+            let watch = recorder.host((!alone).then_some(number));
+            let storage = wrap(Local::watched(base.join("store"), watch));
+            let host = Host {
+                recorder: &recorder,
+                storage,
+                steps,
+                number: (!alone).then_some(number),
+                first,
+                seed,
+            };
+            // What is done once in a process, beside the first change, would be done at any time.
+            host.warm_up()?;
+            first += steps.len();
+            hosts.push(host);
+        }
+        deeds.resize(first, None);
+        if !alone {
+            recorder.take_turns(hosts.len());
+        }
+        let done = std::thread::scope(|threads| {
+            let threads: Vec<_> = hosts
+                .iter()
+                .map(|host| {
+                    threads.spawn(move || {
+                        let deeds = host.act();
+                        if !alone {
+                            host.recorder.done();
+                        }
+                        deeds
+                    })
+                })
+                .collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().expect("a host does not panic")
+            };
+            threads.into_iter().map(join).collect::<Result<Vec<_>>>()
+        })?;
+        Ok(Story {
+            ops: recorder.take(),
+            deeds: done.into_iter().flatten().collect(),
+        })
+    }
+}
+
+struct Host<'a> {
+    recorder: &'a Arc<Recorder>,
+    storage: Arc<dyn Storage>,
+    steps: &'a [Step],
+    /// Its number, where hosts take turns.
+    number: Option<usize>,
+    /// The number of its first step.
+    first: usize,
+    seed: u64,
+}
+
+impl Host<'_> {
+    fn warm_up(&self) -> Result<()> {
+        let scope = scope(Arc::clone(&self.storage));
+        let save = scope.save("warm-up", Bytes::new(), SaveOptions::default());
+        runtime()?.block_on(save)?;
+        Ok(())
+    }
+
+    fn act(&self) -> Result<Vec<Deed>> {
+        let runtime = runtime()?;
+        let scope = scope(Arc::clone(&self.storage));
+        let mut deeds = Vec::new();
+        for (index, step) in self.steps.iter().enumerate() {
+            let number = self.first + index;
+            self.recorder.turn(self.number);
+            self.recorder.mark(Op::Begin(number));
+            let state = |len| noise(self.seed ^ (number as u64 + 1), len);
+            let deed = runtime.block_on(step.act(&scope, &self.storage, state));
+            let deed = deed.with_context(|| format!("step {number}, {step:?}"))?;
+            self.recorder.mark(Op::End(number));
+            deeds.push(deed);
+        }
+        Ok(deeds)
+    }
+}
+
+impl Step {
+    async fn act(
+        self,
+        scope: &Scope,
+        storage: &Arc<dyn Storage>,
+        state: impl Fn(usize) -> Bytes,
+    ) -> Result<Deed> {
+        match self {
+            Self::Save(name, len) => {
+                let state = state(len);
+                let saved = scope
+                    .save(name, state.clone(), SaveOptions::default())
+                    .await;
+                made(name, saved, Some(state))
+            }
+            Self::Stream(name, len) => {
+                let state = state(len);
+                let mut writer = scope.writer(name, SaveOptions::default()).await?;
+                for piece in state.chunks(1 << 20) {
+                    writer.write(piece).await?;
+                }
+                made(name, writer.finish().await, Some(state))
+            }
+            Self::Delete(name) => made(name, scope.delete(name, Expect::Any).await, None),
+            Self::Restore(name, version) => {
+                let state = scope.load(name, Some(version)).await;
+                let state = state.ok().flatten().map(|snapshot| snapshot.state);
+                made(name, scope.restore(name, version, Expect::Any).await, state)
+            }
+            Self::Fork(name, new_name) => {
+                let state = scope.load(name, None).await?.map(|snapshot| snapshot.state);
+                let forked = scope.fork(name, None, new_name, Expect::Any).await;
+                made(new_name, forked, state)
+            }
+            Self::Pin(name, version) => {
+                scope.pin(name, version).await?;
+                Ok(Deed::Pinned(name, version))
+            }
+            Self::Prune(name) => {
+                // The clock that stamps files ticks every few milliseconds.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let fates = scope.prune(name, &nothing()).await?;
+                let gone = fates.iter().rev().filter(|fate| fate.keep.is_none());
+                Ok(Deed::Removed(
+                    name,
+                    gone.map(|fate| fate.version).collect(),
+                    None,
+                ))
+            }
+            Self::Purge(name) => {
+                let mut before = scope.versions(name, None, 1000).await?;
+                before.reverse();
+                let purged = scope.purge(name, Purge::Now).await?;
+                before.retain(|&version| version < purged.tombstone);
+                Ok(Deed::Removed(name, before, Some(purged.tombstone)))
+            }
+            Self::Put(len) => {
+                let state = state(len);
+                let adapter = Adapter::new(Arc::clone(storage));
+                adapter.save(&state, OWN_KEY).await?;
+                Ok(Deed::Put(state))
+            }
+        }
+    }
+}
+
+fn made(
+    name: &'static str,
+    answer: persist_host::snapshot::Result<Info>,
+    state: Option<Bytes>,
+) -> Result<Deed> {
+    match answer {
+        Ok(info) => Ok(Deed::Made(name, info.version, state)),
+        Err(Error::Conflict { .. } | Error::NotFound(_)) => Ok(Deed::Lost),
+        Err(error) => bail!(error),
+    }
+}
