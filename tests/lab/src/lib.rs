@@ -5,7 +5,9 @@
 //! broken on purpose.
 
 pub mod crash;
+pub mod faults;
 pub mod report;
+mod steps;
 
 pub use fastrand::Rng;
 pub use report::Report;
@@ -33,9 +35,23 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: &[Target] = &[Target {
-    name: "crash",
-    about: "every state in which a crash may leave the disk",
-    count: 10_000,
-    run: crash::run,
-}];
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "crash",
+        about: "every state in which a crash may leave the disk",
+        count: 10_000,
+        run: crash::run,
+    },
+    Target {
+        name: "faults",
+        about: "every call to the disk fails, in every operation",
+        count: 0,
+        run: faults::run,
+    },
+];
+
+/// A folder for a store that is looked at and thrown away: in memory where there is such a file system, which honours the same calls.
+fn folder() -> anyhow::Result<tempfile::TempDir> {
+    let memory = std::path::Path::new("/dev/shm");
+    Ok(tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir())?)
+}

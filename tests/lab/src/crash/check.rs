@@ -10,8 +10,9 @@ use persist_host::conformance::noise;
 use persist_host::snapshot::{Adapter, Error, Expect, SaveOptions, Scope, Version};
 use persist_host::storage::{Local, Storage};
 
-use super::scenario::{Deed, OWN_KEY, Story, runtime, scope};
+use super::scenario::Story;
 use super::trace::Op;
+use crate::steps::{Deed, OWN_KEY, runtime, scope};
 
 /// What must hold for one name.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,8 @@ pub(super) struct Claim {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
     names: BTreeMap<&'static str, Claim>,
+    /// Marks that were passed: all that is claimed follows from these.
+    pub(super) marks: usize,
     /// The states that may be at the key of one's own; none: nothing.
     own: Vec<Option<Bytes>>,
 }
@@ -40,9 +43,11 @@ impl Claims {
     pub(super) fn at(story: &Story, ops: &[Op]) -> Self {
         let mut claims = Self {
             names: BTreeMap::new(),
+            marks: 0,
             own: vec![None],
         };
         for op in ops {
+            claims.marks += usize::from(matches!(op, Op::Begin(_) | Op::End(_)));
             match op {
                 Op::Begin(step) => claims.begin(&story.deeds[*step]),
                 Op::End(step) => claims.end(&story.deeds[*step]),

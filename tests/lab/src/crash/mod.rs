@@ -14,7 +14,6 @@ mod trace;
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -25,20 +24,15 @@ use fastrand::Rng;
 use persist_host::snapshot::SaveOptions;
 use persist_host::storage::{Local, Storage};
 
-use crate::{Plan, Report};
+use crate::steps::{runtime, scope};
+use crate::{Plan, Report, folder};
 use check::Claims;
 use disk::{Disk, Tree};
-use scenario::{SCENARIOS, Scenario, Story, Wrap, runtime, scope};
+use scenario::{SCENARIOS, Scenario, Story, Wrap};
 use trace::{Op, Recorder};
 
 /// Crashes of the recovery are tried for one state in so many.
 const RECOVERIES: usize = 50;
-
-/// Crash states are many and small, and a file system in memory honours the same calls.
-fn folder() -> Result<tempfile::TempDir> {
-    let memory = Path::new("/dev/shm");
-    Ok(tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir())?)
-}
 
 /// The target.
 ///
@@ -207,7 +201,7 @@ impl Tried {
     fn is_new(&self, tree: &Tree, claims: &Claims) -> bool {
         let mut hasher = DefaultHasher::new();
         tree.hash(&mut hasher);
-        format!("{claims:?}").hash(&mut hasher);
+        claims.marks.hash(&mut hasher);
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.insert(hasher.finish())
     }
