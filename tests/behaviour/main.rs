@@ -7,6 +7,7 @@
 //! - `streams`: states larger than memory
 //! - `conformance`: the suite for storages on ours, and that it finds what it must
 //! - `sandbox`: what agents can do, and cannot
+//! - `servers`: the servers that the tests of backends use
 //! - `bad_input`: bad agents, words, files and directories, through the command
 //! - `command`: the `persist` command, as a person or a script sees it
 
@@ -19,5 +20,6 @@ mod outcomes;
 mod races;
 mod retention;
 mod sandbox;
+mod servers;
 mod streams;
 mod versions;

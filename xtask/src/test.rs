@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that is needed, then every test.
 
 use crate::machine::{self, Workspace};
-use crate::{demo, guests};
+use crate::{demo, guests, servers};
 use anyhow::{Context, Result};
 
 /// Enough of the demo to be a test: a dozen turns between two kills.
@@ -10,6 +10,7 @@ const DEMO_KILLS: usize = 5;
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     guests::build(workspace)?;
+    servers::install_all(workspace)?;
     // One selection of packages and features for all that follows. Another would compile wasmtime a
     // second time.
     let all = ["--locked", "--workspace", "--all-features"];
@@ -21,7 +22,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             .args(all.clone()),
     )?;
 
-    let demo = demo::rehearse(workspace, DEMO_TURNS, DEMO_KILLS).context("the demo failed");
+    let demo = demo::rehearse(workspace, DEMO_TURNS, DEMO_KILLS)
+        .and_then(|()| demo::rehearse_on_s3(workspace, DEMO_TURNS, DEMO_KILLS))
+        .context("the demo failed");
     if let Err(error) = &demo {
         eprintln!("{error:#}\nThe tests are run all the same.");
     }

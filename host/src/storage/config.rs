@@ -1,10 +1,12 @@
 //! Which storage to use, as a program, the environment or a URL says it.
 
 use std::env;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Error, ErrorKind, Local, Result, Storage};
+use super::key::is_segment;
+use super::{Error, ErrorKind, Local, Result, Retry, Storage};
 
 /// A kind of storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,9 +15,11 @@ pub enum StorageBackend {
     /// Files under a directory of this machine.
     #[default]
     Local,
+    /// Objects of a bucket on Amazon S3, or on a server that speaks as it does.
+    S3,
 }
 
-/// Which storage to use, and how.
+/// Which storage to use, and how. No field needs a feature; [`StorageConfig::build`] does.
 ///
 /// ```
 /// use std::path::PathBuf;
@@ -28,7 +32,34 @@ pub enum StorageBackend {
 ///     local_base_path: Some(PathBuf::from("/custom/path/to/snapshots")),
 ///     ..Default::default()
 /// };
+///
+/// let config = StorageConfig::s3_with_bucket("my-snapshots-bucket".to_string());
+/// // or with region
+/// let config = StorageConfig::s3_with_bucket_and_region(
+///     "my-snapshots-bucket".to_string(),
+///     "us-west-2".to_string()
+/// );
 /// ```
+///
+/// # Where a setting comes from
+/// The field, else the environment, else the default. The environment is read by [`StorageConfig::build`].
+///
+/// | field | environment | default |
+/// |---|---|---|
+/// | `local_base_path` | `PERSIST_LOCAL_PATH` | `persist` in the platform's data directory |
+/// | `s3_bucket` | `AWS_S3_BUCKET` | none: it must be said |
+/// | `s3_region` | `AWS_REGION` | `us-east-1` |
+/// | `s3_endpoint` | `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` | Amazon's, of the region |
+/// | `s3_path_style` | | yes with an endpoint of one's own, else no |
+/// | `s3_encryption` | `PERSIST_S3_KMS_KEY` | the bucket's own |
+/// | `s3_credentials` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` | see below |
+///
+/// # Credentials for S3
+/// Where the config has none, they are looked for, at the first call, in this order: the environment; the profile files
+/// (`~/.aws/credentials` and `~/.aws/config`, `AWS_PROFILE`), with roles that they assume; a web identity
+/// (`AWS_WEB_IDENTITY_TOKEN_FILE`, as on EKS); a container's (`AWS_CONTAINER_CREDENTIALS_…_URI`, as on ECS and EKS); those of the
+/// EC2 machine. Not built in: single sign-on and `credential_process`; `aws configure export-credentials` turns these into
+/// environment variables. They are looked up again before they expire, and once where they are refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StorageConfig {
     /// The kind of storage.
@@ -36,6 +67,57 @@ pub struct StorageConfig {
     /// The directory of [`StorageBackend::Local`]. None: `PERSIST_LOCAL_PATH`, and where that is not
     /// set, `persist` in the platform's data directory (on Linux `~/.local/share/persist`).
     pub local_base_path: Option<PathBuf>,
+    /// The bucket of [`StorageBackend::S3`].
+    pub s3_bucket: Option<String>,
+    /// The region of the bucket.
+    pub s3_region: Option<String>,
+    /// What all keys in the bucket begin with, without the `/` that follows: segments of `[A-Za-z0-9._~-]`, joined by `/`.
+    /// Stores under prefixes of one bucket must not lie within each other.
+    pub s3_prefix: Option<String>,
+    /// A server that is not Amazon's, such as `http://127.0.0.1:8333`.
+    pub s3_endpoint: Option<String>,
+    /// Whether the bucket is named in the path of a URL instead of in its host.
+    pub s3_path_style: Option<bool>,
+    /// How the server encrypts what it keeps.
+    pub s3_encryption: S3Encryption,
+    /// Credentials for this storage alone.
+    pub s3_credentials: Option<S3Credentials>,
+    /// When a call to a server is sent again, and how long is waited for it.
+    pub retry: Retry,
+    /// The most bytes that one object may have. None: 70 GiB, which is more than a store takes for a state unless told so.
+    /// Uploads go in parts of 8 MiB, or of 1/9000 of this where that is more; memory is five parts for each upload.
+    pub max_object: Option<u64>,
+}
+
+/// How S3 encrypts what it keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum S3Encryption {
+    /// As the bucket is set up; Amazon's are encrypted with keys of S3 unless told otherwise.
+    #[default]
+    Bucket,
+    /// With keys of S3 (SSE-S3, AES-256).
+    S3,
+    /// With a key of KMS (SSE-KMS) and a bucket key: an id, an alias or an ARN. The account needs `kms:GenerateDataKey` and
+    /// `kms:Decrypt` for it.
+    Kms(String),
+}
+
+/// Credentials of an AWS account. Its `Debug` shows none of them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct S3Credentials {
+    /// As in `AWS_ACCESS_KEY_ID`.
+    pub access_key_id: String,
+    /// As in `AWS_SECRET_ACCESS_KEY`.
+    pub secret_access_key: String,
+    /// As in `AWS_SESSION_TOKEN`, for credentials that expire.
+    pub session_token: Option<String>,
+}
+
+impl fmt::Debug for S3Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("S3Credentials { .. }")
+    }
 }
 
 impl StorageConfig {
@@ -52,8 +134,31 @@ impl StorageConfig {
         }
     }
 
-    /// What the environment asks for: `PERSIST_STORAGE` names a backend (`local`) or a URL; the local
-    /// disk where it is not set.
+    /// A bucket on Amazon S3.
+    pub fn s3_with_bucket(bucket: String) -> Self {
+        Self {
+            s3_bucket: Some(bucket),
+            ..Self::s3()
+        }
+    }
+
+    /// A bucket on Amazon S3, in a region.
+    pub fn s3_with_bucket_and_region(bucket: String, region: String) -> Self {
+        Self {
+            s3_region: Some(region),
+            ..Self::s3_with_bucket(bucket)
+        }
+    }
+
+    fn s3() -> Self {
+        Self {
+            backend: StorageBackend::S3,
+            ..Self::default()
+        }
+    }
+
+    /// What the environment asks for: `PERSIST_STORAGE` names a backend (`local`, `s3`) or a URL; the local disk where it is
+    /// not set.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where it names something else.
@@ -62,6 +167,7 @@ impl StorageConfig {
             None => Ok(Self::default_local()),
             Some(value) => match value.to_str() {
                 Some("" | "local") => Ok(Self::default_local()),
+                Some("s3") => Ok(Self::s3()),
                 Some(text) => Self::from_url(text).map_err(|error| error.about("PERSIST_STORAGE")),
                 None => Err(Error::new(
                     ErrorKind::Config,
@@ -71,12 +177,17 @@ impl StorageConfig {
         }
     }
 
-    /// The storage that `url` names: `file:///absolute/path`.
+    /// The storage that `url` names: `file:///absolute/path` or `s3://bucket/prefix`. The rest of its settings come from the
+    /// environment.
     ///
     /// ```
     /// # use persist_host::storage::StorageConfig;
     /// let config = StorageConfig::from_url("file:///var/lib/agents")?;
     /// assert_eq!(config, StorageConfig::local("/var/lib/agents"));
+    ///
+    /// let config = StorageConfig::from_url("s3://my-snapshots-bucket/production")?;
+    /// assert_eq!(config.s3_bucket.as_deref(), Some("my-snapshots-bucket"));
+    /// assert_eq!(config.s3_prefix.as_deref(), Some("production"));
     /// # Ok::<(), persist_host::storage::Error>(())
     /// ```
     ///
@@ -89,22 +200,41 @@ impl StorageConfig {
             Some(("file", _)) => {
                 refuse("has no absolute path; three slashes, as in file:///var/lib/agents")
             }
-            Some(("s3" | "gs", _)) => refuse("needs a backend that this build does not have"),
-            None if matches!(url, "s3" | "gcs") => {
-                refuse("is a backend that this build does not have; it has local")
+            Some(("s3", "")) => refuse("names no bucket; write s3://bucket/prefix"),
+            Some(("s3", rest)) => {
+                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                check_bucket(bucket)?;
+                Ok(Self {
+                    s3_prefix: check_prefix(prefix)?,
+                    ..Self::s3_with_bucket(bucket.into())
+                })
+            }
+            Some(("gs", _)) => refuse("needs a backend that this build does not have"),
+            None if url == "s3" => refuse(
+                "names no bucket; write s3://bucket/prefix, or set PERSIST_STORAGE=s3 and AWS_S3_BUCKET",
+            ),
+            None if url == "gcs" => {
+                refuse("is a backend that this build does not have; it has local and s3")
             }
             None if url.starts_with('/') => refuse(&format!("is a path; write file://{url}")),
-            _ => refuse("is not a storage; write file:///absolute/path"),
+            _ => refuse("is not a storage; write file:///absolute/path or s3://bucket/prefix"),
         }
     }
 
-    /// The storage itself. Nothing is opened or made yet.
+    /// The storage itself. Nothing is opened, made or asked yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where no directory is configured and the platform names none.
+    /// [`ErrorKind::Config`] where a setting is missing or cannot work, or this build lacks the backend's feature.
     pub fn build(&self) -> Result<Arc<dyn Storage>> {
         match self.backend {
             StorageBackend::Local => Ok(Arc::new(Local::new(self.local_path()?))),
+            #[cfg(feature = "s3")]
+            StorageBackend::S3 => Ok(Arc::new(super::S3::new(self)?)),
+            #[cfg(not(feature = "s3"))]
+            StorageBackend::S3 => Err(Error::new(
+                ErrorKind::Config,
+                "this build has no S3; build persist-host with the feature s3",
+            )),
         }
     }
 
@@ -120,6 +250,45 @@ impl StorageConfig {
                     "no directory for snapshots: this account has no home; set PERSIST_LOCAL_PATH",
                 )
             })
+    }
+}
+
+/// Refuses what cannot be the name of a bucket, or would change the URL that it stands in.
+pub(super) fn check_bucket(bucket: &str) -> Result<()> {
+    let plain = bucket
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let (first, last) = (bucket.as_bytes().first(), bucket.as_bytes().last());
+    match plain && (3..=63).contains(&bucket.len()) && ends(first) && ends(last) {
+        true => Ok(()),
+        false => Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "{bucket:?} is not the name of a bucket: 3 to 63 letters, digits, dots and hyphens, a letter or digit at both ends"
+            ),
+        )),
+    }
+}
+
+/// Longest prefix in bytes: S3 takes keys of 1024, and the rest is for what is under it.
+const MAX_PREFIX: usize = 300;
+
+/// A prefix without slashes at its ends; none where nothing is left.
+pub(super) fn check_prefix(prefix: &str) -> Result<Option<String>> {
+    let trimmed = prefix.strip_suffix('/').unwrap_or(prefix);
+    match trimmed {
+        "" if prefix.is_empty() => Ok(None),
+        trimmed if trimmed.len() <= MAX_PREFIX && trimmed.split('/').all(is_segment) => {
+            Ok(Some(trimmed.into()))
+        }
+        _ => Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "{prefix:?} is not a prefix: segments of A-Z a-z 0-9 . _ ~ -, not beginning with a dot, joined by /, at most \
+                 {MAX_PREFIX} bytes"
+            ),
+        )),
     }
 }
 
@@ -166,10 +335,54 @@ mod tests {
             "s3",
             "file:///a%zz",
             "file:///%00",
+            "s3://",
+            "s3:///prefix",
+            "s3://ab",
+            "s3://-bucket",
+            "s3://user@bucket",
+            "s3://bucket:9000",
+            "s3://bucket//",
+            "s3://bucket/a//b",
+            "s3://bucket/../b",
+            "s3://bucket/a?x=1",
+            "s3://bucket/a%20b",
+            "gs://bucket",
+            "gcs",
         ] {
             let error = StorageConfig::from_url(bad).expect_err(bad);
             assert_eq!(error.kind(), ErrorKind::Config, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_bucket_may_have_a_prefix_and_a_slash_at_its_end() {
+        for (url, prefix) in [
+            ("s3://my-bucket", None),
+            ("s3://my-bucket/", None),
+            ("s3://my-bucket/a", Some("a")),
+            ("s3://my-bucket/a/b.c~/", Some("a/b.c~")),
+        ] {
+            let config = StorageConfig::from_url(url).expect(url);
+            assert_eq!(config.s3_prefix.as_deref(), prefix, "{url}");
+            assert_eq!(config.s3_bucket.as_deref(), Some("my-bucket"), "{url}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let config = StorageConfig {
+            s3_credentials: Some(S3Credentials {
+                access_key_id: "AKIAPLANTED".into(),
+                secret_access_key: "planted-secret".into(),
+                session_token: Some("planted-token".into()),
+            }),
+            ..StorageConfig::s3_with_bucket("bucket".into())
+        };
+        let shown = format!("{config:?}");
+        assert!(
+            !shown.contains("planted") && !shown.contains("PLANTED"),
+            "{shown}"
+        );
     }
 
     #[test]

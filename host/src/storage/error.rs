@@ -49,6 +49,7 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     what: String,
+    hint: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -58,6 +59,7 @@ impl Error {
         Self {
             kind,
             what: what.into(),
+            hint: None,
             source: None,
         }
     }
@@ -66,6 +68,21 @@ impl Error {
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// The same, where something better can be done about it than about its kind.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same cause of a change that was sent, and may have been made.
+    #[cfg(feature = "s3")]
+    pub(crate) fn unanswered(mut self) -> Self {
+        self.kind = ErrorKind::Unanswered;
+        self.hint = None;
         self
     }
 
@@ -86,7 +103,10 @@ impl Error {
     }
 
     /// What a person can do about it.
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &str {
+        if let Some(hint) = &self.hint {
+            return hint;
+        }
         match self.kind {
             ErrorKind::NotFound => "check the name, or list what is there",
             ErrorKind::AlreadyExists => "another writer was first; load its version and try again",

@@ -9,20 +9,38 @@
 //! Renames, appends and locks mean different things on a disk and in a bucket. Exclusive creation means
 //! the same on all of them (`link(2)`, `If-None-Match: *`, `ifGenerationMatch=0`), and is enough for
 //! atomic saves, compare-and-swap between machines, and history.
+//!
+//! # Backends
+//! | backend | objects are | with |
+//! |---|---|---|
+//! | [`Local`] | files under a directory | always |
+//! | `S3` | objects of a bucket, on Amazon S3 or a server that honours conditional writes as it does | feature `s3` |
+//! | [`Memory`] | in this process, for tests | always |
+//!
+//! [`StorageConfig`] says which one, from a program, the environment or a URL. [`Retry`] says when a call to a server is sent
+//! again.
 
 mod config;
 mod error;
 mod key;
 mod local;
 mod memory;
+mod retry;
+#[cfg(feature = "s3")]
+mod s3;
 
-pub use config::{StorageBackend, StorageConfig};
+pub use config::{S3Credentials, S3Encryption, StorageBackend, StorageConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use key::Key;
 pub use local::Local;
 #[cfg(feature = "testing")]
 pub use local::{Call, Watch};
 pub use memory::Memory;
+#[cfg(feature = "s3")]
+pub use retry::Counts;
+pub use retry::Retry;
+#[cfg(feature = "s3")]
+pub use s3::S3;
 
 use std::fmt;
 use std::ops::Range;
@@ -50,7 +68,8 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// power failure; when two callers race, one of them wins.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] where an object is there, which is left as it is;
+    /// [`ErrorKind::AlreadyExists`] where an object is there, which is left as it is (and may be our own, where a server made it,
+    /// its answer was lost, and it was asked again);
     /// [`ErrorKind::Unanswered`] and [`ErrorKind::NotDurable`] where the outcome is not known; any
     /// other kind says that nothing was made. A future that is dropped has an unknown outcome, too.
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()>;

@@ -11,6 +11,8 @@ pub(crate) struct Host {
     pub(crate) persist: PathBuf,
     pub(crate) agent: PathBuf,
     pub(crate) storage: String,
+    /// What a server asks for, beside the environment that we have.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 /// One version, as the host told of it.
@@ -25,7 +27,7 @@ pub(crate) struct Saved {
 impl Host {
     /// Starts the agent on the whole conversation. It skips what it remembers.
     pub(crate) fn start(&self, turns: &[String]) -> Result<Run> {
-        let mut command = Command::new(&self.persist);
+        let mut command = self.persist();
         command
             .arg("run")
             .arg(&self.agent)
@@ -46,9 +48,15 @@ impl Host {
         })
     }
 
+    fn persist(&self) -> Command {
+        let mut command = Command::new(&self.persist);
+        command.envs(self.environment.iter().cloned());
+        command
+    }
+
     /// Another command on the same storage.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.persist);
+        let mut command = self.persist();
         command.args(args).args(["--storage", &self.storage]);
         command
     }

@@ -23,7 +23,7 @@ use address::{Address, Place};
 #[derive(Debug, Parser)]
 #[command(name = "persist", version, after_help = exit::HELP)]
 struct Cli {
-    /// Where snapshots are kept: file:///absolute/path [default: PERSIST_STORAGE, else the directory
+    /// Where snapshots are kept: file:///absolute/path or s3://bucket/prefix [default: PERSIST_STORAGE, else the directory
     /// PERSIST_LOCAL_PATH, else this user's data directory]
     #[arg(long, global = true, value_name = "URL")]
     storage: Option<String>,
@@ -124,9 +124,9 @@ fn start(cli: Cli) -> Result<()> {
     };
     let store = Store::new(config.build()?);
     let out = print::Out { json: cli.json };
-    // One thread is enough: the disk has its own, and agents give way to each other.
+    // One thread is enough: the disk has its own, agents give way to each other, and servers are slower than it.
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()?;
     runtime.block_on(async {
         match cli.command {

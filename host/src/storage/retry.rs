@@ -1,0 +1,523 @@
+//! When a call to a server is sent again: one policy for every backend that has a server.
+//!
+//! It runs around the smallest thing that can be sent again: a call, a part, a completion. The backend reads an answer
+//! and says in a [`Fault`] what it means; [`Tries`] decides. The SDKs' own retries are off, so that nothing is multiplied.
+
+use std::time::Duration;
+
+use super::{Error, ErrorKind, Result};
+
+/// When a call to a server is sent again, and how long is waited for it.
+///
+/// ```
+/// use std::time::Duration;
+/// use persist_host::storage::{Retry, StorageConfig};
+///
+/// let mut config = StorageConfig::s3_with_bucket("my-snapshots-bucket".to_string());
+/// config.retry.budget = Duration::from_secs(20);
+/// config.retry.attempt = Duration::from_secs(5);
+/// assert_eq!(config.retry.stall, Retry::default().stall);
+/// ```
+///
+/// Sent again is what the server asks to be sent again, or did not answer: 408, 429, 5xx, broken connections, timeouts. The wait
+/// before is random, up to a bound that doubles each time ("full jitter"), and at least what the server asks for in `Retry-After`.
+/// Refused credentials are looked up once more, and the call is sent once more if others were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retry {
+    /// A call is sent again only within this time of its first attempt; 60 seconds. Zero: never.
+    pub budget: Duration,
+    /// The longest wait for an answer; 15 seconds. Less than the budget, unless that is zero.
+    pub attempt: Duration,
+    /// The longest time in which nothing of a body arrives, and in which 1 MiB of a body leaves; 15 seconds. A call with a body
+    /// has this time for each MiB in addition to the two above.
+    pub stall: Duration,
+    /// The bound of the first wait; 100 milliseconds.
+    pub first_wait: Duration,
+    /// What the bound of a wait never exceeds; 10 seconds. `Retry-After` may, as long as the budget lasts.
+    pub longest_wait: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            budget: Duration::from_secs(60),
+            attempt: Duration::from_secs(15),
+            stall: Duration::from_secs(15),
+            first_wait: Duration::from_millis(100),
+            longest_wait: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Retry {
+    /// Refuses a policy that cannot work.
+    pub(super) fn check(&self) -> Result<()> {
+        let wrong = match self {
+            retry if retry.attempt.is_zero() => "retry.attempt is zero",
+            retry if retry.stall.is_zero() => "retry.stall is zero",
+            retry if retry.first_wait > retry.longest_wait => {
+                "retry.first_wait is longer than retry.longest_wait"
+            }
+            retry if !retry.budget.is_zero() && retry.budget <= retry.attempt => {
+                "retry.budget is not longer than retry.attempt, so that a call without an answer would never be sent again; \
+                 zero means never"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::Config, wrong))
+    }
+}
+
+#[cfg(feature = "s3")]
+pub use tries::Counts;
+#[cfg(feature = "s3")]
+pub(super) use tries::{Attempt, Call, Fault, Next, Retrier, Tries, hashed};
+
+#[cfg(feature = "s3")]
+mod tries {
+    use std::fmt;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use backon::BackoffBuilder as _;
+    use sha2::{Digest as _, Sha256};
+    use tokio::time::Instant;
+
+    use super::Retry;
+    use crate::storage::{Error, ErrorKind, Result};
+
+    /// What an attempt that failed means for the next one.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(in crate::storage) enum Next {
+        /// It may help to send the call again, but not before this time.
+        Again(Option<Duration>),
+        /// It may help, once, at once: what was refused is set right.
+        Once,
+        /// As [`Next::Once`], if other credentials can be found. The backend looks, and says `Once` or `GiveUp`.
+        Renew,
+        /// It does not help.
+        GiveUp,
+        /// This answer says how things are, whatever became of earlier attempts.
+        Settled,
+    }
+
+    /// An attempt that failed.
+    #[derive(Debug)]
+    pub(in crate::storage) struct Fault {
+        pub(in crate::storage) error: Error,
+        pub(in crate::storage) next: Next,
+        /// Whether the server may have done, or may yet do, what it was asked.
+        pub(in crate::storage) unclear: bool,
+    }
+
+    impl Fault {
+        /// One that says that nothing was done.
+        pub(in crate::storage) fn new(next: Next, error: Error) -> Self {
+            Self {
+                error,
+                next,
+                unclear: false,
+            }
+        }
+
+        /// One after which it is not known what was done, and the call may be sent again.
+        pub(in crate::storage) fn unclear(error: Error) -> Self {
+            Self {
+                error,
+                next: Next::Again(None),
+                unclear: true,
+            }
+        }
+    }
+
+    /// What became of an attempt.
+    pub(in crate::storage) type Attempt<T> = std::result::Result<T, Fault>;
+
+    /// A call, before it is sent.
+    #[derive(Clone, Copy, Debug)]
+    pub(in crate::storage) struct Call<'a> {
+        /// As the server's manual names it.
+        pub(in crate::storage) name: &'static str,
+        /// What it is about: shown at debug, hashed above.
+        pub(in crate::storage) key: &'a str,
+        /// Whether it changes what can be seen: then no answer is [`ErrorKind::Unanswered`].
+        pub(in crate::storage) change: bool,
+        /// Bytes that are sent with it.
+        pub(in crate::storage) body: usize,
+    }
+
+    /// What was sent to a server since it was opened.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct Counts {
+        /// Requests, the repeated ones too.
+        pub requests: u64,
+        /// Those that were sent again.
+        pub repeated: u64,
+        /// Answers that asked for fewer requests.
+        pub throttled: u64,
+        /// Calls that failed although they were, or could have been, sent again.
+        pub given_up: u64,
+        /// Changes whose outcome stayed unknown.
+        pub unanswered: u64,
+    }
+
+    /// The policy at work, and what it did.
+    #[derive(Debug)]
+    pub(in crate::storage) struct Retrier {
+        policy: Retry,
+        requests: AtomicU64,
+        repeated: AtomicU64,
+        throttled: AtomicU64,
+        given_up: AtomicU64,
+        unanswered: AtomicU64,
+    }
+
+    impl Retrier {
+        pub(in crate::storage) fn new(policy: Retry) -> Self {
+            let zero = || AtomicU64::new(0);
+            Self {
+                policy,
+                requests: zero(),
+                repeated: zero(),
+                throttled: zero(),
+                given_up: zero(),
+                unanswered: zero(),
+            }
+        }
+
+        pub(in crate::storage) fn counts(&self) -> Counts {
+            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            Counts {
+                requests: count(&self.requests),
+                repeated: count(&self.repeated),
+                throttled: count(&self.throttled),
+                given_up: count(&self.given_up),
+                unanswered: count(&self.unanswered),
+            }
+        }
+
+        /// Begins a call.
+        pub(in crate::storage) fn begin<'a>(&'a self, call: Call<'a>) -> Tries<'a> {
+            let mebibytes = u32::try_from(call.body.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+            let body = self.policy.stall.saturating_mul(mebibytes);
+            Tries {
+                retrier: self,
+                call,
+                attempts: 0,
+                attempt: self.policy.attempt.saturating_add(body),
+                budget: match self.policy.budget {
+                    Duration::ZERO => Duration::ZERO,
+                    budget => budget.saturating_add(body),
+                },
+                started: Instant::now(),
+                bounds: self.bounds(),
+                unclear: false,
+                once: false,
+            }
+        }
+
+        /// Bounds of the waits, without end.
+        fn bounds(&self) -> backon::ExponentialBackoff {
+            backon::ExponentialBuilder::default()
+                .with_min_delay(self.policy.first_wait)
+                .with_max_delay(self.policy.longest_wait)
+                .without_max_times()
+                .build()
+        }
+    }
+
+    /// The attempts at one call.
+    pub(in crate::storage) struct Tries<'a> {
+        retrier: &'a Retrier,
+        call: Call<'a>,
+        attempts: u32,
+        attempt: Duration,
+        budget: Duration,
+        started: Instant,
+        bounds: backon::ExponentialBackoff,
+        /// Whether an attempt may have been made although no answer said so.
+        unclear: bool,
+        /// Whether [`Next::Once`] was used.
+        once: bool,
+    }
+
+    impl Tries<'_> {
+        /// Makes an attempt, and ends it when no answer comes in time.
+        pub(in crate::storage) async fn attempt<T>(
+            &mut self,
+            send: impl Future<Output = Attempt<T>>,
+        ) -> Attempt<T> {
+            self.attempts += 1;
+            count(&self.retrier.requests);
+            if self.attempts > 1 {
+                count(&self.retrier.repeated);
+            }
+            match tokio::time::timeout(self.attempt, send).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let what = format!("no answer to {} in {:?}", self.call.name, self.attempt);
+                    Err(Fault::unclear(Error::new(ErrorKind::Timeout, what)))
+                }
+            }
+        }
+
+        /// Something of the answer arrived: what is missing is a call of its own.
+        pub(in crate::storage) fn progressed(&mut self) {
+            self.started = Instant::now();
+            self.bounds = self.retrier.bounds();
+        }
+
+        /// After an attempt that failed: waits until the next, or says that there is none.
+        pub(in crate::storage) async fn again(&mut self, fault: Fault) -> Result<()> {
+            self.unclear |= fault.unclear;
+            let kind = fault.error.kind();
+            if kind == ErrorKind::Throttled {
+                count(&self.retrier.throttled);
+            }
+            let wait = match fault.next {
+                Next::Settled => return Err(fault.error),
+                Next::Once if !self.once => {
+                    self.once = true;
+                    Some(Duration::ZERO)
+                }
+                Next::Once | Next::Renew | Next::GiveUp => None,
+                Next::Again(at_least) => {
+                    let bound = self
+                        .bounds
+                        .next()
+                        .unwrap_or(self.retrier.policy.longest_wait);
+                    let wait = jitter(bound).max(at_least.unwrap_or_default());
+                    let ends = self.started.elapsed().saturating_add(wait);
+                    (ends < self.budget).then_some(wait)
+                }
+            };
+            let Some(wait) = wait else {
+                return Err(self.give_up(fault));
+            };
+            tracing::debug!(
+                call = self.call.name,
+                key = self.call.key,
+                attempt = self.attempts,
+                ?kind,
+                ?wait,
+                error = %fault.error,
+                "sending a call again"
+            );
+            tokio::time::sleep(wait).await;
+            Ok(())
+        }
+
+        fn give_up(&self, fault: Fault) -> Error {
+            let (call, attempts) = (self.call.name, self.attempts);
+            let error = match self.call.change && self.unclear {
+                true => {
+                    count(&self.retrier.unanswered);
+                    fault.error.unanswered()
+                }
+                false => fault.error,
+            };
+            if attempts > 1 || matches!(fault.next, Next::Again(_)) {
+                count(&self.retrier.given_up);
+                let (kind, object) = (error.kind(), hashed(self.call.key));
+                tracing::warn!(call, object, attempts, ?kind, "a call was given up");
+                tracing::debug!(call, key = self.call.key, %error, "a call was given up");
+            }
+            error
+        }
+    }
+
+    impl fmt::Debug for Tries<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let (call, attempts) = (&self.call, &self.attempts);
+            write!(f, "Tries {{ {call:?}, attempts: {attempts} }}")
+        }
+    }
+
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A random part of `bound`. Callers that failed together do not come back together.
+    fn jitter(bound: Duration) -> Duration {
+        let part = (crate::random::u128() >> 96) as f64 / f64::from(u32::MAX);
+        bound.mul_f64(part.min(1.0))
+    }
+
+    /// A key as it may stand in a log above debug: the same for the same key, and not to be read.
+    pub(in crate::storage) fn hashed(key: &str) -> String {
+        Sha256::digest(key.as_bytes())[..6]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        fn fault(next: Next, unclear: bool) -> Fault {
+            Fault {
+                error: Error::new(ErrorKind::Unavailable, "no"),
+                next,
+                unclear,
+            }
+        }
+
+        fn call(change: bool) -> Call<'static> {
+            Call {
+                name: "PutObject",
+                key: "a/b",
+                change,
+                body: 0,
+            }
+        }
+
+        /// One that does not keep a test waiting.
+        fn quick() -> Retry {
+            Retry {
+                budget: Duration::from_millis(400),
+                attempt: Duration::from_millis(30),
+                stall: Duration::from_millis(10),
+                first_wait: Duration::from_millis(1),
+                longest_wait: Duration::from_millis(20),
+            }
+        }
+
+        fn block_on<T>(test: impl Future<Output = T>) -> T {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .expect("a runtime")
+                .block_on(test)
+        }
+
+        /// Fails again and again; how often it was tried, and what was said in the end.
+        async fn fail(retrier: &Retrier, change: bool, faults: &[Fault]) -> (u64, ErrorKind) {
+            let mut tries = retrier.begin(call(change));
+            for n in 0.. {
+                let like = &faults[n.min(faults.len() - 1)];
+                let failed = tries
+                    .attempt(async { Err::<(), _>(fault(like.next, like.unclear)) })
+                    .await;
+                if let Err(error) = tries.again(failed.expect_err("it fails")).await {
+                    return (n as u64 + 1, error.kind());
+                }
+            }
+            unreachable!("it is tried for ever")
+        }
+
+        #[test]
+        fn a_call_is_sent_again_until_the_budget_is_spent() {
+            block_on(async {
+                let retrier = Retrier::new(quick());
+                let faults = [fault(Next::Again(None), false)];
+                let (attempts, kind) = fail(&retrier, true, &faults).await;
+                assert!(attempts > 1);
+                assert_eq!(kind, ErrorKind::Unavailable);
+                let counts = retrier.counts();
+                assert_eq!(counts.requests, attempts);
+                assert_eq!((counts.repeated, counts.given_up), (attempts - 1, 1));
+            });
+        }
+
+        #[test]
+        fn without_a_budget_nothing_is_sent_again() {
+            block_on(async {
+                let policy = Retry {
+                    budget: Duration::ZERO,
+                    ..quick()
+                };
+                let faults = [fault(Next::Again(None), false)];
+                assert_eq!(fail(&Retrier::new(policy), true, &faults).await.0, 1);
+            });
+        }
+
+        #[test]
+        fn a_server_that_says_when_is_not_asked_before() {
+            block_on(async {
+                let retrier = Retrier::new(Retry::default());
+                let started = Instant::now();
+                let mut tries = retrier.begin(call(false));
+                let after = Duration::from_millis(300);
+                let told = fault(Next::Again(Some(after)), false);
+                tries.again(told).await.expect("there is time");
+                assert!(started.elapsed() >= after);
+                let told = fault(Next::Again(Some(Duration::from_secs(3600))), false);
+                tries.again(told).await.expect_err("there is no time");
+            });
+        }
+
+        #[test]
+        fn a_wait_never_exceeds_its_bound() {
+            let bound = Duration::from_millis(10);
+            let waits: Vec<_> = (0..1000).map(|_| jitter(bound)).collect();
+            assert!(waits.iter().all(|wait| *wait <= bound));
+            assert!(waits.iter().any(|wait| *wait < bound / 2));
+            assert!(waits.iter().any(|wait| *wait > bound / 2));
+        }
+
+        #[test]
+        fn a_change_that_was_unclear_once_stays_so_unless_an_answer_settles_it() {
+            block_on(async {
+                let retrier = Retrier::new(Retry::default());
+                let refused = [fault(Next::Again(None), true), fault(Next::GiveUp, false)];
+                let (attempts, kind) = fail(&retrier, true, &refused).await;
+                assert_eq!((attempts, kind), (2, ErrorKind::Unanswered));
+                let (_, kind) = fail(&retrier, false, &refused).await;
+                assert_eq!(kind, ErrorKind::Unavailable, "a read changes nothing");
+                let settled = [fault(Next::Again(None), true), fault(Next::Settled, false)];
+                let (_, kind) = fail(&retrier, true, &settled).await;
+                assert_eq!(kind, ErrorKind::Unavailable);
+                assert_eq!(retrier.counts().unanswered, 1);
+            });
+        }
+
+        #[test]
+        fn what_was_set_right_is_tried_once() {
+            block_on(async {
+                let retrier = Retrier::new(quick());
+                let (attempts, _) = fail(&retrier, true, &[fault(Next::Once, false)]).await;
+                assert_eq!(attempts, 2);
+            });
+        }
+
+        #[test]
+        fn no_answer_in_time_is_unclear_and_a_body_has_more_time() {
+            block_on(async {
+                let retrier = Retrier::new(quick());
+                let started = Instant::now();
+                let mut tries = retrier.begin(Call {
+                    body: 3 << 20,
+                    ..call(true)
+                });
+                let silent = tries.attempt(std::future::pending::<Attempt<()>>());
+                let fault = silent.await.expect_err("it is silent");
+                assert!(started.elapsed() >= quick().attempt + 3 * quick().stall);
+                assert!(fault.unclear);
+                assert_eq!(fault.error.kind(), ErrorKind::Timeout);
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_never_sends_again_by_mistake_is_refused() {
+        let mut retry = Retry::default();
+        retry.check().expect("the default works");
+        retry.budget = retry.attempt;
+        assert_eq!(
+            retry.check().expect_err("no time").kind(),
+            ErrorKind::Config
+        );
+        retry.budget = Duration::ZERO;
+        retry.check().expect("never is a choice");
+        retry.attempt = Duration::ZERO;
+        retry.check().expect_err("no attempt");
+    }
+}

@@ -1,0 +1,319 @@
+//! What an answer that is an error means: its kind, whether to send the call again, and what a person can do.
+//!
+//! Status and error code decide. The server's own text is never read, nor shown above debug: it names buckets, keys and accounts.
+
+use std::time::Duration;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use super::{Operation, innermost};
+use crate::storage::retry::{Fault, Next};
+use crate::storage::{Error, ErrorKind};
+
+/// What a server said, as far as it can be trusted in a message.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    /// The error code, or nothing.
+    pub(super) code: String,
+    request: Option<String>,
+    region: Option<String>,
+    retry_after: Option<Duration>,
+    /// From `Content-Range: bytes */SIZE`.
+    pub(super) size: Option<u64>,
+}
+
+impl Refusal {
+    /// What the server said, where it said something that could be read.
+    pub(super) fn of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<Self> {
+        let SdkError::ServiceError(service) = error else {
+            return None;
+        };
+        let header = |name| service.raw().headers().get(name);
+        Some(Self {
+            status: service.raw().status().as_u16(),
+            code: word(service.err().code().unwrap_or_default()).unwrap_or_default(),
+            request: header("x-amz-request-id").and_then(word),
+            region: header("x-amz-bucket-region").and_then(word),
+            retry_after: header("retry-after").and_then(retry_after),
+            size: header("content-range")
+                .and_then(|range| range.strip_prefix("bytes */")?.parse().ok()),
+        })
+    }
+
+    /// `PutObject was refused: AccessDenied, status 403, request 4442587FB7D0A2F9`.
+    fn text(&self, operation: &Operation) -> String {
+        let mut text = format!("{} was refused: ", operation.name);
+        if !self.code.is_empty() {
+            text = text + &self.code + ", ";
+        }
+        text += &format!("status {}", self.status);
+        if let Some(request) = &self.request {
+            text = text + ", request " + request;
+        }
+        text
+    }
+
+    /// What it means for any operation. An operation that knows more of an answer looks at it first.
+    pub(super) fn fault(&self, operation: &Operation) -> Fault {
+        let meaning = meaning(&self.code, self.status);
+        let mut error = Error::new(meaning.kind, self.text(operation));
+        if let Some(hint) = self.hint(operation, meaning.kind) {
+            error = error.with_hint(hint);
+        }
+        Fault {
+            error,
+            next: match meaning.next {
+                Next::Again(_) => Next::Again(self.retry_after),
+                next => next,
+            },
+            unclear: meaning.unclear,
+        }
+    }
+
+    fn hint(&self, operation: &Operation, kind: ErrorKind) -> Option<String> {
+        Some(match (self.code.as_str(), kind) {
+            ("NoSuchBucket", _) => {
+                "make the bucket, or correct AWS_S3_BUCKET; Persist makes no buckets".into()
+            }
+            ("RequestTimeTooSkewed", _) => "set this machine's clock".into(),
+            ("ExpiredToken" | "TokenRefreshRequired", _) => {
+                "the credentials have expired; get new ones".into()
+            }
+            ("SignatureDoesNotMatch", _) => {
+                "the secret key does not belong to the access key; correct AWS_SECRET_ACCESS_KEY"
+                    .into()
+            }
+            (code, ErrorKind::Config) if code.starts_with("KMS.") => {
+                "check the key that PERSIST_S3_KMS_KEY or the bucket names".into()
+            }
+            (_, ErrorKind::Config) => match &self.region {
+                Some(region) => {
+                    format!("the bucket is in the region {region}; set AWS_REGION to it")
+                }
+                None => "the bucket is in another region; set AWS_REGION to it".into(),
+            },
+            (_, ErrorKind::Denied) => format!(
+                "the account needs {}; with SSE-KMS also kms:GenerateDataKey and kms:Decrypt",
+                operation.permission
+            ),
+            _ => return None,
+        })
+    }
+}
+
+struct Meaning {
+    kind: ErrorKind,
+    next: Next,
+    unclear: bool,
+}
+
+/// By code where there is one: servers agree on these more than on statuses, and S3 answers 400 for a timeout.
+fn meaning(code: &str, status: u16) -> Meaning {
+    use ErrorKind::{
+        AlreadyExists, Config, Denied, NoSpace, NotFound, Throttled, Timeout, Unauthenticated,
+        Unavailable, Unsupported,
+    };
+    const AGAIN: Next = Next::Again(None);
+    let (kind, next, unclear) = match (code, status) {
+        ("NoSuchKey", _) => (NotFound, Next::GiveUp, false),
+        ("NoSuchBucket", _) => (Config, Next::GiveUp, false),
+        ("PreconditionFailed", _) | (_, 412) => (AlreadyExists, Next::Settled, false),
+        ("AccessDenied" | "AllAccessDisabled" | "AccountProblem", _) => {
+            (Denied, Next::Renew, false)
+        }
+        // The SDK reads the server's clock from its answer, and signs by that from then on.
+        ("RequestTimeTooSkewed", _) => (Unauthenticated, Next::Once, false),
+        (
+            "ExpiredToken"
+            | "InvalidAccessKeyId"
+            | "InvalidClientTokenId"
+            | "InvalidSecurity"
+            | "InvalidToken"
+            | "NotSignedUp"
+            | "SignatureDoesNotMatch"
+            | "TokenRefreshRequired"
+            | "UnrecognizedClientException",
+            _,
+        ) => (Unauthenticated, Next::Renew, false),
+        (
+            "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException"
+            | "IncorrectEndpoint"
+            | "PermanentRedirect"
+            | "Redirect"
+            | "TemporaryRedirect",
+            _,
+        ) => (Config, Next::GiveUp, false),
+        (code, _) if code.starts_with("KMS.") => (Config, Next::GiveUp, false),
+        (
+            "SlowDown"
+            | "SlowDownRead"
+            | "SlowDownWrite"
+            | "Throttling"
+            | "ThrottlingException"
+            | "TooManyRequests"
+            | "RequestLimitExceeded"
+            | "BandwidthLimitExceeded",
+            _,
+        ) => (Throttled, AGAIN, false),
+        // S3 waited for the body, which had not all come.
+        ("RequestTimeout", _) => (Timeout, AGAIN, false),
+        // The body was damaged on its way.
+        ("BadDigest" | "IncompleteBody" | "XAmzContentChecksumMismatch", _) => {
+            (Unavailable, AGAIN, false)
+        }
+        ("EntityTooLarge" | "InsufficientCapacity" | "QuotaExceeded", _) | (_, 507) => {
+            (NoSpace, Next::GiveUp, false)
+        }
+        ("NotImplemented", _) | (_, 405 | 501 | 505) => (Unsupported, Next::GiveUp, false),
+        // S3 said itself that it did nothing.
+        ("ServiceUnavailable", 503) => (Unavailable, AGAIN, false),
+        (_, 401) => (Unauthenticated, Next::Renew, false),
+        (_, 403) => (Denied, Next::Renew, false),
+        (_, 404) => (NotFound, Next::GiveUp, false),
+        (_, 408) => (Timeout, AGAIN, true),
+        // Another request for the same key was faster, or is under way: the next answer tells.
+        (_, 409) => (Unavailable, AGAIN, false),
+        (_, 429) => (Throttled, AGAIN, false),
+        (_, 300..=399) => (Config, Next::GiveUp, false),
+        (_, 400..=499) => (Unsupported, Next::GiveUp, false),
+        // An error inside of a 200, a fault of the server, or one of something between it and us.
+        _ => (Unavailable, AGAIN, true),
+    };
+    Meaning {
+        kind,
+        next,
+        unclear,
+    }
+}
+
+/// What an error of the SDK means.
+pub(super) fn fault<E>(operation: &Operation, error: &SdkError<E, HttpResponse>) -> Fault
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    if let Some(refusal) = Refusal::of(error) {
+        if let SdkError::ServiceError(service) = error {
+            let message = service.err().message();
+            tracing::debug!(
+                call = operation.name,
+                refusal.status,
+                refusal.code,
+                message,
+                "S3 refused a call"
+            );
+        }
+        return refusal.fault(operation);
+    }
+    let what = format!("{}: {}", operation.name, innermost(error));
+    match error {
+        // Nothing was sent.
+        SdkError::ConstructionFailure(_) => {
+            Fault::new(Next::GiveUp, Error::new(ErrorKind::Config, what))
+        }
+        SdkError::DispatchFailure(failure) if failure.is_user() => {
+            Fault::new(Next::GiveUp, Error::new(ErrorKind::Config, what))
+        }
+        SdkError::DispatchFailure(_) if never_connected(error) => {
+            Fault::new(Next::Again(None), Error::new(ErrorKind::Unavailable, what))
+        }
+        SdkError::TimeoutError(_) => Fault::unclear(Error::new(ErrorKind::Timeout, what)),
+        _ => Fault::unclear(Error::new(ErrorKind::Unavailable, what)),
+    }
+}
+
+/// Whether there was nobody to send anything to.
+fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{
+        AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable,
+    };
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && matches!(
+                error.kind(),
+                ConnectionRefused | HostUnreachable | NetworkUnreachable | AddrNotAvailable
+            )
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// A server's word, where it is one: it is printed on terminals and in logs.
+fn word(text: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+/=".contains(&byte);
+    match (1..=128).contains(&text.len()) && text.bytes().all(plain) {
+        true => Some(text.into()),
+        false => None,
+    }
+}
+
+/// Seconds, or a date.
+fn retry_after(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = super::http_date(text)?;
+    Some(
+        date.duration_since(std::time::SystemTime::now())
+            .unwrap_or_default(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_unclear_only_where_the_server_did_not_say() {
+        for (code, status, unclear) in [
+            ("InternalError", 500, true),
+            ("InternalError", 200, true),
+            ("", 502, true),
+            ("", 503, true),
+            ("", 504, true),
+            ("SlowDown", 503, false),
+            ("ServiceUnavailable", 503, false),
+            ("", 429, false),
+            ("ConditionalRequestConflict", 409, false),
+            ("RequestTimeout", 400, false),
+            ("BadDigest", 400, false),
+        ] {
+            let meaning = meaning(code, status);
+            assert_eq!(meaning.unclear, unclear, "{code} {status}");
+            assert_eq!(meaning.next, Next::Again(None), "{code} {status}");
+        }
+    }
+
+    #[test]
+    fn a_missing_bucket_is_not_a_missing_object() {
+        assert_eq!(meaning("NoSuchBucket", 404).kind, ErrorKind::Config);
+        assert_eq!(meaning("NoSuchKey", 404).kind, ErrorKind::NotFound);
+        assert_eq!(meaning("", 404).kind, ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_server_may_say_when_in_seconds_or_as_a_date() {
+        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(
+            retry_after("Wed, 21 Oct 2015 07:28:00 GMT"),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(retry_after("soon"), None);
+    }
+
+    #[test]
+    fn what_a_server_says_is_no_place_for_its_own_text() {
+        assert_eq!(
+            word("4442587FB7D0A2F9").as_deref(),
+            Some("4442587FB7D0A2F9")
+        );
+        assert_eq!(word("\x1b[2J"), None);
+        assert_eq!(word(&"a".repeat(1000)), None);
+    }
+}

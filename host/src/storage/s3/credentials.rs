@@ -1,0 +1,146 @@
+//! Whose account it is: found when first needed, kept until they expire, and found anew where they are refused.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::future;
+use aws_sdk_s3::config::{Credentials, ProvideCredentials, Region};
+use tokio::sync::Mutex;
+
+use super::{innermost, unlogged};
+use crate::storage::retry::{Attempt, Fault, Next};
+use crate::storage::{Error, ErrorKind, S3Credentials};
+
+/// A machine that is none of Amazon's does not answer at all where their machines are asked.
+const SEARCH: Duration = Duration::from_secs(10);
+
+/// Credentials that expire sooner than this are looked up again.
+const EARLY: Duration = Duration::from_secs(5 * 60);
+
+const PLACES: &str = "the environment (AWS_ACCESS_KEY_ID), the profile files (~/.aws/credentials, ~/.aws/config), a web \
+     identity (AWS_WEB_IDENTITY_TOKEN_FILE), a container's (AWS_CONTAINER_CREDENTIALS_FULL_URI) and an EC2 machine's";
+
+/// Where credentials come from. Shows none of them.
+pub(super) struct Source {
+    fixed: Option<Credentials>,
+    region: Region,
+    found: Mutex<Option<Credentials>>,
+}
+
+impl Source {
+    pub(super) fn new(fixed: Option<&S3Credentials>, region: Region) -> Self {
+        let fixed = fixed.map(|fixed| {
+            Credentials::new(
+                &fixed.access_key_id,
+                &fixed.secret_access_key,
+                fixed.session_token.clone(),
+                None,
+                "config",
+            )
+        });
+        Self {
+            fixed,
+            region,
+            found: Mutex::new(None),
+        }
+    }
+
+    /// Makes sure that there are some, so that a call that has none says so.
+    pub(super) async fn ready(&self) -> Attempt<()> {
+        match self.get().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(fault(&error)),
+        }
+    }
+
+    /// Looks them up anew. Whether others were found than those that were refused.
+    pub(super) async fn renew(&self) -> bool {
+        if self.fixed.is_some() {
+            return false;
+        }
+        let mut found = self.found.lock().await;
+        match self.search().await {
+            Ok(new) => {
+                let others = found.as_ref() != Some(&new);
+                *found = Some(new);
+                others
+            }
+            Err(_) => false,
+        }
+    }
+
+    async fn get(&self) -> Result<Credentials, CredentialsError> {
+        if let Some(fixed) = &self.fixed {
+            return Ok(fixed.clone());
+        }
+        let mut found = self.found.lock().await;
+        if let Some(kept) = found.as_ref().filter(|kept| lasts(kept, EARLY)) {
+            return Ok(kept.clone());
+        }
+        match (self.search().await, &*found) {
+            (Ok(new), _) => Ok(found.insert(new).clone()),
+            (Err(_), Some(old)) if lasts(old, Duration::ZERO) => Ok(old.clone()),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// A chain of its own each time: the SDK's remembers what the profile files said when it was made.
+    async fn search(&self) -> Result<Credentials, CredentialsError> {
+        let search = async {
+            let chain = DefaultCredentialsChain::builder().region(self.region.clone());
+            chain.build().await.provide_credentials().await
+        };
+        match tokio::time::timeout(SEARCH, unlogged(search)).await {
+            Ok(found) => found,
+            Err(_) => Err(CredentialsError::provider_timed_out(SEARCH)),
+        }
+    }
+}
+
+fn lasts(credentials: &Credentials, time: Duration) -> bool {
+    match credentials.expiry() {
+        Some(expiry) => expiry > SystemTime::now() + time,
+        None => true,
+    }
+}
+
+fn fault(error: &CredentialsError) -> Fault {
+    let (next, why) = match error {
+        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::ProviderTimedOut(_) => {
+            let what = format!("no AWS credentials in {PLACES}");
+            return Fault::new(Next::GiveUp, unauthenticated(what));
+        }
+        CredentialsError::InvalidConfiguration(_) => (Next::GiveUp, "are set up wrong"),
+        // Their server fails, or cannot be reached.
+        _ => (Next::Again(None), "could not be had"),
+    };
+    let what = format!("AWS credentials {why}: {}", innermost(error));
+    Fault::new(next, unauthenticated(what))
+}
+
+fn unauthenticated(what: String) -> Error {
+    let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE";
+    Error::new(ErrorKind::Unauthenticated, what).with_hint(hint)
+}
+
+/// What the SDK asks at each call.
+#[derive(Debug)]
+pub(super) struct Provider(pub(super) Arc<Source>);
+
+impl ProvideCredentials for Provider {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.0.get())
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source { .. }")
+    }
+}

@@ -1,0 +1,356 @@
+//! Objects of a bucket on Amazon S3, or on a server that speaks as it does.
+//!
+//! `create` is a PutObject with `If-None-Match: *`, or a multipart upload whose completion has it: S3 makes the object whole, on
+//! several disks, before it answers, and lets one of two callers win. Whoever serves a bucket without that condition is found out
+//! before the first save.
+//!
+//! # Requests
+//! | call | requests |
+//! |---|---|
+//! | `create` of at most one part (8 MiB) | PutObject |
+//! | `create` of more, `upload` | CreateMultipartUpload, UploadPart for each part, CompleteMultipartUpload |
+//! | `read` | GetObject; of more than 8 MiB, one for each 8 MiB, four at a time |
+//! | `list` | ListObjectsV2 for each 1000 entries |
+//! | `delete` | DeleteObject |
+//!
+//! There is no HeadObject. Permissions: `s3:GetObject`, `s3:PutObject`, `s3:DeleteObject` on the objects, `s3:ListBucket` on the
+//! bucket; `s3:AbortMultipartUpload`, where it is given, cleans up after uploads that failed.
+//!
+//! # What deleting means
+//! In a bucket with versioning, S3 keeps what was deleted as a noncurrent version, until a lifecycle rule of the bucket removes
+//! it. A store needs no versioning, and no other lifecycle rule than one that aborts incomplete multipart uploads.
+//!
+//! # Logs
+//! What the SDK logs holds headers and bodies, so its calls are made where nobody listens.
+
+mod answer;
+mod credentials;
+mod list;
+mod read;
+mod settings;
+mod upload;
+
+use std::env;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, IdentityCache, Region, ResponseChecksumValidation,
+    StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
+use aws_sdk_s3::types::ServerSideEncryption;
+use bytes::Bytes;
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
+
+use super::retry::{Attempt, Call, Counts, Next, Retrier, Tries};
+use super::{
+    Key, List, Page, Part, ReadRange, Result, S3Encryption, Storage, StorageConfig, Upload,
+};
+use answer::fault;
+use credentials::Source;
+use settings::Settings;
+use upload::S3Upload;
+
+/// Keeps objects in a bucket. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct S3 {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    settings: Settings,
+    credentials: Arc<Source>,
+    retrier: Retrier,
+    /// Set once it was said that the server did not confirm the encryption that it was asked for.
+    unencrypted: AtomicBool,
+    /// Set once it was said that uploads may not be aborted.
+    litter: AtomicBool,
+}
+
+/// A call of S3, as its manual names it.
+#[derive(Debug)]
+struct Operation {
+    name: &'static str,
+    /// What the account needs for it.
+    permission: &'static str,
+    /// Whether it changes what can be seen.
+    change: bool,
+}
+
+const PUT: Operation = Operation {
+    name: "PutObject",
+    permission: "s3:PutObject on the objects of the bucket",
+    change: true,
+};
+
+const DELETE: Operation = Operation {
+    name: "DeleteObject",
+    permission: "s3:DeleteObject on the objects of the bucket",
+    change: true,
+};
+
+/// Whether an object may be there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Create,
+    Replace,
+}
+
+impl Mode {
+    /// The value of `If-None-Match`.
+    fn condition(self) -> Option<String> {
+        (self == Self::Create).then(|| "*".into())
+    }
+}
+
+impl S3 {
+    /// The bucket that `config` names. Nothing is asked yet, nor are credentials looked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](super::ErrorKind::Config) where a setting is missing or cannot work.
+    pub fn new(config: &StorageConfig) -> Result<Self> {
+        let settings = Settings::new(config, |name| env::var_os(name))?;
+        let region = Region::new(settings.region.clone());
+        let credentials = Arc::new(Source::new(settings.credentials.as_ref(), region.clone()));
+        let mut sdk = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(region)
+            .credentials_provider(credentials::Provider(Arc::clone(&credentials)))
+            // They are kept by us, who know when they were refused.
+            .identity_cache(IdentityCache::no_cache())
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            // Part of an object has no checksum, and some servers send that of the whole. We verify what we read ourselves.
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .force_path_style(settings.path_style);
+        sdk.set_endpoint_url(settings.endpoint.clone());
+        Ok(Self {
+            shared: Arc::new(Shared {
+                client: Client::from_conf(sdk.build()),
+                credentials,
+                retrier: Retrier::new(settings.retry),
+                settings,
+                unencrypted: AtomicBool::new(false),
+                litter: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// What was sent since this was made, by all clones.
+    pub fn counts(&self) -> Counts {
+        self.shared.retrier.counts()
+    }
+
+    fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// The key in the bucket.
+    fn full(&self, key: &Key) -> String {
+        format!("{}{key}", self.settings().prefix)
+    }
+
+    /// Begins a call about `key` that sends `body` bytes.
+    fn begin<'a>(&'a self, operation: &Operation, key: &'a str, body: usize) -> Tries<'a> {
+        self.shared.retrier.begin(Call {
+            name: operation.name,
+            key,
+            change: operation.change,
+            body,
+        })
+    }
+
+    /// Makes an attempt, with credentials.
+    async fn attempt<T>(
+        &self,
+        tries: &mut Tries<'_>,
+        send: impl Future<Output = Attempt<T>> + Send,
+    ) -> Attempt<T> {
+        self.shared.credentials.ready().await?;
+        match tries.attempt(send).await {
+            Err(mut fault) if fault.next == Next::Renew => {
+                fault.next = match self.shared.credentials.renew().await {
+                    true => Next::Once,
+                    false => Next::GiveUp,
+                };
+                Err(fault)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Makes a call, as often as it takes.
+    async fn call<T, F>(
+        &self,
+        operation: &Operation,
+        key: &str,
+        body: usize,
+        send: impl Fn() -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        F: Future<Output = Attempt<T>> + Send,
+    {
+        let mut tries = self.begin(operation, key, body);
+        loop {
+            match self.attempt(&mut tries, send()).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => tries.again(fault).await?,
+            }
+        }
+    }
+
+    /// Makes an object in one request.
+    async fn put(&self, key: &Key, body: Bytes, mode: Mode) -> Result<()> {
+        let full = &self.full(key);
+        let body = &body;
+        let put = || async move {
+            let (encryption, kms_key) = self.encryption();
+            let put = self
+                .client()
+                .put_object()
+                .bucket(&self.settings().bucket)
+                .key(full)
+                .set_if_none_match(mode.condition())
+                .content_type(content_type(full))
+                .set_bucket_key_enabled(kms_key.is_some().then_some(true))
+                .set_server_side_encryption(encryption)
+                .set_ssekms_key_id(kms_key)
+                .body(ByteStream::from(body.clone()));
+            let answer = unlogged(put.send())
+                .await
+                .map_err(|error| fault(&PUT, &error))?;
+            self.check_encryption(answer.server_side_encryption());
+            Ok(())
+        };
+        self.call(&PUT, full, body.len(), put).await
+    }
+
+    async fn begin_upload(&self, key: &Key, mode: Mode) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(S3Upload::new(self, key, mode)))
+    }
+
+    /// What to ask for, and the key of KMS.
+    fn encryption(&self) -> (Option<ServerSideEncryption>, Option<String>) {
+        match &self.settings().encryption {
+            S3Encryption::Bucket => (None, None),
+            S3Encryption::S3 => (Some(ServerSideEncryption::Aes256), None),
+            S3Encryption::Kms(key) => (Some(ServerSideEncryption::AwsKms), Some(key.clone())),
+        }
+    }
+
+    /// Some servers take the header and ignore it.
+    fn check_encryption(&self, confirmed: Option<&ServerSideEncryption>) {
+        let (asked, _) = self.encryption();
+        if asked.is_some()
+            && asked.as_ref() != confirmed
+            && !self.shared.unencrypted.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!("the server does not confirm the encryption that it is asked for");
+        }
+    }
+}
+
+#[async_trait]
+impl Storage for S3 {
+    fn location(&self) -> String {
+        let Settings { bucket, prefix, .. } = self.settings();
+        let prefix = prefix.trim_end_matches('/');
+        format!("s3://{bucket}/{prefix}")
+            .trim_end_matches('/')
+            .into()
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
+        if body.iter().map(Bytes::len).sum::<usize>() <= self.settings().part {
+            return self.put(key, upload::join(body), Mode::Create).await;
+        }
+        let mut upload = Box::new(S3Upload::new(self, key, Mode::Create));
+        for piece in body {
+            upload.write(piece).await?;
+        }
+        upload.finish().await
+    }
+
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.begin_upload(key, Mode::Create).await
+    }
+
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.begin_upload(key, Mode::Replace).await
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
+        read::read(self, key, range).await
+    }
+
+    async fn list(&self, list: &List<'_>) -> Result<Page> {
+        list::page(self, list).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        let full = &self.full(key);
+        let delete = || async move {
+            let delete = self
+                .client()
+                .delete_object()
+                .bucket(&self.settings().bucket)
+                .key(full);
+            match unlogged(delete.send()).await {
+                Ok(_) => Ok(()),
+                // S3 answers 204 where nothing is; others say so.
+                Err(error) if error_code(&error) == Some("NoSuchKey") => Ok(()),
+                Err(error) => Err(fault(&DELETE, &error)),
+            }
+        };
+        self.call(&DELETE, full, 0, delete).await
+    }
+}
+
+/// The SDK logs headers, with signatures, and bodies, at levels that anybody may turn on.
+fn unlogged<F: Future>(send: F) -> tracing::instrument::WithDispatch<F> {
+    send.with_subscriber(NoSubscriber::new())
+}
+
+fn error_code<E, R>(error: &aws_sdk_s3::error::SdkError<E, R>) -> Option<&str>
+where
+    E: aws_sdk_s3::error::ProvideErrorMetadata,
+{
+    error.as_service_error()?.code()
+}
+
+/// What lies at the bottom of an error: the SDK's own texts say only that something failed.
+fn innermost(error: &dyn StdError) -> &dyn StdError {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost
+}
+
+/// A date as HTTP has them.
+fn http_date(text: &str) -> Option<SystemTime> {
+    let date = DateTime::from_str(text, DateTimeFormat::HttpDate).ok()?;
+    SystemTime::try_from(date).ok()
+}
+
+/// Never with a content encoding: a server that decompressed what it sends would break every range.
+fn content_type(key: &str) -> &'static str {
+    match key.rsplit_once('.') {
+        Some((_, "gz")) => "application/gzip",
+        Some((_, "json")) => "application/json",
+        _ => "application/octet-stream",
+    }
+}

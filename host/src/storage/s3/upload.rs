@@ -1,0 +1,386 @@
+//! Objects whose length is not known yet: parts, several at once, each of which can be sent again.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::answer::Refusal;
+use super::read::stopped_error;
+use super::{Mode, Operation, S3, content_type, fault, unlogged};
+use crate::storage::retry::{Fault, Next, hashed};
+use crate::storage::{Error, ErrorKind, Key, Result, Upload};
+
+const PERMISSION: &str = "s3:PutObject on the objects of the bucket";
+
+const BEGIN: Operation = Operation {
+    name: "CreateMultipartUpload",
+    permission: PERMISSION,
+    change: false,
+};
+
+const PART: Operation = Operation {
+    name: "UploadPart",
+    permission: PERMISSION,
+    change: false,
+};
+
+const COMPLETE: Operation = Operation {
+    name: "CompleteMultipartUpload",
+    permission: PERMISSION,
+    change: true,
+};
+
+const ABORT: Operation = Operation {
+    name: "AbortMultipartUpload",
+    permission: "s3:AbortMultipartUpload on the objects of the bucket",
+    change: false,
+};
+
+/// Parts of one upload that are under way. With the one that is being filled, this is its memory.
+const AT_ONCE: usize = 4;
+
+/// The most parts that S3 takes.
+const MAX_PARTS: i32 = 10_000;
+
+/// S3 dates an object by when its upload began: one that takes longer is not completed, so that nothing is older than it looks by
+/// more than this.
+pub(super) const MAX_UPLOAD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An object that is being uploaded. It is one PutObject unless it grows over one part.
+#[derive(Debug)]
+pub(super) struct S3Upload {
+    s3: S3,
+    key: Key,
+    mode: Mode,
+    /// What was not sent yet.
+    pending: VecDeque<Bytes>,
+    pending_len: usize,
+    parts: Option<Parts>,
+    /// Set while a call is under way, and after one that failed: what was written is not whole any more.
+    failed: bool,
+    runtime: Handle,
+}
+
+/// A multipart upload that S3 knows of.
+struct Parts {
+    id: String,
+    began: Duration,
+    /// The number of the next part.
+    next: i32,
+    sending: JoinSet<Result<CompletedPart>>,
+    sent: Vec<CompletedPart>,
+}
+
+impl S3Upload {
+    /// Nothing is sent yet. Must be called in a runtime.
+    pub(super) fn new(s3: &S3, key: &Key, mode: Mode) -> Self {
+        Self {
+            s3: s3.clone(),
+            key: key.clone(),
+            mode,
+            pending: VecDeque::new(),
+            pending_len: 0,
+            parts: None,
+            failed: false,
+            runtime: Handle::current(),
+        }
+    }
+
+    /// The next `len` bytes of what was not sent.
+    fn take(&mut self, len: usize) -> Bytes {
+        let mut taken = Vec::new();
+        let mut missing = len;
+        while missing > 0
+            && let Some(mut piece) = self.pending.pop_front()
+        {
+            if piece.len() > missing {
+                self.pending.push_front(piece.split_off(missing));
+            }
+            missing -= piece.len();
+            taken.push(piece);
+        }
+        self.pending_len -= len - missing;
+        join(taken)
+    }
+
+    /// Sends the next `len` bytes as a part, beside the others. Waits only for a place among them.
+    async fn send(&mut self, len: usize) -> Result<()> {
+        let body = self.take(len);
+        let parts = match &mut self.parts {
+            Some(parts) => parts,
+            none => none.insert(Parts::begin(&self.s3, &self.key).await?),
+        };
+        while parts.sending.len() >= AT_ONCE {
+            parts.join().await?;
+        }
+        if parts.next > MAX_PARTS {
+            let what = "the object is larger than max_object allows for";
+            let hint = "raise StorageConfig::max_object";
+            return Err(Error::new(ErrorKind::Config, what).with_hint(hint));
+        }
+        let (s3, full, id) = (self.s3.clone(), self.s3.full(&self.key), parts.id.clone());
+        let number = parts.next;
+        parts.next += 1;
+        parts
+            .sending
+            .spawn(async move { send_part(&s3, &full, &id, number, body).await });
+        Ok(())
+    }
+
+    async fn complete(&mut self) -> Result<()> {
+        if self.parts.is_none() {
+            let body = self.take(self.pending_len);
+            return self.s3.put(&self.key, body, self.mode).await;
+        }
+        self.send(self.pending_len).await?;
+        match &mut self.parts {
+            Some(parts) => parts.complete(&self.s3, &self.key, self.mode).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes and completions leave nothing behind where they fail.
+    async fn or_abort(&mut self, done: Result<()>) -> Result<()> {
+        if done.is_err()
+            && let Some(aborting) = self.abort()
+        {
+            // Whether it succeeded is logged, and changes nothing.
+            let _ = aborting.await;
+        }
+        done
+    }
+
+    /// Aborts what S3 knows of, in a task of its own, which goes on when nobody waits for it.
+    fn abort(&mut self) -> Option<JoinHandle<()>> {
+        let parts = self.parts.take()?;
+        let (s3, full) = (self.s3.clone(), self.s3.full(&self.key));
+        Some(
+            self.runtime
+                .spawn(async move { parts.abort(&s3, &full).await }),
+        )
+    }
+}
+
+#[async_trait]
+impl Upload for S3Upload {
+    async fn write(&mut self, piece: Bytes) -> Result<()> {
+        if std::mem::replace(&mut self.failed, true) {
+            let what = "an upload cannot go on after an error";
+            return Err(Error::new(ErrorKind::Unavailable, what));
+        }
+        self.pending_len += piece.len();
+        self.pending.push_back(piece);
+        let part = self.s3.settings().part;
+        // The last part is sent by `finish`, and is not empty.
+        while self.pending_len > part {
+            let sent = self.send(part).await;
+            self.or_abort(sent).await?;
+        }
+        self.failed = false;
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<()> {
+        self.write(Bytes::new()).await?;
+        let done = self.complete().await;
+        self.or_abort(done).await?;
+        self.parts = None;
+        Ok(())
+    }
+}
+
+impl Drop for S3Upload {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+impl Parts {
+    async fn begin(s3: &S3, key: &Key) -> Result<Self> {
+        let full = &s3.full(key);
+        let began = since_boot();
+        let begin = || async move {
+            let (encryption, kms_key) = s3.encryption();
+            let begin = s3
+                .client()
+                .create_multipart_upload()
+                .bucket(&s3.settings().bucket)
+                .key(full)
+                .content_type(content_type(full))
+                .checksum_algorithm(ChecksumAlgorithm::Crc32)
+                .set_bucket_key_enabled(kms_key.is_some().then_some(true))
+                .set_server_side_encryption(encryption)
+                .set_ssekms_key_id(kms_key);
+            let answer = unlogged(begin.send())
+                .await
+                .map_err(|error| fault(&BEGIN, &error))?;
+            s3.check_encryption(answer.server_side_encryption());
+            answer.upload_id.ok_or_else(|| {
+                let what = "CreateMultipartUpload was answered without an upload";
+                Fault::unclear(Error::new(ErrorKind::Unavailable, what))
+            })
+        };
+        Ok(Self {
+            id: s3.call(&BEGIN, full, 0, begin).await?,
+            began,
+            next: 1,
+            sending: JoinSet::new(),
+            sent: Vec::new(),
+        })
+    }
+
+    /// Waits for one of the parts that are under way.
+    async fn join(&mut self) -> Result<()> {
+        match self.sending.join_next().await {
+            Some(Ok(part)) => self.sent.push(part?),
+            Some(Err(stopped)) => return Err(stopped_error(stopped)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn complete(&mut self, s3: &S3, key: &Key, mode: Mode) -> Result<()> {
+        while !self.sending.is_empty() {
+            self.join().await?;
+        }
+        if since_boot().saturating_sub(self.began) > MAX_UPLOAD {
+            let what = format!("the upload took longer than {MAX_UPLOAD:?}, and was not completed");
+            return Err(Error::new(ErrorKind::Timeout, what));
+        }
+        self.sent.sort_by_key(CompletedPart::part_number);
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(self.sent.clone()));
+        let (full, parts) = (&s3.full(key), &parts.build());
+        let complete = || async {
+            let complete = s3
+                .client()
+                .complete_multipart_upload()
+                .bucket(&s3.settings().bucket)
+                .key(full)
+                .upload_id(&self.id)
+                .set_if_none_match(mode.condition())
+                .multipart_upload(parts.clone());
+            match unlogged(complete.send()).await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(match Refusal::of(&error) {
+                    // The upload is gone: completed by an attempt whose answer was lost, or aborted by somebody, or by S3 after a
+                    // conflict. Only looking tells.
+                    Some(gone)
+                        if gone.code == "NoSuchUpload"
+                            || (gone.code.is_empty() && gone.status == 404) =>
+                    {
+                        Fault {
+                            next: Next::GiveUp,
+                            unclear: true,
+                            ..gone.fault(&COMPLETE)
+                        }
+                    }
+                    _ => fault(&COMPLETE, &error),
+                }),
+            }
+        };
+        s3.call(&COMPLETE, full, 0, complete).await
+    }
+
+    /// Tells S3 to forget the parts. What cannot be aborted is found by `persist gc`, or by the bucket's lifecycle rule.
+    async fn abort(mut self, s3: &S3, full: &str) {
+        // A part that arrives after the abort would stay.
+        self.sending.shutdown().await;
+        let id = &self.id;
+        let abort = || async move {
+            let abort = s3
+                .client()
+                .abort_multipart_upload()
+                .bucket(&s3.settings().bucket)
+                .key(full)
+                .upload_id(id);
+            match unlogged(abort.send()).await {
+                Ok(_) => Ok(()),
+                // It was completed, or aborted, already.
+                Err(error) if Refusal::of(&error).is_some_and(|gone| gone.status == 404) => Ok(()),
+                Err(error) => Err(fault(&ABORT, &error)),
+            }
+        };
+        let Err(error) = s3.call(&ABORT, full, 0, abort).await else {
+            return;
+        };
+        tracing::debug!(key = full, %error, "an upload could not be aborted");
+        if !s3.shared.litter.swap(true, Ordering::Relaxed) {
+            let (kind, object) = (error.kind(), hashed(full));
+            tracing::warn!(
+                ?kind,
+                object,
+                "an upload could not be aborted; its parts take space until they are removed"
+            );
+        }
+    }
+}
+
+async fn send_part(
+    s3: &S3,
+    full: &str,
+    id: &str,
+    number: i32,
+    body: Bytes,
+) -> Result<CompletedPart> {
+    let body = &body;
+    let send = || async move {
+        let send = s3
+            .client()
+            .upload_part()
+            .bucket(&s3.settings().bucket)
+            .key(full)
+            .upload_id(id)
+            .part_number(number)
+            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .body(ByteStream::from(body.clone()));
+        let answer = unlogged(send.send())
+            .await
+            .map_err(|error| fault(&PART, &error))?;
+        Ok(CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(answer.e_tag)
+            .set_checksum_crc32(answer.checksum_crc32)
+            .build())
+    };
+    s3.call(&PART, full, body.len(), send).await
+}
+
+/// One piece of several; nothing is copied where there is but one.
+pub(super) fn join(mut pieces: Vec<Bytes>) -> Bytes {
+    pieces.retain(|piece| !piece.is_empty());
+    match pieces.len() {
+        0 => Bytes::new(),
+        1 => pieces.swap_remove(0),
+        _ => {
+            let mut joined = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+            pieces
+                .iter()
+                .for_each(|piece| joined.extend_from_slice(piece));
+            joined.freeze()
+        }
+    }
+}
+
+/// Time on a clock that goes on while the machine sleeps, as that of S3 does.
+fn since_boot() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let time = rustix::time::clock_gettime(clock);
+    Duration::from_secs(time.tv_sec.unsigned_abs())
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Parts {{ next: {} }}", self.next)
+    }
+}

@@ -1,0 +1,159 @@
+//! A real server, as the tests see it. The program of this package starts and stops it (`keeper`); between the two is a
+//! pipe, so that the server is gone as soon as the process is that asked for it, however it ends.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// S3: one winner of each race, signatures checked, encryption real. `If-Match` on a missing key is 412 (on AWS 404).
+    SeaweedFs,
+    /// S3: as AWS where SeaweedFS is not, but never checks a signature.
+    Ministack,
+    /// GCS, over HTTP only; never checks a credential.
+    FakeGcs,
+}
+
+impl Kind {
+    /// As the program is asked for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SeaweedFs => "seaweedfs",
+            Self::Ministack => "ministack",
+            Self::FakeGcs => "fake-gcs-server",
+        }
+    }
+
+    /// The server of a name.
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::SeaweedFs, Self::Ministack, Self::FakeGcs]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
+}
+
+/// Where a server is, and how to be let in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Facts {
+    /// Such as `http://127.0.0.1:12103`.
+    pub endpoint: String,
+    /// A bucket that is there.
+    pub bucket: String,
+    /// The access key; empty where none is asked for.
+    pub access_key: String,
+    /// The secret that belongs to it.
+    pub secret_key: String,
+    /// SeaweedFS's view of buckets as directories, over plain HTTP without signatures.
+    pub filer: Option<String>,
+    /// What it prints.
+    pub log: PathBuf,
+}
+
+/// A server that is running. It ends with this value, or with this process.
+#[derive(Debug)]
+pub struct Server {
+    facts: Facts,
+    keeper: Child,
+    /// Closed, it ends the server.
+    leash: Option<ChildStdin>,
+}
+
+impl Server {
+    /// Starts a server with nothing in it.
+    ///
+    /// # Panics
+    /// Where it does not start: a test can do nothing without it.
+    pub fn start(kind: Kind) -> Self {
+        Self::try_start(kind).unwrap_or_else(|error| {
+            panic!(
+                "{} does not start: {error:#}; run `cargo xtask test`",
+                kind.name()
+            )
+        })
+    }
+
+    /// The one of this process. Tests that share it use a prefix or a bucket of their own.
+    pub fn shared(kind: Kind) -> &'static Self {
+        static SHARED: Mutex<Option<HashMap<Kind, &'static OnceLock<Server>>>> = Mutex::new(None);
+        let server = {
+            let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+            // For as long as the process, as a static is: the pipe ends it.
+            *shared
+                .get_or_insert_default()
+                .entry(kind)
+                .or_insert_with(|| Box::leak(Box::default()))
+        };
+        server.get_or_init(|| Self::start(kind))
+    }
+
+    fn try_start(kind: Kind) -> Result<Self> {
+        let program = program()?;
+        ensure!(program.is_file(), "{} is missing", program.display());
+        let mut keeper = Command::new(program)
+            .arg(kind.name())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // A person's Ctrl-C ends the tests; the server ends after them.
+            .process_group(0)
+            .spawn()
+            .context("its keeper does not start")?;
+        let leash = keeper.stdin.take();
+        let stdout = keeper.stdout.take().context("a pipe")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let facts = serde_json::from_str(&line).context("its keeper says why above")?;
+        Ok(Self {
+            facts,
+            keeper,
+            leash,
+        })
+    }
+
+    /// All that is known of it.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Such as `http://127.0.0.1:12103`.
+    pub fn endpoint(&self) -> &str {
+        &self.facts.endpoint
+    }
+
+    /// What a process needs in its environment to use this S3 server at `endpoint`: its own, or that of a proxy before it.
+    pub fn environment(&self, endpoint: &str) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ENDPOINT_URL", endpoint.to_owned()),
+            ("AWS_ACCESS_KEY_ID", self.facts.access_key.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.facts.secret_key.clone()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            // No look for credentials where a test has none.
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.leash.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// Beside the directory of this test binary, or of this program.
+fn program() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let built = own
+        .ancestors()
+        .skip(1)
+        .find(|dir| !dir.ends_with("deps"))
+        .context("this program is in no directory")?;
+    Ok(built.join("persist-servers"))
+}

