@@ -63,7 +63,8 @@
 //! | feature | gives | default |
 //! |---|---|---|
 //! | `wasm` | [`wasm`]: `add_to_linker` and the runner | yes |
-//! | `cli` | the `persist` command; implies `wasm` | yes |
+//! | `s3` | [`storage`] on Amazon S3 | yes |
+//! | `cli` | the `persist` command; implies `s3` and `wasm` | yes |
 //! | `testing` | `conformance`: the suite that a storage must pass, and faults to test with | no |
 //!
 //! To embed: `default-features = false, features = ["wasm"]`.

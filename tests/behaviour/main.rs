@@ -8,6 +8,9 @@
 //! - `conformance`: the suite for storages on ours, and that it finds what it must
 //! - `sandbox`: what agents can do, and cannot
 //! - `servers`: the servers that the tests of backends use
+//! - `s3`: what Amazon S3 promises, and what is asked of it
+//! - `s3_faults`: S3 with a fault at each request of each operation
+//! - `logs`: what is logged, and what never is
 //! - `bad_input`: bad agents, words, files and directories, through the command
 //! - `command`: the `persist` command, as a person or a script sees it
 
@@ -16,9 +19,12 @@ mod bad_input;
 mod command;
 mod conformance;
 mod disk;
+mod logs;
 mod outcomes;
 mod races;
 mod retention;
+mod s3;
+mod s3_faults;
 mod sandbox;
 mod servers;
 mod streams;

@@ -2,8 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use persist_tests::{noise, persist, tempdir};
 
@@ -35,9 +34,9 @@ fn peak(child: &Child) -> u64 {
     kib.expect("a number") * 1024
 }
 
-/// Saves so many pieces, and returns the peak just before the end.
-fn save(dir: &Path, pieces: u64) -> u64 {
-    let mut child = persist(dir)
+/// Saves so many pieces with `persist`, and returns the peak just before the end.
+pub(crate) fn save(mut persist: Command, pieces: u64) -> u64 {
+    let mut child = persist
         .args(["save", "bot/big", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -53,9 +52,9 @@ fn save(dir: &Path, pieces: u64) -> u64 {
     peak
 }
 
-/// Prints a state, compares it piece by piece, and returns the peak just before the end.
-fn cat(dir: &Path, pieces: u64) -> u64 {
-    let mut child = persist(dir)
+/// Prints a state with `persist`, compares it piece by piece, and returns the peak just before the end.
+pub(crate) fn cat(mut persist: Command, pieces: u64) -> u64 {
+    let mut child = persist
         .args(["cat", "bot/big"])
         .stdout(Stdio::piped())
         .spawn()
@@ -79,9 +78,10 @@ fn cat(dir: &Path, pieces: u64) -> u64 {
 #[test]
 fn a_state_of_any_size_goes_through_the_command_in_bounded_memory() {
     let dir = tempdir();
-    let idle = (save(dir.path(), 1), cat(dir.path(), 1));
+    let persist = || persist(dir.path());
+    let idle = (save(persist(), 1), cat(persist(), 1));
     let pieces = pieces();
-    let streamed = (save(dir.path(), pieces), cat(dir.path(), pieces));
+    let streamed = (save(persist(), pieces), cat(persist(), pieces));
     for (what, idle, streamed) in [("save", idle.0, streamed.0), ("cat", idle.1, streamed.1)] {
         let over = streamed.saturating_sub(idle);
         println!("{what} of {pieces} MiB: {} MiB over idle", over >> 20);

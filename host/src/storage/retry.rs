@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "s3")]
 use super::{Error, ErrorKind, Result};
 
 /// When a call to a server is sent again, and how long is waited for it.
@@ -50,6 +51,7 @@ impl Default for Retry {
     }
 }
 
+#[cfg(feature = "s3")]
 impl Retry {
     /// Refuses a policy that cannot work.
     pub(super) fn check(&self) -> Result<()> {
@@ -502,7 +504,7 @@ mod tries {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "s3"))]
 mod tests {
     use super::*;
 

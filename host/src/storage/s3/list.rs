@@ -33,19 +33,36 @@ pub(super) async fn page(s3: &S3, list: &List<'_>) -> Result<Page> {
         dir => format!("{}{dir}/", s3.settings().prefix),
     };
     let limit = list.limit.clamp(1, MAX_KEYS);
-    let mut token = None;
+    let after = list.after.as_ref();
+    let (mut found, mut token) = (Vec::new(), None);
     loop {
-        let (answer, now) = ask(s3, list, &base, limit, token).await?;
+        let first = token.is_none();
+        let (answer, heard) = ask(s3, &list_of(list, &base, limit, token)).await?;
         let more = answer.is_truncated() == Some(true);
-        let now = now.filter(|_| list.facts);
-        let mut entries = entries(&answer, &base, now);
-        if let Some(after) = &list.after {
-            entries.retain(|entry| entry > after);
+        let now = heard.now.filter(|_| list.facts);
+        let mut came = entries(&answer, &base, now);
+        if heard.by_name {
+            came.extend(hidden(list, first));
+            came = without_empty(s3, &base, came).await?;
         }
-        // What others put there may fill a page of which nothing is left.
-        if !entries.is_empty() || !more {
-            return Ok(Page { entries, more, now });
+        found.extend(came);
+        found.retain(|entry| after.is_none_or(|after| entry > after));
+        found.sort();
+        let held = match heard.by_name && more {
+            true => hold_back(&mut found),
+            false => Vec::new(),
+        };
+        // What others put there may fill an answer of which nothing is left.
+        if !found.is_empty() || !more {
+            let cut = found.len() > limit;
+            found.truncate(limit);
+            return Ok(Page {
+                entries: found,
+                more: more || cut,
+                now,
+            });
         }
+        found = held;
         token = answer.next_continuation_token;
         if token.is_none() {
             let what = "this server says that a list goes on, and not how";
@@ -54,39 +71,111 @@ pub(super) async fn page(s3: &S3, list: &List<'_>) -> Result<Page> {
     }
 }
 
-/// One request, and the server's time when it answered.
-async fn ask(
-    s3: &S3,
-    list: &List<'_>,
-    base: &str,
+/// What is asked of S3.
+struct Question {
+    prefix: String,
+    /// Whether what is below directories is left out.
+    direct: bool,
+    after: Option<String>,
     limit: usize,
     token: Option<String>,
-) -> Result<(ListObjectsV2Output, Option<SystemTime>)> {
-    let (prefix, token) = (&format!("{base}{}", list.prefix), &token);
-    let after = &list.after.as_ref().map(|after| match after {
+}
+
+fn list_of(list: &List<'_>, base: &str, limit: usize, token: Option<String>) -> Question {
+    let after = list.after.as_ref().map(|after| match after {
         Entry::Object(object) => format!("{base}{}", object.name),
         Entry::Dir(name) => format!("{base}{name}/{LAST}"),
     });
-    let ask = || async move {
-        let time = ServerTime::default();
+    Question {
+        prefix: format!("{base}{}", list.prefix),
+        direct: true,
+        after: after.filter(|_| token.is_none()),
+        limit,
+        token,
+    }
+}
+
+/// One request.
+async fn ask(s3: &S3, question: &Question) -> Result<(ListObjectsV2Output, Heard)> {
+    let ask = || async {
+        let ear = Ear::default();
         let ask = s3
             .client()
             .list_objects_v2()
             .bucket(&s3.settings().bucket)
-            .prefix(prefix)
-            .delimiter("/")
+            .prefix(&question.prefix)
+            .set_delimiter(question.direct.then(|| "/".into()))
             // Keys of others may hold what XML cannot.
             .encoding_type(EncodingType::Url)
-            .max_keys(i32::try_from(limit).unwrap_or(i32::MAX))
-            .set_start_after(after.clone().filter(|_| token.is_none()))
-            .set_continuation_token(token.clone());
-        let ask = ask.customize().interceptor(time.clone());
+            .max_keys(i32::try_from(question.limit).unwrap_or(i32::MAX))
+            .set_start_after(question.after.clone())
+            .set_continuation_token(question.token.clone());
+        let ask = ask.customize().interceptor(ear.clone());
         match unlogged(ask.send()).await {
-            Ok(answer) => Ok((answer, time.0.get().copied())),
+            Ok(answer) => Ok((answer, ear.0.get().copied().unwrap_or_default())),
             Err(error) => Err(fault(&LIST, &error)),
         }
     };
-    s3.call(&LIST, prefix, 0, ask).await
+    s3.call(&LIST, &question.prefix, 0, ask).await
+}
+
+// S3 lists in the order of keys, where a directory ends in `/`: `a-` and `a.b/` come before `a/`. SeaweedFS walks a tree and lists
+// by name, where `a` comes first, and shows directories that became empty until it removes them. A page of it is put in order
+// like any other; but what belongs before a directory may come on a later page, and a directory may have come before the entry
+// that this page goes on from. This costs a request for each directory.
+
+/// Directories that a server that lists by name may have passed over, since their name begins the one that the list goes on from.
+fn hidden<'a>(list: &'a List<'_>, first: bool) -> impl Iterator<Item = Entry> + 'a {
+    let after = list.after.iter().filter(move |_| first);
+    let names = after.flat_map(names_that_begin);
+    names
+        .filter(|name| !name.is_empty() && name.starts_with(list.prefix))
+        .map(|name| Entry::Dir(name.into()))
+}
+
+/// Names of directories that come before `entry` by name, and after it by key.
+fn names_that_begin(entry: &Entry) -> impl Iterator<Item = &str> {
+    let name = entry.name();
+    let ends = name.match_indices(['-', '.']).map(|(end, _)| end);
+    ends.map(move |end| &name[..end])
+}
+
+/// The objects, and the directories that hold one.
+async fn without_empty(s3: &S3, base: &str, entries: Vec<Entry>) -> Result<Vec<Entry>> {
+    let mut full = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let holds = match &entry {
+            Entry::Object(_) => true,
+            Entry::Dir(name) => {
+                let below = Question {
+                    prefix: format!("{base}{name}/"),
+                    direct: false,
+                    after: None,
+                    limit: 1,
+                    token: None,
+                };
+                !ask(s3, &below).await?.0.contents().is_empty()
+            }
+        };
+        if holds {
+            full.push(entry);
+        }
+    }
+    Ok(full)
+}
+
+/// Takes out the directories before which something may belong that is still to come.
+fn hold_back(found: &mut Vec<Entry>) -> Vec<Entry> {
+    let Some(last) = found.iter().map(Entry::name).max().map(str::to_owned) else {
+        return Vec::new();
+    };
+    let is_early = |entry: &mut Entry| match entry {
+        Entry::Object(_) => false,
+        Entry::Dir(name) => last
+            .strip_prefix(name.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.'])),
+    };
+    found.extract_if(.., is_early).collect()
 }
 
 /// What the answer has directly under `base`, objects and directories merged. What cannot be a key of ours is passed over.
@@ -143,13 +232,22 @@ fn decode(key: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Reads the server's clock from its answer.
-#[derive(Clone, Debug, Default)]
-struct ServerTime(Arc<OnceLock<SystemTime>>);
+/// What the headers of an answer say.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    /// The server's time.
+    now: Option<SystemTime>,
+    /// Whether it lists by name.
+    by_name: bool,
+}
 
-impl Intercept for ServerTime {
+/// Hears the headers of one answer, which the SDK does not hand on.
+#[derive(Clone, Debug, Default)]
+struct Ear(Arc<OnceLock<Heard>>);
+
+impl Intercept for Ear {
     fn name(&self) -> &'static str {
-        "ServerTime"
+        "Ear"
     }
 
     fn read_before_deserialization(
@@ -158,10 +256,13 @@ impl Intercept for ServerTime {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> std::result::Result<(), BoxError> {
-        if let Some(date) = context.response().headers().get("date").and_then(http_date) {
-            // A call has one answer.
-            let _ = self.0.set(date);
-        }
+        let headers = context.response().headers();
+        let server = headers.get("server").unwrap_or_default();
+        // A call has one answer.
+        let _ = self.0.set(Heard {
+            now: headers.get("date").and_then(http_date),
+            by_name: server.starts_with("SeaweedFS"),
+        });
         Ok(())
     }
 }
@@ -196,6 +297,24 @@ mod tests {
             Entry::object("b"),
         ];
         assert_eq!(entries(&answer, "p/", None), expected);
+    }
+
+    #[test]
+    fn a_directory_waits_for_what_may_belong_before_it() {
+        let dir = |name: &str| Entry::Dir(name.into());
+        let mut found = vec![Entry::object("a-"), dir("a")];
+        assert_eq!(hold_back(&mut found), [dir("a")]);
+        assert_eq!(found, [Entry::object("a-")]);
+        let mut found = vec![dir("a"), dir("b")];
+        assert_eq!(hold_back(&mut found), [dir("b")], "b- may follow");
+        let mut found = vec![dir("a"), Entry::object("a0")];
+        assert_eq!(
+            hold_back(&mut found),
+            [],
+            "nothing follows that begins with a- or a."
+        );
+        let name = Entry::object("a-1.gz");
+        assert_eq!(names_that_begin(&name).collect::<Vec<_>>(), ["a", "a-1"]);
     }
 
     #[test]

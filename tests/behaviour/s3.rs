@@ -1,0 +1,470 @@
+//! Amazon S3, on servers that others wrote: SeaweedFS, and MiniStack where the two differ from Amazon's in opposite ways.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use persist_host::conformance;
+use persist_host::snapshot::{Error, Expect, SaveOptions};
+use persist_host::storage::{Key, S3Encryption};
+use persist_servers::{Fault, Kind, Proxy, Reply};
+use persist_tests::s3::Place;
+use persist_tests::{block_on, guest, load, noise, save, text};
+
+use crate::streams;
+
+/// Every server that is S3's.
+const KINDS: [Kind; 2] = [Kind::SeaweedFs, Kind::Ministack];
+
+#[test]
+fn seaweedfs_conforms() {
+    let place = Place::on(Kind::SeaweedFs);
+    let report = block_on(conformance::run(&|| place.storage()));
+    assert!(report.is_ok(), "{report}");
+}
+
+#[test]
+fn ministack_conforms() {
+    let place = Place::on(Kind::Ministack);
+    let report = block_on(conformance::run(&|| place.storage()));
+    assert!(report.is_ok(), "{report}");
+}
+
+/// What a command printed, which must have succeeded.
+fn ok(command: &mut Command) -> String {
+    let output = command.output().expect("persist starts");
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", output.status);
+    text(&output.stdout).to_owned()
+}
+
+fn with_input(command: &mut Command, input: &str) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("persist starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    // It may refuse before it reads.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait_with_output().expect("persist ends")
+}
+
+#[test]
+fn an_agent_remembers_on_s3_from_one_run_to_the_next() {
+    for kind in KINDS {
+        let place = Place::on(kind);
+        let agent = guest("chat_memory");
+        let run = |args: &[&str]| ok(place.persist().arg("run").arg(&agent).arg("--").args(args));
+        run(&["say", "I live in Oslo"]);
+        run(&["say", "and I like rain"]);
+        assert!(run(&["recall", "Oslo"]).contains("I live in Oslo"));
+        let listed = ok(place.persist().arg("ls"));
+        assert!(listed.starts_with("chat_memory/memory@2"), "{listed}");
+        let history = ok(place.persist().args(["history", "chat_memory/memory"]));
+        assert_eq!(history.lines().count(), 2);
+    }
+}
+
+#[test]
+fn hosts_that_race_for_one_name_all_save_and_one_of_them_is_first() {
+    const HOSTS: usize = 6;
+    let place = Place::on(Kind::SeaweedFs);
+    let race = |name: &'static str, expect: &'static str| {
+        let racers: Vec<_> = (0..HOSTS)
+            .map(|n| {
+                let mut host = place.persist();
+                host.args(["save", name, "-", "--expect", expect]);
+                std::thread::spawn(move || with_input(&mut host, &format!("host {n}")))
+            })
+            .collect();
+        let ended = racers.into_iter().map(|r| r.join().expect("no panic"));
+        ended.collect::<Vec<_>>()
+    };
+    for ended in race("bot/all", "any") {
+        assert!(ended.status.success(), "{}", text(&ended.stderr));
+    }
+    let mut saved: Vec<_> = (1..=HOSTS)
+        .map(|version| ok(place.persist().args(["cat", &format!("bot/all@{version}")])))
+        .collect();
+    saved.sort();
+    let all: Vec<_> = (0..HOSTS).map(|n| format!("host {n}")).collect();
+    assert_eq!(saved, all);
+
+    let mut codes: Vec<_> = race("bot/first", "absent")
+        .iter()
+        .map(|ended| ended.status.code())
+        .collect();
+    codes.sort();
+    assert_eq!(codes[0], Some(0));
+    assert!(codes[1..].iter().all(|code| *code == Some(4)), "{codes:?}");
+}
+
+#[test]
+fn an_agent_that_two_hosts_run_at_once_forgets_nothing_that_was_acknowledged() {
+    let place = Place::on(Kind::SeaweedFs);
+    let agent = guest("chat_memory");
+    let hosts: Vec<_> = ["Ann", "Bob"]
+        .into_iter()
+        .map(|name| {
+            let mut said = Vec::new();
+            let (place, agent) = (place.clone(), agent.clone());
+            std::thread::spawn(move || {
+                for n in 0..4 {
+                    let line = format!("{name} says {n}");
+                    let mut run = place.persist();
+                    run.arg("run").arg(&agent).args(["--", "say", &line]);
+                    if run.output().expect("persist starts").status.success() {
+                        said.push(line);
+                    }
+                }
+                said
+            })
+        })
+        .collect();
+    let said: Vec<_> = hosts
+        .into_iter()
+        .flat_map(|host| host.join().expect("no panic"))
+        .collect();
+    assert!(!said.is_empty());
+    let memory = ok(place.persist().args(["cat", "chat_memory/memory"]));
+    for line in said {
+        assert!(memory.contains(&line), "{line} is not in {memory}");
+    }
+}
+
+#[test]
+fn credentials_that_are_refused_or_missing_are_told_apart_and_never_shown() {
+    let place = Place::on(Kind::SeaweedFs);
+    let secret = place.server().facts().secret_key.clone();
+    let wrong = "wrong-secret-wrong-secret-wrong-secret-00";
+    for (change, hint) in [
+        (
+            &[("AWS_SECRET_ACCESS_KEY", Some(wrong))][..],
+            "AWS_SECRET_ACCESS_KEY",
+        ),
+        (
+            &[("AWS_ACCESS_KEY_ID", Some("AKIANOBODY0000000000"))][..],
+            "InvalidAccessKeyId",
+        ),
+        (
+            &[("AWS_ACCESS_KEY_ID", None), ("AWS_SECRET_ACCESS_KEY", None)][..],
+            "AWS_ACCESS_KEY_ID",
+        ),
+    ] {
+        for args in [&["ls"][..], &["save", "bot/memory", "-"]] {
+            let mut command = place.persist();
+            for (name, value) in change {
+                match value {
+                    Some(value) => command.env(name, value),
+                    None => command.env_remove(name),
+                };
+            }
+            let output = with_input(command.args(args), "state");
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(5), "{change:?} {args:?}: {said}");
+            assert!(said.contains(hint), "{change:?} {args:?}: {said}");
+            assert!(!said.contains(wrong) && !said.contains(&secret), "{said}");
+        }
+    }
+    assert_eq!(ok(place.persist().arg("ls")), "");
+}
+
+#[test]
+fn a_bucket_that_is_not_there_is_said_to_be_missing() {
+    for kind in KINDS {
+        let mut place = Place::on(kind);
+        place.bucket = "no-such-bucket".into();
+        for args in [
+            &["ls"][..],
+            &["cat", "bot/memory"],
+            &["save", "bot/memory", "-"],
+        ] {
+            let output = with_input(place.persist().args(args), "state");
+            let said = text(&output.stderr);
+            assert!(!output.status.success(), "{args:?}");
+            assert!(said.contains("bucket"), "{kind:?} {args:?}: {said}");
+        }
+    }
+}
+
+/// Saves a small state and one of several parts through a proxy, loads them, and returns the proxy that saw it.
+fn seen_with(encryption: S3Encryption) -> Proxy {
+    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let mut config = place.config();
+    config.s3_encryption = encryption;
+    let storage = config.build().expect("a storage");
+    block_on(async {
+        let scope = persist_tests::scope(storage);
+        save(&scope, "small", "small").await;
+        let large = noise(1, 9 << 20);
+        let saved = scope
+            .save("large", large.clone().into(), SaveOptions::default())
+            .await;
+        saved.expect("saves");
+        assert_eq!(load(&scope, "small").await.as_deref(), Some("small"));
+        let loaded = scope.load("large", None).await.expect("loads");
+        assert!(loaded.expect("is there").state == large);
+    });
+    proxy
+}
+
+/// The requests that make an object with a body or begin a multipart upload.
+fn made(proxy: &Proxy) -> Vec<persist_servers::Seen> {
+    let made = ["PutObject", "CreateMultipartUpload"];
+    let seen = proxy.seen().into_iter();
+    seen.filter(|seen| made.contains(&seen.operation()) && seen.uri.path().ends_with(".gz"))
+        .collect()
+}
+
+#[test]
+fn objects_are_encrypted_as_was_asked_and_the_server_says_so() {
+    const SSE: &str = "x-amz-server-side-encryption";
+    let kms = "alias/persist-test";
+    for (encryption, algorithm) in [
+        (S3Encryption::S3, "AES256"),
+        (S3Encryption::Kms(kms.into()), "aws:kms"),
+    ] {
+        let proxy = seen_with(encryption);
+        let made = made(&proxy);
+        assert!(made.len() >= 2, "{made:?}");
+        let (key, bucket_key) = (
+            format!("{SSE}-aws-kms-key-id"),
+            format!("{SSE}-bucket-key-enabled"),
+        );
+        let wanted = (algorithm == "aws:kms").then_some(kms);
+        for request in &made {
+            assert_eq!(request.header(SSE), Some(algorithm), "{request:?}");
+            assert_eq!(request.header(&key), wanted);
+            assert_eq!(request.header(&bucket_key), wanted.map(|_| "true"));
+        }
+        // SeaweedFS does not confirm when a multipart upload begins, only when the object is read.
+        let confirmed = proxy.seen().into_iter().filter(|seen| {
+            ["PutObject", "GetObject"].contains(&seen.operation())
+                && seen.uri.path().ends_with(".gz")
+        });
+        let confirmed: Vec<_> = confirmed.collect();
+        assert!(confirmed.len() >= 3);
+        for request in &confirmed {
+            assert_eq!(request.answered(SSE), Some(algorithm), "{request:?}");
+            assert_eq!(request.answered(&key), wanted);
+        }
+    }
+}
+
+#[test]
+fn objects_are_gzip_by_type_and_never_by_content_encoding() {
+    for request in made(&seen_with(S3Encryption::Bucket)) {
+        assert_eq!(request.header("content-type"), Some("application/gzip"));
+        let encoding = request.header("content-encoding").unwrap_or_default();
+        assert!(!encoding.contains("gzip"), "{encoding}");
+        assert_eq!(request.header("x-amz-server-side-encryption"), None);
+    }
+}
+
+/// The requests of a call, by the names that S3 has for them.
+async fn asked<T>(proxy: &Proxy, call: impl Future<Output = T>) -> Vec<&'static str> {
+    proxy.forget();
+    call.await;
+    proxy.operations()
+}
+
+#[test]
+fn a_call_costs_the_same_requests_at_one_version_and_at_thousands() {
+    const MANY: u64 = 2500;
+    let place = Place::on(Kind::SeaweedFs);
+    let (proxy, proxied) = place.proxied();
+    block_on(async {
+        let scope = proxied.scope();
+        save(&scope, "memory", "first").await;
+        let mut head = 1;
+        for filled in [1, MANY] {
+            if filled > 1 {
+                fill(&place, head, filled).await;
+                head = filled;
+            }
+            let saved = asked(&proxy, save(&scope, "memory", "next")).await;
+            assert_eq!(saved, ["ListObjectsV2", "PutObject"], "at {head}");
+            head += 1;
+            let cold = proxied.scope();
+            let loaded = asked(&proxy, load(&cold, "memory")).await;
+            assert_eq!(loaded, ["ListObjectsV2", "GetObject"], "at {head}");
+            let stat = asked(&proxy, cold.stat("memory", None)).await;
+            assert_eq!(stat, ["ListObjectsV2", "GetObject"], "at {head}");
+            let page = asked(&proxy, cold.history("memory", None, 2)).await;
+            assert_eq!(page, ["ListObjectsV2", "GetObject", "GetObject"]);
+            let numbers = asked(&proxy, cold.versions("memory", None, 1000)).await;
+            assert_eq!(numbers, ["ListObjectsV2"]);
+        }
+        let newest = scope.versions("memory", None, 1).await.expect("a page");
+        assert_eq!(newest, [MANY + 1]);
+    });
+}
+
+/// Makes versions up to `last`, of the bytes of version 1: as a history of that length would lie there.
+async fn fill(place: &Place, head: u64, last: u64) {
+    let storage = place.storage();
+    let key = |version: u64| {
+        let key = format!(
+            "bot/~/memory/{:010}-{version:010}.gz",
+            9_999_999_999 - version
+        );
+        Key::new(key).expect("a key")
+    };
+    let whole = persist_host::storage::ReadRange::Suffix(1 << 20);
+    let first = storage.read(&key(1), whole).await.expect("is there").bytes;
+    let mut versions = head + 1..=last;
+    while !versions.is_empty() {
+        let made = versions.by_ref().take(16).map(|version| {
+            let (storage, key, body) = (storage.clone(), key(version), vec![first.clone()]);
+            tokio::spawn(async move { storage.create(&key, body).await })
+        });
+        for made in made.collect::<Vec<_>>() {
+            made.await.expect("no panic").expect("creates");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_ignores_conditions_is_refused_before_the_first_save() {
+    // The real server, but that its proxy takes the conditions away: two of the servers we tried are like that.
+    let (proxy, place) = Place::on(Kind::Ministack).proxied();
+    proxy.rule(|_, _| Some(Fault::IgnoreConditions));
+    block_on(async {
+        let refused = place
+            .scope()
+            .save("memory", "x".into(), SaveOptions::default())
+            .await;
+        assert!(
+            matches!(&refused, Err(Error::Unsupported { what, .. }) if what.contains("created twice")),
+            "{refused:?}"
+        );
+        assert!(made(&proxy).is_empty());
+        // Nor does it become better where a store is that was made elsewhere.
+        proxy.forget();
+        save(&place.scope(), "memory", "x").await;
+        proxy.rule(|_, _| Some(Fault::IgnoreConditions));
+        let refused = place.scope().delete("memory", Expect::Any).await;
+        assert!(
+            matches!(&refused, Err(Error::Unsupported { .. })),
+            "{refused:?}"
+        );
+        assert_eq!(load(&place.scope(), "memory").await.as_deref(), Some("x"));
+    });
+    let output = with_input(
+        place.persist().args(["save", "bot/memory", "-"]),
+        "from the command",
+    );
+    assert_eq!(output.status.code(), Some(6), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_server_whose_lists_are_stale_is_refused_before_the_first_save() {
+    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let empty = Reply::new(
+        200,
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><KeyCount>0</KeyCount>\
+         <IsTruncated>false</IsTruncated></ListBucketResult>",
+    )
+    .header("date", "Sun, 22 Nov 2026 10:00:00 GMT");
+    proxy.rule(move |_, seen| {
+        (seen.operation() == "ListObjectsV2").then(|| Fault::Reply(empty.clone()))
+    });
+    block_on(async {
+        let refused = place
+            .scope()
+            .save("memory", "x".into(), SaveOptions::default())
+            .await;
+        assert!(
+            matches!(&refused, Err(Error::Unsupported { what, .. }) if what.contains("in order")),
+            "{refused:?}"
+        );
+        assert!(made(&proxy).is_empty());
+    });
+}
+
+/// How many of these requests the server answered with success.
+fn done(proxy: &Proxy, operation: &str) -> usize {
+    let seen = proxy.seen().into_iter();
+    let done = seen.filter(|seen| {
+        let success = seen.answer.as_ref().is_some_and(|a| a.0.is_success());
+        seen.operation() == operation && success
+    });
+    done.count()
+}
+
+/// Waits until every upload that was begun is aborted.
+async fn all_aborted(proxy: &Proxy, begun: usize) {
+    for _ in 0..600 {
+        if done(proxy, "AbortMultipartUpload") == begun {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{begun} uploads were begun: {:?}", proxy.operations());
+}
+
+#[test]
+fn an_upload_that_is_dropped_or_fails_is_aborted() {
+    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    block_on(async {
+        let scope = place.scope();
+        let mut dropped = scope
+            .writer("dropped", SaveOptions::default())
+            .await
+            .expect("a writer");
+        dropped.write(&noise(1, 30 << 20)).await.expect("writes");
+        drop(dropped);
+        assert_eq!(done(&proxy, "CreateMultipartUpload"), 1);
+        all_aborted(&proxy, 1).await;
+
+        proxy.rule(|_, seen| {
+            (seen.operation() == "UploadPart").then(|| Fault::Reply(Reply::s3(403, "AccessDenied")))
+        });
+        let refused = scope
+            .save("refused", noise(2, 30 << 20).into(), SaveOptions::default())
+            .await;
+        assert!(matches!(&refused, Err(Error::Storage(_))), "{refused:?}");
+        all_aborted(&proxy, done(&proxy, "CreateMultipartUpload")).await;
+
+        proxy.forget();
+        let late = scope
+            .writer("late", SaveOptions::default())
+            .await
+            .expect("a writer");
+        let mut late = late;
+        late.write(&noise(3, 30 << 20)).await.expect("writes");
+        save(&place.scope(), "late", "first").await;
+        let conflict = late.finish().await;
+        assert!(
+            matches!(&conflict, Err(Error::Conflict { .. })),
+            "{conflict:?}"
+        );
+        all_aborted(&proxy, 1).await;
+        assert_eq!(done(&proxy, "CompleteMultipartUpload"), 0);
+    });
+}
+
+#[test]
+fn a_state_of_any_size_goes_to_s3_and_back_in_the_same_memory() {
+    /// What differs from run to run: buffers of connections, what the allocator keeps.
+    const BOUND: u64 = 32 << 20;
+    let place = Place::on(Kind::SeaweedFs);
+    let sizes = [64, 512];
+    let peaks = sizes.map(|pieces| {
+        (
+            streams::save(place.persist(), pieces),
+            streams::cat(place.persist(), pieces),
+        )
+    });
+    println!(
+        "MiB of {sizes:?}: {:?}",
+        peaks.map(|(s, c)| (s >> 20, c >> 20))
+    );
+    let [small, large] = peaks;
+    assert!(large.0 < small.0 + BOUND, "save: {peaks:?}");
+    assert!(large.1 < small.1 + BOUND, "cat: {peaks:?}");
+}
