@@ -1,6 +1,7 @@
 //! Tests by behaviour. Each claim is in one place:
 //! - `versions`: what a save, a load, a deletion mean, on every storage without a server
 //! - `outcomes`: what is said when the storage's answer is unclear, and which storages are refused
+//! - `retention`: what is kept of a history, pinned, pruned, purged and verified
 //! - `races`: many writers of one name, in one process and in many
 //! - `disk`: what lies on the local disk, and what a hostile or dying one can do
 //! - `adapter`: states at keys of the caller's own choice
