@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
     CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH, SERVER,
@@ -414,7 +414,7 @@ fn cut(bytes: Bytes, how: Cut) -> Outgoing {
             Cut::Silence => std::future::pending().await,
         }
     });
-    StreamBody::new(begun.chain(after)).boxed()
+    BodyExt::boxed(StreamBody::new(begun.chain(after)))
 }
 
 fn with_another_bit(bytes: &Bytes) -> Bytes {
