@@ -26,27 +26,27 @@ use super::{Error, ErrorKind, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retry {
-    /// A call is sent again only within this time of its first attempt; 60 seconds. Zero: never.
+    /// A call is sent again only within this time of its first attempt; 30 seconds. Zero: never.
     pub budget: Duration,
-    /// The longest wait for an answer; 15 seconds. Less than the budget, unless that is zero.
+    /// The longest wait for an answer; 10 seconds. Less than the budget, unless that is zero.
     pub attempt: Duration,
     /// The longest time in which nothing of a body arrives, and in which 1 MiB of a body leaves; 15 seconds. A call with a body
     /// has this time for each MiB in addition to the two above.
     pub stall: Duration,
     /// The bound of the first wait; 100 milliseconds.
     pub first_wait: Duration,
-    /// What the bound of a wait never exceeds; 10 seconds. `Retry-After` may, as long as the budget lasts.
+    /// What the bound of a wait never exceeds; 5 seconds. `Retry-After` may, as long as the budget lasts.
     pub longest_wait: Duration,
 }
 
 impl Default for Retry {
     fn default() -> Self {
         Self {
-            budget: Duration::from_secs(60),
-            attempt: Duration::from_secs(15),
+            budget: Duration::from_secs(30),
+            attempt: Duration::from_secs(10),
             stall: Duration::from_secs(15),
             first_wait: Duration::from_millis(100),
-            longest_wait: Duration::from_secs(10),
+            longest_wait: Duration::from_secs(5),
         }
     }
 }

@@ -290,6 +290,83 @@ mod tests {
         }
     }
 
+    fn said(code: &str, status: u16, region: Option<&str>) -> Error {
+        let refusal = Refusal {
+            status,
+            code: code.into(),
+            request: Some("4442587FB7D0A2F9".into()),
+            region: region.map(str::to_owned),
+            retry_after: None,
+            size: None,
+        };
+        refusal.fault(&crate::storage::s3::PUT).error
+    }
+
+    #[test]
+    fn a_person_is_told_what_to_do_and_which_request_it_was() {
+        for (code, status, region, kind, hint) in [
+            ("AccessDenied", 403, None, ErrorKind::Denied, "s3:PutObject"),
+            (
+                "NoSuchBucket",
+                404,
+                None,
+                ErrorKind::Config,
+                "AWS_S3_BUCKET",
+            ),
+            (
+                "PermanentRedirect",
+                301,
+                Some("eu-west-1"),
+                ErrorKind::Config,
+                "eu-west-1",
+            ),
+            (
+                "AuthorizationHeaderMalformed",
+                400,
+                None,
+                ErrorKind::Config,
+                "AWS_REGION",
+            ),
+            (
+                "RequestTimeTooSkewed",
+                403,
+                None,
+                ErrorKind::Unauthenticated,
+                "clock",
+            ),
+            (
+                "ExpiredToken",
+                400,
+                None,
+                ErrorKind::Unauthenticated,
+                "expired",
+            ),
+            (
+                "SignatureDoesNotMatch",
+                403,
+                None,
+                ErrorKind::Unauthenticated,
+                "AWS_SECRET_ACCESS_KEY",
+            ),
+            (
+                "KMS.NotFoundException",
+                400,
+                None,
+                ErrorKind::Config,
+                "PERSIST_S3_KMS_KEY",
+            ),
+        ] {
+            let error = said(code, status, region);
+            assert_eq!(error.kind(), kind, "{code}");
+            assert!(error.hint().contains(hint), "{code}: {error}");
+            let text = error.to_string();
+            assert!(
+                text.contains(code) && text.contains("4442587FB7D0A2F9"),
+                "{text}"
+            );
+        }
+    }
+
     #[test]
     fn a_missing_bucket_is_not_a_missing_object() {
         assert_eq!(meaning("NoSuchBucket", 404).kind, ErrorKind::Config);

@@ -107,23 +107,19 @@ fn lasts(credentials: &Credentials, time: Duration) -> bool {
     }
 }
 
+/// The search has retries of its own, where it asks a server: no call is sent again for it.
 fn fault(error: &CredentialsError) -> Fault {
-    let (next, why) = match error {
-        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::ProviderTimedOut(_) => {
-            let what = format!("no AWS credentials in {PLACES}");
-            return Fault::new(Next::GiveUp, unauthenticated(what));
+    let mut what = format!("no AWS credentials in {PLACES}");
+    match error {
+        CredentialsError::CredentialsNotLoaded(_) => {}
+        CredentialsError::ProviderTimedOut(_) => {
+            what += &format!(", the last of which did not answer in {SEARCH:?}");
         }
-        CredentialsError::InvalidConfiguration(_) => (Next::GiveUp, "are set up wrong"),
-        // Their server fails, or cannot be reached.
-        _ => (Next::Again(None), "could not be had"),
-    };
-    let what = format!("AWS credentials {why}: {}", innermost(error));
-    Fault::new(next, unauthenticated(what))
-}
-
-fn unauthenticated(what: String) -> Error {
+        error => what = format!("{what}: {}", innermost(error)),
+    }
     let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE";
-    Error::new(ErrorKind::Unauthenticated, what).with_hint(hint)
+    let error = Error::new(ErrorKind::Unauthenticated, what).with_hint(hint);
+    Fault::new(Next::GiveUp, error)
 }
 
 /// What the SDK asks at each call.

@@ -50,6 +50,10 @@ const AT_ONCE: usize = 4;
 /// The most parts that S3 takes.
 const MAX_PARTS: i32 = 10_000;
 
+/// A completion waits for its answer as long as an upload of 128 KiB for each part, but no longer than one of this: two minutes
+/// more than any other call, with the default policy.
+const MAX_COMPLETION: usize = 8 << 20;
+
 /// S3 dates an object by when its upload began: one that takes longer is not completed, so that nothing is older than it looks by
 /// more than this.
 pub(super) const MAX_UPLOAD: Duration = Duration::from_secs(24 * 60 * 60);
@@ -286,7 +290,9 @@ impl Parts {
                 }),
             }
         };
-        s3.call(&COMPLETE, full, 0, complete).await
+        // S3 may take its time to put many parts together.
+        let size = (self.sent.len() << 17).min(MAX_COMPLETION);
+        s3.call(&COMPLETE, full, size, complete).await
     }
 
     /// Tells S3 to forget the parts. What cannot be aborted is found by `persist gc`, or by the bucket's lifecycle rule.
