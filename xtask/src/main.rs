@@ -4,7 +4,9 @@ mod bench;
 mod ci;
 mod conversation;
 mod demo;
+mod figures;
 mod guests;
+mod lab;
 mod machine;
 mod pypi;
 mod servers;
@@ -29,6 +31,8 @@ enum Chore {
     Ci,
     /// Measure save and load beside what one would use instead
     Bench(bench::Options),
+    /// Try to make the local store lose what it acknowledged
+    Lab(lab::Options),
     /// Compile the agents that the demo and the tests run to WebAssembly
     Guests,
 }
@@ -52,6 +56,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test => test::run(&workspace),
         Chore::Ci => ci::run(&workspace),
         Chore::Bench(options) => bench::run(&workspace, &options),
+        Chore::Lab(options) => lab::run(&workspace, &options),
         Chore::Guests => {
             let guests = guests::build(&workspace)?;
             for guest in [guests.chat_memory, guests.test_guest] {

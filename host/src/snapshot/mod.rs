@@ -347,7 +347,11 @@ impl Scope {
                     _ => object.load(&name, version).await.map(Some),
                 }
             }
-            _ => Ok(None),
+            Some((_, tombstone)) => {
+                tombstone.frame().await?;
+                Ok(None)
+            }
+            None => Ok(None),
         }
     }
 

@@ -138,13 +138,20 @@ impl Object {
         })
     }
 
-    /// Puts the state member into another change, piece by piece, verified.
-    pub(crate) async fn copy(&self, change: &mut Change) -> Result<Encoded> {
+    /// What stands before and after the blocks, verified: all that a tombstone has besides its trailer.
+    pub(crate) async fn frame(&self) -> Result<(Bytes, Bytes)> {
         let blocks = self.trailer.stored(0..self.trailer.blocks());
         let head = self.bytes(0..blocks.start).await?;
         let tail = self.bytes(blocks.end..self.trailer.footer.member).await?;
+        let sound = self.trailer.verify_frame(&head, &tail);
+        sound.map_err(|error| error.at(&self.key))?;
+        Ok((head, tail))
+    }
+
+    /// Puts the state member into another change, piece by piece, verified.
+    pub(crate) async fn copy(&self, change: &mut Change) -> Result<Encoded> {
+        let (head, tail) = self.frame().await?;
         let about = |error: Error| error.at(&self.key);
-        self.trailer.verify_frame(&head, &tail).map_err(about)?;
         change.send(vec![head]).await?;
         for block in 0..self.trailer.blocks() {
             let stored = self.bytes(self.trailer.stored(block..block + 1)).await?;
@@ -165,22 +172,20 @@ impl Object {
         let object = Arc::new(self);
         let trailer = &object.trailer;
         let (metadata, blocks) = (&trailer.metadata, trailer.blocks());
-        let stored = trailer.stored(0..blocks);
-        let head = object.bytes(0..stored.start).await?;
-        let tail = object.bytes(stored.end..trailer.footer.member).await?;
-        let about = |error: Error| error.at(&object.key);
-        trailer.verify_frame(&head, &tail).map_err(about)?;
-        let mut sha256 = Sha256::new();
+        object.frame().await?;
+        let mut hashes = (Sha256::new(), crc32fast::Hasher::new());
         for block in (0..blocks).step_by(AHEAD) {
             let state = Self::read_blocks(&object, block..blocks.min(block + AHEAD)).await?;
             let hash = move || {
-                sha256.update(&state);
-                Ok(sha256)
+                hashes.0.update(&state);
+                hashes.1.update(&state);
+                Ok(hashes)
             };
-            sha256 = compute(metadata.size, hash).await?;
+            hashes = compute(metadata.size, hash).await?;
         }
-        if hex(&sha256.finalize()) != metadata.sha256 {
-            return Err(about(Error::corrupt("its SHA-256 is another")));
+        let (sha256, crc32) = hashes;
+        if hex(&sha256.finalize()) != metadata.sha256 || crc32.finalize() != metadata.crc32 {
+            return Err(Error::corrupt("its SHA-256 or CRC-32 is another").at(&object.key));
         }
         let session = scope.session().map(Name::as_str);
         let is_here = (metadata.agent.as_str(), metadata.session.as_deref())

@@ -4,9 +4,16 @@
 //! writes RELIABILITY.md's figures; the tests of this crate run a bounded part of each, and show that each finds what was
 //! broken on purpose.
 
+pub mod corrupt;
 pub mod crash;
 pub mod faults;
+pub mod forge;
+pub mod fuzz;
+pub mod golden;
+pub mod histories;
+pub mod kill;
 pub mod report;
+pub mod shelf;
 mod steps;
 
 pub use fastrand::Rng;
@@ -48,7 +55,26 @@ pub const TARGETS: &[Target] = &[
         count: 0,
         run: faults::run,
     },
+    histories::TARGET,
+    kill::TARGET,
+    corrupt::TARGET,
+    fuzz::TARGET,
 ];
+
+/// The first argument of a process that is part of a target, and not the whole laboratory.
+pub const WORKER: &str = "worker";
+
+/// Is such a process; `args` are those after [`WORKER`].
+///
+/// # Errors
+/// Where they name no part.
+pub fn worker(args: &[String]) -> anyhow::Result<()> {
+    match args.split_first() {
+        Some((part, args)) if part == "history" => histories::worker(args),
+        Some((part, args)) if part == "kill" => kill::worker(args),
+        _ => anyhow::bail!("there is no such worker"),
+    }
+}
 
 /// A folder for a store that is looked at and thrown away: in memory where there is such a file system, which honours the same calls.
 fn folder() -> anyhow::Result<tempfile::TempDir> {

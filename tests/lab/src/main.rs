@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use persist_lab::{Plan, TARGETS, Target};
+use persist_lab::{Plan, TARGETS, Target, WORKER};
 
 /// Tries to make the local store lose, tear or mix up what it acknowledged
 #[derive(Debug, Parser)]
@@ -23,6 +23,19 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    if let Some((WORKER, args)) = args
+        .split_first()
+        .map(|(first, rest)| (first.as_str(), rest))
+    {
+        return match persist_lab::worker(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let options = Options::parse();
     if options.list {
         for target in TARGETS {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 use persist_host::snapshot::{Name, Scope, Store, Version};
 
-use crate::exit::Usage;
+use super::exit::Usage;
 
 /// One name of one agent, perhaps of one of its sessions, perhaps one version of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,416 @@
+//! Damages stored files in every way that disks do, and reads what is left.
+//!
+//! Every [golden file](crate::golden) is damaged in each place where it can be. A load of what is left must say that it is
+//! corrupt: never another state, never "nothing is saved", never a panic. Other ways of reading verify less, since they
+//! read less; none may give a wrong byte.
+//!
+//! A file at another version's key is no damage: the key is the authority for name and version, so that a copy made by `cp`
+//! works. It is read as what it is, under the name and version of its key.
+
+mod damage;
+mod hostile;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use persist_host::snapshot::{Error, Snapshot};
+use persist_host::storage::Key;
+
+use crate::golden::{self, Golden};
+use crate::shelf::{Place, Shelf};
+use crate::{Plan, Report, Rng, Target};
+use damage::Damage;
+
+/// Every damage to every file; a smaller count tries so many of each kind for each file.
+pub const TARGET: Target = Target {
+    name: "corrupt",
+    about: "damages stored files in every place, and expects to be told",
+    count: u32::MAX as u64,
+    run,
+};
+
+/// Ways of reading that cost more than they find are tried on one damage of so many. Odd, so that each bit of a byte has its turn.
+const SELDOM: usize = 7;
+
+/// Violations that are printed: the thousandth says nothing that the first did not.
+const MAX_VIOLATIONS: usize = 20;
+
+/// What a way of reading made of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It says that the file is damaged.
+    Corrupt,
+    /// It gave a state, or said that the name was deleted.
+    State(Option<Bytes>),
+    /// Something else.
+    Else(String),
+}
+
+/// What a way of reading has to find. None may give a wrong byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finds {
+    /// Whatever was done to any byte.
+    Everything,
+    /// The same, in files that hold a state. Of a tombstone, it reads the trailer alone.
+    EverythingInStates,
+    /// What it happens to read.
+    WhatItReads,
+}
+
+/// A way of reading a file.
+struct Way {
+    name: &'static str,
+    finds: Finds,
+    /// Tried on one damage of so many.
+    every: usize,
+    read: fn(&Shelf, &Golden, &Place) -> Result<Outcome>,
+}
+
+/// The product's ways.
+const WAYS: [Way; 5] = [
+    Way {
+        name: "load",
+        finds: Finds::Everything,
+        every: 1,
+        read: |shelf, _, place| {
+            let state = |snapshot: Snapshot| snapshot.state;
+            Ok(outcome(shelf.load(place).map(|found| found.map(state))))
+        },
+    },
+    Way {
+        name: "verify",
+        finds: Finds::Everything,
+        every: 1,
+        read: |shelf, golden, place| {
+            let verified = match shelf.verify(place) {
+                Ok(verified) => verified.context("nothing is there")?,
+                Err(error) => return Ok(outcome(Err(error))),
+            };
+            let same = serde_json::to_value(&verified.info)? == golden.info;
+            Ok(match same && verified.saved_as.is_none() {
+                true => Outcome::State(golden.state.clone()),
+                false => Outcome::Else(format!("verified as {verified:?}")),
+            })
+        },
+    },
+    Way {
+        name: "fork",
+        finds: Finds::EverythingInStates,
+        every: SELDOM,
+        read: |shelf, _, place| Ok(outcome(shelf.fork(place))),
+    },
+    Way {
+        name: "a reader of ranges",
+        finds: Finds::WhatItReads,
+        every: SELDOM,
+        read: |shelf, golden, place| {
+            let state = golden.state.clone().unwrap_or_default();
+            Ok(match shelf.read(place, 300_000) {
+                Err((pieces, _)) if !state.starts_with(&pieces) => {
+                    Outcome::Else("wrong bytes before the error".into())
+                }
+                Err((_, error)) => outcome(Err(error)),
+                Ok(read) => Outcome::State(read.map(Into::into)),
+            })
+        },
+    },
+    Way {
+        name: "the adapter",
+        finds: Finds::WhatItReads,
+        every: SELDOM,
+        read: |shelf, golden, _| {
+            if golden.state.is_none() {
+                // An adapter writes no tombstones.
+                return Ok(Outcome::State(None));
+            }
+            let key = "golden/damaged.gz";
+            shelf.put(&Key::new(key)?, shelf.file(&golden.key)?)?;
+            Ok(match shelf.wait(shelf.adapter.load(key)) {
+                Err(Error::NotFound(_)) => Outcome::State(None),
+                loaded => outcome(loaded.map(Some)),
+            })
+        },
+    },
+];
+
+fn outcome(read: Result<Option<Bytes>, Error>) -> Outcome {
+    match read {
+        Ok(state) => Outcome::State(state),
+        Err(Error::Corrupt { .. }) => Outcome::Corrupt,
+        Err(error) => Outcome::Else(error.to_string()),
+    }
+}
+
+impl Way {
+    /// Whether it has to find whatever was done to files such as these.
+    fn finds_all(&self, of: &[&Golden]) -> bool {
+        match self.finds {
+            Finds::Everything => true,
+            Finds::EverythingInStates => of.iter().all(|golden| golden.state.is_some()),
+            Finds::WhatItReads => false,
+        }
+    }
+
+    /// Reads a file that is, or was made of, some golden files; what is wrong with the outcome, if anything is.
+    fn judge(&self, shelf: &Shelf, of: &[&Golden], file: Vec<u8>) -> Option<String> {
+        let golden = of[0];
+        let Some(place) = &golden.place else {
+            return Some("it is no version".into());
+        };
+        let damaged = file != golden.bytes;
+        let read = || {
+            shelf.put(&golden.key, file.into())?;
+            (self.read)(shelf, golden, place)
+        };
+        let outcome = match catch_unwind(AssertUnwindSafe(read)) {
+            Err(_) => return Some("panics".into()),
+            Ok(Err(error)) => return Some(format!("cannot be tried: {error:#}")),
+            Ok(Ok(outcome)) => outcome,
+        };
+        // Who reads only a part of a splice, and that part is of one file, reads what someone saved.
+        let sound = |golden: &&Golden| outcome == Outcome::State(golden.state.clone());
+        let same = sound(&golden);
+        match &outcome {
+            Outcome::Corrupt if damaged => None,
+            Outcome::Corrupt => Some("an intact file is corrupt".into()),
+            Outcome::State(_) if same && !damaged => None,
+            Outcome::State(_) if !self.finds_all(of) && of.iter().any(sound) => None,
+            Outcome::State(_) if same => Some("the damage is not noticed".into()),
+            Outcome::State(None) => Some("the state is said to be deleted".into()),
+            Outcome::State(Some(state)) => Some(format!("another state, of {} bytes", state.len())),
+            Outcome::Else(what) => Some(what.clone()),
+        }
+    }
+}
+
+fn run(plan: Plan) -> Result<Report> {
+    let files = golden::versions()?;
+    let mut report = damages(plan, &files, &WAYS)?;
+    report.add(swaps(&files)?);
+    report.add(hostile::run()?);
+    Ok(report)
+}
+
+/// Damages every file, on all processors.
+fn damages(plan: Plan, files: &[Golden], ways: &[Way]) -> Result<Report> {
+    let mut report = Report::default();
+    let mut rng = Rng::with_seed(plan.seed);
+    for (n, golden) in files.iter().enumerate() {
+        let shelf = Shelf::new()?;
+        for way in ways {
+            if let Some(wrong) = way.judge(&shelf, &[golden], golden.bytes.to_vec()) {
+                violate(&mut report, way, golden, &"nothing", &wrong);
+            }
+        }
+        let damages = Damage::all(n, files, plan.count, &mut rng);
+        let next = AtomicUsize::new(0);
+        let part = || damage_some(n, files, &damages, ways, &next);
+        let parts: Vec<Result<Report>> = std::thread::scope(|scope| {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(part)).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow::anyhow!("the laboratory itself panicked")))
+            };
+            threads.into_iter().map(join).collect()
+        });
+        for part in parts {
+            report.add(part?);
+        }
+    }
+    report.tried.sort();
+    report.violations.sort();
+    report.violations.truncate(MAX_VIOLATIONS);
+    Ok(report)
+}
+
+/// Takes damages until none is left.
+fn damage_some(
+    n: usize,
+    files: &[Golden],
+    damages: &[Damage],
+    ways: &[Way],
+    next: &AtomicUsize,
+) -> Result<Report> {
+    let mut report = Report::default();
+    let mut tried = BTreeMap::<String, u64>::new();
+    let shelf = Shelf::new()?;
+    loop {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        let Some(&damage) = damages.get(at) else {
+            break;
+        };
+        let Some(damaged) = damage.of(n, files) else {
+            continue;
+        };
+        let other = damage.other().map(|other| &files[other]);
+        let of: Vec<_> = [&files[n]].into_iter().chain(other).collect();
+        for way in ways.iter().filter(|way| at.is_multiple_of(way.every)) {
+            let kind = match way.name {
+                "load" => damage.kind().to_owned(),
+                "verify" => "all these, by verify".to_owned(),
+                name => format!("one in {} of these, by {name}", way.every),
+            };
+            *tried.entry(kind).or_default() += 1;
+            if let Some(wrong) = way.judge(&shelf, &of, damaged.clone()) {
+                violate(&mut report, way, &files[n], &damage, &wrong);
+            }
+        }
+    }
+    report.tried = tried.into_iter().collect();
+    Ok(report)
+}
+
+fn violate(report: &mut Report, way: &Way, golden: &Golden, what: &dyn fmt::Display, wrong: &str) {
+    if report.violations.len() < MAX_VIOLATIONS {
+        let (file, way) = (&golden.file, way.name);
+        let violation = format!("{file}, {what}, {way}: {wrong}");
+        report.violations.push(violation);
+    }
+}
+
+/// Puts every file at the key of every other.
+fn swaps(files: &[Golden]) -> Result<Report> {
+    let mut report = Report::default();
+    for (there, file) in files.iter().flat_map(|a| files.iter().map(move |b| (a, b))) {
+        let (Some(place), false) = (&there.place, there.key == file.key) else {
+            continue;
+        };
+        let shelf = Shelf::new()?;
+        shelf.put(&there.key, file.bytes.clone())?;
+        report.tried("files at another version's key, which verify tells", 1);
+        let copied = shelf.verify(place).ok().flatten();
+        let right = match shelf.load(place) {
+            Ok(None) => file.state.is_none(),
+            Ok(Some(snapshot)) => {
+                let info = &snapshot.info;
+                let key = (info.name.as_str(), info.version);
+                Some(snapshot.state) == file.state && key == (place.name.as_str(), place.version)
+            }
+            Err(_) => false,
+        };
+        let told = copied.is_some_and(|verified| verified.saved_as.is_some());
+        if !right || !told {
+            let (file, key) = (&file.file, &there.key);
+            let violation = format!("{file} at {key} is not read and told as what it is");
+            report.violations.push(violation);
+        }
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shelf::zcat;
+
+    const BOUNDED: Plan = Plan {
+        seed: 1,
+        count: 400,
+    };
+
+    #[test]
+    fn damage_is_always_found() {
+        let report = run(BOUNDED).expect("runs");
+        assert_eq!(report.violations, Vec::<String>::new());
+        assert!(report.total() > 10_000, "{report}");
+    }
+
+    #[test]
+    fn every_bit_and_every_length_of_a_small_file_counts() {
+        let files = golden::versions().expect("golden files");
+        let small: Vec<_> = files
+            .into_iter()
+            .filter(|golden| golden.bytes.len() < 700)
+            .collect();
+        let bytes: usize = small.iter().map(|golden| golden.bytes.len()).sum();
+        let plan = Plan {
+            count: TARGET.count,
+            ..BOUNDED
+        };
+        let report = damages(plan, &small, &WAYS).expect("runs");
+        assert_eq!(report.violations, Vec::<String>::new());
+        for (kind, count) in [("bits flipped", bytes * 8), ("truncations", bytes)] {
+            let row = (kind.to_owned(), count as u64);
+            assert!(report.tried.contains(&row), "{row:?}\n{report}");
+        }
+    }
+
+    /// What the laboratory says of a way of reading that is broken.
+    fn found(read: fn(&Shelf, &Golden, &Place) -> Result<Outcome>) -> String {
+        let broken = Way {
+            name: "broken",
+            finds: Finds::Everything,
+            every: 1,
+            read,
+        };
+        let files = golden::versions().expect("golden files");
+        let plan = Plan {
+            count: 50,
+            ..BOUNDED
+        };
+        let report = damages(plan, &files, &[broken]).expect("runs");
+        report.violations.join("\n")
+    }
+
+    #[test]
+    fn a_reader_that_trusts_the_trailer_is_found() {
+        let found = found(|shelf, golden, _| {
+            let file = shelf.file(&golden.key)?;
+            Ok(match zcat(&file) {
+                Ok(_) if golden.state.is_none() => Outcome::State(None),
+                Ok(state) => Outcome::State(Some(state.into())),
+                Err(_) => Outcome::Corrupt,
+            })
+        });
+        assert!(found.contains("the damage is not noticed"), "{found}");
+    }
+
+    #[test]
+    fn a_reader_that_trusts_the_length_alone_is_found() {
+        let found = found(|shelf, golden, _| {
+            let file = shelf.file(&golden.key)?;
+            Ok(match file.len() == golden.bytes.len() {
+                true if file == golden.bytes => Outcome::State(golden.state.clone()),
+                true => Outcome::State(Some("whatever is there".into())),
+                false => Outcome::Corrupt,
+            })
+        });
+        assert!(found.contains("another state"), "{found}");
+    }
+
+    #[test]
+    fn a_reader_that_takes_damage_for_nothing_saved_is_found() {
+        let found = found(|shelf, golden, _| {
+            let file = shelf.file(&golden.key)?;
+            Ok(Outcome::State(
+                golden.state.clone().filter(|_| file == golden.bytes),
+            ))
+        });
+        assert!(found.contains("said to be deleted"), "{found}");
+    }
+
+    #[test]
+    fn a_reader_that_panics_is_found() {
+        let found = found(|shelf, golden, _| {
+            let file = shelf.file(&golden.key)?;
+            assert!(file.len() >= 90, "no room for a footer");
+            Ok(match file == golden.bytes {
+                true => Outcome::State(golden.state.clone()),
+                false => Outcome::Corrupt,
+            })
+        });
+        assert!(found.contains("panics"), "{found}");
+    }
+
+    #[test]
+    fn a_reader_that_refuses_everything_is_found() {
+        let found = found(|_, _, _| Ok(Outcome::Corrupt));
+        assert!(found.contains("an intact file is corrupt"), "{found}");
+    }
+}

@@ -1,0 +1,342 @@
+//! Files, honest, damaged and forged, through every way of reading.
+
+use anyhow::Result;
+use arbitrary::Unstructured;
+use bytes::Bytes;
+use flate2::{Compress, Compression, FlushCompress};
+use persist_host::snapshot::{Error, Snapshot};
+use persist_host::storage::Key;
+use serde_json::json;
+
+use crate::forge::{BLOCK, Forge};
+use crate::golden;
+use crate::shelf::{Place, Shelf, sha256, zcat};
+
+thread_local! {
+    static SHELF: Shelf = Shelf::new().expect("a runtime");
+}
+
+/// Bytes of a range: no divisor of a block.
+const RANGE: usize = 300_007;
+
+/// The version that is read.
+pub(super) fn place() -> Place {
+    Place {
+        agent: "bot".into(),
+        session: None,
+        name: "memory".into(),
+        version: 1,
+    }
+}
+
+/// Any bytes as the file of a version: whatever loads is what the file says and what `zcat` prints, however it is read.
+pub fn file(data: &[u8]) {
+    SHELF.with(|shelf| {
+        let place = place();
+        if let Some(state) = read(shelf, &place, data) {
+            let printed = zcat(data).expect("gzip reads what loads");
+            assert!(printed == state, "zcat prints something else");
+        }
+    });
+}
+
+/// A file that was written on purpose, and lies in some places: its checksums fit. Without a lie it loads.
+pub fn forged(data: &[u8]) {
+    let mut from = Unstructured::new(data);
+    // Too little is a shorter file.
+    let Ok((forge, states)) = honest(&mut from) else {
+        return;
+    };
+    let mut lying = forge.clone();
+    while !from.is_empty() && lie(&mut lying, &mut from).is_ok() {}
+    SHELF.with(|shelf| {
+        let state = read(shelf, &place(), &lying.write());
+        if lying == forge {
+            assert!(state == Some(states.concat().into()), "it loads as it is");
+        }
+    });
+}
+
+/// Any bytes as a file at a key of the caller's own: what loads is what `zcat` prints. Of a file with a trailer, the adapter
+/// verifies trailer and blocks, and not what stands around the blocks: gzip may complain of that.
+pub fn plain(data: &[u8]) {
+    SHELF.with(|shelf| {
+        let key = "bot/plain.gz";
+        put(shelf, &Key::new(key).expect("a key"), data);
+        match shelf.wait(shelf.adapter.load(key)) {
+            Ok(state) => match zcat(data) {
+                Ok(printed) => assert!(printed == state, "zcat prints something else"),
+                Err(error) => assert!(Forge::read(data).is_ok(), "gzip refuses it: {error}"),
+            },
+            // A tombstone, which no adapter writes.
+            Err(Error::NotFound(_)) => {}
+            Err(error) => expected(&error),
+        }
+    });
+}
+
+/// Reads a file in every way; the state, where it loads.
+fn read(shelf: &Shelf, place: &Place, data: &[u8]) -> Option<Bytes> {
+    put(shelf, &place.key().expect("a key"), data);
+    let loaded = shelf.load(place);
+    let ranged = shelf.read(place, RANGE);
+    let forked = shelf.fork(place);
+    let verified = shelf.verify(place);
+    match loaded {
+        Ok(Some(Snapshot { info, state })) => {
+            assert_eq!(sha256(&state), info.sha256, "another SHA-256");
+            assert_eq!(state.len() as u64, info.size, "another size");
+            assert_eq!(data.len() as u64, info.stored_size, "another size at rest");
+            let ranged = ranged.expect("what loads can be read in ranges");
+            assert!(ranged.as_deref() == Some(&*state), "ranges differ");
+            let forked = forked.expect("what loads can be forked");
+            assert!(forked.as_ref() == Some(&state), "the fork differs");
+            let verified = verified.expect("what loads is verified");
+            assert!(verified.is_some_and(|v| v.info == info), "info differs");
+            Some(state)
+        }
+        Ok(None) => {
+            assert!(matches!(ranged, Ok(None)), "a tombstone has ranges");
+            assert!(matches!(forked, Ok(None)), "a tombstone was forked");
+            None
+        }
+        Err(error) => {
+            expected(&error);
+            match forked {
+                // A tombstone has no state to fork, whatever else is wrong with it.
+                Ok(state) => assert_eq!(state, None, "what does not load was forked"),
+                Err(error) => expected(&error),
+            }
+            let verified = verified.expect_err("what does not load was verified");
+            expected(&verified);
+            None
+        }
+    }
+}
+
+/// That what `read` makes of the file is what it was before anyone changed it, or an error.
+#[cfg(test)]
+pub(super) fn holds(place: &Place, data: &[u8], read: impl Fn(&Place) -> Result<Option<Bytes>>) {
+    let honest = files().expect("golden files");
+    if let Ok(Some(_)) = read(place) {
+        assert!(honest.iter().any(|file| file == data), "it was changed");
+    }
+}
+
+/// What may be said of a file; anything else means that something was believed too early.
+fn expected(error: &Error) {
+    assert!(
+        matches!(
+            error,
+            Error::Corrupt { .. } | Error::Unsupported { .. } | Error::TooLarge { .. }
+        ),
+        "{error:?}"
+    );
+}
+
+fn put(shelf: &Shelf, key: &Key, data: &[u8]) {
+    let bytes = Bytes::copy_from_slice(data);
+    shelf.put(key, bytes).expect("memory takes it");
+}
+
+/// Golden files of versions.
+pub(super) fn files() -> Result<Vec<Vec<u8>>> {
+    let files = golden::versions()?;
+    Ok(files.iter().map(|golden| golden.bytes.to_vec()).collect())
+}
+
+/// Golden files that gzip reads, whoever wrote them.
+pub(super) fn gzips() -> Result<Vec<Vec<u8>>> {
+    let files = golden::all()?.into_iter();
+    let small = files.filter(|golden| golden.bytes.len() < 20_000);
+    Ok(small.map(|golden| golden.bytes.to_vec()).collect())
+}
+
+/// An honest file of a few blocks, and their states.
+fn honest(from: &mut Unstructured<'_>) -> arbitrary::Result<(Forge, Vec<Vec<u8>>)> {
+    let mut states = Vec::new();
+    // Most are small: only the last block of a state may be short.
+    if from.ratio(1u8, 16u8)? {
+        for _ in 0..from.int_in_range(1..=2)? {
+            states.push(vec![from.arbitrary()?; BLOCK]);
+        }
+    }
+    let len = from.int_in_range(0..=200)?;
+    let last = from.bytes(len.min(from.len()))?.to_vec();
+    states.extend((!last.is_empty()).then_some(last));
+    let mut blocks = Vec::new();
+    for state in &states {
+        blocks.push(match from.ratio(1u8, 4u8)? {
+            true => stored(state),
+            false => deflated(state),
+        });
+    }
+    Ok((sealed(blocks, &states.concat()), states))
+}
+
+fn sealed(blocks: Vec<Vec<u8>>, state: &[u8]) -> Forge {
+    let mut crc = flate2::Crc::new();
+    crc.update(state);
+    let metadata = json!({
+        "agent": "bot", "name": "memory", "version": 1, "size": state.len(), "sha256": sha256(state),
+        "crc32": crc.sum(), "block": BLOCK, "created_at": 1_780_000_000_000_u64, "nonce": "0",
+    });
+    let metadata = metadata.to_string().into_bytes();
+    let len = (state.len() as u32).to_le_bytes();
+    let mut forge = Forge {
+        header: vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff],
+        blocks,
+        end: [&[3, 0][..], &crc.sum().to_le_bytes(), &len].concat(),
+        metadata_len: u32::try_from(metadata.len()).unwrap_or(u32::MAX),
+        metadata,
+        index: Vec::new(),
+        chunk: 65_531,
+        kind: 1,
+        format: 1,
+        object: None,
+        member: None,
+    };
+    forge.list_blocks();
+    forge
+}
+
+fn stored(state: &[u8]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for chunk in state.chunks(0xffff) {
+        let len = chunk.len() as u16;
+        block.push(0);
+        block.extend_from_slice(&len.to_le_bytes());
+        block.extend_from_slice(&(!len).to_le_bytes());
+        block.extend_from_slice(chunk);
+    }
+    block
+}
+
+fn deflated(state: &[u8]) -> Vec<u8> {
+    let mut block = Vec::with_capacity(2 * state.len() + 1024);
+    Compress::new(Compression::fast(), false)
+        .compress_vec(state, &mut block, FlushCompress::Full)
+        .expect("deflate takes everything");
+    block
+}
+
+/// Changes something, and makes it look as if it had been meant.
+fn lie(forge: &mut Forge, from: &mut Unstructured<'_>) -> arbitrary::Result<()> {
+    let number = *from.choose(&[
+        0,
+        1,
+        19,
+        20,
+        0xffff,
+        BLOCK as u64,
+        BLOCK as u64 + 1,
+        2 * BLOCK as u64,
+        u64::from(u32::MAX),
+        16 << 30,
+        1 << 40,
+        i64::MAX as u64,
+        u64::MAX,
+    ])?;
+    match from.int_in_range(0..=12)? {
+        0 | 1 => {
+            let field = *from.choose(&["size", "block", "crc32", "version", "created_at"])?;
+            // Metadata that is no JSON any more cannot say it.
+            let _ = forge.say(field, json!(number));
+        }
+        2 => {
+            let wrong = [json!(null), json!(-1), json!(0.5), json!("x"), json!([[]])];
+            let field = *from.choose(&["size", "sha256", "labels", "session", "parent"])?;
+            let _ = forge.say(field, from.choose(&wrong)?.clone());
+        }
+        3 | 4 => {
+            scribble(any_block(forge, from)?, from)?;
+            forge.list_blocks();
+        }
+        5 => scribble(any_block(forge, from)?, from)?,
+        6 => scribble(&mut forge.index, from)?,
+        7 => scribble(&mut forge.metadata, from)?,
+        8 => match from.arbitrary()? {
+            true => forge.metadata_len = number as u32,
+            // The end of the state repeats the CRC-32 that the metadata says.
+            false => {
+                let _ = forge.say("crc32", json!(number as u32));
+                let end = forge.end.get_mut(2..6);
+                if let Some(crc32) = end {
+                    crc32.copy_from_slice(&(number as u32).to_le_bytes());
+                }
+            }
+        },
+        9 => forge.chunk = from.int_in_range(1..=200)?,
+        10 => match from.arbitrary()? {
+            true => forge.kind = from.arbitrary()?,
+            false => forge.format = from.arbitrary()?,
+        },
+        11 => match from.arbitrary()? {
+            true => forge.object = Some(number),
+            false => forge.member = Some(number),
+        },
+        _ => match from.int_in_range(0..=3)? {
+            0 => scribble(&mut forge.header, from)?,
+            1 => scribble(&mut forge.end, from)?,
+            2 => {
+                let twice = any_block(forge, from)?.clone();
+                forge.blocks.push(twice);
+            }
+            _ => drop(forge.blocks.pop()),
+        },
+    }
+    Ok(())
+}
+
+fn any_block<'a>(
+    forge: &'a mut Forge,
+    from: &mut Unstructured<'_>,
+) -> arbitrary::Result<&'a mut Vec<u8>> {
+    let n = from.choose_index(forge.blocks.len().max(1))?;
+    forge
+        .blocks
+        .get_mut(n)
+        .ok_or(arbitrary::Error::NotEnoughData)
+}
+
+/// Writes a few bytes over others, or between them, or takes some away.
+fn scribble(bytes: &mut Vec<u8>, from: &mut Unstructured<'_>) -> arbitrary::Result<()> {
+    let at = from.int_in_range(0..=bytes.len())?;
+    let len = from.int_in_range(0..=8)?.min(from.len());
+    let new = from.bytes(len)?.to_vec();
+    let end = match from.int_in_range(0..=2)? {
+        0 => at,
+        1 => (at + len).min(bytes.len()),
+        _ => (at + 2 * len).min(bytes.len()),
+    };
+    bytes.splice(at..end, new);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `verify` once compared the SHA-256 alone; found by `forged`.
+    #[test]
+    fn a_crc32_that_gzip_refuses_is_found_by_whoever_reads_the_whole_file() {
+        let state = b"what was saved";
+        let mut forge = sealed(vec![stored(state)], state);
+        forge.end[2..6].copy_from_slice(&[7, 0, 0, 0]);
+        forge.say("crc32", json!(7)).expect("said");
+        let file = forge.write();
+        zcat(&file).expect_err("another CRC-32");
+        SHELF.with(|shelf| assert_eq!(read(shelf, &place(), &file), None));
+    }
+
+    #[test]
+    fn a_forged_file_without_a_lie_loads() {
+        let state = b"what was saved";
+        for block in [stored(state), deflated(state)] {
+            let honest = sealed(vec![block], state).write();
+            file(&honest);
+            let read = SHELF.with(|shelf| read(shelf, &place(), &honest));
+            assert_eq!(read.as_deref(), Some(&state[..]));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Whether a history could have been made by one change after the other.
+//!
+//! The search is Wing and Gong's ("Testing and verifying concurrent objects", 1993) with Lowe's memory of what was tried
+//! ("Testing for linearizability", 2017): take any step that may be first, since none of the others was answered before it
+//! was asked; go on from the state after it; come back where that fails, and never try the same steps in the same state twice.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use super::event::{Call, Event, Micros};
+use super::model::{Known, Op, State, steps};
+
+/// Steps of one name in one history, at most: one bit each.
+const MAX_OPS: usize = 128;
+
+/// States tried before a search is given up, and said to be.
+const MAX_TRIED: usize = 200_000;
+
+/// What a search showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It could, and leads to this state.
+    Linear(State),
+    /// It could not.
+    Not,
+    /// Nobody knows: the search is too long.
+    GivenUp,
+}
+
+/// Looks for an order of the steps of `name` that explains every answer, beginning from `state`.
+pub(crate) fn check(state: &State, events: &[Event], name: usize, grace: Micros) -> Verdict {
+    let mut ops = steps(events, name);
+    if ops.len() > MAX_OPS {
+        return Verdict::GivenUp;
+    }
+    // What had to be over first is tried first, and what may never have been is tried last.
+    ops.sort_by_key(|op| op.answered.unwrap_or(Micros::MAX));
+    let known = Known::of(events, name, grace);
+    let mut search = Search {
+        ops: &ops,
+        known: &known,
+        tried: HashSet::new(),
+    };
+    match search.from(0, state.clone()) {
+        Some(state) => Verdict::Linear(state),
+        None if search.tried.len() >= MAX_TRIED => Verdict::GivenUp,
+        None => Verdict::Not,
+    }
+}
+
+struct Search<'a> {
+    ops: &'a [Op],
+    known: &'a Known,
+    tried: HashSet<(u128, State)>,
+}
+
+impl Search<'_> {
+    /// The state at the end, where `done` were taken already.
+    fn from(&mut self, done: u128, state: State) -> Option<State> {
+        let left = |index: &usize| done & (1 << index) == 0;
+        let open: Vec<_> = (0..self.ops.len()).filter(left).collect();
+        let Some(first_answer) = open.iter().filter_map(|op| self.ops[*op].answered).min() else {
+            return Some(state);
+        };
+        if open.iter().any(|op| state.is_past(&self.ops[*op])) {
+            return None;
+        }
+        if self.tried.len() >= MAX_TRIED || !self.tried.insert((done, state.clone())) {
+            return None;
+        }
+        let may_be_first = |op: &&usize| self.ops[**op].asked <= first_answer;
+        let mut changes = Vec::new();
+        for &op in open.iter().filter(may_be_first) {
+            let Some(after) = state.after(&self.ops[op], self.known) else {
+                continue;
+            };
+            let done = done | 1 << op;
+            // What holds now and changes nothing can as well be now.
+            if after == state {
+                return self.from(done, after);
+            }
+            changes.push((done, after));
+        }
+        changes
+            .into_iter()
+            .find_map(|(done, after)| self.from(done, after))
+    }
+}
+
+/// A history that cannot be explained, with everything left out that it does not take to see that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Witness {
+    /// What cannot all be true.
+    pub(crate) events: Vec<Event>,
+}
+
+/// The smallest part that still cannot be explained; none where none can be decided. Only what makes a history easier to
+/// explain is done to it, so that what is left is as wrong as the whole: it ends earlier, forgets what was seen, and lets a
+/// change be made or not.
+pub(crate) fn smallest(
+    state: &State,
+    events: &[Event],
+    name: usize,
+    grace: Micros,
+) -> Option<Witness> {
+    let wrong = |events: &[Event]| check(state, events, name, grace) == Verdict::Not;
+    let of_name = |event: &&Event| {
+        event.name == name || matches!(event.call, Call::Fork { to, .. } if to == name)
+    };
+    let of_name: Vec<_> = events.iter().filter(of_name).cloned().collect();
+    let mut events = shortest(&of_name, &wrong)?;
+    let mut index = events.len();
+    while index > 0 {
+        index -= 1;
+        let mut fewer = events.clone();
+        match fewer[index].call.is_look() {
+            true => drop(fewer.remove(index)),
+            false => fewer[index].answered = None,
+        }
+        if wrong(&fewer) {
+            events = fewer;
+        }
+    }
+    Some(Witness { events })
+}
+
+/// The history up to the first answer that is wrong; who was not answered by then waits for ever.
+fn shortest(events: &[Event], wrong: &dyn Fn(&[Event]) -> bool) -> Option<Vec<Event>> {
+    let mut ends: Vec<_> = events
+        .iter()
+        .filter_map(|event| event.answered.as_ref().map(|answered| answered.0))
+        .collect();
+    ends.sort_unstable();
+    let until = |end: Micros| -> Vec<Event> {
+        let begun = events.iter().filter(|event| event.asked <= end).cloned();
+        begun
+            .map(|mut event| {
+                event.answered = event.answered.filter(|answered| answered.0 <= end);
+                event
+            })
+            .collect()
+    };
+    ends.into_iter().map(until).find(|events| wrong(events))
+}
+
+impl Call {
+    /// Whether it changes nothing.
+    fn is_look(&self) -> bool {
+        matches!(self, Self::Load { .. } | Self::Stat { .. } | Self::Audit)
+    }
+}
+
+impl fmt::Display for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let begin = self.events.iter().map(|event| event.asked).min();
+        let ms = |time: Micros| (time - begin.unwrap_or(0)) as f64 / 1000.0;
+        let mut events: Vec<_> = self.events.iter().collect();
+        events.sort_by_key(|event| event.asked);
+        let mut perhaps = Vec::new();
+        for event in events {
+            let Event { worker, call, .. } = event;
+            let asked = ms(event.asked);
+            let call = format!("name-{} {call:?}", event.name);
+            match &event.answered {
+                Some((time, answer)) => write!(
+                    f,
+                    "\n  worker {worker}, {asked:.3} to {:.3} ms: {call} -> {answer:?}",
+                    ms(*time)
+                )?,
+                None => perhaps.push(format!("worker {worker} at {asked:.3} ms: {call}")),
+            }
+        }
+        match perhaps.is_empty() {
+            true => Ok(()),
+            false => write!(
+                f,
+                "\n  whether or not these were made: {}",
+                perhaps.join("; ")
+            ),
+        }
+    }
+}

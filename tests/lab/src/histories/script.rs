@@ -1,0 +1,178 @@
+//! What one worker asks, one call after the other, as its random numbers and the answers say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use persist_host::snapshot::{Scope, Version};
+use serde::{Deserialize, Serialize};
+
+use super::event::{self, Answer, Call, Record, Tag, Wanted};
+
+/// How a history is made.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Shape {
+    /// Everything random follows from it, but for what the scheduler does.
+    pub(crate) seed: u64,
+    pub(crate) workers: usize,
+    /// Calls of each worker.
+    pub(crate) calls: usize,
+    pub(crate) names: usize,
+    /// What the stores of this history spare, in milliseconds.
+    pub(crate) grace: u64,
+}
+
+impl Shape {
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace)
+    }
+
+    /// The random numbers of one part of the history.
+    pub(crate) fn rng(&self, part: u64) -> Rng {
+        Rng::with_seed(self.seed.wrapping_mul(1009).wrapping_add(part))
+    }
+}
+
+/// The worker that prunes and purges.
+pub(crate) const KEEPER: usize = 1;
+
+/// What a worker does most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Saves, whatever is there.
+    Saver,
+    /// Saves what follows what it saw.
+    Swapper,
+    /// Prunes and purges, and looks.
+    Keeper,
+    /// A little of everything.
+    Anyone,
+}
+
+/// A worker, and what it remembers.
+pub(crate) struct Worker {
+    shape: Shape,
+    number: usize,
+    role: Role,
+    rng: Rng,
+    /// The highest version that it knows of each name.
+    known: Vec<Version>,
+    tags: Tag,
+}
+
+impl Worker {
+    pub(crate) fn new(shape: Shape, number: usize) -> Self {
+        let role = match number {
+            0 => Role::Saver,
+            KEEPER => Role::Keeper,
+            2 => Role::Swapper,
+            _ => Role::Anyone,
+        };
+        Self {
+            shape,
+            number,
+            role,
+            rng: shape.rng(number as u64),
+            known: vec![0; shape.names],
+            tags: Tag::try_from(number).unwrap_or(0) * 1000,
+        }
+    }
+
+    /// Asks everything. `before` is told of each call.
+    pub(crate) async fn work(
+        &mut self,
+        scope: &Scope,
+        record: &Arc<dyn Record>,
+        before: &(dyn Fn(&mut Rng, Call) + Sync),
+    ) {
+        for _ in 0..self.shape.calls {
+            self.pause().await;
+            let name = self.rng.usize(0..self.shape.names);
+            let call = self.next(name);
+            before(&mut self.rng, call);
+            let answer = event::ask(scope, (self.number, name), call, record).await;
+            self.learn(name, call, &answer);
+        }
+    }
+
+    /// Together the pauses are some graces long: else nothing would grow old enough to be removed.
+    async fn pause(&mut self) {
+        let longest = self.shape.grace() / 2;
+        if self.rng.bool() {
+            tokio::time::sleep(longest.mul_f64(self.rng.f64())).await;
+        }
+    }
+
+    fn next(&mut self, name: usize) -> Call {
+        let head = self.known[name];
+        let (kind, wanted) = (self.rng.u32(0..100), self.wanted(name));
+        let old = self.rng.u64(1..=head.max(1));
+        let tag = self.tags + 1;
+        let save = match self.rng.u32(0..4) {
+            0 => Call::Stream { tag, wanted },
+            _ => Call::Save { tag, wanted },
+        };
+        let call = match (self.role, kind) {
+            (Role::Saver, _) => Call::Save {
+                tag,
+                wanted: Wanted::Any,
+            },
+            (Role::Keeper, 0..45) => Call::Prune {
+                keep: self.rng.usize(1..3),
+            },
+            (Role::Keeper, 45..60) => Call::Purge,
+            (Role::Keeper, _) => self.look(old),
+            (Role::Swapper, 0..70) => save,
+            (Role::Anyone, 0..25) => save,
+            (Role::Anyone, 25..40) => Call::Delete { wanted },
+            (Role::Anyone, 40..52) => Call::Restore {
+                version: old,
+                wanted,
+            },
+            (Role::Anyone, 52..60) if self.shape.names > 1 => Call::Fork {
+                to: (name + 1) % self.shape.names,
+                wanted: Wanted::Any,
+            },
+            _ => self.look(old),
+        };
+        if let Call::Save { .. } | Call::Stream { .. } = call {
+            self.tags = tag;
+        }
+        call
+    }
+
+    fn look(&mut self, old: Version) -> Call {
+        match self.rng.u32(0..6) {
+            0 => Call::Stat { at: None },
+            1 => Call::Stat { at: Some(old) },
+            2 | 3 => Call::Load { at: Some(old) },
+            _ => Call::Load { at: None },
+        }
+    }
+
+    fn wanted(&mut self, name: usize) -> Wanted {
+        let head = self.known[name];
+        match self.rng.u32(0..10) {
+            0..3 => Wanted::Any,
+            3..5 => Wanted::Absent,
+            // A guest may hold on to an old number for long.
+            5 => Wanted::Version(self.rng.u64(1..=head.max(1))),
+            _ => Wanted::Version(head.max(1)),
+        }
+    }
+
+    fn learn(&mut self, name: usize, call: Call, answer: &Answer) {
+        let name = match call {
+            Call::Fork { to, .. } => to,
+            _ => name,
+        };
+        let told = match answer {
+            Answer::Made(version, _) | Answer::Seen(version, _) => Some(*version),
+            Answer::Conflict(head) => *head,
+            Answer::Unknown(version) => *version,
+            Answer::Purged(tombstone) => Some(*tombstone),
+            _ => None,
+        };
+        self.known[name] = self.known[name].max(told.unwrap_or(0));
+    }
+}

@@ -1,0 +1,92 @@
+//! Pages whose figures a chore writes: between two lines that say so, with the command and the machine that they are of. What
+//! people wrote around them stays.
+
+use crate::machine::{self, Workspace};
+use anyhow::{Context, Result};
+use std::fs;
+use std::process::Command;
+
+/// A page in the workspace's root, and the chore that writes its figures.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) name: &'static str,
+    pub(crate) chore: &'static str,
+}
+
+const END: &str = "<!-- end of figures -->\n";
+
+impl Page {
+    /// The line that figures begin after.
+    fn begin(&self) -> String {
+        format!("<!-- figures: written by `{} --write` -->\n", self.chore)
+    }
+
+    /// Figures under a line that says how they were made: by this chore with these arguments, on this machine.
+    pub(crate) fn headed(
+        &self,
+        workspace: &Workspace,
+        args: &[String],
+        figures: &str,
+    ) -> Result<String> {
+        let words = std::iter::once(self.chore).chain(args.iter().map(String::as_str));
+        let command = words.collect::<Vec<_>>().join(" ");
+        let machine = machine_described(workspace)?;
+        Ok(format!("`{command}` on {machine}.\n\n{figures}"))
+    }
+
+    /// Puts figures in the place of those that are there.
+    pub(crate) fn write(&self, workspace: &Workspace, figures: &str) -> Result<()> {
+        let page = workspace.root.join(self.name);
+        let text = self.replaced(&fs::read_to_string(&page)?, figures)?;
+        Ok(fs::write(page, text)?)
+    }
+
+    /// The page with other figures.
+    fn replaced(&self, page: &str, figures: &str) -> Result<String> {
+        let begin = self.begin();
+        let parts = page.split_once(&begin).zip(page.split_once(END));
+        let missing = || format!("{} has no place for figures", self.name);
+        let ((before, _), (_, after)) = parts.with_context(missing)?;
+        Ok(format!(
+            "{before}{begin}\n{}\n\n{END}{after}",
+            figures.trim()
+        ))
+    }
+}
+
+/// Processor, how many, and the file system.
+fn machine_described(workspace: &Workspace) -> Result<String> {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("a processor without a name", |model| model.1);
+    let cores = std::thread::available_parallelism()?;
+    let df = machine::output(
+        Command::new("df")
+            .arg("--output=fstype")
+            .arg(&workspace.target),
+    )?;
+    let file_system = df.lines().nth(1).unwrap_or("an unknown file system");
+    Ok(format!("{cores} processors ({model}), {file_system}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_replaced_and_what_people_wrote_stays() -> Result<()> {
+        let this = Page {
+            name: "PAGE.md",
+            chore: "cargo xtask chore",
+        };
+        let begin = this.begin();
+        let page = format!("before\n{begin}old\n{END}after\n");
+        let once = this.replaced(&page, "new\n")?;
+        assert_eq!(once, format!("before\n{begin}\nnew\n\n{END}after\n"));
+        assert_eq!(this.replaced(&once, "new")?, once);
+        assert!(this.replaced("nothing", "new").is_err());
+        Ok(())
+    }
+}
