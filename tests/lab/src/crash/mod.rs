@@ -1,7 +1,7 @@
 //! Every state in which a crash may leave the disk is built in a folder, and opened by the real code.
 //!
-//! The real code is run over a watch that records what it makes, writes and syncs. After each call of that trace, [`disk`] says what
-//! a crash may leave; [`check`] looks at it with the real code: nothing that was acknowledged is lost, nothing is torn, nothing
+//! The real code is run over a watch that records what it makes, writes and syncs. After each call of that trace, `disk` says what
+//! a crash may leave; `check` looks at it with the real code: nothing that was acknowledged is lost, nothing is torn, nothing
 //! that was removed comes back, and the next save, delete and load work. That next save is recorded in turn for some states,
 //! and crashed again.
 

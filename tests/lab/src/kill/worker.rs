@@ -102,10 +102,6 @@ impl Worker {
 
     async fn ask(&mut self, scope: &Scope, name: usize, call: Call, record: &Arc<dyn Record>) {
         let answer = ask(scope, (self.who, name), call, record).await;
-        let name = match call {
-            Call::Fork { to, .. } => to,
-            _ => name,
-        };
         if let Answer::Made(version, _) | Answer::Seen(version, _) | Answer::Purged(version) =
             answer
         {
@@ -139,11 +135,8 @@ impl Worker {
                 version: self.rng.u64(1..=head.max(1)),
                 wanted,
             },
-            83..87 => Call::Fork {
-                to: (name + 1) % NAMES,
-                wanted: Wanted::Any,
-            },
-            87..94 => Call::Prune {
+            // No forks: of one that was under way, nobody knows which state it read.
+            83..94 => Call::Prune {
                 keep: self.rng.usize(1..6),
             },
             94 => Call::Purge,
