@@ -88,11 +88,13 @@ impl Local {
         }))
     }
 
-    /// Removes temporary files whose process died, once in a process, beside what it does next.
-    fn sweep_once(&self) {
+    /// Removes temporary files whose process died, once in a process. It is waited for: a process that
+    /// saves once and ends would otherwise end before its sweep began.
+    async fn sweep_once(&self) {
         if !self.shared.swept.swap(true, Ordering::Relaxed) {
             let shared = Arc::clone(&self.shared);
-            tokio::task::spawn_blocking(move || temp::sweep(&shared.tree));
+            // A sweep that fails is tried by the next process.
+            let _ = tokio::task::spawn_blocking(move || temp::sweep(&shared.tree)).await;
         }
     }
 
@@ -136,7 +138,7 @@ impl Storage for Local {
             temp.commit(&dir, key.split().1)
         })
         .await?;
-        self.sweep_once();
+        self.sweep_once().await;
         Ok(())
     }
 
@@ -244,7 +246,7 @@ impl Upload for LocalUpload {
             }
         };
         self.local.blocking(commit).await?;
-        self.local.sweep_once();
+        self.local.sweep_once().await;
         Ok(())
     }
 }
