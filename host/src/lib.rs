@@ -64,7 +64,8 @@
 //! |---|---|---|
 //! | `wasm` | [`wasm`]: `add_to_linker` and the runner | yes |
 //! | `s3` | [`storage`] on Amazon S3 | yes |
-//! | `cli` | the `persist` command; implies `s3` and `wasm` | yes |
+//! | `gcs` | [`storage`] on Google Cloud Storage | yes |
+//! | `cli` | the `persist` command; implies `gcs`, `s3` and `wasm` | yes |
 //! | `testing` | `conformance`: the suite that a storage must pass, and faults to test with | no |
 //!
 //! To embed: `default-features = false, features = ["wasm"]`.

@@ -11,6 +11,7 @@
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`: what Amazon S3 promises, and what is asked of it
 //! - `s3_faults`: S3 with a fault at each request of each operation
+//! - `gcs`: what Google Cloud Storage promises, and what is asked of it, with faults at its requests
 //! - `logs`: what is logged, and what never is
 //! - `bad_input`: bad agents, words, files and directories, through the command
 //! - `command`: the `persist` command, as a person or a script sees it
@@ -20,6 +21,7 @@ mod bad_input;
 mod command;
 mod conformance;
 mod disk;
+mod gcs;
 mod logs;
 mod outcomes;
 mod races;

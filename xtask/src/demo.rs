@@ -15,7 +15,7 @@ mod host;
 mod schedule;
 
 use crate::machine::{self, Workspace};
-use crate::servers::{self, Server};
+use crate::servers::{self, Cloud, Server};
 use crate::{conversation, guests};
 use anyhow::{Context, Result, bail, ensure};
 use host::{Host, Saved};
@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// How often the host is killed
     #[arg(long, default_value_t = 20)]
     kills: usize,
-    /// Where the agent's memory is kept, a new place; `s3` starts an S3 server for it; a fresh folder if not given
+    /// Where the agent's memory is kept, a new place; `s3` or `gcs` starts a server for it; a fresh folder if not given
     #[arg(long, value_name = "URL")]
     storage: Option<String>,
     /// How much of the conversation is followed; all of it if not given
@@ -47,10 +47,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     // compiled once for both.
     let mut build = workspace.cargo(["build", "--locked", "--bin", "persist"]);
     let place = match options.storage.as_deref() {
-        Some("s3") => {
-            servers::install(workspace, &servers::SEAWEEDFS)?;
+        Some(name @ ("s3" | "gcs")) => {
+            let cloud = if name == "s3" { Cloud::S3 } else { Cloud::Gcs };
+            servers::install(workspace, cloud.package())?;
             machine::run(build.args(["--bin", "persist-servers"]))?;
-            Place::s3(workspace)?
+            Place::on(workspace, cloud)?
         }
         url => {
             machine::run(&mut build)?;
@@ -85,9 +86,14 @@ pub(crate) fn rehearse(workspace: &Workspace, turns: usize, kills: usize) -> Res
     Ok(place.folder.map_or(Ok(()), fs::remove_dir_all)?)
 }
 
-/// The same on an S3 server that is installed.
-pub(crate) fn rehearse_on_s3(workspace: &Workspace, turns: usize, kills: usize) -> Result<()> {
-    rehearse_in(workspace, &Place::s3(workspace)?, turns, kills)
+/// The same on a server that is installed.
+pub(crate) fn rehearse_on(
+    workspace: &Workspace,
+    cloud: Cloud,
+    turns: usize,
+    kills: usize,
+) -> Result<()> {
+    rehearse_in(workspace, &Place::on(workspace, cloud)?, turns, kills)
 }
 
 fn rehearse_in(workspace: &Workspace, place: &Place, turns: usize, kills: usize) -> Result<()> {
@@ -132,9 +138,9 @@ impl Place {
         })
     }
 
-    fn s3(workspace: &Workspace) -> Result<Self> {
-        let server = Server::start(workspace)?;
-        println!("An S3 server (SeaweedFS) runs at {}", server.endpoint());
+    fn on(workspace: &Workspace, cloud: Cloud) -> Result<Self> {
+        let server = Server::start(workspace, cloud)?;
+        println!("{} runs at {}", cloud.server(), server.endpoint());
         Ok(Self {
             url: server.url("agents"),
             folder: None,

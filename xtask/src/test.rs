@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that is needed, then every test.
 
 use crate::machine::{self, Workspace};
+use crate::servers::Cloud;
 use crate::{demo, guests, servers};
 use anyhow::{Context, Result};
 
@@ -23,7 +24,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     )?;
 
     let demo = demo::rehearse(workspace, DEMO_TURNS, DEMO_KILLS)
-        .and_then(|()| demo::rehearse_on_s3(workspace, DEMO_TURNS, DEMO_KILLS))
+        .and_then(|()| demo::rehearse_on(workspace, Cloud::S3, DEMO_TURNS, DEMO_KILLS))
+        .and_then(|()| demo::rehearse_on(workspace, Cloud::Gcs, DEMO_TURNS, DEMO_KILLS))
         .context("the demo failed");
     if let Err(error) = &demo {
         eprintln!("{error:#}\nThe tests are run all the same.");

@@ -4,6 +4,7 @@ use std::env;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::key::is_segment;
 use super::{Error, ErrorKind, Local, Result, Retry, Storage};
@@ -17,6 +18,8 @@ pub enum StorageBackend {
     Local,
     /// Objects of a bucket on Amazon S3, or on a server that speaks as it does.
     S3,
+    /// Objects of a bucket on Google Cloud Storage.
+    Gcs,
 }
 
 /// Which storage to use, and how. No field needs a feature; [`StorageConfig::build`] does.
@@ -39,6 +42,22 @@ pub enum StorageBackend {
 ///     "my-snapshots-bucket".to_string(),
 ///     "us-west-2".to_string()
 /// );
+///
+/// // Basic configuration
+/// let config = StorageConfig::gcs_with_bucket("my-snapshots-bucket".to_string());
+///
+/// // With service account credentials
+/// let config = StorageConfig::gcs_with_bucket_and_credentials(
+///     "my-snapshots-bucket".to_string(),
+///     PathBuf::from("/path/to/service-account.json")
+/// );
+///
+/// // With prefix for organization
+/// let config = StorageConfig::gcs_with_bucket_prefix_and_credentials(
+///     "my-snapshots-bucket".to_string(),
+///     "snapshots/production".to_string(),
+///     Some(PathBuf::from("/path/to/service-account.json"))
+/// );
 /// ```
 ///
 /// # Where a setting comes from
@@ -53,6 +72,12 @@ pub enum StorageBackend {
 /// | `s3_path_style` | | yes with an endpoint of one's own, else no |
 /// | `s3_encryption` | `PERSIST_S3_KMS_KEY` | the bucket's own |
 /// | `s3_credentials` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` | see below |
+/// | `gcs_bucket` | `PERSIST_GCS_BUCKET`, `GCS_BUCKET` | none: it must be said |
+/// | `gcs_prefix` | `PERSIST_GCS_PREFIX` | none |
+/// | `gcs_credentials` | `GOOGLE_APPLICATION_CREDENTIALS` | see below |
+/// | `gcs_timeout` | `PERSIST_GCS_TIMEOUT`, in seconds | 30 seconds |
+/// | `gcs_kms_key` | `PERSIST_GCS_KMS_KEY` | the bucket's own |
+/// | `gcs_endpoint` | `STORAGE_EMULATOR_HOST` | Google's |
 ///
 /// # Credentials for S3
 /// Where the config has none, they are looked for, at the first call, in this order: the environment; the profile files
@@ -60,6 +85,12 @@ pub enum StorageBackend {
 /// (`AWS_WEB_IDENTITY_TOKEN_FILE`, as on EKS); a container's (`AWS_CONTAINER_CREDENTIALS_…_URI`, as on ECS and EKS); those of the
 /// EC2 machine. Not built in: single sign-on and `credential_process`; `aws configure export-credentials` turns these into
 /// environment variables. They are looked up again before they expire, and once where they are refused.
+///
+/// # Credentials for Google Cloud Storage
+/// A file that the config or `GOOGLE_APPLICATION_CREDENTIALS` names: the key of a service account, what `gcloud auth
+/// application-default login` writes, a workload identity, or an impersonated account. Else application default credentials:
+/// gcloud's own file, then the metadata server of GCE, GKE and Cloud Run. A server of `STORAGE_EMULATOR_HOST`, and any with an
+/// endpoint of `http://`, is sent no credentials, unless `gcs_credentials` names a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StorageConfig {
     /// The kind of storage.
@@ -82,6 +113,20 @@ pub struct StorageConfig {
     pub s3_encryption: S3Encryption,
     /// Credentials for this storage alone.
     pub s3_credentials: Option<S3Credentials>,
+    /// The bucket of [`StorageBackend::Gcs`].
+    pub gcs_bucket: Option<String>,
+    /// What all keys in the bucket begin with, as in `s3_prefix`. Empty: nothing, whatever the environment says.
+    pub gcs_prefix: Option<String>,
+    /// A file with credentials for this storage alone.
+    pub gcs_credentials: Option<PathBuf>,
+    /// The longest wait for the answer to one request, in place of `retry.attempt`; not for a whole stream. A call is sent again
+    /// within `retry.budget`, and within twice this time.
+    pub gcs_timeout: Option<Duration>,
+    /// The key of Cloud KMS that objects are encrypted with: `projects/P/locations/L/keyRings/R/cryptoKeys/K`. The service
+    /// agent of Cloud Storage needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` for it.
+    pub gcs_kms_key: Option<String>,
+    /// A server that is not Google's, such as `http://127.0.0.1:4443`.
+    pub gcs_endpoint: Option<String>,
     /// When a call to a server is sent again, and how long is waited for it.
     pub retry: Retry,
     /// The most bytes that one object may have. None: 70 GiB, which is more than a store takes for a state unless told so.
@@ -157,7 +202,43 @@ impl StorageConfig {
         }
     }
 
-    /// What the environment asks for: `PERSIST_STORAGE` names a backend (`local`, `s3`) or a URL; the local disk where it is
+    /// A bucket on Google Cloud Storage.
+    pub fn gcs_with_bucket(bucket: String) -> Self {
+        Self {
+            gcs_bucket: Some(bucket),
+            ..Self::gcs()
+        }
+    }
+
+    /// A bucket on Google Cloud Storage, with a file of credentials.
+    pub fn gcs_with_bucket_and_credentials(bucket: String, credentials: PathBuf) -> Self {
+        Self {
+            gcs_credentials: Some(credentials),
+            ..Self::gcs_with_bucket(bucket)
+        }
+    }
+
+    /// A bucket on Google Cloud Storage, with what all keys in it begin with, and maybe a file of credentials.
+    pub fn gcs_with_bucket_prefix_and_credentials(
+        bucket: String,
+        prefix: String,
+        credentials: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            gcs_prefix: Some(prefix),
+            gcs_credentials: credentials,
+            ..Self::gcs_with_bucket(bucket)
+        }
+    }
+
+    fn gcs() -> Self {
+        Self {
+            backend: StorageBackend::Gcs,
+            ..Self::default()
+        }
+    }
+
+    /// What the environment asks for: `PERSIST_STORAGE` names a backend (`local`, `s3`, `gcs`) or a URL; the local disk where it is
     /// not set.
     ///
     /// # Errors
@@ -168,6 +249,7 @@ impl StorageConfig {
             Some(value) => match value.to_str() {
                 Some("" | "local") => Ok(Self::default_local()),
                 Some("s3") => Ok(Self::s3()),
+                Some("gcs") => Ok(Self::gcs()),
                 Some(text) => Self::from_url(text).map_err(|error| error.about("PERSIST_STORAGE")),
                 None => Err(Error::new(
                     ErrorKind::Config,
@@ -177,7 +259,7 @@ impl StorageConfig {
         }
     }
 
-    /// The storage that `url` names: `file:///absolute/path` or `s3://bucket/prefix`. The rest of its settings come from the
+    /// The storage that `url` names: `file:///absolute/path`, `s3://bucket/prefix` or `gs://bucket/prefix`. The rest of its settings come from the
     /// environment.
     ///
     /// ```
@@ -209,15 +291,26 @@ impl StorageConfig {
                     ..Self::s3_with_bucket(bucket.into())
                 })
             }
-            Some(("gs", _)) => refuse("needs a backend that this build does not have"),
+            Some(("gs", "")) => refuse("names no bucket; write gs://bucket/prefix"),
+            Some(("gs", rest)) => {
+                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                check_gcs_bucket(bucket)?;
+                Ok(Self {
+                    // The URL says it all: a prefix of the environment is another place.
+                    gcs_prefix: Some(check_prefix(prefix)?.unwrap_or_default()),
+                    ..Self::gcs_with_bucket(bucket.into())
+                })
+            }
             None if url == "s3" => refuse(
                 "names no bucket; write s3://bucket/prefix, or set PERSIST_STORAGE=s3 and AWS_S3_BUCKET",
             ),
-            None if url == "gcs" => {
-                refuse("is a backend that this build does not have; it has local and s3")
-            }
+            None if url == "gcs" => refuse(
+                "names no bucket; write gs://bucket/prefix, or set PERSIST_STORAGE=gcs and PERSIST_GCS_BUCKET",
+            ),
             None if url.starts_with('/') => refuse(&format!("is a path; write file://{url}")),
-            _ => refuse("is not a storage; write file:///absolute/path or s3://bucket/prefix"),
+            _ => refuse(
+                "is not a storage; write file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix",
+            ),
         }
     }
 
@@ -234,6 +327,13 @@ impl StorageConfig {
             StorageBackend::S3 => Err(Error::new(
                 ErrorKind::Config,
                 "this build has no S3; build persist-host with the feature s3",
+            )),
+            #[cfg(feature = "gcs")]
+            StorageBackend::Gcs => Ok(Arc::new(super::Gcs::new(self)?)),
+            #[cfg(not(feature = "gcs"))]
+            StorageBackend::Gcs => Err(Error::new(
+                ErrorKind::Config,
+                "this build has no Google Cloud Storage; build persist-host with the feature gcs",
             )),
         }
     }
@@ -255,23 +355,32 @@ impl StorageConfig {
 
 /// Refuses what cannot be the name of a bucket, or would change the URL that it stands in.
 pub(super) fn check_bucket(bucket: &str) -> Result<()> {
+    check_bucket_of(bucket, 63)
+}
+
+/// The same for Google's, which are longer where they are domains.
+pub(super) fn check_gcs_bucket(bucket: &str) -> Result<()> {
+    check_bucket_of(bucket, 222)
+}
+
+fn check_bucket_of(bucket: &str, longest: usize) -> Result<()> {
     let plain = bucket
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let (first, last) = (bucket.as_bytes().first(), bucket.as_bytes().last());
-    match plain && (3..=63).contains(&bucket.len()) && ends(first) && ends(last) {
+    match plain && (3..=longest).contains(&bucket.len()) && ends(first) && ends(last) {
         true => Ok(()),
         false => Err(Error::new(
             ErrorKind::Config,
             format!(
-                "{bucket:?} is not the name of a bucket: 3 to 63 letters, digits, dots and hyphens, a letter or digit at both ends"
+                "{bucket:?} is not the name of a bucket: 3 to {longest} letters, digits, dots, hyphens and underscores, a letter or digit at both ends"
             ),
         )),
     }
 }
 
-/// Longest prefix in bytes: S3 takes keys of 1024, and the rest is for what is under it.
+/// Longest prefix in bytes: S3 and GCS take keys of 1024, and the rest is for what is under it.
 const MAX_PREFIX: usize = 300;
 
 /// A prefix without slashes at its ends; none where nothing is left.
@@ -346,7 +455,10 @@ mod tests {
             "s3://bucket/../b",
             "s3://bucket/a?x=1",
             "s3://bucket/a%20b",
-            "gs://bucket",
+            "gs://",
+            "gs:///prefix",
+            "gs://user@bucket",
+            "gs://bucket/../b",
             "gcs",
         ] {
             let error = StorageConfig::from_url(bad).expect_err(bad);
@@ -365,6 +477,16 @@ mod tests {
             let config = StorageConfig::from_url(url).expect(url);
             assert_eq!(config.s3_prefix.as_deref(), prefix, "{url}");
             assert_eq!(config.s3_bucket.as_deref(), Some("my-bucket"), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_gs_url_says_bucket_and_prefix_and_leaves_nothing_to_the_environment() {
+        for (url, prefix) in [("gs://my-bucket", ""), ("gs://my-bucket/a/b/", "a/b")] {
+            let config = StorageConfig::from_url(url).expect(url);
+            assert_eq!(config.backend, StorageBackend::Gcs);
+            assert_eq!(config.gcs_bucket.as_deref(), Some("my-bucket"), "{url}");
+            assert_eq!(config.gcs_prefix.as_deref(), Some(prefix), "{url}");
         }
     }
 

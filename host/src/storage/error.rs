@@ -79,7 +79,7 @@ impl Error {
     }
 
     /// The same cause of a change that was sent, and may have been made.
-    #[cfg(feature = "s3")]
+    #[cfg(any(feature = "s3", feature = "gcs"))]
     pub(crate) fn unanswered(mut self) -> Self {
         self.kind = ErrorKind::Unanswered;
         self.hint = None;

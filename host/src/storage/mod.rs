@@ -15,6 +15,7 @@
 //! |---|---|---|
 //! | [`Local`] | files under a directory | always |
 //! | `S3` | objects of a bucket, on Amazon S3 or a server that honours conditional writes as it does | feature `s3` |
+//! | `Gcs` | objects of a bucket on Google Cloud Storage | feature `gcs` |
 //! | [`Memory`] | in this process, for tests | always |
 //!
 //! [`StorageConfig`] says which one, from a program, the environment or a URL. [`Retry`] says when a call to a server is sent
@@ -22,6 +23,8 @@
 
 mod config;
 mod error;
+#[cfg(feature = "gcs")]
+mod gcs;
 mod key;
 mod local;
 mod memory;
@@ -31,12 +34,14 @@ mod s3;
 
 pub use config::{S3Credentials, S3Encryption, StorageBackend, StorageConfig};
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "gcs")]
+pub use gcs::Gcs;
 pub use key::Key;
 pub use local::Local;
 #[cfg(feature = "testing")]
 pub use local::{Call, Watch};
 pub use memory::Memory;
-#[cfg(feature = "s3")]
+#[cfg(any(feature = "s3", feature = "gcs"))]
 pub use retry::Counts;
 pub use retry::Retry;
 #[cfg(feature = "s3")]

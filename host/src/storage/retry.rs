@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-#[cfg(feature = "s3")]
+#[cfg(any(feature = "s3", feature = "gcs"))]
 use super::{Error, ErrorKind, Result};
 
 /// When a call to a server is sent again, and how long is waited for it.
@@ -51,7 +51,7 @@ impl Default for Retry {
     }
 }
 
-#[cfg(feature = "s3")]
+#[cfg(any(feature = "s3", feature = "gcs"))]
 impl Retry {
     /// Refuses a policy that cannot work.
     pub(super) fn check(&self) -> Result<()> {
@@ -71,12 +71,14 @@ impl Retry {
     }
 }
 
-#[cfg(feature = "s3")]
+#[cfg(any(feature = "s3", feature = "gcs"))]
 pub use tries::Counts;
 #[cfg(feature = "s3")]
-pub(super) use tries::{Attempt, Call, Fault, Next, Retrier, Tries, hashed};
+pub(super) use tries::hashed;
+#[cfg(any(feature = "s3", feature = "gcs"))]
+pub(super) use tries::{Attempt, Call, Fault, Next, Retrier, Tries};
 
-#[cfg(feature = "s3")]
+#[cfg(any(feature = "s3", feature = "gcs"))]
 mod tries {
     use std::fmt;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -504,7 +506,7 @@ mod tries {
     }
 }
 
-#[cfg(all(test, feature = "s3"))]
+#[cfg(all(test, any(feature = "s3", feature = "gcs")))]
 mod tests {
     use super::*;
 

@@ -23,8 +23,8 @@ use address::{Address, Place};
 #[derive(Debug, Parser)]
 #[command(name = "persist", version, after_help = exit::HELP)]
 struct Cli {
-    /// Where snapshots are kept: file:///absolute/path or s3://bucket/prefix [default: PERSIST_STORAGE, else the directory
-    /// PERSIST_LOCAL_PATH, else this user's data directory]
+    /// Where snapshots are kept: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix [default: PERSIST_STORAGE,
+    /// else the directory PERSIST_LOCAL_PATH, else this user's data directory]
     #[arg(long, global = true, value_name = "URL")]
     storage: Option<String>,
 

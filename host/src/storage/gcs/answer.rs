@@ -1,0 +1,231 @@
+//! What an answer that is an error means: its kind, whether to send the call again, and what a person can do.
+//!
+//! Status and reason decide. The server's own text is never read, nor shown above debug: it names buckets, keys and accounts.
+
+use std::error::Error as StdError;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use super::{Operation, innermost};
+use crate::storage::retry::{Fault, Next};
+use crate::storage::{Error, ErrorKind};
+
+/// What a server said, as far as it can be trusted in a message.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    /// Such as `conditionNotMet`, or nothing.
+    reason: String,
+    request: Option<String>,
+    retry_after: Option<Duration>,
+    /// From `Content-Range: bytes */SIZE`.
+    pub(super) size: Option<u64>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
+        let header = |name| headers.get(name)?.to_str().ok();
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let reason = body["error"]["errors"][0]["reason"].as_str();
+        Self {
+            status,
+            reason: reason.and_then(word).unwrap_or_default(),
+            request: header("x-guploader-uploadid").and_then(word),
+            retry_after: header("retry-after").and_then(retry_after),
+            size: header("content-range")
+                .and_then(|range| range.strip_prefix("bytes */")?.parse().ok()),
+        }
+    }
+
+    /// `objects.insert was refused: forbidden, status 403, request ABPtcPq`.
+    fn text(&self, operation: &Operation) -> String {
+        let mut text = format!("{} was refused: ", operation.name);
+        if !self.reason.is_empty() {
+            text = text + &self.reason + ", ";
+        }
+        text += &format!("status {}", self.status);
+        if let Some(request) = &self.request {
+            text = text + ", request " + request;
+        }
+        text
+    }
+
+    /// What it means for any operation. An operation that knows more of an answer looks at it first.
+    pub(super) fn fault(&self, operation: &Operation) -> Fault {
+        let meaning = meaning(&self.reason, self.status);
+        let no_bucket = self.status == 404 && operation.needs_bucket;
+        let kind = match no_bucket {
+            true => ErrorKind::Config,
+            false => meaning.kind,
+        };
+        let mut error = Error::new(kind, self.text(operation));
+        if let Some(hint) = hint(operation, kind, no_bucket) {
+            error = error.with_hint(hint);
+        }
+        Fault {
+            error,
+            next: match meaning.next {
+                Next::Again(_) => Next::Again(self.retry_after),
+                next => next,
+            },
+            unclear: meaning.unclear,
+        }
+    }
+}
+
+fn hint(operation: &Operation, kind: ErrorKind, no_bucket: bool) -> Option<String> {
+    Some(match kind {
+        _ if no_bucket => {
+            "make the bucket, or correct PERSIST_GCS_BUCKET; Persist makes no buckets".into()
+        }
+        ErrorKind::Config => {
+            "check the key that PERSIST_GCS_KMS_KEY or the bucket names, and the endpoint".into()
+        }
+        ErrorKind::Denied => format!("the account needs {} on the bucket", operation.permission),
+        _ => return None,
+    })
+}
+
+struct Meaning {
+    kind: ErrorKind,
+    next: Next,
+    unclear: bool,
+}
+
+fn meaning(reason: &str, status: u16) -> Meaning {
+    use ErrorKind::{
+        AlreadyExists, Config, Denied, NoSpace, NotFound, Throttled, Timeout, Unauthenticated,
+        Unavailable, Unsupported,
+    };
+    const AGAIN: Next = Next::Again(None);
+    let (kind, next, unclear) = match (reason, status) {
+        (_, 412) => (AlreadyExists, Next::Settled, false),
+        (_, 401) => (Unauthenticated, Next::Renew, false),
+        ("rateLimitExceeded" | "userRateLimitExceeded", 403) | (_, 429) => {
+            (Throttled, AGAIN, false)
+        }
+        ("quotaExceeded", 403) | (_, 507) => (NoSpace, Next::GiveUp, false),
+        (_, 403) => (Denied, Next::Renew, false),
+        (_, 404) => (NotFound, Next::GiveUp, false),
+        // The body had not all come, or not in time.
+        (_, 408) => (Timeout, AGAIN, true),
+        // Another request for the same object is under way: the next answer tells.
+        (_, 409) => (Unavailable, AGAIN, false),
+        (_, 405 | 501 | 505) => (Unsupported, Next::GiveUp, false),
+        (reason, 400) if reason.starts_with("kms") || reason.starts_with("cloudKms") => {
+            (Config, Next::GiveUp, false)
+        }
+        (_, 300..=399) => (Config, Next::GiveUp, false),
+        (_, 400..=499) => (Unsupported, Next::GiveUp, false),
+        // A fault of the server, or one of something between it and us.
+        _ => (Unavailable, AGAIN, true),
+    };
+    Meaning {
+        kind,
+        next,
+        unclear,
+    }
+}
+
+/// What it means that a request of ours failed without an answer.
+pub(super) fn broken(operation: &Operation, error: &reqwest::Error) -> Fault {
+    let what = format!("{}: {}", operation.name, innermost(error));
+    match error {
+        error if error.is_builder() => {
+            Fault::new(Next::GiveUp, Error::new(ErrorKind::Config, what))
+        }
+        // Nothing was sent.
+        error if error.is_connect() => {
+            Fault::new(Next::Again(None), Error::new(ErrorKind::Unavailable, what))
+        }
+        error if error.is_timeout() => Fault::unclear(Error::new(ErrorKind::Timeout, what)),
+        _ => Fault::unclear(Error::new(ErrorKind::Unavailable, what)),
+    }
+}
+
+/// What an error of the crate means.
+pub(super) fn fault(operation: &Operation, error: &google_cloud_storage::Error) -> Fault {
+    if let Some(status) = error.http_status_code() {
+        let none = HeaderMap::new();
+        let headers = error.http_headers().unwrap_or(&none);
+        let body = error.http_payload().map_or(&[][..], |body| &body[..]);
+        return Refusal::new(status, headers, body).fault(operation);
+    }
+    let what = format!("{}: {}", operation.name, innermost(error));
+    match error {
+        error if error.is_authentication() => {
+            Fault::new(Next::GiveUp, Error::new(ErrorKind::Unauthenticated, what))
+        }
+        error if error.is_connect() || error.is_transient_and_before_rpc() => {
+            Fault::new(Next::Again(None), Error::new(ErrorKind::Unavailable, what))
+        }
+        error if error.is_binding() => {
+            Fault::new(Next::GiveUp, Error::new(ErrorKind::Config, what))
+        }
+        error if error.is_timeout() => Fault::unclear(Error::new(ErrorKind::Timeout, what)),
+        _ => Fault::unclear(Error::new(ErrorKind::Unavailable, what)),
+    }
+}
+
+/// The generation of an object that was made of other bytes than were sent.
+pub(super) fn damaged(error: &google_cloud_storage::Error) -> Option<i64> {
+    use google_cloud_storage::error::WriteError;
+    match error.source()?.downcast_ref::<WriteError>()? {
+        WriteError::ChecksumMismatch { object, .. } => Some(object.generation),
+        _ => None,
+    }
+}
+
+/// A server's word, where it is one: it is printed on terminals and in logs.
+fn word(text: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+/=".contains(&byte);
+    match (1..=256).contains(&text.len()) && text.bytes().all(plain) {
+        true => Some(text.into()),
+        false => None,
+    }
+}
+
+/// Seconds, or a date.
+fn retry_after(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_unclear_only_where_the_server_did_not_say() {
+        for (reason, status, unclear) in [
+            ("backendError", 503, true),
+            ("internalError", 500, true),
+            ("", 502, true),
+            ("", 408, true),
+            ("rateLimitExceeded", 429, false),
+            ("rateLimitExceeded", 403, false),
+            ("conflict", 409, false),
+        ] {
+            let meaning = meaning(reason, status);
+            assert_eq!(meaning.unclear, unclear, "{reason} {status}");
+            assert_eq!(meaning.next, Next::Again(None), "{reason} {status}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_is_no_place_for_its_own_text() {
+        let body = br#"{"error":{"message":"no b/k","errors":[{"reason":"no\u001b[2J"}]}}"#;
+        let refusal = Refusal::new(403, &HeaderMap::new(), body);
+        assert_eq!(refusal.reason, "");
+        let body = br#"{"error":{"errors":[{"reason":"forbidden"}]}}"#;
+        let refusal = Refusal::new(403, &HeaderMap::new(), body);
+        assert_eq!(refusal.reason, "forbidden");
+        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("soon"), None);
+    }
+}

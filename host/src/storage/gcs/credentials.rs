@@ -1,0 +1,174 @@
+//! Whose account it is: found when first needed, kept until it expires, and found anew where it is refused.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use google_cloud_auth::credentials::{
+    Builder, CacheableResource, Credentials, CredentialsProvider, EntityTag, anonymous,
+    external_account, impersonated, service_account, user_account,
+};
+use google_cloud_auth::errors::CredentialsError;
+use http::{Extensions, HeaderMap};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::{innermost, unlogged};
+use crate::storage::retry::{Attempt, Fault, Next};
+use crate::storage::{Error, ErrorKind};
+
+/// A machine that is none of Google's does not answer at all where their machines are asked.
+const SEARCH: Duration = Duration::from_secs(10);
+
+/// Where an account is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Account {
+    /// Requests carry no credentials.
+    Nobody,
+    /// Of any of the kinds that Google's tools write.
+    File(PathBuf),
+    /// gcloud's file, then the metadata server.
+    Default,
+}
+
+/// Where credentials come from. Shows none of them.
+pub(super) struct Source {
+    account: Account,
+    found: Mutex<Option<Credentials>>,
+}
+
+impl Source {
+    pub(super) fn new(account: Account) -> Self {
+        Self {
+            account,
+            found: Mutex::new(None),
+        }
+    }
+
+    /// What a request carries.
+    pub(super) async fn headers(&self) -> Attempt<HeaderMap> {
+        let credentials = self.get().await?;
+        headers(&credentials).await
+    }
+
+    /// Looks them up anew. Whether others were found than those that were refused.
+    pub(super) async fn renew(&self) -> bool {
+        if self.account == Account::Nobody {
+            return false;
+        }
+        let refused = self.headers().await.ok();
+        let Ok(new) = self.find().await else {
+            return false;
+        };
+        let Ok(fresh) = headers(&new).await else {
+            return false;
+        };
+        *self.found.lock().await = Some(new);
+        refused != Some(fresh)
+    }
+
+    async fn get(&self) -> Attempt<Credentials> {
+        let mut found = self.found.lock().await;
+        match &*found {
+            Some(kept) => Ok(kept.clone()),
+            None => Ok(found.insert(self.find().await?).clone()),
+        }
+    }
+
+    async fn find(&self) -> Attempt<Credentials> {
+        let built = match &self.account {
+            Account::Nobody => return Ok(anonymous::Builder::new().build()),
+            Account::File(path) => of_file(&read(path).await?),
+            Account::Default => Builder::default().build(),
+        };
+        built.map_err(|error| {
+            let what = format!("Google credentials are set up wrong: {}", innermost(&error));
+            Fault::new(Next::GiveUp, unauthenticated(what))
+        })
+    }
+}
+
+/// The file is small; its content is in no error.
+async fn read(path: &Path) -> Attempt<Value> {
+    let owned = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || std::fs::read(owned)).await;
+    let wrong = |what: &str| {
+        let what = format!("the credentials file {} {what}", path.display());
+        Fault::new(Next::GiveUp, unauthenticated(what))
+    };
+    let bytes = match read {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => return Err(wrong(&format!("cannot be read: {}", error.kind()))),
+        Err(_) => return Err(wrong("cannot be read")),
+    };
+    serde_json::from_slice(&bytes).map_err(|_| wrong("is not JSON"))
+}
+
+/// What a file says it is.
+fn of_file(json: &Value) -> Result<Credentials, google_cloud_auth::build_errors::Error> {
+    match json.get("type").and_then(Value::as_str) {
+        Some("authorized_user") => user_account::Builder::new(json.clone()).build(),
+        Some("external_account") => external_account::Builder::new(json.clone()).build(),
+        Some("impersonated_service_account") => impersonated::Builder::new(json.clone()).build(),
+        _ => service_account::Builder::new(json.clone()).build(),
+    }
+}
+
+async fn headers(credentials: &Credentials) -> Attempt<HeaderMap> {
+    let asked = unlogged(credentials.headers(Extensions::new()));
+    match tokio::time::timeout(SEARCH, asked).await {
+        Ok(Ok(CacheableResource::New { data, .. })) => Ok(data),
+        Ok(Ok(CacheableResource::NotModified)) => Ok(HeaderMap::new()),
+        Ok(Err(error)) => Err(fault(&error)),
+        Err(_) => {
+            let what = format!("no Google credentials in {SEARCH:?}");
+            Err(Fault::new(Next::GiveUp, unauthenticated(what)))
+        }
+    }
+}
+
+fn fault(error: &CredentialsError) -> Fault {
+    let next = match error.is_transient() {
+        true => Next::Again(None),
+        false => Next::GiveUp,
+    };
+    let what = format!("Google credentials could not be had: {}", innermost(error));
+    Fault::new(next, unauthenticated(what))
+}
+
+fn unauthenticated(what: String) -> Error {
+    let hint = "set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account, or run `gcloud auth \
+                application-default login`";
+    Error::new(ErrorKind::Unauthenticated, what).with_hint(hint)
+}
+
+/// What the crate asks at each call.
+#[derive(Debug)]
+pub(super) struct Provider(pub(super) Arc<Source>);
+
+impl CredentialsProvider for Provider {
+    async fn headers(
+        &self,
+        _: Extensions,
+    ) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
+        let data = self.0.headers().await.map_err(|fault| {
+            let again = matches!(fault.next, Next::Again(_));
+            CredentialsError::from_msg(again, fault.error.to_string())
+        })?;
+        Ok(CacheableResource::New {
+            entity_tag: EntityTag::new(),
+            data,
+        })
+    }
+
+    async fn universe_domain(&self) -> Option<String> {
+        None
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source { .. }")
+    }
+}

@@ -1,0 +1,480 @@
+//! Objects of a bucket on Google Cloud Storage.
+//!
+//! `create` is an upload with `ifGenerationMatch=0`: GCS makes the object whole, on several disks, before it answers, and lets one
+//! of two callers win. Whoever serves a bucket without that condition is found out before the first save.
+//!
+//! # Requests
+//! | call | requests |
+//! |---|---|
+//! | `create` of at most 8 MiB | objects.insert |
+//! | `create` of more, `upload` | objects.insert (begins a resumable upload), then one for each 8 MiB |
+//! | `read` | objects.get; of more than 8 MiB, one for each 8 MiB, four at a time |
+//! | `list` | objects.list for each 1000 entries |
+//! | `delete` | objects.delete |
+//! | [`Gcs::bucket_is_there`] | buckets.get |
+//!
+//! Permissions: `storage.objects.create`, `.get`, `.list` and `.delete` on the bucket. `storage.buckets.get` is for
+//! [`Gcs::bucket_is_there`] alone, which does without, too.
+//!
+//! # What the crate does, and what it does not
+//! google-cloud-storage makes the objects of one request, with its retries off, and google-cloud-auth makes the credentials of all
+//! requests. The rest is asked of the JSON API directly:
+//! - Lists and deletions: the crate has them over gRPC only, on which no server but Google's can be tested.
+//! - Resumable uploads: the crate runs all requests of one in a loop of its own, which has no time limit for an attempt and does
+//!   not say which request stayed unanswered. That is the difference between *not done* and *unknown*.
+//! - Reads: the crate hands on no `Content-Range`, and so no size where a server leaves out a header of Google's own.
+//!
+//! # What deleting means
+//! GCS keeps what was deleted as long as the bucket's soft delete or versioning says. A store needs neither, and no lifecycle rule
+//! other than one that aborts incomplete multipart uploads. A resumable upload that was not completed is forgotten within a week.
+
+mod answer;
+mod credentials;
+mod list;
+mod read;
+mod settings;
+mod upload;
+
+use std::env;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use google_cloud_auth::credentials::Credentials;
+use google_cloud_gax::retry_policy::NeverRetry;
+use reqwest::{Method, RequestBuilder, Response, redirect};
+use tokio::sync::OnceCell;
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
+
+use super::retry::{Attempt, Call, Counts, Fault, Next, Retrier, Tries};
+use super::{
+    Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, StorageConfig, Upload,
+};
+use answer::{Refusal, broken, damaged, fault};
+use credentials::Source;
+use settings::{GOOGLE, Settings};
+use upload::GcsUpload;
+
+/// Keeps objects in a bucket. Clones share its connections.
+///
+/// ```no_run
+/// # async fn large() -> Result<(), Box<dyn std::error::Error>> {
+/// use persist_host::snapshot::Adapter;
+/// use persist_host::storage::StorageConfig;
+/// use tokio::fs::File;
+///
+/// let config = StorageConfig::gcs_with_bucket("my-snapshots-bucket".to_string());
+/// let gcs_adapter = Adapter::new(config.build()?);
+/// let file = File::open("large_snapshot.json").await?;
+/// gcs_adapter.save_stream(file, "agent1/large_snapshot.json.gz").await?;
+///
+/// // Stream reading
+/// let stream = gcs_adapter.load_stream("agent1/large_snapshot.json.gz").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Gcs {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    credentials: Arc<Source>,
+    /// Of the JSON API.
+    http: reqwest::Client,
+    /// Made when first needed: that waits.
+    crates: OnceCell<google_cloud_storage::client::Storage>,
+    retrier: Retrier,
+    /// Set once it was said that the server did not confirm the key that it was asked to encrypt with.
+    unencrypted: AtomicBool,
+}
+
+/// A call of GCS, as its manual names it.
+#[derive(Debug)]
+struct Operation {
+    name: &'static str,
+    /// What the account needs for it.
+    permission: &'static str,
+    /// Whether it changes what can be seen.
+    change: bool,
+    /// Whether nothing but the bucket can be missing.
+    needs_bucket: bool,
+}
+
+const INSERT: Operation = Operation {
+    name: "objects.insert",
+    permission: "storage.objects.create, and to replace storage.objects.delete,",
+    change: true,
+    needs_bucket: true,
+};
+
+const DELETE: Operation = Operation {
+    name: "objects.delete",
+    permission: "storage.objects.delete",
+    change: true,
+    needs_bucket: false,
+};
+
+const BUCKET: Operation = Operation {
+    name: "buckets.get",
+    permission: "storage.buckets.get",
+    change: false,
+    needs_bucket: true,
+};
+
+/// What is sent in one request.
+const PART: usize = 8 << 20;
+
+/// Whether an object may be there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Create,
+    Replace,
+}
+
+impl Gcs {
+    /// The bucket that `config` names. Nothing is asked yet, nor are credentials looked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where a setting is missing or cannot work.
+    pub fn new(config: &StorageConfig) -> Result<Self> {
+        let settings = Settings::new(config, |name| env::var_os(name))?;
+        let http = reqwest::Client::builder()
+            // 308 is an answer, and credentials go nowhere else.
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .user_agent(concat!("persist/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Error::new(ErrorKind::Config, "no HTTP client").with_source(error))?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                credentials: Arc::new(Source::new(settings.account.clone())),
+                http,
+                crates: OnceCell::new(),
+                retrier: Retrier::new(settings.retry),
+                settings,
+                unencrypted: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// What was sent since this was made, by all clones.
+    pub fn counts(&self) -> Counts {
+        self.shared.retrier.counts()
+    }
+
+    /// Whether the bucket is known to be there: a check before the first save, which no call needs. False where the account may
+    /// not ask (`storage.buckets.get`), which is no failure.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where there is no such bucket; [`ErrorKind::Unauthenticated`]; others as for any call.
+    pub async fn bucket_is_there(&self) -> Result<bool> {
+        let url = self.url("/storage/v1/b/", "?fields=name");
+        let ask = || async { self.send(&BUCKET, self.request(Method::GET, &url)).await };
+        match self.call(&BUCKET, "", 0, ask).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// The key in the bucket.
+    fn full(&self, key: &Key) -> String {
+        format!("{}{key}", self.settings().prefix)
+    }
+
+    /// The URL of the bucket, below `path`, with `rest` after it.
+    fn url(&self, path: &str, rest: &str) -> String {
+        let Settings {
+            endpoint, bucket, ..
+        } = self.settings();
+        format!("{endpoint}{path}{bucket}{rest}")
+    }
+
+    /// The URL of an object.
+    fn object_url(&self, full: &str, query: &str) -> String {
+        self.url("/storage/v1/b/", &format!("/o/{}{query}", encode(full)))
+    }
+
+    fn request(&self, method: Method, url: &str) -> RequestBuilder {
+        self.shared.http.request(method, url)
+    }
+
+    /// Begins a call about `key` that sends `body` bytes.
+    fn begin<'a>(&'a self, operation: &Operation, key: &'a str, body: usize) -> Tries<'a> {
+        self.shared.retrier.begin(Call {
+            name: operation.name,
+            key,
+            change: operation.change,
+            body,
+        })
+    }
+
+    /// Makes an attempt, and looks for other credentials where these are refused.
+    async fn attempt<T>(
+        &self,
+        tries: &mut Tries<'_>,
+        send: impl Future<Output = Attempt<T>> + Send,
+    ) -> Attempt<T> {
+        // So that a call that has none says so, and says that nothing was sent.
+        self.shared.credentials.headers().await?;
+        match tries.attempt(send).await {
+            Err(mut fault) if fault.next == Next::Renew => {
+                fault.next = match self.shared.credentials.renew().await {
+                    true => Next::Once,
+                    false => Next::GiveUp,
+                };
+                Err(fault)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Makes a call, as often as it takes.
+    async fn call<T, F>(
+        &self,
+        operation: &Operation,
+        key: &str,
+        body: usize,
+        send: impl Fn() -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        F: Future<Output = Attempt<T>> + Send,
+    {
+        let mut tries = self.begin(operation, key, body);
+        loop {
+            match self.attempt(&mut tries, send()).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => tries.again(fault).await?,
+            }
+        }
+    }
+
+    /// Sends a request of the JSON API, and returns an answer that says yes.
+    async fn send(&self, operation: &Operation, request: RequestBuilder) -> Attempt<Response> {
+        match self.answer(operation, request).await? {
+            (response, None) => Ok(response),
+            (_, Some(refusal)) => Err(refusal.fault(operation)),
+        }
+    }
+
+    /// Sends a request of the JSON API. Its answer, and why it is not yes.
+    async fn answer(
+        &self,
+        operation: &Operation,
+        request: RequestBuilder,
+    ) -> Attempt<(Response, Option<Refusal>)> {
+        let headers = self.shared.credentials.headers().await?;
+        let mut response = unlogged(request.headers(headers).send())
+            .await
+            .map_err(|error| broken(operation, &error))?;
+        if response.status().is_success() {
+            return Ok((response, None));
+        }
+        let body = small(&mut response).await;
+        let status = response.status().as_u16();
+        let refusal = Refusal::new(status, response.headers(), &body);
+        tracing::debug!(
+            call = operation.name,
+            status,
+            said = %String::from_utf8_lossy(&body),
+            "GCS refused a call"
+        );
+        Ok((response, Some(refusal)))
+    }
+
+    /// The crate's client.
+    async fn crates(&self) -> Attempt<&google_cloud_storage::client::Storage> {
+        let build = || async {
+            let provider = credentials::Provider(Arc::clone(&self.shared.credentials));
+            let mut builder = google_cloud_storage::client::Storage::builder()
+                .with_credentials(Credentials::from(provider))
+                .with_retry_policy(NeverRetry)
+                .with_grpc_subchannel_count(1_usize);
+            let endpoint = &self.settings().endpoint;
+            if endpoint != GOOGLE {
+                builder = builder.with_endpoint(endpoint);
+            }
+            builder.build().await
+        };
+        let built = unlogged(self.shared.crates.get_or_try_init(build)).await;
+        built.map_err(|error| {
+            let what = format!("no client for GCS: {}", innermost(&error));
+            Fault::new(Next::GiveUp, Error::new(ErrorKind::Config, what))
+        })
+    }
+
+    /// Makes an object in one request.
+    async fn put(&self, key: &Key, body: Bytes, mode: Mode) -> Result<()> {
+        let full = &self.full(key);
+        let body = &body;
+        let put = || self.insert(full, body.clone(), mode);
+        self.call(&INSERT, full, body.len(), put).await
+    }
+
+    async fn insert(&self, full: &str, body: Bytes, mode: Mode) -> Attempt<()> {
+        let settings = self.settings();
+        let bucket = format!("projects/_/buckets/{}", settings.bucket);
+        let mut insert = self
+            .crates()
+            .await?
+            .write_object(bucket, full, body)
+            .set_content_type(content_type(full))
+            .with_resumable_upload_threshold(usize::MAX);
+        if mode == Mode::Create {
+            insert = insert.set_if_generation_match(0);
+        }
+        if let Some(key) = &settings.kms_key {
+            insert = insert.set_kms_key(key);
+        }
+        match unlogged(insert.send_buffered()).await {
+            Ok(object) => {
+                self.check_encryption(&object.kms_key);
+                Ok(())
+            }
+            Err(error) => match damaged(&error) {
+                Some(generation) => Err(self.discard(&INSERT, full, generation).await),
+                None => Err(fault(&INSERT, &error)),
+            },
+        }
+    }
+
+    /// Removes an object that was made of other bytes than were sent, before it is read as ours.
+    async fn discard(&self, operation: &Operation, full: &str, generation: i64) -> Fault {
+        let what = format!("{}: what GCS keeps is not what it was sent", operation.name);
+        let error = Error::new(ErrorKind::Unavailable, what);
+        let url = self.object_url(full, &format!("?ifGenerationMatch={generation}"));
+        match self.send(&DELETE, self.request(Method::DELETE, &url)).await {
+            Ok(_) => Fault::new(Next::Again(None), error),
+            Err(_) => Fault {
+                next: Next::GiveUp,
+                ..Fault::unclear(error)
+            },
+        }
+    }
+
+    /// Some servers take the key and ignore it.
+    fn check_encryption(&self, confirmed: &str) {
+        let Some(asked) = &self.settings().kms_key else {
+            return;
+        };
+        // GCS says which version of the key it used.
+        if !confirmed.starts_with(asked.as_str())
+            && !self.shared.unencrypted.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!("the server does not confirm the key that it was asked to encrypt with");
+        }
+    }
+
+    fn begin_upload(&self, key: &Key, mode: Mode) -> Box<GcsUpload> {
+        Box::new(GcsUpload::new(self, key, mode))
+    }
+}
+
+#[async_trait]
+impl Storage for Gcs {
+    fn location(&self) -> String {
+        let Settings { bucket, prefix, .. } = self.settings();
+        format!("gs://{bucket}/{prefix}")
+            .trim_end_matches('/')
+            .into()
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
+        if body.iter().map(Bytes::len).sum::<usize>() <= PART {
+            return self.put(key, upload::join(body), Mode::Create).await;
+        }
+        let mut upload = self.begin_upload(key, Mode::Create);
+        for piece in body {
+            upload.write(piece).await?;
+        }
+        upload.finish().await
+    }
+
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        Ok(self.begin_upload(key, Mode::Create))
+    }
+
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        Ok(self.begin_upload(key, Mode::Replace))
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
+        read::read(self, key, range).await
+    }
+
+    async fn list(&self, list: &List<'_>) -> Result<Page> {
+        list::page(self, list).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        let full = &self.full(key);
+        let url = &self.object_url(full, "");
+        let delete = || async move {
+            let request = self.request(Method::DELETE, url);
+            match self.answer(&DELETE, request).await? {
+                (_, None) => Ok(()),
+                // It is removed already.
+                (_, Some(refusal)) if refusal.status == 404 => Ok(()),
+                (_, Some(refusal)) => Err(refusal.fault(&DELETE)),
+            }
+        };
+        self.call(&DELETE, full, 0, delete).await
+    }
+}
+
+/// The libraries below may log headers, with tokens, and bodies, at levels that anybody may turn on.
+fn unlogged<F: Future>(send: F) -> tracing::instrument::WithDispatch<F> {
+    send.with_subscriber(NoSubscriber::new())
+}
+
+/// What lies at the bottom of an error: those above say only that something failed, or name the URL.
+fn innermost(error: &dyn StdError) -> &dyn StdError {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost
+}
+
+/// The first of a body that only explains; what cannot be read explains nothing.
+async fn small(response: &mut Response) -> Vec<u8> {
+    const ENOUGH: usize = 64 << 10;
+    let mut body = Vec::new();
+    while body.len() < ENOUGH
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        body.extend_from_slice(&chunk);
+    }
+    body
+}
+
+/// A key or a word as it may stand in a URL.
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len() + 16);
+    for byte in text.bytes() {
+        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            true => encoded.push(byte.into()),
+            false => encoded += &format!("%{byte:02X}"),
+        }
+    }
+    encoded
+}
+
+/// Never with a content encoding: a server that decompressed what it sends would break every range.
+fn content_type(key: &str) -> &'static str {
+    match key.rsplit_once('.') {
+        Some((_, "gz")) => "application/gzip",
+        Some((_, "json")) => "application/json",
+        _ => "application/octet-stream",
+    }
+}

@@ -1,0 +1,284 @@
+//! What a config and the environment say together.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::credentials::Account;
+use crate::storage::config::{check_gcs_bucket, check_prefix};
+use crate::storage::{Error, ErrorKind, Result, Retry, StorageConfig};
+
+/// Google's own.
+pub(super) const GOOGLE: &str = "https://storage.googleapis.com";
+
+/// Where nobody says how long a request may take.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest object that GCS takes.
+const MAX_OBJECT: u64 = 5 << 40;
+
+/// Settings that can work, as far as this can be known without asking.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) bucket: String,
+    /// What keys begin with: empty, or ending in `/`.
+    pub(super) prefix: String,
+    /// Without a `/` at its end.
+    pub(super) endpoint: String,
+    pub(super) account: Account,
+    pub(super) kms_key: Option<String>,
+    pub(super) retry: Retry,
+}
+
+impl Settings {
+    /// The settings of `config`, with what `env` has where it says nothing.
+    pub(super) fn new(
+        config: &StorageConfig,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self> {
+        let path = |name: &str| env(name).filter(|value| !value.is_empty());
+        let env = |name: &str| match path(name).map(OsString::into_string) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(_)) => Err(wrong(format!("{name} is not UTF-8"))),
+        };
+        let bucket = match &config.gcs_bucket {
+            Some(bucket) => bucket.clone(),
+            None => env("PERSIST_GCS_BUCKET")?.or(env("GCS_BUCKET")?).ok_or_else(|| {
+                wrong("no bucket for snapshots; set PERSIST_GCS_BUCKET, or name it in gs://bucket/prefix")
+            })?,
+        };
+        check_gcs_bucket(&bucket)?;
+        let prefix = match &config.gcs_prefix {
+            Some(prefix) => check_prefix(prefix)?,
+            None => check_prefix(&env("PERSIST_GCS_PREFIX")?.unwrap_or_default())
+                .map_err(|error| error.about("PERSIST_GCS_PREFIX"))?,
+        };
+        let emulator = env("STORAGE_EMULATOR_HOST")?;
+        let endpoint = endpoint(config.gcs_endpoint.clone().or(emulator))?;
+        let timeout = match config.gcs_timeout {
+            Some(timeout) if timeout.is_zero() => return Err(wrong("gcs_timeout is zero")),
+            Some(timeout) => timeout,
+            None => {
+                env("PERSIST_GCS_TIMEOUT")?.map_or(Ok(DEFAULT_TIMEOUT), |text| seconds(&text))?
+            }
+        };
+        let kms_key = match &config.gcs_kms_key {
+            Some(key) => Some(key.clone()),
+            None => env("PERSIST_GCS_KMS_KEY")?,
+        };
+        if let Some(key) = &kms_key {
+            check_kms_key(key)?;
+        }
+        if config.max_object.is_some_and(|most| most > MAX_OBJECT) {
+            return Err(wrong("max_object is more than the 5 TiB that GCS takes"));
+        }
+        let plain = endpoint.starts_with("http://");
+        let named = config.gcs_credentials.clone();
+        let account = match named {
+            Some(file) => Account::File(file),
+            // A token is not shown to whoever listens.
+            None if plain => Account::Nobody,
+            None => path("GOOGLE_APPLICATION_CREDENTIALS")
+                .map_or(Account::Default, |file| Account::File(PathBuf::from(file))),
+        };
+        Ok(Self {
+            bucket,
+            prefix: prefix.map_or_else(String::new, |prefix| prefix + "/"),
+            endpoint,
+            account,
+            kms_key,
+            retry: retry(config.retry, timeout)?,
+        })
+    }
+}
+
+fn wrong(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, what)
+}
+
+/// The policy with a time for each request, and time to send one again.
+fn retry(mut retry: Retry, timeout: Duration) -> Result<Retry> {
+    retry.attempt = timeout;
+    if !retry.budget.is_zero() {
+        retry.budget = retry.budget.max(timeout.saturating_mul(2));
+    }
+    retry.check()?;
+    Ok(retry)
+}
+
+fn seconds(text: &str) -> Result<Duration> {
+    let seconds = text
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .filter(|seconds| *seconds > 0);
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        wrong(format!(
+            "PERSIST_GCS_TIMEOUT is {text:?}, and not a number of seconds from 1 up"
+        ))
+    })
+}
+
+/// The key becomes part of a URL, and is shown to nobody but Google.
+fn check_kms_key(key: &str) -> Result<()> {
+    let names: Vec<_> = key.split('/').collect();
+    match names.as_slice() {
+        [
+            "projects",
+            p,
+            "locations",
+            l,
+            "keyRings",
+            r,
+            "cryptoKeys",
+            k,
+        ] if [p, l, r, k].iter().all(|name| !name.is_empty()) => Ok(()),
+        _ => Err(wrong(
+            "PERSIST_GCS_KMS_KEY is not a key; they look like projects/P/locations/L/keyRings/R/cryptoKeys/K",
+        )),
+    }
+}
+
+/// Google's where nothing is said. `host:port` is `http://host:port`, as Google's other clients read it.
+fn endpoint(said: Option<String>) -> Result<String> {
+    let Some(said) = said else {
+        return Ok(GOOGLE.into());
+    };
+    let url = match said.contains("://") {
+        true => said,
+        false => format!("http://{said}"),
+    };
+    let host = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
+        .map(|host| host.trim_end_matches('/'));
+    let good = host.is_some_and(|host| {
+        !host.is_empty()
+            && !host.starts_with(['/', ':'])
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
+    });
+    match good {
+        true => Ok(url.trim_end_matches('/').into()),
+        // It may hold a password, so it is not shown.
+        false => Err(wrong(
+            "the endpoint is not the URL of a server; write https://host or http://host:port, without user, path or query",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(config: &StorageConfig, env: &[(&str, &str)]) -> Result<Settings> {
+        Settings::new(config, |name| {
+            let found = env.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| value.into())
+        })
+    }
+
+    fn bucket() -> StorageConfig {
+        StorageConfig::gcs_with_bucket("my-bucket".into())
+    }
+
+    #[test]
+    fn the_bucket_is_that_of_the_config_then_ours_of_the_environment_then_the_other() {
+        let none = StorageConfig {
+            gcs_bucket: None,
+            ..bucket()
+        };
+        let both = [("GCS_BUCKET", "second"), ("PERSIST_GCS_BUCKET", "first")];
+        let found = |config: &StorageConfig, env: &[(&str, &str)]| {
+            resolve(config, env).expect("good").bucket
+        };
+        assert_eq!(found(&bucket(), &both), "my-bucket");
+        assert_eq!(found(&none, &both), "first");
+        assert_eq!(found(&none, &both[..1]), "second");
+        let error = resolve(&none, &[]).expect_err("no bucket");
+        assert!(error.to_string().contains("PERSIST_GCS_BUCKET"), "{error}");
+    }
+
+    #[test]
+    fn the_prefix_of_the_environment_is_for_configs_that_say_none() {
+        let env = [("PERSIST_GCS_PREFIX", "a/b/")];
+        assert_eq!(resolve(&bucket(), &env).expect("good").prefix, "a/b/");
+        let url = StorageConfig::from_url("gs://my-bucket").expect("good");
+        assert_eq!(resolve(&url, &env).expect("good").prefix, "");
+        let own = StorageConfig::gcs_with_bucket_prefix_and_credentials(
+            "my-bucket".into(),
+            "own".into(),
+            None,
+        );
+        assert_eq!(resolve(&own, &env).expect("good").prefix, "own/");
+    }
+
+    #[test]
+    fn the_timeout_bounds_one_request_and_leaves_time_for_another() {
+        let timeout = |env: &[(&str, &str)]| resolve(&bucket(), env).expect("good").retry;
+        assert_eq!(timeout(&[]).attempt, Duration::from_secs(30));
+        let long = timeout(&[("PERSIST_GCS_TIMEOUT", "100")]);
+        assert_eq!(long.attempt, Duration::from_secs(100));
+        assert_eq!(long.budget, Duration::from_secs(200));
+        for bad in ["0", "-1", "soon", "1.5", "30s"] {
+            let error = resolve(&bucket(), &[("PERSIST_GCS_TIMEOUT", bad)]).expect_err(bad);
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains("PERSIST_GCS_TIMEOUT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_those_of_the_config_then_of_the_environment_then_the_defaults() {
+        let env = [("GOOGLE_APPLICATION_CREDENTIALS", "/env.json")];
+        let account = |config: &StorageConfig, env: &[(&str, &str)]| {
+            resolve(config, env).expect("good").account
+        };
+        let named =
+            StorageConfig::gcs_with_bucket_and_credentials("my-bucket".into(), "/own.json".into());
+        assert_eq!(account(&named, &env), Account::File("/own.json".into()));
+        assert_eq!(account(&bucket(), &env), Account::File("/env.json".into()));
+        assert_eq!(account(&bucket(), &[]), Account::Default);
+        let emulator = [env[0], ("STORAGE_EMULATOR_HOST", "127.0.0.1:4443")];
+        assert_eq!(account(&bucket(), &emulator), Account::Nobody);
+        assert_eq!(
+            account(&named, &emulator),
+            Account::File("/own.json".into())
+        );
+    }
+
+    #[test]
+    fn an_emulator_may_be_named_with_or_without_a_scheme() {
+        let found = |env: &str| {
+            let env = [("STORAGE_EMULATOR_HOST", env)];
+            resolve(&bucket(), &env).expect("good").endpoint
+        };
+        assert_eq!(found("127.0.0.1:4443"), "http://127.0.0.1:4443");
+        assert_eq!(found("http://127.0.0.1:4443/"), "http://127.0.0.1:4443");
+        assert_eq!(found("https://example.org"), "https://example.org");
+        assert_eq!(resolve(&bucket(), &[]).expect("good").endpoint, GOOGLE);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_before_anything_is_asked() {
+        let config = |change: fn(&mut StorageConfig)| {
+            let mut config = bucket();
+            change(&mut config);
+            config
+        };
+        for bad in [
+            config(|config| config.gcs_bucket = Some("my/bucket".into())),
+            config(|config| config.gcs_prefix = Some("/absolute".into())),
+            config(|config| config.gcs_timeout = Some(Duration::ZERO)),
+            config(|config| config.gcs_kms_key = Some("alias/secret".into())),
+            config(|config| config.gcs_endpoint = Some("http://user:secret@host".into())),
+            config(|config| config.gcs_endpoint = Some("ftp://host".into())),
+            config(|config| config.max_object = Some(u64::MAX)),
+        ] {
+            let error = resolve(&bad, &[]).expect_err("it cannot work");
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Places on a GCS server, one for each test.
+//!
+//! fake-gcs-server ignores `ifGenerationMatch` where a resumable upload is completed. Google's does not, so a proxy before it, which
+//! all tests share, keeps the condition in its place. It looks, and then lets pass, one request after the other: enough for
+//! uploads that race with uploads.
+
+use std::collections::HashSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use persist_host::snapshot::{Scope, Store};
+use persist_host::storage::{Retry, Storage, StorageConfig};
+use persist_servers::{Fault, Kind, Proxy, Reply, Seen, Server};
+
+/// A prefix in a bucket of a server that all tests share.
+#[derive(Clone, Debug)]
+pub struct Place {
+    endpoint: String,
+    /// The server's own, unless a test made another.
+    pub bucket: String,
+    /// Nobody else's.
+    pub prefix: String,
+}
+
+impl Place {
+    /// A new place.
+    pub fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(1);
+        Self {
+            endpoint: conditional().endpoint().into(),
+            bucket: Server::shared(Kind::FakeGcs).facts().bucket.clone(),
+            prefix: format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    /// The same place through a proxy.
+    pub fn proxied(&self) -> (Proxy, Self) {
+        let proxy = Proxy::start(&self.endpoint);
+        let place = Self {
+            endpoint: proxy.endpoint().into(),
+            ..self.clone()
+        };
+        (proxy, place)
+    }
+
+    /// How a program is told to use it: with the default policy, but no wait between attempts that a test would notice.
+    pub fn config(&self) -> StorageConfig {
+        let mut retry = Retry::default();
+        retry.first_wait = Duration::from_millis(2);
+        retry.longest_wait = Duration::from_millis(20);
+        StorageConfig {
+            gcs_endpoint: Some(self.endpoint.clone()),
+            gcs_timeout: Some(Duration::from_secs(15)),
+            retry,
+            ..StorageConfig::gcs_with_bucket_prefix_and_credentials(
+                self.bucket.clone(),
+                self.prefix.clone(),
+                None,
+            )
+        }
+    }
+
+    /// The storage.
+    pub fn storage(&self) -> Arc<dyn Storage> {
+        self.config().build().expect("a storage")
+    }
+
+    /// The scope of an agent called `bot`, as a process sees it that was just started.
+    pub fn scope(&self) -> Scope {
+        Store::new(self.storage())
+            .scope("bot", None)
+            .expect("a name")
+    }
+
+    /// As a command line names it.
+    pub fn url(&self) -> String {
+        format!("gs://{}/{}", self.bucket, self.prefix)
+    }
+
+    /// The `persist` command here, with nothing else in its environment.
+    pub fn persist(&self) -> Command {
+        let mut command = crate::persist(Path::new(""));
+        command
+            .env_remove("PERSIST_LOCAL_PATH")
+            .env("PERSIST_STORAGE", self.url())
+            .env("STORAGE_EMULATOR_HOST", &self.endpoint);
+        command
+    }
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What GCS calls a request.
+pub fn operation(seen: &Seen) -> &'static str {
+    let upload = seen.uri.path().starts_with("/upload/");
+    match seen.method.as_str() {
+        "POST" if param(seen, "uploadType").as_deref() == Some("resumable") => "begin",
+        "POST" if upload => "insert",
+        "PUT" if is_last(seen) => "last part",
+        "PUT" => "part",
+        "DELETE" if upload => "cancel",
+        "DELETE" => "delete",
+        "GET" if seen.uri.path().ends_with("/o") => "list",
+        "GET" if param(seen, "alt").is_some() => "get",
+        _ => "another",
+    }
+}
+
+/// What was asked of a proxy.
+pub fn operations(proxy: &Proxy) -> Vec<&'static str> {
+    proxy.seen().iter().map(operation).collect()
+}
+
+/// An error as GCS tells of it, of the request `PLANNED-REQUEST-ID`.
+pub fn refusal(status: u16, reason: &str) -> Reply {
+    let body = format!(
+        "{{\"error\":{{\"code\":{status},\"message\":\"as planned\",\"errors\":[{{\"reason\":\"{reason}\"}}]}}}}"
+    );
+    json(status, body).header("x-guploader-uploadid", "PLANNED-REQUEST-ID")
+}
+
+/// An answer in JSON.
+pub fn json(status: u16, body: impl Into<String>) -> Reply {
+    Reply::new(status, body).header("content-type", "application/json")
+}
+
+/// A parameter of a request's query, decoded as far as keys of tests need it.
+pub fn param(seen: &Seen, name: &str) -> Option<String> {
+    let query = seen.uri.query()?;
+    let pair = query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key == name).then_some(value)
+    });
+    pair.map(|value| {
+        value
+            .replace("%2F", "/")
+            .replace("%2f", "/")
+            .replace("%7E", "~")
+    })
+}
+
+fn is_last(seen: &Seen) -> bool {
+    let range = seen.header("content-range").unwrap_or("*");
+    !range.ends_with('*')
+}
+
+/// The proxy that keeps the condition of resumable uploads.
+fn conditional() -> &'static Proxy {
+    static PROXY: OnceLock<Proxy> = OnceLock::new();
+    PROXY.get_or_init(|| {
+        let server = Server::shared(Kind::FakeGcs);
+        let proxy = Proxy::start(server.endpoint());
+        let state = Mutex::new(Conditions::default());
+        let (endpoint, bucket) = (server.endpoint().to_owned(), server.facts().bucket.clone());
+        proxy.rule(move |_, seen| {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.judge(seen, |name| exists(&endpoint, &bucket, name))
+        });
+        proxy
+    })
+}
+
+#[derive(Default)]
+struct Conditions {
+    /// Names for which an upload has the condition.
+    asked: HashSet<String>,
+    /// Names that are made, or about to be.
+    made: HashSet<String>,
+}
+
+impl Conditions {
+    fn judge(&mut self, seen: &Seen, exists: impl Fn(&str) -> bool) -> Option<Fault> {
+        if operation(seen) == "delete" {
+            let path = seen.uri.path().replace("%2F", "/").replace("%7E", "~");
+            let name = path.split_once("/o/")?.1;
+            self.made.remove(name);
+            return None;
+        }
+        let name = param(seen, "name")?;
+        match operation(seen) {
+            "begin" if param(seen, "ifGenerationMatch").as_deref() == Some("0") => {
+                self.asked.insert(name);
+                None
+            }
+            "begin" => {
+                self.asked.remove(&name);
+                None
+            }
+            "last part" if self.asked.contains(&name) => {
+                match exists(&name) || !self.made.insert(name) {
+                    true => Some(Fault::Reply(refusal(412, "conditionNotMet"))),
+                    false => None,
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether the server has an object of this name.
+fn exists(endpoint: &str, bucket: &str, name: &str) -> bool {
+    let address = endpoint.trim_start_matches("http://");
+    let path = format!("/storage/v1/b/{bucket}/o/{}", name.replace('/', "%2F"));
+    let mut stream = TcpStream::connect(address).expect("the server is there");
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+    )
+    .expect("writes");
+    let mut reply = [0; 12];
+    stream.read_exact(&mut reply).expect("an answer");
+    reply.ends_with(b"200")
+}
