@@ -98,6 +98,8 @@ fn a_call_costs_as_few_requests_as_it_can() {
         load(&scope, "memory").await;
         assert_eq!(operations(&proxy), ["list", "get"]);
         proxy.forget();
+        save(&scope, "large", "small yet").await;
+        proxy.forget();
         save_large(&scope, "large").await.expect("saves");
         let asked = operations(&proxy);
         assert_eq!(asked, ["list", "begin", "part", "part", "last part"]);

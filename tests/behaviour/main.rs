@@ -12,6 +12,7 @@
 //! - `s3`: what Amazon S3 promises, and what is asked of it
 //! - `s3_faults`: S3 with a fault at each request of each operation
 //! - `gcs`: what Google Cloud Storage promises, and what is asked of it, with faults at its requests
+//! - `packages`: that Persist is made of what was asked for
 //! - `logs`: what is logged, and what never is
 //! - `bad_input`: bad agents, words, files and directories, through the command
 //! - `command`: the `persist` command, as a person or a script sees it
@@ -24,6 +25,7 @@ mod disk;
 mod gcs;
 mod logs;
 mod outcomes;
+mod packages;
 mod races;
 mod retention;
 mod s3;

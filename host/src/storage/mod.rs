@@ -21,6 +21,8 @@
 //! [`StorageConfig`] says which one, from a program, the environment or a URL. [`Retry`] says when a call to a server is sent
 //! again.
 
+#[cfg(any(feature = "s3", feature = "gcs"))]
+mod bucket;
 mod config;
 mod error;
 #[cfg(feature = "gcs")]

@@ -267,6 +267,11 @@ mod tries {
             }
         }
 
+        /// How long a body may stand still.
+        pub(in crate::storage) fn stall(&self) -> Duration {
+            self.retrier.policy.stall
+        }
+
         /// Something of the answer arrived: what is missing is a call of its own.
         pub(in crate::storage) fn progressed(&mut self) {
             self.started = Instant::now();

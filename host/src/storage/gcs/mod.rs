@@ -36,7 +36,6 @@ mod settings;
 mod upload;
 
 use std::env;
-use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,15 +45,15 @@ use google_cloud_auth::credentials::Credentials;
 use google_cloud_gax::retry_policy::NeverRetry;
 use reqwest::{Method, RequestBuilder, Response, redirect};
 use tokio::sync::OnceCell;
-use tracing::instrument::WithSubscriber as _;
-use tracing::subscriber::NoSubscriber;
 
+use super::bucket::{self, content_type, innermost, unlogged};
 use super::retry::{Attempt, Call, Counts, Fault, Next, Retrier, Tries};
 use super::{
     Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, StorageConfig, Upload,
 };
 use answer::{Refusal, broken, damaged, fault};
 use credentials::Source;
+use read::GcsObject;
 use settings::{GOOGLE, Settings};
 use upload::GcsUpload;
 
@@ -391,7 +390,7 @@ impl Storage for Gcs {
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         if body.iter().map(Bytes::len).sum::<usize>() <= PART {
-            return self.put(key, upload::join(body), Mode::Create).await;
+            return self.put(key, bucket::join(body), Mode::Create).await;
         }
         let mut upload = self.begin_upload(key, Mode::Create);
         for piece in body {
@@ -409,7 +408,8 @@ impl Storage for Gcs {
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
-        read::read(self, key, range).await
+        let (gcs, full) = (self.clone(), self.full(key));
+        bucket::read::read(&GcsObject { gcs, full }, range).await
     }
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
@@ -430,20 +430,6 @@ impl Storage for Gcs {
         };
         self.call(&DELETE, full, 0, delete).await
     }
-}
-
-/// The libraries below may log headers, with tokens, and bodies, at levels that anybody may turn on.
-fn unlogged<F: Future>(send: F) -> tracing::instrument::WithDispatch<F> {
-    send.with_subscriber(NoSubscriber::new())
-}
-
-/// What lies at the bottom of an error: those above say only that something failed, or name the URL.
-fn innermost(error: &dyn StdError) -> &dyn StdError {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost
 }
 
 /// The first of a body that only explains; what cannot be read explains nothing.
@@ -468,13 +454,4 @@ fn encode(text: &str) -> String {
         }
     }
     encoded
-}
-
-/// Never with a content encoding: a server that decompressed what it sends would break every range.
-fn content_type(key: &str) -> &'static str {
-    match key.rsplit_once('.') {
-        Some((_, "gz")) => "application/gzip",
-        Some((_, "json")) => "application/json",
-        _ => "application/octet-stream",
-    }
 }

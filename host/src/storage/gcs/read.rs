@@ -1,16 +1,14 @@
-//! Parts of an object: ranged GETs, resumed where the stream broke, several at once where there is much to read.
+//! One ranged objects.get.
 
-use std::ops::Range;
-
-use bytes::BytesMut;
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response};
-use tokio::task::JoinSet;
 
-use super::{Gcs, Operation, innermost};
-use crate::storage::retry::{Attempt, Fault};
-use crate::storage::{Error, ErrorKind, Key, Part, ReadRange, Result};
+use super::{Gcs, Operation};
+use crate::storage::bucket::innermost;
+use crate::storage::bucket::read::{About, Answer, Body, Source, Wanted};
+use crate::storage::retry::{Attempt, Tries};
 
 const GET: Operation = Operation {
     name: "objects.get",
@@ -19,382 +17,71 @@ const GET: Operation = Operation {
     needs_bucket: false,
 };
 
-/// What is read in one request, and how many of these are under way for one read.
-const PIECE: u64 = 8 << 20;
-const AT_ONCE: usize = 4;
-
-/// A suffix as long as this is the whole object. Servers keep lengths in signed numbers.
-const WHOLE: u64 = 1 << 53;
-
-/// How often a read begins anew because the object was replaced under it.
-const MAX_RESTARTS: usize = 5;
-
-/// What a request asks for; never nothing, for which HTTP has no words.
+/// An object, by its name in the bucket.
 #[derive(Clone, Debug)]
-enum Wanted {
-    All,
-    Suffix(u64),
-    Span(Range<u64>),
+pub(super) struct GcsObject {
+    pub(super) gcs: Gcs,
+    pub(super) full: String,
 }
 
-/// What is known of an object from the first answer.
-#[derive(Clone, Debug)]
-struct About {
-    /// Where the bytes that were asked for are.
-    range: Range<u64>,
-    size: u64,
-    /// Which object it is, where the server says.
-    tag: Option<String>,
+impl Source for GcsObject {
+    type Body = Response;
+
+    const CALL: &'static str = GET.name;
+
+    fn begin(&self) -> Tries<'_> {
+        self.gcs.begin(&GET, &self.full, 0)
+    }
+
+    async fn ask(
+        &self,
+        tries: &mut Tries<'_>,
+        wanted: &Wanted,
+        tag: Option<&str>,
+    ) -> Attempt<Answer<Response>> {
+        self.gcs.attempt(tries, self.get(wanted, tag)).await
+    }
 }
 
-/// What a GET was answered with.
-enum Answer {
-    Bytes(About, Response),
-    /// The object ends before what was asked for; its size, where the server says.
-    Beyond(Option<u64>),
-    /// It is not the object any more that was asked for.
-    Replaced,
-}
-
-/// Reads `range` of the object at `key`.
-pub(super) async fn read(gcs: &Gcs, key: &Key, range: ReadRange) -> Result<Part> {
-    for _ in 0..MAX_RESTARTS {
-        let part = match range.clone() {
-            ReadRange::Suffix(len) => suffix(gcs, key, len).await?,
-            ReadRange::Bounded(span) => bounded(gcs, key, span).await?,
-        };
-        if let Some(part) = part {
-            return Ok(part);
+impl GcsObject {
+    async fn get(&self, wanted: &Wanted, tag: Option<&str>) -> Attempt<Answer<Response>> {
+        let pin = tag.map_or_else(String::new, |tag| format!("&ifGenerationMatch={tag}"));
+        let url = self.gcs.object_url(&self.full, &format!("?alt=media{pin}"));
+        let mut get = self.gcs.request(Method::GET, &url);
+        if let Some(range) = wanted.header() {
+            get = get.header(RANGE, range);
         }
-    }
-    let what = "the object was replaced each time that it was read";
-    Err(Error::new(ErrorKind::Unavailable, what))
-}
-
-async fn suffix(gcs: &Gcs, key: &Key, len: u64) -> Result<Option<Part>> {
-    let wanted = match len {
-        WHOLE.. => Wanted::All,
-        len => Wanted::Suffix(len.max(1)),
-    };
-    let mut bytes = BytesMut::new();
-    let Some(about) = fetch(gcs, key, wanted, None, &mut bytes).await? else {
-        return Ok(None);
-    };
-    Ok(Some(match len {
-        0 => nothing(about.size, about.size),
-        _ => part(bytes, about.range.start, about.size),
-    }))
-}
-
-async fn bounded(gcs: &Gcs, key: &Key, span: Range<u64>) -> Result<Option<Part>> {
-    let first = span.start
-        ..span
-            .end
-            .clamp(span.start + 1, span.start.saturating_add(PIECE));
-    let mut bytes = BytesMut::new();
-    let Some(about) = fetch(gcs, key, Wanted::Span(first), None, &mut bytes).await? else {
-        return Ok(None);
-    };
-    let rest = about.range.end..span.end.min(about.size);
-    if span.is_empty() || bytes.is_empty() {
-        return Ok(Some(nothing(span.start, about.size)));
-    }
-    if !rest.is_empty() {
-        match pieces(gcs, key, rest, about.tag, &bytes).await? {
-            Some(all) => bytes = all,
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(part(bytes, span.start, about.size)))
-}
-
-fn part(bytes: BytesMut, start: u64, size: u64) -> Part {
-    Part {
-        bytes: bytes.freeze(),
-        start,
-        size,
-    }
-}
-
-fn nothing(start: u64, size: u64) -> Part {
-    part(BytesMut::new(), start.min(size), size)
-}
-
-/// `head`, and `rest` of the object that `tag` names, read into one buffer by several requests at once.
-async fn pieces(
-    gcs: &Gcs,
-    key: &Key,
-    rest: Range<u64>,
-    tag: Option<String>,
-    head: &[u8],
-) -> Result<Option<BytesMut>> {
-    let too_long = |_| {
-        Error::new(
-            ErrorKind::Unsupported,
-            "a read of more than there is memory for",
-        )
-    };
-    let len = usize::try_from(rest.end - rest.start).map_err(too_long)?;
-    let mut whole = BytesMut::with_capacity(head.len() + len);
-    whole.extend_from_slice(head);
-    let mut free = whole.split_off(head.len());
-    let mut reading = JoinSet::new();
-    let mut read = Vec::new();
-    let mut next = rest.start;
-    while next < rest.end || !reading.is_empty() {
-        if next < rest.end && reading.len() < AT_ONCE {
-            let span = next..rest.end.min(next + PIECE);
-            next = span.end;
-            // A piece is at most 8 MiB.
-            let tail = free.split_off((span.end - span.start) as usize);
-            let mut piece = std::mem::replace(&mut free, tail);
-            let (gcs, key, tag) = (gcs.clone(), key.clone(), tag.clone());
-            reading.spawn(async move {
-                let start = span.start;
-                let about =
-                    fetch(&gcs, &key, Wanted::Span(span), tag.as_deref(), &mut piece).await?;
-                Ok::<_, Error>(about.map(|_| (start, piece)))
-            });
-            continue;
-        }
-        match reading.join_next().await {
-            Some(Ok(Ok(Some(piece)))) => read.push(piece),
-            Some(Ok(Ok(None))) => return Ok(None),
-            Some(Ok(Err(error))) => return Err(error),
-            Some(Err(stopped)) => return Err(stopped_error(stopped)),
-            None => {}
-        }
-    }
-    read.sort_by_key(|(start, _)| *start);
-    for (_, piece) in read {
-        // Side by side in one buffer: nothing is copied.
-        whole.unsplit(piece);
-    }
-    Ok(Some(whole))
-}
-
-fn stopped_error(stopped: tokio::task::JoinError) -> Error {
-    match stopped.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(error) => {
-            let what = "the runtime shut down during a request";
-            Error::new(ErrorKind::Unavailable, what).with_source(error)
-        }
-    }
-}
-
-/// Appends what is wanted to `bytes`, in as many requests as it takes; none where the object is not the one that `tag` names, or was
-/// replaced meanwhile.
-async fn fetch(
-    gcs: &Gcs,
-    key: &Key,
-    wanted: Wanted,
-    tag: Option<&str>,
-    bytes: &mut BytesMut,
-) -> Result<Option<About>> {
-    let full = gcs.full(key);
-    let before = bytes.len();
-    let mut tries = gcs.begin(&GET, &full, 0);
-    let mut about: Option<About> = None;
-    loop {
-        let (ask, pin) = match &about {
-            None => (wanted.clone(), tag),
-            Some(about) => {
-                let got = (bytes.len() - before) as u64;
-                (
-                    Wanted::Span(about.range.start + got..about.range.end),
-                    about.tag.as_deref(),
-                )
-            }
-        };
-        let (found, mut body) = match gcs.attempt(&mut tries, get(gcs, &full, &ask, pin)).await {
-            Ok(Answer::Bytes(found, body)) => (found, body),
-            Ok(Answer::Beyond(Some(size))) => return Ok(Some(beyond(size))),
-            Ok(Answer::Beyond(None)) => return Ok(Some(beyond(size(gcs, &full).await?))),
-            Ok(Answer::Replaced) => return Ok(None),
-            Err(fault) => {
-                tries.again(fault).await?;
-                continue;
-            }
-        };
-        let len = (found.range.end - found.range.start) as usize;
-        about.get_or_insert(found);
-        let had = bytes.len();
-        let Err(fault) = drain(gcs, &mut body, bytes, len).await else {
-            return Ok(about);
-        };
-        if about.as_ref().is_some_and(|about| about.tag.is_none()) {
-            // The rest might be of another object.
-            bytes.truncate(before);
-            about = None;
-        } else if bytes.len() > had {
-            tries.progressed();
-        }
-        tries.again(fault).await?;
-    }
-}
-
-fn beyond(size: u64) -> About {
-    About {
-        range: size..size,
-        size,
-        tag: None,
-    }
-}
-
-/// The size of an object, from a server that does not say it where a range lies beyond the end.
-async fn size(gcs: &Gcs, full: &str) -> Result<u64> {
-    let last = Wanted::Suffix(1);
-    let ask = || get(gcs, full, &last, None);
-    match gcs.call(&GET, full, 0, ask).await? {
-        Answer::Bytes(about, _) => Ok(about.size),
-        Answer::Beyond(size) => Ok(size.unwrap_or(0)),
-        Answer::Replaced => Ok(0),
-    }
-}
-
-/// One request.
-async fn get(gcs: &Gcs, full: &str, wanted: &Wanted, tag: Option<&str>) -> Attempt<Answer> {
-    let pin = tag.map_or_else(String::new, |tag| format!("&ifGenerationMatch={tag}"));
-    let url = gcs.object_url(full, &format!("?alt=media{pin}"));
-    let get = gcs.request(Method::GET, &url);
-    let get = match wanted {
-        Wanted::All => get,
-        Wanted::Suffix(len) => get.header(RANGE, format!("bytes=-{len}")),
-        Wanted::Span(span) => get.header(RANGE, format!("bytes={}-{}", span.start, span.end - 1)),
-    };
-    let (response, refusal) = gcs.answer(&GET, get).await?;
-    match (refusal, wanted) {
-        (None, _) => {
+        let (response, refusal) = self.gcs.answer(&GET, get).await?;
+        let Some(refusal) = refusal else {
             let about = about(response.headers(), wanted)?;
-            // Some servers do not honour the condition.
-            match tag.is_some() && about.tag.as_deref() != tag {
-                true => Ok(Answer::Replaced),
-                false => Ok(Answer::Bytes(about, response)),
-            }
-        }
-        (Some(refusal), _) if refusal.status == 412 && tag.is_some() => Ok(Answer::Replaced),
-        // A last byte that is not there is missing from an empty object only.
-        (Some(refusal), Wanted::Suffix(_)) if refusal.status == 416 => Ok(Answer::Beyond(Some(0))),
-        (Some(refusal), _) if refusal.status == 416 => Ok(Answer::Beyond(refusal.size)),
-        (Some(refusal), _) => Err(refusal.fault(&GET)),
+            return Ok(match about.is(tag) {
+                true => Answer::Bytes(about, response),
+                false => Answer::Replaced,
+            });
+        };
+        Answer::refused(refusal.status, refusal.size, wanted, tag)
+            .ok_or_else(|| refusal.fault(&GET))
     }
 }
 
-/// What the answer holds, which must be what was asked for.
 fn about(headers: &HeaderMap, wanted: &Wanted) -> Attempt<About> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let len = text(CONTENT_LENGTH.as_str()).and_then(|len| len.parse::<u64>().ok());
-    let (range, size) = match text(CONTENT_RANGE.as_str()) {
-        Some(text) => content_range(text).ok_or_else(|| odd("a range that cannot be read"))?,
-        None => {
-            let size = len.ok_or_else(|| odd("an object without its length"))?;
-            (0..size, size)
-        }
-    };
-    let expected = match wanted {
-        Wanted::All => 0..size,
-        Wanted::Suffix(len) => size.saturating_sub(*len)..size,
-        Wanted::Span(span) => span.start..span.end.min(size),
-    };
-    if range != expected || len.is_some_and(|len| len != range.end - range.start) {
-        return Err(odd("another range than the one that was asked for"));
-    }
-    let tag = text("x-goog-generation");
-    Ok(About {
-        range,
-        size,
-        tag: tag
-            .filter(|tag| tag.bytes().all(|byte| byte.is_ascii_digit()))
-            .map(str::to_owned),
-    })
+    let generation = text("x-goog-generation")
+        .filter(|generation| generation.bytes().all(|byte| byte.is_ascii_digit()))
+        .map(str::to_owned);
+    About::new(
+        GET.name,
+        wanted,
+        text(CONTENT_RANGE.as_str()),
+        len,
+        generation,
+    )
 }
 
-/// `bytes 0-99/1234`.
-fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
-    let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let (first, last, size) = (
-        first.parse().ok()?,
-        last.parse::<u64>().ok()?,
-        size.parse().ok()?,
-    );
-    let end = last.checked_add(1)?;
-    (first < end && end <= size).then_some((first..end, size))
-}
-
-/// A proxy may have answered: another may do better.
-fn odd(what: &str) -> Fault {
-    let what = format!("objects.get was answered with {what}");
-    Fault::unclear(Error::new(ErrorKind::Unavailable, what))
-}
-
-/// Reads a body of `len` bytes to its end, as long as it goes on.
-async fn drain(gcs: &Gcs, body: &mut Response, bytes: &mut BytesMut, len: usize) -> Attempt<()> {
-    let stall = gcs.settings().retry.stall;
-    let end = bytes.len() + len;
-    let broken = |what: String| Fault::unclear(Error::new(ErrorKind::Unavailable, what));
-    while bytes.len() < end {
-        let chunk = match tokio::time::timeout(stall, body.chunk()).await {
-            Ok(Ok(Some(chunk))) => chunk,
-            Ok(Ok(None)) => return Err(broken("the answer to objects.get ends too early".into())),
-            Ok(Err(error)) => {
-                return Err(broken(format!(
-                    "the answer to objects.get broke off: {}",
-                    innermost(&error)
-                )));
-            }
-            Err(_) => {
-                let what = format!("the answer to objects.get stood still for {stall:?}");
-                return Err(Fault::unclear(Error::new(ErrorKind::Timeout, what)));
-            }
-        };
-        if chunk.len() > end - bytes.len() {
-            return Err(broken(
-                "the answer to objects.get is longer than it says".into(),
-            ));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_that_makes_no_sense_is_not_believed() {
-        assert_eq!(content_range("bytes 0-99/1234"), Some((0..100, 1234)));
-        for bad in [
-            "",
-            "bytes */10",
-            "bytes 5-4/10",
-            "bytes 0-10/10",
-            "bytes 0-18446744073709551615/10",
-            "items 0-1/2",
-        ] {
-            assert_eq!(content_range(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn another_range_than_the_one_that_was_asked_for_is_refused() {
-        let answer = |range: Option<&str>, len: u64| -> HeaderMap {
-            let range = range.map(|range| (CONTENT_RANGE, range.parse().expect("a header")));
-            range
-                .into_iter()
-                .chain([(CONTENT_LENGTH, len.into())])
-                .collect()
-        };
-        let right = answer(Some("bytes 10-19/100"), 10);
-        about(&right, &Wanted::Span(10..20)).expect("as asked");
-        about(&right, &Wanted::Span(10..21)).expect_err("too short");
-        about(&right, &Wanted::Span(9..20)).expect_err("another start");
-        about(&right, &Wanted::Suffix(10)).expect_err("not the end");
-        about(&answer(Some("bytes 10-19/20"), 10), &Wanted::Suffix(10)).expect("the end");
-        about(&answer(Some("bytes 10-19/20"), 9), &Wanted::Suffix(10)).expect_err("a wrong length");
-        about(&answer(None, 100), &Wanted::Suffix(10)).expect_err("ranges are ignored");
-        about(&answer(None, 5), &Wanted::Suffix(10)).expect("the whole is shorter");
+impl Body for Response {
+    async fn next(&mut self) -> Result<Option<Bytes>, String> {
+        let next = self.chunk().await;
+        next.map_err(|error| innermost(&error).to_string())
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Method, Response};
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 
 use super::{Gcs, INSERT, Mode, Operation, PART, content_type, encode, innermost};
+use crate::storage::bucket::join;
 use crate::storage::retry::{Attempt, Fault, Next};
 use crate::storage::{Error, ErrorKind, Key, Result, Upload};
 
@@ -329,22 +330,6 @@ fn has(headers: &HeaderMap) -> u64 {
 fn odd(what: &str) -> Fault {
     let what = format!("objects.insert was answered with {what}");
     Fault::unclear(Error::new(ErrorKind::Unavailable, what))
-}
-
-/// One piece of several; nothing is copied where there is but one.
-pub(super) fn join(mut pieces: Vec<Bytes>) -> Bytes {
-    pieces.retain(|piece| !piece.is_empty());
-    match pieces.len() {
-        0 => Bytes::new(),
-        1 => pieces.swap_remove(0),
-        _ => {
-            let mut joined = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-            pieces
-                .iter()
-                .for_each(|piece| joined.extend_from_slice(piece));
-            joined.freeze()
-        }
-    }
 }
 
 impl fmt::Debug for Session {

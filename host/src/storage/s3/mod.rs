@@ -31,7 +31,6 @@ mod settings;
 mod upload;
 
 use std::env;
-use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -46,15 +45,15 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use aws_sdk_s3::types::ServerSideEncryption;
 use bytes::Bytes;
-use tracing::instrument::WithSubscriber as _;
-use tracing::subscriber::NoSubscriber;
 
+use super::bucket::{self, content_type, innermost, unlogged};
 use super::retry::{Attempt, Call, Counts, Next, Retrier, Tries};
 use super::{
     Key, List, Page, Part, ReadRange, Result, S3Encryption, Storage, StorageConfig, Upload,
 };
 use answer::fault;
 use credentials::Source;
+use read::S3Object;
 use settings::Settings;
 use upload::S3Upload;
 
@@ -275,7 +274,7 @@ impl Storage for S3 {
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         if body.iter().map(Bytes::len).sum::<usize>() <= self.settings().part {
-            return self.put(key, upload::join(body), Mode::Create).await;
+            return self.put(key, bucket::join(body), Mode::Create).await;
         }
         let mut upload = Box::new(S3Upload::new(self, key, Mode::Create));
         for piece in body {
@@ -293,7 +292,8 @@ impl Storage for S3 {
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
-        read::read(self, key, range).await
+        let (s3, full) = (self.clone(), self.full(key));
+        bucket::read::read(&S3Object { s3, full }, range).await
     }
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
@@ -319,11 +319,6 @@ impl Storage for S3 {
     }
 }
 
-/// The SDK logs headers, with signatures, and bodies, at levels that anybody may turn on.
-fn unlogged<F: Future>(send: F) -> tracing::instrument::WithDispatch<F> {
-    send.with_subscriber(NoSubscriber::new())
-}
-
 fn error_code<E, R>(error: &aws_sdk_s3::error::SdkError<E, R>) -> Option<&str>
 where
     E: aws_sdk_s3::error::ProvideErrorMetadata,
@@ -331,26 +326,8 @@ where
     error.as_service_error()?.code()
 }
 
-/// What lies at the bottom of an error: the SDK's own texts say only that something failed.
-fn innermost(error: &dyn StdError) -> &dyn StdError {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost
-}
-
 /// A date as HTTP has them.
 fn http_date(text: &str) -> Option<SystemTime> {
     let date = DateTime::from_str(text, DateTimeFormat::HttpDate).ok()?;
     SystemTime::try_from(date).ok()
-}
-
-/// Never with a content encoding: a server that decompressed what it sends would break every range.
-fn content_type(key: &str) -> &'static str {
-    match key.rsplit_once('.') {
-        Some((_, "gz")) => "application/gzip",
-        Some((_, "json")) => "application/json",
-        _ => "application/octet-stream",
-    }
 }

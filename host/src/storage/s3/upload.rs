@@ -8,13 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::answer::Refusal;
-use super::read::stopped_error;
 use super::{Mode, Operation, S3, content_type, fault, unlogged};
+use crate::storage::bucket::{join, stopped_error};
 use crate::storage::retry::{Fault, Next, hashed};
 use crate::storage::{Error, ErrorKind, Key, Result, Upload};
 
@@ -357,22 +357,6 @@ async fn send_part(
             .build())
     };
     s3.call(&PART, full, body.len(), send).await
-}
-
-/// One piece of several; nothing is copied where there is but one.
-pub(super) fn join(mut pieces: Vec<Bytes>) -> Bytes {
-    pieces.retain(|piece| !piece.is_empty());
-    match pieces.len() {
-        0 => Bytes::new(),
-        1 => pieces.swap_remove(0),
-        _ => {
-            let mut joined = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-            pieces
-                .iter()
-                .for_each(|piece| joined.extend_from_slice(piece));
-            joined.freeze()
-        }
-    }
 }
 
 /// Time on a clock that goes on while the machine sleeps, as that of S3 does.
