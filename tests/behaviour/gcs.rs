@@ -10,7 +10,7 @@ use bytes::Bytes;
 use persist_host::conformance;
 use persist_host::snapshot::{Adapter, Error, SaveOptions, Scope};
 use persist_host::storage::{ErrorKind, Gcs, Key, ReadRange, StorageConfig};
-use persist_servers::{Fault, Proxy, Reply, Seen};
+use persist_servers::{Fault, Proxy, Seen};
 use persist_tests::gcs::{Place, json, operation, operations, param, refusal};
 use persist_tests::{block_on, guest, load, noise, save, text};
 use tokio::io::AsyncReadExt as _;
@@ -128,34 +128,6 @@ fn objects_are_made_with_the_condition_and_the_key_that_were_asked_for_and_never
             assert_eq!(request.header("authorization"), None);
         }
     });
-}
-
-#[test]
-fn a_fault_that_passes_is_noticed_by_nobody() {
-    let faults = [
-        Fault::RequestLost,
-        Fault::Reply(refusal(429, "rateLimitExceeded")),
-        Fault::Reply(refusal(503, "backendError")),
-        Fault::Reply(refusal(408, "")),
-        Fault::Reply(Reply::new(502, "<html>bad gateway</html>")),
-    ];
-    for fault in faults {
-        block_on(async {
-            let (proxy, place, scope) = ready(|_| {}).await;
-            for kind in ["list", "insert", "begin", "part", "last part"] {
-                first(&proxy, kind, fault.clone());
-                let small = save(&scope, "small", kind).await;
-                let large = save_large(&scope, "large").await;
-                assert_eq!(proxy.faults(), 1, "{kind} {fault:?}");
-                assert_eq!(large.expect("saves"), small.version, "{kind} {fault:?}");
-                let there = place.scope().load("large", None).await.expect("loads");
-                assert!(there.expect("is there").state == state(), "{kind}");
-            }
-            first(&proxy, "get", fault.clone());
-            assert_eq!(load(&scope, "old").await.as_deref(), Some("old"));
-            assert_eq!(proxy.faults(), 1);
-        });
-    }
 }
 
 #[test]
@@ -297,30 +269,6 @@ fn a_server_that_asks_for_time_gets_it() {
             load(&scope, "old").await;
             assert_eq!(proxy.faults(), 1);
             assert!(started.elapsed() >= Duration::from_secs(1));
-        });
-    }
-}
-
-#[test]
-fn an_answer_that_never_comes_is_not_waited_for_for_ever() {
-    for (kind, fault) in [
-        ("insert", Fault::Stall),
-        ("list", Fault::Stall),
-        ("get", Fault::Stall),
-        ("get", Fault::StallBody),
-    ] {
-        block_on(async {
-            let (proxy, place, scope) = ready(|config| {
-                config.gcs_timeout = Some(Duration::from_secs(2));
-                config.retry.stall = Duration::from_secs(2);
-            })
-            .await;
-            first(&proxy, kind, fault.clone());
-            let saved = save(&scope, "new", "new").await.version;
-            assert_eq!(load(&scope, "new").await.as_deref(), Some("new"));
-            assert_eq!(proxy.faults(), 1, "{kind} {fault:?}");
-            let there = place.scope().versions("new", None, 9).await;
-            assert_eq!(there.expect("a page"), [saved]);
         });
     }
 }

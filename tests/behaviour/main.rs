@@ -9,10 +9,11 @@
 //! - `streams`: states larger than memory
 //! - `conformance`: the suite for storages on ours, and that it finds what it must
 //! - `sandbox`: what agents can do, and cannot
+//! - `faults`: every backend with a fault at each request of each operation
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`: what Amazon S3 promises, and what is asked of it
-//! - `s3_faults`: S3 with a fault at each request of each operation
-//! - `gcs`: what Google Cloud Storage promises, and what is asked of it, with faults at its requests
+//! - `s3_faults`: what S3 alone answers on bad days
+//! - `gcs`: what Google Cloud Storage promises, and what is asked of it
 //! - `packages`: that Persist is made of what was asked for
 //! - `logs`: what is logged, and what never is
 //! - `bad_input`: bad agents, words, files and directories, through the command
@@ -23,6 +24,7 @@ mod bad_input;
 mod command;
 mod conformance;
 mod disk;
+mod faults;
 mod gc;
 mod gcs;
 mod logs;

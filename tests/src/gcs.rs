@@ -1,10 +1,10 @@
 //! Places on a GCS server, one for each test.
 //!
-//! fake-gcs-server ignores `ifGenerationMatch` where a resumable upload is completed. Google's does not, so a proxy before it, which
-//! all tests share, keeps the condition in its place. It looks, and then lets pass, one request after the other: enough for
-//! uploads that race with uploads.
+//! Of a resumable upload, fake-gcs-server ignores `ifGenerationMatch`, appends a part again that it has, and forgets that it completed
+//! it. Google's does none of this, so a proxy before it, which all tests share, answers as theirs would. It looks, and then lets pass,
+//! one request after the other: enough for uploads that race with uploads.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -163,7 +163,7 @@ fn conditional() -> &'static Proxy {
         let (endpoint, bucket) = (server.endpoint().to_owned(), server.facts().bucket.clone());
         proxy.rule(move |_, seen| {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.judge(seen, |name| exists(&endpoint, &bucket, name))
+            state.judge(seen, |name| about(&endpoint, &bucket, name))
         });
         proxy
     })
@@ -173,12 +173,15 @@ fn conditional() -> &'static Proxy {
 struct Conditions {
     /// Names for which an upload has the condition.
     asked: HashSet<String>,
-    /// Names that are made, or about to be.
-    made: HashSet<String>,
+    /// Names that are made, or about to be, and by which upload.
+    made: HashMap<String, Option<String>>,
+    /// How many bytes of an upload arrived.
+    arrived: HashMap<Option<String>, u64>,
 }
 
 impl Conditions {
-    fn judge(&mut self, seen: &Seen, exists: impl Fn(&str) -> bool) -> Option<Fault> {
+    /// `about` tells what the server says of the object of a name.
+    fn judge(&mut self, seen: &Seen, about: impl Fn(&str) -> Option<String>) -> Option<Fault> {
         if operation(seen) == "delete" {
             let path = seen.uri.path().replace("%2F", "/").replace("%7E", "~");
             let name = path.split_once("/o/")?.1;
@@ -195,10 +198,31 @@ impl Conditions {
                 self.asked.remove(&name);
                 None
             }
+            "part" => {
+                let (start, end) = range(seen)?;
+                let arrived = self.arrived.entry(param(seen, "upload_id")).or_default();
+                if start < *arrived {
+                    // The server would append it once more. Google's passes over what it has.
+                    let has = format!("bytes=0-{}", *arrived - 1);
+                    return Some(Fault::Reply(Reply::new(308, "").header("range", has)));
+                }
+                *arrived = end;
+                None
+            }
             "last part" if self.asked.contains(&name) => {
-                match exists(&name) || !self.made.insert(name) {
-                    true => Some(Fault::Reply(refusal(412, "conditionNotMet"))),
-                    false => None,
+                let upload = param(seen, "upload_id");
+                let there = about(&name);
+                match (self.made.get(&name), there) {
+                    // The server has forgotten the upload. Google's says again what it said when it made the object.
+                    (Some(by), Some(object)) if *by == upload => {
+                        Some(Fault::Reply(json(200, object)))
+                    }
+                    (Some(by), None) if *by == upload => None,
+                    (None, None) => {
+                        self.made.insert(name, upload);
+                        None
+                    }
+                    _ => Some(Fault::Reply(refusal(412, "conditionNotMet"))),
                 }
             }
             _ => None,
@@ -206,17 +230,25 @@ impl Conditions {
     }
 }
 
-/// Whether the server has an object of this name.
-fn exists(endpoint: &str, bucket: &str, name: &str) -> bool {
+/// `Content-Range: bytes 0-99/*`: where a part begins and ends.
+fn range(seen: &Seen) -> Option<(u64, u64)> {
+    let range = seen.header("content-range")?.strip_prefix("bytes ")?;
+    let (start, last) = range.split_once('/')?.0.split_once('-')?;
+    Some((start.parse().ok()?, last.parse::<u64>().ok()? + 1))
+}
+
+/// What the server says of the object of this name; none where it has none.
+fn about(endpoint: &str, bucket: &str, name: &str) -> Option<String> {
     let address = endpoint.trim_start_matches("http://");
     let path = format!("/storage/v1/b/{bucket}/o/{}", name.replace('/', "%2F"));
     let mut stream = TcpStream::connect(address).expect("the server is there");
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
-    )
-    .expect("writes");
-    let mut reply = [0; 12];
-    stream.read_exact(&mut reply).expect("an answer");
-    reply.ends_with(b"200")
+    // Of this version, an answer is its headers and its body, to the end.
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").expect("writes");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("an answer");
+    let (head, body) = reply.split_once("\r\n\r\n").expect("a body");
+    head.split(' ')
+        .nth(1)
+        .is_some_and(|status| status == "200")
+        .then(|| body.to_owned())
 }

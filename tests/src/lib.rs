@@ -1,5 +1,6 @@
 //! What the tests share: stores, agents and the command.
 
+pub mod cloud;
 pub mod gcs;
 pub mod s3;
 

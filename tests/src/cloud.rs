@@ -1,0 +1,115 @@
+//! Places on servers of object storage, whichever they are: what all backends promise is tested on all.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use persist_host::snapshot::Scope;
+use persist_host::storage::{Storage, StorageConfig};
+use persist_servers::{Kind, Proxy, Reply, Seen};
+
+use crate::{gcs, s3};
+
+/// One server for each backend.
+pub const BACKENDS: [Kind; 2] = [Kind::SeaweedFs, Kind::FakeGcs];
+
+/// A prefix in a bucket of a server that all tests share.
+#[derive(Clone, Debug)]
+pub enum Place {
+    S3(s3::Place),
+    Gcs(gcs::Place),
+}
+
+impl Place {
+    /// A new place on a server.
+    pub fn on(kind: Kind) -> Self {
+        match kind {
+            Kind::FakeGcs => Self::Gcs(gcs::Place::new()),
+            kind => Self::S3(s3::Place::on(kind)),
+        }
+    }
+
+    /// The same place through a proxy.
+    pub fn proxied(&self) -> (Proxy, Self) {
+        match self {
+            Self::S3(place) => {
+                let (proxy, place) = place.proxied();
+                (proxy, Self::S3(place))
+            }
+            Self::Gcs(place) => {
+                let (proxy, place) = place.proxied();
+                (proxy, Self::Gcs(place))
+            }
+        }
+    }
+
+    /// In a bucket that is not there.
+    pub fn without_bucket(mut self) -> Self {
+        let bucket = match &mut self {
+            Self::S3(place) => &mut place.bucket,
+            Self::Gcs(place) => &mut place.bucket,
+        };
+        *bucket = "no-such-bucket".into();
+        self
+    }
+
+    /// How a program is told to use it.
+    pub fn config(&self) -> StorageConfig {
+        match self {
+            Self::S3(place) => place.config(),
+            Self::Gcs(place) => place.config(),
+        }
+    }
+
+    /// The same for a host that does not wait long for an answer that never comes.
+    pub fn impatient(&self) -> StorageConfig {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let mut config = self.config();
+        config.gcs_timeout = Some(PATIENCE);
+        config.retry.attempt = PATIENCE;
+        config.retry.stall = PATIENCE;
+        config
+    }
+
+    /// The storage.
+    pub fn storage(&self) -> Arc<dyn Storage> {
+        self.config().build().expect("a storage")
+    }
+
+    /// The scope of an agent called `bot`, as a process sees it that was just started.
+    pub fn scope(&self) -> Scope {
+        crate::scope(self.storage())
+    }
+
+    /// The `persist` command here, with nothing else in its environment.
+    pub fn persist(&self) -> Command {
+        match self {
+            Self::S3(place) => place.persist(),
+            Self::Gcs(place) => place.persist(),
+        }
+    }
+
+    /// Whether a request reads an object.
+    pub fn reads(&self, seen: &Seen) -> bool {
+        match self {
+            Self::S3(_) => seen.operation() == "GetObject",
+            Self::Gcs(_) => gcs::operation(seen) == "get",
+        }
+    }
+
+    /// An answer of the server that refuses.
+    pub fn refusal(&self, status: u16) -> Reply {
+        let (code, reason) = match status {
+            400 => ("InvalidArgument", "invalid"),
+            403 => ("AccessDenied", "forbidden"),
+            429 => ("TooManyRequests", "rateLimitExceeded"),
+            500 => ("InternalError", "internalError"),
+            503 => ("SlowDown", "backendError"),
+            status => panic!("what does a server say with {status}?"),
+        };
+        match self {
+            Self::S3(_) => Reply::s3(status, code),
+            Self::Gcs(_) => gcs::refusal(status, reason),
+        }
+    }
+}
