@@ -101,7 +101,7 @@ fn gzip_made_by_others_is_read_and_damage_to_it_is_found() {
 }
 
 #[test]
-fn damage_to_what_was_saved_is_never_another_state() {
+fn damage_to_what_was_saved_is_found() {
     let dir = tempdir();
     block_on(async {
         let adapter = Adapter::new(Arc::new(Local::new(dir.path())));
@@ -115,14 +115,11 @@ fn damage_to_what_was_saved_is_never_another_state() {
             let mut flipped = golden.clone();
             flipped[byte] ^= 1;
             fs::write(&file, flipped).expect("writes");
-            // Where the trailer is not known any more, it is plain gzip, which has a CRC.
-            match adapter.load(KEY).await {
-                Ok(state) => assert_eq!(&state[..], b"the agent remembers", "byte {byte}"),
-                Err(error) => assert!(
-                    matches!(error, Error::Corrupt { .. }),
-                    "byte {byte}: {error}"
-                ),
-            }
+            let loaded = adapter.load(KEY).await;
+            assert!(
+                matches!(loaded, Err(Error::Corrupt { .. })),
+                "byte {byte}: {loaded:?}"
+            );
         }
     });
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use flate2::write::MultiGzDecoder;
+use flate2::write::GzDecoder;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::clock;
 use super::compute::compute;
-use super::format::{Encoder, Seal};
+use super::format::{Encoder, Metadata, Seal, Sums, is_of_trailer};
 use super::reader::{Object, Reader};
 use super::{Error, Result, version};
 use crate::storage::{self, ErrorKind, Key, ReadRange, Storage};
@@ -158,7 +158,8 @@ impl Adapter {
         Ok(upload.finish().await?)
     }
 
-    /// Reads the state at `key` in pieces, verified piece by piece.
+    /// Reads the state at `key` in pieces. Each was verified by itself; whether all of them are what was saved, only the end of
+    /// the stream says: an error, or none.
     ///
     /// # Errors
     /// As [`Adapter::load`], here or from the stream.
@@ -173,7 +174,15 @@ impl Adapter {
         match object {
             Some(object) if object.trailer.is_tombstone() => return Err(not_found()),
             Some(object) => {
-                tokio::spawn(send_blocks(Reader::new(object, key.as_str(), 0), sender));
+                object.frame().await?;
+                let metadata = object.trailer.metadata.clone();
+                let reader = Reader::new(object, key.as_str(), 0);
+                tokio::spawn(async move {
+                    if let Err(error) = send_blocks(reader, &metadata, &sender).await {
+                        // Nobody waits for it where the stream was dropped.
+                        let _ = sender.send(Err(error.at(&key))).await;
+                    }
+                });
             }
             None => {
                 let (storage, runtime) = (Arc::clone(&self.storage), Handle::current());
@@ -208,21 +217,30 @@ fn own_key(key: &str) -> Result<Key> {
     }
 }
 
-async fn send_blocks(mut reader: Reader, sender: mpsc::Sender<Result<Bytes>>) {
+/// Sends the state of a file with a trailer. What it ends with is not sent before the sums of the whole are right.
+async fn send_blocks(
+    mut reader: Reader,
+    metadata: &Metadata,
+    sender: &mpsc::Sender<Result<Bytes>>,
+) -> Result<()> {
+    let mut sums = Sums::default();
     let mut offset = 0;
     loop {
-        let piece = reader.read(offset, usize::MAX).await;
-        match &piece {
-            Ok(piece) if piece.is_empty() => return,
-            Ok(piece) => offset += piece.len() as u64,
-            Err(_) => {
-                let _ = sender.send(piece).await;
-                return;
+        let piece = reader.read(offset, usize::MAX).await?;
+        offset += piece.len() as u64;
+        let summed = piece.clone();
+        sums = compute(piece.len() as u64, move || Ok(sums.and(&summed))).await?;
+        if offset == metadata.size {
+            sums.verify(metadata)?;
+            if !piece.is_empty() {
+                // As below, with nothing left to do.
+                let _ = sender.send(Ok(piece)).await;
             }
+            return Ok(());
         }
         // Nobody waits for the rest of a stream that was dropped.
-        if sender.send(piece).await.is_err() {
-            return;
+        if sender.send(Ok(piece)).await.is_err() {
+            return Ok(());
         }
     }
 }
@@ -234,8 +252,7 @@ fn send_plain(
     runtime: &Handle,
     sender: &mpsc::Sender<Result<Bytes>>,
 ) -> Result<()> {
-    let corrupt = |error: io::Error| Error::corrupt(format!("it is not whole gzip: {error}"));
-    let mut decoder = MultiGzDecoder::new(Vec::new());
+    let mut plain = Plain::default();
     let mut offset = 0;
     loop {
         let range = ReadRange::Bounded(offset..offset + CHUNK as u64);
@@ -245,22 +262,65 @@ fn send_plain(
         }
         offset += part.bytes.len() as u64;
         for sip in part.bytes.chunks(SIP) {
-            decoder.write_all(sip).map_err(corrupt)?;
-            let state = std::mem::take(decoder.get_mut());
-            if !state.is_empty() && sender.blocking_send(Ok(state.into())).is_err() {
+            let state = plain.write(sip)?;
+            if !state.is_empty() && sender.blocking_send(Ok(state)).is_err() {
                 return Ok(());
             }
         }
     }
-    let state = decoder.finish().map_err(corrupt)?;
     if offset == 0 {
         return Err(Error::corrupt("it is empty, and no gzip"));
     }
+    let state = plain.end_member()?;
     if !state.is_empty() {
         // As above: whoever dropped the stream does not wait.
-        let _ = sender.blocking_send(Ok(state.into()));
+        let _ = sender.blocking_send(Ok(state));
     }
     Ok(())
+}
+
+/// Decompresses gzip that others made, one member after the other.
+struct Plain {
+    member: GzDecoder<Vec<u8>>,
+}
+
+impl Default for Plain {
+    fn default() -> Self {
+        Self {
+            member: GzDecoder::new(Vec::new()),
+        }
+    }
+}
+
+impl Plain {
+    /// Takes the next stored bytes, and gives what they decompress to.
+    fn write(&mut self, mut stored: &[u8]) -> Result<Bytes> {
+        let mut state = Vec::new();
+        while !stored.is_empty() {
+            match self.member.write(stored).map_err(not_gzip)? {
+                // The member is over, and the next one begins here.
+                0 => state.extend_from_slice(&self.end_member()?),
+                len => stored = &stored[len..],
+            }
+        }
+        state.append(self.member.get_mut());
+        Ok(state.into())
+    }
+
+    /// Ends a member, and gives what is left of its content.
+    fn end_member(&mut self) -> Result<Bytes> {
+        let member = std::mem::replace(&mut self.member, GzDecoder::new(Vec::new()));
+        // A file with a trailer that could not be told from its last bytes: they are not what was written.
+        let extra = member.header().and_then(|header| header.extra());
+        if extra.is_some_and(is_of_trailer) {
+            return Err(Error::corrupt("the end of its trailer is damaged"));
+        }
+        Ok(member.finish().map_err(not_gzip)?.into())
+    }
+}
+
+fn not_gzip(error: io::Error) -> Error {
+    Error::corrupt(format!("it is not whole gzip: {error}"))
 }
 
 /// A state that is read from front to back, as it arrives: by pieces, or as [`AsyncRead`].

@@ -4,6 +4,9 @@
 //! create an object twice (one that accepts ignores conditions, and would let one save overwrite another), and must list
 //! what was just created, at once and in order, since heads are found by listing. A storage that may be any server is asked
 //! again by each process.
+//!
+//! What is tried is tried with two small objects, the probes, which are removed again. A process that dies meanwhile leaves them:
+//! whoever makes the store removes all that there are, and so does each process that meets one where a list costs no request.
 
 use std::time::Duration;
 
@@ -20,6 +23,12 @@ const PROBE: &str = "probe-";
 
 /// A probe takes four requests: what is younger may be another host's at this moment.
 const PROBING: Duration = Duration::from_secs(60 * 60);
+
+/// What the names of probes begin with.
+const PROBE: &str = "probe-";
+
+/// Probes of the dead that are removed at once: far more than there ever are.
+const MAX_SWEPT: usize = 1000;
 
 /// The file is some hundred bytes; more is not ours.
 const MAX_FILE: u64 = 64 * 1024;
@@ -41,10 +50,18 @@ struct Introduction {
 pub(super) async fn before_writing(storage: &dyn Storage) -> Result<()> {
     match check(storage).await? {
         false => make(storage).await,
-        // A store may have been copied to where conditions mean nothing.
-        true if !storage.honours_conditions() => create_again(storage, FILE, introduction()).await,
-        true => Ok(()),
+        true => meet(storage).await,
     }
+}
+
+/// Trusts a store that is there.
+async fn meet(storage: &dyn Storage) -> Result<()> {
+    if !storage.honours_conditions() {
+        // It may have been copied to where conditions mean nothing.
+        return create_again(storage, FILE, introduction()).await;
+    }
+    sweep(storage).await;
+    Ok(())
 }
 
 /// Whether a store is there; refuses one that this build cannot understand.
@@ -71,12 +88,47 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
 
 async fn make(storage: &dyn Storage) -> Result<()> {
     // Before there is anything that the next host would believe.
-    probe(storage).await?;
+    if let Err(refused) = probe(storage).await {
+        // Another host that made the store meanwhile removed our probes with all others.
+        return match check(storage).await {
+            Ok(true) => meet(storage).await,
+            _ => Err(refused),
+        };
+    }
     match storage.create(&key(FILE)?, vec![introduction()]).await {
-        Ok(()) => Ok(()),
+        Ok(()) => {}
         // Another host makes it at this moment: what it says is checked as if it had always been there.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => check(storage).await.map(drop),
-        Err(error) => Err(error.into()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => check(storage).await.map(drop)?,
+        // It may be there, whoever made it.
+        Err(error) if error.kind() == ErrorKind::Unanswered => match check(storage).await? {
+            true => {}
+            false => return Err(error.into()),
+        },
+        Err(error) => return Err(error.into()),
+    }
+    sweep(storage).await;
+    Ok(())
+}
+
+/// Removes probes, now that there is a store: of hosts that died, and of those that will look for the store when they miss them.
+/// They cost nothing but space: what fails is left.
+async fn sweep(storage: &dyn Storage) {
+    let list = List {
+        dir: DIR,
+        prefix: PROBE,
+        after: None,
+        limit: MAX_SWEPT,
+        facts: false,
+    };
+    let Ok(page) = storage.list(&list).await else {
+        return;
+    };
+    for entry in page.entries {
+        if let Entry::Object(probe) = entry
+            && let Ok(key) = key(&probe.name)
+        {
+            let _ = storage.delete(&key).await;
+        }
     }
 }
 
@@ -182,4 +234,122 @@ async fn create_again(storage: &dyn Storage, name: &str, body: Bytes) -> Result<
 
 fn key(name: &str) -> Result<Key> {
     Ok(Key::new(format!("{DIR}/{name}"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::storage::{Memory, Page, Part, Upload};
+
+    /// A storage in which something happens once, when `store.json` or a probe is made.
+    #[derive(Debug, Default)]
+    struct Eventful {
+        memory: Memory,
+        /// Whether the answer is lost when `store.json` is made.
+        answer_lost: AtomicBool,
+        /// Whether another host makes the store, and removes all probes, when probes are listed.
+        another_is_first: AtomicBool,
+    }
+
+    #[async_trait]
+    impl Storage for Eventful {
+        fn location(&self) -> String {
+            self.memory.location()
+        }
+
+        fn honours_conditions(&self) -> bool {
+            true
+        }
+
+        async fn create(&self, key: &Key, body: Vec<Bytes>) -> crate::storage::Result<()> {
+            self.memory.create(key, body).await?;
+            match key.as_str().ends_with(FILE) && self.answer_lost.swap(false, Ordering::Relaxed) {
+                true => Err(crate::storage::Error::new(ErrorKind::Unanswered, "lost")),
+                false => Ok(()),
+            }
+        }
+
+        async fn upload(&self, key: &Key) -> crate::storage::Result<Box<dyn Upload>> {
+            self.memory.upload(key).await
+        }
+
+        async fn replace(&self, key: &Key) -> crate::storage::Result<Box<dyn Upload>> {
+            self.memory.replace(key).await
+        }
+
+        async fn read(&self, key: &Key, range: ReadRange) -> crate::storage::Result<Part> {
+            self.memory.read(key, range).await
+        }
+
+        async fn list(&self, list: &List<'_>) -> crate::storage::Result<Page> {
+            if self.another_is_first.swap(false, Ordering::Relaxed) {
+                make(&self.memory).await.expect("makes it");
+            }
+            self.memory.list(list).await
+        }
+
+        async fn delete(&self, key: &Key) -> crate::storage::Result<()> {
+            self.memory.delete(key).await
+        }
+    }
+
+    fn block_on<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.expect("a runtime").block_on(work)
+    }
+
+    async fn leave_probes(memory: &Memory) {
+        for name in ["probe-0-1", "probe-0-2"] {
+            let key = key(name).expect("a key");
+            memory.create(&key, Vec::new()).await.expect("creates");
+        }
+    }
+
+    async fn is_clean(memory: &Memory) -> bool {
+        let list = List {
+            dir: DIR,
+            prefix: "",
+            after: None,
+            limit: 10,
+            facts: false,
+        };
+        let page = memory.list(&list).await.expect("a page");
+        page.entries == [Entry::object(FILE)]
+    }
+
+    #[test]
+    fn probes_of_the_dead_are_removed_by_who_makes_the_store_and_by_who_meets_it() {
+        block_on(async {
+            let memory = Memory::new();
+            for _ in 0..2 {
+                leave_probes(&memory).await;
+                before_writing(&memory).await.expect("is introduced");
+                assert!(is_clean(&memory).await);
+            }
+        });
+    }
+
+    #[test]
+    fn a_store_that_was_made_without_an_answer_is_looked_at() {
+        block_on(async {
+            let storage = Eventful::default();
+            storage.answer_lost.store(true, Ordering::Relaxed);
+            before_writing(&storage).await.expect("is there");
+            assert!(is_clean(&storage.memory).await);
+        });
+    }
+
+    #[test]
+    fn a_host_whose_probes_are_removed_by_the_one_that_made_the_store_trusts_it() {
+        block_on(async {
+            let storage = Eventful::default();
+            storage.another_is_first.store(true, Ordering::Relaxed);
+            before_writing(&storage).await.expect("is there");
+            assert!(is_clean(&storage.memory).await);
+        });
+    }
 }

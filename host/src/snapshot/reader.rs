@@ -4,11 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::commit::Change;
 use super::compute::compute;
-use super::format::{BLOCK, Encoded, Footer, Trailer, copy_of, hex};
+use super::format::{BLOCK, Encoded, Footer, Sums, Trailer, copy_of};
 use super::{Error, Info, NO_SESSION, Name, Result, Scope, Snapshot, Version};
 use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 
@@ -173,20 +172,13 @@ impl Object {
         let trailer = &object.trailer;
         let (metadata, blocks) = (&trailer.metadata, trailer.blocks());
         object.frame().await?;
-        let mut hashes = (Sha256::new(), crc32fast::Hasher::new());
+        let mut sums = Sums::default();
         for block in (0..blocks).step_by(AHEAD) {
             let state = Self::read_blocks(&object, block..blocks.min(block + AHEAD)).await?;
-            let hash = move || {
-                hashes.0.update(&state);
-                hashes.1.update(&state);
-                Ok(hashes)
-            };
-            hashes = compute(metadata.size, hash).await?;
+            sums = compute(metadata.size, move || Ok(sums.and(&state))).await?;
         }
-        let (sha256, crc32) = hashes;
-        if hex(&sha256.finalize()) != metadata.sha256 || crc32.finalize() != metadata.crc32 {
-            return Err(Error::corrupt("its SHA-256 or CRC-32 is another").at(&object.key));
-        }
+        sums.verify(metadata)
+            .map_err(|error| error.at(&object.key))?;
         let session = scope.session().map(Name::as_str);
         let is_here = (metadata.agent.as_str(), metadata.session.as_deref())
             == (scope.agent().as_str(), session)

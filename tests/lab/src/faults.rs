@@ -7,9 +7,9 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -169,6 +169,7 @@ impl Case {
             fault: self.fault,
             store: self.store(),
             outside: self.outside(),
+            unsynced: Mutex::default(),
         });
         let (scope, storage) = self.host(Some(Arc::clone(&watch)));
         let state = |len| noise(9, len);
@@ -177,7 +178,11 @@ impl Case {
         if watch.left.load(Ordering::SeqCst) > 0 {
             return Ok((false, None));
         }
+        let unsynced = watch.unsynced().clone();
         let broken = match self.fault {
+            _ if answer.is_ok() && unsynced.is_some() => {
+                Some(format!("{answer:?}, and {unsynced:?} was not synced"))
+            }
             Fault::Fails(_) | Fault::Lost(_) => {
                 let after = self.look()?;
                 judge(&answer, &before, &after).map(|broken| format!("{broken}: {answer:?}"))
@@ -317,9 +322,15 @@ struct Saboteur {
     fault: Fault,
     store: PathBuf,
     outside: PathBuf,
+    /// What of the store could not be synced, and was not since.
+    unsynced: Mutex<Option<PathBuf>>,
 }
 
 impl Saboteur {
+    fn unsynced(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn is_now(&self) -> bool {
         let less = |left: usize| left.checked_sub(1);
         self.left
@@ -346,24 +357,41 @@ impl Saboteur {
 }
 
 impl Watch for Saboteur {
-    fn before(&self, _: Call<'_>) -> io::Result<()> {
+    fn before(&self, call: Call<'_>) -> io::Result<()> {
         if matches!(self.fault, Fault::Lost(_)) || !self.is_now() {
             return Ok(());
         }
         // What is there already is harm enough.
         let _ = self.harm();
         match self.fault {
-            Fault::Fails(errno) => Err(errno.into()),
+            Fault::Fails(errno) => {
+                let synced = synced(call).filter(|path| path.starts_with(&self.store));
+                *self.unsynced() = synced.map(Path::to_owned);
+                Err(errno.into())
+            }
             _ => Ok(()),
         }
     }
 
-    fn after(&self, _: Call<'_>, done: bool) -> io::Result<()> {
+    fn after(&self, call: Call<'_>, done: bool) -> io::Result<()> {
+        let mut unsynced = self.unsynced();
+        if done && unsynced.is_some() && synced(call) == unsynced.as_deref() {
+            *unsynced = None;
+        }
+        drop(unsynced);
         match self.fault {
             // Reading loses nothing but the answer: that is what failing is.
             Fault::Lost(errno) if self.is_now() && done => Err(errno.into()),
             _ => Ok(()),
         }
+    }
+}
+
+/// What a call syncs.
+fn synced(call: Call<'_>) -> Option<&Path> {
+    match call {
+        Call::SyncFile(path) | Call::SyncDir(path) => Some(path),
+        _ => None,
     }
 }
 

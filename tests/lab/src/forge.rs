@@ -116,6 +116,12 @@ impl Forge {
         file
     }
 
+    /// How long the state member is, with what stands around its blocks.
+    pub fn member_len(&self) -> usize {
+        let blocks: usize = self.blocks.iter().map(Vec::len).sum();
+        self.header.len() + blocks + self.end.len()
+    }
+
     /// Where something ends and something else begins, the ends of the file included.
     pub fn boundaries(&self) -> Vec<usize> {
         let mut at = self.header.len();

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use flate2::{Decompress, FlushDecompress};
+use flate2::{Decompress, FlushDecompress, Status};
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
@@ -296,19 +296,27 @@ fn plausible(len: usize, stored: usize) -> Result<Vec<u8>> {
 /// Decompresses a block into exactly the room that its state needs.
 fn inflate(stored: &[u8], state: &mut [u8]) -> Option<()> {
     let mut inflate = Decompress::new(false);
-    inflate
-        .decompress(stored, state, FlushDecompress::None)
-        .ok()?;
+    let mut pour = |from: &[u8], to: &mut [u8]| {
+        let status = inflate.decompress(from, to, FlushDecompress::None).ok()?;
+        // A block that says that it is the last would end the state for gzip.
+        let goes_on = status != Status::StreamEnd;
+        goes_on.then_some((inflate.total_in(), inflate.total_out()))
+    };
+    let (mut read, mut written) = pour(stored, state)?;
     // What is left is the empty block that a flush ends with: it must add nothing.
-    let rest = stored.get(usize::try_from(inflate.total_in()).ok()?..)?;
+    let rest = stored.get(usize::try_from(read).ok()?..)?;
     if !rest.is_empty() {
-        inflate
-            .decompress(rest, &mut [0], FlushDecompress::None)
-            .ok()?;
+        (read, written) = pour(rest, &mut [0])?;
     }
-    let whole =
-        inflate.total_in() == stored.len() as u64 && inflate.total_out() == state.len() as u64;
-    whole.then_some(())
+    (read == stored.len() as u64 && written == state.len() as u64).then_some(())
+}
+
+/// Whether the extra field of a gzip member is one of a trailer or footer.
+pub(crate) fn is_of_trailer(extra: &[u8]) -> bool {
+    let mut extra = Cursor::new(extra);
+    let id = extra.array();
+    let len = extra.u16();
+    [Some(TRAILER_ID), Some(FOOTER_ID)].contains(&id) && len.map(usize::from) == Some(extra.0.len())
 }
 
 /// Where each block begins in the object, and where the last one ends.

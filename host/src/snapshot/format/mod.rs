@@ -35,9 +35,11 @@
 mod decode;
 mod encode;
 mod pool;
+mod sums;
 
-pub(crate) use decode::{Footer, Trailer};
+pub(crate) use decode::{Footer, Trailer, is_of_trailer};
 pub(crate) use encode::{Encoded, Encoder, Seal, copy_of};
+pub(crate) use sums::Sums;
 
 use serde::{Deserialize, Serialize};
 

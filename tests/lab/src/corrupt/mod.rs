@@ -20,6 +20,7 @@ use bytes::Bytes;
 use persist_host::snapshot::{Error, Snapshot};
 use persist_host::storage::Key;
 
+use crate::forge::Forge;
 use crate::golden::{self, Golden};
 use crate::shelf::{Place, Shelf};
 use crate::{Plan, Report, Rng, Target};
@@ -57,6 +58,8 @@ enum Finds {
     Everything,
     /// The same, in files that hold a state. Of a tombstone, it reads the trailer alone.
     EverythingInStates,
+    /// The same; but what is left where a trailer is gone, all of it, is the plain gzip of the same state.
+    EverythingInStatesAndPlain,
     /// What it happens to read.
     WhatItReads,
 }
@@ -120,7 +123,7 @@ const WAYS: [Way; 5] = [
     },
     Way {
         name: "the adapter",
-        finds: Finds::WhatItReads,
+        finds: Finds::EverythingInStatesAndPlain,
         every: SELDOM,
         read: |shelf, golden, _| {
             if golden.state.is_none() {
@@ -150,7 +153,9 @@ impl Way {
     fn finds_all(&self, of: &[&Golden]) -> bool {
         match self.finds {
             Finds::Everything => true,
-            Finds::EverythingInStates => of.iter().all(|golden| golden.state.is_some()),
+            Finds::EverythingInStates | Finds::EverythingInStatesAndPlain => {
+                of.iter().all(|golden| golden.state.is_some())
+            }
             Finds::WhatItReads => false,
         }
     }
@@ -162,6 +167,8 @@ impl Way {
             return Some("it is no version".into());
         };
         let damaged = file != golden.bytes;
+        let plain =
+            self.finds == Finds::EverythingInStatesAndPlain && is_state_alone(&file, golden);
         let read = || {
             shelf.put(&golden.key, file.into())?;
             (self.read)(shelf, golden, place)
@@ -177,7 +184,7 @@ impl Way {
         match &outcome {
             Outcome::Corrupt if damaged => None,
             Outcome::Corrupt => Some("an intact file is corrupt".into()),
-            Outcome::State(_) if same && !damaged => None,
+            Outcome::State(_) if same && (plain || !damaged) => None,
             Outcome::State(_) if !self.finds_all(of) && of.iter().any(sound) => None,
             Outcome::State(_) if same => Some("the damage is not noticed".into()),
             Outcome::State(None) => Some("the state is said to be deleted".into()),
@@ -185,6 +192,13 @@ impl Way {
             Outcome::Else(what) => Some(what.clone()),
         }
     }
+}
+
+/// Whether a file is all of the first member of another, which is gzip by itself, and nothing of its trailer.
+fn is_state_alone(file: &[u8], golden: &Golden) -> bool {
+    file.len() < golden.bytes.len()
+        && golden.bytes.starts_with(file)
+        && Forge::read(&golden.bytes).is_ok_and(|forge| forge.member_len() == file.len())
 }
 
 fn run(plan: Plan) -> Result<Report> {

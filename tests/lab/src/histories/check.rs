@@ -8,13 +8,17 @@ use std::collections::HashSet;
 use std::fmt;
 
 use super::event::{Call, Event, Micros};
-use super::model::{Known, Op, State, steps};
+use super::model::{Known, Op, State, Told};
+use super::steps::steps;
 
 /// Steps of one name in one history, at most: one bit each.
 const MAX_OPS: usize = 128;
 
 /// States tried before a search is given up, and said to be.
 const MAX_TRIED: usize = 200_000;
+
+/// The same, where it is only tried whether less is as wrong: the less is told, the more could be.
+const MAX_TRIED_OF_LESS: usize = 4000;
 
 /// What a search showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,31 +31,73 @@ pub(crate) enum Verdict {
     GivenUp,
 }
 
-/// Looks for an order of the steps of `name` that explains every answer, beginning from `state`.
-pub(crate) fn check(state: &State, events: &[Event], name: usize, grace: Micros) -> Verdict {
-    let mut ops = steps(events, name);
-    if ops.len() > MAX_OPS {
-        return Verdict::GivenUp;
+/// What was asked and answered, of names that were something before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct History<'a> {
+    /// What each name was; nothing, where it is not told.
+    pub(crate) before: &'a [State],
+    pub(crate) events: &'a [Event],
+    pub(crate) grace: Micros,
+}
+
+impl History<'_> {
+    /// What `name` was before.
+    pub(crate) fn before(&self, name: usize) -> State {
+        self.before.get(name).cloned().unwrap_or_default()
     }
-    // What had to be over first is tried first, and what may never have been is tried last.
-    ops.sort_by_key(|op| op.answered.unwrap_or(Micros::MAX));
-    let known = Known::of(events, name, grace);
-    let mut search = Search {
-        ops: &ops,
-        known: &known,
-        tried: HashSet::new(),
+
+    /// Looks for an order of the steps of `name` that explains every answer.
+    pub(crate) fn check(&self, name: usize) -> Verdict {
+        self.check_part(&self.told(), self.events, name, MAX_TRIED)
+    }
+
+    fn told(&self) -> Told {
+        Told::by(self.before, self.events)
+    }
+
+    /// The same for a part of it, of which the whole tells more than the part itself.
+    fn check_part(&self, told: &Told, events: &[Event], name: usize, max_tried: usize) -> Verdict {
+        let mut ops = steps(told, events, name);
+        if ops.len() > MAX_OPS {
+            return Verdict::GivenUp;
+        }
+        // What had to be over first is tried first, and what may never have been is tried last.
+        ops.sort_by_key(|op| op.answered.unwrap_or(Micros::MAX));
+        let known = Known::of(events, name, self.grace);
+        let mut search = Search {
+            takes: takes(&ops),
+            ops: &ops,
+            known: &known,
+            tried: HashSet::new(),
+            max_tried,
+        };
+        match search.from(0, self.before(name)) {
+            Some(state) => Verdict::Linear(state),
+            None if search.tried.len() >= max_tried => Verdict::GivenUp,
+            None => Verdict::Not,
+        }
+    }
+}
+
+/// What is over when a step is taken: the step itself, and what might have been in its place.
+fn takes(ops: &[Op]) -> Vec<u128> {
+    let alike = |one: usize, two: usize| {
+        one == two || (ops[one].either.is_some() && ops[one].either == ops[two].either)
     };
-    match search.from(0, state.clone()) {
-        Some(state) => Verdict::Linear(state),
-        None if search.tried.len() >= MAX_TRIED => Verdict::GivenUp,
-        None => Verdict::Not,
-    }
+    (0..ops.len())
+        .map(|one| {
+            let alike = (0..ops.len()).filter(|two| alike(one, *two));
+            alike.fold(0, |taken, two| taken | 1 << two)
+        })
+        .collect()
 }
 
 struct Search<'a> {
     ops: &'a [Op],
+    takes: Vec<u128>,
     known: &'a Known,
     tried: HashSet<(u128, State)>,
+    max_tried: usize,
 }
 
 impl Search<'_> {
@@ -65,7 +111,7 @@ impl Search<'_> {
         if open.iter().any(|op| state.is_past(&self.ops[*op])) {
             return None;
         }
-        if self.tried.len() >= MAX_TRIED || !self.tried.insert((done, state.clone())) {
+        if self.tried.len() >= self.max_tried || !self.tried.insert((done, state.clone())) {
             return None;
         }
         let may_be_first = |op: &&usize| self.ops[**op].asked <= first_answer;
@@ -74,7 +120,7 @@ impl Search<'_> {
             let Some(after) = state.after(&self.ops[op], self.known) else {
                 continue;
             };
-            let done = done | 1 << op;
+            let done = done | self.takes[op];
             // What holds now and changes nothing can as well be now.
             if after == state {
                 return self.from(done, after);
@@ -94,38 +140,42 @@ pub(crate) struct Witness {
     pub(crate) events: Vec<Event>,
 }
 
-/// The smallest part that still cannot be explained; none where none can be decided. Only what makes a history easier to
-/// explain is done to it, so that what is left is as wrong as the whole: it ends earlier, forgets what was seen, and lets a
-/// change be made or not.
-pub(crate) fn smallest(
-    state: &State,
-    events: &[Event],
-    name: usize,
-    grace: Micros,
-) -> Option<Witness> {
-    let wrong = |events: &[Event]| check(state, events, name, grace) == Verdict::Not;
-    let of_name = |event: &&Event| {
-        event.name == name || matches!(event.call, Call::Fork { to, .. } if to == name)
-    };
-    let of_name: Vec<_> = events.iter().filter(of_name).cloned().collect();
-    let mut events = shortest(&of_name, &wrong)?;
-    let mut index = events.len();
-    while index > 0 {
-        index -= 1;
-        let mut fewer = events.clone();
-        match fewer[index].call.is_look() {
-            true => drop(fewer.remove(index)),
-            false => fewer[index].answered = None,
-        }
-        if wrong(&fewer) {
-            events = fewer;
-        }
+impl History<'_> {
+    /// All that concerns a name.
+    pub(crate) fn of_name(&self, name: usize) -> Witness {
+        let of_name = |event: &&Event| {
+            event.name == name || matches!(event.call, Call::Fork { to, .. } if to == name)
+        };
+        let events = self.events.iter().filter(of_name).cloned().collect();
+        Witness { events }
     }
-    Some(Witness { events })
+
+    /// The smallest part that still cannot be explained; none where none can be decided. Only what makes a history easier to
+    /// explain is done to it, so that what is left is as wrong as the whole: it ends earlier, forgets what was seen, and lets a
+    /// change be made or not.
+    pub(crate) fn smallest(&self, name: usize) -> Option<Witness> {
+        let told = self.told();
+        let check = |events: &[Event], max| self.check_part(&told, events, name, max);
+        let of_name = self.of_name(name).events;
+        let mut events = shortest(&of_name, &|events| check(events, MAX_TRIED))?;
+        let mut index = events.len();
+        while index > 0 {
+            index -= 1;
+            let mut fewer = events.clone();
+            match fewer[index].call.is_look() {
+                true => drop(fewer.remove(index)),
+                false => fewer[index].answered = None,
+            }
+            if check(&fewer, MAX_TRIED_OF_LESS) == Verdict::Not {
+                events = fewer;
+            }
+        }
+        Some(Witness { events })
+    }
 }
 
 /// The history up to the first answer that is wrong; who was not answered by then waits for ever.
-fn shortest(events: &[Event], wrong: &dyn Fn(&[Event]) -> bool) -> Option<Vec<Event>> {
+fn shortest(events: &[Event], check: &dyn Fn(&[Event]) -> Verdict) -> Option<Vec<Event>> {
     let mut ends: Vec<_> = events
         .iter()
         .filter_map(|event| event.answered.as_ref().map(|answered| answered.0))
@@ -140,7 +190,11 @@ fn shortest(events: &[Event], wrong: &dyn Fn(&[Event]) -> bool) -> Option<Vec<Ev
             })
             .collect()
     };
-    ends.into_iter().map(until).find(|events| wrong(events))
+    // What was linear until an answer was so until each before it.
+    let is_linear = |end: &Micros| matches!(check(&until(*end)), Verdict::Linear(_));
+    let first = ends.partition_point(is_linear);
+    let mut parts = ends.into_iter().skip(first).map(until);
+    parts.find(|events| check(events) == Verdict::Not)
 }
 
 impl Call {

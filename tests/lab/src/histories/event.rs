@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use persist_host::conformance::noise;
 use persist_host::snapshot::{
-    Error, Expect, Info, Purge, Retention, SaveOptions, Scope, Snapshot, Store, Version,
+    Error, Expect, Info, Purge, Retention, SaveOptions, Scope, Snapshot, Store, Version, Writer,
 };
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,10 @@ pub(crate) enum Call {
     Stream {
         tag: Tag,
         wanted: Wanted,
+    },
+    /// Writes a whole state, and drops it unfinished, as a guest does that dies: nothing is made.
+    Abandon {
+        tag: Tag,
     },
     Load {
         at: Option<Version>,
@@ -177,6 +181,16 @@ impl Event {
     pub(crate) fn is_wrong(&self) -> bool {
         matches!(self.answered, Some((_, Answer::Wrong(_))))
     }
+
+    /// The same, where nothing was made to fail: then a failure is wrong.
+    pub(crate) fn on_a_healthy_disk(mut self) -> Self {
+        if let Some((_, answer)) = &mut self.answered
+            && let Answer::Failed(why) = answer
+        {
+            *answer = Answer::Wrong(format!("on a healthy disk: {why}"));
+        }
+        self
+    }
 }
 
 impl Call {
@@ -184,7 +198,11 @@ impl Call {
     pub(crate) fn makes(self) -> bool {
         !matches!(
             self,
-            Self::Load { .. } | Self::Stat { .. } | Self::Prune { .. } | Self::Audit
+            Self::Abandon { .. }
+                | Self::Load { .. }
+                | Self::Stat { .. }
+                | Self::Prune { .. }
+                | Self::Audit
         )
     }
 
@@ -213,6 +231,10 @@ impl Call {
             }
             Self::Stream { tag, wanted } => {
                 stream(scope, name, tag, wanted).await.map(|i| made(&i))
+            }
+            Self::Abandon { tag } => {
+                let writer = write(scope, name, tag, Wanted::Any).await;
+                writer.map(|_| Answer::Nothing)
             }
             Self::Load { at } => scope.load(name, at).await.map(|found| match (found, at) {
                 (Some(snapshot), _) => loaded(&snapshot),
@@ -244,12 +266,16 @@ impl Call {
 }
 
 async fn stream(scope: &Scope, name: &str, tag: Tag, wanted: Wanted) -> Result<Info, Error> {
+    write(scope, name, tag, wanted).await?.finish().await
+}
+
+async fn write(scope: &Scope, name: &str, tag: Tag, wanted: Wanted) -> Result<Writer, Error> {
     let mut writer = scope.writer(name, options(tag, wanted)).await?;
     let state = state_of(tag);
     for piece in state.chunks((state.len() / 8).max(700)) {
         writer.write(piece).await?;
     }
-    writer.finish().await
+    Ok(writer)
 }
 
 async fn prune(scope: &Scope, name: &str, keep: usize) -> Result<Answer, Error> {

@@ -18,12 +18,13 @@ mod event;
 mod model;
 mod processes;
 mod script;
+mod steps;
 mod weather;
 
 pub use processes::worker;
 pub use weather::Bug;
 pub(crate) use {
-    check::{Verdict, check, smallest},
+    check::{History, Verdict},
     event::{Answer, Call, Event, Record, Wanted, ask, name_of, to_large},
     model::State,
     processes::Lines,
@@ -305,16 +306,24 @@ impl Found {
         if let Some(wrong) = wrong {
             self.violations.push(format!("history {seed}: {wrong:?}"));
         }
+        let history = History {
+            before: &[],
+            events,
+            grace,
+        };
         for name in 0..shape.names {
-            match check(&State::default(), events, name, grace) {
+            match history.check(name) {
                 Verdict::Linear(_) => {}
                 // An end that comes earlier is decided sooner, and is as wrong.
                 Verdict::GivenUp | Verdict::Not => self.violations.push(
-                    match smallest(&State::default(), events, name, grace) {
+                    match history.smallest(name) {
                         Some(witness) => format!(
                             "history {seed}: on name-{name} no order of these explains the answers:{witness}"
                         ),
-                        None => format!("history {seed}: it takes too long to decide on name-{name}"),
+                        None => format!(
+                            "history {seed}: it takes too long to decide on name-{name}:{}",
+                            history.of_name(name)
+                        ),
                     },
                 ),
             }

@@ -36,6 +36,8 @@ pub(crate) struct Op {
     /// None: at any time, or never.
     pub(crate) answered: Option<Micros>,
     pub(crate) step: Step,
+    /// Of the steps with the same number, one happens at the most: they are what one event may have done.
+    pub(crate) either: Option<usize>,
 }
 
 /// What happens, or is seen.
@@ -86,6 +88,72 @@ pub(crate) struct Known {
     grace: Micros,
     /// Versions whose making was acknowledged: no other change made them, unless late.
     acknowledged: BTreeSet<Version>,
+}
+
+/// What each name may have been: before the history, by what anybody was told in it, and by what was asked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told(BTreeSet<(usize, Version, What)>);
+
+/// Stands for the version of what was asked to be made.
+const ASKED: Version = 0;
+
+/// Stands for the version of what was copied as the head, which is not told.
+const COPIED: Version = Version::MAX;
+
+impl Told {
+    /// What a history tells, of names that were `before` what they were.
+    pub(crate) fn by(before: &[State], events: &[Event]) -> Self {
+        let mut told = Self::default();
+        for (name, state) in before.iter().enumerate() {
+            let whats = state.whats();
+            told.0
+                .extend(whats.map(|(version, what)| (name, version, what)));
+        }
+        for event in events {
+            for name in [event.name, event.changed()] {
+                let tells = event.tells(name).into_iter();
+                let told_of = tells.map(|(version, what)| (name, version, what));
+                told.0.extend(told_of);
+            }
+            let (version, what) = match (&event.call, &event.answered) {
+                (Call::Save { tag, .. } | Call::Stream { tag, .. }, _) => {
+                    (ASKED, What::State(*tag))
+                }
+                (Call::Fork { .. }, Some((_, Answer::Made(_, copied)))) => (COPIED, *copied),
+                _ => continue,
+            };
+            told.0.insert((event.name, version, what));
+        }
+        // A fork of a fork, where nobody was told of the first.
+        for event in events.iter().chain(events) {
+            if let Call::Fork { to, .. } = event.call {
+                let copies: Vec<_> = told.states(event.name).collect();
+                let copies = copies.into_iter().map(|what| (to, ASKED, what));
+                told.0.extend(copies);
+            }
+        }
+        told
+    }
+
+    /// What a name may have been, but for a tombstone.
+    pub(super) fn states(&self, name: usize) -> impl Iterator<Item = What> {
+        let of_name = self.0.iter().filter(move |told| told.0 == name);
+        of_name
+            .map(|told| told.2)
+            .filter(|what| *what != What::Tombstone)
+    }
+
+    /// Whether somebody was told of this as a version of a name.
+    pub(super) fn is_seen(&self, name: usize, what: What) -> bool {
+        let mut of_name = self.0.iter().filter(|told| told.0 == name);
+        of_name.any(|told| told.1 != ASKED && told.2 == what)
+    }
+
+    /// What somebody was told of one version of it, but for a tombstone.
+    pub(super) fn states_at(&self, name: usize, version: Version) -> impl Iterator<Item = What> {
+        let of_version = (name, version, What::State(0))..=(name, version, What::State(Tag::MAX));
+        self.0.range(of_version).map(|told| told.2)
+    }
 }
 
 /// How far behind the time of an event the time of a file may be: the kernel's coarse clock ticks each 1 to 10 ms.
@@ -267,223 +335,5 @@ impl Window {
             answered: time,
             removed,
         })
-    }
-}
-
-/// The steps of a history that concern `name`.
-pub(crate) fn steps(events: &[Event], name: usize) -> Vec<Op> {
-    let steps = events
-        .iter()
-        .flat_map(|event| steps_of(events, event, name));
-    steps.chain(fills(events, name)).collect()
-}
-
-/// What may have filled a hole: only what somebody saw makes a difference, and only a change that could have made it.
-fn fills(events: &[Event], name: usize) -> impl Iterator<Item = Op> {
-    let told: BTreeSet<_> = events.iter().flat_map(|event| event.tells(name)).collect();
-    told.into_iter().filter_map(move |(version, what)| {
-        let makers = events.iter().filter(|event| event.changed() == name);
-        let late = makers.filter(|event| event.may_fill(version, what));
-        Some(Op {
-            asked: late.map(|event| event.asked).min()?,
-            answered: None,
-            step: Step::Fill(version, what),
-        })
-    })
-}
-
-fn steps_of(events: &[Event], event: &Event, name: usize) -> Vec<Op> {
-    let op = |answered, step| Op {
-        asked: event.asked,
-        answered,
-        step,
-    };
-    let source = event.name == name;
-    let made = event.call.changes(event.name);
-    let Some((time, answer)) = &event.answered else {
-        return match made {
-            Some((of, wanted)) if of == name => perhaps(events, event, None, wanted)
-                .into_iter()
-                .map(|step| op(None, step))
-                .collect(),
-            _ => Vec::new(),
-        };
-    };
-    let mut steps = Vec::new();
-    if source {
-        steps.extend(seen(&event.call, answer));
-    }
-    let mut may = Vec::new();
-    if let Some((of, wanted)) = made
-        && of == name
-    {
-        steps.extend(change(wanted, answer));
-        may = match (&event.call, answer) {
-            (_, Answer::Unknown(version)) => perhaps(events, event, *version, wanted),
-            // A tombstone that was there already serves, too.
-            (Call::Purge, Answer::Purged(tombstone)) => {
-                perhaps(events, event, Some(*tombstone), wanted)
-            }
-            _ => Vec::new(),
-        };
-    }
-    let must = steps.into_iter().map(|step| op(Some(*time), step));
-    must.chain(may.into_iter().map(|step| op(None, step)))
-        .collect()
-}
-
-/// What a change whose outcome is not known may make: one of these.
-fn perhaps(events: &[Event], event: &Event, version: Option<Version>, wanted: Wanted) -> Vec<Step> {
-    let states_of = |name, version: Option<Version>| {
-        let told = events.iter().flat_map(move |event| event.tells(name));
-        let of_version = told.filter(move |told| version.is_none_or(|version| told.0 == version));
-        of_version
-            .map(|told| told.1)
-            .filter(|what| *what != What::Tombstone)
-    };
-    let (of, _) = event
-        .call
-        .changes(event.name)
-        .unwrap_or((event.name, wanted));
-    let whats: BTreeSet<_> = match event.call {
-        Call::Save { tag, .. } | Call::Stream { tag, .. } => [What::State(tag)].into(),
-        // Of what was there under that number; where it was pruned and filled since, only the copy tells.
-        Call::Restore {
-            version: source, ..
-        } => states_of(event.name, Some(source))
-            .chain(
-                version
-                    .into_iter()
-                    .flat_map(|copy| states_of(of, Some(copy))),
-            )
-            .collect(),
-        Call::Fork { .. } => states_of(event.name, None).collect(),
-        _ => [What::Tombstone].into(),
-    };
-    // Where nobody knows what it copied, nobody saw the copy either: it only counts.
-    let whats = match whats.is_empty() {
-        true => [What::State(Tag::MAX)].into(),
-        false => whats,
-    };
-    let make = |what| Step::Make {
-        version,
-        what,
-        wanted,
-    };
-    whats.iter().copied().map(make).collect()
-}
-
-impl Call {
-    /// The name that a call makes a version of, and what it wants of its head; none for one that makes nothing.
-    fn changes(&self, name: usize) -> Option<(usize, Wanted)> {
-        Some(match *self {
-            Self::Save { wanted, .. }
-            | Self::Stream { wanted, .. }
-            | Self::Delete { wanted }
-            | Self::Restore { wanted, .. } => (name, wanted),
-            Self::Fork { to, wanted } => (to, wanted),
-            Self::Purge => (name, Wanted::Any),
-            Self::Load { .. } | Self::Stat { .. } | Self::Prune { .. } | Self::Audit => {
-                return None;
-            }
-        })
-    }
-}
-
-impl Event {
-    /// The name that its answer is about.
-    fn changed(&self) -> usize {
-        let changes = self.call.changes(self.name);
-        changes.map_or(self.name, |changed| changed.0)
-    }
-
-    /// Whether a request of this change that was given up, or slept, can have made this version long after. One that was
-    /// acknowledged as this very version did not make it a second time.
-    fn may_fill(&self, version: Version, what: What) -> bool {
-        let made = match &self.answered {
-            Some((_, Answer::Made(made, _))) if *made == version => return false,
-            Some((_, Answer::Made(_, made))) => Some(*made),
-            _ => None,
-        };
-        match self.call {
-            Call::Save { tag, .. } | Call::Stream { tag, .. } => what == What::State(tag),
-            Call::Delete { .. } | Call::Purge => what == What::Tombstone,
-            Call::Restore { .. } | Call::Fork { .. } => {
-                what != What::Tombstone && made.is_none_or(|made| made == what)
-            }
-            _ => false,
-        }
-    }
-
-    /// Which versions of `name` this event says something of, and what those are.
-    fn tells(&self, name: usize) -> Vec<(Version, What)> {
-        let about = self.changed() == name;
-        match (
-            self.answered.as_ref().map(|answered| &answered.1),
-            &self.call,
-        ) {
-            (Some(Answer::Made(version, what)), Call::Restore { version: from, .. }) if about => {
-                vec![(*version, *what), (*from, *what)]
-            }
-            (Some(Answer::Made(version, what) | Answer::Seen(version, what)), _) if about => {
-                vec![(*version, *what)]
-            }
-            (Some(Answer::All(all)), _) if about => {
-                let all = all.iter();
-                all.map(|(version, what)| (*version, *what)).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-}
-
-/// What a call that was answered says of the name that it reads.
-fn seen(call: &Call, answer: &Answer) -> Option<Step> {
-    Some(match (call, answer) {
-        (Call::Restore { version, .. }, Answer::Made(_, what)) => Step::At(*version, *what),
-        (Call::Restore { version, .. }, Answer::NotFound) => Step::NotAt(*version, true),
-        (Call::Fork { .. }, Answer::Made(_, what)) => Step::Head(None, Some(*what)),
-        (Call::Fork { .. } | Call::Delete { .. }, Answer::NotFound) => Step::Absent,
-        (Call::Purge, Answer::NotFound) => Step::NoHead,
-        (Call::Purge, Answer::Purged(version)) => Step::Head(Some(*version), Some(What::Tombstone)),
-        (Call::Prune { .. }, Answer::Pruned(removed)) => Step::Gone(removed.clone()),
-        (Call::Load { at: None } | Call::Stat { at: None }, Answer::Seen(version, what)) => {
-            Step::Head(Some(*version), Some(*what))
-        }
-        (Call::Load { .. } | Call::Stat { .. }, Answer::Seen(version, what)) => {
-            Step::At(*version, *what)
-        }
-        (Call::Load { .. }, Answer::Nothing) => Step::Absent,
-        (Call::Stat { .. }, Answer::Nothing) => Step::NoHead,
-        (Call::Load { at: Some(version) } | Call::Stat { at: Some(version) }, Answer::NotFound) => {
-            Step::NotAt(*version, false)
-        }
-        (Call::Audit, Answer::All(versions)) => Step::Exactly(versions.clone()),
-        _ => return None,
-    })
-}
-
-/// What a change that was answered says of the name that it makes a version of.
-fn change(wanted: Wanted, answer: &Answer) -> Vec<Step> {
-    match (answer, wanted) {
-        (&Answer::Made(version, what), wanted) => vec![Step::Make {
-            version: Some(version),
-            what,
-            wanted,
-        }],
-        // The head that is told may be a later one than the one that was in the way.
-        (Answer::Conflict(head), Wanted::Absent) => vec![Step::NotAbsent, told(*head)],
-        (Answer::Conflict(Some(head)), Wanted::Version(wanted)) if *head == wanted => {
-            vec![Step::Never]
-        }
-        (Answer::Conflict(head), _) => vec![told(*head)],
-        _ => Vec::new(),
-    }
-}
-
-fn told(head: Option<Version>) -> Step {
-    match head {
-        Some(head) => Step::Head(Some(head), None),
-        None => Step::NoHead,
     }
 }

@@ -31,7 +31,8 @@ pub(super) fn race(lab: &Path, shape: Shape) -> Result<Vec<Event>> {
     trouble(&mut workers, shape)?;
     let mut events = Vec::new();
     for worker in workers {
-        events.extend(worker.events()?);
+        let told = worker.events()?.into_iter();
+        events.extend(told.map(Event::on_a_healthy_disk));
     }
     events.extend(last_look(dir.path(), shape)?);
     Ok(events)

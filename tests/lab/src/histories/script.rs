@@ -27,11 +27,22 @@ impl Shape {
         Duration::from_millis(self.grace)
     }
 
+    /// Whether its workers take their time: every second history in memory, where it costs little.
+    fn is_slow(&self) -> bool {
+        self.names > 1 && self.seed.is_multiple_of(2)
+    }
+
     /// The random numbers of one part of the history.
     pub(crate) fn rng(&self, part: u64) -> Rng {
         Rng::with_seed(self.seed.wrapping_mul(1009).wrapping_add(part))
     }
 }
+
+/// The tags of one worker, at most.
+const TAGS: Tag = 100_000;
+
+/// Where there is time, one stream in so many is sent before it is whole.
+const LARGE_STREAMS: u32 = 6;
 
 /// The worker that prunes and purges.
 pub(crate) const KEEPER: usize = 1;
@@ -74,7 +85,7 @@ impl Worker {
             role,
             rng: shape.rng(number as u64),
             known: vec![0; shape.names],
-            tags: Tag::try_from(number).unwrap_or(0) * 1000,
+            tags: Tag::try_from(number).unwrap_or(0) * TAGS,
         }
     }
 
@@ -95,11 +106,19 @@ impl Worker {
         }
     }
 
-    /// Together the pauses are some graces long: else nothing would grow old enough to be removed.
+    /// Together the pauses are some graces long: else nothing would grow old enough to be removed. Where there is time, who saves
+    /// sits over what it knows until others have made more, and some of that is gone.
     async fn pause(&mut self) {
-        let longest = self.shape.grace() / 2;
+        let grace = self.shape.grace();
+        let longest = match self.shape.is_slow() {
+            true => 1.5,
+            false => 0.5,
+        };
         if self.rng.bool() {
-            tokio::time::sleep(longest.mul_f64(self.rng.f64())).await;
+            tokio::time::sleep(grace.mul_f64(longest * self.rng.f64())).await;
+        }
+        if self.shape.is_slow() && self.role == Role::Saver && self.rng.u32(0..4) == 0 {
+            tokio::time::sleep(grace.mul_f64(1.5 + 1.5 * self.rng.f64())).await;
         }
     }
 
@@ -107,14 +126,22 @@ impl Worker {
         let head = self.known[name];
         let (kind, wanted) = (self.rng.u32(0..100), self.wanted(name));
         let old = self.rng.u64(1..=head.max(1));
-        let tag = self.tags + 1;
+        let mut tag = self.tags + 1;
         let save = match self.rng.u32(0..4) {
-            0 => Call::Stream { tag, wanted },
+            0 => {
+                if self.shape.is_slow() && self.rng.u32(0..LARGE_STREAMS) == 0 {
+                    tag = self.tags + event::to_large(self.tags);
+                }
+                match self.rng.u32(0..6) {
+                    0 => Call::Abandon { tag },
+                    _ => Call::Stream { tag, wanted },
+                }
+            }
             _ => Call::Save { tag, wanted },
         };
         let call = match (self.role, kind) {
             (Role::Saver, _) => Call::Save {
-                tag,
+                tag: self.tags + 1,
                 wanted: Wanted::Any,
             },
             (Role::Keeper, 0..45) => Call::Prune {
@@ -135,7 +162,7 @@ impl Worker {
             },
             _ => self.look(old),
         };
-        if let Call::Save { .. } | Call::Stream { .. } = call {
+        if let Call::Save { tag, .. } | Call::Stream { tag, .. } | Call::Abandon { tag } = call {
             self.tags = tag;
         }
         call

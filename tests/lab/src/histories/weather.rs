@@ -227,7 +227,11 @@ impl Storage for Weather {
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
         self.pass().await;
-        self.inner.upload(key).await
+        let sleeps = self.random(|rng| rng.bool());
+        Ok(Box::new(Slow {
+            upload: self.inner.upload(key).await?,
+            sleep: sleeps.then(|| self.long()),
+        }))
     }
 
     async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
@@ -253,10 +257,43 @@ impl Storage for Weather {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         self.pass().await;
-        if self.has(Bug::Descending) && is_version(key) {
-            return self.inner.delete(&self.reversed(key).await?).await;
+        let key = match self.has(Bug::Descending) && is_version(key) {
+            true => self.reversed(key).await?,
+            false => key.clone(),
+        };
+        if !is_version(&key) {
+            return self.inner.delete(&key).await;
         }
-        self.inner.delete(key).await
+        // What was to be removed after it stays.
+        match self.random(|rng| rng.u32(0..100)) {
+            0..6 => Err(Error::new(ErrorKind::Unavailable, "not removed")),
+            6..10 => {
+                self.inner.delete(&key).await?;
+                Err(Error::new(ErrorKind::Unanswered, "removed, and not told"))
+            }
+            _ => self.inner.delete(&key).await,
+        }
+    }
+}
+
+/// A stream whose guest stops in the midst of it, for longer than the grace.
+#[derive(Debug)]
+struct Slow {
+    upload: Box<dyn Upload>,
+    sleep: Option<Duration>,
+}
+
+#[async_trait]
+impl Upload for Slow {
+    async fn write(&mut self, piece: Bytes) -> Result<()> {
+        if let Some(sleep) = self.sleep.take() {
+            tokio::time::sleep(sleep).await;
+        }
+        self.upload.write(piece).await
+    }
+
+    async fn finish(self: Box<Self>) -> Result<()> {
+        self.upload.finish().await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Kills the process that saves, at any moment and over and over, and opens the store anew after each.
 //!
-//! Two processes share a store on the real disk, each with two agents that save, stream, delete, restore, prune and purge.
+//! Two processes share a store on the real disk, each with two agents that save, stream, delete, restore, fork, prune and purge.
 //! They say on a pipe what they ask and what they are answered; each is killed (SIGKILL) 0 to 30 ms after it asked for something,
 //! most soon. Then everything that is there is loaded and verified, by the model that the histories are
 //! checked against: each acknowledged version is there with its bytes unless an acknowledged prune took it, the one call that
@@ -28,7 +28,7 @@ use fastrand::Rng;
 use persist_host::snapshot::{SaveOptions, Store};
 use persist_host::storage::Local;
 
-use crate::histories::{Call, Event, Record, State, Verdict, ask, check, name_of, smallest};
+use crate::histories::{Call, Event, History, Record, State, Verdict, ask, name_of};
 use crate::{Plan, Report, Target};
 use worker::{AGENTS, GRACE_MS, NAMES, agent};
 
@@ -163,13 +163,19 @@ fn look(dir: &Path, events: &[Event], states: &mut States) -> Result<Vec<String>
                 .filter(|e| e.call == Call::Audit && e.is_wrong())
                 .map(|e| format!("{e:?}")),
         );
+        let state = |name| states.get(&(who, name)).cloned().unwrap_or_default();
+        let before: Vec<State> = (0..NAMES).map(state).collect();
+        let history = History {
+            before: &before,
+            events: &of_agent,
+            grace: GRACE_MS * 1000,
+        };
         for name in 0..NAMES {
-            let state = states.entry((who, name)).or_default();
-            match check(state, &of_agent, name, GRACE_MS * 1000) {
-                Verdict::Linear(after) => *state = after,
+            match history.check(name) {
+                Verdict::Linear(after) => drop(states.insert((who, name), after)),
                 Verdict::Not | Verdict::GivenUp => {
-                    let had: Vec<_> = state.whats().collect();
-                    let cannot_be = match smallest(state, &of_agent, name, GRACE_MS * 1000) {
+                    let had: Vec<_> = before[name].whats().collect();
+                    let cannot_be = match history.smallest(name) {
                         Some(witness) => format!("these cannot be:{witness}"),
                         None => "it takes too long to decide what came after".into(),
                     };
@@ -234,15 +240,10 @@ fn litter(dir: &Path, states: &mut States) -> Result<Vec<String>> {
     let versions: usize = states.values().map(|state| state.whats().count()).sum();
     let files = files(dir)?;
     let is_version = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "gz");
-    // Known, and in RELIABILITY.md: whoever is killed while it makes the store leaves empty probes.
-    let is_probe = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("probe-"))
-    };
     let mut wrong = Vec::new();
     let strange: Vec<_> = files
         .iter()
-        .filter(|path| !is_version(path) && !path.ends_with("~/store.json") && !is_probe(path))
+        .filter(|path| !is_version(path) && !path.ends_with("~/store.json"))
         .map(|path| path.strip_prefix(dir).unwrap_or(path).display().to_string())
         .collect();
     if !strange.is_empty() {
@@ -348,7 +349,7 @@ impl Victim {
                 .rev()
                 .find(|open| open.worker == event.worker);
             match open {
-                Some(open) if open.answered.is_none() => *open = event,
+                Some(open) if open.answered.is_none() => *open = event.on_a_healthy_disk(),
                 _ => events.push(event),
             }
         }

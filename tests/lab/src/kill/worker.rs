@@ -102,6 +102,10 @@ impl Worker {
 
     async fn ask(&mut self, scope: &Scope, name: usize, call: Call, record: &Arc<dyn Record>) {
         let answer = ask(scope, (self.who, name), call, record).await;
+        let name = match call {
+            Call::Fork { to, .. } => to,
+            _ => name,
+        };
         if let Answer::Made(version, _) | Answer::Seen(version, _) | Answer::Purged(version) =
             answer
         {
@@ -130,16 +134,23 @@ impl Worker {
                 self.tag = tag;
                 Call::Stream { tag, wanted }
             }
-            68..75 => Call::Delete { wanted },
+            68..70 => {
+                self.tag = tag;
+                Call::Abandon { tag }
+            }
+            70..75 => Call::Delete { wanted },
             75..83 => Call::Restore {
                 version: self.rng.u64(1..=head.max(1)),
                 wanted,
             },
-            // No forks: of one that was under way, nobody knows which state it read.
-            83..94 => Call::Prune {
+            83..88 => Call::Fork {
+                to: (name + 1) % NAMES,
+                wanted: Wanted::Any,
+            },
+            88..96 => Call::Prune {
                 keep: self.rng.usize(1..6),
             },
-            94 => Call::Purge,
+            96 => Call::Purge,
             _ => Call::Load { at: None },
         }
     }
