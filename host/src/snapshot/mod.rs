@@ -22,6 +22,8 @@
 //! ```
 
 mod adapter;
+mod ahead;
+mod check;
 mod clock;
 mod commit;
 mod compute;
@@ -32,16 +34,21 @@ mod introduce;
 mod name;
 mod reader;
 mod retention;
+mod stored;
 mod version;
+mod walk;
 mod writer;
 
 pub use adapter::{Adapter, StateStream};
+pub use check::{Checked, Finding, FindingKind, ReadData, Severity};
 pub use error::{Error, Result};
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use name::{MAX_ENCODED, Name};
 pub use reader::{Reader, Verified};
 pub use retention::{Fate, Keep, Purge, Purged, Retention};
+pub use stored::{Copied, Stored};
 pub use version::{MAX_VERSION, Version};
+pub use walk::{Heads, NameHead, Past, Selection, Walk};
 pub use writer::Writer;
 
 use std::sync::Arc;
@@ -490,7 +497,8 @@ impl Scope {
     pub async fn restore(&self, name: &str, version: Version, expect: Expect) -> Result<Info> {
         let name = Name::new(name)?;
         let origin = ("restored-from", version.to_string());
-        self.copy(&name, Some(version), &name, expect, origin).await
+        self.copy(&name, Some(version), (self, &name), expect, origin)
+            .await
     }
 
     /// Saves the newest state of `name`, or that of version `at`, as the next version of `new_name`.
@@ -506,14 +514,15 @@ impl Scope {
     ) -> Result<Info> {
         let (name, new_name) = (Name::new(name)?, Name::new(new_name)?);
         let origin = ("forked-from", name.as_str().to_owned());
-        self.copy(&name, at, &new_name, expect, origin).await
+        self.copy(&name, at, (self, &new_name), expect, origin)
+            .await
     }
 
     async fn copy(
         &self,
         name: &Name,
         at: Option<Version>,
-        new_name: &Name,
+        (to, new_name): (&Self, &Name),
         expect: Expect,
         (label, value): (&str, String),
     ) -> Result<Info> {
@@ -521,7 +530,7 @@ impl Scope {
         let Some((_, object)) = object.filter(|(_, object)| !object.trailer.is_tombstone()) else {
             return Err(self.missing(name, at));
         };
-        self.introduce().await?;
+        to.introduce().await?;
         let metadata = &object.trailer.metadata;
         let (size, max) = (metadata.size, self.max_state());
         if size > max {
@@ -534,7 +543,7 @@ impl Scope {
         let mut labels: Vec<_> = own_labels.cloned().collect();
         labels.push((format!("{}{label}", info::HOST_LABEL), value));
         let media_type = metadata.media_type.clone();
-        let mut change = Change::new(self, new_name, expect, media_type, labels);
+        let mut change = Change::new(to, new_name, expect, media_type, labels);
         change.check_early().await?;
         let encoded = object.copy(&mut change).await?;
         change.finish(&encoded).await
