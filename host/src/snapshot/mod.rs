@@ -35,6 +35,7 @@ mod name;
 mod reader;
 mod retention;
 mod stored;
+mod tend;
 mod version;
 mod walk;
 mod writer;
@@ -88,6 +89,9 @@ pub struct StoreOptions {
     /// Pruning spares what is younger than this; one hour. A change that took longer than half of it no longer knows that
     /// the version after its head was never used before, and looks again. The same for all hosts of a store.
     pub grace: Duration,
+    /// What is kept of each name's history; the rest is removed beside saves, which neither wait for it nor fail because of it. None: all is kept,
+    /// until someone prunes. Everything younger than 30 days and the newest 20 versions.
+    pub retention: Option<Retention>,
 }
 
 impl Default for StoreOptions {
@@ -95,6 +99,7 @@ impl Default for StoreOptions {
         Self {
             max_state: 16 << 30,
             grace: Duration::from_secs(60 * 60),
+            retention: Some(Retention::default()),
         }
     }
 }
@@ -111,6 +116,7 @@ struct Shared {
     options: StoreOptions,
     /// Set once this process has seen that the storage keeps its word.
     introduced: OnceCell<()>,
+    tending: tend::Tending,
 }
 
 impl Store {
@@ -126,6 +132,7 @@ impl Store {
                 storage,
                 options,
                 introduced: OnceCell::new(),
+                tending: tend::Tending::default(),
             }),
         }
     }
