@@ -18,6 +18,11 @@
 //! - `logs`: what is logged, and what never is
 //! - `bad_input`: bad agents, words, files and directories, through the command
 //! - `command`: the `persist` command, as a person or a script sees it
+//! - `operators`: what an operator does with single states, on every backend
+//! - `keeping`: what is kept of histories, and how they grew, on every backend
+//! - `trouble`: what is wrong with a store or its backend, and how it is said
+//! - `moves`: stores that are copied between backends, exported and imported
+//! - `settings`: what is documented is read, and what is read is documented
 
 mod adapter;
 mod bad_input;
@@ -27,7 +32,10 @@ mod disk;
 mod faults;
 mod gc;
 mod gcs;
+mod keeping;
 mod logs;
+mod moves;
+mod operators;
 mod outcomes;
 mod packages;
 mod races;
@@ -36,5 +44,7 @@ mod s3;
 mod s3_faults;
 mod sandbox;
 mod servers;
+mod settings;
 mod streams;
+mod trouble;
 mod versions;

@@ -10,7 +10,8 @@ use persist_host::snapshot::{
     Error, Expect, Keep, Purge, Retention, SaveOptions, Scope, Store, StoreOptions,
 };
 use persist_host::storage::{
-    Entry, Facts, Key, List, Local, Memory, Page, Part, ReadRange, Result, Storage, Upload,
+    Entry, ErrorKind, Facts, Key, List, Local, Memory, Page, Part, ReadRange, Result, Storage,
+    Upload,
 };
 use persist_tests::{block_on, load, on_every_storage, save, scope, tempdir};
 use tokio::sync::Semaphore;
@@ -404,4 +405,96 @@ fn a_version_is_verified_and_a_copy_of_another_is_told() {
         let verified = scope.verify("copied", None).await.expect("verifies");
         assert!(verified.expect("is there").info.deleted);
     });
+}
+
+/// A scope on whose store retention keeps two versions.
+fn tended(storage: Arc<dyn Storage>) -> (Store, Scope) {
+    let mut options = StoreOptions::default();
+    options.grace = Duration::ZERO;
+    let mut two = nothing();
+    two.keep_last = 2;
+    options.retention = Some(two);
+    let store = Store::with_options(storage, options);
+    let scope = store.scope("bot", None).expect("a name");
+    (store, scope)
+}
+
+#[test]
+fn retention_runs_by_itself_after_some_of_the_saves() {
+    on_every_storage(async |storage| {
+        let (store, scope) = tended(storage);
+        for text in 1..=15 {
+            save(&scope, "memory", &text.to_string()).await;
+        }
+        store.settle().await;
+        assert_eq!(versions(&scope).await.len(), 15, "it is not yet due");
+        // On a disk, times are as coarse as the kernel's clock.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        save(&scope, "memory", "16").await;
+        // It has begun, and is waited for.
+        store.settle().await;
+        let left = versions(&scope).await;
+        assert!(left == [16, 15] || left == [16, 15, 14], "{left:?}");
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("16"));
+    });
+}
+
+#[test]
+fn retention_that_fails_fails_no_save() {
+    block_on(async {
+        let faulty = Arc::new(NeverDeletes(Memory::new()));
+        let (store, scope) = tended(faulty);
+        for version in 1..=40 {
+            let info = save(&scope, "memory", "x").await;
+            assert_eq!(info.version, version);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        store.settle().await;
+        assert_eq!(versions(&scope).await.len(), 40);
+    });
+}
+
+/// Objects in memory, of which none may be removed but for those that try the storage.
+#[derive(Debug)]
+struct NeverDeletes(Memory);
+
+#[async_trait]
+impl Storage for NeverDeletes {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+
+    fn honours_conditions(&self) -> bool {
+        true
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
+        self.0.create(key, body).await
+    }
+
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.0.upload(key).await
+    }
+
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.0.replace(key).await
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
+        self.0.read(key, range).await
+    }
+
+    async fn list(&self, list: &List<'_>) -> Result<Page> {
+        self.0.list(list).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        match key.as_str().ends_with(".gz") {
+            true => Err(persist_host::storage::Error::new(
+                ErrorKind::Denied,
+                "as planned",
+            )),
+            false => self.0.delete(key).await,
+        }
+    }
 }

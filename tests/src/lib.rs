@@ -1,5 +1,6 @@
 //! What the tests share: stores, agents and the command.
 
+pub mod backends;
 pub mod cloud;
 pub mod gcs;
 pub mod s3;
@@ -72,6 +73,8 @@ pub fn persist(dir: &Path) -> Command {
     command.env_clear().env("PERSIST_LOCAL_PATH", dir);
     // Compiled agents are kept for all tests.
     command.env("XDG_CACHE_HOME", cache());
+    // Nor the settings of whoever runs them.
+    command.env("XDG_CONFIG_HOME", cache());
     command
 }
 

@@ -125,10 +125,13 @@ impl Change {
 
     /// Makes the version.
     pub(crate) async fn finish(mut self, encoded: &Encoded) -> Result<Info> {
-        match self.upload.take() {
+        let (scope, name) = (self.scope.clone(), self.name.clone());
+        let info = match self.upload.take() {
             Some(sending) => self.finish_upload(sending, encoded).await,
             None => self.create(encoded).await,
-        }
+        }?;
+        scope.tend(&name, info.version);
+        Ok(info)
     }
 
     async fn create(self, encoded: &Encoded) -> Result<Info> {

@@ -22,6 +22,8 @@
 //! ```
 
 mod adapter;
+mod ahead;
+mod check;
 mod clock;
 mod commit;
 mod compute;
@@ -33,16 +35,22 @@ mod introduce;
 mod name;
 mod reader;
 mod retention;
+mod stored;
+mod tend;
 mod version;
+mod walk;
 mod writer;
 
 pub use adapter::{Adapter, StateStream};
+pub use check::{Checked, Finding, FindingKind, ReadData, Severity};
 pub use error::{Error, Result};
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use name::{MAX_ENCODED, Name};
 pub use reader::{Reader, Verified};
 pub use retention::{Fate, Keep, Purge, Purged, Retention};
+pub use stored::{Copied, Stored};
 pub use version::{MAX_VERSION, Version};
+pub use walk::{Heads, NameHead, Past, Selection, Walk};
 pub use writer::Writer;
 
 use std::sync::Arc;
@@ -82,6 +90,9 @@ pub struct StoreOptions {
     /// Pruning spares what is younger than this; one hour. A change that took longer than half of it no longer knows that
     /// the version after its head was never used before, and looks again. The same for all hosts of a store.
     pub grace: Duration,
+    /// What is kept of each name's history; the rest is removed beside saves, which neither wait for it nor fail because of it. None: all is kept,
+    /// until someone prunes. Everything younger than 30 days and the newest 20 versions.
+    pub retention: Option<Retention>,
 }
 
 impl Default for StoreOptions {
@@ -89,6 +100,7 @@ impl Default for StoreOptions {
         Self {
             max_state: 16 << 30,
             grace: Duration::from_secs(60 * 60),
+            retention: Some(Retention::default()),
         }
     }
 }
@@ -105,6 +117,7 @@ struct Shared {
     options: StoreOptions,
     /// Set once this process has seen that the storage keeps its word.
     introduced: OnceCell<()>,
+    tending: tend::Tending,
 }
 
 impl Store {
@@ -120,6 +133,7 @@ impl Store {
                 storage,
                 options,
                 introduced: OnceCell::new(),
+                tending: tend::Tending::default(),
             }),
         }
     }
@@ -491,7 +505,8 @@ impl Scope {
     pub async fn restore(&self, name: &str, version: Version, expect: Expect) -> Result<Info> {
         let name = Name::new(name)?;
         let origin = ("restored-from", version.to_string());
-        self.copy(&name, Some(version), &name, expect, origin).await
+        self.copy(&name, Some(version), (self, &name), expect, origin)
+            .await
     }
 
     /// Saves the newest state of `name`, or that of version `at`, as the next version of `new_name`.
@@ -507,14 +522,15 @@ impl Scope {
     ) -> Result<Info> {
         let (name, new_name) = (Name::new(name)?, Name::new(new_name)?);
         let origin = ("forked-from", name.as_str().to_owned());
-        self.copy(&name, at, &new_name, expect, origin).await
+        self.copy(&name, at, (self, &new_name), expect, origin)
+            .await
     }
 
     async fn copy(
         &self,
         name: &Name,
         at: Option<Version>,
-        new_name: &Name,
+        (to, new_name): (&Self, &Name),
         expect: Expect,
         (label, value): (&str, String),
     ) -> Result<Info> {
@@ -522,7 +538,7 @@ impl Scope {
         let Some((_, object)) = object.filter(|(_, object)| !object.trailer.is_tombstone()) else {
             return Err(self.missing(name, at));
         };
-        self.introduce().await?;
+        to.introduce().await?;
         let metadata = &object.trailer.metadata;
         let (size, max) = (metadata.size, self.max_state());
         if size > max {
@@ -535,7 +551,7 @@ impl Scope {
         let mut labels: Vec<_> = own_labels.cloned().collect();
         labels.push((format!("{}{label}", info::HOST_LABEL), value));
         let media_type = metadata.media_type.clone();
-        let mut change = Change::new(self, new_name, expect, media_type, labels);
+        let mut change = Change::new(to, new_name, expect, media_type, labels);
         change.check_early().await?;
         let encoded = object.copy(&mut change).await?;
         change.finish(&encoded).await

@@ -179,17 +179,23 @@ impl Object {
         }
         sums.verify(metadata)
             .map_err(|error| error.at(&object.key))?;
+        Ok(Verified {
+            info: trailer.info(name.as_str(), version),
+            saved_as: object.saved_as(scope, name, version),
+        })
+    }
+
+    /// What the file says that it was saved as, where that is not what its key says.
+    pub(super) fn saved_as(&self, scope: &Scope, name: &Name, version: Version) -> Option<String> {
+        let metadata = &self.trailer.metadata;
         let session = scope.session().map(Name::as_str);
         let is_here = (metadata.agent.as_str(), metadata.session.as_deref())
             == (scope.agent().as_str(), session)
             && (metadata.name.as_str(), metadata.version) == (name.as_str(), version);
-        Ok(Verified {
-            info: trailer.info(name.as_str(), version),
-            saved_as: (!is_here).then(|| {
-                let session = metadata.session.as_deref().unwrap_or(NO_SESSION);
-                let (agent, name) = (&metadata.agent, &metadata.name);
-                format!("{agent}/{session}/{name}@{}", metadata.version)
-            }),
+        (!is_here).then(|| {
+            let session = metadata.session.as_deref().unwrap_or(NO_SESSION);
+            let (agent, name) = (&metadata.agent, &metadata.name);
+            format!("{agent}/{session}/{name}@{}", metadata.version)
         })
     }
 
@@ -204,7 +210,7 @@ impl Object {
     }
 
     /// Stored bytes, from what was read already where it has them.
-    async fn bytes(&self, range: Range<u64>) -> Result<Bytes> {
+    pub(super) async fn bytes(&self, range: Range<u64>) -> Result<Bytes> {
         let (start, suffix) = &self.suffix;
         match range.start.checked_sub(*start) {
             Some(from) => Ok(suffix.slice(from as usize..(range.end - start) as usize)),

@@ -124,12 +124,23 @@ impl Scope {
     /// As [`Scope::plan_prune`].
     pub async fn prune(&self, name: &str, retention: &Retention) -> Result<Vec<Fate>> {
         let name = Name::new(name)?;
-        let fates = self.fates(&name, retention).await?;
+        self.prune_at_most(&name, retention, usize::MAX).await
+    }
+
+    /// As [`Scope::prune`], of the oldest `most` versions that go.
+    pub(super) async fn prune_at_most(
+        &self,
+        name: &Name,
+        retention: &Retention,
+        most: usize,
+    ) -> Result<Vec<Fate>> {
+        let fates = self.fates(name, retention).await?;
         if fates.iter().any(|fate| fate.keep.is_none()) {
             self.introduce().await?;
         }
-        for fate in fates.iter().rev().filter(|fate| fate.keep.is_none()) {
-            let key = self.key(&name, fate.version)?;
+        let doomed = fates.iter().rev().filter(|fate| fate.keep.is_none());
+        for fate in doomed.take(most) {
+            let key = self.key(name, fate.version)?;
             self.storage().delete(&key).await?;
         }
         Ok(fates)

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
-use persist_host::snapshot::{Name, Scope, Store, Version};
+use persist_host::snapshot::{Name, Scope, Selection, Store, Version};
 
 use super::exit::Usage;
 
@@ -22,6 +22,19 @@ pub(crate) struct Address {
 pub(crate) struct Place {
     pub(crate) agent: Name,
     pub(crate) session: Option<Name>,
+}
+
+/// Which names a command is for: `agent`, `agent/session/`, `agent/name` or `agent/session/name`.
+#[derive(Clone, Debug)]
+pub(crate) struct What(pub(crate) Selection);
+
+impl Place {
+    pub(crate) fn selection(&self) -> Selection {
+        match &self.session {
+            None => Selection::Agent(self.agent.clone()),
+            session => Selection::Session(self.agent.clone(), session.clone()),
+        }
+    }
 }
 
 impl Address {
@@ -81,6 +94,7 @@ impl FromStr for Place {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        let text = text.strip_suffix('/').unwrap_or(text);
         let (agent, session) = match text.split_once('/') {
             None => (text, None),
             Some((agent, session)) => (agent, Some(session)),
@@ -92,6 +106,38 @@ impl FromStr for Place {
             agent: decode(agent)?,
             session: session.map(decode).transpose()?,
         })
+    }
+}
+
+impl FromStr for What {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text.contains('@') {
+            bail!("leave the version away: this is done with whole names; an @ in a name is ~40");
+        }
+        let parts: Vec<_> = text.split('/').collect();
+        Ok(Self(match parts[..] {
+            [agent] => Selection::Agent(decode(agent)?),
+            [agent, session, ""] => Selection::Session(decode(agent)?, session_of(session)?),
+            [agent, name] if !name.is_empty() => {
+                Selection::Name(decode(agent)?, None, decode(name)?)
+            }
+            [agent, session, name] => {
+                Selection::Name(decode(agent)?, session_of(session)?, decode(name)?)
+            }
+            _ => bail!(
+                "write agent, agent/session/, agent/name or agent/session/name; a slash in a name is ~2f"
+            ),
+        }))
+    }
+}
+
+/// As keys have it, ~ stands for what belongs to no session.
+fn session_of(text: &str) -> Result<Option<Name>> {
+    match text {
+        "~" => Ok(None),
+        session => Ok(Some(decode(session)?)),
     }
 }
 
@@ -110,6 +156,11 @@ pub(crate) fn address(agent: &Name, session: Option<&Name>, name: &Name) -> Stri
     let parts = [Some(agent), session, Some(name)];
     let parts: Vec<_> = parts.into_iter().flatten().map(encode).collect();
     parts.join("/")
+}
+
+/// An agent, as it is written in an address.
+pub(crate) fn part(name: &Name) -> String {
+    encode(name)
 }
 
 /// As people write it: only what would mean something else in an address is escaped.
@@ -168,6 +219,24 @@ mod tests {
                 (parsed.agent, parsed.session, parsed.name),
                 (agent, session, name)
             );
+        }
+    }
+
+    #[test]
+    fn what_a_command_is_for_says_agent_session_or_name() {
+        let name = |text: &str| Name::new(text).expect("a name");
+        let (bot, s, m) = (name("bot"), name("s"), name("m"));
+        for (text, selection) in [
+            ("bot", Selection::Agent(bot.clone())),
+            ("bot/s/", Selection::Session(bot.clone(), Some(s.clone()))),
+            ("bot/~/", Selection::Session(bot.clone(), None)),
+            ("bot/m", Selection::Name(bot.clone(), None, m.clone())),
+            ("bot/s/m", Selection::Name(bot.clone(), Some(s), m)),
+        ] {
+            assert_eq!(text.parse::<What>().expect(text).0, selection, "{text}");
+        }
+        for text in ["", "bot/", "/m", "bot//m", "bot/s/m/", "bot/m@3"] {
+            text.parse::<What>().expect_err(text);
         }
     }
 

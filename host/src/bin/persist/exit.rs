@@ -3,10 +3,11 @@
 use std::io;
 use std::process::ExitCode;
 
-use persist_host::snapshot;
+use persist_host::snapshot::{self, Severity};
 use persist_host::storage::{self, ErrorKind};
 use persist_host::wasm::RunError;
 
+use crate::commands::copy::Another;
 use crate::print::{plain, say};
 
 /// What `--help` says of them.
@@ -16,17 +17,32 @@ Exit codes:
   1  failed for a reason without a code of its own
   2  the command line is wrong
   3  not found
-  4  conflict: the newest version is not the expected one
+  4  conflict: the newest version is not the expected one, or another version has the number that one is copied to
   5  the storage refuses this account, or its credentials
   6  what is stored is corrupt, or of a later format
   7  the outcome is unknown: look before trying again
   8  a limit was met: size, time, space
-  9  the agent answered with an error, or trapped";
+  9  the agent answered with an error, or trapped
+ 10  nothing is damaged, and something should be looked at";
 
 /// The command line asks for something that cannot be meant.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
+
+/// An end with this code, for this reason.
+#[derive(Debug, thiserror::Error)]
+#[error("{1}")]
+pub(crate) struct Code(pub(crate) u8, pub(crate) &'static str);
+
+/// A check found something; each finding was printed when it was met.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct Found {
+    /// The worst of the findings.
+    pub(crate) severity: Severity,
+    pub(crate) what: String,
+}
 
 /// Something that was listed could not be read; each was reported when it was met.
 #[derive(Debug, thiserror::Error)]
@@ -59,30 +75,46 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 fn code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<snapshot::Error>() {
-        return match error {
-            snapshot::Error::Invalid(_) => 2,
-            snapshot::Error::NotFound(_) => 3,
-            snapshot::Error::Conflict { .. } => 4,
-            snapshot::Error::Corrupt { .. } | snapshot::Error::Unsupported { .. } => 6,
-            snapshot::Error::UnknownOutcome { .. } => 7,
-            snapshot::Error::TooLarge { .. } => 8,
-            snapshot::Error::Storage(error) => storage_code(error),
-            _ => 1,
-        };
+        return snapshot_code(error);
     }
     if let Some(error) = error.downcast_ref::<storage::Error>() {
         return storage_code(error);
+    }
+    if let Some(found) = error.downcast_ref::<Found>() {
+        return match found.severity {
+            Severity::Damage => 6,
+            _ => 10,
+        };
+    }
+    if let Some(Code(code, _)) = error.downcast_ref::<Code>() {
+        return *code;
     }
     match error.downcast_ref::<RunError>() {
         Some(RunError::CpuLimit(_) | RunError::WallClockLimit(_)) => 8,
         Some(RunError::Failed(_) | RunError::Trapped(_)) => 9,
         _ if error.is::<Usage>() => 2,
         _ if error.is::<Damaged>() => 6,
+        _ if error.is::<Another>() => 4,
         _ => 1,
     }
 }
 
-fn storage_code(error: &storage::Error) -> u8 {
+/// The code for an error of a store.
+pub(crate) fn snapshot_code(error: &snapshot::Error) -> u8 {
+    match error {
+        snapshot::Error::Invalid(_) => 2,
+        snapshot::Error::NotFound(_) => 3,
+        snapshot::Error::Conflict { .. } => 4,
+        snapshot::Error::Corrupt { .. } | snapshot::Error::Unsupported { .. } => 6,
+        snapshot::Error::UnknownOutcome { .. } => 7,
+        snapshot::Error::TooLarge { .. } => 8,
+        snapshot::Error::Storage(error) => storage_code(error),
+        _ => 1,
+    }
+}
+
+/// The code for an error of a storage.
+pub(crate) fn storage_code(error: &storage::Error) -> u8 {
     match error.kind() {
         ErrorKind::Config => 2,
         ErrorKind::NotFound => 3,

@@ -1,25 +1,32 @@
-//! The operator's command: runs agents, and shows and changes what they saved.
+//! The operator's command: runs agents, and shows, keeps, moves and checks what they saved.
 
 mod address;
 mod commands;
 mod exit;
 mod print;
+mod progress;
 mod run;
+mod settings;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
-use persist_host::snapshot::{Expect, Store};
-use persist_host::storage::StorageConfig;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use persist_host::snapshot::Store;
 
-use address::{Address, Place};
+use commands::{archive, check, copy, diff, doctor, generate, keep, list, state, stats};
+use print::Out;
+use settings::{Said, Settings};
 
-/// Runs WebAssembly agents, and shows and changes what they saved.
+/// How long a command that is done waits for retention.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs WebAssembly agents, and shows, keeps, moves and checks what they saved.
 ///
-/// An ADDRESS is agent/name or agent/session/name, with @N behind it for version N. In a part of an address, ~2f is a
-/// slash, ~40 an @ and ~7e a ~.
+/// An ADDRESS is agent/name or agent/session/name, with @N behind it for version N. WHAT is an address without a version, agent for all
+/// of an agent, or agent/session/ for all of a session. In a part of them, ~2f is a slash, ~40 an @ and ~7e a ~.
 #[derive(Debug, Parser)]
 #[command(name = "persist", version, after_help = exit::HELP)]
 struct Cli {
@@ -28,9 +35,17 @@ struct Cli {
     #[arg(long, global = true, value_name = "URL")]
     storage: Option<String>,
 
+    /// Read settings from this file [default: PERSIST_CONFIG, else persist/persist.toml in this user's configuration directory]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
     /// Print JSON, one value a line
     #[arg(long, global = true)]
     json: bool,
+
+    /// Print results and errors, and nothing beside them
+    #[arg(long, short, global = true)]
+    quiet: bool,
 
     #[command(subcommand)]
     command: Command,
@@ -39,141 +54,110 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run an agent once and print its answer
+    #[command(after_help = commands::RUN_EXAMPLES)]
     Run(run::Run),
-    /// List names, with their newest version
-    Ls {
-        /// agent, or agent/session [default: everything]
-        place: Option<Place>,
-        /// Show deleted names too
-        #[arg(long)]
-        all: bool,
-    },
-    /// Show what is known of a version, without its state
-    Show {
-        /// agent/name or agent/session/name, with @N for version N
-        address: Address,
-    },
-    /// Print the state of a version, bit for bit (--json changes nothing)
-    Cat {
-        /// agent/name or agent/session/name, with @N for version N
-        address: Address,
-    },
-    /// List the versions of a name, newest first
-    History {
-        /// agent/name or agent/session/name; with @N only versions below N
-        address: Address,
-        /// Show at most so many
-        #[arg(long, short = 'n', value_name = "COUNT")]
-        limit: Option<usize>,
-    },
-    /// Save a file, or standard input, as the next version
-    Save {
-        /// agent/name or agent/session/name
-        address: Address,
-        /// What to save; - is standard input
-        #[arg(default_value = "-")]
-        file: PathBuf,
-        /// Only if this is the newest version: a number, or `absent`
-        #[arg(long, value_name = "VERSION", default_value = "any", value_parser = expect, hide_default_value = true)]
-        expect: Expect,
-        /// What kind of data it is, such as application/json
-        #[arg(long, value_name = "TYPE")]
-        media_type: Option<String>,
-        /// A label to keep with it; may be given again
-        #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
-        label: Vec<(String, String)>,
-    },
-    /// Delete a name; its older versions stay, and `restore` brings one back
-    Rm {
-        /// agent/name or agent/session/name
-        address: Address,
-        /// Only if this is the newest version
-        #[arg(long, value_name = "VERSION", default_value = "any", value_parser = expect, hide_default_value = true)]
-        expect: Expect,
-    },
-    /// Save the state of an older version again, as the next one
-    Restore {
-        /// agent/name@N or agent/session/name@N
-        address: Address,
-        /// Only if this is the newest version
-        #[arg(long, value_name = "VERSION", default_value = "any", value_parser = expect, hide_default_value = true)]
-        expect: Expect,
-    },
+    Ls(list::Ls),
+    History(list::History),
+    Show(state::Show),
+    Cat(state::Cat),
+    Save(state::Save),
+    Rm(state::Rm),
+    Restore(state::Restore),
+    Fork(state::Fork),
+    Diff(diff::Diff),
+    Verify(check::Verify),
+    Check(check::Check),
+    Prune(keep::Prune),
+    Pin(keep::Pin),
+    Unpin(keep::Unpin),
+    Purge(keep::Purge),
+    Copy(copy::Copy),
+    Export(archive::Export),
+    Import(archive::Import),
+    Stats(stats::Stats),
+    Doctor(doctor::Doctor),
+    Settings(generate::Show),
+    Completions(generate::Completions),
+    Man(generate::Man),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::builder()
-                .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
-                .from_env_lossy(),
-        )
-        .with_writer(std::io::stderr)
-        .init();
-    match start(cli) {
+    match start(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
     }
 }
 
 fn start(cli: Cli) -> Result<()> {
-    let config = match &cli.storage {
-        Some(url) => StorageConfig::from_url(url)?,
-        None => StorageConfig::from_env()?,
+    let out = Out {
+        json: cli.json,
+        quiet: cli.quiet,
     };
-    let store = Store::new(config.build()?);
-    let out = print::Out { json: cli.json };
+    let said = Said {
+        storage: cli.storage,
+        config: cli.config,
+    };
+    let settings = Settings::resolve(said)?;
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::builder()
+                .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
+                .parse_lossy(settings.log()?),
+        )
+        .with_writer(std::io::stderr)
+        .init();
     // One thread is enough: the disk has its own, agents give way to each other, and servers are slower than it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        match cli.command {
-            Command::Run(run) => run.run(&store, out).await,
-            Command::Ls { place, all } => commands::ls(&store, place, all, out).await,
-            Command::Show { address } => commands::show(&store, &address, out).await,
-            Command::Cat { address } => commands::cat(&store, &address).await,
-            Command::History { address, limit } => {
-                commands::history(&store, &address, limit, out).await
-            }
-            Command::Save {
-                address,
-                file,
-                expect,
-                media_type,
-                label,
-            } => {
-                let options = persist_host::snapshot::SaveOptions {
-                    expect,
-                    media_type,
-                    labels: label,
-                };
-                commands::save(&store, &address, &file, options, out).await
-            }
-            Command::Rm { address, expect } => commands::rm(&store, &address, expect, out).await,
-            Command::Restore { address, expect } => {
-                commands::restore(&store, &address, expect, out).await
-            }
-        }
-    })
+    runtime.block_on(cli.command.run(&settings, out))
 }
 
-fn expect(text: &str) -> Result<Expect, String> {
-    match text {
-        "any" => Ok(Expect::Any),
-        "absent" => Ok(Expect::Absent),
-        number => number
-            .parse()
-            .map(Expect::Version)
-            .map_err(|_| "write the number of a version, `absent` or `any`".into()),
+impl Command {
+    async fn run(self, settings: &Settings, out: Out) -> Result<()> {
+        // It is made where a command needs it, and nothing is asked of it before.
+        let store = open(settings);
+        let tended = store.as_ref().ok().cloned();
+        let done = match self {
+            Self::Run(run) => run.run(&store?, out).await,
+            Self::Ls(ls) => ls.run(&store?, out).await,
+            Self::History(history) => history.run(&store?, out).await,
+            Self::Show(show) => show.run(&store?, out).await,
+            Self::Cat(cat) => cat.run(&store?, out).await,
+            Self::Save(save) => save.run(&store?, out).await,
+            Self::Rm(rm) => rm.run(&store?, out).await,
+            Self::Restore(restore) => restore.run(&store?, out).await,
+            Self::Fork(fork) => fork.run(&store?, out).await,
+            Self::Diff(diff) => diff.run(&store?, out).await,
+            Self::Verify(verify) => verify.run(&store?, out).await,
+            Self::Check(check) => check.run(&store?, out).await,
+            Self::Prune(prune) => prune.run(&store?, settings, out).await,
+            Self::Pin(pin) => pin.run(&store?, out).await,
+            Self::Unpin(unpin) => unpin.run(&store?, out).await,
+            Self::Purge(purge) => purge.run(&store?, out).await,
+            Self::Import(import) => import.run(&store?, out).await,
+            Self::Stats(stats) => stats.run(&store?, out).await,
+            Self::Copy(copy) => copy.run(settings, out).await,
+            Self::Export(export) => {
+                let storage = settings.storage()?.build()?;
+                export.run(&store?, &*storage, out).await
+            }
+            Self::Doctor(doctor) => doctor.run(settings, out).await,
+            Self::Settings(show) => show.run(settings, out),
+            Self::Completions(completions) => completions.run(Cli::command()),
+            Self::Man(man) => man.run(Cli::command()),
+        };
+        if let Some(store) = tended {
+            // What old versions it does not come to, the next process removes.
+            let _ = tokio::time::timeout(PATIENCE, store.settle()).await;
+        }
+        done
     }
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
-    text.split_once('=')
-        .map(|(key, value)| (key.into(), value.into()))
-        .ok_or_else(|| "write KEY=VALUE".into())
+fn open(settings: &Settings) -> Result<Store> {
+    let storage = settings.storage()?.build()?;
+    Ok(Store::with_options(storage, settings.store()?))
 }
 
 #[cfg(test)]
@@ -182,7 +166,18 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string);
+            let example = format!("persist {}", command.get_name());
+            assert!(
+                help.is_some_and(|help| help.contains(&example)),
+                "{example}"
+            );
+        }
     }
 }

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
     pub(crate) json: bool,
+    /// Nothing beside results and errors.
+    pub(crate) quiet: bool,
 }
 
 impl Out {
@@ -21,6 +23,13 @@ impl Out {
             false => text(),
         };
         writeln!(io::stdout().lock(), "{line}")
+    }
+
+    /// Says something beside the results that a person may want to know.
+    pub(crate) fn note(self, what: fmt::Arguments<'_>) {
+        if !self.quiet {
+            say(what);
+        }
     }
 
     /// Reports something that was listed and cannot be read, so that the list can go on.
@@ -71,7 +80,7 @@ pub(crate) fn line(address: &str, info: &Info) -> String {
 }
 
 /// All that is known of a version.
-pub(crate) fn details(address: &str, info: &Info) -> String {
+pub(crate) fn details(address: &str, info: &Info, pinned: bool) -> String {
     let mut lines = vec![
         format!("address     {address}"),
         format!("version     {}", info.version),
@@ -96,6 +105,9 @@ pub(crate) fn details(address: &str, info: &Info) -> String {
         info.stored_size
     ));
     lines.push(format!("sha256      {}", info.sha256));
+    if pinned {
+        lines.push("pinned      yes".into());
+    }
     lines.extend(
         info.media_type
             .iter()
@@ -121,7 +133,16 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-fn time(millis: u64) -> String {
+/// So many of something.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
+    }
+}
+
+/// A moment that is told in milliseconds since 1970, UTC.
+pub(crate) fn time(millis: u64) -> String {
     // A trailer may say any number; four digits of year are as far as people go.
     let time = UNIX_EPOCH + Duration::from_millis(millis.min(253_402_300_799_999));
     humantime::format_rfc3339_seconds(time).to_string()

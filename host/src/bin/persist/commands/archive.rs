@@ -1,0 +1,400 @@
+//! Stores as plain tar files.
+//!
+//! An archive holds the objects of a store under their keys, `~/store.json` first and `manifest.jsonl` last. So `tar xf` in an empty
+//! directory makes a store on the local disk; and a tar file without a manifest was cut off.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use clap::Args;
+use persist_host::snapshot::{Error, Info, Name, Scope, Store, Stored, Version};
+use persist_host::storage::{ErrorKind, Key, ReadRange, Storage};
+use rustix::fs::{AtFlags, CWD};
+use serde_json::json;
+
+use super::copy::{Proof, copy};
+use super::printed;
+use super::tarred::{MANIFEST, Tarred};
+use crate::address::{self, What};
+use crate::exit::{Damaged, Usage};
+use crate::print::{self, Out, say};
+use crate::progress::Progress;
+
+const STORE: &str = "~/store.json";
+const BLOCK: u64 = 512;
+
+/// A file of at most this many bytes is held whole before any of it is written.
+const SMALL: u64 = 8 << 20;
+
+/// A trailer may say any time; the header of a tar file holds eleven octal digits of seconds.
+const MAX_TIME: u64 = 0o77_777_777_777 * 1000;
+
+/// Write versions into a plain tar file, each verified as it is read, with a manifest at its end
+///
+/// In an empty directory, `tar xf` makes a store of it that `persist` reads. The manifest, manifest.jsonl, has a line for each version
+/// and is held in memory meanwhile, some 300 bytes for each.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist export agents.tar
+  persist export bot.tar bot
+  persist export - bot | zstd > bot.tar.zst")]
+pub(crate) struct Export {
+    /// The file to make, which must not be there; - is standard output
+    file: PathBuf,
+    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    what: Option<What>,
+}
+
+/// Copy the versions in a tar file that `export` wrote into the store, as `copy` does
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist import agents.tar
+  persist import agents.tar bot/memory --storage s3://bucket/agents")]
+pub(crate) struct Import {
+    /// The file, which must be on a disk: it is read in any order
+    file: PathBuf,
+    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    what: Option<What>,
+}
+
+impl Export {
+    pub(crate) async fn run(self, store: &Store, storage: &dyn Storage, out: Out) -> Result<()> {
+        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let to_stdout = self.file.as_os_str() == "-";
+        if to_stdout && io::stdout().is_terminal() {
+            let what = "a tar file is nothing for a terminal; name a FILE";
+            return Err(Usage(what.into()).into());
+        }
+        let target = Target::open(&self.file)?;
+        let mut archive = Archive {
+            builder: tar::Builder::new(target),
+            manifest: Vec::new(),
+            proof: Proof::default(),
+            damaged: 0,
+        };
+        archive.introduction(storage).await?;
+        let mut progress = Progress::bytes(out, "exported", None);
+        let (mut walk, mut names) = (store.walk(&selection), 0_u64);
+        while let Some((scope, name)) = walk.next().await? {
+            archive.name(&scope, &name, &mut progress).await?;
+            names += 1;
+        }
+        drop(progress);
+        if archive.proof.versions == 0 {
+            let place = store.location();
+            return Err(Error::NotFound(format!("nothing of this is saved in {place}")).into());
+        }
+        let damaged = archive.damaged;
+        let proof = archive.finish()?;
+        let (versions, bytes) = (proof.versions, proof.bytes);
+        let value = json!({
+            "event": "exported", "names": names, "versions": versions, "bytes": bytes, "digest": proof.digest(),
+        });
+        let text = || {
+            format!(
+                "exported {} of {}, {}",
+                print::count(versions, "version"),
+                print::count(names, "name"),
+                print::bytes(bytes)
+            )
+        };
+        match to_stdout {
+            true => out.note(format_args!("{}", text())),
+            false => printed(out.print(&value, text), "the archive is written")?,
+        }
+        Damaged::none_of(damaged)
+    }
+}
+
+impl Import {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let tarred = Tarred::open(&self.file)?;
+        copy(&Store::new(Arc::new(tarred)), store, &selection, out).await
+    }
+}
+
+/// A tar file that is being written.
+struct Archive {
+    builder: tar::Builder<Target>,
+    manifest: Vec<u8>,
+    proof: Proof,
+    damaged: usize,
+}
+
+/// The file of a version, of which nothing is damaged: what is in the archive cannot be taken back.
+enum Body {
+    Held(Info, Key, Vec<Bytes>),
+    Read(Stored),
+}
+
+impl Archive {
+    async fn introduction(&mut self, storage: &dyn Storage) -> Result<()> {
+        match storage
+            .read(&Key::new(STORE)?, ReadRange::Suffix(1 << 20))
+            .await
+        {
+            Ok(part) => {
+                self.header(STORE, part.bytes.len() as u64, SystemTime::now())?;
+                self.body(&part.bytes)?;
+                self.pad(part.bytes.len() as u64)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn name(&mut self, scope: &Scope, name: &Name, progress: &mut Progress) -> Result<()> {
+        let address = address::address(scope.agent(), scope.session(), name);
+        let pins = scope.pins(name.as_str()).await?;
+        let mut before = None;
+        loop {
+            let versions = scope.versions(name.as_str(), before, 1000).await?;
+            for &version in &versions {
+                let body = match body(scope, name, version).await {
+                    Ok(body) => body,
+                    // Pruned since it was listed.
+                    Err(Error::NotFound(_)) => continue,
+                    Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => {
+                        progress.aside(|| {
+                            say(format_args!(
+                                "error: {address}@{version} is left out: {error}"
+                            ))
+                        });
+                        self.damaged += 1;
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                let key = self.version(&address, body, progress).await?;
+                if let Some((dir, _)) = key.as_str().rsplit_once('/')
+                    && pins.contains(&version)
+                {
+                    self.header(&format!("{dir}/pin-{version}"), 0, SystemTime::now())?;
+                }
+            }
+            before = versions.last().copied();
+            if before.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn version(&mut self, address: &str, body: Body, progress: &mut Progress) -> Result<Key> {
+        let (info, key) = match &body {
+            Body::Held(info, key, _) => (info.clone(), key.clone()),
+            Body::Read(stored) => (stored.info().clone(), stored.key().clone()),
+        };
+        let created = UNIX_EPOCH + Duration::from_millis(info.created_at.min(MAX_TIME));
+        self.header(key.as_str(), info.stored_size, created)?;
+        match body {
+            Body::Held(_, _, pieces) => {
+                for piece in pieces {
+                    self.body(&piece)?;
+                }
+                progress.add(info.stored_size);
+            }
+            Body::Read(mut stored) => {
+                while let Some(piece) = stored.next().await? {
+                    self.body(&piece)?;
+                    progress.add(piece.len() as u64);
+                }
+            }
+        }
+        self.pad(info.stored_size)?;
+        self.line(address, key.as_str(), &info)?;
+        Ok(key)
+    }
+
+    fn line(&mut self, address: &str, key: &str, info: &Info) -> Result<()> {
+        self.proof.add(address, info);
+        let line =
+            json!({ "key": key, "address": format!("{address}@{}", info.version), "info": info });
+        Ok(writeln!(self.manifest, "{line}")?)
+    }
+
+    fn finish(mut self) -> Result<Proof> {
+        let manifest = std::mem::take(&mut self.manifest);
+        self.header(MANIFEST, manifest.len() as u64, SystemTime::now())?;
+        self.body(&manifest)?;
+        self.pad(manifest.len() as u64)?;
+        self.builder.into_inner()?.finish()?;
+        Ok(self.proof)
+    }
+
+    /// Begins an entry of `size` bytes.
+    fn header(&mut self, key: &str, size: u64, time: SystemTime) -> Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size);
+        header.set_mode(0o600);
+        header.set_mtime(
+            time.duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs(),
+        );
+        // Its body comes piece by piece.
+        Ok(self.builder.append_data(&mut header, key, io::empty())?)
+    }
+
+    fn body(&mut self, piece: &[u8]) -> Result<()> {
+        Ok(self.builder.get_mut().write_all(piece)?)
+    }
+
+    /// Ends an entry of `size` bytes: the next one begins at a whole block.
+    fn pad(&mut self, size: u64) -> Result<()> {
+        let rest = size.next_multiple_of(BLOCK) - size;
+        self.body(&vec![0; rest as usize])
+    }
+}
+
+/// Reads a version as far as is needed to know that it is whole.
+async fn body(
+    scope: &Scope,
+    name: &Name,
+    version: Version,
+) -> persist_host::snapshot::Result<Body> {
+    let mut stored = scope.stored(name.as_str(), version).await?;
+    let (info, key) = (stored.info().clone(), stored.key().clone());
+    if info.stored_size > SMALL {
+        scope.verify(name.as_str(), Some(version)).await?;
+        return Ok(Body::Read(stored));
+    }
+    let mut pieces = Vec::new();
+    while let Some(piece) = stored.next().await? {
+        pieces.push(piece);
+    }
+    Ok(Body::Held(info, key, pieces))
+}
+
+/// Where an archive is written. A file has its name only once it is whole.
+enum Target {
+    Stdout(io::Stdout),
+    File(Unnamed),
+}
+
+/// A file without a name, which is gone with the process where the file system has such files; else one called NAME.part.
+struct Unnamed {
+    file: io::BufWriter<File>,
+    part: Option<PathBuf>,
+    name: PathBuf,
+}
+
+impl Target {
+    fn open(path: &Path) -> Result<Self> {
+        if path.as_os_str() == "-" {
+            return Ok(Self::Stdout(io::stdout()));
+        }
+        if path.exists() {
+            let what = format!("{} is there already; name another file", path.display());
+            return Err(Usage(what).into());
+        }
+        Ok(Self::File(Unnamed::in_directory_of(path)?))
+    }
+
+    fn finish(self) -> Result<()> {
+        match self {
+            Self::Stdout(mut stdout) => Ok(stdout.flush()?),
+            Self::File(file) => file.name(),
+        }
+    }
+}
+
+impl Unnamed {
+    fn in_directory_of(name: &Path) -> Result<Self> {
+        let (file, part) = match without_name(directory(name)) {
+            Some(file) => (file, None),
+            None => {
+                let mut part = name.as_os_str().to_owned();
+                part.push(".part");
+                let part = PathBuf::from(part);
+                let file = File::create(&part);
+                let file = file.with_context(|| format!("make {}", part.display()))?;
+                (file, Some(part))
+            }
+        };
+        Ok(Self {
+            file: io::BufWriter::new(file),
+            part,
+            name: name.into(),
+        })
+    }
+
+    /// Unlike a rename, this replaces nothing.
+    fn name(mut self) -> Result<()> {
+        self.file.flush()?;
+        let file = self.file.get_ref();
+        file.sync_all()?;
+        let named = match &self.part {
+            Some(part) => std::fs::hard_link(part, &self.name),
+            None => {
+                let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+                let flags = AtFlags::SYMLINK_FOLLOW;
+                rustix::fs::linkat(CWD, itself, CWD, &self.name, flags).map_err(Into::into)
+            }
+        };
+        named.with_context(|| format!("name the archive {}", self.name.display()))?;
+        Ok(File::open(directory(&self.name))?.sync_all()?)
+    }
+}
+
+/// Where the file system, and the operating system, has such files.
+fn without_name(directory: &Path) -> Option<File> {
+    #[cfg(target_os = "linux")]
+    let file = {
+        use rustix::fs::{Mode, OFlags};
+
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR);
+        file.map(File::from).ok()
+    };
+    #[cfg(not(target_os = "linux"))]
+    let file = {
+        let _ = directory;
+        None
+    };
+    file
+}
+
+fn directory(name: &Path) -> &Path {
+    let parent = name
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(stdout) => stdout.write(bytes),
+            Self::File(file) => file.file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(stdout) => stdout.flush(),
+            Self::File(file) => file.file.flush(),
+        }
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        if let Some(part) = &self.part
+            && let Err(error) = std::fs::remove_file(part)
+        {
+            say(format_args!(
+                "{} could not be removed: {error}",
+                part.display()
+            ));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Whether what is stored is what was saved.
+
+use anyhow::Result;
+use clap::Args;
+use persist_host::snapshot::{Checked, Finding, FindingKind, ReadData, Severity, Store};
+use serde_json::json;
+
+use super::nothing;
+use crate::address::{self, Address, What};
+use crate::exit::Found;
+use crate::print::{self, Out};
+use crate::progress::Progress;
+
+/// Read one version whole and verify every byte of it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist verify bot/memory
+  persist verify bot/memory@3 --json")]
+pub(crate) struct Verify {
+    /// agent/name or agent/session/name, with @N for version N
+    address: Address,
+}
+
+/// Look at everything that is stored, and say what is wrong with it
+///
+/// Without --read-data or --sample, of each version the length and the trailer are verified, which holds all that is known of it and the
+/// checksums of its blocks; the blocks themselves are not read. Exit code 6: something is damaged. 10: nothing is, and someone should look.
+/// Cost: a request for each version, and with --read-data one for each 8 MiB.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist check
+  persist check bot --read-data
+  persist check --sample 5% --json")]
+pub(crate) struct Check {
+    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    what: Option<What>,
+    /// Read and verify every byte
+    #[arg(long, conflicts_with = "sample")]
+    read_data: bool,
+    /// Read and verify every byte of so many of the versions, chosen at random
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    sample: Option<f64>,
+}
+
+impl Verify {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let address = &self.address;
+        let scope = address.scope(store)?;
+        let verified = scope.verify(address.name.as_str(), address.version).await?;
+        let verified = verified.ok_or_else(|| nothing(address))?;
+        let (info, saved_as) = (&verified.info, &verified.saved_as);
+        let text = address.at(info.version);
+        let mut value = print::event("verified", &text, info);
+        value["saved_as"] = json!(saved_as);
+        out.print(&value, || {
+            let (size, stored) = (print::bytes(info.size), print::bytes(info.stored_size));
+            format!(
+                "verified {text}: {size} of state, {stored} at rest, sha256 {}",
+                info.sha256
+            )
+        })?;
+        match saved_as {
+            None => Ok(()),
+            Some(saved_as) => Err(Found {
+                severity: Severity::Warning,
+                what: format!("its file was saved as {saved_as}, and copied here by someone"),
+            }
+            .into()),
+        }
+    }
+}
+
+impl Check {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let read = match (self.read_data, self.sample) {
+            (true, _) => ReadData::All,
+            (false, Some(share)) => ReadData::Sample(share),
+            (false, None) => ReadData::None,
+        };
+        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let mut progress = Progress::items(out, "checked versions:", None);
+        let (mut damaged, mut warnings) = (0_u64, 0_u64);
+        let mut printed = Ok(());
+        let checked = store.check(&selection, read, |_, finding| {
+            let Some(finding) = finding else {
+                return progress.add(1);
+            };
+            match finding.kind.severity() {
+                Severity::Damage => damaged += 1,
+                Severity::Warning => warnings += 1,
+                Severity::Note => {}
+            }
+            // Whoever cannot be told of one finding is told of the rest.
+            if let Err(error) = progress.aside(|| tell(finding, out)) {
+                printed = Err(error);
+            }
+        });
+        let checked = checked.await?;
+        drop(progress);
+        printed?;
+        conclude(&checked, damaged, warnings, out)
+    }
+}
+
+fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
+    let severity = match finding.kind.severity() {
+        Severity::Damage => "damage",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    };
+    let address = finding.version.as_ref().map(|(scope, name, version)| {
+        let name = address::address(scope.agent(), scope.session(), name);
+        format!("{name}@{version}")
+    });
+    let kind = finding.kind.as_str();
+    let value = json!({
+        "severity": severity, "kind": kind, "address": address, "key": finding.key, "what": finding.what,
+    });
+    out.print(&value, || {
+        let what = print::plain(&finding.what);
+        let place = address.map_or_else(
+            || finding.key.clone(),
+            |address| format!("{address} ({})", finding.key),
+        );
+        let advice = advice(finding.kind);
+        format!("{severity:<8} {kind:<15} {place}: {what}{advice}")
+    })
+}
+
+/// What a person can do, where the finding itself does not say it.
+fn advice(kind: FindingKind) -> &'static str {
+    match kind {
+        FindingKind::Corrupt => ". Restore an older version, or copy it again from a backup",
+        FindingKind::Foreign => "; move it elsewhere",
+        FindingKind::DanglingPin => "; persist unpin removes it",
+        _ => "",
+    }
+}
+
+fn conclude(checked: &Checked, damaged: u64, warnings: u64, out: Out) -> Result<()> {
+    let Checked {
+        names,
+        versions,
+        read,
+        bytes,
+        findings,
+        ..
+    } = *checked;
+    let value = json!({
+        "event": "checked", "names": names, "versions": versions, "read": read, "bytes": bytes,
+        "findings": findings, "damaged": damaged, "warnings": warnings,
+    });
+    out.print(&value, || {
+        let bytes = print::bytes(bytes);
+        format!(
+            "checked {} of {}, {bytes} at rest, {read} of them read whole: {damaged} damaged, {}, {}",
+            print::count(versions, "version"),
+            print::count(names, "name"),
+            print::count(warnings, "warning"),
+            print::count(findings - damaged - warnings, "note")
+        )
+    })?;
+    let found = |severity, what: String| Err(Found { severity, what }.into());
+    match (damaged, warnings) {
+        (0, 0) => Ok(()),
+        (0, _) => found(
+            Severity::Warning,
+            "nothing is damaged, and something should be looked at".into(),
+        ),
+        (_, _) => found(Severity::Damage, format!("damaged: {damaged}")),
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
+    match number {
+        Ok(number) if (0.0..=100.0).contains(&number) => Ok(number / 100.0),
+        _ => Err("write a share of the versions from 0% to 100%".into()),
+    }
+}

@@ -1,0 +1,256 @@
+//! Copies between stores, and the proof that they are the same.
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use persist_host::snapshot::{Copied, Error, Info, Name, Scope, Selection, Store, Version};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::printed;
+use crate::address::{self, What};
+use crate::exit::Usage;
+use crate::print::{self, Out};
+use crate::progress::{self, Progress};
+use crate::settings::Settings;
+
+/// Copy versions to another store, byte for byte, and prove that both are the same
+///
+/// Every version goes to the same address, deletions and pins too. What is there already is compared and never touched; so a copy that was
+/// interrupted can be started again and does what is left, and one that is complete is proven again. A name is copied and proven before the next one
+/// begins. To `prune`, a copy is as young as the day on which it was made. Both stores take what else they need, such as credentials, from the same settings.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist copy file:///var/lib/agents s3://bucket/agents
+  persist copy s3://bucket/agents gs://bucket/agents bot
+  persist copy gs://bucket/agents file:///backup bot/monday/memory")]
+pub(crate) struct Copy {
+    /// A store: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix
+    from: String,
+    /// Another one
+    to: String,
+    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    what: Option<What>,
+}
+
+impl Copy {
+    pub(crate) async fn run(self, settings: &Settings, out: Out) -> Result<()> {
+        let options = settings.store()?;
+        let open = |url: &str| {
+            let storage = settings.storage_of(url)?.build()?;
+            anyhow::Ok(Store::with_options(storage, options.clone()))
+        };
+        let (from, to) = (open(&self.from)?, open(&self.to)?);
+        if from.location() == to.location() {
+            let place = from.location();
+            return Err(Usage(format!("both are {place}; a copy needs two stores")).into());
+        }
+        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        copy(&from, &to, &selection, out).await
+    }
+}
+
+/// Copies what is selected, name by name, and prints a line for each and the proof.
+pub(crate) async fn copy(from: &Store, to: &Store, selection: &Selection, out: Out) -> Result<()> {
+    let total = match progress::is_watched(out) {
+        true => Some(count(from, selection).await?),
+        false => None,
+    };
+    let mut progress = Progress::items(out, "copied names:", total);
+    let mut sum = Sum::default();
+    let mut walk = from.walk(selection);
+    while let Some((scope, name)) = walk.next().await? {
+        let tally = copy_name(&scope, &name, to)
+            .await
+            .with_context(|| sum.so_far())?;
+        progress.aside(|| tally.print(out))?;
+        sum.add(&tally);
+        progress.add(1);
+    }
+    drop(progress);
+    if sum.names == 0 {
+        let place = from.location();
+        return Err(Error::NotFound(format!("nothing of this is saved in {place}")).into());
+    }
+    sum.conclude(from, to, out)
+}
+
+/// How many names there are: it takes a list for each thousand of an agent's, and tells how long the rest will take.
+async fn count(store: &Store, selection: &Selection) -> Result<u64> {
+    let (mut walk, mut count) = (store.walk(selection), 0);
+    while walk.next().await?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}
+
+async fn copy_name(scope: &Scope, name: &Name, to: &Store) -> Result<Tally> {
+    let address = address::address(scope.agent(), scope.session(), name);
+    let mut tally = Tally::new(address);
+    let copying = scope.copy_to(name.as_str(), to, |copied| tally.add(copied));
+    copying.await?;
+    Ok(tally)
+}
+
+/// What became of one name.
+struct Tally {
+    address: String,
+    proof: Proof,
+    made: u64,
+    made_bytes: u64,
+    another: Vec<Version>,
+    damaged: Vec<(Version, Error)>,
+}
+
+/// Versions that are the same on both sides, and one hash of all that is known of them: address, size, hash of the state, bytes at rest.
+#[derive(Clone, Default)]
+pub(crate) struct Proof {
+    pub(crate) versions: u64,
+    pub(crate) bytes: u64,
+    hash: Sha256,
+}
+
+impl Proof {
+    pub(crate) fn add(&mut self, address: &str, info: &Info) {
+        self.versions += 1;
+        self.bytes += info.stored_size;
+        let Info {
+            version,
+            size,
+            sha256,
+            stored_size,
+            ..
+        } = info;
+        let line = format!("{address}@{version} {size} {sha256} {stored_size}\n");
+        self.hash.update(line.as_bytes());
+    }
+
+    pub(crate) fn digest(&self) -> String {
+        let digest = self.hash.clone().finalize();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl Tally {
+    fn new(address: String) -> Self {
+        Self {
+            address,
+            proof: Proof::default(),
+            made: 0,
+            made_bytes: 0,
+            another: Vec::new(),
+            damaged: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, copied: Copied) {
+        match copied {
+            Copied::Made(info) => {
+                self.made += 1;
+                self.made_bytes += info.stored_size;
+                self.proof.add(&self.address, &info);
+            }
+            Copied::Same(info) => self.proof.add(&self.address, &info),
+            Copied::Another(version) => self.another.push(version),
+            Copied::Damaged(version, error) => self.damaged.push((version, error)),
+            // A later library may tell of more.
+            _ => {}
+        }
+    }
+
+    fn print(&self, out: Out) -> Result<()> {
+        let (address, versions, made) = (&self.address, self.proof.versions, self.made);
+        for version in &self.another {
+            print::say(format_args!(
+                "error: {address}@{version} is another version over there; it was not touched"
+            ));
+        }
+        for (version, error) in &self.damaged {
+            print::say(format_args!("error: {address}@{version}: {error}"));
+        }
+        let damaged: Vec<_> = self.damaged.iter().map(|(version, _)| version).collect();
+        let value = json!({
+            "event": "copied", "address": address, "versions": versions, "copied": made, "bytes": self.made_bytes,
+            "another": self.another, "damaged": damaged,
+        });
+        let text = || {
+            let bytes = print::bytes(self.made_bytes);
+            format!(
+                "copied {address:<32} {}, {bytes}; {versions} the same in both",
+                print::count(made, "version")
+            )
+        };
+        printed(out.print(&value, text), &format!("{address} is copied"))
+    }
+}
+
+/// What became of all names.
+#[derive(Default)]
+struct Sum {
+    names: u64,
+    proof: Proof,
+    made: u64,
+    made_bytes: u64,
+    another: usize,
+    damaged: usize,
+    digests: Sha256,
+}
+
+impl Sum {
+    fn add(&mut self, tally: &Tally) {
+        self.names += 1;
+        self.proof.versions += tally.proof.versions;
+        self.proof.bytes += tally.proof.bytes;
+        self.digests.update(tally.proof.digest().as_bytes());
+        self.made += tally.made;
+        self.made_bytes += tally.made_bytes;
+        self.another += tally.another.len();
+        self.damaged += tally.damaged.len();
+    }
+
+    fn so_far(&self) -> String {
+        format!(
+            "{} copied and proven before this; start it again to go on",
+            print::count(self.names, "name")
+        )
+    }
+
+    fn conclude(self, from: &Store, to: &Store, out: Out) -> Result<()> {
+        let digest: String = self
+            .digests
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let is_proven = self.another + self.damaged == 0;
+        let (names, versions, bytes) = (self.names, self.proof.versions, self.proof.bytes);
+        let value = json!({
+            "event": "proof", "proven": is_proven, "names": names, "versions": versions, "bytes": bytes,
+            "copied": self.made, "copied_bytes": self.made_bytes, "digest": digest,
+            "from": from.location(), "to": to.location(),
+        });
+        let text = || {
+            let (bytes, made_bytes) = (print::bytes(bytes), print::bytes(self.made_bytes));
+            format!(
+                "copied {}, {made_bytes}\n{}: {} of {}, {bytes}, have the same sizes, state hashes and bytes in both; digest {digest}",
+                print::count(self.made, "version"),
+                if is_proven { "proof" } else { "no proof" },
+                print::count(versions, "version"),
+                print::count(names, "name")
+            )
+        };
+        printed(out.print(&value, text), "everything is copied")?;
+        match (self.damaged, self.another) {
+            (0, 0) => Ok(()),
+            (0, another) => Err(Another(another).into()),
+            (damaged, _) => Err(crate::exit::Damaged(damaged).into()),
+        }
+    }
+}
+
+/// Versions with numbers that are taken over there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} versions over there are others with the same numbers, so this is no copy; copy to an empty place"
+)]
+pub(crate) struct Another(usize);

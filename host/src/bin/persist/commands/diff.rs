@@ -1,0 +1,187 @@
+//! How two states differ.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use clap::Args;
+use persist_host::snapshot::{Error, Info, Reader, Store};
+use serde_json::{Value, json};
+use similar::TextDiff;
+
+use super::{CHUNK, nothing};
+use crate::address::Address;
+use crate::print::{self, Out, plain};
+
+/// Larger states are compared by their hashes only: nobody reads such a difference, and both are held in memory.
+const MAX: u64 = 4 << 20;
+
+/// A difference that takes longer to find is shown coarser.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Show how two versions differ: sizes, hashes, times, and the states where they are text or JSON
+///
+/// JSON is compared as a tool would print it, a value a line. States of more than 4 MiB are compared by their hashes only.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist diff bot/memory
+  persist diff bot/memory@3 bot/memory@7")]
+pub(crate) struct Diff {
+    /// agent/name or agent/session/name, with @N for version N
+    from: Address,
+    /// Another one [default: FROM is compared with the version before it]
+    to: Option<Address>,
+}
+
+/// One side of a comparison.
+struct Side {
+    address: String,
+    info: Info,
+    /// None where the state is too large to be shown.
+    state: Option<Bytes>,
+}
+
+impl Diff {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let (from, to) = match self.to {
+            Some(to) => (self.from, to),
+            None => (before(store, &self.from).await?, self.from),
+        };
+        let (from, to) = (side(store, &from).await?, side(store, &to).await?);
+        let same = (from.info.deleted, &from.info.sha256) == (to.info.deleted, &to.info.sha256);
+        let value = json!({
+            "from": print::info(&from.address, &from.info),
+            "to": print::info(&to.address, &to.info),
+            "same": same,
+        });
+        Ok(out.print(&value, || text(&from, &to, same))?)
+    }
+}
+
+/// The version before the one that is meant.
+async fn before(store: &Store, address: &Address) -> Result<Address> {
+    let (scope, name) = (address.scope(store)?, address.name.as_str());
+    let version = match address.version {
+        Some(version) => version,
+        None => {
+            let newest = scope.versions(name, None, 1).await?;
+            *newest.first().ok_or_else(|| nothing(address))?
+        }
+    };
+    let older = scope.versions(name, Some(version), 1).await?;
+    match older.first() {
+        Some(&older) => Ok(Address {
+            version: Some(older),
+            ..address.clone()
+        }),
+        None => {
+            let what = format!("there is no version before {}", address.at(version));
+            Err(Error::NotFound(what).into())
+        }
+    }
+}
+
+async fn side(store: &Store, address: &Address) -> Result<Side> {
+    let (scope, name) = (address.scope(store)?, address.name.as_str());
+    let info = scope.stat(name, address.version).await?;
+    let info = info.ok_or_else(|| nothing(address))?;
+    let version = Some(info.version);
+    let state = match info.size <= MAX {
+        false => None,
+        true => match scope.reader(name, version).await? {
+            Some(mut reader) => Some(whole(&mut reader).await?),
+            None => Some(Bytes::new()),
+        },
+    };
+    Ok(Side {
+        address: address.at(info.version),
+        info,
+        state,
+    })
+}
+
+async fn whole(reader: &mut Reader) -> Result<Bytes> {
+    let mut state = Vec::new();
+    loop {
+        let piece = reader.read(state.len() as u64, CHUNK).await?;
+        if piece.is_empty() {
+            return Ok(state.into());
+        }
+        state.extend_from_slice(&piece);
+    }
+}
+
+fn text(from: &Side, to: &Side, same: bool) -> String {
+    let mut lines = vec![
+        format!("from        {}", summary(from)),
+        format!("to          {}", summary(to)),
+        format!("size        {}", change(from.info.size, to.info.size)),
+    ];
+    let millis = to.info.created_at.abs_diff(from.info.created_at);
+    let apart = humantime::format_duration(Duration::from_secs(millis / 1000));
+    lines.push(format!("apart       {apart}"));
+    lines.push(match same {
+        true => "state       the same".into(),
+        false => format!("state       {}", difference(from, to)),
+    });
+    lines.join("\n")
+}
+
+fn summary(side: &Side) -> String {
+    let info = &side.info;
+    let what = match info.deleted {
+        true => "deleted".to_owned(),
+        false => format!("sha256 {}", info.sha256.get(..16).unwrap_or_default()),
+    };
+    format!("{}  {}  {what}", side.address, print::time(info.created_at))
+}
+
+fn change(from: u64, to: u64) -> String {
+    let sign = if to < from { "-" } else { "+" };
+    let by = print::bytes(to.abs_diff(from));
+    format!(
+        "{} -> {} ({sign}{by})",
+        print::bytes(from),
+        print::bytes(to)
+    )
+}
+
+/// What people can see of it.
+fn difference(from: &Side, to: &Side) -> String {
+    let (Some(old), Some(new)) = (&from.state, &to.state) else {
+        return "differs, and is too large to be shown; `persist cat` prints each".into();
+    };
+    let texts = match (as_json(old), as_json(new)) {
+        (Some(old), Some(new)) if old == new => {
+            return "differs in bytes, and not as JSON: the same values, written differently"
+                .into();
+        }
+        (Some(old), Some(new)) => Some(("as JSON", old, new)),
+        _ => as_text(old)
+            .zip(as_text(new))
+            .map(|(old, new)| ("as text", old, new)),
+    };
+    let Some((how, old, new)) = texts else {
+        let first = old.iter().zip(new).take_while(|(a, b)| a == b).count();
+        return format!("differs from byte {first} on; it is no text");
+    };
+    let mut config = TextDiff::configure();
+    let diff = config.timeout(PATIENCE).diff_lines(&old, &new);
+    let mut hunks = diff.unified_diff();
+    let hunks = hunks.context_radius(3).header(&from.address, &to.address);
+    format!("differs, {how}:\n{}", plain(hunks.to_string().trim_end()))
+}
+
+fn as_json(state: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(state).ok()?;
+    // A number or a word alone is better read as the text that it is.
+    let pretty =
+        (value.is_object() || value.is_array()).then(|| serde_json::to_string_pretty(&value));
+    pretty?.ok().map(|text| text + "\n")
+}
+
+fn as_text(state: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(state).ok()?;
+    (!text.contains('\0')).then(|| text.to_owned())
+}

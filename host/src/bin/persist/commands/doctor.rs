@@ -1,0 +1,303 @@
+//! Whether the storage can be trusted with a store, and what to do where it cannot.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use bytes::Bytes;
+use clap::Args;
+use persist_host::snapshot::Store;
+use persist_host::storage::{self, Entry, ErrorKind, Key, List, ReadRange, Storage};
+use serde_json::json;
+
+use super::generate;
+use crate::exit::{Code, snapshot_code, storage_code};
+use crate::print::{self, Out};
+use crate::settings::Settings;
+
+/// Writers that race for one key, and how often.
+const WRITERS: usize = 16;
+const ROUNDS: usize = 5;
+
+/// Clocks that differ by more make the times in lists hard to understand, and signatures of requests may be refused.
+const APART: Duration = Duration::from_secs(60);
+
+/// Less free space than this is told.
+const LITTLE: u64 = 1 << 30;
+
+/// Try whether the storage works as a store needs it: settings, credentials, reach, rights, conditions, clock, space
+///
+/// It makes some small objects whose keys begin with ~/probe-, lets 16 writers race for the same one, five times, and removes them. Nothing that was saved
+/// is touched.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist doctor
+  persist doctor --read-only --storage s3://bucket/agents")]
+pub(crate) struct Doctor {
+    /// Make nothing, and find out less
+    #[arg(long)]
+    read_only: bool,
+}
+
+impl Doctor {
+    pub(crate) async fn run(self, settings: &Settings, out: Out) -> Result<()> {
+        generate::show(settings, out)?;
+        let storage = settings.storage()?.build()?;
+        let mut exam = Exam {
+            storage,
+            out,
+            worst: None,
+        };
+        let place = exam.storage.location();
+        exam.tell("storage", Ok(place))?;
+        if exam.reach().await? {
+            exam.format(settings).await?;
+            exam.clock().await?;
+            exam.space(settings)?;
+            if !self.read_only {
+                exam.writes().await?;
+            }
+        }
+        match exam.worst {
+            None => Ok(()),
+            Some(code) => Err(Code(
+                code,
+                "the storage cannot be trusted with a store as it is; see above",
+            )
+            .into()),
+        }
+    }
+}
+
+/// An examination under way.
+struct Exam {
+    storage: Arc<dyn Storage>,
+    out: Out,
+    /// The exit code of the first thing that is wrong.
+    worst: Option<u8>,
+}
+
+/// What is wrong, and the exit code for it.
+struct Wrong(u8, String);
+
+impl Wrong {
+    fn new(error: &storage::Error) -> Self {
+        Self(storage_code(error), error.to_string())
+    }
+}
+
+impl Exam {
+    fn tell(&mut self, what: &str, found: Result<String, Wrong>) -> Result<bool> {
+        let (ok, said) = match found {
+            Ok(said) => (true, said),
+            Err(Wrong(code, said)) => {
+                self.worst.get_or_insert(code);
+                (false, said)
+            }
+        };
+        self.line(if ok { "ok" } else { "wrong" }, what, &said)?;
+        Ok(ok)
+    }
+
+    fn line(&self, state: &str, what: &str, said: &dyn Display) -> Result<()> {
+        let value =
+            json!({ "event": "exam", "what": what, "state": state, "said": said.to_string() });
+        let text = || format!("{state:<6} {what:<11} {said}");
+        Ok(self.out.print(&value, text)?)
+    }
+
+    /// Whether anything can be asked at all: name, network, credentials, the right to list.
+    async fn reach(&mut self) -> Result<bool> {
+        let found = match self.storage.list(&list("", 1)).await {
+            Ok(page) if page.entries.is_empty() => Ok("it answers, and is empty".into()),
+            Ok(_) => Ok("it answers, and lists what is there".into()),
+            Err(error) => Err(Wrong::new(&error)),
+        };
+        self.tell("reach", found)
+    }
+
+    async fn format(&mut self, settings: &Settings) -> Result<bool> {
+        let store = Store::with_options(Arc::clone(&self.storage), settings.store()?);
+        let found = match store.is_there().await {
+            Ok(true) => Ok("a store that this build reads".into()),
+            Ok(false) => Ok("no store yet; the first save makes it".into()),
+            Err(error) => Err(Wrong(snapshot_code(&error), error.to_string())),
+        };
+        self.tell("format", found)
+    }
+
+    async fn clock(&mut self) -> Result<()> {
+        let before = SystemTime::now();
+        let asked = List {
+            facts: true,
+            ..list("~", 1)
+        };
+        let Ok(Some(theirs)) = self.storage.list(&asked).await.map(|page| page.now) else {
+            return self.line(
+                "note",
+                "clock",
+                &"the storage does not tell its time, so nothing can be pruned by age",
+            );
+        };
+        let apart = |a: SystemTime, b: SystemTime| a.duration_since(b).unwrap_or_default();
+        let apart = apart(theirs, SystemTime::now()).max(apart(before, theirs));
+        match apart > APART {
+            true => {
+                let apart = humantime::format_duration(Duration::from_secs(apart.as_secs()));
+                let said = format!(
+                    "this machine's clock and the storage's are {apart} apart; set this one by NTP. Pruning goes by the storage's"
+                );
+                self.line("note", "clock", &said)
+            }
+            false => self
+                .tell("clock", Ok("agrees with the storage's".into()))
+                .map(drop),
+        }
+    }
+
+    /// Of a local disk.
+    fn space(&mut self, settings: &Settings) -> Result<()> {
+        let Some(root) = settings.local_root()? else {
+            return Ok(());
+        };
+        // The directory is made by the first save.
+        let there = root.ancestors().find(|path| path.exists());
+        let stat = rustix::fs::statvfs(there.unwrap_or(Path::new("/")));
+        match stat {
+            Ok(stat) => {
+                let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+                let said = format!(
+                    "{} are free, and {} inodes",
+                    print::bytes(free),
+                    stat.f_favail
+                );
+                let state = if free < LITTLE { "note" } else { "ok" };
+                self.line(state, "space", &said)
+            }
+            Err(error) => self.line("note", "space", &format!("cannot be told: {error}")),
+        }
+    }
+
+    /// Makes, lists, reads and removes.
+    async fn writes(&mut self) -> Result<()> {
+        // Two examinations at once do not meet: process ids differ on a machine, times between machines.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let nanos = now.unwrap_or_default().as_nanos();
+        let id = format!("probe-doctor-{nanos:x}-{}", std::process::id());
+        let made = self.create(&format!("{id}-1")).await;
+        let found = match &made {
+            Ok(()) => Ok("objects can be made".into()),
+            Err(error) => Err(Wrong::new(error)),
+        };
+        if !self.tell("save", found)? {
+            return Ok(());
+        }
+        let found = self.visible(&id).await;
+        self.tell("load", found)?;
+        let found = self.races(&id).await;
+        self.tell("conditions", found)?;
+        let found = match self.sweep(&id).await {
+            Ok(()) => Ok("objects can be removed".into()),
+            Err(error) => Err(Wrong::new(&error)),
+        };
+        self.tell("delete", found)?;
+        Ok(())
+    }
+
+    async fn visible(&self, id: &str) -> Result<String, Wrong> {
+        let asked = List {
+            prefix: id,
+            ..list("~", 10)
+        };
+        let page = self
+            .storage
+            .list(&asked)
+            .await
+            .map_err(|error| Wrong::new(&error))?;
+        if page.entries.len() != 1 {
+            let what = "a new object is not listed at once, so the newest version could be missed; use another storage";
+            return Err(Wrong(1, what.into()));
+        }
+        let key = key(&format!("{id}-1"));
+        let part = self.storage.read(&key, ReadRange::Suffix(100)).await;
+        match part {
+            Ok(part) if part.bytes == BODY => Ok("what was made is listed and read at once".into()),
+            Ok(_) => Err(Wrong(
+                6,
+                "what is read is not what was made; use another storage".into(),
+            )),
+            Err(error) => Err(Wrong::new(&error)),
+        }
+    }
+
+    /// A server that looks first and writes then has more than one winner sooner or later.
+    async fn races(&self, id: &str) -> Result<String, Wrong> {
+        for round in 0..ROUNDS {
+            let name = format!("{id}-race-{round}");
+            let writers: Vec<_> = (0..WRITERS)
+                .map(|_| {
+                    let (storage, key) = (Arc::clone(&self.storage), key(&name));
+                    tokio::spawn(async move {
+                        storage.create(&key, vec![Bytes::from_static(BODY)]).await
+                    })
+                })
+                .collect();
+            let mut winners = 0;
+            for writer in writers {
+                match writer.await {
+                    Ok(Ok(())) => winners += 1,
+                    Ok(Err(error)) if error.kind() == ErrorKind::AlreadyExists => {}
+                    Ok(Err(error)) => return Err(Wrong::new(&error)),
+                    Err(error) => return Err(Wrong(1, error.to_string())),
+                }
+            }
+            // None: a server may tell the one that it let win that its own object is there, where an answer was lost.
+            if winners > 1 {
+                let what = format!(
+                    "{winners} of {WRITERS} writers that raced made the same object, so one save could overwrite another; use a storage with conditional writes"
+                );
+                return Err(Wrong(1, what));
+            }
+        }
+        Ok(format!(
+            "one winner among {WRITERS} writers, {ROUNDS} times"
+        ))
+    }
+
+    async fn sweep(&self, id: &str) -> storage::Result<()> {
+        let asked = List {
+            prefix: id,
+            ..list("~", 100)
+        };
+        for entry in self.storage.list(&asked).await?.entries {
+            if let Entry::Object(object) = entry {
+                self.storage.delete(&key(&object.name)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn create(&self, name: &str) -> storage::Result<()> {
+        let body = vec![Bytes::from_static(BODY)];
+        self.storage.create(&key(name), body).await
+    }
+}
+
+const BODY: &[u8] = b"probe\n";
+
+fn list(dir: &str, limit: usize) -> List<'_> {
+    List {
+        dir,
+        prefix: "",
+        after: None,
+        limit,
+        facts: false,
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key::new(format!("~/{name}")).expect("letters, digits and hyphens")
+}

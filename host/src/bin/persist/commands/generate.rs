@@ -1,0 +1,104 @@
+//! What is made of the command line itself, and of the settings.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Command};
+use clap_complete::Shell;
+use serde_json::json;
+
+use crate::print::Out;
+use crate::settings::{SETTINGS, Settings, Source, table};
+
+/// Print what a shell needs to complete this command
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist completions bash > ~/.local/share/bash-completion/completions/persist
+  persist completions zsh > ~/.zfunc/_persist")]
+pub(crate) struct Completions {
+    /// Which shell
+    shell: Shell,
+}
+
+/// Print the manual page, or write one for each command into a directory
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist man | man -l -
+  persist man --dir ~/.local/share/man/man1")]
+pub(crate) struct Man {
+    /// Write the pages of all commands here
+    #[arg(long, value_name = "DIRECTORY")]
+    dir: Option<PathBuf>,
+}
+
+/// Show every setting, its value, and where that comes from
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist settings
+  persist settings --json --config ./persist.toml")]
+pub(crate) struct Show {
+    /// Print the table of README.md
+    #[arg(long, hide = true)]
+    table: bool,
+}
+
+impl Completions {
+    pub(crate) fn run(self, mut command: Command) -> Result<()> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command, "persist", &mut script);
+        Ok(std::io::stdout().write_all(&script)?)
+    }
+}
+
+impl Man {
+    pub(crate) fn run(self, command: Command) -> Result<()> {
+        match self.dir {
+            Some(dir) => std::fs::create_dir_all(&dir)
+                .and_then(|()| clap_mangen::generate_to(command, &dir))
+                .with_context(|| format!("write into {}", dir.display())),
+            None => {
+                let mut page = Vec::new();
+                clap_mangen::Man::new(command).render(&mut page)?;
+                Ok(std::io::stdout().write_all(&page)?)
+            }
+        }
+    }
+}
+
+impl Show {
+    pub(crate) fn run(self, settings: &Settings, out: Out) -> Result<()> {
+        if self.table {
+            return Ok(std::io::stdout().write_all(table().as_bytes())?);
+        }
+        show(settings, out)
+    }
+}
+
+/// Prints every setting as it was resolved.
+pub(crate) fn show(settings: &Settings, out: Out) -> Result<()> {
+    for setting in SETTINGS {
+        let (value, source) = settings.of(setting);
+        let value = value.map(|value| match setting.is_secret {
+            true => "(not shown)".into(),
+            false => value.to_string_lossy(),
+        });
+        let from = match &source {
+            Source::Option(name) | Source::Variable(name) => (*name).to_owned(),
+            Source::File => settings
+                .file()
+                .map_or("file".into(), |file| file.display().to_string()),
+            Source::Default => "default".into(),
+        };
+        let name = setting.variables[0];
+        let json = json!({ "setting": name, "key": setting.key, "value": value, "from": from });
+        out.print(&json, || {
+            let value = value.as_deref().unwrap_or(setting.default).replace('`', "");
+            format!("{name:<32} {value}  ({from})")
+        })?;
+    }
+    Ok(())
+}

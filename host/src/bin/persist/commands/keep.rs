@@ -1,0 +1,353 @@
+//! What is kept of a history: pruned, pinned, purged.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::Result;
+use clap::Args;
+use persist_host::snapshot::{Fate, Keep, Purge as Wait, Retention, Store, Version};
+use serde_json::json;
+
+use super::{nothing, printed};
+use crate::address::{self, Address, What};
+use crate::exit::Usage;
+use crate::print::{self, Out};
+use crate::progress::Progress;
+use crate::settings::Settings;
+
+/// Remove old versions that no rule keeps
+///
+/// A version is kept where any rule keeps it. Always kept: the newest version of each name, what was the newest within the last hour, and what is
+/// pinned. If one of the options that begin with --keep is given, only those that are given count besides; otherwise what the settings say: without any,
+/// what is younger than 30 days, and the newest 20 versions of each name.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist prune --dry-run
+  persist prune bot/memory --keep-last 5 --keep-daily 30
+  persist prune bot --keep-within 7d")]
+pub(crate) struct Prune {
+    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    what: Option<What>,
+    /// Remove nothing; print each version with the rule that keeps it, or that none does
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    rules: Rules,
+}
+
+#[derive(Debug, Args)]
+struct Rules {
+    /// Keep so many of the newest versions of each name
+    #[arg(long, value_name = "COUNT")]
+    keep_last: Option<usize>,
+    /// Keep what is younger than this, such as 12h or 30d
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    keep_within: Option<Duration>,
+    /// Keep the newest version of each of the newest so many hours that have one
+    #[arg(long, value_name = "COUNT")]
+    keep_hourly: Option<usize>,
+    /// Keep the newest version of each of the newest so many days (UTC) that have one
+    #[arg(long, value_name = "COUNT")]
+    keep_daily: Option<usize>,
+}
+
+/// Keep a version from being pruned; `purge` removes it all the same
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist pin bot/memory@3")]
+pub(crate) struct Pin {
+    /// agent/name@N or agent/session/name@N
+    address: Address,
+}
+
+/// Let a version be pruned again
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist unpin bot/memory@3")]
+pub(crate) struct Unpin {
+    /// agent/name@N or agent/session/name@N
+    address: Address,
+}
+
+/// Delete a name and remove its history for good, pinned versions too; it cannot be undone
+///
+/// Only a deletion stays, so that numbering goes on. What was the newest version within the grace (one hour) is spared, so that no host that is saving at this
+/// moment loses what it saves: run purge again after an hour, or say --now where no host writes this name. Where the bucket keeps
+/// old versions or soft-deleted objects, copies of what is removed stay there for as long as it does.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist purge bot/memory
+  persist purge bot/memory --yes --now")]
+pub(crate) struct Purge {
+    /// agent/name or agent/session/name
+    address: Address,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Spare nothing. Only for names that no host writes at this moment: one that does may lose what it saves
+    #[arg(long)]
+    now: bool,
+}
+
+impl Prune {
+    pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
+        let policy = Policy {
+            retention: self.rules.retention(settings)?,
+            grace: settings.store()?.grace,
+            dry_run: self.dry_run,
+        };
+        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let mut walk = store.walk(&selection);
+        let mut sum = Sum::default();
+        let mut progress = Progress::items(out, "looked at names:", None);
+        while let Some((scope, name)) = walk.next().await? {
+            let address = address::address(scope.agent(), scope.session(), &name);
+            let fates = match self.dry_run {
+                true => scope.plan_prune(name.as_str(), &policy.retention).await?,
+                false => scope.prune(name.as_str(), &policy.retention).await?,
+            };
+            sum.names += 1;
+            for fate in &fates {
+                sum.add(fate);
+                if self.dry_run || fate.keep.is_none() {
+                    progress.aside(|| policy.line(&address, fate, out))?;
+                }
+            }
+            progress.add(1);
+        }
+        drop(progress);
+        sum.print(self.dry_run, out)
+    }
+}
+
+impl Rules {
+    fn retention(&self, settings: &Settings) -> Result<Retention> {
+        let mut retention = settings.retention()?;
+        let is_given = self.keep_last.is_some()
+            || self.keep_within.is_some()
+            || self.keep_hourly.is_some()
+            || self.keep_daily.is_some();
+        if is_given {
+            retention.keep_last = self.keep_last.unwrap_or_default();
+            retention.keep_within = self.keep_within.unwrap_or_default();
+            retention.keep_hourly = self.keep_hourly.unwrap_or_default();
+            retention.keep_daily = self.keep_daily.unwrap_or_default();
+        }
+        Ok(retention)
+    }
+}
+
+/// What is kept, and whether anything is removed.
+struct Policy {
+    retention: Retention,
+    grace: Duration,
+    dry_run: bool,
+}
+
+/// What a prune comes to.
+#[derive(Default)]
+struct Sum {
+    names: u64,
+    versions: u64,
+    removed: u64,
+    bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, fate: &Fate) {
+        self.versions += 1;
+        if fate.keep.is_none() {
+            self.removed += 1;
+            self.bytes += fate.stored_size;
+        }
+    }
+
+    fn print(&self, dry_run: bool, out: Out) -> Result<()> {
+        let Self {
+            names,
+            versions,
+            removed,
+            bytes,
+        } = self;
+        let value = json!({
+            "event": "pruned", "dry_run": dry_run, "names": names, "versions": versions, "removed": removed, "bytes": bytes,
+        });
+        let text = || {
+            let (would, bytes) = (
+                if dry_run { "would remove" } else { "removed" },
+                print::bytes(*bytes),
+            );
+            let (versions, names) = (
+                print::count(*versions, "version"),
+                print::count(*names, "name"),
+            );
+            format!("{would} {removed} of {versions} of {names}, {bytes}")
+        };
+        printed(out.print(&value, text), "pruned")
+    }
+}
+
+impl Policy {
+    fn line(&self, address: &str, fate: &Fate, out: Out) -> Result<()> {
+        let address = format!("{address}@{}", fate.version);
+        let since = fate.created.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let created = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let (rule, why) = self.why(fate.keep);
+        let value = json!({
+            "address": address, "keep": fate.keep.is_some(), "rule": rule, "stored_size": fate.stored_size, "created_at": created,
+        });
+        let text = || {
+            let does = match (fate.keep, self.dry_run) {
+                (Some(_), _) => "keep",
+                (None, true) => "remove",
+                (None, false) => "removed",
+            };
+            let (bytes, time) = (print::bytes(fate.stored_size), print::time(created));
+            format!("{does:<7} {address:<32} {bytes:>10}  {time}  {why}")
+        };
+        printed(out.print(&value, text), "pruned")
+    }
+
+    /// The rule, for programs and for people.
+    fn why(&self, keep: Option<Keep>) -> (&'static str, String) {
+        let Retention {
+            keep_within,
+            keep_last,
+            keep_hourly,
+            keep_daily,
+            ..
+        } = &self.retention;
+        let time = |time| humantime::format_duration(time);
+        match keep {
+            None => ("none", "no rule keeps it".into()),
+            Some(Keep::Head) => ("head", "it is the newest".into()),
+            Some(Keep::Recent) => {
+                let grace = time(self.grace);
+                (
+                    "recent",
+                    format!("it was the newest within the last {grace}"),
+                )
+            }
+            Some(Keep::Pinned) => ("pinned", "it is pinned".into()),
+            Some(Keep::Last) => ("last", format!("it is one of the newest {keep_last}")),
+            Some(Keep::Within) => {
+                let within = time(*keep_within);
+                ("within", format!("it is younger than {within}"))
+            }
+            Some(Keep::Hourly) => {
+                let why = format!("the newest of its hour, in the newest {keep_hourly} hours");
+                ("hourly", why)
+            }
+            Some(Keep::Daily) => {
+                let why = format!("the newest of its day, in the newest {keep_daily} days");
+                ("daily", why)
+            }
+            Some(_) => ("other", "a rule keeps it".into()),
+        }
+    }
+}
+
+impl Pin {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let version = version(&self.address, "pin")?;
+        let scope = self.address.scope(store)?;
+        scope.pin(self.address.name.as_str(), version).await?;
+        tell("pinned", &self.address.at(version), out)
+    }
+}
+
+impl Unpin {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let (address, name) = (&self.address, self.address.name.as_str());
+        let version = version(address, "unpin")?;
+        let scope = address.scope(store)?;
+        if !scope.pins(name).await?.contains(&version) {
+            // A mistyped version and one that is not pinned look the same otherwise.
+            out.note(format_args!("{} was not pinned", address.at(version)));
+        }
+        scope.unpin(name, version).await?;
+        tell("unpinned", &address.at(version), out)
+    }
+}
+
+fn version(address: &Address, verb: &str) -> Result<Version, Usage> {
+    address.version.ok_or_else(|| {
+        let example = address.at(1);
+        Usage(format!("say which version to {verb}, as in {example}"))
+    })
+}
+
+fn tell(event: &str, address: &str, out: Out) -> Result<()> {
+    let value = json!({ "event": event, "address": address });
+    let text = || format!("{event} {address}");
+    printed(out.print(&value, text), &format!("{address} is {event}"))
+}
+
+impl Purge {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let address = &self.address;
+        address.whole_name("purge removes the whole history of a name")?;
+        let (scope, name) = (address.scope(store)?, address.name.as_str());
+        // Asked for first: nobody should be made to confirm what is not there.
+        if scope.versions(name, None, 1).await?.is_empty() {
+            return Err(nothing(address).into());
+        }
+        if !self.yes {
+            confirm(&address.name(), &store.location())?;
+        }
+        let wait = if self.now {
+            Wait::Now
+        } else {
+            Wait::AfterGrace
+        };
+        let purged = scope.purge(name, wait).await?;
+        let (text, removed, spared) = (address.at(purged.tombstone), purged.removed, purged.spared);
+        let value = json!({
+            "event": "purged", "address": text, "removed": removed, "spared": spared,
+        });
+        let line = || {
+            format!(
+                "purged {}: {} removed; {text} is a deletion",
+                address.name(),
+                print::count(removed, "version")
+            )
+        };
+        printed(
+            out.print(&value, line),
+            &format!("{} is purged", address.name()),
+        )?;
+        if spared > 0 {
+            let name = address.name();
+            out.note(format_args!(
+                "{spared} were the newest within the grace and are still there; run persist purge {name} again after it"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Has a person type the name; a mistyped command is the likelier one.
+fn confirm(name: &str, place: &str) -> Result<()> {
+    if !io::stdin().is_terminal() {
+        return Err(Usage(format!(
+            "this removes the whole history of {name} in {place} for good, and there is nobody to ask; say --yes"
+        ))
+        .into());
+    }
+    let mut stderr = io::stderr().lock();
+    write!(
+        stderr,
+        "This removes the whole history of {name} in {place} for good. Type the name to go on: "
+    )?;
+    stderr.flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    match line.trim() == name {
+        true => Ok(()),
+        false => Err(Usage("that is not the name; nothing was changed".into()).into()),
+    }
+}

@@ -1,0 +1,116 @@
+//! Lists: of names, and of the versions of one.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use clap::Args;
+use persist_host::snapshot::{Error, Info, Store};
+
+use super::nothing;
+use crate::address::{self, Address, Place};
+use crate::exit::Damaged;
+use crate::print::{self, Out};
+
+/// List names, with their newest version: size, bytes at rest, time, labels
+///
+/// The list is held a page at a time, whatever its length. It costs two requests for each name.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist ls
+  persist ls bot/monday --all
+  persist ls --json | jq -r .address")]
+pub(crate) struct Ls {
+    /// agent, or agent/session [default: everything]
+    place: Option<Place>,
+    /// Show deleted names too
+    #[arg(long)]
+    all: bool,
+}
+
+/// List the versions of a name, newest first
+///
+/// The list is held a page at a time, whatever its length. It costs a request for each version.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist history bot/memory
+  persist history bot/memory@100 -n 10")]
+pub(crate) struct History {
+    /// agent/name or agent/session/name; with @N only versions below N
+    address: Address,
+    /// Show at most so many
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    limit: Option<usize>,
+}
+
+impl Ls {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let (mut shown, mut damaged) = (0, 0);
+        let selection = self.place.as_ref().map(Place::selection);
+        let mut heads = store.heads(&selection.unwrap_or_default());
+        while let Some(head) = heads.next().await? {
+            let scope = &head.scope;
+            let address = address::address(scope.agent(), scope.session(), &head.name);
+            match head.info {
+                Ok(info) if info.deleted && !self.all => {}
+                Ok(info) => {
+                    shown += 1;
+                    line(&format!("{address}@{}", info.version), &info, false, out)?;
+                }
+                Err(error) => {
+                    damaged += 1;
+                    out.damaged(&address, &error)?;
+                }
+            }
+        }
+        if shown + damaged == 0 {
+            // An empty list and a mistyped name look the same otherwise.
+            let whose = self.place.map(|place| format!("nothing of {place}"));
+            let whose = whose.unwrap_or_else(|| "nothing".into());
+            out.note(format_args!("{whose} is saved in {}", store.location()));
+        }
+        Damaged::none_of(damaged)
+    }
+}
+
+impl History {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let Self { address, limit } = self;
+        let (scope, name) = (address.scope(store)?, address.name.as_str());
+        let limit = limit.unwrap_or(usize::MAX);
+        let pins: BTreeSet<_> = scope.pins(name).await?.into_iter().collect();
+        let mut past = scope.past(name, address.version, limit)?;
+        let (mut shown, mut damaged) = (0, 0);
+        while let Some((version, info)) = past.next().await? {
+            shown += 1;
+            let text = address.at(version);
+            match info {
+                Ok(info) => line(&text, &info, pins.contains(&version), out)?,
+                Err(error) => {
+                    damaged += 1;
+                    out.damaged(&text, &error)?;
+                }
+            }
+        }
+        match address.version {
+            _ if shown > 0 || limit == 0 => Damaged::none_of(damaged),
+            None => Err(nothing(&address).into()),
+            Some(version) => {
+                let name = address.name();
+                Err(Error::NotFound(format!("{name} has no versions below {version}")).into())
+            }
+        }
+    }
+}
+
+fn line(address: &str, info: &Info, pinned: bool, out: Out) -> Result<()> {
+    let mut value = print::info(address, info);
+    if pinned {
+        value["pinned"] = true.into();
+    }
+    Ok(out.print(&value, || match pinned {
+        true => format!("{}  pinned", print::line(address, info)),
+        false => print::line(address, info),
+    })?)
+}

@@ -1,0 +1,75 @@
+//! The commands, each with its arguments, its help and what it does.
+
+pub(crate) mod archive;
+pub(crate) mod check;
+pub(crate) mod copy;
+pub(crate) mod diff;
+pub(crate) mod doctor;
+pub(crate) mod generate;
+pub(crate) mod keep;
+pub(crate) mod list;
+pub(crate) mod state;
+pub(crate) mod stats;
+mod tarred;
+
+use std::io;
+
+use anyhow::Result;
+use persist_host::snapshot::{Error, Expect, Info};
+
+use crate::address::Address;
+use crate::print::{self, Out};
+
+pub(crate) const RUN_EXAMPLES: &str = "\
+Examples:
+  persist run my_agent.wasm -- \"buy milk\"
+  persist run --agent bot --session monday my_agent.wasm";
+
+/// What is read from a file, or from a snapshot, at once.
+const CHUNK: usize = 1 << 20;
+
+/// What `--expect` takes.
+fn expect(text: &str) -> Result<Expect, String> {
+    match text {
+        "any" => Ok(Expect::Any),
+        "absent" => Ok(Expect::Absent),
+        number => number
+            .parse()
+            .map(Expect::Version)
+            .map_err(|_| "write the number of a version, `absent` or `any`".into()),
+    }
+}
+
+/// Tells of a change that is made. From here on nothing may fail without saying so.
+fn changed(address: &Address, info: &Info, what: &str, out: Out) -> Result<()> {
+    let text = address.at(info.version);
+    let line = || match info.deleted {
+        true => format!("{what} {text}"),
+        false => format!("{what} {text} ({})", print::bytes(info.size)),
+    };
+    printed(
+        out.print(&print::event(what, &text, info), line),
+        &format!("{text} is {what}"),
+    )
+}
+
+/// The result of telling that something is done.
+fn printed(printed: io::Result<()>, done: &str) -> Result<()> {
+    printed.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => error.into(),
+        // The disk that is full is not the one that the snapshot is on.
+        _ => anyhow::anyhow!("{done}, and this could not be printed: {error}"),
+    })
+}
+
+fn nothing(address: &Address) -> Error {
+    Error::NotFound(format!("nothing is saved as {}", address.name()))
+}
+
+fn deleted(address: &Address, info: &Info) -> Error {
+    let undo = match info.parent {
+        Some(parent) => format!("; persist restore {} brings it back", address.at(parent)),
+        None => String::new(),
+    };
+    Error::NotFound(format!("{} is a deletion{undo}", address.at(info.version)))
+}

@@ -1,0 +1,285 @@
+//! Single states: shown, printed, saved, deleted, brought back, forked.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use persist_host::snapshot::{Expect, SaveOptions, Store, Writer};
+
+use super::{CHUNK, changed, deleted, expect, nothing};
+use crate::address::Address;
+use crate::exit::Usage;
+use crate::print::{self, Out};
+use crate::progress::Progress;
+
+/// Show what is known of a version, without its state
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist show bot/memory
+  persist show bot/memory@3 --json")]
+pub(crate) struct Show {
+    /// agent/name or agent/session/name, with @N for version N
+    address: Address,
+}
+
+/// Print the state of a version, bit for bit (--json changes nothing)
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist cat bot/memory
+  persist cat bot/memory@3 > memory.json")]
+pub(crate) struct Cat {
+    /// agent/name or agent/session/name, with @N for version N
+    address: Address,
+}
+
+/// Save a file, or standard input, as the next version
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist save bot/memory memory.json --media-type application/json
+  date | persist save bot/memory --label by=hand --expect 7")]
+pub(crate) struct Save {
+    /// agent/name or agent/session/name
+    address: Address,
+    /// What to save; - is standard input
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    #[command(flatten)]
+    expected: Expected,
+    /// What kind of data it is, such as application/json
+    #[arg(long, value_name = "TYPE")]
+    media_type: Option<String>,
+    /// A label to keep with it; may be given again
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
+}
+
+/// Delete a name; its older versions stay, and `restore` brings one back
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist rm bot/memory
+  persist rm bot/memory --expect 7")]
+pub(crate) struct Rm {
+    /// agent/name or agent/session/name
+    address: Address,
+    #[command(flatten)]
+    expected: Expected,
+}
+
+/// Save the state of an older version again, as the next one; prints the command that undoes it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist restore bot/memory@3
+  persist restore bot/memory@3 --expect 7")]
+pub(crate) struct Restore {
+    /// agent/name@N or agent/session/name@N
+    address: Address,
+    #[command(flatten)]
+    expected: Expected,
+}
+
+/// Save the state of a version as the next version of another name, agent or session
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist fork bot/memory bot/experiment
+  persist fork bot/monday/memory@3 bot/tuesday/memory --expect absent")]
+pub(crate) struct Fork {
+    /// agent/name or agent/session/name, with @N for version N
+    from: Address,
+    /// agent/name or agent/session/name
+    to: Address,
+    #[command(flatten)]
+    expected: Expected,
+}
+
+/// What the newest version must be.
+#[derive(Debug, Args)]
+struct Expected {
+    /// Only if this is the newest version: a number, or `absent`
+    #[arg(long, value_name = "VERSION", default_value = "any", value_parser = expect, hide_default_value = true)]
+    expect: Expect,
+}
+
+impl Show {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let (address, name) = (&self.address, self.address.name.as_str());
+        let scope = address.scope(store)?;
+        let info = scope.stat(name, address.version).await?;
+        let info = info.ok_or_else(|| nothing(address))?;
+        let pinned = scope.pins(name).await?.contains(&info.version);
+        let text = address.at(info.version);
+        let mut value = print::info(&text, &info);
+        value["pinned"] = pinned.into();
+        Ok(out.print(&value, || print::details(&text, &info, pinned))?)
+    }
+}
+
+impl Cat {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let (address, name) = (&self.address, self.address.name.as_str());
+        let scope = address.scope(store)?;
+        let Some(mut reader) = scope.reader(name, address.version).await? else {
+            // Nothing at all, or a tombstone: these are different news.
+            let info = scope.stat(name, address.version).await?;
+            let info = info.ok_or_else(|| nothing(address))?;
+            return Err(deleted(address, &info).into());
+        };
+        let mut stdout = io::stdout().lock();
+        let mut progress = match stdout.is_terminal() {
+            true => Progress::none(),
+            false => Progress::bytes(out, "printed", Some(reader.info().size)),
+        };
+        let mut offset = 0;
+        loop {
+            let piece = reader.read(offset, CHUNK).await;
+            let piece = match offset {
+                0 => piece?,
+                _ => piece.with_context(|| {
+                    format!("the first {offset} bytes are printed and verified, the rest is not")
+                })?,
+            };
+            if piece.is_empty() {
+                return Ok(stdout.flush()?);
+            }
+            stdout.write_all(&piece)?;
+            offset += piece.len() as u64;
+            progress.add(piece.len() as u64);
+        }
+    }
+}
+
+impl Save {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let address = &self.address;
+        address
+            .whole_name("a save makes a new version; to save only over this one, use --expect")?;
+        let (mut input, size) = open(&self.file)?;
+        let options = SaveOptions {
+            expect: self.expected.expect,
+            media_type: self.media_type,
+            labels: self.label,
+        };
+        let scope = address.scope(store)?;
+        let mut writer = scope.writer(address.name.as_str(), options).await?;
+        let mut progress = Progress::bytes(out, "saved", size);
+        pour(&mut *input, &self.file, &mut writer, &mut progress).await?;
+        let info = writer.finish().await?;
+        drop(progress);
+        changed(address, &info, "saved", out)
+    }
+}
+
+/// The file to save, and its length where that is known.
+fn open(file: &Path) -> Result<(Box<dyn Read>, Option<u64>)> {
+    match file.to_str() {
+        Some("-") if io::stdin().is_terminal() => Err(Usage(
+            "nothing to save: name a FILE, or give the state on standard input".into(),
+        )
+        .into()),
+        Some("-") => Ok((Box::new(io::stdin().lock()), None)),
+        _ => {
+            let opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
+            let size = opened.metadata().ok().filter(|metadata| metadata.is_file());
+            Ok((Box::new(opened), size.map(|metadata| metadata.len())))
+        }
+    }
+}
+
+async fn pour(
+    input: &mut dyn Read,
+    file: &Path,
+    writer: &mut Writer,
+    progress: &mut Progress,
+) -> Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match input.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(len) => {
+                writer.write(&chunk[..len]).await?;
+                progress.add(len as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("read {}; nothing was saved", file.display()));
+            }
+        }
+    }
+}
+
+impl Rm {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let address = &self.address;
+        address.whole_name(
+            "rm deletes the whole name; to delete only if this is the newest, use --expect",
+        )?;
+        let scope = address.scope(store)?;
+        let deletion = scope.delete(address.name.as_str(), self.expected.expect);
+        let info = deletion.await?;
+        changed(address, &info, "deleted", out)?;
+        if let Some(parent) = info.parent {
+            let undo = address.at(parent);
+            out.note(format_args!("to undo: persist restore {undo}"));
+        }
+        Ok(())
+    }
+}
+
+impl Restore {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let (address, name) = (&self.address, self.address.name.as_str());
+        let Some(version) = address.version else {
+            let example = address.at(1);
+            return Err(Usage(format!("say which version to restore, as in {example}")).into());
+        };
+        let scope = address.scope(store)?;
+        let info = scope.restore(name, version, self.expected.expect).await?;
+        changed(address, &info, "restored", out)?;
+        let Some(parent) = info.parent else {
+            return Ok(());
+        };
+        match scope.stat(name, Some(parent)).await {
+            Ok(Some(info)) if info.deleted => {
+                out.note(format_args!("to undo: persist rm {}", address.name()));
+            }
+            _ => out.note(format_args!(
+                "to undo: persist restore {}",
+                address.at(parent)
+            )),
+        }
+        Ok(())
+    }
+}
+
+impl Fork {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let (from, to) = (&self.from, &self.to);
+        to.whole_name("a fork makes a new version; to make it only over this one, use --expect")?;
+        let (scope, target) = (from.scope(store)?, to.scope(store)?);
+        let (name, new_name) = (from.name.as_str(), to.name.as_str());
+        let expect = self.expected.expect;
+        let info = scope
+            .fork_to(name, from.version, &target, new_name, expect)
+            .await?;
+        changed(to, &info, "forked", out)?;
+        match info.parent {
+            Some(parent) => out.note(format_args!("to undo: persist restore {}", to.at(parent))),
+            None => out.note(format_args!("to undo: persist rm {}", to.name())),
+        }
+        Ok(())
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.into(), value.into()))
+        .ok_or_else(|| "write KEY=VALUE".into())
+}

@@ -1,0 +1,199 @@
+//! How much is saved, by whom, and how it grows.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use clap::Args;
+use persist_host::snapshot::{Error, Fate, Name, Retention, Scope, Store};
+use serde_json::json;
+
+use crate::address::{self, What};
+use crate::print::{self, Out};
+use crate::progress::Progress;
+
+/// Days that the picture shows.
+const DAYS: usize = 14;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Show for each name and agent how many versions there are, their bytes at rest, and how these grow
+///
+/// The picture has a column for each of the last 14 days, the oldest first: how many bytes at rest were made on it and are still there. GROWTH is the
+/// mean of these days. Cost: two lists for each name, or one more for each thousand versions; with --states a request for each version.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist stats
+  persist stats bot --states
+  persist stats --json | jq -r 'select(.versions > 1000) | .address'")]
+pub(crate) struct Stats {
+    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    what: Option<What>,
+    /// Read what is known of each version, and show the bytes of states that were saved
+    #[arg(long)]
+    states: bool,
+}
+
+/// Of a name, an agent, or all.
+#[derive(Clone, Default)]
+struct Figures {
+    names: u64,
+    versions: u64,
+    bytes: u64,
+    states: u64,
+    days: [u64; DAYS],
+}
+
+impl Stats {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let mut progress = Progress::items(out, "counted names:", None);
+        let mut walk = store.walk(&selection);
+        let (mut all, mut of_agent) = (Figures::default(), Figures::default());
+        let mut agent: Option<Name> = None;
+        if !out.json {
+            progress.aside(|| out.print(&json!(null), heading))?;
+        }
+        while let Some((scope, name)) = walk.next().await? {
+            let figures = figures(&scope, &name, self.states).await?;
+            if let Some(done) = agent.as_ref().filter(|agent| *agent != scope.agent()) {
+                let of_agent = std::mem::take(&mut of_agent);
+                progress
+                    .aside(|| of_agent.print("agent", &address::part(done), self.states, out))?;
+            }
+            agent = Some(scope.agent().clone());
+            let address = address::address(scope.agent(), scope.session(), &name);
+            progress.aside(|| figures.print("name", &address, self.states, out))?;
+            of_agent.add(&figures);
+            all.add(&figures);
+            progress.add(1);
+        }
+        drop(progress);
+        if let Some(agent) = agent {
+            of_agent.print("agent", &address::part(&agent), self.states, out)?;
+        }
+        if all.versions == 0 {
+            out.note(format_args!(
+                "nothing of this is saved in {}",
+                store.location()
+            ));
+        }
+        all.print("all", "", self.states, out)
+    }
+}
+
+async fn figures(scope: &Scope, name: &Name, states: bool) -> Result<Figures> {
+    let fates = scope
+        .plan_prune(name.as_str(), &Retention::default())
+        .await?;
+    let mut figures = Figures {
+        names: u64::from(!fates.is_empty()),
+        ..Figures::default()
+    };
+    let now = SystemTime::now();
+    for Fate {
+        stored_size,
+        created,
+        ..
+    } in &fates
+    {
+        figures.versions += 1;
+        figures.bytes += stored_size;
+        let age = now.duration_since(*created).unwrap_or_default();
+        let days = (age.as_secs() / DAY.as_secs()) as usize;
+        if let Some(day) = DAYS.checked_sub(days + 1) {
+            figures.days[day] += stored_size;
+        }
+    }
+    if states {
+        let mut past = scope.past(name.as_str(), None, usize::MAX)?;
+        while let Some((_, info)) = past.next().await? {
+            match info {
+                Ok(info) => figures.states += info.size,
+                // `check` tells of these.
+                Err(Error::Corrupt { .. } | Error::Unsupported { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(figures)
+}
+
+impl Figures {
+    fn add(&mut self, other: &Self) {
+        self.names += other.names;
+        self.versions += other.versions;
+        self.bytes += other.bytes;
+        self.states += other.states;
+        for (day, bytes) in self.days.iter_mut().zip(other.days) {
+            *day += bytes;
+        }
+    }
+
+    fn print(&self, of: &str, address: &str, states: bool, out: Out) -> Result<()> {
+        let Self {
+            names,
+            versions,
+            bytes,
+            days,
+            ..
+        } = self;
+        let growth = days.iter().sum::<u64>() / DAYS as u64;
+        let mut value = json!({
+            "of": of, "address": address, "names": names, "versions": versions, "bytes": bytes, "days": days, "growth": growth,
+        });
+        if states {
+            value["states"] = self.states.into();
+        }
+        let text = || {
+            let what = match of {
+                "name" => address.to_owned(),
+                "agent" => format!("= {address}, {}", print::count(*names, "name")),
+                _ => format!("= everything, {}", print::count(*names, "name")),
+            };
+            let states = match states {
+                true => format!(" {:>10}", print::bytes(self.states)),
+                false => String::new(),
+            };
+            let (bytes, growth) = (print::bytes(*bytes), print::bytes(growth));
+            format!(
+                "{what:<32} {versions:>8} {bytes:>10}{states} {:<DAYS$} {growth:>10}",
+                picture(days)
+            )
+        };
+        Ok(out.print(&value, text)?)
+    }
+}
+
+fn heading() -> String {
+    format!(
+        "{:<32} {:>8} {:>10} {:<DAYS$} {:>10}",
+        "NAME", "VERSIONS", "AT REST", "14 DAYS", "GROWTH/DAY"
+    )
+}
+
+/// One column for each day, of eight heights; a day on which nothing was made has none.
+fn picture(days: &[u64; DAYS]) -> String {
+    const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = days.iter().copied().max().unwrap_or_default();
+    let column = |bytes: &u64| match bytes {
+        0 => ' ',
+        // The highest day has the last of the heights.
+        bytes => HEIGHTS[(u128::from(bytes - 1) * 8 / u128::from(most)) as usize],
+    };
+    days.iter().map(column).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_picture_is_as_high_as_the_days_are() {
+        let mut days = [0; DAYS];
+        (days[0], days[1], days[2], days[13]) = (1, 4, 8, 8);
+        assert_eq!(picture(&days), "▁▄█          █");
+        assert_eq!(picture(&[0; DAYS]), " ".repeat(DAYS));
+        assert_eq!(picture(&[u64::MAX; DAYS]), "█".repeat(DAYS));
+    }
+}

@@ -1,0 +1,377 @@
+//! Every setting, and the one place where it is resolved: the command line before the environment, that before `persist.toml`, that before the
+//! default.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use persist_host::snapshot::{Retention, StoreOptions};
+use persist_host::storage::{S3Encryption, StorageBackend, StorageConfig};
+
+use crate::exit::Usage;
+pub(crate) use table::{SETTINGS, Setting, table};
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// An option of the command line.
+    Option(&'static str),
+    /// A variable of the environment.
+    Variable(&'static str),
+    /// The file.
+    File,
+    /// Nobody said anything.
+    Default,
+}
+
+/// What all settings come to.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// By the first variable of the setting, which each one has.
+    values: BTreeMap<&'static str, (OsString, Source)>,
+    /// The file that was read, if any.
+    file: Option<PathBuf>,
+}
+
+/// What the command line says.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) storage: Option<String>,
+    pub(crate) config: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Resolves all settings, of which `said` comes from the command line.
+    pub(crate) fn resolve(said: Said) -> Result<Self> {
+        Self::with(said, |name| env::var_os(name), dirs::config_dir())
+    }
+
+    fn with(
+        said: Said,
+        env: impl Fn(&str) -> Option<OsString>,
+        home: Option<PathBuf>,
+    ) -> Result<Self> {
+        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+        let options = BTreeMap::from([
+            ("--storage", said.storage.map(OsString::from)),
+            ("--config", said.config.map(PathBuf::into_os_string)),
+        ]);
+        let mut settings = Self {
+            values: BTreeMap::new(),
+            file: None,
+        };
+        let option = |setting: &Setting| options.get(setting.option).cloned().flatten();
+        for setting in SETTINGS {
+            let variable = setting
+                .variables
+                .iter()
+                .find_map(|name| Some((*name, env(name)?)));
+            let value = match (option(setting), variable) {
+                (Some(value), _) => (value, Source::Option(setting.option)),
+                (None, Some((name, value))) => (value, Source::Variable(name)),
+                (None, None) => continue,
+            };
+            settings.values.insert(setting.variables[0], value);
+        }
+        settings.add_file(home)?;
+        Ok(settings)
+    }
+
+    /// Adds what the file says where nobody said it before.
+    fn add_file(&mut self, home: Option<PathBuf>) -> Result<()> {
+        let named = self.value("PERSIST_CONFIG").map(PathBuf::from);
+        let is_named = named.is_some();
+        let Some(path) = named.or_else(|| Some(home?.join("persist").join("persist.toml"))) else {
+            return Ok(());
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_named => {
+                return Ok(());
+            }
+            text => text.with_context(|| format!("read the settings in {}", path.display()))?,
+        };
+        for (setting, value) in parse(&text, &path)? {
+            let value = (value.into(), Source::File);
+            self.values.entry(setting.variables[0]).or_insert(value);
+        }
+        self.file = Some(path);
+        Ok(())
+    }
+
+    /// The value of a setting, by its first variable, and where it comes from.
+    pub(crate) fn of(&self, setting: &Setting) -> (Option<&OsString>, Source) {
+        match self.values.get(setting.variables[0]) {
+            Some((value, source)) => (Some(value), source.clone()),
+            None => (None, Source::Default),
+        }
+    }
+
+    /// The file that was read, if any.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    fn value(&self, variable: &str) -> Option<&OsString> {
+        self.values.get(variable).map(|value| &value.0)
+    }
+
+    fn text(&self, variable: &str) -> Result<Option<String>> {
+        let value = self.value(variable).cloned();
+        let text = value.map(OsString::into_string).transpose();
+        text.map_err(|_| Usage(format!("{variable} is not UTF-8")).into())
+    }
+
+    fn path(&self, variable: &str) -> Option<PathBuf> {
+        self.value(variable).map(PathBuf::from)
+    }
+
+    fn number(&self, variable: &str) -> Result<Option<usize>> {
+        let Some(text) = self.text(variable)? else {
+            return Ok(None);
+        };
+        let number = text.trim().parse().map(Some);
+        number.map_err(|_| Usage(format!("{variable} is {text:?}, and not a number")).into())
+    }
+
+    fn duration(&self, variable: &str) -> Result<Option<Duration>> {
+        let Some(text) = self.text(variable)? else {
+            return Ok(None);
+        };
+        let time = humantime::parse_duration(text.trim()).map(Some);
+        time.map_err(|_| {
+            Usage(format!(
+                "{variable} is {text:?}, and not a time such as 90s, 12h or 30d"
+            ))
+            .into()
+        })
+    }
+
+    /// What is logged.
+    pub(crate) fn log(&self) -> Result<String> {
+        Ok(self.text("RUST_LOG")?.unwrap_or_else(|| "warn".into()))
+    }
+
+    /// The storage, with nothing left to be found elsewhere but what nobody said.
+    pub(crate) fn storage(&self) -> Result<StorageConfig> {
+        let config = match self.text("PERSIST_STORAGE")?.as_deref() {
+            None | Some("local") => StorageConfig::default_local(),
+            Some("s3") => bucket(StorageBackend::S3),
+            Some("gcs") => bucket(StorageBackend::Gcs),
+            Some(url) => match self.values.get("PERSIST_STORAGE").map(|value| &value.1) {
+                Some(Source::Option(_)) | None => StorageConfig::from_url(url)?,
+                Some(source) => StorageConfig::from_url(url).with_context(|| match source {
+                    Source::Variable(name) => (*name).to_owned(),
+                    _ => "storage in the file of settings".to_owned(),
+                })?,
+            },
+        };
+        self.storage_at(config)
+    }
+
+    /// The storage of a URL that is an argument of a command.
+    pub(crate) fn storage_of(&self, url: &str) -> Result<StorageConfig> {
+        self.storage_at(StorageConfig::from_url(url)?)
+    }
+
+    fn storage_at(&self, mut config: StorageConfig) -> Result<StorageConfig> {
+        config.local_base_path = config.local_base_path.or(self.path("PERSIST_LOCAL_PATH"));
+        config.s3_bucket = config.s3_bucket.or(self.text("AWS_S3_BUCKET")?);
+        config.s3_region = self.text("AWS_REGION")?;
+        config.s3_endpoint = self.text("AWS_ENDPOINT_URL_S3")?;
+        if let Some(key) = self.text("PERSIST_S3_KMS_KEY")? {
+            config.s3_encryption = S3Encryption::Kms(key);
+        }
+        config.gcs_bucket = config.gcs_bucket.or(self.text("PERSIST_GCS_BUCKET")?);
+        config.gcs_prefix = config.gcs_prefix.or(self.text("PERSIST_GCS_PREFIX")?);
+        config.gcs_endpoint = self.text("STORAGE_EMULATOR_HOST")?;
+        config.gcs_kms_key = self.text("PERSIST_GCS_KMS_KEY")?;
+        if let Some(seconds) = self.number("PERSIST_GCS_TIMEOUT")? {
+            config.gcs_timeout = Some(Duration::from_secs(seconds as u64));
+        }
+        // Google's other clients send an emulator no credentials, whatever the environment has; the file is ours alone.
+        let credentials = self.values.get("GOOGLE_APPLICATION_CREDENTIALS");
+        if let Some((path, source)) = credentials
+            && (config.gcs_endpoint.is_none() || *source == Source::File)
+        {
+            config.gcs_credentials = Some(path.into());
+        }
+        Ok(config)
+    }
+
+    /// The directory of a local storage.
+    pub(crate) fn local_root(&self) -> Result<Option<PathBuf>> {
+        let config = self.storage()?;
+        Ok(match config.backend {
+            StorageBackend::Local => config
+                .local_base_path
+                .or_else(|| Some(dirs::data_dir()?.join("persist"))),
+            _ => None,
+        })
+    }
+
+    /// How a store is used.
+    pub(crate) fn store(&self) -> Result<StoreOptions> {
+        let mut options = StoreOptions::default();
+        if let Some(grace) = self.duration("PERSIST_GRACE")? {
+            options.grace = grace;
+        }
+        options.retention = match self.text("PERSIST_RETENTION")?.as_deref() {
+            None | Some("on") => Some(self.retention()?),
+            Some("off") => None,
+            Some(other) => {
+                return Err(
+                    Usage(format!("PERSIST_RETENTION is {other:?}; write on or off")).into(),
+                );
+            }
+        };
+        Ok(options)
+    }
+
+    /// What is kept where a command does not say it.
+    pub(crate) fn retention(&self) -> Result<Retention> {
+        let mut retention = Retention::default();
+        if let Some(within) = self.duration("PERSIST_KEEP_WITHIN")? {
+            retention.keep_within = within;
+        }
+        for (variable, rule) in [
+            ("PERSIST_KEEP_LAST", &mut retention.keep_last),
+            ("PERSIST_KEEP_HOURLY", &mut retention.keep_hourly),
+            ("PERSIST_KEEP_DAILY", &mut retention.keep_daily),
+        ] {
+            *rule = self.number(variable)?.unwrap_or(*rule);
+        }
+        Ok(retention)
+    }
+}
+
+fn bucket(backend: StorageBackend) -> StorageConfig {
+    StorageConfig {
+        backend,
+        ..StorageConfig::default()
+    }
+}
+
+/// What a file says, in the order of its keys.
+fn parse(text: &str, path: &Path) -> Result<Vec<(&'static Setting, String)>> {
+    let wrong = |what: String| Usage(format!("{}: {what}", path.display()));
+    let table = toml::from_str::<toml::Table>(text).map_err(|error| wrong(error.to_string()))?;
+    let mut found = Vec::new();
+    for (key, value) in table {
+        let setting = SETTINGS
+            .iter()
+            .find(|setting| setting.key == key && !key.is_empty());
+        let setting = setting.ok_or_else(|| {
+            let keys: Vec<_> = SETTINGS
+                .iter()
+                .map(|setting| setting.key)
+                .filter(|key| !key.is_empty())
+                .collect();
+            wrong(format!(
+                "{key:?} is not a setting; these are: {}",
+                keys.join(", ")
+            ))
+        })?;
+        let value = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            _ => return Err(wrong(format!("{key} is neither a text nor a number")).into()),
+        };
+        found.push((setting, value));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(said: Said, env: &[(&str, &str)], file: &str) -> Result<Settings> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("persist/persist.toml");
+        std::fs::create_dir(dir.path().join("persist")).expect("made");
+        std::fs::write(path, file).expect("written");
+        let env = |name: &str| {
+            let found = env.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| value.into())
+        };
+        Settings::with(said, env, Some(dir.path().into()))
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_environment_and_that_before_the_file() {
+        let file = "storage = \"file:///file\"\nkeep_last = 3\ns3_region = \"eu-west-1\"\n";
+        let env = [
+            ("PERSIST_STORAGE", "file:///env"),
+            ("PERSIST_KEEP_LAST", "4"),
+        ];
+        let said = || Said {
+            storage: Some("file:///said".into()),
+            config: None,
+        };
+        let path = |said, env: &[(&str, &str)]| {
+            let settings = resolve(said, env, file).expect("good");
+            settings.storage().expect("good").local_base_path
+        };
+        assert_eq!(path(said(), &env), Some("/said".into()));
+        assert_eq!(path(Said::default(), &env), Some("/env".into()));
+        assert_eq!(path(Said::default(), &[]), Some("/file".into()));
+        assert_eq!(
+            path(Said::default(), &[("PERSIST_STORAGE", "")]),
+            Some("/file".into())
+        );
+        let settings = resolve(Said::default(), &env, file).expect("good");
+        let retention = settings.retention().expect("good");
+        assert_eq!((retention.keep_last, retention.keep_daily), (4, 0));
+        let region = settings.storage().expect("good").s3_region;
+        assert_eq!(region.as_deref(), Some("eu-west-1"));
+    }
+
+    #[test]
+    fn a_bucket_in_a_url_is_not_that_of_the_environment() {
+        let env = [("AWS_S3_BUCKET", "other"), ("PERSIST_GCS_PREFIX", "other")];
+        let settings = resolve(Said::default(), &env, "").expect("good");
+        let s3 = settings.storage_of("s3://bucket").expect("good");
+        assert_eq!(s3.s3_bucket.as_deref(), Some("bucket"));
+        let gcs = settings.storage_of("gs://bucket").expect("good");
+        assert_eq!(gcs.gcs_prefix.as_deref(), Some(""));
+        let words = [("PERSIST_STORAGE", "s3"), env[0]];
+        let settings = resolve(Said::default(), &words, "").expect("good");
+        let s3 = settings.storage().expect("good");
+        assert_eq!(s3.s3_bucket.as_deref(), Some("other"));
+    }
+
+    #[test]
+    fn a_setting_that_is_none_is_refused_with_what_to_write() {
+        for (file, hint) in [
+            ("bucket = \"x\"", "s3_bucket"),
+            ("AWS_ACCESS_KEY_ID = \"x\"", "is not a setting"),
+            ("storage = true", "neither a text nor a number"),
+            ("storage", "persist.toml"),
+        ] {
+            let error = resolve(Said::default(), &[], file).expect_err(file);
+            assert!(error.to_string().contains(hint), "{file}: {error}");
+        }
+        for (variable, value) in [("PERSIST_KEEP_LAST", "many"), ("PERSIST_KEEP_WITHIN", "30")] {
+            let settings = resolve(Said::default(), &[(variable, value)], "").expect("good");
+            let error = settings.retention().expect_err(variable);
+            assert!(error.to_string().contains(variable), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_setting_is_said_twice() {
+        let mut names: Vec<_> = SETTINGS
+            .iter()
+            .flat_map(|setting| setting.variables)
+            .collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,203 @@
+//! Every setting, and the table of README.md that is made of them.
+
+/// Something that can be set.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// What it is called in `persist.toml`; empty where a file must not say it.
+    pub(crate) key: &'static str,
+    /// Where the environment says it; the first that is set and not empty counts.
+    pub(crate) variables: &'static [&'static str],
+    /// The option of the command line.
+    pub(crate) option: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) default: &'static str,
+    /// Whether its value is shown to nobody.
+    pub(crate) is_secret: bool,
+}
+
+/// All of them: the table in README.md is made of this.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting {
+        option: "--storage",
+        ..of(
+            "storage",
+            &["PERSIST_STORAGE"],
+            "where snapshots are kept: `local`, `s3`, `gcs`, or `file:///absolute/path`, `s3://bucket/prefix`, `gs://bucket/prefix`",
+            "`local`",
+        )
+    },
+    of(
+        "local_path",
+        &["PERSIST_LOCAL_PATH"],
+        "the directory of `local`",
+        "`persist` in the user's data directory (Linux: `~/.local/share/persist`)",
+    ),
+    of(
+        "s3_bucket",
+        &["AWS_S3_BUCKET"],
+        "the bucket of `s3`",
+        "none",
+    ),
+    of("s3_region", &["AWS_REGION"], "its region", "`us-east-1`"),
+    of(
+        "s3_endpoint",
+        &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
+        "another server that speaks as S3 does",
+        "Amazon's",
+    ),
+    of(
+        "s3_kms_key",
+        &["PERSIST_S3_KMS_KEY"],
+        "encrypt with this key of KMS, through a bucket key",
+        "as the bucket does",
+    ),
+    secret(
+        &["AWS_ACCESS_KEY_ID"],
+        "the credentials for S3; all that Amazon's own tools take from the environment, from profiles and from the machine works, too, but for single sign-on",
+    ),
+    secret(&["AWS_SECRET_ACCESS_KEY"], "belongs to it"),
+    secret(&["AWS_SESSION_TOKEN"], "belongs to both, where they expire"),
+    of(
+        "",
+        &["AWS_PROFILE"],
+        "which profile of `~/.aws` has the credentials",
+        "`default`",
+    ),
+    of(
+        "gcs_bucket",
+        &["PERSIST_GCS_BUCKET", "GCS_BUCKET"],
+        "the bucket of `gcs`",
+        "none",
+    ),
+    of(
+        "gcs_prefix",
+        &["PERSIST_GCS_PREFIX"],
+        "what the keys of `gcs` begin with",
+        "nothing",
+    ),
+    of(
+        "gcs_credentials",
+        &["GOOGLE_APPLICATION_CREDENTIALS"],
+        "a file of credentials for GCS: a service account's key, a workload identity, gcloud's",
+        "application default credentials",
+    ),
+    of(
+        "gcs_timeout",
+        &["PERSIST_GCS_TIMEOUT"],
+        "seconds to wait for the answer to one request to GCS, not for a whole stream",
+        "30",
+    ),
+    of(
+        "gcs_kms_key",
+        &["PERSIST_GCS_KMS_KEY"],
+        "the Cloud KMS key that objects are encrypted with",
+        "as the bucket does",
+    ),
+    of(
+        "gcs_endpoint",
+        &["STORAGE_EMULATOR_HOST"],
+        "another server, such as fake-gcs-server; it is sent no credentials",
+        "Google's",
+    ),
+    of(
+        "grace",
+        &["PERSIST_GRACE"],
+        "what was the newest version within this time is not pruned; the same for all hosts of a store",
+        "`1h`",
+    ),
+    of(
+        "retention",
+        &["PERSIST_RETENTION"],
+        "`on`: what none of the next four keeps is removed by itself, after some of the saves; `off`: only `prune` removes",
+        "`on`",
+    ),
+    of(
+        "keep_within",
+        &["PERSIST_KEEP_WITHIN"],
+        "what is younger than this is kept",
+        "`30d`",
+    ),
+    of(
+        "keep_last",
+        &["PERSIST_KEEP_LAST"],
+        "so many of the newest versions of each name are kept",
+        "20",
+    ),
+    of(
+        "keep_hourly",
+        &["PERSIST_KEEP_HOURLY"],
+        "the newest version of each of the newest so many hours that have one is kept",
+        "0",
+    ),
+    of(
+        "keep_daily",
+        &["PERSIST_KEEP_DAILY"],
+        "the newest version of each of the newest so many days that have one is kept",
+        "0",
+    ),
+    of(
+        "log",
+        &["RUST_LOG"],
+        "what is logged to standard error",
+        "`warn`",
+    ),
+    Setting {
+        option: "--config",
+        ..of(
+            "",
+            &["PERSIST_CONFIG"],
+            "the file with settings",
+            "`persist/persist.toml` in the user's configuration directory (Linux: `~/.config`), if it is there",
+        )
+    },
+];
+
+const fn of(
+    key: &'static str,
+    variables: &'static [&'static str],
+    what: &'static str,
+    default: &'static str,
+) -> Setting {
+    Setting {
+        key,
+        variables,
+        option: "",
+        what,
+        default,
+        is_secret: false,
+    }
+}
+
+const fn secret(variables: &'static [&'static str], what: &'static str) -> Setting {
+    Setting {
+        is_secret: true,
+        ..of("", variables, what, "none")
+    }
+}
+
+/// The table of README.md.
+pub(crate) fn table() -> String {
+    let mut lines = vec![
+        "| environment | `persist.toml` | what | default |".to_owned(),
+        "|---|---|---|---|".to_owned(),
+    ];
+    let code = |text: &str| match text {
+        "" => String::new(),
+        text => format!("`{text}`"),
+    };
+    for setting in SETTINGS {
+        let mut names: Vec<_> = setting.variables.iter().copied().map(code).collect();
+        if !setting.option.is_empty() {
+            names.insert(0, code(setting.option));
+        }
+        let Setting {
+            key, what, default, ..
+        } = setting;
+        lines.push(format!(
+            "| {} | {} | {what} | {default} |",
+            names.join(", "),
+            code(key)
+        ));
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,434 @@
+//! Looks at everything that is in a store, and says what is wrong with it.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::ahead::Ahead;
+use super::version;
+use super::walk::Selection;
+use super::{Error, NO_SESSION, Name, Result, Scope, Store, Version, introduce};
+use crate::storage::{Entry, ErrorKind, List};
+
+/// Entries asked for at once.
+const PAGE: usize = 1000;
+
+/// Versions that are looked at together.
+const AT_ONCE: usize = 8;
+
+/// The file that says what kind of store this is, and how the names of files begin that were made to try the storage.
+const INTRODUCTION: &str = "store.json";
+const PROBE: &str = "probe-";
+
+/// Of which versions a check reads every byte. Of the others it reads and verifies the trailer: what is known of the version, and
+/// the length of its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum ReadData {
+    /// Of none.
+    #[default]
+    None,
+    /// Of this share of them, from 0 to 1, chosen at random.
+    Sample(f64),
+    /// Of all.
+    All,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Nothing is wrong; it takes some space.
+    Note,
+    /// Nothing is lost, and someone should look at it.
+    Warning,
+    /// A state cannot be loaded.
+    Damage,
+}
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// It is not what was saved.
+    Corrupt,
+    /// It is of a format that this build does not read.
+    Unsupported,
+    /// Its file says that it was saved as something else: someone copied it here.
+    SavedElsewhere,
+    /// Something that Persist did not put there.
+    Foreign,
+    /// A pin of a version that is not there.
+    DanglingPin,
+    /// Nothing says what kind of store this is.
+    NoIntroduction,
+    /// Left by a process that was killed.
+    Leftover,
+}
+
+/// Something that a check found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What it is.
+    pub kind: FindingKind,
+    /// The key of the object, or of the directory, under the top of the store.
+    pub key: String,
+    /// Whose version it is, where it is one.
+    pub version: Option<(Scope, Name, Version)>,
+    /// What was found, for people.
+    pub what: String,
+}
+
+/// What a check went through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Checked {
+    /// Names with at least one version.
+    pub names: u64,
+    /// Versions, tombstones too.
+    pub versions: u64,
+    /// Versions of which every byte was read.
+    pub read: u64,
+    /// Bytes at rest of the versions that can be read.
+    pub bytes: u64,
+    /// Findings.
+    pub findings: u64,
+}
+
+impl FindingKind {
+    /// How bad it is.
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::Corrupt | Self::Unsupported => Severity::Damage,
+            Self::SavedElsewhere | Self::Foreign | Self::NoIntroduction => Severity::Warning,
+            Self::DanglingPin | Self::Leftover => Severity::Note,
+        }
+    }
+
+    /// As it is written for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Corrupt => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::SavedElsewhere => "saved-elsewhere",
+            Self::Foreign => "foreign",
+            Self::DanglingPin => "dangling-pin",
+            Self::NoIntroduction => "no-introduction",
+            Self::Leftover => "leftover",
+        }
+    }
+}
+
+impl Store {
+    /// Whether a store is there: something was saved in it once. Refuses one that this build cannot understand.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where it is of a later format; [`Error::Corrupt`]; [`Error::Storage`].
+    pub async fn is_there(&self) -> Result<bool> {
+        introduce::check(&*self.shared.storage).await
+    }
+
+    /// Looks at every object of `selection`. `each` is told what was gone through so far, after every version, and of each finding. What is saved or
+    /// pruned meanwhile is no finding.
+    ///
+    /// Cost: a list for each directory, and for each version a read of its trailer, or of all of it.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; [`Error::Unsupported`] where the store is of a later format.
+    pub async fn check(
+        &self,
+        selection: &Selection,
+        read: ReadData,
+        each: impl FnMut(&Checked, Option<&Finding>),
+    ) -> Result<Checked> {
+        let mut check = Check {
+            store: self,
+            read,
+            each,
+            checked: Checked::default(),
+        };
+        let introduced = check.introduction().await?;
+        match selection.clone() {
+            Selection::All => check.top().await?,
+            Selection::Agent(agent) => check.agent(&agent).await?,
+            Selection::Session(agent, session) => check.scope(&agent, session).await?,
+            Selection::Name(agent, session, name) => {
+                check.name(self.scope_of(&agent, session), name).await?;
+            }
+        }
+        if !introduced && check.checked.versions > 0 {
+            let key = format!("{NO_SESSION}/{INTRODUCTION}");
+            let what = "it is missing: save something, and it is made again";
+            check.found(FindingKind::NoIntroduction, key, what);
+        }
+        Ok(check.checked)
+    }
+
+    fn scope_of(&self, agent: &Name, session: Option<Name>) -> Scope {
+        Scope {
+            store: self.clone(),
+            agent: agent.clone(),
+            session,
+        }
+    }
+}
+
+struct Check<'a, F> {
+    store: &'a Store,
+    read: ReadData,
+    each: F,
+    checked: Checked,
+}
+
+/// What was learned of one version.
+struct Looked {
+    key: String,
+    at: (Scope, Name, Version),
+    read: bool,
+    bytes: u64,
+    found: Option<(FindingKind, String)>,
+}
+
+impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
+    /// Whether the store says what kind it is; one of a later format is not gone through.
+    async fn introduction(&mut self) -> Result<bool> {
+        match introduce::check(&*self.store.shared.storage).await {
+            Err(Error::Corrupt { what, object }) => {
+                let key = format!("{NO_SESSION}/{INTRODUCTION}");
+                let place = object.unwrap_or_default();
+                self.found(FindingKind::Corrupt, key, &format!("{what} ({place})"));
+                Ok(true)
+            }
+            there => there,
+        }
+    }
+
+    async fn top(&mut self) -> Result<()> {
+        let mut entries = Entries::of("");
+        while let Some(entry) = entries.next(self.store).await? {
+            match &entry {
+                Entry::Dir(dir) if dir == NO_SESSION => self.own().await?,
+                Entry::Dir(dir) => match Name::from_encoded(dir) {
+                    Some(agent) => self.agent(&agent).await?,
+                    None => self.foreign("", &entry),
+                },
+                Entry::Object(_) => self.foreign("", &entry),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is the store's own. Files that are being written on a local disk are that disk's, and show as a directory.
+    async fn own(&mut self) -> Result<()> {
+        let mut entries = Entries::of(NO_SESSION);
+        while let Some(entry) = entries.next(self.store).await? {
+            match &entry {
+                Entry::Object(object) if object.name == INTRODUCTION => {}
+                Entry::Object(object) if object.name.starts_with(PROBE) => {
+                    let key = format!("{NO_SESSION}/{}", object.name);
+                    let what =
+                        "made to try the storage, by a process that was killed; it can be removed";
+                    self.found(FindingKind::Leftover, key, what);
+                }
+                Entry::Object(_) => self.foreign(NO_SESSION, &entry),
+                Entry::Dir(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn agent(&mut self, agent: &Name) -> Result<()> {
+        let dir = agent.encoded();
+        let mut entries = Entries::of(dir);
+        while let Some(entry) = entries.next(self.store).await? {
+            match &entry {
+                Entry::Dir(name) if name == NO_SESSION => self.scope(agent, None).await?,
+                Entry::Dir(name) => match Name::from_encoded(name) {
+                    Some(session) => self.scope(agent, Some(session)).await?,
+                    None => self.foreign(dir, &entry),
+                },
+                Entry::Object(_) => self.foreign(dir, &entry),
+            }
+        }
+        Ok(())
+    }
+
+    async fn scope(&mut self, agent: &Name, session: Option<Name>) -> Result<()> {
+        let scope = self.store.scope_of(agent, session);
+        let dir = scope.dir();
+        let mut entries = Entries::of(&dir);
+        while let Some(entry) = entries.next(self.store).await? {
+            match &entry {
+                Entry::Dir(name) => match Name::from_encoded(name) {
+                    Some(name) => self.name(scope.clone(), name).await?,
+                    None => self.foreign(&dir, &entry),
+                },
+                Entry::Object(_) => self.foreign(&dir, &entry),
+            }
+        }
+        Ok(())
+    }
+
+    async fn name(&mut self, scope: Scope, name: Name) -> Result<()> {
+        let dir = scope.dir_of(&name);
+        let (mut versions, mut pins) = (BTreeSet::new(), BTreeSet::new());
+        let mut looks = Ahead::new(AT_ONCE);
+        let mut entries = Entries::of(&dir);
+        while let Some(entry) = entries.next(self.store).await? {
+            let object = match &entry {
+                Entry::Object(object) => object,
+                Entry::Dir(_) => {
+                    self.foreign(&dir, &entry);
+                    continue;
+                }
+            };
+            if let Some(version) = version::parse(&object.name) {
+                versions.insert(version);
+                let look = look(scope.clone(), name.clone(), version, self.reads());
+                if let Some(looked) = looks.push(look).await? {
+                    self.looked(looked);
+                }
+            } else if let Some(version) = version::parse_pin(&object.name) {
+                pins.insert(version);
+            } else {
+                self.foreign(&dir, &entry);
+            }
+        }
+        while let Some(looked) = looks.next().await? {
+            self.looked(looked);
+        }
+        self.checked.names += u64::from(!versions.is_empty());
+        for pin in pins.difference(&versions) {
+            let key = format!("{dir}/{}", version::pin_segment(*pin));
+            let what = "it pins a version that is not there";
+            self.found(FindingKind::DanglingPin, key, what);
+        }
+        Ok(())
+    }
+
+    fn reads(&self) -> bool {
+        match self.read {
+            ReadData::None => false,
+            ReadData::All => true,
+            // 32 random bits are as even as a sample needs to be.
+            ReadData::Sample(share) => {
+                let random = crate::random::u128() as u32;
+                f64::from(random) < share * f64::from(u32::MAX)
+            }
+        }
+    }
+
+    fn looked(&mut self, looked: Option<Looked>) {
+        let Some(looked) = looked else { return };
+        self.checked.versions += 1;
+        self.checked.read += u64::from(looked.read);
+        self.checked.bytes += looked.bytes;
+        match looked.found {
+            None => (self.each)(&self.checked, None),
+            Some((kind, what)) => self.tell(Finding {
+                kind,
+                key: looked.key,
+                version: Some(looked.at),
+                what,
+            }),
+        }
+    }
+
+    fn foreign(&mut self, dir: &str, entry: &Entry) {
+        let name = entry.name();
+        let key = match dir {
+            "" => name.to_owned(),
+            dir => format!("{dir}/{name}"),
+        };
+        self.found(FindingKind::Foreign, key, "Persist did not put it there");
+    }
+
+    fn found(&mut self, kind: FindingKind, key: String, what: &str) {
+        self.tell(Finding {
+            kind,
+            key,
+            version: None,
+            what: what.into(),
+        });
+    }
+
+    fn tell(&mut self, finding: Finding) {
+        self.checked.findings += 1;
+        (self.each)(&self.checked, Some(&finding));
+    }
+}
+
+/// Looks at one version. None: it was pruned since it was listed.
+async fn look(scope: Scope, name: Name, version: Version, read: bool) -> Result<Option<Looked>> {
+    let key = scope.key(&name, version)?.as_str().to_owned();
+    let outcome = match read {
+        true => match scope.verify(name.as_str(), Some(version)).await {
+            Ok(Some(verified)) => Ok((verified.info.stored_size, verified.saved_as)),
+            Ok(None) | Err(Error::NotFound(_)) => return Ok(None),
+            Err(error) => Err(error),
+        },
+        false => match scope.object(&name, version).await {
+            Ok(object) => {
+                let saved_as = object.saved_as(&scope, &name, version);
+                Ok((object.trailer.footer.object, saved_as))
+            }
+            Err(error) if error.is_missing_object() => return Ok(None),
+            Err(error) => Err(error),
+        },
+    };
+    let (bytes, found) = match outcome {
+        Ok((bytes, None)) => (bytes, None),
+        Ok((bytes, Some(saved_as))) => {
+            let what =
+                format!("its file says that it was saved as {saved_as}; someone copied it here");
+            (bytes, Some((FindingKind::SavedElsewhere, what)))
+        }
+        Err(Error::Corrupt { what, .. }) => (0, Some((FindingKind::Corrupt, what))),
+        Err(Error::Unsupported { what, .. }) => (0, Some((FindingKind::Unsupported, what))),
+        // Not even a file.
+        Err(Error::Storage(error)) if error.kind() == ErrorKind::Unsupported => {
+            (0, Some((FindingKind::Corrupt, error.to_string())))
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Some(Looked {
+        key,
+        at: (scope, name, version),
+        read,
+        bytes,
+        found,
+    }))
+}
+
+/// What is directly in a directory, a page at a time.
+struct Entries {
+    dir: String,
+    page: VecDeque<Entry>,
+    last: Option<Entry>,
+    more: bool,
+}
+
+impl Entries {
+    fn of(dir: &str) -> Self {
+        Self {
+            dir: dir.into(),
+            page: VecDeque::new(),
+            last: None,
+            more: true,
+        }
+    }
+
+    async fn next(&mut self, store: &Store) -> Result<Option<Entry>> {
+        while self.page.is_empty() && self.more {
+            let list = List {
+                dir: &self.dir,
+                prefix: "",
+                after: self.last.take(),
+                limit: PAGE,
+                facts: false,
+            };
+            let page = store.shared.storage.list(&list).await?;
+            self.page = page.entries.into();
+            self.more = page.more;
+            self.last = self.page.back().cloned();
+        }
+        Ok(self.page.pop_front())
+    }
+}

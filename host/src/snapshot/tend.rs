@@ -1,0 +1,79 @@
+//! Retention that runs by itself: after some of the saves, beside what comes next.
+//!
+//! - No save waits for it, and none fails because of it: it begins when a version is acknowledged already, and what goes wrong is logged.
+//! - It is bounded: one name of a store at a time in this process, after every sixteenth version of a name that has more than are kept
+//!   anyway, and so many removals in one go. What it leaves, the next one finds.
+//! - It removes what [`Scope::prune`] would remove, by the same rules.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::{Name, Scope, Store, Version};
+
+/// After the versions with these numbers a name is looked at: two lists for sixteen saves.
+const EVERY: Version = 16;
+
+/// Versions that are removed in one go.
+const MOST: usize = 1000;
+
+/// Whether retention runs at this moment.
+#[derive(Debug)]
+pub(super) struct Tending(Arc<Semaphore>);
+
+impl Default for Tending {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl Store {
+    /// Waits for retention that began by itself. A process that saves once and ends would otherwise end before anything was removed.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use persist_host::snapshot::Store;
+    /// # use persist_host::storage::Memory;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let store = Store::new(Arc::new(Memory::new()));
+    /// store.settle().await;
+    /// # });
+    /// ```
+    pub async fn settle(&self) {
+        // It is never closed.
+        let _ = self.shared.tending.0.acquire().await;
+    }
+}
+
+impl Scope {
+    /// After `version` of `name` was acknowledged.
+    pub(super) fn tend(&self, name: &Name, version: Version) {
+        let shared = &self.store.shared;
+        let Some(retention) = &shared.options.retention else {
+            return;
+        };
+        let is_due = version.is_multiple_of(EVERY) && version > retention.keep_last as Version;
+        let (Ok(runtime), true) = (Handle::try_current(), is_due) else {
+            return;
+        };
+        // Another name has its turn; this one comes to it with a later version.
+        let Ok(permit) = Arc::clone(&shared.tending.0).try_acquire_owned() else {
+            return;
+        };
+        let (scope, name, retention) = (self.clone(), name.clone(), retention.clone());
+        runtime.spawn(async move {
+            match scope.prune_at_most(&name, &retention, MOST).await {
+                Ok(_) => {}
+                // It may name keys, which are not for everyone who reads a log.
+                Err(error) => {
+                    tracing::warn!(
+                        "retention could not remove old versions; `persist prune` says why"
+                    );
+                    tracing::debug!(%error, "retention failed");
+                }
+            }
+            drop(permit);
+        });
+    }
+}

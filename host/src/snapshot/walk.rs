@@ -1,0 +1,318 @@
+//! The names of a store, or of a part of it, one after the other, in bounded memory.
+
+use std::collections::VecDeque;
+
+use super::ahead::Ahead;
+use super::{Error, Info, Name, Result, Scope, Store, Version};
+
+/// Names, or versions, asked for at once.
+const PAGE: usize = 1000;
+
+/// Versions that are looked at together.
+const AT_ONCE: usize = 16;
+
+/// Which names of a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// All of them.
+    #[default]
+    All,
+    /// Those of an agent and of all its sessions.
+    Agent(Name),
+    /// Those of one session of an agent; none: those that belong to no session.
+    Session(Name, Option<Name>),
+    /// One name of an agent, perhaps of one of its sessions.
+    Name(Name, Option<Name>, Name),
+}
+
+/// Goes through names in the order of their keys. What is saved meanwhile may be met or not.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use persist_host::snapshot::{SaveOptions, Selection, Store};
+/// # use persist_host::storage::Memory;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # let store = Store::new(Arc::new(Memory::new()));
+/// # store.scope("bot", None)?.save("memory", "x".into(), SaveOptions::default()).await?;
+/// let mut walk = store.walk(&Selection::All);
+/// while let Some((scope, name)) = walk.next().await? {
+///     println!("{} saved {name}", scope.agent());
+/// }
+/// # Ok::<(), persist_host::snapshot::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Walk {
+    store: Store,
+    agents: Level<Name>,
+    agent: Option<Name>,
+    sessions: Level<Option<Name>>,
+    scope: Option<Scope>,
+    names: Level<Name>,
+}
+
+/// The newest version of each name. Made by [`Store::heads`].
+#[derive(Debug)]
+pub struct Heads {
+    walk: Walk,
+    looks: Ahead<Option<NameHead>>,
+    more: bool,
+}
+
+/// A name, and its newest version: [`Scope::stat`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NameHead {
+    /// The scope of the name.
+    pub scope: Scope,
+    /// The name.
+    pub name: Name,
+    /// What is known of its newest version. An error is that version's: it is damaged, or of a later format.
+    pub info: Result<Info>,
+}
+
+/// The versions of a name, newest first. Made by [`Scope::past`].
+#[derive(Debug)]
+pub struct Past {
+    scope: Scope,
+    name: Name,
+    versions: VecDeque<Version>,
+    before: Option<Version>,
+    looks: Ahead<Option<(Version, Result<Info>)>>,
+    /// How many are still to be looked at; 0 at the end.
+    left: usize,
+}
+
+/// What is met on one level of a store, a page at a time.
+#[derive(Debug)]
+struct Level<T> {
+    page: VecDeque<T>,
+    /// The last one of the pages so far.
+    last: Option<T>,
+    /// Whether there may be another page.
+    more: bool,
+}
+
+impl Store {
+    /// Goes through the names of `selection`. A single name is met whether anything is saved under it or not.
+    pub fn walk(&self, selection: &Selection) -> Walk {
+        let mut walk = Walk {
+            store: self.clone(),
+            agents: Level::default(),
+            agent: None,
+            sessions: Level::default(),
+            scope: None,
+            names: Level::default(),
+        };
+        let (agent, session, name) = match selection.clone() {
+            Selection::All => {
+                walk.agents = Level::all();
+                return walk;
+            }
+            Selection::Agent(agent) => {
+                walk.agents = Level::only(agent);
+                return walk;
+            }
+            Selection::Session(agent, session) => (agent, session, None),
+            Selection::Name(agent, session, name) => (agent, session, Some(name)),
+        };
+        walk.scope = Some(Scope {
+            store: self.clone(),
+            agent,
+            session,
+        });
+        walk.names = name.map_or_else(Level::all, Level::only);
+        walk
+    }
+}
+
+impl Walk {
+    /// The next name, and the scope that it is in; none after the last.
+    ///
+    /// # Errors
+    /// [`Error::Storage`](super::Error::Storage); [`Error::Unsupported`](super::Error::Unsupported) where the store is of a later
+    /// format.
+    pub async fn next(&mut self) -> Result<Option<(Scope, Name)>> {
+        loop {
+            if let Some(scope) = &self.scope {
+                let page = async |after: Option<&Name>| {
+                    scope.names("", after.map(Name::as_str), PAGE).await
+                };
+                if let Some(name) = self.names.next(page).await? {
+                    return Ok(Some((scope.clone(), name)));
+                }
+            }
+            if let Some(agent) = &self.agent {
+                let page = async |after: Option<&Option<Name>>| {
+                    let after = after.map(Option::as_ref);
+                    self.store.sessions(agent, after, PAGE).await
+                };
+                if let Some(session) = self.sessions.next(page).await? {
+                    self.scope = Some(Scope {
+                        store: self.store.clone(),
+                        agent: agent.clone(),
+                        session,
+                    });
+                    self.names = Level::all();
+                    continue;
+                }
+            }
+            let page = async |after: Option<&Name>| self.store.agents(after, PAGE).await;
+            let Some(agent) = self.agents.next(page).await? else {
+                return Ok(None);
+            };
+            self.scope = None;
+            self.agent = Some(agent);
+            self.sessions = Level::all();
+        }
+    }
+}
+
+impl Store {
+    /// The newest version of each name of `selection`, deleted ones too, in the order of their keys. Some are looked at together: what one look
+    /// costs is waited for once for all of them.
+    pub fn heads(&self, selection: &Selection) -> Heads {
+        Heads {
+            walk: self.walk(selection),
+            looks: Ahead::new(AT_ONCE),
+            more: true,
+        }
+    }
+}
+
+impl Heads {
+    /// The next one; none after the last. A name of which nothing is there any more is passed over.
+    ///
+    /// # Errors
+    /// As [`Walk::next`], and [`Error::Storage`].
+    pub async fn next(&mut self) -> Result<Option<NameHead>> {
+        while self.more {
+            let Some((scope, name)) = self.walk.next().await? else {
+                self.more = false;
+                break;
+            };
+            if let Some(Some(head)) = self.looks.push(look_at_head(scope, name)).await? {
+                return Ok(Some(head));
+            }
+        }
+        loop {
+            match self.looks.next().await? {
+                Some(None) => {}
+                Some(head) => return Ok(head),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+async fn look_at_head(scope: Scope, name: Name) -> Result<Option<NameHead>> {
+    let info = scope.stat(name.as_str(), None).await;
+    Ok(of_the_version(info)?.map(|info| NameHead { scope, name, info }))
+}
+
+/// None: it is not there any more. What is wrong with the storage is not told of one version.
+fn of_the_version(info: Result<Option<Info>>) -> Result<Option<Result<Info>>> {
+    match info {
+        Ok(info) => Ok(info.map(Ok)),
+        Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => Ok(Some(Err(error))),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Scope {
+    /// The versions of `name` below `before`, or all, newest first, tombstones too. As [`Scope::history`], but a version that cannot
+    /// be read does not hide the others, and some are looked at together. At most `limit` are.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where `name` is not a name.
+    pub fn past(&self, name: &str, before: Option<Version>, limit: usize) -> Result<Past> {
+        Ok(Past {
+            scope: self.clone(),
+            name: Name::new(name)?,
+            versions: VecDeque::new(),
+            before,
+            looks: Ahead::new(AT_ONCE),
+            left: limit,
+        })
+    }
+}
+
+impl Past {
+    /// The next version, and what is known of it; none after the oldest. What was pruned since it was listed is passed over.
+    ///
+    /// # Errors
+    /// As [`Heads::next`].
+    pub async fn next(&mut self) -> Result<Option<(Version, Result<Info>)>> {
+        while let Some(version) = self.version().await? {
+            let (scope, name) = (self.scope.clone(), self.name.clone());
+            let look = async move {
+                let info = scope.stat(name.as_str(), Some(version)).await;
+                Ok(of_the_version(info)?.map(|info| (version, info)))
+            };
+            if let Some(Some(seen)) = self.looks.push(look).await? {
+                return Ok(Some(seen));
+            }
+        }
+        loop {
+            match self.looks.next().await? {
+                Some(None) => {}
+                Some(seen) => return Ok(seen),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    async fn version(&mut self) -> Result<Option<Version>> {
+        if self.versions.is_empty() && self.left > 0 {
+            let (name, limit) = (self.name.as_str(), self.left.min(PAGE));
+            let page = self.scope.versions(name, self.before, limit).await?;
+            self.versions = page.into();
+            self.before = self.versions.back().copied();
+            self.left = match self.before {
+                Some(_) => self.left - self.versions.len(),
+                None => 0,
+            };
+        }
+        Ok(self.versions.pop_front())
+    }
+}
+
+impl<T: Clone> Level<T> {
+    fn all() -> Self {
+        Self {
+            more: true,
+            ..Self::default()
+        }
+    }
+
+    fn only(one: T) -> Self {
+        Self {
+            page: [one].into(),
+            ..Self::default()
+        }
+    }
+
+    async fn next(
+        &mut self,
+        page: impl AsyncFnOnce(Option<&T>) -> Result<Vec<T>>,
+    ) -> Result<Option<T>> {
+        if self.page.is_empty() && self.more {
+            self.page = page(self.last.as_ref()).await?.into();
+            self.last = self.page.back().cloned();
+            self.more = self.last.is_some();
+        }
+        Ok(self.page.pop_front())
+    }
+}
+
+impl<T> Default for Level<T> {
+    fn default() -> Self {
+        Self {
+            page: VecDeque::new(),
+            last: None,
+            more: false,
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What is kept of histories, through the command, on every backend.
+
+use std::time::Duration;
+
+use persist_tests::backends::{Backend, backends, json};
+use persist_tests::{tempdir, text};
+
+#[test]
+fn a_plan_to_prune_names_the_rule_for_each_version() {
+    for backend in backends() {
+        for state in ["one", "two", "three"] {
+            backend.save("bot/memory", state);
+        }
+        backend.ok(&["pin", "bot/memory@1"]);
+        assert!(
+            backend
+                .ok(&["history", "bot/memory"])
+                .trim_end()
+                .ends_with("pinned")
+        );
+        assert!(
+            backend
+                .ok(&["show", "bot/memory@1"])
+                .contains("pinned      yes")
+        );
+        let planned = backend.ok(&["prune", "--dry-run", "--keep-last", "1"]);
+        let lines: Vec<_> = planned.lines().collect();
+        for (line, why) in lines.iter().zip([
+            "it is the newest",
+            "it was the newest within the last 1h",
+            "it was the newest within the last 1h",
+            "would remove 0 of 3 versions of 1 name, 0 B",
+        ]) {
+            assert!(line.ends_with(why), "{line}");
+        }
+        let lines = json(&backend.ok(&["prune", "bot", "--json", "--keep-last", "1"]));
+        assert_eq!(lines.len(), 1);
+        assert_eq!(
+            (&lines[0]["versions"], &lines[0]["removed"]),
+            (&3.into(), &0.into())
+        );
+        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 3);
+
+        assert_eq!(
+            backend.ok(&["unpin", "bot/memory@1"]),
+            "unpinned bot/memory@1\n"
+        );
+        let again = backend.run(&["unpin", "bot/memory@1"]);
+        assert!(text(&again.stderr).contains("was not pinned"));
+        assert!(again.status.success());
+        backend.fails(&["pin", "bot/memory@9"], 3);
+        backend.fails(&["pin", "bot/memory"], 2);
+    }
+}
+
+#[test]
+fn a_purge_asks_spares_who_is_writing_and_can_be_told_not_to() {
+    for backend in backends() {
+        for state in ["one", "two"] {
+            backend.save("bot/memory", state);
+        }
+        assert!(backend.fails(&["purge", "bot/memory"], 2).contains("--yes"));
+        backend.fails(&["purge", "bot/nothing", "--yes"], 3);
+        backend.fails(&["purge", "bot/memory@1", "--yes"], 2);
+        let purged = backend.run(&["purge", "bot/memory", "--yes"]);
+        let printed = "purged bot/memory: 0 versions removed; bot/memory@3 is a deletion\n";
+        assert_eq!(text(&purged.stdout), printed);
+        assert!(text(&purged.stderr).contains("run persist purge bot/memory again"));
+        let printed = backend.ok(&["purge", "bot/memory", "--yes", "--now"]);
+        let wanted = "purged bot/memory: 2 versions removed; bot/memory@3 is a deletion\n";
+        assert_eq!(printed, wanted);
+        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 1);
+        backend.save("bot/memory", "new");
+        assert_eq!(backend.ok(&["ls"]).lines().count(), 1);
+        assert!(backend.ok(&["ls"]).starts_with("bot/memory@4"));
+    }
+}
+
+/// A command for which what was superseded is old at once.
+fn impatient(backend: &Backend, args: &[&str]) -> String {
+    let mut command = backend.command();
+    command.env("PERSIST_GRACE", "0s").args(args);
+    let output = command.output().expect("persist starts");
+    let said = text(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{}: {args:?}: {said}",
+        backend.name
+    );
+    text(&output.stdout).to_owned()
+}
+
+#[test]
+fn what_no_rule_keeps_is_pruned_and_said() {
+    for backend in backends() {
+        for state in ["one", "two", "three", "four"] {
+            backend.save("bot/memory", state);
+        }
+        backend.save("other/memory", "one");
+        backend.ok(&["pin", "bot/memory@2"]);
+        // The times of servers are whole seconds.
+        std::thread::sleep(Duration::from_secs(2));
+        let args = ["prune", "--keep-last", "1"];
+        let planned = impatient(&backend, &[&args[..], &["--dry-run"]].concat());
+        for (line, why) in planned.lines().zip([
+            "it is the newest",
+            "no rule keeps it",
+            "it is pinned",
+            "no rule keeps it",
+            "it is the newest",
+        ]) {
+            assert!(line.ends_with(why), "{}: {planned}", backend.name);
+        }
+        let pruned = impatient(&backend, &args);
+        let lines: Vec<_> = pruned.lines().collect();
+        assert!(lines[0].starts_with("removed bot/memory@3"), "{pruned}");
+        assert!(
+            lines[2].starts_with("removed 2 of 5 versions of 2 names"),
+            "{pruned}"
+        );
+        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 2);
+        assert_eq!(backend.ok(&["cat", "bot/memory"]), "four");
+    }
+}
+
+#[test]
+fn growth_is_told_by_name_agent_and_all() {
+    for backend in backends() {
+        for address in ["bot/memory", "bot/memory", "bot/s/memory", "other/notes"] {
+            backend.save(address, "twelve bytes");
+        }
+        let lines = json(&backend.ok(&["stats", "--json", "--states"]));
+        let told: Vec<_> = lines
+            .iter()
+            .map(|line| {
+                let text = |key: &str| line[key].as_str().expect("text").to_owned();
+                (
+                    text("of"),
+                    text("address"),
+                    line["versions"].as_u64(),
+                    line["states"].as_u64(),
+                )
+            })
+            .collect();
+        let line = |of: &str, address: &str, versions| {
+            (
+                of.to_owned(),
+                address.to_owned(),
+                Some(versions),
+                Some(12 * versions),
+            )
+        };
+        // In the order of keys.
+        let expected = vec![
+            line("name", "bot/s/memory", 1),
+            line("name", "bot/memory", 2),
+            line("agent", "bot", 3),
+            line("name", "other/notes", 1),
+            line("agent", "other", 1),
+            line("all", "", 4),
+        ];
+        assert_eq!(told, expected, "{}", backend.name);
+        let days = lines[0]["days"].as_array().expect("days");
+        assert_eq!(days.iter().filter(|day| **day != 0).count(), 1, "{days:?}");
+        let shown = backend.ok(&["stats", "bot"]);
+        assert!(
+            shown.contains("= bot, 2 names") && shown.contains('█'),
+            "{shown}"
+        );
+        assert!(
+            shown.lines().all(|line| line.chars().count() <= 80),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn old_versions_go_by_themselves_whichever_process_saves() {
+    let [local, ..] = backends();
+    let save = |state: &str, env: &[(&str, &str)]| {
+        let dir = tempdir();
+        let file = dir.path().join("state");
+        std::fs::write(&file, state).expect("writes");
+        let mut command = local.command();
+        command
+            .envs(env.iter().copied())
+            .args(["save", "bot/memory"])
+            .arg(&file);
+        assert!(command.output().expect("persist starts").status.success());
+    };
+    let rules = [
+        ("PERSIST_GRACE", "0s"),
+        ("PERSIST_KEEP_WITHIN", "0s"),
+        ("PERSIST_KEEP_LAST", "3"),
+    ];
+    for version in 1..=15 {
+        save(&version.to_string(), &rules);
+    }
+    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 15);
+    std::thread::sleep(Duration::from_millis(50));
+    save(
+        "16",
+        &[&rules[..], &[("PERSIST_RETENTION", "off")]].concat(),
+    );
+    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 16);
+    for version in 17..=32 {
+        save(&version.to_string(), &rules);
+    }
+    let left = local.ok(&["history", "bot/memory"]);
+    assert!(left.lines().count() <= 4, "{left}");
+    assert_eq!(local.ok(&["cat", "bot/memory"]), "32");
+}

@@ -1,0 +1,131 @@
+//! What an operator does with single states, as real processes, on every backend.
+
+use persist_tests::backends::{backends, json};
+use persist_tests::{tempdir, text};
+
+#[test]
+fn a_bad_save_is_undone_in_one_command_that_says_how_to_undo_it() {
+    for backend in backends() {
+        backend.save("bot/memory", "good");
+        backend.save("bot/memory", "bad");
+        let output = backend.run(&["restore", "bot/memory@1"]);
+        assert_eq!(text(&output.stdout), "restored bot/memory@3 (4 B)\n");
+        let said = text(&output.stderr);
+        assert_eq!(said, "to undo: persist restore bot/memory@2\n");
+        assert_eq!(backend.ok(&["cat", "bot/memory"]), "good");
+        let quiet = backend.run(&["restore", "bot/memory@2", "--quiet"]);
+        assert_eq!(text(&quiet.stderr), "");
+        assert_eq!(backend.ok(&["cat", "bot/memory"]), "bad");
+    }
+}
+
+#[test]
+fn a_fork_begins_a_history_of_its_own_in_any_agent_or_session() {
+    for backend in backends() {
+        backend.save("bot/monday/memory", "one");
+        backend.save("bot/monday/memory", "two");
+        let fork = backend.run(&["fork", "bot/monday/memory@1", "other/memory"]);
+        assert_eq!(text(&fork.stdout), "forked other/memory@1 (3 B)\n");
+        assert_eq!(text(&fork.stderr), "to undo: persist rm other/memory\n");
+        assert_eq!(backend.ok(&["cat", "other/memory"]), "one");
+        backend.fails(
+            &[
+                "fork",
+                "bot/monday/memory",
+                "other/memory",
+                "--expect",
+                "absent",
+            ],
+            4,
+        );
+        let fork = backend.run(&["fork", "bot/monday/memory", "other/memory"]);
+        let undo = "to undo: persist restore other/memory@1\n";
+        assert_eq!(text(&fork.stderr), undo);
+        assert_eq!(backend.ok(&["cat", "other/memory"]), "two");
+        backend.fails(&["fork", "bot/memory", "bot/copy"], 3);
+        backend.fails(&["fork", "bot/monday/memory", "bot/copy@1"], 2);
+    }
+}
+
+#[test]
+fn a_difference_is_shown_as_people_read_it() {
+    for backend in backends() {
+        backend.save("bot/json", r#"{"b":1,"a":[1,2]}"#);
+        backend.save("bot/json", r#"{"b":1,"a":[1,3]}"#);
+        let shown = backend.ok(&["diff", "bot/json"]);
+        for line in ["differs, as JSON", "-    2\n", "+    3\n"] {
+            assert!(shown.contains(line), "{line:?}: {shown}");
+        }
+        let lines = json(&backend.ok(&["diff", "bot/json@1", "bot/json@2", "--json"]));
+        assert_eq!(lines[0]["same"], false);
+        assert_eq!(lines[0]["to"]["address"], "bot/json@2");
+        assert!(
+            backend
+                .ok(&["diff", "bot/json", "bot/json"])
+                .contains("the same")
+        );
+
+        backend.save("bot/text", "one\ntwo\n\u{1b}[2J\n");
+        backend.save("bot/text", "one\n2\n\u{1b}[2J\n");
+        let shown = backend.ok(&["diff", "bot/text"]);
+        assert!(shown.contains("-two\n+2\n"), "{shown}");
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
+
+        backend.save_bytes("bot/bytes", &[1, 2, 0, 255]);
+        backend.save_bytes("bot/bytes", &[1, 2, 3, 255]);
+        let shown = backend.ok(&["diff", "bot/bytes"]);
+        assert!(shown.contains("differs from byte 2 on"), "{shown}");
+        assert!(backend.fails(&["diff", "bot/json@1"], 3).contains("before"));
+        backend.fails(&["diff", "bot/nothing"], 3);
+    }
+}
+
+#[test]
+fn what_is_intact_is_verified_and_the_whole_store_is_checked() {
+    for backend in backends() {
+        backend.ok(&["check"]);
+        backend.save("bot/memory", "one");
+        backend.save("bot/s/memory", "two");
+        backend.ok(&["pin", "bot/memory@1"]);
+        backend.ok(&["rm", "bot/s/memory"]);
+        let verified = backend.ok(&["verify", "bot/memory"]);
+        assert!(verified.starts_with("verified bot/memory@1: 3 B of state"));
+        backend.fails(&["verify", "bot/memory@2"], 3);
+        backend.fails(&["verify", "bot/nothing"], 3);
+        for (args, versions, read) in [
+            (&["check", "--json"][..], 3, 0),
+            (&["check", "--json", "--read-data"], 3, 3),
+            (&["check", "--json", "--sample", "100%"], 3, 3),
+            (&["check", "--json", "bot/s/"], 2, 0),
+            (&["check", "--json", "bot/memory"], 1, 0),
+            (&["check", "--json", "nobody"], 0, 0),
+        ] {
+            let lines = json(&backend.ok(args));
+            assert_eq!(lines.len(), 1, "{args:?}: {lines:?}");
+            assert_eq!(lines[0]["versions"], versions, "{args:?}");
+            assert_eq!(lines[0]["read"], read, "{args:?}");
+            assert_eq!(lines[0]["findings"], 0, "{args:?}");
+        }
+    }
+}
+
+#[test]
+fn shells_and_manuals_know_every_command() {
+    let [local, ..] = backends();
+    let commands = ["prune", "copy", "doctor", "restore"];
+    for shell in ["bash", "zsh", "fish"] {
+        let script = local.ok(&["completions", shell]);
+        assert!(
+            commands.iter().all(|command| script.contains(command)),
+            "{shell}"
+        );
+    }
+    assert!(local.ok(&["man"]).contains(".TH persist 1"));
+    let dir = tempdir();
+    local.ok(&["man", "--dir", dir.path().to_str().expect("text")]);
+    for command in commands {
+        let page = dir.path().join(format!("persist-{command}.1"));
+        let page = std::fs::read_to_string(page).expect("a page");
+        assert!(page.contains("Examples"), "{page}");
+    }
+}

@@ -1,0 +1,255 @@
+//! What is wrong with a store, its backend or its account, and how the command says so.
+
+use std::process::Stdio;
+
+use persist_servers::{Fault, Kind, Reply};
+use persist_tests::backends::{Backend, backends, json};
+use persist_tests::{gcs, s3, tempdir, text};
+use serde_json::Value;
+
+/// Every command that asks something of a store.
+const ASKING: [&[&str]; 18] = [
+    &["ls"],
+    &["history", "bot/memory"],
+    &["show", "bot/memory"],
+    &["cat", "bot/memory"],
+    &["save", "bot/memory", "/dev/null"],
+    &["rm", "bot/memory"],
+    &["restore", "bot/memory@1"],
+    &["fork", "bot/memory", "bot/other"],
+    &["diff", "bot/memory"],
+    &["verify", "bot/memory"],
+    &["check"],
+    &["prune"],
+    &["pin", "bot/memory@1"],
+    &["unpin", "bot/memory@1"],
+    &["purge", "bot/memory", "--yes"],
+    &["export", "-"],
+    &["stats"],
+    &["doctor"],
+];
+
+/// Where version 1, 2 and 3 of a name are.
+const VERSIONS: [&str; 3] = [
+    "9999999998-0000000001.gz",
+    "9999999997-0000000002.gz",
+    "9999999996-0000000003.gz",
+];
+
+/// What `check` finds, as severity, kind and key, in order.
+fn findings(backend: &Backend, args: &[&str], code: i32) -> Vec<[String; 3]> {
+    let args = [&["check", "--json"], args].concat();
+    let lines = json(&backend.ends(&args, code).0);
+    let text = |line: &Value, key: &str| line[key].as_str().expect("text").to_owned();
+    let of = |line: &Value| ["severity", "kind", "key"].map(|key| text(line, key));
+    lines[..lines.len() - 1].iter().map(of).collect()
+}
+
+#[test]
+fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
+    for backend in backends() {
+        for state in ["one", "two", "three"] {
+            backend.save("bot/memory", state);
+        }
+        let [one, two, three] = VERSIONS.map(|version| format!("bot/~/memory/{version}"));
+        backend.put("~/probe-1-2", b"probe\n");
+        backend.put("bot/~/memory/pin-7", b"");
+        assert_eq!(
+            findings(&backend, &[], 0),
+            [
+                ["note", "dangling-pin", "bot/~/memory/pin-7"],
+                ["note", "leftover", "~/probe-1-2"],
+            ]
+        );
+
+        backend.put("bot/~/memory/notes.txt", b"hello");
+        backend.put("bot/readme", b"hello");
+        backend.put("Bot/~/memory/x", b"hello");
+        backend.put("readme", b"hello");
+        backend.put(&format!("bot/~/other/{}", VERSIONS[0]), &backend.take(&one));
+        let kinds = findings(&backend, &[], 10);
+        let warnings: Vec<_> = kinds.iter().filter(|found| found[0] == "warning").collect();
+        let other = format!("bot/~/other/{}", VERSIONS[0]);
+        let expected = [
+            ["warning", "foreign", "Bot"],
+            ["warning", "foreign", "bot/readme"],
+            ["warning", "foreign", "bot/~/memory/notes.txt"],
+            ["warning", "foreign", "readme"],
+            ["warning", "saved-elsewhere", &other],
+        ];
+        for wanted in &expected {
+            assert!(warnings.iter().any(|found| *found == wanted), "{kinds:?}");
+        }
+        assert_eq!(warnings.len(), expected.len(), "{kinds:?}");
+
+        // A bit in a block, which only a whole read finds, and a file that was cut off.
+        let mut flipped = backend.take(&two);
+        flipped[15] ^= 1;
+        backend.remove(&two);
+        backend.put(&two, &flipped);
+        findings(&backend, &["bot/memory"], 10);
+        let cut = backend.take(&three);
+        backend.remove(&three);
+        backend.put(&three, &cut[..cut.len() - 1]);
+        let damage = |args: &[&str]| {
+            let found = findings(&backend, args, 6);
+            let damage = found.into_iter().filter(|found| found[0] == "damage");
+            damage.map(|found| found[2].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(damage(&["bot/memory"]), [three.clone()]);
+        assert_eq!(damage(&["--read-data"]), [three, two]);
+        let said = backend.fails(&["verify", "bot/memory@2"], 6);
+        assert!(said.contains(VERSIONS[1]), "{said}");
+        backend.fails(&["verify", "bot/other"], 10);
+
+        backend.remove("~/store.json");
+        let kinds = findings(&backend, &["bot/other"], 10);
+        assert!(kinds.iter().any(|found| found[1] == "no-introduction"));
+    }
+}
+
+#[test]
+fn a_store_of_a_later_format_is_refused_by_every_command() {
+    for backend in backends() {
+        let later = br#"{"format":2,"suffix":".zz"}"#;
+        backend.put("~/store.json", later);
+        for args in ASKING {
+            let (printed, said) = backend.ends(args, 6);
+            let told = printed + &said;
+            assert!(told.contains("format 2"), "{args:?}: {told}");
+        }
+    }
+}
+
+#[test]
+fn two_operators_at_once_are_told_who_was_first() {
+    for backend in backends() {
+        backend.save("bot/memory", "one");
+        let restore = || {
+            let mut command = backend.command();
+            command.args(["restore", "bot/memory@1", "--expect", "1"]);
+            let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn().expect("persist starts")
+        };
+        let mut both = [restore(), restore()];
+        let mut codes = both
+            .each_mut()
+            .map(|one| one.wait().expect("it ends").code());
+        codes.sort();
+        assert_eq!(codes, [Some(0), Some(4)], "{}", backend.name);
+        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 2);
+    }
+}
+
+#[test]
+fn the_doctor_tries_everything_and_leaves_nothing() {
+    for backend in backends() {
+        let exam = |args: &[&str]| {
+            let lines = json(&backend.ok(&[&["doctor", "--json"], args].concat()));
+            let lines = lines.into_iter().filter(|line| line["event"] == "exam");
+            lines.collect::<Vec<_>>()
+        };
+        let what = |lines: &[Value]| {
+            let ok = lines.iter().filter(|line| line["state"] == "ok");
+            ok.map(|line| line["what"].as_str().expect("text").to_owned())
+                .collect::<Vec<_>>()
+        };
+        let found = what(&exam(&[]));
+        for wanted in [
+            "storage",
+            "reach",
+            "format",
+            "clock",
+            "save",
+            "load",
+            "conditions",
+            "delete",
+        ] {
+            assert!(
+                found.iter().any(|what| what == wanted),
+                "{}: {wanted}: {found:?}",
+                backend.name
+            );
+        }
+        assert!(
+            !what(&exam(&["--read-only"]))
+                .iter()
+                .any(|what| what == "save")
+        );
+        backend.save("bot/memory", "one");
+        backend.ok(&["doctor"]);
+        assert_eq!(findings(&backend, &[], 0), [] as [[String; 3]; 0]);
+        assert_eq!(backend.ok(&["ls"]).lines().count(), 1);
+    }
+}
+
+#[test]
+fn the_doctor_says_what_is_wrong_with_a_storage_that_is_not_there() {
+    let [local, s3, gcs] = backends();
+    let dir = tempdir();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "not a directory").expect("writes");
+    let url = format!("file://{}", file.display());
+    for (backend, url) in [
+        (&local, url.as_str()),
+        (&s3, "s3://no-such-bucket"),
+        (&gcs, "gs://no-such-bucket"),
+    ] {
+        let output = backend.run(&["doctor", "--storage", url]);
+        let printed = text(&output.stdout);
+        assert!(!output.status.success(), "{}: {printed}", backend.name);
+        assert!(
+            printed.contains("wrong  reach"),
+            "{}: {printed}",
+            backend.name
+        );
+    }
+}
+
+#[test]
+fn what_is_not_there_is_not_found_by_any_command() {
+    for backend in backends() {
+        backend.save("bot/memory", "one");
+        for args in [
+            &["show", "nobody/memory"][..],
+            &["history", "bot/monday/memory"],
+            &["cat", "bot/nothing"],
+            &["rm", "bot/nothing"],
+            &["restore", "bot/memory@9"],
+            &["fork", "bot/nothing", "bot/copy"],
+            &["diff", "bot/memory", "bot/nothing"],
+            &["verify", "nobody/memory"],
+            &["pin", "bot/memory@2"],
+            &["purge", "nobody/memory", "--yes"],
+            &["export", "-", "nobody"],
+        ] {
+            backend.fails(args, 3);
+        }
+        // Nothing to look at is nothing wrong.
+        for args in [
+            &["ls", "nobody"][..],
+            &["check", "nobody"],
+            &["prune", "nobody"],
+            &["stats", "nobody"],
+        ] {
+            backend.ok(args);
+        }
+        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 1);
+    }
+}
+
+#[test]
+fn an_account_without_rights_is_told_so_by_every_command() {
+    let (on_s3, on_gcs) = (s3::Place::on(Kind::SeaweedFs), gcs::Place::new());
+    let (s3_proxy, s3_place) = on_s3.proxied();
+    s3_proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(403, "AccessDenied"))));
+    let (gcs_proxy, gcs_place) = on_gcs.proxied();
+    gcs_proxy.rule(|_, _| Some(Fault::Reply(gcs::refusal(403, "forbidden"))));
+    for args in ASKING {
+        for mut command in [s3_place.persist(), gcs_place.persist()] {
+            let output = command.args(args).output().expect("persist starts");
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(5), "{args:?}: {said}");
+        }
+    }
+}

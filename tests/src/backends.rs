@@ -1,0 +1,147 @@
+//! Stores on all backends, and the command on them.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use persist_host::storage::{Key, Local, ReadRange, Storage};
+use persist_servers::Kind;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{block_on, gcs, persist, s3, tempdir, text};
+
+/// A store of its own on one backend, and the command on it.
+#[derive(Debug)]
+pub struct Backend {
+    /// Which backend, for messages.
+    pub name: &'static str,
+    /// As a command line names it.
+    pub url: String,
+    /// What is below the command.
+    pub storage: Arc<dyn Storage>,
+    access: Access,
+    /// Gone with this value.
+    _dir: Option<TempDir>,
+}
+
+/// How the command comes to it.
+#[derive(Debug)]
+enum Access {
+    Local(PathBuf),
+    S3(s3::Place),
+    Gcs(gcs::Place),
+}
+
+/// One of each.
+pub fn backends() -> [Backend; 3] {
+    let dir = tempdir();
+    let path = dir.path().join("store");
+    let (on_s3, on_gcs) = (s3::Place::on(Kind::SeaweedFs), gcs::Place::new());
+    [
+        Backend {
+            name: "local",
+            url: format!("file://{}", path.display()),
+            storage: Arc::new(Local::new(&path)),
+            access: Access::Local(path),
+            _dir: Some(dir),
+        },
+        Backend {
+            name: "s3",
+            url: on_s3.url(),
+            storage: on_s3.storage(),
+            access: Access::S3(on_s3),
+            _dir: None,
+        },
+        Backend {
+            name: "gcs",
+            url: on_gcs.url(),
+            storage: on_gcs.storage(),
+            access: Access::Gcs(on_gcs),
+            _dir: None,
+        },
+    ]
+}
+
+impl Backend {
+    /// The command, with nothing else in its environment.
+    pub fn command(&self) -> Command {
+        match &self.access {
+            Access::Local(path) => persist(path),
+            Access::S3(place) => place.persist(),
+            Access::Gcs(place) => place.persist(),
+        }
+    }
+
+    /// Runs the command.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command().args(args).output().expect("persist starts")
+    }
+
+    /// What it printed, where it succeeded, as it must.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{}: {args:?}: {said}", self.name);
+        text(&output.stdout).to_owned()
+    }
+
+    /// What it printed and what it said, where it ended with this code.
+    pub fn ends(&self, args: &[&str], code: i32) -> (String, String) {
+        let output = self.run(args);
+        let (printed, said) = (text(&output.stdout), text(&output.stderr));
+        let ended = output.status.code();
+        assert_eq!(ended, Some(code), "{}: {args:?}: {said}", self.name);
+        assert!(!said.contains("panicked"), "{said}");
+        (printed.to_owned(), said.to_owned())
+    }
+
+    /// What it said, where it ended with this code.
+    pub fn fails(&self, args: &[&str], code: i32) -> String {
+        self.ends(args, code).1
+    }
+
+    /// Saves a text.
+    pub fn save(&self, address: &str, state: &str) {
+        self.save_bytes(address, state.as_bytes());
+    }
+
+    /// Saves a state through standard input.
+    pub fn save_bytes(&self, address: &str, state: &[u8]) {
+        let mut command = self.command();
+        command.args(["save", address]).stdin(Stdio::piped());
+        let command = command.stdout(Stdio::null()).spawn();
+        let mut saving = command.expect("persist starts");
+        let mut stdin = saving.stdin.take().expect("a pipe");
+        stdin.write_all(state).expect("it reads");
+        drop(stdin);
+        let saved = saving.wait().expect("it ends");
+        assert!(saved.success(), "{}: save {address}", self.name);
+    }
+
+    /// Puts an object where no command would.
+    pub fn put(&self, key: &str, body: &[u8]) {
+        let key = Key::new(key).expect("a key");
+        let body = vec![body.to_vec().into()];
+        block_on(self.storage.create(&key, body)).expect("creates");
+    }
+
+    /// An object, whole.
+    pub fn take(&self, key: &str) -> Vec<u8> {
+        let key = Key::new(key).expect("a key");
+        let part = block_on(self.storage.read(&key, ReadRange::Suffix(1 << 30)));
+        part.expect("is there").bytes.to_vec()
+    }
+
+    /// Removes an object.
+    pub fn remove(&self, key: &str) {
+        block_on(self.storage.delete(&Key::new(key).expect("a key"))).expect("deletes");
+    }
+}
+
+/// The lines that `--json` prints.
+pub fn json(lines: &str) -> Vec<Value> {
+    let parse = |line| serde_json::from_str(line).expect("JSON");
+    lines.lines().map(parse).collect()
+}
