@@ -32,6 +32,7 @@ mod introduce;
 mod name;
 mod reader;
 mod retention;
+mod usage;
 mod version;
 mod writer;
 
@@ -41,6 +42,7 @@ pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use name::{MAX_ENCODED, Name};
 pub use reader::{Reader, Verified};
 pub use retention::{Fate, Keep, Purge, Purged, Retention};
+pub use usage::Usage;
 pub use version::{MAX_VERSION, Version};
 pub use writer::Writer;
 
