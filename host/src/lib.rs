@@ -46,7 +46,7 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example::main()).unwrap();
 //! ```
 //!
-//! Of the guest, the calls limit what it may ask of the store ([`wasm::GuestLimits`]). Its memory and CPU time are yours to
+//! Of the guest, the calls limit what it may ask of the store ([`wasm::Limits`]). Its memory and CPU time are yours to
 //! limit, with wasmtime's `ResourceLimiter` and epochs.
 //!
 //! No engine of your own? [`wasm::AgentHost`] runs agents with limits on everything. No guests at all? A native

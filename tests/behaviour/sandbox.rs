@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use persist_host::snapshot::{Scope, Store};
 use persist_host::storage::{Local, Memory};
-use persist_host::wasm::{AgentHost, GuestLimits, Limits, RunError, SnapshotCtx};
+use persist_host::wasm::{AgentHost, Limits, RunError, SnapshotCtx};
 use persist_tests::{block_on, host, load, save, scope, tempdir, test_guest};
 
 /// Runs a scenario of the test guest: its answer, or the reason that it gave.
@@ -205,11 +205,11 @@ fn an_agent_gets_no_more_memory_than_it_may_have() {
 fn a_guest_over_a_limit_is_told_which_one() {
     block_on(async {
         let scope = memory();
-        let mut limits = GuestLimits::default();
-        limits.max_inline = 1000;
-        limits.max_chunk = 100;
-        limits.max_state = 5000;
-        limits.max_page = 2;
+        let mut limits = Limits::default();
+        limits.inline_size = 1000;
+        limits.chunk = 100;
+        limits.state_size = 5000;
+        limits.page = 2;
         let ctx = || {
             SnapshotCtx::builder(scope.clone())
                 .limits(limits.clone())
@@ -369,8 +369,8 @@ fn what_an_agent_printed_is_kept_when_it_traps() {
 #[test]
 fn a_list_far_over_the_limit_is_a_trap_and_not_host_memory() {
     block_on(async {
-        let mut limits = GuestLimits::default();
-        limits.max_inline = 1000;
+        let mut limits = Limits::default();
+        limits.inline_size = 1000;
         let ctx = SnapshotCtx::builder(memory()).limits(limits).build();
         let agent = test_guest(&host()).await;
         let ran = agent

@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use wasi_preview1_component_adapter_provider as preview1;
-use wasmtime::component::{Component, Linker, ResourceTable};
-use wasmtime::{
-    Cache, CacheConfig, Config, Engine, Module, ResourceLimiter, Store, Trap, UpdateDeadline,
-};
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime::{Cache, CacheConfig, Config, Engine, ResourceLimiter, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::budget::Budget;
+use super::compile::compile;
 use super::ctx::{SnapshotCtx, SnapshotView};
 use super::generated::AgentPre;
 use super::host::add_to_linker;
-use super::limits::Limits;
+use super::ledger::Ledger;
+use super::limits::{Limits, size};
 use super::meter::{Meter, TICK};
+use super::unwound::caught;
 
 /// Runs agents, each call in a store of its own: an agent keeps what it saved, and nothing else.
 ///
@@ -49,7 +50,9 @@ struct Shared {
     engine: Engine,
     linker: Linker<AgentState>,
     limits: Limits,
-    compiling: Semaphore,
+    ledger: Ledger,
+    compiling: Arc<Semaphore>,
+    running: Semaphore,
 }
 
 /// Builds an [`AgentHost`].
@@ -97,6 +100,16 @@ pub enum RunError {
     /// The run took longer than [`Limits::wall_clock`].
     #[error("the agent did not end within {0:?} and was stopped; what it saved before is kept")]
     WallClockLimit(Duration),
+    /// It was not compiled within [`Limits::compile_time`].
+    #[error(
+        "the agent was not compiled within {0:?}; others may be compiling, or it is built to take long"
+    )]
+    CompileTimeLimit(Duration),
+    /// The host itself failed in a call of the agent: a defect of this program, or of what it is built of.
+    #[error(
+        "the host failed in a call of the agent ({0}); what it saved before is kept. Please report this"
+    )]
+    Host(String),
     /// The host could not be set up.
     #[error("the WebAssembly engine could not be set up: {0}")]
     Engine(String),
@@ -122,22 +135,38 @@ impl AgentHost {
     /// Compiles an agent: a component, or a core module that carries its world in a custom section, as wit-bindgen leaves it
     /// there (a Rust library for `wasm32-unknown-unknown`, or a WASI 0.1 reactor).
     ///
-    /// Two are compiled at a time, on threads where this may take long. How long is bounded only by
-    /// [`Limits::component`], so load what you chose, not what a guest sends.
+    /// [`Limits::compilations`] are compiled at a time, on threads where this may take long. One cannot be stopped: after
+    /// [`Limits::compile_time`] it is no longer waited for, and it keeps its place until it ends. So load what you chose, not what a guest
+    /// sends.
     ///
     /// # Errors
-    /// [`RunError::NotAnAgent`] where it is not one, or wants imports that this host does not give.
+    /// [`RunError::NotAnAgent`] where it is not one, is over a limit, or wants imports that this host does not give;
+    /// [`RunError::CompileTimeLimit`].
     pub async fn load(&self, bytes: &[u8]) -> Result<Agent, RunError> {
-        let max = self.shared.limits.component;
-        if bytes.len() > max {
+        let limits = &self.shared.limits;
+        let max = limits.component;
+        if bytes.len() as u64 > max {
             let what = format!("it is {} bytes, and the limit is {max}", bytes.len());
             return Err(RunError::NotAnAgent(what));
         }
-        // A compilation cannot be stopped: a few that never end must not take the threads that the disk needs.
-        let permit = self.shared.compiling.acquire().await;
-        let _permit = permit.map_err(|error| RunError::Engine(error.to_string()))?;
-        let (host, bytes) = (self.clone(), bytes.to_vec());
-        let compile = move || host.compile(bytes);
+        let too_long = |_| Err(RunError::CompileTimeLimit(limits.compile_time));
+        let compiled = tokio::time::timeout(limits.compile_time, self.compiled(bytes));
+        let pre = compiled.await.unwrap_or_else(too_long)?;
+        Ok(Agent {
+            host: self.clone(),
+            pre,
+        })
+    }
+
+    async fn compiled(&self, bytes: &[u8]) -> Result<AgentPre<AgentState>, RunError> {
+        let permit = Arc::clone(&self.shared.compiling).acquire_owned().await;
+        let permit = permit.map_err(|error| RunError::Engine(error.to_string()))?;
+        let (shared, bytes) = (Arc::clone(&self.shared), bytes.to_vec());
+        let compile = move || {
+            // Held to the end, whether anyone still waits or not.
+            let _permit = permit;
+            compile(&shared.engine, &shared.linker, &shared.limits, bytes)
+        };
         match tokio::task::spawn_blocking(compile).await {
             Ok(agent) => agent,
             // Compilers are large, and the bytes are anyone's.
@@ -149,16 +178,9 @@ impl AgentHost {
         }
     }
 
-    fn compile(&self, bytes: Vec<u8>) -> Result<Agent, RunError> {
-        let bytes = component_of(&self.shared.engine, bytes)?;
-        let component =
-            Component::new(&self.shared.engine, bytes).map_err(|error| unsound(&error))?;
-        let pre = self.shared.linker.instantiate_pre(&component);
-        let pre = pre.map_err(|error| not_an_agent(&error))?;
-        Ok(Agent {
-            host: self.clone(),
-            pre: AgentPre::new(pre).map_err(|error| another_world(&error))?,
-        })
+    /// What the host's agents use is counted here; give it to contexts of guests that run elsewhere and share it.
+    pub fn ledger(&self) -> &Ledger {
+        &self.shared.ledger
     }
 }
 
@@ -179,7 +201,7 @@ impl std::fmt::Debug for Agent {
 }
 
 impl AgentHostBuilder {
-    /// Sets what one run may use.
+    /// Sets what all guests of this host may use together, and what one run may use where its [`SnapshotCtx`] does not say.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -201,7 +223,10 @@ impl AgentHostBuilder {
     pub fn build(self) -> Result<AgentHost, RunError> {
         let engine = |error: wasmtime::Error| RunError::Engine(format!("{error:#}"));
         let mut config = Config::new();
-        config.epoch_interruption(true).cache(self.open_cache());
+        config
+            .epoch_interruption(true)
+            .max_wasm_stack(size(self.limits.stack))
+            .cache(self.open_cache());
         let compiler = Engine::new(&config).map_err(engine)?;
         let mut linker = Linker::new(&compiler);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(engine)?;
@@ -211,8 +236,10 @@ impl AgentHostBuilder {
             shared: Arc::new(Shared {
                 engine: compiler,
                 linker,
+                ledger: Ledger::new(&self.limits),
+                compiling: Arc::new(permits(self.limits.compilations)),
+                running: permits(self.limits.runs),
                 limits: self.limits,
-                compiling: Semaphore::new(COMPILING),
             }),
         })
     }
@@ -228,25 +255,42 @@ impl AgentHostBuilder {
 }
 
 impl Agent {
-    /// Runs the agent once. `ctx` says which snapshots it sees.
+    /// Runs the agent once. `ctx` says which snapshots it sees. Where [`Limits::runs`] are under way, it waits for its turn.
     pub async fn run(&self, ctx: SnapshotCtx, args: &[String]) -> Ran {
-        let limits = &self.host.shared.limits;
-        let stdout = MemoryOutputPipe::new(limits.output);
-        let stderr = MemoryOutputPipe::new(limits.output);
-        let mut store = self.store(ctx, &stdout, &stderr);
-        let call = async {
-            let agent = self.pre.instantiate_async(&mut store).await?;
-            agent.call_run(&mut store, args).await
-        };
-        let answer = match tokio::time::timeout(limits.wall_clock, call).await {
-            Ok(Ok(answer)) => answer.map_err(RunError::Failed),
-            Ok(Err(error)) => Err(trapped(&error, limits, store.data().memory.refused)),
-            Err(_) => Err(RunError::WallClockLimit(limits.wall_clock)),
+        let shared = &self.host.shared;
+        let ctx = ctx.on_host(&shared.limits, &shared.ledger);
+        let limits = ctx.limits.clone();
+        let stdout = MemoryOutputPipe::new(size(limits.output));
+        let stderr = MemoryOutputPipe::new(size(limits.output));
+        let answer = match shared.running.acquire().await {
+            Ok(_permit) => {
+                let store = self.store(ctx, &stdout, &stderr);
+                self.answer(store, args, &limits).await
+            }
+            Err(error) => Err(RunError::Engine(error.to_string())),
         };
         Ran {
             answer,
             stdout: stdout.contents(),
             stderr: stderr.contents(),
+        }
+    }
+
+    async fn answer(
+        &self,
+        mut store: Store<AgentState>,
+        args: &[String],
+        limits: &Limits,
+    ) -> Result<String, RunError> {
+        let call = async {
+            let agent = self.pre.instantiate_async(&mut store).await?;
+            agent.call_run(&mut store, args).await
+        };
+        match tokio::time::timeout(limits.wall_clock, caught(call)).await {
+            Ok(Ok(Ok(answer))) => answer.map_err(RunError::Failed),
+            Ok(Ok(Err(error))) => Err(trapped(&error, limits, store.data().memory.refused)),
+            Ok(Err(panic)) => Err(RunError::Host(panic)),
+            Err(_) => Err(RunError::WallClockLimit(limits.wall_clock)),
         }
     }
 
@@ -256,25 +300,22 @@ impl Agent {
         stdout: &MemoryOutputPipe,
         stderr: &MemoryOutputPipe,
     ) -> Store<AgentState> {
-        let limits = &self.host.shared.limits;
-        let fuel = ctx.hostcall_fuel();
+        let limits = &ctx.limits;
+        let (fuel, handles) = (ctx.hostcall_fuel(), size(limits.handles));
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
+        table.set_max_capacity(handles);
         let state = AgentState {
-            snapshots: ctx,
-            wasi: WasiCtx::builder()
-                .stdout(stdout.clone())
-                .stderr(stderr.clone())
-                .build(),
+            wasi: wasi(stdout, stderr),
             table,
-            memory: Budget::new(limits.memory),
-            table_elements: Budget::new(limits.table_elements),
-            counts: [limits.instances, limits.tables, limits.memories],
+            memory: Budget::new(size(limits.memory)),
+            table_elements: Budget::new(size(limits.table_elements)),
             meter: Meter::new(limits.cpu),
+            snapshots: ctx,
         };
         let mut store = Store::new(&self.host.shared.engine, state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(fuel);
+        store.set_max_component_handles(handles);
         store.call_hook(|mut store, hook| {
             let meter = &mut store.data_mut().meter;
             match hook.entering_host() {
@@ -293,20 +334,30 @@ impl Agent {
     }
 }
 
-/// Compilations at the same time. Each takes all processors for a part of its work.
-const COMPILING: usize = 2;
+/// Random bytes of one call: it is the host that makes them, and its time is not the guest's.
+const MAX_RANDOM: u64 = 1 << 20;
 
-/// Handles of one run, WASI's included: more than any toolchain needs, and little memory.
-const MAX_HANDLES: usize = 1024;
+/// Clocks, random numbers and captured output. A socket that may connect to nothing is still a descriptor of the host.
+fn wasi(stdout: &MemoryOutputPipe, stderr: &MemoryOutputPipe) -> WasiCtx {
+    WasiCtx::builder()
+        .stdout(stdout.clone())
+        .stderr(stderr.clone())
+        .allow_tcp(false)
+        .allow_udp(false)
+        .max_random_size(MAX_RANDOM)
+        .build()
+}
 
-struct AgentState {
+fn permits(limit: u64) -> Semaphore {
+    Semaphore::new(size(limit).min(Semaphore::MAX_PERMITS))
+}
+
+pub(super) struct AgentState {
     snapshots: SnapshotCtx,
     wasi: WasiCtx,
     table: ResourceTable,
     memory: Budget,
     table_elements: Budget,
-    /// Instances, tables and memories that there may be.
-    counts: [usize; 3],
     meter: Meter,
 }
 
@@ -322,34 +373,6 @@ impl WasiView for AgentState {
             ctx: &mut self.wasi,
             table: &mut self.table,
         }
-    }
-}
-
-/// What all memories, or all tables, of one run share.
-struct Budget {
-    used: usize,
-    max: usize,
-    /// Whether there was too little left for what was asked.
-    refused: bool,
-}
-
-impl Budget {
-    fn new(max: usize) -> Self {
-        Self {
-            used: 0,
-            max,
-            refused: false,
-        }
-    }
-
-    fn grow(&mut self, from: usize, to: usize) -> bool {
-        let used = self.used.saturating_add(to.saturating_sub(from));
-        let fits = used <= self.max;
-        if fits {
-            self.used = used;
-        }
-        self.refused |= !fits;
-        fits
     }
 }
 
@@ -373,15 +396,15 @@ impl ResourceLimiter for AgentState {
     }
 
     fn instances(&self) -> usize {
-        self.counts[0]
+        size(self.snapshots.limits.instances)
     }
 
     fn tables(&self) -> usize {
-        self.counts[1]
+        size(self.snapshots.limits.tables)
     }
 
     fn memories(&self) -> usize {
-        self.counts[2]
+        size(self.snapshots.limits.memories)
     }
 }
 
@@ -403,53 +426,6 @@ fn trapped(error: &wasmtime::Error, limits: &Limits, memory_refused: bool) -> Ru
         why.push_str(&format!(" (it asked for more memory than its {max} MiB)"));
     }
     RunError::Trapped(why)
-}
-
-fn not_an_agent(error: &wasmtime::Error) -> RunError {
-    RunError::NotAnAgent(format!("{error:#}"))
-}
-
-fn unsound(error: &wasmtime::Error) -> RunError {
-    RunError::NotAnAgent(format!(
-        "it is damaged, or of a later WebAssembly: {error:#}; build it or copy it again"
-    ))
-}
-
-fn another_world(error: &wasmtime::Error) -> RunError {
-    RunError::NotAnAgent(format!(
-        "{error:#}; an agent exports `run: func(args: list<string>) -> result<string, string>`, as the world \
-         persist:snapshot/agent says"
-    ))
-}
-
-/// The component that `bytes` are, or that a core module says it wants to be.
-fn component_of(engine: &Engine, bytes: Vec<u8>) -> Result<Vec<u8>, RunError> {
-    if !bytes.starts_with(b"\0asm") {
-        let what =
-            "it does not begin as WebAssembly does; give the .wasm file that your build made";
-        return Err(RunError::NotAnAgent(what.into()));
-    }
-    // A component and a core module differ in the layer, the two bytes after the version.
-    if bytes.get(6..8) != Some(&[0, 0]) {
-        return Ok(bytes);
-    }
-    // The encoder takes for granted that the module is whole.
-    Module::validate(engine, &bytes).map_err(|error| unsound(&error))?;
-    wit_component::ComponentEncoder::default()
-        .module(&bytes)
-        // Used only where the module imports WASI 0.1, as C and Go do.
-        .and_then(|encoder| {
-            encoder.adapter(
-                preview1::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
-                preview1::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-            )
-        })
-        .and_then(|encoder| encoder.encode())
-        .map_err(|error| {
-            RunError::NotAnAgent(format!(
-                "it is a core module that cannot be made a component: {error:#}"
-            ))
-        })
 }
 
 /// Counts time for all stores of an engine, as long as it lives.

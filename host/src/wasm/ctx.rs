@@ -3,26 +3,33 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::ResourceTable;
 
+use super::at_rest::Room;
 use super::error::GuestError;
-use super::limits::GuestLimits;
-use crate::snapshot::{Info, Scope};
+use super::ledger::{Account, Call, Ledger, Place};
+use super::limits::Limits;
+use super::rights::{Right, Rights};
+use crate::snapshot::{Info, MAX_ENCODED, MAX_LABEL_BYTES, Name, Retention, Scope, Version};
 
 type OnChange = Arc<dyn Fn(&Info) + Send + Sync>;
 
-/// What one guest sees of a store: a scope that the host chose, and limits. A guest cannot name another
+/// What one guest sees of a store: a scope that the host chose, rights in it, and limits. A guest cannot name another
 /// scope, a bucket, a path or a credential.
 ///
-/// Clones share the counts of open writers and readers, so that a guest with many instances has one allowance.
+/// Clones share what is counted, so that a guest with many instances has one allowance; contexts with the same [`Ledger`] share
+/// it by scope.
 #[derive(Clone)]
 pub struct SnapshotCtx {
     pub(super) scope: Scope,
-    pub(super) limits: GuestLimits,
-    writers: Arc<Semaphore>,
-    readers: Arc<Semaphore>,
+    pub(super) limits: Limits,
+    pub(super) rights: Rights,
+    retention: Retention,
     on_change: Option<OnChange>,
+    ledger: Ledger,
+    account: Arc<Account>,
+    /// Whether the embedder chose limits and ledger.
+    chosen: (bool, bool),
 }
 
 impl SnapshotCtx {
@@ -35,7 +42,10 @@ impl SnapshotCtx {
     pub fn builder(scope: Scope) -> SnapshotCtxBuilder {
         SnapshotCtxBuilder {
             scope,
-            limits: GuestLimits::default(),
+            limits: None,
+            rights: Rights::all(),
+            retention: Retention::default(),
+            ledger: None,
             on_change: None,
         }
     }
@@ -46,12 +56,94 @@ impl SnapshotCtx {
         self.limits.hostcall_fuel()
     }
 
-    pub(super) fn writer_permit(&self) -> Result<OwnedSemaphorePermit, GuestError> {
-        permit(&self.writers, "open-writers", self.limits.max_writers)
+    /// The same, with the limits and the ledger of a host where the embedder chose none.
+    pub(super) fn on_host(mut self, limits: &Limits, ledger: &Ledger) -> Self {
+        if !self.chosen.0 {
+            self.limits = limits.clone();
+        }
+        if !self.chosen.1 {
+            self.ledger = ledger.clone();
+            self.account = ledger.account(&self.scope);
+        }
+        self
     }
 
-    pub(super) fn reader_permit(&self) -> Result<OwnedSemaphorePermit, GuestError> {
-        permit(&self.readers, "open-readers", self.limits.max_readers)
+    /// What every call that names something begins with: nothing was asked of the storage before, and nothing is where this is
+    /// an error.
+    pub(super) async fn call(&self, needs: &[(Right, &str)]) -> Result<Call, GuestError> {
+        for (right, name) in needs {
+            self.rights.check(*right, name)?;
+        }
+        for (_, name) in needs {
+            self.check_name(name)?;
+        }
+        self.call_of_scope().await
+    }
+
+    /// The same, for a call that names nothing.
+    pub(super) async fn call_of_scope(&self) -> Result<Call, GuestError> {
+        let max = self.limits.calls_in_flight;
+        self.ledger.call(&self.account, max).await
+    }
+
+    /// The same, for a call of a writer or a reader.
+    pub(super) async fn call_of_handle(&self) -> Result<Call, GuestError> {
+        self.ledger.call_of_handle().await
+    }
+
+    /// Where the name is over what all names may be, the store says so.
+    fn check_name(&self, name: &str) -> Result<(), GuestError> {
+        let max = self.limits.name_size;
+        let is_over =
+            |name: &str| Name::new(name).is_ok_and(|name| name.encoded().len() as u64 > max);
+        match max < MAX_ENCODED as u64 && is_over(name) {
+            true => Err(GuestError::quota("name-size", max)),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn check_labels(
+        &self,
+        labels: &[(String, String)],
+        media_type: Option<&String>,
+    ) -> Result<(), GuestError> {
+        let max = self.limits.label_size;
+        let texts = labels.iter().flat_map(|(key, value)| [key, value]);
+        let bytes: usize = texts.chain(media_type).map(String::len).sum();
+        match bytes <= MAX_LABEL_BYTES && bytes as u64 > max {
+            true => Err(GuestError::quota("label-size", max)),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts a change, and takes room for a version of `bytes`.
+    pub(super) async fn change(&self, bytes: u64) -> Result<Room, GuestError> {
+        self.account.change(&self.limits)?;
+        Room::of(&self.account, &self.limits, &self.retention, bytes).await
+    }
+
+    /// The same, for a copy of a version.
+    pub(super) async fn copy(&self, name: &str, at: Option<Version>) -> Result<Room, GuestError> {
+        let info = self.scope.stat(name, at).await?;
+        self.change(info.map_or(0, |info| info.stored_size)).await
+    }
+
+    /// Counts a change that needs no room.
+    pub(super) fn deletion(&self) -> Result<(), GuestError> {
+        self.account.change(&self.limits)
+    }
+
+    /// Counts what a deletion made.
+    pub(super) fn deleted(&self, info: &Info) {
+        self.account.made(info);
+    }
+
+    pub(super) fn writer_place(&self) -> Result<Place, GuestError> {
+        self.ledger.writer(&self.account, self.limits.open_writers)
+    }
+
+    pub(super) fn reader_place(&self) -> Result<Place, GuestError> {
+        self.ledger.reader(&self.account, self.limits.open_readers)
     }
 
     /// Tells the embedder of a change that was acknowledged.
@@ -68,33 +160,48 @@ impl fmt::Debug for SnapshotCtx {
         f.debug_struct("SnapshotCtx")
             .field("scope", &self.scope)
             .field("limits", &self.limits)
+            .field("rights", &self.rights)
             .finish_non_exhaustive()
     }
-}
-
-fn permit(
-    semaphore: &Arc<Semaphore>,
-    limit: &'static str,
-    max: u32,
-) -> Result<OwnedSemaphorePermit, GuestError> {
-    // Waiting would be for something that only this guest can give back.
-    Arc::clone(semaphore)
-        .try_acquire_owned()
-        .map_err(|_| GuestError::quota(limit, max.into()))
 }
 
 /// Builds a [`SnapshotCtx`].
 pub struct SnapshotCtxBuilder {
     scope: Scope,
-    limits: GuestLimits,
+    limits: Option<Limits>,
+    rights: Rights,
+    retention: Retention,
+    ledger: Option<Ledger>,
     on_change: Option<OnChange>,
 }
 
 impl SnapshotCtxBuilder {
-    /// Sets what the guest may ask of the store.
+    /// Sets what the guest may use, of the store and, run by an [`AgentHost`](super::AgentHost), of the machine; what all guests
+    /// share is the host's. Without this: what the host was built with.
     #[must_use]
-    pub fn limits(mut self, limits: GuestLimits) -> Self {
-        self.limits = limits;
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Sets what the guest may do. Without this: everything in its scope.
+    #[must_use]
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
+        self
+    }
+
+    /// Sets what is kept where the scope is full of old versions, and is pruned before a save is refused.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Sets where what the guest uses is counted. Without this: with its [`AgentHost`](super::AgentHost), or by itself.
+    #[must_use]
+    pub fn ledger(mut self, ledger: &Ledger) -> Self {
+        self.ledger = Some(ledger.clone());
         self
     }
 
@@ -108,12 +215,18 @@ impl SnapshotCtxBuilder {
 
     /// The context.
     pub fn build(self) -> SnapshotCtx {
+        let chosen = (self.limits.is_some(), self.ledger.is_some());
+        let limits = self.limits.unwrap_or_default();
+        let ledger = self.ledger.unwrap_or_else(|| Ledger::new(&limits));
         SnapshotCtx {
-            writers: Arc::new(Semaphore::new(self.limits.max_writers as usize)),
-            readers: Arc::new(Semaphore::new(self.limits.max_readers as usize)),
+            account: ledger.account(&self.scope),
             scope: self.scope,
-            limits: self.limits,
+            limits,
+            rights: self.rights,
+            retention: self.retention,
             on_change: self.on_change,
+            ledger,
+            chosen,
         }
     }
 }
@@ -123,6 +236,7 @@ impl fmt::Debug for SnapshotCtxBuilder {
         f.debug_struct("SnapshotCtxBuilder")
             .field("scope", &self.scope)
             .field("limits", &self.limits)
+            .field("rights", &self.rights)
             .finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 use wasmtime::component::ResourceTableError;
 
 use super::generated::persist::snapshot::types;
+use super::rights::Right;
 use crate::snapshot::Error;
 use crate::storage::{self, ErrorKind};
 
@@ -25,6 +26,15 @@ impl GuestError {
 
     pub(super) fn invalid(what: &str) -> Self {
         Self::Told(types::Error::Invalid(what.into()))
+    }
+
+    pub(super) fn denied(right: Right) -> Self {
+        Self::Told(types::Error::Denied(right.name().into()))
+    }
+
+    /// What all guests share is used up; this guest did nothing wrong.
+    pub(super) fn later() -> Self {
+        Self::Told(types::Error::Throttled(Some(1000)))
     }
 
     pub(super) fn too_large(size: u64) -> Self {

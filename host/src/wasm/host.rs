@@ -4,13 +4,15 @@
 //! anything is allocated for it, and every handle is looked up in the guest's own table.
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::{HasData, Linker, Resource};
 
+use super::at_rest::Room;
 use super::ctx::SnapshotView;
 use super::error::GuestError;
 use super::generated::persist::snapshot::store::{self, Host, HostReader, HostWriter};
 use super::generated::persist::snapshot::types::{self, Info, Snapshot};
+use super::ledger::Place;
+use super::rights::Right;
 use crate::snapshot::{self, Expect, Name, Reader, SaveOptions, Version, Writer};
 
 type Result<T> = std::result::Result<T, GuestError>;
@@ -40,12 +42,12 @@ impl HasData for HasSnapshots {
 #[derive(Debug)]
 pub struct WriterHandle {
     /// None after an error, and while a call is under way: what was written may not be whole.
-    writer: Option<Writer>,
-    _permit: OwnedSemaphorePermit,
+    writer: Option<(Writer, Room)>,
+    _place: Place,
 }
 
 impl WriterHandle {
-    fn take(&mut self) -> Result<Writer> {
+    fn take(&mut self) -> Result<(Writer, Room)> {
         let after_error = "a writer cannot go on after an error; drop it and open a new one";
         self.writer
             .take()
@@ -57,7 +59,7 @@ impl WriterHandle {
 #[derive(Debug)]
 pub struct ReaderHandle {
     reader: Reader,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl types::Host for SnapshotView<'_> {
@@ -73,11 +75,11 @@ impl Host for SnapshotView<'_> {
     async fn limits(&mut self) -> wasmtime::Result<types::GuestLimits> {
         let limits = &self.ctx.limits;
         Ok(types::GuestLimits {
-            max_inline: limits.max_inline,
-            max_chunk: limits.max_chunk,
-            max_state: limits.max_state.min(self.ctx.scope.max_state()),
-            max_name: snapshot::MAX_ENCODED as u32,
-            max_page: limits.max_page,
+            max_inline: limits.inline_size,
+            max_chunk: short(limits.chunk),
+            max_state: limits.state_size.min(self.ctx.scope.max_state()),
+            max_name: short(limits.name_size),
+            max_page: short(limits.page),
         })
     }
 
@@ -87,21 +89,25 @@ impl Host for SnapshotView<'_> {
         state: Vec<u8>,
         options: types::SaveOptions,
     ) -> Result<Info> {
-        let (size, limits) = (state.len() as u64, &self.ctx.limits);
-        if size > limits.max_inline {
+        let (ctx, size) = (self.ctx, state.len() as u64);
+        let _call = ctx.call(&[(Right::Save, &name)]).await?;
+        if size > ctx.limits.inline_size {
             return Err(GuestError::too_large(size));
         }
-        if size > limits.max_state {
-            return Err(GuestError::quota("state-size", limits.max_state));
+        if size > ctx.limits.state_size {
+            return Err(GuestError::quota("state-size", ctx.limits.state_size));
         }
+        ctx.check_labels(&options.labels, options.media_type.as_ref())?;
+        let room = ctx.change(size).await?;
         // The guest's list was copied once, into this vector; from here on it is shared, not copied.
         let state = Bytes::from(state);
-        let info = self.ctx.scope.save(&name, state, options.into()).await?;
-        Ok(self.ctx.changed(info).into())
+        let made = ctx.scope.save(&name, state, options.into()).await;
+        Ok(ctx.changed(room.settle(made)?).into())
     }
 
     async fn load(&mut self, name: String, at: Option<Version>) -> Result<Option<Snapshot>> {
-        let max = self.ctx.limits.max_inline;
+        let _call = self.ctx.call(&[(Right::Load, &name)]).await?;
+        let max = self.ctx.limits.inline_size;
         match self.ctx.scope.load_at_most(&name, at, max).await {
             Ok(snapshot) => Ok(snapshot.map(|snapshot| Snapshot {
                 info: snapshot.info.into(),
@@ -113,6 +119,7 @@ impl Host for SnapshotView<'_> {
     }
 
     async fn stat(&mut self, name: String, at: Option<Version>) -> Result<Option<Info>> {
+        let _call = self.ctx.call(&[(Right::Load, &name)]).await?;
         Ok(self.ctx.scope.stat(&name, at).await?.map(Info::from))
     }
 
@@ -122,11 +129,9 @@ impl Host for SnapshotView<'_> {
         before: Option<Version>,
         limit: u32,
     ) -> Result<Vec<Info>> {
-        let page = self
-            .ctx
-            .scope
-            .history(&name, before, self.page(limit))
-            .await?;
+        let _call = self.ctx.call(&[(Right::List, &name)]).await?;
+        let limit = self.page(limit);
+        let page = self.ctx.scope.history(&name, before, limit).await?;
         Ok(page.into_iter().map(Info::from).collect())
     }
 
@@ -137,12 +142,19 @@ impl Host for SnapshotView<'_> {
         limit: u32,
     ) -> Result<Vec<String>> {
         let (scope, limit) = (&self.ctx.scope, self.page(limit));
-        let page = scope.names(&prefix, after.as_deref(), limit).await?;
+        let Some(prefix) = self.ctx.rights.listed(&prefix)? else {
+            return Ok(Vec::new());
+        };
+        let _call = self.ctx.call_of_scope().await?;
+        let page = scope.names(prefix, after.as_deref(), limit).await?;
         Ok(page.iter().map(Name::to_string).collect())
     }
 
     async fn delete(&mut self, name: String, expect: types::Expect) -> Result<Info> {
+        let _call = self.ctx.call(&[(Right::Delete, &name)]).await?;
+        self.ctx.deletion()?;
         let info = self.ctx.scope.delete(&name, expect.into()).await?;
+        self.ctx.deleted(&info);
         Ok(self.ctx.changed(info).into())
     }
 
@@ -152,12 +164,12 @@ impl Host for SnapshotView<'_> {
         version: Version,
         expect: types::Expect,
     ) -> Result<Info> {
-        let info = self
-            .ctx
-            .scope
-            .restore(&name, version, expect.into())
-            .await?;
-        Ok(self.ctx.changed(info).into())
+        let ctx = self.ctx;
+        let needs = [(Right::Load, &*name), (Right::Save, &name)];
+        let _call = ctx.call(&needs).await?;
+        let room = ctx.copy(&name, Some(version)).await?;
+        let made = ctx.scope.restore(&name, version, expect.into()).await;
+        Ok(ctx.changed(room.settle(made)?).into())
     }
 
     async fn fork(
@@ -167,15 +179,18 @@ impl Host for SnapshotView<'_> {
         new_name: String,
         expect: types::Expect,
     ) -> Result<Info> {
-        let scope = &self.ctx.scope;
-        let info = scope.fork(&name, at, &new_name, expect.into()).await?;
-        Ok(self.ctx.changed(info).into())
+        let ctx = self.ctx;
+        let needs = [(Right::Load, &*name), (Right::Save, &new_name)];
+        let _call = ctx.call(&needs).await?;
+        let room = ctx.copy(&name, at).await?;
+        let made = ctx.scope.fork(&name, at, &new_name, expect.into()).await;
+        Ok(ctx.changed(room.settle(made)?).into())
     }
 }
 
 impl SnapshotView<'_> {
     fn page(&self, limit: u32) -> usize {
-        limit.min(self.ctx.limits.max_page) as usize
+        limit.min(short(self.ctx.limits.page)) as usize
     }
 }
 
@@ -185,33 +200,38 @@ impl HostWriter for SnapshotView<'_> {
         name: String,
         options: types::SaveOptions,
     ) -> Result<Resource<WriterHandle>> {
-        let permit = self.ctx.writer_permit()?;
-        let writer = self
-            .ctx
-            .scope
-            .writer_from_head(&name, options.into())
-            .await?;
+        let ctx = self.ctx;
+        let _call = ctx.call(&[(Right::Save, &name)]).await?;
+        ctx.check_labels(&options.labels, options.media_type.as_ref())?;
+        let place = ctx.writer_place()?;
+        let room = ctx.change(0).await?;
+        let writer = ctx.scope.writer_from_head(&name, options.into()).await?;
+        let writer = writer.at_most(ctx.limits.state_size);
         Ok(self.table.push(WriterHandle {
-            writer: Some(writer.at_most(self.ctx.limits.max_state)),
-            _permit: permit,
+            writer: Some((writer, room)),
+            _place: place,
         })?)
     }
 
     async fn write(&mut self, this: Resource<WriterHandle>, chunk: Vec<u8>) -> Result<()> {
-        let max = self.ctx.limits.max_chunk;
+        let max = self.ctx.limits.chunk;
         let handle = self.table.get_mut(&this)?;
-        let mut writer = handle.take()?;
-        if chunk.len() as u64 > u64::from(max) {
-            return Err(GuestError::quota("chunk", max.into()));
+        let (mut writer, mut room) = handle.take()?;
+        if chunk.len() as u64 > max {
+            return Err(GuestError::quota("chunk", max));
         }
+        let _call = self.ctx.call_of_handle().await?;
+        room.grow(chunk.len() as u64)?;
         writer.write(&chunk).await?;
-        handle.writer = Some(writer);
+        handle.writer = Some((writer, room));
         Ok(())
     }
 
     async fn finish(&mut self, this: Resource<WriterHandle>) -> Result<Info> {
-        let writer = self.table.delete(this)?.take()?;
-        Ok(self.ctx.changed(writer.finish().await?).into())
+        let mut handle = self.table.delete(this)?;
+        let (writer, room) = handle.take()?;
+        let _call = self.ctx.call_of_handle().await?;
+        Ok(self.ctx.changed(room.settle(writer.finish().await)?).into())
     }
 
     async fn drop(&mut self, this: Resource<WriterHandle>) -> wasmtime::Result<()> {
@@ -226,13 +246,14 @@ impl HostReader for SnapshotView<'_> {
         name: String,
         at: Option<Version>,
     ) -> Result<Option<Resource<ReaderHandle>>> {
-        let permit = self.ctx.reader_permit()?;
+        let _call = self.ctx.call(&[(Right::Load, &name)]).await?;
+        let place = self.ctx.reader_place()?;
         let Some(reader) = self.ctx.scope.reader(&name, at).await? else {
             return Ok(None);
         };
         Ok(Some(self.table.push(ReaderHandle {
             reader,
-            _permit: permit,
+            _place: place,
         })?))
     }
 
@@ -249,20 +270,21 @@ impl HostReader for SnapshotView<'_> {
         if len == 0 {
             return Err(GuestError::invalid("`len` is 0; read at least one byte"));
         }
-        let len = len.min(self.ctx.limits.max_chunk) as usize;
-        Ok(self
-            .table
-            .get_mut(&this)?
-            .reader
-            .read(offset, len)
-            .await?
-            .into())
+        let len = len.min(short(self.ctx.limits.chunk)) as usize;
+        let reader = &mut self.table.get_mut(&this)?.reader;
+        let _call = self.ctx.call_of_handle().await?;
+        Ok(reader.read(offset, len).await?.into())
     }
 
     async fn drop(&mut self, this: Resource<ReaderHandle>) -> wasmtime::Result<()> {
         self.table.delete(this)?;
         Ok(())
     }
+}
+
+/// A limit as the contract counts it.
+fn short(limit: u64) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
 }
 
 impl From<snapshot::Info> for Info {

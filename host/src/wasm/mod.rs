@@ -2,20 +2,30 @@
 //!
 //! - [`add_to_linker`] gives a wasmtime program of your own the imports that agents call. You keep your
 //!   `T`, your `Engine`, your `ResourceTable` and your runtime; each store has a [`SnapshotCtx`], which says what
-//!   its guest sees.
+//!   its guest sees ([`Rights`]) and how much ([`Limits`]).
 //! - [`AgentHost`] runs agents of the world `persist:snapshot/agent` with limits on everything.
+//! - A [`Ledger`] counts what guests use, so that many instances of one guest have one allowance.
 
 mod agent;
+mod at_rest;
+mod budget;
+mod compile;
 mod ctx;
 mod error;
 mod host;
+mod ledger;
 mod limits;
 mod meter;
+mod rights;
+mod survey;
+mod unwound;
 
 pub use agent::{Agent, AgentHost, AgentHostBuilder, Ran, RunError};
 pub use ctx::{SnapshotCtx, SnapshotCtxBuilder, SnapshotView};
 pub use host::{ReaderHandle, WriterHandle, add_to_linker};
-pub use limits::{GuestLimits, Limits};
+pub use ledger::Ledger;
+pub use limits::{Limit, LimitError, Limits};
+pub use rights::Rights;
 
 mod generated {
     wasmtime::component::bindgen!({

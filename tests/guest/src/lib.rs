@@ -10,6 +10,8 @@
 mod misbehave;
 #[cfg(target_arch = "wasm32")]
 mod raw;
+#[cfg(target_arch = "wasm32")]
+mod script;
 mod store;
 mod stream;
 #[cfg(test)]
@@ -51,6 +53,8 @@ const SCENARIOS: &[(&str, Scenario, &str)] = &[
     ("raw-write", raw::write, "NAME SIZE: one write, whatever the limit of a chunk -> written"),
     #[cfg(target_arch = "wasm32")]
     ("raw-read", raw::read, "NAME OFFSET LEN: one read, whatever the limit -> size N sum FNV1A"),
+    #[cfg(target_arch = "wasm32")]
+    ("script", script::script, "LINES…: bare calls, see script.rs -> one answer a line"),
     ("trap-mid-write", stream::trap_mid_write, "NAME: writes, then traps"),
     ("loop-mid-write", stream::loop_mid_write, "NAME MIB: writes so much, then loops for ever"),
     ("trap", misbehave::trap, ""),

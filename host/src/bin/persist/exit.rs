@@ -90,7 +90,9 @@ fn code(error: &anyhow::Error) -> u8 {
         return *code;
     }
     match error.downcast_ref::<RunError>() {
-        Some(RunError::CpuLimit(_) | RunError::WallClockLimit(_)) => 8,
+        Some(
+            RunError::CompileTimeLimit(_) | RunError::CpuLimit(_) | RunError::WallClockLimit(_),
+        ) => 8,
         Some(RunError::Failed(_) | RunError::Trapped(_)) => 9,
         _ if error.is::<Usage>() => 2,
         _ if error.is::<Damaged>() => 6,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use persist_host::snapshot::{Info, Name, Store};
-use persist_host::wasm::{AgentHost, Ran, SnapshotCtx};
+use persist_host::wasm::{AgentHost, Limits, Ran, Rights, SnapshotCtx};
 use serde_json::json;
 
 use crate::address::address;
@@ -23,6 +23,23 @@ pub(crate) struct Run {
     /// Which session of the agent [default: none; what it saves is the agent's own]
     #[arg(long, value_name = "ID")]
     session: Option<String>,
+    /// What it may do, of load, save, list and delete, between commas [default: all]
+    #[arg(long, value_name = "RIGHTS", conflicts_with = "read_only")]
+    rights: Option<Rights>,
+    /// It may load and list, and nothing else
+    #[arg(long)]
+    read_only: bool,
+    /// Only for names that begin so
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    only: String,
+    /// What it may use, as in `memory=64MiB` or `cpu=5s`; may be given again. A name that there is not lists them all
+    #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
+    limit: Vec<(String, String)>,
     /// Say on standard error what it saves, as it does
     #[arg(long, short)]
     verbose: bool,
@@ -37,13 +54,32 @@ impl Run {
             .with_context(|| format!("read the agent {}", self.component.display()))?;
         let scope = store.scope(&self.agent()?, self.session.as_deref())?;
         let (agent, session) = (scope.agent().clone(), scope.session().cloned());
-        let verbose = self.verbose;
+        let (verbose, limits) = (self.verbose, self.limits()?);
         let ctx = SnapshotCtx::builder(scope)
+            .rights(self.rights())
             .on_change(move |info| changed(&agent, session.as_ref(), info, verbose, out))
             .build();
 
-        let agent = AgentHost::new()?.load(&bytes).await?;
+        let host = AgentHost::builder().limits(limits).build()?;
+        let agent = host.load(&bytes).await?;
         end(agent.run(ctx, &self.args).await, out)
+    }
+
+    fn limits(&self) -> Result<Limits> {
+        let mut limits = Limits::default();
+        for (name, value) in &self.limit {
+            limits.set(name, value)?;
+        }
+        Ok(limits)
+    }
+
+    fn rights(&self) -> Rights {
+        let rights = match (&self.rights, self.read_only) {
+            (Some(rights), _) => rights.clone(),
+            (None, true) => Rights::read_only(),
+            (None, false) => Rights::all(),
+        };
+        rights.under(self.only.clone())
     }
 
     fn agent(&self) -> Result<String> {
@@ -57,6 +93,14 @@ impl Run {
                 .context("the file's name is no name for an agent; give one with --agent"),
         }
     }
+}
+
+/// Refused while the command line is read, where it is no limit.
+fn limit(text: &str) -> std::result::Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    let mut limits = Limits::default();
+    limits.set(name, value).map_err(|error| error.to_string())?;
+    Ok((name.into(), value.into()))
 }
 
 /// Says that a change is durable. Someone who only hears of it may rely on it from then on.

@@ -1,0 +1,95 @@
+//! From bytes that may be anyone's to an agent that is ready to run.
+
+use wasi_preview1_component_adapter_provider as preview1;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Engine, Module};
+
+use super::agent::{AgentState, RunError};
+use super::generated::AgentPre;
+use super::limits::Limits;
+use super::survey::survey;
+
+/// Compiles and links an agent.
+pub(super) fn compile(
+    engine: &Engine,
+    linker: &Linker<AgentState>,
+    limits: &Limits,
+    bytes: Vec<u8>,
+) -> Result<AgentPre<AgentState>, RunError> {
+    let bytes = component_of(engine, bytes)?;
+    check_cost(&bytes, limits)?;
+    let component = Component::new(engine, bytes).map_err(|error| unsound(&error))?;
+    let pre = linker.instantiate_pre(&component);
+    let pre = pre.map_err(|error| not_an_agent(&error))?;
+    AgentPre::new(pre).map_err(|error| another_world(&error))
+}
+
+/// Refuses what would take the compiler or the host more than its bytes say.
+fn check_cost(component: &[u8], limits: &Limits) -> Result<(), RunError> {
+    let cost = survey(component).map_err(|why| RunError::NotAnAgent(why.to_string()))?;
+    for (what, found, max) in [
+        (
+            "definitions in all its components",
+            cost.definitions,
+            limits.definitions,
+        ),
+        (
+            "bytes of the host for its instances",
+            cost.storage,
+            limits.instance_storage,
+        ),
+    ] {
+        if found > max {
+            let what = format!("it needs {found} {what}, and the limit is {max}");
+            return Err(RunError::NotAnAgent(what));
+        }
+    }
+    Ok(())
+}
+
+fn not_an_agent(error: &wasmtime::Error) -> RunError {
+    RunError::NotAnAgent(format!("{error:#}"))
+}
+
+fn unsound(error: &wasmtime::Error) -> RunError {
+    RunError::NotAnAgent(format!(
+        "it is damaged, or of a later WebAssembly: {error:#}; build it or copy it again"
+    ))
+}
+
+fn another_world(error: &wasmtime::Error) -> RunError {
+    RunError::NotAnAgent(format!(
+        "{error:#}; an agent exports `run: func(args: list<string>) -> result<string, string>`, as the world \
+         persist:snapshot/agent says"
+    ))
+}
+
+/// The component that `bytes` are, or that a core module says it wants to be.
+fn component_of(engine: &Engine, bytes: Vec<u8>) -> Result<Vec<u8>, RunError> {
+    if !bytes.starts_with(b"\0asm") {
+        let what =
+            "it does not begin as WebAssembly does; give the .wasm file that your build made";
+        return Err(RunError::NotAnAgent(what.into()));
+    }
+    // A component and a core module differ in the layer, the two bytes after the version.
+    if bytes.get(6..8) != Some(&[0, 0]) {
+        return Ok(bytes);
+    }
+    // The encoder takes for granted that the module is whole.
+    Module::validate(engine, &bytes).map_err(|error| unsound(&error))?;
+    wit_component::ComponentEncoder::default()
+        .module(&bytes)
+        // Used only where the module imports WASI 0.1, as C and Go do.
+        .and_then(|encoder| {
+            encoder.adapter(
+                preview1::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+                preview1::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+            )
+        })
+        .and_then(|encoder| encoder.encode())
+        .map_err(|error| {
+            RunError::NotAnAgent(format!(
+                "it is a core module that cannot be made a component: {error:#}"
+            ))
+        })
+}

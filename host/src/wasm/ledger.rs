@@ -1,0 +1,310 @@
+//! Counts what guests use, across their instances.
+//!
+//! | counted | of a scope | of the host |
+//! |---|---|---|
+//! | calls in flight | refused at once | wait for their turn |
+//! | open writers, open readers | refused at once | told to try later |
+//! | changes in a minute | refused at once | |
+//! | bytes and versions at rest | refused, after old versions were pruned | |
+//!
+//! A guest's own ceiling comes first, so that a guest at it does not touch the one that others share. Nothing here waits for
+//! something that only a guest can give back: a writer stays open as long as its guest likes, a call ends.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::at_rest::AtRest;
+use super::error::GuestError;
+use super::limits::{Limits, size};
+use crate::snapshot::Scope;
+
+/// How long a scope that nobody uses is remembered, with its changes of the last minute and what it has at rest.
+const REMEMBERED: Duration = Duration::from_secs(10 * 60);
+
+/// How often what is not used is looked for.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Counts what guests use, so that a guest with many instances has one allowance, and all guests of a host share another. Clones
+/// share the counts.
+///
+/// An [`AgentHost`](super::AgentHost) has one for all its agents. A program with an engine of its own makes one, and gives it to every
+/// [`SnapshotCtx`](super::SnapshotCtx); without one, each context and its clones count for themselves.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use persist_host::snapshot::Store;
+/// use persist_host::storage::Memory;
+/// use persist_host::wasm::{Ledger, Limits, SnapshotCtx};
+///
+/// let ledger = Ledger::new(&Limits::default());
+/// let store = Store::new(Arc::new(Memory::new()));
+/// let ctx = SnapshotCtx::builder(store.scope("bot", None)?).ledger(&ledger).build();
+/// # Ok::<(), persist_host::snapshot::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    calls: Arc<Semaphore>,
+    writers: Count,
+    readers: Count,
+    max_writers: u64,
+    max_readers: u64,
+    scopes: Mutex<Scopes>,
+}
+
+struct Scopes {
+    accounts: HashMap<Key, Arc<Account>>,
+    swept: Instant,
+}
+
+/// Store, agent and session.
+type Key = (usize, String, Option<String>);
+
+/// What is counted of one scope.
+pub(super) struct Account {
+    /// Its store lives as long as it is counted, so that no other is taken for it.
+    pub(super) scope: Scope,
+    calls: Count,
+    writers: Count,
+    readers: Count,
+    changes: Mutex<Changes>,
+    pub(super) at_rest: AtRest,
+    used: Mutex<Instant>,
+}
+
+/// What is open at the moment, of a scope or of the host.
+#[derive(Clone, Default)]
+struct Count(Arc<AtomicU64>);
+
+/// One that is counted, until it is dropped.
+struct Counted(Arc<AtomicU64>);
+
+/// A writer's or a reader's place, until it is dropped.
+pub(super) struct Place {
+    _scope: Counted,
+    _host: Counted,
+}
+
+/// A call's place, until it is dropped.
+pub(super) struct Call {
+    _scope: Option<Counted>,
+    _host: OwnedSemaphorePermit,
+}
+
+/// Changes that may still be made: as many as a minute allows, and as many again each minute.
+struct Changes {
+    left: f64,
+    at: Instant,
+}
+
+impl Ledger {
+    /// One that has counted nothing. Of `limits`, it takes those of the host.
+    pub fn new(limits: &Limits) -> Self {
+        let calls = size(limits.host_calls).min(Semaphore::MAX_PERMITS);
+        Self {
+            shared: Arc::new(Shared {
+                calls: Arc::new(Semaphore::new(calls)),
+                writers: Count::default(),
+                readers: Count::default(),
+                max_writers: limits.host_writers,
+                max_readers: limits.host_readers,
+                scopes: Mutex::new(Scopes {
+                    accounts: HashMap::new(),
+                    swept: Instant::now(),
+                }),
+            }),
+        }
+    }
+
+    /// The account of a scope: the same for all that name the same.
+    pub(super) fn account(&self, scope: &Scope) -> Arc<Account> {
+        let session = scope.session().map(|name| name.as_str().to_owned());
+        let key = (scope.store_id(), scope.agent().as_str().to_owned(), session);
+        let mut scopes = lock(&self.shared.scopes);
+        scopes.sweep();
+        let new = || Arc::new(Account::new(scope.clone()));
+        let account = scopes.accounts.entry(key).or_insert_with(new);
+        *lock(&account.used) = Instant::now();
+        Arc::clone(account)
+    }
+
+    /// A place for one more call of a scope.
+    pub(super) async fn call(&self, account: &Account, max: u64) -> Result<Call, GuestError> {
+        let counted = account.calls.take(max);
+        let counted = counted.ok_or_else(|| GuestError::quota("calls-in-flight", max))?;
+        let mut call = self.call_of_handle().await?;
+        call._scope = Some(counted);
+        Ok(call)
+    }
+
+    /// A place for a call of a writer or a reader, which its scope has already.
+    pub(super) async fn call_of_handle(&self) -> Result<Call, GuestError> {
+        let calls = Arc::clone(&self.shared.calls);
+        // Every call ends, for storage gives up in time: so this is a queue, and not a lock.
+        let permit = calls.acquire_owned().await;
+        Ok(Call {
+            _scope: None,
+            _host: permit.map_err(|_| GuestError::later())?,
+        })
+    }
+
+    pub(super) fn writer(&self, account: &Account, max: u64) -> Result<Place, GuestError> {
+        let of_host = (&self.shared.writers, self.shared.max_writers);
+        place((&account.writers, max), of_host, "open-writers")
+    }
+
+    pub(super) fn reader(&self, account: &Account, max: u64) -> Result<Place, GuestError> {
+        let of_host = (&self.shared.readers, self.shared.max_readers);
+        place((&account.readers, max), of_host, "open-readers")
+    }
+}
+
+fn place(
+    (scope, max): (&Count, u64),
+    (host, host_max): (&Count, u64),
+    limit: &'static str,
+) -> Result<Place, GuestError> {
+    Ok(Place {
+        _scope: scope
+            .take(max)
+            .ok_or_else(|| GuestError::quota(limit, max))?,
+        _host: host.take(host_max).ok_or_else(GuestError::later)?,
+    })
+}
+
+impl Scopes {
+    /// Forgets scopes that nobody used for a while.
+    fn sweep(&mut self) {
+        if self.swept.elapsed() < SWEEP {
+            return;
+        }
+        self.swept = Instant::now();
+        self.accounts.retain(|_, account| {
+            Arc::strong_count(account) > 1 || lock(&account.used).elapsed() < REMEMBERED
+        });
+    }
+}
+
+impl Account {
+    fn new(scope: Scope) -> Self {
+        Self {
+            scope,
+            calls: Count::default(),
+            writers: Count::default(),
+            readers: Count::default(),
+            changes: Mutex::new(Changes {
+                left: f64::INFINITY,
+                at: Instant::now(),
+            }),
+            at_rest: AtRest::default(),
+            used: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Counts a change.
+    pub(super) fn change(&self, limits: &Limits) -> Result<(), GuestError> {
+        let max = limits.saves_per_minute;
+        match lock(&self.changes).take(max, Instant::now()) {
+            true => Ok(()),
+            false => Err(GuestError::quota("saves-per-minute", max)),
+        }
+    }
+}
+
+impl Changes {
+    fn take(&mut self, max: u64, now: Instant) -> bool {
+        // Of a clock that does not go back, whatever the time of day does.
+        let minutes = now.saturating_duration_since(self.at).as_secs_f64() / 60.0;
+        let max = max as f64;
+        self.at = now;
+        self.left = (self.left + minutes * max).min(max);
+        let may = self.left >= 1.0;
+        if may {
+            self.left -= 1.0;
+        }
+        may
+    }
+}
+
+impl Count {
+    fn take(&self, max: u64) -> Option<Counted> {
+        let more = |open: u64| (open < max).then(|| open + 1);
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .ok()
+            .map(|_| Counted(Arc::clone(&self.0)))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Place")
+    }
+}
+
+/// What is behind these locks is numbers, which a panic elsewhere leaves whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_at_its_ceiling_does_not_touch_the_one_of_the_host() {
+        let (scope, host) = (Count::default(), Count::default());
+        let held: Vec<_> = (0..9)
+            .map(|_| place((&scope, 2), (&host, 3), "open-writers").ok())
+            .collect();
+        assert_eq!(held.iter().flatten().count(), 2);
+        assert_eq!(host.0.load(Ordering::Acquire), 2);
+        drop(held);
+        assert_eq!(scope.0.load(Ordering::Acquire), 0);
+        assert_eq!(host.0.load(Ordering::Acquire), 0);
+    }
+
+    #[test]
+    fn a_place_that_the_host_has_not_is_given_back_to_the_scope() {
+        let (scope, host) = (Count::default(), Count::default());
+        assert!(place((&scope, 9), (&host, 0), "open-writers").is_err());
+        assert_eq!(scope.0.load(Ordering::Acquire), 0);
+    }
+
+    #[test]
+    fn a_minute_gives_back_what_a_minute_allows_and_no_more() {
+        let start = Instant::now();
+        let mut changes = Changes {
+            left: f64::INFINITY,
+            at: start,
+        };
+        let mut made = |after: u64| {
+            let now = start + Duration::from_secs(after);
+            (0..100).filter(|_| changes.take(60, now)).count()
+        };
+        assert_eq!(made(0), 60);
+        assert_eq!(made(10), 10);
+        assert_eq!(made(1000), 60);
+        assert_eq!(made(999), 0, "a clock that went back gives nothing");
+    }
+}

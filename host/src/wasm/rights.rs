@@ -1,0 +1,161 @@
+//! What a guest may do in its scope.
+
+use std::str::FromStr;
+
+use super::error::GuestError;
+
+/// What a guest may do with the names of its scope. Each right is separate, and none is implied by another.
+///
+/// What a guest may not do is refused before the storage is asked anything, and in the same words whether the thing is
+/// there or not.
+///
+/// | right | calls |
+/// |---|---|
+/// | `load` | `load`, `stat`, `reader`; `restore` and `fork` need it for what they copy |
+/// | `save` | `save`, `writer`; `restore` and `fork` need it for what they make |
+/// | `list` | `names`, `history` |
+/// | `delete` | `delete` |
+///
+/// ```
+/// use persist_host::wasm::Rights;
+///
+/// let reader = Rights::read_only().under("public/");
+/// assert!(reader.load && reader.list && !reader.save && !reader.delete);
+/// assert_eq!("load, list".parse::<Rights>()?.under("public/"), reader);
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rights {
+    /// See what was saved.
+    pub load: bool,
+    /// Make versions.
+    pub save: bool,
+    /// See which names and versions there are.
+    pub list: bool,
+    /// Make tombstones.
+    pub delete: bool,
+    /// All of this only for names that begin so; empty for every name.
+    pub prefix: String,
+}
+
+/// One of them, as the contract names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    Load,
+    Save,
+    List,
+    Delete,
+}
+
+impl Default for Rights {
+    fn default() -> Self {
+        Self::all()
+    }
+}
+
+impl Rights {
+    /// Everything, for every name.
+    pub fn all() -> Self {
+        Self {
+            load: true,
+            save: true,
+            list: true,
+            delete: true,
+            prefix: String::new(),
+        }
+    }
+
+    /// Nothing.
+    pub fn none() -> Self {
+        Self {
+            load: false,
+            save: false,
+            list: false,
+            delete: false,
+            prefix: String::new(),
+        }
+    }
+
+    /// To load and to list.
+    pub fn read_only() -> Self {
+        Self {
+            load: true,
+            list: true,
+            ..Self::none()
+        }
+    }
+
+    /// The same, only for names that begin with `prefix`.
+    #[must_use]
+    pub fn under(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    fn has(&self, right: Right) -> bool {
+        match right {
+            Right::Load => self.load,
+            Right::Save => self.save,
+            Right::List => self.list,
+            Right::Delete => self.delete,
+        }
+    }
+
+    /// Refuses what may not be done with `name`.
+    pub(super) fn check(&self, right: Right, name: &str) -> Result<(), GuestError> {
+        match self.has(right) && name.starts_with(&self.prefix) {
+            true => Ok(()),
+            false => Err(GuestError::denied(right)),
+        }
+    }
+
+    /// The prefix to list, where `prefix` was asked for; none where no name that may be seen begins so.
+    pub(super) fn listed<'a>(&'a self, prefix: &'a str) -> Result<Option<&'a str>, GuestError> {
+        if !self.list {
+            return Err(GuestError::denied(Right::List));
+        }
+        Ok(match prefix.starts_with(&self.prefix) {
+            true => Some(prefix),
+            false => self.prefix.starts_with(prefix).then_some(&*self.prefix),
+        })
+    }
+}
+
+impl Right {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Save => "save",
+            Self::List => "list",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl FromStr for Rights {
+    type Err = String;
+
+    /// Names of rights between commas; nothing is no right.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut rights = Self::none();
+        for name in text
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+        {
+            match name {
+                "load" => rights.load = true,
+                "save" => rights.save = true,
+                "list" => rights.list = true,
+                "delete" => rights.delete = true,
+                other => {
+                    return Err(format!(
+                        "there is no right {other}; there are load, save, list and delete"
+                    ));
+                }
+            }
+        }
+        Ok(rights)
+    }
+}
