@@ -1,0 +1,28 @@
+/* What the files of this library share. The agent sees none of it. */
+#ifndef PERSIST_INTERNAL_H
+#define PERSIST_INTERNAL_H
+
+#include "../bindings/agent.h"
+#include <persist.h>
+
+/* Keeps the error, frees it, and says its code. */
+persist_code persist_failed(persist_snapshot_store_error_t *error);
+persist_code persist_invalid(const char *rule);
+
+/* A copy with a zero byte after it. */
+char *persist_copy(const void *bytes, size_t size);
+
+/* How many of the bytes are UTF-8 from the beginning. The host ends an agent that calls something else a text. */
+size_t persist_utf8(const uint8_t *bytes, size_t size);
+
+/* A text as the contract has it. It borrows. */
+agent_string_t persist_borrow(const char *text);
+persist_snapshot_store_expect_t persist_raw_expect(persist_expect expect);
+
+/* Options as the contract has them; the labels are to be freed. PERSIST_INVALID where a text is none. */
+persist_code persist_raw_options(const char *name, const persist_options *options, persist_snapshot_store_save_options_t *raw);
+
+/* Copies what is known of a version unless nobody asks, and frees the original. */
+void persist_keep_info(persist_snapshot_store_info_t *raw, persist_info *info);
+
+#endif

@@ -1,0 +1,11 @@
+# Debian's clang 14 with wasi-libc. Another one: -DCMAKE_C_COMPILER=… beside this file.
+set(CMAKE_SYSTEM_NAME Generic)
+set(CMAKE_SYSTEM_PROCESSOR wasm32)
+if(NOT CMAKE_C_COMPILER)
+  set(CMAKE_C_COMPILER clang-14)
+endif()
+set(CMAKE_C_COMPILER_TARGET wasm32-wasi)
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()

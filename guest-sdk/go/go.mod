@@ -1,0 +1,3 @@
+module persist
+
+go 1.25

@@ -1,0 +1,123 @@
+// States written and read in pieces.
+import { dispose, store, wide } from "./engine.js";
+import { call, PersistError } from "./error.js";
+import { bytesOf, infoOf, rawOptions, rawVersion } from "./store.js";
+
+// Bytes collected before they are sent: fewer calls across the sandbox's wall. More would only cost the agent memory.
+const COLLECTED = 1 << 20;
+
+const pieceSize = () => Math.max(1, Math.min(COLLECTED, store.limits().maxChunk));
+
+export class Writer {
+  #stream;
+  #buffer;
+  #used = 0;
+  #failed;
+
+  constructor(name, options) {
+    this.#stream = call(() => store.Writer.open(name, rawOptions(options)));
+    this.#buffer = new Uint8Array(pieceSize());
+  }
+
+  write(piece) {
+    const bytes = bytesOf(piece);
+    for (let taken = 0; taken < bytes.length; ) {
+      this.#check();
+      const now = Math.min(bytes.length - taken, this.#buffer.length - this.#used);
+      this.#buffer.set(bytes.subarray(taken, taken + now), this.#used);
+      this.#used += now;
+      taken += now;
+      if (this.#used === this.#buffer.length) this.#send();
+    }
+  }
+
+  finish() {
+    try {
+      this.#check();
+      this.#send();
+    } catch (error) {
+      this.abort();
+      throw error;
+    }
+    const stream = this.#stream;
+    this.#stream = undefined;
+    return infoOf(call(() => store.Writer.finish(stream)));
+  }
+
+  abort() {
+    this.#stream?.[dispose]?.();
+    this.#stream = undefined;
+  }
+
+  [dispose]() {
+    this.abort();
+  }
+
+  // A writer that failed stays failed, so that a lost piece cannot be followed by a commit.
+  #check() {
+    if (this.#failed) throw this.#failed;
+    if (!this.#stream) throw new PersistError("invalid", { detail: "the writer was finished or aborted before" });
+  }
+
+  #send() {
+    if (this.#used === 0) return;
+    const piece = this.#buffer.subarray(0, this.#used);
+    this.#used = 0;
+    try {
+      call(() => this.#stream.write(piece));
+    } catch (error) {
+      this.#failed = error;
+      throw error;
+    }
+  }
+}
+
+export class Reader {
+  #stream;
+  #piece;
+
+  static open(name, { at } = {}) {
+    const stream = call(() => store.Reader.open(name, rawVersion(at)));
+    return stream ? new Reader(stream) : undefined;
+  }
+
+  constructor(stream) {
+    this.#stream = stream;
+    this.#piece = pieceSize();
+    this.info = infoOf(stream.info());
+  }
+
+  read(offset, length) {
+    if (!Number.isSafeInteger(offset) || offset < 0 || !(length >= 0)) {
+      throw new PersistError("invalid", { detail: "an offset and a length are whole numbers from 0" });
+    }
+    const bytes = new Uint8Array(Math.max(0, Math.min(length, this.info.size - offset)));
+    let read = 0;
+    while (read < bytes.length) {
+      const now = Math.min(bytes.length - read, this.#piece);
+      const piece = call(() => this.#stream.read(wide(offset + read), now));
+      if (piece.length === 0) break;
+      bytes.set(piece, read);
+      read += piece.length;
+    }
+    return bytes.subarray(0, read);
+  }
+
+  *[Symbol.iterator]() {
+    for (let offset = 0; offset < this.info.size; ) {
+      const piece = this.read(offset, this.#piece);
+      if (piece.length === 0) return;
+      yield piece;
+      offset += piece.length;
+    }
+  }
+
+  close() {
+    this.#stream?.[dispose]?.();
+    this.#stream = undefined;
+  }
+
+  [dispose]() {
+    this.close();
+  }
+}

@@ -1,0 +1,163 @@
+"""States written and read in pieces."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+from wit_world.imports import store
+
+from ._store import raw_options
+from ._types import Expect, Info, info_of
+from .errors import Invalid, PersistError, raised
+
+# Bytes collected before they are sent: fewer calls across the sandbox's wall. More would only cost the agent memory.
+COLLECTED = 1 << 20
+
+
+def _piece() -> int:
+    return max(1, min(COLLECTED, store.limits().max_chunk))
+
+
+class Writer(io.RawIOBase):
+    """A state saved piece by piece. Nothing of it is visible before ``finish`` returned::
+
+        with Writer("log") as writer:
+            for line in lines:
+                writer.write(line)
+            info = writer.finish()
+
+    Leaving the block without ``finish``, also by an exception, saves nothing. Small writes are collected.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        expect: Expect = "any",
+        media_type: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self._stream: store.Writer | None = None
+        self._failed: PersistError | None = None
+        self._buffer = bytearray()
+        options = raw_options(expect, media_type, labels)
+        with raised():
+            self._stream = store.Writer.open(name, options)
+        self._piece = _piece()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, piece: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        """Appends any number of bytes."""
+        self._check()
+        self._buffer += piece
+        while len(self._buffer) >= self._piece:
+            self._send(self._piece)
+        return len(piece)
+
+    def finish(self) -> Info:
+        """Saves what was written, and closes the writer whatever comes of it.
+
+        Raises ``Conflict`` where somebody else saved meanwhile, even with ``"any"``: what was written cannot be replayed.
+        """
+        self._check()
+        try:
+            if self._buffer:
+                self._send(len(self._buffer))
+            stream, self._stream = self._stream, None
+            with raised():
+                return info_of(store.Writer.finish(stream))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the writer. What was not finished is not saved."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.__exit__(None, None, None)
+        super().close()
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+        if self._stream is None:
+            raise Invalid("the writer was finished or closed before")
+
+    def _send(self, size: int) -> None:
+        piece = bytes(memoryview(self._buffer)[:size])
+        del self._buffer[:size]
+        try:
+            with raised():
+                self._stream.write(piece)
+        except PersistError as error:
+            # A writer that failed stays failed, so that a lost piece cannot be followed by a commit.
+            self._failed = error
+            raise
+
+
+class Reader(io.RawIOBase):
+    """One version, read in any order: a binary file, to be read and sought in. It stays that version whatever is saved meanwhile.
+
+    Open it with ``Reader.open``. Each read is a call to the host: put an ``io.BufferedReader`` around it for small ones.
+    """
+
+    def __init__(self, stream: store.Reader) -> None:
+        super().__init__()
+        self._stream: store.Reader | None = stream
+        self._piece = _piece()
+        self._position = 0
+        self.info = info_of(stream.info())
+        """What is known of the version."""
+
+    @classmethod
+    def open(cls, name: str, at: int | None = None) -> Reader | None:
+        """Opens the head of ``name``, or version ``at``. ``None``: nothing was saved, or it is a tombstone."""
+        with raised():
+            stream = store.Reader.open(name, at)
+        return None if stream is None else cls(stream)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        view = memoryview(buffer).cast("B")
+        piece = self._next(len(view))
+        view[: len(piece)] = piece
+        return len(piece)
+
+    def readall(self) -> bytes:
+        """All from the position, in the largest pieces that there are."""
+        return b"".join(iter(lambda: self._next(self._piece), b""))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.info.size}[whence]
+        if base + offset < 0:
+            raise Invalid("a seek goes to 0 or later")
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        """Gives back what the host holds for the reader."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.__exit__(None, None, None)
+        super().close()
+
+    def _next(self, size: int) -> bytes:
+        if self._stream is None:
+            raise Invalid("the reader was closed before")
+        if size == 0:
+            return b""
+        with raised():
+            piece = self._stream.read(self._position, min(size, self._piece))
+        self._position += len(piece)
+        return bytes(piece)

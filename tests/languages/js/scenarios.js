@@ -1,0 +1,173 @@
+// One agent for the tests of the JavaScript SDK: its first argument picks a scenario, and the words are those of tests/guest.
+// Where a scenario makes up a state, the byte at offset `i` is `byteAt(i)`.
+import * as persist from "persist-guest";
+
+const MIB = 1 << 20;
+
+const version = (info) => `version ${info.version}`;
+const expect = (text) => (text === undefined ? "any" : /^\d+$/.test(text) ? Number(text) : text);
+const at = (text) => (text === undefined ? undefined : Number(text));
+
+// Bits 40 to 47 of (i + 1) * 0x9E3779B97F4A7C15, without numbers over 2^53.
+function byteAt(i) {
+  const n = i + 1;
+  const low = n * 0x7c15;
+  const middle = n * 0x7f4a + Math.floor(low / 65536);
+  const high = (n * 0x79b9 + Math.floor(middle / 65536)) % 65536;
+  return high >> 8;
+}
+
+const madeUp = (from, size) => Uint8Array.from({ length: size }, (_, i) => byteAt(from + i));
+
+function describe(info) {
+  const labels = Object.entries(info.labels).map(([key, value]) => `${key}=${value}`);
+  return (
+    `version ${info.version} parent ${info.parent ?? "none"} ${info.deleted ? "deleted" : "saved"} size ${info.size} ` +
+    `sha256 ${info.sha256} media-type ${info.mediaType ?? "none"} labels ${labels.join(",") || "none"} name ${info.name}`
+  );
+}
+
+function describeError(error) {
+  if (!(error instanceof persist.PersistError)) return error.message;
+  const details = {
+    conflict: error.head ?? "none",
+    denied: error.right,
+    "too-large": error.size,
+    "quota-exceeded": `${error.limit} ${error.max}`,
+    throttled: error.wait ?? "none",
+    "unknown-outcome": error.version,
+  };
+  return `${error.code} ${details[error.code] ?? error.detail ?? ""}`.trim();
+}
+
+// Opens a writer, and has the host hold something of it.
+function halfWritten(name) {
+  const writer = new persist.Writer(name);
+  writer.write(madeUp(0, 4096));
+  for (let i = 1; i < 512; i++) writer.write(new Uint8Array(4096));
+  return writer;
+}
+
+function written(name, options, pieces) {
+  const writer = new persist.Writer(name, options);
+  try {
+    pieces(writer);
+    return version(writer.finish());
+  } finally {
+    writer.abort();
+  }
+}
+
+const kept = [];
+let traps = false;
+
+const SCENARIOS = {
+  save: (name, text) => version(persist.save(name, text)),
+  "save-expect": (name, expected, text) => version(persist.save(name, text, { expect: expect(expected) })),
+  "save-labels": (name, text, mediaType, ...labels) =>
+    version(
+      persist.save(name, text, {
+        mediaType: mediaType === "-" ? undefined : mediaType,
+        labels: Object.fromEntries(labels.map((label) => label.split("="))),
+      }),
+    ),
+  "big-save": (name, size) => version(persist.save(name, madeUp(0, Number(size)))),
+  load: (name, number) => {
+    const loaded = persist.loadSnapshot(name, at(number));
+    return loaded ? `${loaded.info.version} ${persist.decode(loaded.state)}` : "none";
+  },
+  stat: (name, number) => {
+    const info = persist.stat(name, at(number));
+    return info ? describe(info) : "none";
+  },
+  history: (name) => [...persist.history(name)].map(describe).join("\n"),
+  names: (prefix) => [...persist.names(prefix)].join("\n"),
+  delete: (name, expected) => version(persist.delete(name, { expect: expect(expected) })),
+  restore: (name, number, expected) => version(persist.restore(name, Number(number), { expect: expect(expected) })),
+  fork: (name, newName, number) => version(persist.fork(name, newName, { at: at(number) })),
+  limits: () => {
+    const { maxInline, maxChunk, maxState, maxName, maxPage } = persist.limits();
+    return `max-inline ${maxInline}\nmax-chunk ${maxChunk}\nmax-state ${maxState}\nmax-name ${maxName}\nmax-page ${maxPage}`;
+  },
+  stream: (name, chunks, size) =>
+    written(name, {}, (writer) => {
+      for (let chunk = 0; chunk < Number(chunks); chunk++) writer.write(madeUp(chunk * Number(size), Number(size)));
+    }),
+  "stream-mib": (name, count) => {
+    const page = madeUp(0, 4096);
+    const piece = new Uint8Array(MIB);
+    for (let from = 0; from < MIB; from += 4096) piece.set(page, from);
+    return written(name, {}, (writer) => {
+      for (let i = 0; i < Number(count); i++) {
+        piece[0] = i;
+        writer.write(piece);
+      }
+    });
+  },
+  "stream-expect": (name, expected, text) => written(name, { expect: expect(expected) }, (writer) => writer.write(text)),
+  "stream-beside-save": (name) =>
+    written(name, {}, (writer) => {
+      writer.write("late");
+      persist.save(name, "early");
+    }),
+  copy: (name, newName) => {
+    const reader = persist.Reader.open(name);
+    if (!reader) return "none";
+    return written(newName, {}, (writer) => {
+      for (const piece of reader) writer.write(piece);
+    });
+  },
+  "read-at": (name, offset, length) => {
+    const reader = persist.Reader.open(name);
+    return reader ? persist.decode(reader.read(Number(offset), Number(length))) : "none";
+  },
+  unfinished: (name) => {
+    halfWritten(name).abort();
+    return "unfinished";
+  },
+  leaked: (name) => {
+    kept.push(halfWritten(name));
+    return "leaked";
+  },
+  "trap-mid-write": (name) => {
+    kept.push(halfWritten(name));
+    traps = true;
+  },
+  "many-writers": (name, count) => {
+    try {
+      while (kept.length < Number(count)) kept.push(new persist.Writer(name));
+      return `opened ${kept.length}`;
+    } catch (error) {
+      return `opened ${kept.length} ${describeError(error)}`;
+    }
+  },
+  trap: () => {
+    traps = true;
+  },
+  error: (text) => {
+    throw new Error(text);
+  },
+  echo: (...args) => args.join("\n"),
+};
+
+const described = (args) => {
+  const [name, ...rest] = args;
+  // The failure of a call, as the SDK says it to people.
+  if (name === "load-uncaught") return String(persist.loadSnapshot(rest[0], 99));
+  const scenario = SCENARIOS[name];
+  if (!scenario) throw new Error("usage: a scenario of tests/languages/js, and its arguments");
+  try {
+    return scenario(...rest);
+  } catch (error) {
+    throw new Error(describeError(error));
+  }
+};
+
+const told = persist.agent(described);
+
+export function run(args) {
+  const answer = told(args);
+  // What is thrown past the SDK and is no string is a trap.
+  if (traps) throw {};
+  return answer;
+}

@@ -1,0 +1,241 @@
+"""One agent for the tests of the Python SDK: its first argument picks a scenario, and the words are those of tests/guest.
+
+Where a scenario makes up a state, the byte at offset ``i`` is ``byte_at(i)``.
+"""
+
+import random
+import shutil
+import sys
+import time
+
+import persist_guest as persist
+from persist_guest import Info, PersistError, Reader, Writer, agent, errors
+
+MIB = 1 << 20
+
+# Kept from the garbage collector, which would close it.
+KEPT: list[Writer] = []
+
+
+def version(info: Info) -> str:
+    return f"version {info.version}"
+
+
+def expect(text: str = "any") -> persist.Expect:
+    return int(text) if text.isdigit() else text
+
+
+def at(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def byte_at(i: int) -> int:
+    return ((i + 1) * 0x9E3779B97F4A7C15 >> 40) & 0xFF
+
+
+def made_up(start: int, size: int) -> bytes:
+    return bytes(byte_at(i) for i in range(start, start + size))
+
+
+def describe(info: Info) -> str:
+    labels = ",".join(f"{key}={value}" for key, value in info.labels.items())
+    return (
+        f"version {info.version} parent {info.parent or 'none'} {'deleted' if info.deleted else 'saved'} size {info.size} "
+        f"sha256 {info.sha256} media-type {info.media_type or 'none'} labels {labels or 'none'} name {info.name}"
+    )
+
+
+def describe_error(error: PersistError) -> str:
+    match error:
+        case errors.Conflict():
+            details = "none" if error.head is None else error.head
+        case errors.Denied():
+            details = error.right
+        case errors.TooLarge():
+            details = error.size
+        case errors.QuotaExceeded():
+            details = f"{error.limit} {error.maximum}"
+        case errors.Invalid():
+            details = error.rule
+        case errors.UnknownOutcome():
+            details = error.version
+        case _:
+            details = ""
+    return f"{error.code} {details}".strip()
+
+
+def save(name: str, text: str) -> str:
+    return version(persist.save(name, text))
+
+
+def save_expect(name: str, expected: str, text: str) -> str:
+    return version(persist.save(name, text, expect=expect(expected)))
+
+
+def save_labels(name: str, text: str, media_type: str, *labels: str) -> str:
+    return version(
+        persist.save(
+            name,
+            text,
+            media_type=None if media_type == "-" else media_type,
+            labels=dict(label.split("=", 1) for label in labels),
+        )
+    )
+
+
+def big_save(name: str, size: str) -> str:
+    return version(persist.save(name, made_up(0, int(size))))
+
+
+def load(name: str, number: str | None = None) -> str:
+    loaded = persist.load_snapshot(name, at(number))
+    return "none" if loaded is None else f"{loaded.info.version} {loaded.state.decode(errors='replace')}"
+
+
+def stat(name: str, number: str | None = None) -> str:
+    info = persist.stat(name, at(number))
+    return "none" if info is None else describe(info)
+
+
+def history(name: str) -> str:
+    return "\n".join(map(describe, persist.history(name)))
+
+
+def names(prefix: str) -> str:
+    return "\n".join(persist.names(prefix))
+
+
+def delete(name: str, expected: str = "any") -> str:
+    return version(persist.delete(name, expect=expect(expected)))
+
+
+def restore(name: str, number: str, expected: str = "any") -> str:
+    return version(persist.restore(name, int(number), expect=expect(expected)))
+
+
+def fork(name: str, new_name: str, number: str | None = None) -> str:
+    return version(persist.fork(name, new_name, at=at(number)))
+
+
+def limits() -> str:
+    found = persist.limits()
+    return (
+        f"max-inline {found.max_inline}\nmax-chunk {found.max_chunk}\nmax-state {found.max_state}\n"
+        f"max-name {found.max_name}\nmax-page {found.max_page}"
+    )
+
+
+def stream(name: str, chunks: str, size: str) -> str:
+    with Writer(name) as writer:
+        for chunk in range(int(chunks)):
+            writer.write(made_up(chunk * int(size), int(size)))
+        return version(writer.finish())
+
+
+def stream_mib(name: str, count: str) -> str:
+    piece = bytearray(made_up(0, 4096) * 256)
+    with Writer(name) as writer:
+        for i in range(int(count)):
+            piece[0] = i % 256
+            writer.write(piece)
+        return version(writer.finish())
+
+
+def stream_expect(name: str, expected: str, text: str) -> str:
+    with Writer(name, expect=expect(expected)) as writer:
+        writer.write(text.encode())
+        return version(writer.finish())
+
+
+def stream_beside_save(name: str) -> str:
+    with Writer(name) as writer:
+        writer.write(b"late")
+        persist.save(name, b"early")
+        return version(writer.finish())
+
+
+def copy(name: str, new_name: str) -> str:
+    reader = Reader.open(name)
+    if reader is None:
+        return "none"
+    with reader, Writer(new_name) as writer:
+        shutil.copyfileobj(reader, writer, MIB)
+        return version(writer.finish())
+
+
+def read_at(name: str, offset: str, length: str) -> str:
+    reader = Reader.open(name)
+    if reader is None:
+        return "none"
+    with reader:
+        reader.seek(int(offset))
+        return reader.read(int(length)).decode(errors="replace")
+
+
+def half_written(name: str) -> Writer:
+    """A writer of which the host holds something."""
+    writer = Writer(name)
+    writer.write(made_up(0, 4096) * 512)
+    return writer
+
+
+def unfinished(name: str) -> str:
+    half_written(name).close()
+    return "unfinished"
+
+
+def leaked(name: str) -> str:
+    KEPT.append(half_written(name))
+    return "leaked"
+
+
+def trap_mid_write(name: str) -> str:
+    KEPT.append(half_written(name))
+    return trap()
+
+
+def many_writers(name: str, count: str) -> str:
+    try:
+        while len(KEPT) < int(count):
+            KEPT.append(Writer(name))
+        return f"opened {len(KEPT)}"
+    except PersistError as error:
+        return f"opened {len(KEPT)} {describe_error(error)}"
+
+
+def trap() -> str:
+    raise SystemExit("as asked")
+
+
+def print_(text: str) -> str:
+    print("out", text)
+    print("err", text, file=sys.stderr)
+    return "printed"
+
+
+def error(text: str) -> str:
+    raise RuntimeError(text)
+
+
+def echo(*args: str) -> str:
+    return "\n".join(args)
+
+
+def wasi() -> str:
+    return f"clock {int(time.time())} random {random.SystemRandom().getrandbits(32):08x}"
+
+
+@agent
+def run(args: list[str]) -> str:
+    name, *rest = args or [""]
+    if name == "load-uncaught":
+        # The failure of a call, as the SDK says it to people.
+        return str(persist.load_snapshot(rest[0], 99))
+    function = name.replace("-", "_") if name != "print" else "print_"
+    scenario = globals().get(function)
+    if not callable(scenario) or name.startswith("_"):
+        raise RuntimeError("usage: a scenario of tests/languages/python, and its arguments")
+    try:
+        return scenario(*rest)
+    except PersistError as failure:
+        raise RuntimeError(describe_error(failure)) from None
