@@ -35,7 +35,7 @@ impl Store {
         if !introduce::check(storage).await? {
             return Ok(Swept::default());
         }
-        let mut swept = introduce::sweep(storage, older_than, dry_run).await?;
+        let mut swept = introduce::gc(storage, older_than, dry_run).await?;
         swept += storage.sweep(older_than, dry_run).await?;
         Ok(swept)
     }

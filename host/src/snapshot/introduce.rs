@@ -19,13 +19,12 @@ use crate::storage::{Entry, ErrorKind, Key, List, Object, ReadRange, Storage, Sw
 
 const DIR: &str = "~";
 const FILE: &str = "store.json";
+
+/// What the names of probes begin with.
 const PROBE: &str = "probe-";
 
 /// A probe takes four requests: what is younger may be another host's at this moment.
 const PROBING: Duration = Duration::from_secs(60 * 60);
-
-/// What the names of probes begin with.
-const PROBE: &str = "probe-";
 
 /// Probes of the dead that are removed at once: far more than there ever are.
 const MAX_SWEPT: usize = 1000;
@@ -176,8 +175,8 @@ async fn probe(storage: &dyn Storage) -> Result<()> {
     }
 }
 
-/// Removes probes of hosts that died before they could.
-pub(super) async fn sweep(
+/// Removes the probes that are at least `older_than` old, as an operator asks for it.
+pub(super) async fn gc(
     storage: &dyn Storage,
     older_than: Duration,
     dry_run: bool,
