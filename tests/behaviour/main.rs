@@ -2,6 +2,7 @@
 //! - `versions`: what a save, a load, a deletion mean, on every storage without a server
 //! - `outcomes`: what is said when the storage's answer is unclear, and which storages are refused
 //! - `retention`: what is kept of a history, pinned, pruned, purged and verified
+//! - `gc`: what saves that were never finished leave behind, and how it is removed
 //! - `races`: many writers of one name, in one process and in many
 //! - `disk`: what lies on the local disk, and what a hostile or dying one can do
 //! - `adapter`: states at keys of the caller's own choice
@@ -26,6 +27,7 @@ mod bad_input;
 mod command;
 mod conformance;
 mod disk;
+mod gc;
 mod gcs;
 mod keeping;
 mod logs;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::storage::{Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Upload};
+use crate::storage::{
+    Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Swept, Upload,
+};
 
 /// What happens to a version that is created, or whose upload is finished.
 #[derive(Clone, Debug)]
@@ -224,6 +226,15 @@ impl Storage for Faulty {
     async fn delete(&self, key: &Key) -> Result<()> {
         self.life
             .make(ErrorKind::Unanswered, self.inner.delete(key))
+            .await
+    }
+
+    async fn sweep(&self, older_than: Duration, dry_run: bool) -> Result<Swept> {
+        self.life
+            .make(
+                ErrorKind::Unavailable,
+                self.inner.sweep(older_than, dry_run),
+            )
             .await
     }
 }

@@ -5,15 +5,21 @@
 //! what was just created, at once and in order, since heads are found by listing. A storage that may be any server is asked
 //! again by each process.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::version::SUFFIX;
 use super::{Error, Result};
-use crate::storage::{Entry, ErrorKind, Key, List, ReadRange, Storage};
+use crate::storage::{Entry, ErrorKind, Key, List, Object, ReadRange, Storage, Swept};
 
 const DIR: &str = "~";
 const FILE: &str = "store.json";
+const PROBE: &str = "probe-";
+
+/// A probe takes four requests: what is younger may be another host's at this moment.
+const PROBING: Duration = Duration::from_secs(60 * 60);
 
 /// The file is some hundred bytes; more is not ours.
 const MAX_FILE: u64 = 64 * 1024;
@@ -88,7 +94,7 @@ fn introduction() -> Bytes {
 /// Creates two objects in the wrong order, and expects a list to show them at once and in the right one, and the storage to
 /// refuse to create one again.
 async fn probe(storage: &dyn Storage) -> Result<()> {
-    let id = format!("probe-{:032x}", crate::random::u128());
+    let id = format!("{PROBE}{:032x}", crate::random::u128());
     let names = [format!("{id}-1"), format!("{id}-2")];
     let probe = Bytes::from_static(b"probe\n");
     for name in names.iter().rev() {
@@ -115,6 +121,49 @@ async fn probe(storage: &dyn Storage) -> Result<()> {
              another one; nothing was saved",
         )
         .at(storage.location())),
+    }
+}
+
+/// Removes probes of hosts that died before they could.
+pub(super) async fn sweep(
+    storage: &dyn Storage,
+    older_than: Duration,
+    dry_run: bool,
+) -> Result<Swept> {
+    let mut swept = Swept::default();
+    let mut after = None;
+    loop {
+        let list = List {
+            dir: DIR,
+            prefix: PROBE,
+            after,
+            limit: 1000,
+            facts: true,
+        };
+        let page = storage.list(&list).await?;
+        after = page.entries.last().cloned();
+        for entry in &page.entries {
+            let Entry::Object(Object { name, facts }) = entry else {
+                continue;
+            };
+            let (Some(facts), Some(now)) = (facts, page.now) else {
+                continue;
+            };
+            let age = now.duration_since(facts.created).unwrap_or_default();
+            if age < older_than.max(PROBING) {
+                continue;
+            }
+            if !dry_run {
+                storage.delete(&key(name)?).await?;
+            }
+            swept += Swept {
+                removed: 1,
+                bytes: facts.size,
+            };
+        }
+        if !page.more {
+            return Ok(swept);
+        }
     }
 }
 

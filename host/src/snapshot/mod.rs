@@ -29,6 +29,7 @@ mod commit;
 mod compute;
 mod error;
 mod format;
+mod gc;
 mod info;
 mod introduce;
 mod name;

@@ -48,8 +48,8 @@ pub use retry::Retry;
 pub use s3::S3;
 
 use std::fmt;
-use std::ops::Range;
-use std::time::SystemTime;
+use std::ops::{AddAssign, Range};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -98,6 +98,19 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Removes an object, durably. What is not there is removed already.
     async fn delete(&self, key: &Key) -> Result<()>;
+
+    /// Removes what was begun and never finished, of which nothing was ever visible: temporary files, parts of uploads. A dry run
+    /// only counts. What is younger than `older_than`, by the storage's clock, stays: somebody may be at work on it. Where a storage
+    /// cannot tell (S3), an upload that is swept under its writer fails, and is not acknowledged.
+    ///
+    /// Finds nothing unless a backend says otherwise.
+    ///
+    /// # Errors
+    /// Any kind. What was removed before stays removed.
+    async fn sweep(&self, older_than: Duration, dry_run: bool) -> Result<Swept> {
+        let _ = (older_than, dry_run);
+        Ok(Swept::default())
+    }
 }
 
 /// An object that is being made piece by piece. Dropping it aborts: nothing becomes visible.
@@ -109,6 +122,22 @@ pub trait Upload: fmt::Debug + Send + Sync {
     /// Makes the object visible, as [`Storage::create`] does, and with its errors; what was begun by [`Storage::replace`] takes
     /// the place of what is there.
     async fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// What a sweep removed, or a dry run would have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many files, uploads or objects.
+    pub removed: u64,
+    /// Bytes of these, where the storage tells. S3 does not tell how long the parts of an upload are.
+    pub bytes: u64,
+}
+
+impl AddAssign for Swept {
+    fn add_assign(&mut self, other: Self) {
+        self.removed += other.removed;
+        self.bytes += other.bytes;
+    }
 }
 
 /// Which bytes of an object to read.

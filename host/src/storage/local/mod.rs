@@ -27,14 +27,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Upload};
+use super::{Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Swept, Upload};
 use disk::Disk;
-use temp::Temp;
+use temp::{Sweep, Temp};
 use tree::Tree;
 
 /// Keeps objects in files under a directory, which is made at the first `create`.
@@ -94,7 +94,8 @@ impl Local {
         if !self.shared.swept.swap(true, Ordering::Relaxed) {
             let shared = Arc::clone(&self.shared);
             // A sweep that fails is tried by the next process.
-            let _ = tokio::task::spawn_blocking(move || temp::sweep(&shared.tree)).await;
+            let sweep = move || temp::sweep(&shared.tree, &Sweep::some());
+            let _ = tokio::task::spawn_blocking(sweep).await;
         }
     }
 
@@ -202,6 +203,12 @@ impl Storage for Local {
             }
         })
         .await
+    }
+
+    /// Temporary files whose process died; one that lives keeps its own, however old they are.
+    async fn sweep(&self, older_than: Duration, dry_run: bool) -> Result<Swept> {
+        let sweep = Sweep::all(older_than, dry_run);
+        self.blocking(move |tree| temp::sweep(tree, &sweep)).await
     }
 }
 

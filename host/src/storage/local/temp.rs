@@ -1,16 +1,17 @@
 //! Files that are being written, and how they get their names.
 
 use std::io;
+use std::time::{Duration, SystemTime};
 
 use super::disk::{Folder, NewFile};
 use super::tree::Tree;
 use crate::storage::error::kind_of;
-use crate::storage::{Error, ErrorKind, Result};
+use crate::storage::{Error, ErrorKind, Result, Swept};
 
 /// Where temporary files are made: on the same file system as every key, and under no agent.
 const TEMP_DIR: &str = "~/tmp";
 
-/// Temporary files looked at in one sweep, at most.
+/// Temporary files looked at in the sweep that a process begins with, at most.
 const MAX_SWEPT: usize = 1000;
 
 /// A temporary file. Dropping it removes it.
@@ -113,22 +114,63 @@ fn not_named(error: io::Error) -> Error {
     Error::new(kind, "give a new file its name").with_source(error)
 }
 
-/// Removes temporary files whose process died.
-pub(super) fn sweep(tree: &Tree) {
-    // Litter costs space, not correctness: a sweep that fails is tried by the next process.
-    let Ok(Some(dir)) = tree.open(TEMP_DIR) else {
-        return;
+/// Which temporary files a sweep looks at.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    older_than: Duration,
+    dry_run: bool,
+    most: usize,
+}
+
+impl Sweep {
+    /// So many that a process does not wait long for it.
+    pub(super) fn some() -> Self {
+        Self {
+            most: MAX_SWEPT,
+            ..Self::all(Duration::ZERO, false)
+        }
+    }
+
+    pub(super) fn all(older_than: Duration, dry_run: bool) -> Self {
+        Self {
+            older_than,
+            dry_run,
+            most: usize::MAX,
+        }
+    }
+}
+
+/// Removes temporary files whose process died. They cost space, not correctness.
+pub(super) fn sweep(tree: &Tree, sweep: &Sweep) -> Result<Swept> {
+    let mut swept = Swept::default();
+    let Some(dir) = tree.open(TEMP_DIR)? else {
+        return Ok(swept);
     };
-    let Ok(entries) = dir.entries() else {
-        return;
-    };
-    for entry in entries.flatten().take(MAX_SWEPT) {
+    let failed = |error| Error::io(format!("sweep {}", dir.path().display()), error);
+    let entries = dir.entries().map_err(failed)?;
+    let files = entries.flatten().filter(|entry| !entry.is_dir);
+    for entry in files.take(sweep.most) {
+        // Their owner removes them at any time: what cannot be looked at is gone.
+        let Ok((size, changed)) = entry.size_and_change() else {
+            continue;
+        };
+        let age = SystemTime::now().duration_since(changed);
+        if age.unwrap_or_default() < sweep.older_than {
+            continue;
+        }
         // The lock is held until the name is gone: a new file waits for it, and sees that it has no name.
         if let Ok(file) = dir.open_file(&entry.name)
             && file.is_abandoned()
         {
-            let _ = dir.remove(&entry.name);
+            if !sweep.dry_run {
+                dir.remove(&entry.name).map_err(failed)?;
+            }
             drop(file);
+            swept += Swept {
+                removed: 1,
+                bytes: size,
+            };
         }
     }
+    Ok(swept)
 }

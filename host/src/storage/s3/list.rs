@@ -1,16 +1,12 @@
 //! What is directly under a directory: one ListObjectsV2 with a delimiter.
 
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
-use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{EncodingType, Object as Listed};
 
-use super::upload::MAX_UPLOAD;
-use super::{Operation, S3, fault, http_date, unlogged};
+use super::ear::{Ear, Heard};
+use super::{Operation, S3, fault, unlogged};
 use crate::storage::key::is_segment;
 use crate::storage::{Entry, Error, ErrorKind, Facts, List, Object, Page, Result};
 
@@ -112,7 +108,7 @@ async fn ask(s3: &S3, question: &Question) -> Result<(ListObjectsV2Output, Heard
             .set_continuation_token(question.token.clone());
         let ask = ask.customize().interceptor(ear.clone());
         match unlogged(ask.send()).await {
-            Ok(answer) => Ok((answer, ear.0.get().copied().unwrap_or_default())),
+            Ok(answer) => Ok((answer, ear.heard(&LIST)?)),
             Err(error) => Err(fault(&LIST, &error)),
         }
     };
@@ -199,23 +195,20 @@ fn entries(answer: &ListObjectsV2Output, base: &str, now: Option<SystemTime>) ->
     entries
 }
 
-/// S3 cuts times to seconds, and dates what came in parts by when its upload began: so an object may be younger than it looks
-/// by as long as an upload may take.
+/// S3 cuts times to seconds: an object may be younger than it looks by one. (It dates what came in parts by when its upload began, as
+/// [`Facts::created`] says.)
 fn facts(listed: &Listed, now: SystemTime) -> Option<Facts> {
     let modified = SystemTime::try_from(*listed.last_modified()?).ok()?;
-    let in_parts = listed.e_tag().is_none_or(|tag| tag.contains('-'));
-    let slack = match in_parts {
-        true => MAX_UPLOAD,
-        false => Duration::from_secs(1),
-    };
     Some(Facts {
         size: u64::try_from(listed.size()?).ok()?,
-        created: modified.checked_add(slack)?.min(now.max(modified)),
+        created: modified
+            .checked_add(Duration::from_secs(1))?
+            .min(now.max(modified)),
     })
 }
 
 /// A key as it was before the server made it fit for XML.
-fn decode(key: &str) -> Option<String> {
+pub(super) fn decode(key: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(key.len());
     let mut rest = key.as_bytes().iter();
     while let Some(&byte) = rest.next() {
@@ -230,41 +223,6 @@ fn decode(key: &str) -> Option<String> {
         });
     }
     String::from_utf8(bytes).ok()
-}
-
-/// What the headers of an answer say.
-#[derive(Clone, Copy, Debug, Default)]
-struct Heard {
-    /// The server's time.
-    now: Option<SystemTime>,
-    /// Whether it lists by name.
-    by_name: bool,
-}
-
-/// Hears the headers of one answer, which the SDK does not hand on.
-#[derive(Clone, Debug, Default)]
-struct Ear(Arc<OnceLock<Heard>>);
-
-impl Intercept for Ear {
-    fn name(&self) -> &'static str {
-        "Ear"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> std::result::Result<(), BoxError> {
-        let headers = context.response().headers();
-        let server = headers.get("server").unwrap_or_default();
-        // A call has one answer.
-        let _ = self.0.set(Heard {
-            now: headers.get("date").and_then(http_date),
-            by_name: server.starts_with("SeaweedFS"),
-        });
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -340,21 +298,11 @@ mod tests {
     }
 
     #[test]
-    fn an_object_never_looks_older_than_it_is() {
+    fn an_object_never_looks_older_than_it_is_for_times_that_are_cut_to_seconds() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let created = |listed: &Listed, now| facts(listed, now).expect("facts").created;
+        let created = |now| facts(&listed("a"), now).expect("facts").created;
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        assert_eq!(
-            created(&listed("a"), now),
-            modified + Duration::from_secs(1)
-        );
-        let mut in_parts = listed("a");
-        in_parts.e_tag = Some("\"0123-7\"".into());
-        assert_eq!(created(&in_parts, now), modified + MAX_UPLOAD);
-        assert_eq!(
-            created(&in_parts, modified),
-            modified,
-            "and not of the future"
-        );
+        assert_eq!(created(now), modified + Duration::from_secs(1));
+        assert_eq!(created(modified), modified, "and not of the future");
     }
 }

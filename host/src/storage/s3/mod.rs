@@ -12,9 +12,11 @@
 //! | `read` | GetObject; of more than 8 MiB, one for each 8 MiB, four at a time |
 //! | `list` | ListObjectsV2 for each 1000 entries |
 //! | `delete` | DeleteObject |
+//! | `sweep` | ListMultipartUploads for each 1000 uploads, AbortMultipartUpload for each that is removed |
 //!
 //! There is no HeadObject. Permissions: `s3:GetObject`, `s3:PutObject`, `s3:DeleteObject` on the objects, `s3:ListBucket` on the
-//! bucket; `s3:AbortMultipartUpload`, where it is given, cleans up after uploads that failed.
+//! bucket; `s3:AbortMultipartUpload`, where it is given, cleans up after uploads that failed. `s3:ListBucketMultipartUploads` on the
+//! bucket finds those whose process died, and only `sweep` needs it.
 //!
 //! # What deleting means
 //! In a bucket with versioning, S3 keeps what was deleted as a noncurrent version, until a lifecycle rule of the bucket removes
@@ -25,16 +27,18 @@
 
 mod answer;
 mod credentials;
+mod ear;
 mod list;
 mod read;
 mod settings;
+mod sweep;
 mod upload;
 
 use std::env;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -51,7 +55,7 @@ use tracing::subscriber::NoSubscriber;
 
 use super::retry::{Attempt, Call, Counts, Next, Retrier, Tries};
 use super::{
-    Key, List, Page, Part, ReadRange, Result, S3Encryption, Storage, StorageConfig, Upload,
+    Key, List, Page, Part, ReadRange, Result, S3Encryption, Storage, StorageConfig, Swept, Upload,
 };
 use answer::fault;
 use credentials::Source;
@@ -316,6 +320,11 @@ impl Storage for S3 {
             }
         };
         self.call(&DELETE, full, 0, delete).await
+    }
+
+    /// Uploads below the prefix that were begun so long ago, whoever began them: S3 does not tell whether somebody is at work.
+    async fn sweep(&self, older_than: Duration, dry_run: bool) -> Result<Swept> {
+        sweep::sweep(self, older_than, dry_run).await
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
@@ -54,10 +53,6 @@ const MAX_PARTS: i32 = 10_000;
 /// more than any other call, with the default policy.
 const MAX_COMPLETION: usize = 8 << 20;
 
-/// S3 dates an object by when its upload began: one that takes longer is not completed, so that nothing is older than it looks by
-/// more than this.
-pub(super) const MAX_UPLOAD: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// An object that is being uploaded. It is one PutObject unless it grows over one part.
 #[derive(Debug)]
 pub(super) struct S3Upload {
@@ -76,7 +71,6 @@ pub(super) struct S3Upload {
 /// A multipart upload that S3 knows of.
 struct Parts {
     id: String,
-    began: Duration,
     /// The number of the next part.
     next: i32,
     sending: JoinSet<Result<CompletedPart>>,
@@ -210,7 +204,6 @@ impl Drop for S3Upload {
 impl Parts {
     async fn begin(s3: &S3, key: &Key) -> Result<Self> {
         let full = &s3.full(key);
-        let began = since_boot();
         let begin = || async move {
             let (encryption, kms_key) = s3.encryption();
             let begin = s3
@@ -234,7 +227,6 @@ impl Parts {
         };
         Ok(Self {
             id: s3.call(&BEGIN, full, 0, begin).await?,
-            began,
             next: 1,
             sending: JoinSet::new(),
             sent: Vec::new(),
@@ -254,10 +246,6 @@ impl Parts {
     async fn complete(&mut self, s3: &S3, key: &Key, mode: Mode) -> Result<()> {
         while !self.sending.is_empty() {
             self.join().await?;
-        }
-        if since_boot().saturating_sub(self.began) > MAX_UPLOAD {
-            let what = format!("the upload took longer than {MAX_UPLOAD:?}, and was not completed");
-            return Err(Error::new(ErrorKind::Timeout, what));
         }
         self.sent.sort_by_key(CompletedPart::part_number);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(self.sent.clone()));
@@ -299,22 +287,7 @@ impl Parts {
     async fn abort(mut self, s3: &S3, full: &str) {
         // A part that arrives after the abort would stay.
         self.sending.shutdown().await;
-        let id = &self.id;
-        let abort = || async move {
-            let abort = s3
-                .client()
-                .abort_multipart_upload()
-                .bucket(&s3.settings().bucket)
-                .key(full)
-                .upload_id(id);
-            match unlogged(abort.send()).await {
-                Ok(_) => Ok(()),
-                // It was completed, or aborted, already.
-                Err(error) if Refusal::of(&error).is_some_and(|gone| gone.status == 404) => Ok(()),
-                Err(error) => Err(fault(&ABORT, &error)),
-            }
-        };
-        let Err(error) = s3.call(&ABORT, full, 0, abort).await else {
+        let Err(error) = abort(s3, full, &self.id).await else {
             return;
         };
         tracing::debug!(key = full, %error, "an upload could not be aborted");
@@ -327,6 +300,25 @@ impl Parts {
             );
         }
     }
+}
+
+/// Tells S3 to forget an upload and its parts.
+pub(super) async fn abort(s3: &S3, full: &str, id: &str) -> Result<()> {
+    let abort = || async move {
+        let abort = s3
+            .client()
+            .abort_multipart_upload()
+            .bucket(&s3.settings().bucket)
+            .key(full)
+            .upload_id(id);
+        match unlogged(abort.send()).await {
+            Ok(_) => Ok(()),
+            // It was completed, or aborted, already.
+            Err(error) if Refusal::of(&error).is_some_and(|gone| gone.status == 404) => Ok(()),
+            Err(error) => Err(fault(&ABORT, &error)),
+        }
+    };
+    s3.call(&ABORT, full, 0, abort).await
 }
 
 async fn send_part(
@@ -373,16 +365,6 @@ pub(super) fn join(mut pieces: Vec<Bytes>) -> Bytes {
             joined.freeze()
         }
     }
-}
-
-/// Time on a clock that goes on while the machine sleeps, as that of S3 does.
-fn since_boot() -> Duration {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let clock = rustix::time::ClockId::Boottime;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let clock = rustix::time::ClockId::Monotonic;
-    let time = rustix::time::clock_gettime(clock);
-    Duration::from_secs(time.tv_sec.unsigned_abs())
 }
 
 impl fmt::Debug for Parts {

@@ -1,0 +1,103 @@
+//! Hears of an answer what the SDK does not hand on.
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use aws_sdk_s3::config::interceptors::{
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextRef,
+};
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
+
+use super::{Operation, http_date};
+use crate::storage::retry::{Attempt, Fault};
+use crate::storage::{Error, ErrorKind};
+
+/// What an answer says beside what the SDK makes of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Heard {
+    /// The server's time.
+    pub(super) now: Option<SystemTime>,
+    /// Whether it lists by name.
+    pub(super) by_name: bool,
+}
+
+/// Hears one answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ear(Arc<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    heard: OnceLock<Heard>,
+    /// Set where the body does not end as it must.
+    cut: OnceLock<()>,
+}
+
+impl Ear {
+    /// What was heard of an answer with a list in it. The SDK takes a list that breaks off in the middle for a shorter one.
+    pub(super) fn heard(&self, operation: &Operation) -> Attempt<Heard> {
+        if self.0.cut.get().is_some() {
+            let what = format!("the answer to {} ends too early", operation.name);
+            return Err(Fault::unclear(Error::new(ErrorKind::Unavailable, what)));
+        }
+        Ok(self.0.heard.get().copied().unwrap_or_default())
+    }
+}
+
+impl Intercept for Ear {
+    fn name(&self) -> &'static str {
+        "Ear"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let headers = context.response().headers();
+        let server = headers.get("server").unwrap_or_default();
+        // A call has one answer.
+        let _ = self.0.heard.set(Heard {
+            now: headers.get("date").and_then(http_date),
+            by_name: server.starts_with("SeaweedFS"),
+        });
+        Ok(())
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response().body().bytes().unwrap_or_default();
+        if !is_whole(body) {
+            let _ = self.0.cut.set(());
+        }
+        Ok(())
+    }
+}
+
+/// Whether an answer ends with the end of its outermost element, as every list's is called, whatever its prefix.
+fn is_whole(body: &[u8]) -> bool {
+    body.trim_ascii_end().ends_with(b"Result>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_breaks_off_is_not_whole() {
+        assert!(is_whole(b"<ListBucketResult></ListBucketResult>\n"));
+        assert!(is_whole(b"<s3:ListBucketResult></s3:ListBucketResult>\r\n"));
+        for cut in [
+            &b""[..],
+            b"<ListBucketResult><IsTruncated>false</IsTruncated>",
+            b"<ListBucketResult></ListBucketResul",
+        ] {
+            assert!(!is_whole(cut));
+        }
+    }
+}

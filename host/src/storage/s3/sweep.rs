@@ -1,0 +1,94 @@
+//! Uploads that were begun, and neither completed nor aborted: nobody sees their parts, and they are paid for.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
+use aws_sdk_s3::types::{EncodingType, MultipartUpload};
+
+use super::ear::{Ear, Heard};
+use super::list::decode;
+use super::{Operation, S3, fault, unlogged, upload};
+use crate::storage::{Error, ErrorKind, Key, Result, Swept};
+
+/// Its permission is not among those that saves and loads need.
+const LIST_UPLOADS: Operation = Operation {
+    name: "ListMultipartUploads",
+    permission: "s3:ListBucketMultipartUploads on the bucket, which nothing but this needs",
+    change: false,
+};
+
+/// After which upload a page begins.
+#[derive(Debug, Default)]
+struct Marker {
+    key: Option<String>,
+    id: Option<String>,
+}
+
+/// Aborts the uploads below the prefix that are at least so old.
+pub(super) async fn sweep(s3: &S3, older_than: Duration, dry_run: bool) -> Result<Swept> {
+    let mut swept = Swept::default();
+    let mut marker = Marker::default();
+    loop {
+        let (page, heard) = ask(s3, &marker).await?;
+        let now = heard.now.ok_or_else(|| {
+            let what = "this server does not tell the time, so the age of an upload is not known";
+            Error::new(ErrorKind::Unsupported, what)
+        })?;
+        for listed in page.uploads() {
+            let old = age(listed, now).is_some_and(|age| age >= older_than);
+            let Some((full, id)) = ours(listed, &s3.settings().prefix).filter(|_| old) else {
+                continue;
+            };
+            if !dry_run {
+                upload::abort(s3, &full, id).await?;
+            }
+            swept.removed += 1;
+        }
+        if page.is_truncated() != Some(true) {
+            return Ok(swept);
+        }
+        marker = Marker {
+            key: page.next_key_marker().and_then(decode),
+            id: page.next_upload_id_marker().map(str::to_owned),
+        };
+        if marker.key.is_none() {
+            let what = "this server says that a list goes on, and not how";
+            return Err(Error::new(ErrorKind::Unsupported, what));
+        }
+    }
+}
+
+/// One request.
+async fn ask(s3: &S3, after: &Marker) -> Result<(ListMultipartUploadsOutput, Heard)> {
+    let prefix = &s3.settings().prefix;
+    let ask = || async {
+        let ear = Ear::default();
+        let ask = s3
+            .client()
+            .list_multipart_uploads()
+            .bucket(&s3.settings().bucket)
+            .prefix(prefix)
+            .encoding_type(EncodingType::Url)
+            .set_key_marker(after.key.clone())
+            .set_upload_id_marker(after.id.clone());
+        let ask = ask.customize().interceptor(ear.clone());
+        match unlogged(ask.send()).await {
+            Ok(answer) => Ok((answer, ear.heard(&LIST_UPLOADS)?)),
+            Err(error) => Err(fault(&LIST_UPLOADS, &error)),
+        }
+    };
+    s3.call(&LIST_UPLOADS, prefix, 0, ask).await
+}
+
+/// How long ago it was begun, by the server's clock. What is from the future is new.
+fn age(listed: &MultipartUpload, now: SystemTime) -> Option<Duration> {
+    let began = SystemTime::try_from(*listed.initiated()?).ok()?;
+    Some(now.duration_since(began).unwrap_or_default())
+}
+
+/// The key in the bucket and the upload, where the key can be one of ours: a bucket without a prefix may hold uploads of others.
+fn ours<'a>(listed: &'a MultipartUpload, prefix: &str) -> Option<(String, &'a str)> {
+    let full = decode(listed.key()?)?;
+    Key::new(full.strip_prefix(prefix)?).ok()?;
+    Some((full, listed.upload_id()?))
+}

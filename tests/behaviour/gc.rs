@@ -1,0 +1,164 @@
+//! What saves that were never finished leave behind, and how it is found and removed.
+
+use std::io::Write as _;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use persist_host::snapshot::{Error, SaveOptions, Store};
+use persist_host::storage::{ErrorKind, Key, Local, Memory, Storage, Swept};
+use persist_servers::{Fault, Kind, Reply};
+use persist_tests::s3::Place;
+use persist_tests::{block_on, load, noise, on_every_storage, save, tempdir};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// Of any age.
+const ANY: Duration = Duration::ZERO;
+
+async fn gc(store: &Store, older_than: Duration, dry_run: bool) -> Swept {
+    store.gc(older_than, dry_run).await.expect("sweeps")
+}
+
+#[test]
+fn where_nothing_was_left_nothing_is_found() {
+    on_every_storage(async |storage| {
+        let store = Store::new(storage);
+        assert_eq!(gc(&store, ANY, false).await, Swept::default());
+        let scope = store.scope("bot", None).expect("a name");
+        save(&scope, "memory", "kept").await;
+        assert_eq!(gc(&store, ANY, false).await, Swept::default());
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("kept"));
+    });
+}
+
+#[test]
+fn temporary_files_of_dead_processes_are_removed_and_those_of_the_living_stay() {
+    let dir = tempdir();
+    block_on(async {
+        let store = Store::new(Arc::new(Local::new(dir.path())));
+        let scope = store.scope("bot", None).expect("a name");
+        save(&scope, "memory", "first").await;
+        let mut living = scope
+            .writer("stream", SaveOptions::default())
+            .await
+            .expect("a writer");
+        let state = noise(1, 20 << 20);
+        living.write(&state).await.expect("writes");
+        let left = dir.path().join("~/tmp/0123456789abcdef0123456789abcdef");
+        std::fs::write(&left, "half a file").expect("writes");
+
+        assert_eq!(gc(&store, HOUR, false).await.removed, 0, "too young");
+        let found = gc(&store, ANY, true).await;
+        assert_eq!((found.removed, found.bytes), (1, 11));
+        assert!(left.exists(), "a dry run removes nothing");
+        assert_eq!(gc(&store, ANY, false).await, found);
+        assert!(!left.exists());
+        living.finish().await.expect("it was left alone");
+        let loaded = scope.load("stream", None).await.expect("loads");
+        assert!(loaded.expect("is there").state == state);
+    });
+}
+
+#[test]
+fn probes_of_a_host_that_died_are_removed_once_no_host_can_be_at_it() {
+    block_on(async {
+        let memory = Memory::new();
+        let store = Store::new(Arc::new(memory.clone()));
+        save(&store.scope("bot", None).expect("a name"), "memory", "x").await;
+        let probe = Key::new("~/probe-0123456789abcdef0123456789abcdef-1").expect("a key");
+        let made = memory.create(&probe, vec!["probe\n".into()]).await;
+        made.expect("creates");
+        // The grace of a probe is an hour, whatever is asked.
+        assert_eq!(gc(&store, ANY, false).await.removed, 0);
+    });
+}
+
+/// Leaves an upload of 20 MiB that its process does not live to complete.
+fn die_in_an_upload(place: &Place) {
+    let (proxy, proxied) = place.proxied();
+    let mut child = proxied
+        .persist()
+        .args(["save", "bot/large", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("persist starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(&noise(1, 20 << 20)).expect("persist reads");
+    let sent = || {
+        let seen = proxy.seen().into_iter();
+        let mut sent = seen.filter(|seen| seen.operation() == "UploadPart");
+        sent.any(|seen| seen.answer.is_some())
+    };
+    while !sent() {
+        assert!(child.try_wait().expect("it can be asked").is_none());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().expect("it is killed");
+    child.wait().expect("it ends");
+}
+
+#[test]
+fn an_upload_whose_host_died_is_found_by_age_and_removed_and_no_other_store_is_touched() {
+    for kind in [Kind::SeaweedFs, Kind::Ministack] {
+        let (place, other) = (Place::on(kind), Place::on(kind));
+        die_in_an_upload(&place);
+        block_on(async {
+            let store = Store::new(place.storage());
+            let mut elsewhere = other
+                .scope()
+                .writer("stream", SaveOptions::default())
+                .await
+                .expect("a writer");
+            let state = noise(2, 20 << 20);
+            elsewhere.write(&state).await.expect("writes");
+
+            assert_eq!(gc(&store, HOUR, false).await.removed, 0, "too young");
+            assert_eq!(gc(&store, ANY, true).await.removed, 1, "{kind:?}");
+            assert_eq!(gc(&store, ANY, false).await.removed, 1, "{kind:?}");
+            assert_eq!(gc(&store, ANY, true).await.removed, 0, "{kind:?}");
+            elsewhere.finish().await.expect("it was left alone");
+            // Nobody knows of what was never finished.
+            assert_eq!(load(&place.scope(), "large").await, None);
+        });
+    }
+}
+
+#[test]
+fn a_save_whose_upload_is_swept_is_not_acknowledged() {
+    block_on(async {
+        let place = Place::on(Kind::SeaweedFs);
+        let store = Store::new(place.storage());
+        let scope = place.scope();
+        save(&scope, "memory", "first").await;
+        let mut writer = scope
+            .writer("memory", SaveOptions::default())
+            .await
+            .expect("a writer");
+        writer.write(&noise(1, 20 << 20)).await.expect("writes");
+        assert_eq!(gc(&store, ANY, false).await.removed, 1);
+        let refused = writer.finish().await;
+        assert!(refused.is_err(), "{refused:?}");
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("first"));
+    });
+}
+
+#[test]
+fn who_may_not_list_uploads_is_told_which_permission_that_is() {
+    block_on(async {
+        let place = Place::on(Kind::SeaweedFs);
+        save(&place.scope(), "memory", "x").await;
+        let (proxy, proxied) = place.proxied();
+        proxy.rule(|_, seen| {
+            (seen.operation() == "ListMultipartUploads")
+                .then(|| Fault::Reply(Reply::s3(403, "AccessDenied")))
+        });
+        let denied = Store::new(proxied.storage()).gc(HOUR, false).await;
+        assert!(
+            matches!(&denied, Err(Error::Storage(error)) if error.kind() == ErrorKind::Denied
+                && error.hint().contains("s3:ListBucketMultipartUploads")),
+            "{denied:?}"
+        );
+    });
+}
