@@ -1,5 +1,6 @@
 //! What is kept of histories, through the command, on every backend.
 
+use std::path::Path;
 use std::time::Duration;
 
 use persist_tests::backends::{Backend, backends, json};
@@ -209,4 +210,36 @@ fn old_versions_go_by_themselves_whichever_process_saves() {
     let left = local.ok(&["history", "bot/memory"]);
     assert!(left.lines().count() <= 4, "{left}");
     assert_eq!(local.ok(&["cat", "bot/memory"]), "32");
+}
+
+#[test]
+fn what_was_never_finished_is_removed_and_nothing_else() {
+    for backend in backends() {
+        backend.save("bot/memory", "one");
+        for args in [
+            &["gc", "--dry-run"][..],
+            &["gc"],
+            &["gc", "--older-than", "7d"],
+        ] {
+            let lines = json(&backend.ok(&[args, &["--json"]].concat()));
+            assert_eq!(lines[0]["removed"], 0, "{}: {args:?}", backend.name);
+        }
+        assert!(
+            backend
+                .fails(&["gc", "--older-than", "soon"], 2)
+                .contains("soon")
+        );
+        assert_eq!(backend.ok(&["cat", "bot/memory"]), "one");
+    }
+    // On a disk, what a process that died was writing.
+    let [local, ..] = backends();
+    local.save("bot/memory", "one");
+    let root = Path::new(local.url.trim_start_matches("file://"));
+    std::fs::write(root.join("~/tmp/0123456789abcdef0123456789abcdef"), "left").expect("writes");
+    assert_eq!(local.ok(&["gc"]), "removed 0 leftovers, 0 B\n", "too young");
+    let gc = ["gc", "--older-than", "0s"];
+    let planned = local.ok(&[&gc[..], &["--dry-run"]].concat());
+    assert_eq!(planned, "would remove 1 leftover, 4 B\n");
+    assert_eq!(local.ok(&gc), "removed 1 leftover, 4 B\n");
+    assert_eq!(local.ok(&gc), "removed 0 leftovers, 0 B\n");
 }

@@ -8,7 +8,7 @@ use persist_tests::{gcs, s3, tempdir, text};
 use serde_json::Value;
 
 /// Every command that asks something of a store.
-const ASKING: [&[&str]; 18] = [
+const ASKING: [&[&str]; 19] = [
     &["ls"],
     &["history", "bot/memory"],
     &["show", "bot/memory"],
@@ -24,6 +24,7 @@ const ASKING: [&[&str]; 18] = [
     &["pin", "bot/memory@1"],
     &["unpin", "bot/memory@1"],
     &["purge", "bot/memory", "--yes"],
+    &["gc"],
     &["export", "-"],
     &["stats"],
     &["doctor"],

@@ -16,7 +16,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use persist_host::snapshot::Store;
 
-use commands::{archive, check, copy, diff, doctor, generate, keep, list, state, stats};
+use commands::{archive, check, copy, diff, doctor, gc, generate, keep, list, state, stats};
 use print::Out;
 use settings::{Said, Settings};
 
@@ -71,6 +71,7 @@ enum Command {
     Pin(keep::Pin),
     Unpin(keep::Unpin),
     Purge(keep::Purge),
+    Gc(gc::Gc),
     Copy(copy::Copy),
     Export(archive::Export),
     Import(archive::Import),
@@ -135,6 +136,7 @@ impl Command {
             Self::Pin(pin) => pin.run(&store?, out).await,
             Self::Unpin(unpin) => unpin.run(&store?, out).await,
             Self::Purge(purge) => purge.run(&store?, out).await,
+            Self::Gc(gc) => gc.run(&store?, out).await,
             Self::Import(import) => import.run(&store?, out).await,
             Self::Stats(stats) => stats.run(&store?, out).await,
             Self::Copy(copy) => copy.run(settings, out).await,

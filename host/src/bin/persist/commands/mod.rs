@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod copy;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod gc;
 pub(crate) mod generate;
 pub(crate) mod keep;
 pub(crate) mod list;
