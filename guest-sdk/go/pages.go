@@ -44,6 +44,8 @@ func HistoryPage(name string, before Version, limit uint32) ([]Info, error) {
 	if err := texts(name); err != nil {
 		return nil, err
 	}
+	calls.Lock()
+	defer calls.Unlock()
 	result := store.History(name, number(before), limit)
 	if result.IsErr() {
 		return nil, fromRaw(result.Err())
@@ -85,6 +87,8 @@ func NamesPage(prefix, after string, limit uint32) ([]string, error) {
 	if after != "" {
 		from = witTypes.Some(after)
 	}
+	calls.Lock()
+	defer calls.Unlock()
 	result := store.Names(prefix, from, limit)
 	if result.IsErr() {
 		return nil, fromRaw(result.Err())

@@ -31,6 +31,7 @@ package persist
 import (
 	"bytes"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	_ "persist/internal/bindings/export"
@@ -126,7 +127,11 @@ type Limits struct {
 }
 
 // GuestLimits says what this host allows this agent.
-func GuestLimits() Limits { return Limits(store.Limits()) }
+func GuestLimits() Limits {
+	calls.Lock()
+	defer calls.Unlock()
+	return Limits(store.Limits())
+}
 
 // Save saves state as the next version of name, whatever the head is. No bytes are a state.
 func Save(name string, state []byte) (Info, error) { return SaveWith(name, state, Options{}) }
@@ -137,7 +142,7 @@ func SaveWith(name string, state []byte, options Options) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return made(store.Save(name, state, raw))
+	return made(func() rawInfo { return store.Save(name, state, raw) })
 }
 
 // Load loads the state at the head of name. False: nothing was saved, or it was deleted.
@@ -151,6 +156,8 @@ func LoadVersion(name string, at Version) (Snapshot, bool, error) {
 	if err := texts(name); err != nil {
 		return Snapshot{}, false, err
 	}
+	calls.Lock()
+	defer calls.Unlock()
 	result := store.Load(name, number(at))
 	if result.IsErr() {
 		return Snapshot{}, false, fromRaw(result.Err())
@@ -167,6 +174,8 @@ func Stat(name string, at Version) (Info, bool, error) {
 	if err := texts(name); err != nil {
 		return Info{}, false, err
 	}
+	calls.Lock()
+	defer calls.Unlock()
 	result := store.Stat(name, number(at))
 	if result.IsErr() {
 		return Info{}, false, fromRaw(result.Err())
@@ -182,7 +191,7 @@ func Delete(name string, expect Expect) (Info, error) {
 	if err := texts(name); err != nil {
 		return Info{}, err
 	}
-	return made(store.Delete(name, expect.raw))
+	return made(func() rawInfo { return store.Delete(name, expect.raw) })
 }
 
 // Restore saves the state of version again as the next version.
@@ -190,7 +199,7 @@ func Restore(name string, version Version, expect Expect) (Info, error) {
 	if err := texts(name); err != nil {
 		return Info{}, err
 	}
-	return made(store.Restore(name, version, expect.raw))
+	return made(func() rawInfo { return store.Restore(name, version, expect.raw) })
 }
 
 // Fork saves the state of name, or of its version at unless that is 0, as the next version of newName.
@@ -198,7 +207,7 @@ func Fork(name string, at Version, newName string, expect Expect) (Info, error) 
 	if err := texts(name, newName); err != nil {
 		return Info{}, err
 	}
-	return made(store.Fork(name, number(at), newName, expect.raw))
+	return made(func() rawInfo { return store.Fork(name, number(at), newName, expect.raw) })
 }
 
 func (options Options) raw(name string) (types.SaveOptions, error) {
@@ -214,14 +223,22 @@ func (options Options) raw(name string) (types.SaveOptions, error) {
 	return raw, texts(all...)
 }
 
-func made(result witTypes.Result[types.Info, types.Error]) (Info, error) {
+// The bindings give texts and bytes in memory that the next call is written to. So all of them are copied, in infoOf, fromRaw and
+// wherever else; and the call of another goroutine waits until they are.
+var calls sync.Mutex
+
+type rawInfo = witTypes.Result[types.Info, types.Error]
+
+func made(call func() rawInfo) (Info, error) {
+	calls.Lock()
+	defer calls.Unlock()
+	result := call()
 	if result.IsErr() {
 		return Info{}, fromRaw(result.Err())
 	}
 	return infoOf(result.Ok()), nil
 }
 
-// The bindings give texts in memory that the next call is written to, so all of them are copied, here and in fromRaw.
 func infoOf(raw types.Info) Info {
 	labels := make([]Label, len(raw.Labels))
 	for i, label := range raw.Labels {

@@ -37,11 +37,14 @@ func OpenWriter(name string, options Options) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	piece := chunk()
+	calls.Lock()
+	defer calls.Unlock()
 	result := store.WriterOpen(name, raw)
 	if result.IsErr() {
 		return nil, fromRaw(result.Err())
 	}
-	return &Writer{stream: result.Ok(), piece: chunk()}, nil
+	return &Writer{stream: result.Ok(), piece: piece}, nil
 }
 
 // Write appends any number of bytes. A writer that failed stays failed, so that a lost piece cannot be followed by a commit.
@@ -71,7 +74,7 @@ func (writer *Writer) Finish() (Info, error) {
 	}
 	stream := writer.stream
 	writer.stream, writer.failed = nil, errClosed
-	return made(store.WriterFinish(stream))
+	return made(func() rawInfo { return store.WriterFinish(stream) })
 }
 
 // Close ends the writer. What was not finished is not saved.
@@ -87,6 +90,8 @@ func (writer *Writer) send() error {
 	if writer.failed != nil || len(writer.buffer) == 0 {
 		return writer.failed
 	}
+	calls.Lock()
+	defer calls.Unlock()
 	result := writer.stream.Write(writer.buffer)
 	writer.buffer = writer.buffer[:0]
 	if result.IsErr() {
@@ -109,6 +114,9 @@ func OpenReader(name string, at Version) (*Reader, error) {
 	if err := texts(name); err != nil {
 		return nil, err
 	}
+	piece := chunk()
+	calls.Lock()
+	defer calls.Unlock()
 	result := store.ReaderOpen(name, number(at))
 	if result.IsErr() {
 		return nil, fromRaw(result.Err())
@@ -117,7 +125,7 @@ func OpenReader(name string, at Version) (*Reader, error) {
 		return nil, nil
 	}
 	stream := result.Ok().Some()
-	return &Reader{stream: stream, info: infoOf(stream.Info()), piece: chunk()}, nil
+	return &Reader{stream: stream, info: infoOf(stream.Info()), piece: piece}, nil
 }
 
 // Info is what is known of the version.
@@ -189,6 +197,8 @@ func (reader *Reader) next(bytes []byte, offset int64) (int, error) {
 	if offset < 0 {
 		return 0, &Error{Code: Invalid, Detail: "an offset is 0 or more"}
 	}
+	calls.Lock()
+	defer calls.Unlock()
 	result := reader.stream.Read(uint64(offset), uint32(min(len(bytes), reader.piece)))
 	if result.IsErr() {
 		return 0, fromRaw(result.Err())
@@ -199,4 +209,4 @@ func (reader *Reader) next(bytes []byte, offset int64) (int, error) {
 	return copy(bytes, result.Ok()), nil
 }
 
-func chunk() int { return int(max(1, min(store.Limits().MaxChunk, collected))) }
+func chunk() int { return int(max(1, min(GuestLimits().MaxChunk, collected))) }

@@ -10,6 +10,7 @@
 //! - `conformance`: the suite for storages on ours, and that it finds what it must
 //! - `sandbox`: what agents can do, and cannot
 //! - `faults`: every backend with a fault at each request of each operation
+//! - `languages`: the same in every language that has an SDK, and a conversation handed from one to the next
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`: what Amazon S3 promises, and what is asked of it
 //! - `s3_faults`: what S3 alone answers on bad days
@@ -33,6 +34,7 @@ mod faults;
 mod gc;
 mod gcs;
 mod keeping;
+mod languages;
 mod logs;
 mod moves;
 mod operators;

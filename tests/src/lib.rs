@@ -128,6 +128,28 @@ pub fn guest(name: &str) -> PathBuf {
     file
 }
 
+/// The file of an agent in another language than Rust that `cargo xtask guests` builds; none where it had no toolchain, which
+/// CI does not let pass.
+pub fn guest_in(language: &str, name: &str) -> Option<PathBuf> {
+    let targets = target().parent().expect("target").to_owned();
+    let file = targets.join(format!("guests/languages/{language}/{name}.wasm"));
+    if file.exists() {
+        return Some(file);
+    }
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{} is missing: `cargo xtask guests` says why",
+        file.display()
+    );
+    eprintln!("skipped for {language}: `cargo xtask guests` says what is missing");
+    None
+}
+
+/// Where `cargo xtask guests` keeps the toolchains of other languages.
+pub fn toolchains() -> PathBuf {
+    target().parent().expect("target").join("toolchains")
+}
+
 /// A host that keeps compiled agents for all tests.
 pub fn host() -> AgentHost {
     static HOST: OnceLock<AgentHost> = OnceLock::new();

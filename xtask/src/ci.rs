@@ -37,6 +37,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         machine::run(&mut workspace.cargo(["fmt", "--all", "--check"]))
     });
     summary.check("contract", || contract::check(workspace));
+    #[cfg(feature = "bindings")]
+    summary.check("bindings", || crate::bindings::check(workspace));
     summary.check("dependencies", || dependencies::check(workspace));
     summary.check("small without wasm", || {
         dependencies::check_small(workspace)

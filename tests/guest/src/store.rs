@@ -64,6 +64,16 @@ pub(crate) fn big_load(args: Args<'_>) -> Answer {
     Ok(persist::load(name)?.map_or("none".into(), |state| describe_bytes(&state)))
 }
 
+pub(crate) fn load_uncaught(args: Args<'_>) -> Answer {
+    let [name] = args else {
+        return Err(Failure::Usage);
+    };
+    match persist::load_snapshot(name, Some(99)) {
+        Ok(_) => Ok("loaded".into()),
+        Err(error) => Err(Failure::Text(error.to_string())),
+    }
+}
+
 pub(crate) fn stat(args: Args<'_>) -> Answer {
     let (name, at) = name_and_version(args)?;
     Ok(persist::stat(name, at)?.map_or("none".into(), |info| describe(&info)))

@@ -21,6 +21,44 @@ pub(crate) fn stream(args: Args<'_>) -> Answer {
     version(writer.finish()?)
 }
 
+pub(crate) fn stream_mib(args: Args<'_>) -> Answer {
+    let [name, count] = args else {
+        return Err(Failure::Usage);
+    };
+    let mut writer = open(name)?;
+    let mut piece = bytes(0, 4096).repeat(256);
+    for number in 0..number::<u64>(count)? {
+        piece[0] = number as u8;
+        writer.write_all(&piece)?;
+    }
+    version(writer.finish()?)
+}
+
+pub(crate) fn copy(args: Args<'_>) -> Answer {
+    let [name, new_name] = args else {
+        return Err(Failure::Usage);
+    };
+    let Some(mut reader) = Reader::open(name, None)? else {
+        return Ok("none".into());
+    };
+    let mut writer = open(new_name)?;
+    std::io::copy(&mut reader, &mut writer)?;
+    version(writer.finish()?)
+}
+
+pub(crate) fn read_at(args: Args<'_>) -> Answer {
+    let [name, offset, length] = args else {
+        return Err(Failure::Usage);
+    };
+    let Some(mut reader) = Reader::open(name, None)? else {
+        return Ok("none".into());
+    };
+    reader.seek(SeekFrom::Start(number(offset)?))?;
+    let mut found = Vec::new();
+    reader.take(number(length)?).read_to_end(&mut found)?;
+    Ok(String::from_utf8_lossy(&found).into_owned())
+}
+
 pub(crate) fn stream_expect(args: Args<'_>) -> Answer {
     let [name, expect, text] = args else {
         return Err(Failure::Usage);

@@ -63,11 +63,12 @@ class Writer(io.RawIOBase):
 
         Raises ``Conflict`` where somebody else saved meanwhile, even with ``"any"``: what was written cannot be replayed.
         """
-        self._check()
+        stream = self._check()
         try:
             if self._buffer:
                 self._send(len(self._buffer))
-            stream, self._stream = self._stream, None
+            # The call takes the stream, whatever comes of it.
+            self._stream = None
             with raised():
                 return info_of(store.Writer.finish(stream))
         finally:
@@ -80,18 +81,20 @@ class Writer(io.RawIOBase):
             stream.__exit__(None, None, None)
         super().close()
 
-    def _check(self) -> None:
+    def _check(self) -> store.Writer:
         if self._failed is not None:
             raise self._failed
         if self._stream is None:
             raise Invalid("the writer was finished or closed before")
+        return self._stream
 
     def _send(self, size: int) -> None:
+        stream = self._check()
         piece = bytes(memoryview(self._buffer)[:size])
         del self._buffer[:size]
         try:
             with raised():
-                self._stream.write(piece)
+                stream.write(piece)
         except PersistError as error:
             # A writer that failed stays failed, so that a lost piece cannot be followed by a commit.
             self._failed = error

