@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use persist_host::snapshot::Scope;
 use persist_host::storage::{Local, Memory};
-use persist_host::wasm::{Agent, GuestLimits, RunError, SnapshotCtx};
+use persist_host::wasm::{Agent, Limits, RunError, SnapshotCtx};
 use persist_tests::{block_on, guest, guest_in, host, load, save, scope, tempdir};
 use tokio::sync::Mutex;
 
@@ -286,11 +286,11 @@ fn a_writer_that_is_not_finished_leaves_nothing_in_any_language() {
 
 #[test]
 fn a_limit_that_is_met_is_named_in_every_language() {
-    let mut limits = GuestLimits::default();
-    limits.max_inline = 1000;
-    limits.max_chunk = 100;
-    limits.max_state = 5000;
-    limits.max_page = 2;
+    let mut limits = Limits::default();
+    limits.inline_size = 1000;
+    limits.chunk = 100;
+    limits.state_size = 5000;
+    limits.page = 2;
     let told = "max-inline 1000\nmax-chunk 100\nmax-state 5000\nmax-name 200\nmax-page 2";
     let script = [
         (&["limits"][..], yes(told)),
