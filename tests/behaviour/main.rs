@@ -8,6 +8,7 @@
 //! - `streams`: states larger than memory
 //! - `conformance`: the suite for storages on ours, and that it finds what it must
 //! - `sandbox`: what agents can do, and cannot
+//! - `hostile`: guests that mean harm, alone and all at once; rights, quotas, and calls in any order
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`: what Amazon S3 promises, and what is asked of it
 //! - `s3_faults`: S3 with a fault at each request of each operation
@@ -22,6 +23,7 @@ mod command;
 mod conformance;
 mod disk;
 mod gcs;
+mod hostile;
 mod logs;
 mod outcomes;
 mod races;
