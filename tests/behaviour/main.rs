@@ -9,6 +9,7 @@
 //! - `streams`: states larger than memory
 //! - `conformance`: the suite for storages on ours, and that it finds what it must
 //! - `sandbox`: what agents can do, and cannot
+//! - `hostile`: guests that mean harm, alone and all at once; rights, quotas, and calls in any order
 //! - `faults`: every backend with a fault at each request of each operation
 //! - `languages`: the same in every language that has an SDK, and a conversation handed from one to the next
 //! - `servers`: the servers that the tests of backends use
@@ -33,6 +34,7 @@ mod disk;
 mod faults;
 mod gc;
 mod gcs;
+mod hostile;
 mod keeping;
 mod languages;
 mod logs;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime::{Cache, CacheConfig, Config, Engine, ResourceLimiter, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
@@ -162,20 +162,24 @@ impl AgentHost {
         let permit = Arc::clone(&self.shared.compiling).acquire_owned().await;
         let permit = permit.map_err(|error| RunError::Engine(error.to_string()))?;
         let (shared, bytes) = (Arc::clone(&self.shared), bytes.to_vec());
-        let compile = move || {
+        let (answer, compiled) = oneshot::channel();
+        let work = move || {
             // Held to the end, whether anyone still waits or not.
             let _permit = permit;
-            compile(&shared.engine, &shared.linker, &shared.limits, bytes)
+            let compiled = compile(&shared.engine, &shared.linker, &shared.limits, bytes);
+            let _ = answer.send(compiled);
         };
-        match tokio::task::spawn_blocking(compile).await {
-            Ok(agent) => agent,
-            // Compilers are large, and the bytes are anyone's.
-            Err(error) if error.is_panic() => {
-                let what = "the compiler failed on it; build it again, with a current toolchain";
-                Err(RunError::NotAnAgent(what.into()))
-            }
-            Err(error) => Err(RunError::Engine(error.to_string())),
-        }
+        // A thread of its own: a runtime waits for its threads when it ends, and this one may take for ever.
+        std::thread::Builder::new()
+            .name("persist-compile".into())
+            .stack_size(COMPILER_STACK)
+            .spawn(work)
+            .map_err(|error| RunError::Engine(format!("no thread to compile: {error}")))?;
+        // Compilers are large, and the bytes are anyone's: a panic ends its thread.
+        compiled.await.unwrap_or_else(|_| {
+            let what = "the compiler failed on it; build it again, with a current toolchain";
+            Err(RunError::NotAnAgent(what.into()))
+        })
     }
 
     /// What the host's agents use is counted here; give it to contexts of guests that run elsewhere and share it.
@@ -333,6 +337,9 @@ impl Agent {
         store
     }
 }
+
+/// Compilers call themselves for what is nested.
+const COMPILER_STACK: usize = 8 << 20;
 
 /// Random bytes of one call: it is the host that makes them, and its time is not the guest's.
 const MAX_RANDOM: u64 = 1 << 20;

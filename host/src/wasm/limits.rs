@@ -149,13 +149,13 @@ limits! {
         "bytes of a component before it is compiled";
         "Python's are 18 MiB";
         "it is not loaded";
-    "definitions" definitions: u64 = 1_000_000, "1000000", 0..=1 << 40;
+    "definitions" definitions: u64 = 100_000, "100000", 0..=1 << 40;
         "definitions of a component, once each component in it is instantiated";
-        "a few KB of nested components can stand for billions; Python has some thousands";
+        "a few KB of nested components can stand for billions; Python has two thousand";
         "it is not loaded";
-    "instance-storage" instance_storage: u64 = 64 << 20, "64 MiB", 0..=1 << 40;
+    "instance-storage" instance_storage: u64 = 16 << 20, "16 MiB", 0..=1 << 40;
         "bytes of the host for globals, functions and segments of all instances of a run";
-        "no linear memory counts them; Python needs a few MiB";
+        "no linear memory counts them; Python needs 1 MiB";
         "it is not loaded";
     "stack" stack: u64 = 512 << 10, "512 KiB", 4096..=1 << 20;
         "bytes of a guest's stack";

@@ -1,19 +1,24 @@
 //! What a component would cost, before anything is built for it.
 //!
-//! Two costs are in no limit of the engine. A component may instantiate a component that instantiates others, a thousand each: a few
+//! Three costs are in no limit of the engine. A component may instantiate a component that instantiates others, a thousand each: a few
 //! KB then stand for billions of definitions, all of which a compiler writes down. And an instance holds memory of the host for
-//! each global, function and segment of its module, which no linear memory counts.
+//! each global, function and segment of its module, which no linear memory counts. And types may be nested without end (`types`).
 //!
-//! Both follow from which module and which component is instantiated where, and the binary says that in order: a definition
+//! The first two follow from which module and which component is instantiated where, and the binary says that in order: a definition
 //! can only name what stands before it. What could only be told from types (a module or component that is passed as an argument)
 //! no toolchain makes, and is refused. That the rest is valid is for the engine to find; a survey only has to end, and not to
 //! count too little for what is.
 //!
 //! <https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md> is what is read here.
 
+mod reader;
+mod types;
+
 use std::fmt;
 
-/// Components in components in components: toolchains nest three or four.
+use reader::{Reader, Sort};
+
+/// Components in components in components, or their types: toolchains nest three or four.
 const MAX_DEPTH: usize = 32;
 
 /// What an instance holds for each import, function, global, table and segment of its module: the largest, a reference to a
@@ -94,9 +99,13 @@ fn section(id: u8, body: &[u8], outer: &mut Vec<Level>) -> Result<()> {
         2 => reader.each(|reader| level.core_instance(reader))?,
         5 => reader.each(|reader| level.instance(reader))?,
         6 => reader.each(|reader| level.alias(reader, enclosing))?,
+        7 => reader.each(|reader| {
+            level.define(1);
+            types::read(reader, 0)
+        })?,
         10 => reader.each(|reader| level.import(reader))?,
         11 => reader.each(|reader| level.export(reader))?,
-        // Types, functions and the start: only how many there are.
+        // Core types, functions and the start: only how many there are.
         _ => level.define(reader.number().unwrap_or(1).into()),
     }
     Ok(())
@@ -254,120 +263,11 @@ impl Level {
     }
 }
 
-/// What an index counts, as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sort {
-    Module,
-    Component,
-    Other,
-}
-
-/// Reads what was not validated: everything may be missing.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Result<u8> {
-        let (byte, rest) = self.0.split_first().ok_or(Refused::Damaged)?;
-        self.0 = rest;
-        Ok(*byte)
-    }
-
-    /// An unsigned number in LEB128.
-    fn number(&mut self) -> Result<u32> {
-        let mut number: u64 = 0;
-        for shift in (0..35).step_by(7) {
-            let byte = self.byte()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return u32::try_from(number).map_err(|_| Refused::Damaged);
-            }
-        }
-        Err(Refused::Damaged)
-    }
-
-    fn index(&mut self) -> Result<usize> {
-        Ok(self.number()? as usize)
-    }
-
-    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(Refused::Damaged)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn text(&mut self) -> Result<()> {
-        let len = self.index()?;
-        self.take(len).map(drop)
-    }
-
-    /// The name of an import or export, with what else it may say of itself.
-    fn name(&mut self) -> Result<()> {
-        match self.byte()? {
-            0 | 1 => self.text(),
-            2 => {
-                self.text()?;
-                self.each(|reader| {
-                    reader.byte()?;
-                    reader.text()
-                })
-            }
-            _ => Err(Refused::Damaged),
-        }
-    }
-
-    fn sort(&mut self) -> Result<Sort> {
-        Ok(match self.byte()? {
-            0 => match self.byte()? {
-                0x11 => Sort::Module,
-                _ => Sort::Other,
-            },
-            4 => Sort::Component,
-            _ => Sort::Other,
-        })
-    }
-
-    /// The sort of an argument.
-    fn passed(&mut self) -> Result<()> {
-        match self.sort()? {
-            Sort::Other => Ok(()),
-            Sort::Module | Sort::Component => Err(Refused::Passed),
-        }
-    }
-
-    /// What is known of a type.
-    fn bound(&mut self) -> Result<()> {
-        match self.byte()? {
-            // A resource, of which nothing is known.
-            1 => Ok(()),
-            // The same as another.
-            _ => self.number().map(drop),
-        }
-    }
-
-    /// The items of a list.
-    fn each(&mut self, mut item: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
-        for _ in 0..self.number()? {
-            item(self)?;
-        }
-        Ok(())
-    }
-
-    /// The next section: which, and what is in it.
-    fn section(&mut self) -> Result<Option<(u8, &'a [u8])>> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let id = self.byte()?;
-        let len = self.index()?;
-        Ok(Some((id, self.take(len)?)))
-    }
-}
-
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Damaged => "it is damaged, or of a later WebAssembly; build it or copy it again",
-            Self::Nested => "its components are nested too deeply",
+            Self::Nested => "its components, or their types, are nested too deeply",
             Self::Passed => {
                 "it passes modules or components as arguments, which this host does not allow"
             }
@@ -436,6 +336,42 @@ mod tests {
         ] {
             assert_eq!(cost(text), Err(Refused::Passed), "{text}");
         }
+    }
+
+    #[test]
+    fn types_that_are_nested_without_end_are_refused() {
+        for kind in [0x41, 0x42] {
+            let nested = |levels: usize| {
+                let mut types = vec![1];
+                types.extend([kind, 1, 1].repeat(levels));
+                types.extend([kind, 0]);
+                let mut bytes = b"\0asm\x0d\0\x01\0\x07".to_vec();
+                // In three bytes, as a number of any size may be.
+                let len = types.len();
+                bytes.extend([len as u8 | 0x80, (len >> 7) as u8 | 0x80, (len >> 14) as u8]);
+                bytes.extend(types);
+                survey(&bytes)
+            };
+            assert!(nested(MAX_DEPTH - 1).is_ok());
+            assert_eq!(nested(MAX_DEPTH), Err(Refused::Nested));
+            assert_eq!(nested(100_000), Err(Refused::Nested));
+        }
+    }
+
+    #[test]
+    fn every_kind_of_type_is_read() {
+        let types = r#"(component
+            (type (record (field "a" u8) (field "b" string)))
+            (type $v (variant (case "a" u64) (case "b")))
+            (type (list $v)) (type (tuple u8 $v float64)) (type (flags "x" "y")) (type (enum "x" "y"))
+            (type (option $v)) (type (result)) (type (result u8)) (type (result u8 (error $v))) (type (result (error $v)))
+            (type $r (resource (rep i32))) (type (own $r)) (type (borrow $r))
+            (type (func (param "a" $v) (result bool))) (type (func)) (type char)
+            (type (component (import "i" (instance (export "f" (func)))) (export "t" (type (sub resource)))
+                (alias outer 1 $v (type $x)) (export "x" (type (eq $x))) (import "v" (func (param "p" $x)))))
+            (type (instance (type (list u8)) (export "a" (func (param "p" 0)))))
+            (import "big" (instance (type (tuple u8 u8)) (export "z" (type (eq 0))))))"#;
+        cost(types).expect("a component");
     }
 
     #[test]

@@ -1,0 +1,365 @@
+//! What a scope may use, whatever the number of its instances, and what all may use together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use persist_host::snapshot::{Retention, SaveOptions, Scope, Store, StoreOptions};
+use persist_host::storage::Memory;
+use persist_host::wasm::{AgentHost, Limits, RunError, SnapshotCtx};
+use persist_tests::{block_on, fails, guest, ok, save, scope, tempdir, test_guest};
+
+use super::watched::Watched;
+use super::{host, play};
+
+fn with(scope: &Scope, set: impl FnOnce(&mut Limits)) -> SnapshotCtx {
+    let mut limits = Limits::default();
+    set(&mut limits);
+    SnapshotCtx::builder(scope.clone()).limits(limits).build()
+}
+
+fn memory() -> Scope {
+    scope(Arc::new(Memory::new()))
+}
+
+fn host_with(set: impl FnOnce(&mut Limits)) -> AgentHost {
+    let mut limits = Limits::default();
+    set(&mut limits);
+    AgentHost::builder().limits(limits).build().expect("a host")
+}
+
+#[test]
+fn saves_of_a_minute_are_counted_across_runs() {
+    block_on(async {
+        let scope = memory();
+        let ctx = || with(&scope, |limits| limits.saves_per_minute = 50);
+        let first = play(&host(), ctx(), &["flood 1000 save a 1"]).await;
+        assert!(
+            first[0].ends_with(" then quota-exceeded saves-per-minute 50"),
+            "{first:?}"
+        );
+        // Another run has what this minute gave back since, and no fifty again.
+        let second = play(&host(), ctx(), &["flood 40 save a 1"]).await;
+        assert!(
+            second[0].ends_with(" then quota-exceeded saves-per-minute 50"),
+            "{second:?}"
+        );
+    });
+}
+
+#[test]
+fn versions_at_rest_are_counted_and_a_deletion_is_always_possible() {
+    block_on(async {
+        let scope = memory();
+        // What was there before counts, too.
+        save(&scope, "before", "x").await;
+        let ctx = with(&scope, |limits| limits.versions_at_rest = 5);
+        let lines = [
+            "flood 9 save a 1",
+            "open w a",
+            "fork a b",
+            "restore a 1",
+            "delete a",
+            "delete before",
+            "save a 1",
+            "load before",
+        ];
+        let full = "quota-exceeded versions-at-rest 5";
+        let first = format!("4 then {full}");
+        let expected = [
+            &*first,
+            full,
+            full,
+            full,
+            "version 5",
+            "version 2",
+            full,
+            "none",
+        ];
+        assert_eq!(play(&host(), ctx, &lines).await, expected);
+    });
+}
+
+#[test]
+fn bytes_at_rest_are_counted_while_they_are_written() {
+    block_on(async {
+        let scope = memory();
+        let ctx = with(&scope, |limits| limits.bytes_at_rest = 100_000);
+        let full = "quota-exceeded bytes-at-rest 100000";
+        // What it takes compressed is known when it is saved; until then, room is kept for all of it.
+        let lines = [
+            "save a 60000",
+            "save a 99999",
+            "open w log",
+            "write w 60000",
+            "open v log",
+            "write v 60000",
+            "save b 60000",
+            "abandon w",
+            "save b 60000",
+            "delete a",
+        ];
+        let expected = [
+            "version 1",
+            full,
+            "open",
+            "written",
+            "open",
+            full,
+            full,
+            "abandoned",
+            "version 1",
+            "version 2",
+        ];
+        assert_eq!(play(&host(), ctx, &lines).await, expected);
+    });
+}
+
+#[test]
+fn old_versions_are_pruned_before_a_save_is_refused() {
+    block_on(async {
+        let mut options = StoreOptions::default();
+        options.grace = Duration::ZERO;
+        let store = Store::with_options(Arc::new(Memory::new()), options);
+        let scope = store.scope("bot", None).expect("a name");
+        for _ in 0..10 {
+            let state = SaveOptions::default();
+            scope.save("a", "x".into(), state).await.expect("saves");
+        }
+        let mut limits = Limits::default();
+        limits.versions_at_rest = 10;
+        let mut retention = Retention::default();
+        retention.keep_within = Duration::ZERO;
+        retention.keep_last = 3;
+        let ctx = |retention: &Retention| {
+            SnapshotCtx::builder(scope.clone())
+                .limits(limits.clone())
+                .retention(retention.clone())
+                .build()
+        };
+        // With what everyone keeps, nothing is old enough.
+        let kept = play(
+            &AgentHost::new().expect("a host"),
+            ctx(&Retention::default()),
+            &["save a 1"],
+        )
+        .await;
+        assert_eq!(kept, ["quota-exceeded versions-at-rest 10"]);
+        assert_eq!(scope.usage().await.expect("listed").versions, 10);
+
+        let saved = play(
+            &AgentHost::new().expect("a host"),
+            ctx(&retention),
+            &["save a 1", "save b 1"],
+        )
+        .await;
+        assert_eq!(saved, ["version 11", "version 1"]);
+        assert!(scope.usage().await.expect("listed").versions < 10);
+    });
+}
+
+#[test]
+fn calls_of_one_scope_at_once_are_refused_and_of_all_wait() {
+    block_on(async {
+        let storage = Watched::closed();
+        let store = Store::new(Arc::clone(&storage) as _);
+        let host = host_with(|limits| limits.host_calls = 2);
+        let run = |agent: &str| {
+            let scope = store.scope(agent, None).expect("a name");
+            let ctx = with(&scope, |limits| limits.calls_in_flight = 1);
+            let host = host.clone();
+            tokio::spawn(async move { play(&host, ctx, &["load a"]).await })
+        };
+        let first = run("one");
+        storage.until_waiting(1).await;
+        // Its own ceiling, before the host is asked for anything.
+        assert_eq!(
+            run("one").await.expect("no panic"),
+            ["quota-exceeded calls-in-flight 1"]
+        );
+        let others: Vec<_> = ["two", "three", "four", "five"].map(run).into();
+        storage.until_waiting(2).await;
+        storage.open();
+        assert_eq!(first.await.expect("no panic"), ["none"]);
+        for other in others {
+            assert_eq!(other.await.expect("no panic"), ["none"]);
+        }
+        assert_eq!(storage.most_waiting(), 2);
+    });
+}
+
+#[test]
+fn runs_at_once_are_as_many_as_the_host_allows() {
+    block_on(async {
+        let storage = Watched::closed();
+        let store = Store::new(Arc::clone(&storage) as _);
+        let host = host_with(|limits| limits.runs = 2);
+        let runs: Vec<_> = (0..6)
+            .map(|n| {
+                let scope = store.scope(&format!("bot-{n}"), None).expect("a name");
+                let host = host.clone();
+                tokio::spawn(async move { play(&host, SnapshotCtx::new(scope), &["load a"]).await })
+            })
+            .collect();
+        storage.until_waiting(2).await;
+        storage.open();
+        for run in runs {
+            assert_eq!(run.await.expect("no panic"), ["none"]);
+        }
+        assert_eq!(storage.most_waiting(), 2);
+    });
+}
+
+#[test]
+fn writers_of_the_host_come_after_those_of_the_guest() {
+    block_on(async {
+        let storage = Watched::new();
+        let store = Store::new(Arc::clone(&storage) as _);
+        let host = host_with(|limits| {
+            limits.host_writers = 3;
+            limits.open_writers = 2;
+        });
+        let scopes = ["holder", "other"].map(|agent| store.scope(agent, None).expect("a name"));
+        for scope in &scopes {
+            save(scope, "x", "y").await;
+        }
+        let [holder, other] = scopes.map(SnapshotCtx::new);
+        storage.close();
+        let holder = {
+            let host = host.clone();
+            // Holds two of the three while it waits for the storage.
+            let lines = ["open a x", "open b x", "open c x", "load x"];
+            tokio::spawn(async move { play(&host, holder, &lines).await })
+        };
+        storage.until_waiting(1).await;
+        let lines = ["open a x", "open b x", "abandon a", "open b x"];
+        let answers = play(&host, other.clone(), &lines).await;
+        assert_eq!(answers, ["open", "throttled 1000", "abandoned", "open"]);
+        storage.open();
+        let held = holder.await.expect("no panic");
+        assert_eq!(held[..3], ["open", "open", "quota-exceeded open-writers 2"]);
+        let answers = play(&host, other, &["open a x", "open b x"]).await;
+        assert_eq!(answers, ["open", "open"]);
+    });
+}
+
+#[test]
+fn names_and_labels_may_be_limited_further() {
+    block_on(async {
+        let ctx = with(&memory(), |limits| {
+            limits.name_size = 9;
+            limits.label_size = 10;
+        });
+        let lines = [
+            "save a^9 1",
+            "save a^10 1",
+            "save AAA 1",
+            "save AAAA 1",
+            "stat a^10",
+            "label a k a^9",
+            "label a k a^10",
+            "label a k a^9000",
+        ];
+        let (name, label) = ("quota-exceeded name-size 9", "quota-exceeded label-size 10");
+        let answers = play(&host(), ctx, &lines).await;
+        assert_eq!(
+            answers[..7],
+            [
+                "version 1",
+                name,
+                "version 1",
+                name,
+                name,
+                "version 1",
+                label
+            ]
+        );
+        assert!(answers[7].starts_with("invalid "), "{}", answers[7]);
+    });
+}
+
+#[test]
+fn an_agent_that_takes_long_to_compile_is_not_waited_for() {
+    block_on(async {
+        let mut limits = Limits::default();
+        limits.compile_time = Duration::ZERO;
+        // Without what was compiled before.
+        let host = AgentHost::builder().limits(limits).cache(None).build();
+        let bytes = std::fs::read(guest("test_guest")).expect("readable");
+        let loaded = host.expect("a host").load(&bytes).await;
+        assert!(
+            matches!(loaded, Err(RunError::CompileTimeLimit(_))),
+            "{loaded:?}"
+        );
+        // Others run all the while.
+        let answers = play(&super::host(), SnapshotCtx::new(memory()), &["save a 1"]).await;
+        assert_eq!(answers, ["version 1"]);
+    });
+}
+
+#[test]
+fn a_context_has_the_limits_of_its_host_unless_it_says_otherwise() {
+    block_on(async {
+        let host = host_with(|limits| {
+            limits.inline_size = 10;
+            limits.memory = 8 << 20;
+        });
+        let run = async |ctx: SnapshotCtx, args: &[&str]| {
+            let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+            test_guest(&host).await.run(ctx, &args).await.answer
+        };
+        let told = run(SnapshotCtx::new(memory()), &["big-save", "a", "11"]).await;
+        assert!(matches!(told, Err(RunError::Failed(why)) if why == "too-large 11"));
+        let more = || with(&memory(), |limits| limits.memory = 24 << 20);
+        assert_eq!(
+            run(more(), &["big-save", "a", "11"]).await.expect("saves"),
+            "version 1"
+        );
+        let grown = run(more(), &["grow"]).await.expect("answers");
+        let mib: u64 = grown
+            .split(' ')
+            .nth(2)
+            .and_then(|mib| mib.parse().ok())
+            .expect("a number");
+        assert!((9..24).contains(&mib), "{grown}");
+    });
+}
+
+#[test]
+fn the_command_sets_limits_and_rights() {
+    let dir = tempdir();
+    let file = guest("test_guest");
+    let file = file.to_str().expect("text");
+    let words = |options: &[&'static str], args: &[&'static str]| {
+        [&["run", file, "--agent", "bot"][..], options, &["--"], args].concat()
+    };
+    let good =
+        |options: &[&'static str], args: &[&'static str]| ok(dir.path(), &words(options, args));
+    let bad = |options: &[&'static str], args: &[&'static str], code: i32| {
+        fails(dir.path(), &words(options, args), code)
+    };
+    assert_eq!(
+        good(&["--limit", "inline-size=10B"], &["big-save", "a", "10"]),
+        "version 1\n"
+    );
+    let limits = ["--limit", "cpu=5s", "--limit", "inline-size=10"];
+    assert!(bad(&limits, &["big-save", "a", "11"], 9).contains("too-large 11"));
+    assert!(bad(&["--read-only"], &["save", "a", "x"], 9).contains("denied save"));
+    assert!(bad(&["--rights", "save"], &["load", "a"], 9).contains("denied load"));
+    assert!(bad(&["--only", "b"], &["load", "a"], 9).contains("denied load"));
+    assert!(good(&["--read-only", "--only", "a"], &["names", ""]).contains('a'));
+    assert!(bad(&["--limit", "nonsense=1"], &["echo"], 2).contains("inline-size"));
+    assert!(bad(&["--limit", "memory=much"], &["echo"], 2).contains("memory"));
+    assert!(bad(&["--rights", "fly"], &["echo"], 2).contains("delete"));
+}
+
+#[test]
+fn the_readme_has_every_limit() {
+    let readme = include_str!("../../../README.md");
+    for limit in Limits::table() {
+        let row = format!(
+            "| `{}` | {} | {} | {} |",
+            limit.name, limit.default, limit.what, limit.at_it
+        );
+        assert!(readme.contains(&row), "{row}");
+    }
+}

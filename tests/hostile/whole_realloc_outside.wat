@@ -1,0 +1,9 @@
+;; Says that there is room for its arguments where its memory has ended.
+(component
+  (core module $m
+    (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65532))
+    (func (export "run") (param i32 i32) (result i32) i32.const 0))
+  (core instance $i (instantiate $m))
+  (func (export "run") (param "args" (list string)) (result (result string (error string)))
+    (canon lift (core func $i "run") (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))
