@@ -1,5 +1,7 @@
 //! Versions as they are stored: read byte for byte, and copied to other stores.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::ahead::Ahead;
@@ -15,6 +17,14 @@ const SMALL: u64 = 8 << 20;
 
 /// Versions that are copied at the same time. Each needs some pieces of 8 MiB, whatever its size.
 const AT_ONCE: usize = 4;
+
+/// How long it is waited for a version that a server says is there, and does not show.
+const PATIENCE: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
 
 /// Versions listed at once.
 const PAGE: usize = 1000;
@@ -67,7 +77,7 @@ impl Scope {
         }
     }
 
-    /// Copies every version of `name`, byte for byte, to the same address in another store, the oldest first, tombstones and pins
+    /// Copies every version of `name`, byte for byte, to the same address in another store, beginning with the oldest, tombstones and pins
     /// too. `each` is told of each version, in ascending order, once it was read again there and found to be the same.
     ///
     /// What is there already is compared, and never touched; so a copy that was cut short can be made again, and does only what
@@ -271,7 +281,7 @@ async fn copy_version(
             Err(error) => return damaged(version, error),
         }
     }
-    match to.object(&name, version).await {
+    match look(&to, &name, version, unmade.is_some()).await {
         Ok(there) if trailer(&there).await? == trailer(&stored.object).await? => {
             Ok(Some(match is_there {
                 true => Copied::Same(stored.info),
@@ -283,6 +293,20 @@ async fn copy_version(
         }
         Err(error) => Err(unmade.map_or(error, Error::Storage)),
     }
+}
+
+/// The version as it is there. Where it is `announced`, another copy may be making it at this moment, and a server may have said so
+/// before it can be read.
+async fn look(to: &Scope, name: &Name, version: Version, announced: bool) -> Result<Object> {
+    for wait in PATIENCE {
+        match to.object(name, version).await {
+            Err(error) if announced && error.is_missing_object() => {}
+            looked => return looked,
+        }
+        // The runtime of whoever copies on a local disk may have no clock.
+        let _ = tokio::task::spawn_blocking(move || std::thread::sleep(wait)).await;
+    }
+    to.object(name, version).await
 }
 
 fn damaged(version: Version, error: Error) -> Result<Option<Copied>> {

@@ -131,7 +131,7 @@ impl Walk {
     /// The next name, and the scope that it is in; none after the last.
     ///
     /// # Errors
-    /// [`Error::Storage`](super::Error::Storage); [`Error::Unsupported`](super::Error::Unsupported) where the store is of a later
+    /// [`Error::Storage`]; [`Error::Unsupported`] where the store is of a later
     /// format.
     pub async fn next(&mut self) -> Result<Option<(Scope, Name)>> {
         loop {

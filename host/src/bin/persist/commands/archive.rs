@@ -133,7 +133,7 @@ struct Archive {
 /// The file of a version, of which nothing is damaged: what is in the archive cannot be taken back.
 enum Body {
     Held(Info, Key, Vec<Bytes>),
-    Read(Stored),
+    Read(Box<Stored>),
 }
 
 impl Archive {
@@ -265,7 +265,7 @@ async fn body(
     let (info, key) = (stored.info().clone(), stored.key().clone());
     if info.stored_size > SMALL {
         scope.verify(name.as_str(), Some(version)).await?;
-        return Ok(Body::Read(stored));
+        return Ok(Body::Read(Box::new(stored)));
     }
     let mut pieces = Vec::new();
     while let Some(piece) = stored.next().await? {

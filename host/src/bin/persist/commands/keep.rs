@@ -76,7 +76,8 @@ pub(crate) struct Unpin {
 ///
 /// Only a deletion stays, so that numbering goes on. What was the newest version within the grace (one hour) is spared, so that no host that is saving at this
 /// moment loses what it saves: run purge again after an hour, or say --now where no host writes this name. Where the bucket keeps
-/// old versions or soft-deleted objects, copies of what is removed stay there for as long as it does.
+/// old versions or soft-deleted objects, copies of what is removed stay there for as long as it does; and a
+/// `copy` from a store that still has it brings it back.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
