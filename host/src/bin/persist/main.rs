@@ -1,10 +1,13 @@
 //! The operator's command: runs agents, and shows and changes what they saved.
 
 mod address;
+mod build;
 mod commands;
 mod exit;
+mod new;
 mod print;
 mod run;
+mod sdk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +43,10 @@ struct Cli {
 enum Command {
     /// Run an agent once and print its answer
     Run(run::Run),
+    /// Make a folder with a fresh agent, in the language of your choice
+    New(new::New),
+    /// Build the agent in a folder that `new` made
+    Build(build::Build),
     /// List names, with their newest version
     Ls {
         /// agent, or agent/session [default: everything]
@@ -131,6 +138,8 @@ fn start(cli: Cli) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Run(run) => run.run(&store, out).await,
+            Command::New(new) => new.run(),
+            Command::Build(build) => build.run(),
             Command::Ls { place, all } => commands::ls(&store, place, all, out).await,
             Command::Show { address } => commands::show(&store, &address, out).await,
             Command::Cat { address } => commands::cat(&store, &address).await,
