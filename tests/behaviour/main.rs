@@ -9,6 +9,7 @@
 //! - `conformance`: the suite for storages on ours, and that it finds what it must
 //! - `sandbox`: what agents can do, and cannot
 //! - `languages`: the same in every language that has an SDK, and a conversation handed from one to the next
+//! - `checkpoint`: a long computation that is killed over and over
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`: what Amazon S3 promises, and what is asked of it
 //! - `s3_faults`: S3 with a fault at each request of each operation
@@ -19,6 +20,7 @@
 
 mod adapter;
 mod bad_input;
+mod checkpoint;
 mod command;
 mod conformance;
 mod disk;
