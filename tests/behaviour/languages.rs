@@ -1,12 +1,17 @@
 //! Agents in every language that has an SDK: each keeps the same promises, and all of them one memory.
 
 use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use persist_host::snapshot::Scope;
 use persist_host::storage::{Local, Memory};
 use persist_host::wasm::{Agent, Limits, RunError, SnapshotCtx};
-use persist_tests::{block_on, guest, guest_in, host, load, save, scope, tempdir};
+use persist_tests::{
+    block_on, fails, guest, guest_in, host, load, ok, persist, save, scope, tempdir, text,
+    toolchains,
+};
 use tokio::sync::Mutex;
 
 const LANGUAGES: [&str; 5] = ["rust", "c", "go", "js", "python"];
@@ -489,4 +494,70 @@ fn an_agent_built_for_0_1_0_keeps_running() {
 
 fn invalid_name() -> String {
     "invalid a name is empty; it needs at least one byte".into()
+}
+
+/// The `persist` command with the toolchains of the languages on its PATH.
+fn persist_with_tools(store: &Path) -> Command {
+    let tools = toolchains();
+    let own = ["go/go/bin", "js/node_modules/.bin", "python/bin"].map(|bin| tools.join(bin));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = own.into_iter().chain(std::env::split_paths(&path));
+    let mut command = persist(store);
+    command
+        .env("PATH", std::env::join_paths(path).expect("no colons"))
+        .env("PYTHONPATH", tools.join("python"))
+        .env("GOCACHE", tools.join("go-cache"));
+    command
+}
+
+#[test]
+fn a_fresh_agent_builds_and_keeps_notes() {
+    let dir = tempdir();
+    // Python's takes half a minute, and differs in nothing but its toolchain.
+    for language in ["c", "go", "js"] {
+        // Where its toolchain is missing, so are its agents.
+        if guest_in(language, "scenarios").is_none() {
+            continue;
+        }
+        let folder = dir.path().join(format!("notes-{language}"));
+        let folder = folder.to_str().expect("text");
+        ok(dir.path(), &["new", "--lang", language, folder]);
+        let mut build = persist_with_tools(dir.path());
+        let built = build.args(["build", folder]).output();
+        let built = built.expect("persist starts");
+        let said = text(&built.stderr);
+        assert!(built.status.success(), "{language}: {said}");
+        let component = format!("{folder}/notes-{language}.wasm");
+        let bytes = std::fs::read(&component).expect("it was built");
+        assert_eq!(&bytes[..8], b"\0asm\x0d\0\x01\0", "{language}: a component");
+        let run = |note: &str| ok(dir.path(), &["run", &component, "--", note]);
+        assert_eq!(run("buy milk"), "buy milk\n\n", "{language}");
+        assert_eq!(run("ü"), "buy milk\nü\n\n", "{language}");
+    }
+}
+
+#[test]
+fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
+    let dir = tempdir();
+    for (language, missing) in [
+        ("c", "clang-14 is missing; type `apt-get install "),
+        ("go", "go is missing; install Go "),
+        ("js", "componentize-qjs is missing; type `npm install "),
+        ("python", "componentize-py is missing; type `pip install "),
+        ("rust", "cargo is missing; install Rust "),
+    ] {
+        let folder = dir.path().join(format!("in-{language}"));
+        let folder = folder.to_str().expect("text");
+        ok(dir.path(), &["new", "--lang", language, folder]);
+        let told = fails(dir.path(), &["build", folder], 1);
+        assert!(told.contains(missing), "{told}");
+    }
+    let told = fails(
+        dir.path(),
+        &["build", dir.path().to_str().expect("text")],
+        1,
+    );
+    assert!(told.contains("is no agent"), "{told}");
+    let told = fails(dir.path(), &["new", "--lang", "c", "Bad Name"], 1);
+    assert!(told.contains("no name for an agent"), "{told}");
 }

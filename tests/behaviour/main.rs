@@ -12,6 +12,7 @@
 //! - `hostile`: guests that mean harm, alone and all at once; rights, quotas, and calls in any order
 //! - `faults`: every backend with a fault at each request of each operation
 //! - `languages`: the same in every language that has an SDK, and a conversation handed from one to the next
+//! - `checkpoint`: a long computation that is killed over and over
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`: what Amazon S3 promises, and what is asked of it
 //! - `s3_faults`: what S3 alone answers on bad days
@@ -28,6 +29,7 @@
 
 mod adapter;
 mod bad_input;
+mod checkpoint;
 mod command;
 mod conformance;
 mod disk;

@@ -1,11 +1,14 @@
 //! The operator's command: runs agents, and shows, keeps, moves and checks what they saved.
 
 mod address;
+mod build;
 mod commands;
 mod exit;
+mod new;
 mod print;
 mod progress;
 mod run;
+mod sdk;
 mod settings;
 
 use std::path::PathBuf;
@@ -56,6 +59,8 @@ enum Command {
     /// Run an agent once and print its answer
     #[command(after_help = commands::RUN_EXAMPLES)]
     Run(run::Run),
+    New(new::New),
+    Build(build::Build),
     Ls(list::Ls),
     History(list::History),
     Show(state::Show),
@@ -121,6 +126,8 @@ impl Command {
         let tended = store.as_ref().ok().cloned();
         let done = match self {
             Self::Run(run) => run.run(&store?, out).await,
+            Self::New(new) => new.run(),
+            Self::Build(build) => build.run(),
             Self::Ls(ls) => ls.run(&store?, out).await,
             Self::History(history) => history.run(&store?, out).await,
             Self::Show(show) => show.run(&store?, out).await,

