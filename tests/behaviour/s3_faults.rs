@@ -149,9 +149,9 @@ async fn judge(case: &Case) -> bool {
     true
 }
 
-/// Only objects carry checksums in S3: what damages a list on its way is TLS's to find.
+/// Only objects carry checksums in S3: a bit that another one takes the place of in a list is TLS's to find.
 fn fits(fault: &Fault, seen: &Seen) -> bool {
-    !matches!(fault, Fault::Truncate | Fault::Corrupt) || seen.operation() == "GetObject"
+    !matches!(fault, Fault::Corrupt) || seen.operation() == "GetObject"
 }
 
 /// A host that does not wait long for an answer that never comes.
@@ -293,7 +293,7 @@ fn an_answer_that_never_comes_is_not_waited_for_for_ever() {
 
 #[test]
 fn an_answer_that_is_damaged_is_never_believed() {
-    let damaged = vec![(Fault::Truncate, false), (Fault::Corrupt, false)];
+    let damaged = vec![(Fault::Truncate, true), (Fault::Corrupt, false)];
     judge_all(&SMALL, damaged.clone());
     judge_all(&[Operation::LoadLarge], damaged);
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ServerSideEncryption;
 use bytes::BytesMut;
 use tokio::task::JoinSet;
 
@@ -250,6 +251,23 @@ async fn size(s3: &S3, full: &str) -> Result<u64> {
         Answer::Beyond(size) => Ok(size.unwrap_or(0)),
         Answer::Replaced => Ok(0),
     }
+}
+
+/// What the object is encrypted with, as the server says where it is read.
+pub(super) async fn encryption(s3: &S3, full: &str) -> Result<Option<ServerSideEncryption>> {
+    let get = || async {
+        let get = s3
+            .client()
+            .get_object()
+            .bucket(&s3.settings().bucket)
+            .key(full)
+            .range("bytes=-1");
+        match unlogged(get.send()).await {
+            Ok(answer) => Ok(answer.server_side_encryption),
+            Err(error) => Err(fault(&GET, &error)),
+        }
+    };
+    s3.call(&GET, full, 0, get).await
 }
 
 /// One request.
