@@ -150,10 +150,9 @@ async fn judge(case: &Case) -> bool {
     true
 }
 
-/// Only objects carry checksums: a bit of a list that another one takes the place of is TLS's to find. Nor does GCS confirm the bits of
-/// its answers, and some cannot be told from others when they are cut short.
+/// Only objects carry checksums: a bit of a list that another one takes the place of is TLS's to find.
 fn fits(place: &Place, fault: &Fault, seen: &Seen) -> bool {
-    !matches!(fault, Fault::Truncate | Fault::Corrupt) || place.reads(seen)
+    !matches!(fault, Fault::Corrupt) || place.reads(seen)
 }
 
 /// That what was said is so.
@@ -291,7 +290,7 @@ fn an_answer_that_never_comes_is_not_waited_for_for_ever() {
 
 #[test]
 fn an_answer_that_is_damaged_is_never_believed() {
-    let damaged = |_: &Place| vec![(Fault::Truncate, false), (Fault::Corrupt, false)];
+    let damaged = |_: &Place| vec![(Fault::Truncate, true), (Fault::Corrupt, false)];
     judge_all(&SMALL, damaged);
     judge_all(&[Operation::LoadLarge], damaged);
 }

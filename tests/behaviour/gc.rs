@@ -5,8 +5,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use persist_host::snapshot::{Error, SaveOptions, Store};
-use persist_host::storage::{ErrorKind, Key, Local, Memory, Storage, Swept};
+use persist_host::storage::{
+    ErrorKind, Key, List, Local, Memory, Page, Part, ReadRange, Result, Storage, Swept, Upload,
+};
 use persist_servers::{Fault, Kind, Reply};
 use persist_tests::s3::Place;
 use persist_tests::{block_on, load, noise, on_every_storage, save, tempdir};
@@ -60,6 +64,43 @@ fn temporary_files_of_dead_processes_are_removed_and_those_of_the_living_stay() 
     });
 }
 
+/// Objects in memory, as they look two hours later.
+#[derive(Debug)]
+struct Later(Memory);
+
+#[async_trait]
+impl Storage for Later {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
+        self.0.create(key, body).await
+    }
+
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.0.upload(key).await
+    }
+
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.0.replace(key).await
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
+        self.0.read(key, range).await
+    }
+
+    async fn list(&self, list: &List<'_>) -> Result<Page> {
+        let mut page = self.0.list(list).await?;
+        page.now = page.now.map(|now| now + 2 * HOUR);
+        Ok(page)
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.0.delete(key).await
+    }
+}
+
 #[test]
 fn probes_of_a_host_that_died_are_removed_once_no_host_can_be_at_it() {
     block_on(async {
@@ -69,8 +110,14 @@ fn probes_of_a_host_that_died_are_removed_once_no_host_can_be_at_it() {
         let probe = Key::new("~/probe-0123456789abcdef0123456789abcdef-1").expect("a key");
         let made = memory.create(&probe, vec!["probe\n".into()]).await;
         made.expect("creates");
-        // The grace of a probe is an hour, whatever is asked.
+        // Whatever is asked, it is spared for an hour.
         assert_eq!(gc(&store, ANY, false).await.removed, 0);
+        let later = Store::new(Arc::new(Later(memory)));
+        assert_eq!(gc(&later, 3 * HOUR, false).await.removed, 0);
+        let found = gc(&later, HOUR, true).await;
+        assert_eq!((found.removed, found.bytes), (1, 6));
+        assert_eq!(gc(&later, HOUR, false).await, found);
+        assert_eq!(gc(&later, ANY, false).await.removed, 0);
     });
 }
 

@@ -3,6 +3,7 @@
 //! - `outcomes`: what is said when the storage's answer is unclear, and which storages are refused
 //! - `retention`: what is kept of a history, pinned, pruned, purged and verified
 //! - `gc`: what saves that were never finished leave behind, and how it is removed
+//! - `heads`: what hosts remember of heads, and that it is never misreported
 //! - `races`: many writers of one name, in one process and in many
 //! - `disk`: what lies on the local disk, and what a hostile or dying one can do
 //! - `adapter`: states at keys of the caller's own choice
@@ -15,6 +16,8 @@
 //! - `checkpoint`: a long computation that is killed over and over
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`: what Amazon S3 promises, and what is asked of it
+//! - `s3_account`: S3 with permissions, credentials and clocks that are not as they should be
+//! - `s3_requests`: what calls cost on S3
 //! - `s3_faults`: what S3 alone answers on bad days
 //! - `gcs`: what Google Cloud Storage promises, and what is asked of it
 //! - `packages`: that Persist is made of what was asked for
@@ -36,6 +39,7 @@ mod disk;
 mod faults;
 mod gc;
 mod gcs;
+mod heads;
 mod hostile;
 mod keeping;
 mod languages;
@@ -47,7 +51,9 @@ mod packages;
 mod races;
 mod retention;
 mod s3;
+mod s3_account;
 mod s3_faults;
+mod s3_requests;
 mod sandbox;
 mod servers;
 mod settings;

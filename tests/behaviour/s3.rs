@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use persist_host::conformance;
 use persist_host::snapshot::{Error, Expect, SaveOptions};
-use persist_host::storage::{Key, S3Encryption};
-use persist_servers::{Fault, Kind, Proxy, Reply};
+use persist_host::storage::S3Encryption;
+use persist_servers::{Fault, Kind, Proxy, Reply, Seen};
 use persist_tests::s3::Place;
 use persist_tests::{block_on, guest, load, noise, save, text};
 
 use crate::streams;
 
 /// Every server that is S3's.
-const KINDS: [Kind; 2] = [Kind::SeaweedFs, Kind::Ministack];
+pub(crate) const KINDS: [Kind; 2] = [Kind::SeaweedFs, Kind::Ministack];
 
 #[test]
 fn seaweedfs_conforms() {
@@ -31,14 +31,18 @@ fn ministack_conforms() {
 }
 
 /// What a command printed, which must have succeeded.
-fn ok(command: &mut Command) -> String {
+pub(crate) fn ok(command: &mut Command) -> String {
     let output = command.output().expect("persist starts");
     let said = text(&output.stderr);
     assert!(output.status.success(), "{}: {said}", output.status);
     text(&output.stdout).to_owned()
 }
 
-fn with_input(command: &mut Command, input: &str) -> Output {
+pub(crate) fn with_input(command: &mut Command, input: &str) -> Output {
+    with_bytes(command, input.as_bytes())
+}
+
+pub(crate) fn with_bytes(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -47,7 +51,7 @@ fn with_input(command: &mut Command, input: &str) -> Output {
         .expect("persist starts");
     let mut stdin = child.stdin.take().expect("piped");
     // It may refuse before it reads.
-    let _ = stdin.write_all(input.as_bytes());
+    let _ = stdin.write_all(input);
     drop(stdin);
     child.wait_with_output().expect("persist ends")
 }
@@ -135,61 +139,6 @@ fn an_agent_that_two_hosts_run_at_once_forgets_nothing_that_was_acknowledged() {
     }
 }
 
-#[test]
-fn credentials_that_are_refused_or_missing_are_told_apart_and_never_shown() {
-    let place = Place::on(Kind::SeaweedFs);
-    let secret = place.server().facts().secret_key.clone();
-    let wrong = "wrong-secret-wrong-secret-wrong-secret-00";
-    for (change, hint) in [
-        (
-            &[("AWS_SECRET_ACCESS_KEY", Some(wrong))][..],
-            "AWS_SECRET_ACCESS_KEY",
-        ),
-        (
-            &[("AWS_ACCESS_KEY_ID", Some("AKIANOBODY0000000000"))][..],
-            "InvalidAccessKeyId",
-        ),
-        (
-            &[("AWS_ACCESS_KEY_ID", None), ("AWS_SECRET_ACCESS_KEY", None)][..],
-            "AWS_ACCESS_KEY_ID",
-        ),
-    ] {
-        for args in [&["ls"][..], &["save", "bot/memory", "-"]] {
-            let mut command = place.persist();
-            for (name, value) in change {
-                match value {
-                    Some(value) => command.env(name, value),
-                    None => command.env_remove(name),
-                };
-            }
-            let output = with_input(command.args(args), "state");
-            let said = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(5), "{change:?} {args:?}: {said}");
-            assert!(said.contains(hint), "{change:?} {args:?}: {said}");
-            assert!(!said.contains(wrong) && !said.contains(&secret), "{said}");
-        }
-    }
-    assert_eq!(ok(place.persist().arg("ls")), "");
-}
-
-#[test]
-fn a_bucket_that_is_not_there_is_said_to_be_missing() {
-    for kind in KINDS {
-        let mut place = Place::on(kind);
-        place.bucket = "no-such-bucket".into();
-        for args in [
-            &["ls"][..],
-            &["cat", "bot/memory"],
-            &["save", "bot/memory", "-"],
-        ] {
-            let output = with_input(place.persist().args(args), "state");
-            let said = text(&output.stderr);
-            assert!(!output.status.success(), "{args:?}");
-            assert!(said.contains("bucket"), "{kind:?} {args:?}: {said}");
-        }
-    }
-}
-
 /// Saves a small state and one of several parts through a proxy, loads them, and returns the proxy that saw it.
 fn seen_with(encryption: S3Encryption) -> Proxy {
     let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
@@ -212,7 +161,7 @@ fn seen_with(encryption: S3Encryption) -> Proxy {
 }
 
 /// The requests that make an object with a body or begin a multipart upload.
-fn made(proxy: &Proxy) -> Vec<persist_servers::Seen> {
+fn made(proxy: &Proxy) -> Vec<Seen> {
     let made = ["PutObject", "CreateMultipartUpload"];
     let seen = proxy.seen().into_iter();
     seen.filter(|seen| made.contains(&seen.operation()) && seen.uri.path().ends_with(".gz"))
@@ -254,6 +203,38 @@ fn objects_are_encrypted_as_was_asked_and_the_server_says_so() {
     }
 }
 
+/// The warnings of a process that saves a state of several parts, encrypted with a key of KMS.
+fn warnings_of_an_encrypted_save(place: &Place) -> Vec<String> {
+    let mut persist = place.persist();
+    persist.env("PERSIST_S3_KMS_KEY", "alias/persist-test");
+    let saved = with_bytes(
+        persist.args(["save", "bot/memory", "-"]),
+        &noise(1, 20 << 20),
+    );
+    assert!(saved.status.success(), "{}", text(&saved.stderr));
+    warnings(&saved)
+}
+
+/// What a command warned of.
+pub(crate) fn warnings(output: &Output) -> Vec<String> {
+    let said = text(&output.stderr).lines();
+    said.filter(|line| line.contains("WARN"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn an_operator_is_warned_of_missing_encryption_where_it_is_missing() {
+    // It says nothing of encryption while an upload is made, and encrypts.
+    let warned = warnings_of_an_encrypted_save(&Place::on(Kind::SeaweedFs));
+    assert!(warned.is_empty(), "{warned:?}");
+    let (proxy, place) = Place::on(Kind::Ministack).proxied();
+    proxy.rule(|_, _| Some(Fault::IgnoreEncryption));
+    let warned = warnings_of_an_encrypted_save(&place);
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("does not encrypt"), "{warned:?}");
+}
+
 #[test]
 fn objects_are_gzip_by_type_and_never_by_content_encoding() {
     for request in made(&seen_with(S3Encryption::Bucket)) {
@@ -261,69 +242,6 @@ fn objects_are_gzip_by_type_and_never_by_content_encoding() {
         let encoding = request.header("content-encoding").unwrap_or_default();
         assert!(!encoding.contains("gzip"), "{encoding}");
         assert_eq!(request.header("x-amz-server-side-encryption"), None);
-    }
-}
-
-/// The requests of a call, by the names that S3 has for them.
-async fn asked<T>(proxy: &Proxy, call: impl Future<Output = T>) -> Vec<&'static str> {
-    proxy.forget();
-    call.await;
-    proxy.operations()
-}
-
-#[test]
-fn a_call_costs_the_same_requests_at_one_version_and_at_thousands() {
-    const MANY: u64 = 2500;
-    let place = Place::on(Kind::SeaweedFs);
-    let (proxy, proxied) = place.proxied();
-    block_on(async {
-        let scope = proxied.scope();
-        save(&scope, "memory", "first").await;
-        let mut head = 1;
-        for filled in [1, MANY] {
-            if filled > 1 {
-                fill(&place, head, filled).await;
-                head = filled;
-            }
-            let saved = asked(&proxy, save(&scope, "memory", "next")).await;
-            assert_eq!(saved, ["ListObjectsV2", "PutObject"], "at {head}");
-            head += 1;
-            let cold = proxied.scope();
-            let loaded = asked(&proxy, load(&cold, "memory")).await;
-            assert_eq!(loaded, ["ListObjectsV2", "GetObject"], "at {head}");
-            let stat = asked(&proxy, cold.stat("memory", None)).await;
-            assert_eq!(stat, ["ListObjectsV2", "GetObject"], "at {head}");
-            let page = asked(&proxy, cold.history("memory", None, 2)).await;
-            assert_eq!(page, ["ListObjectsV2", "GetObject", "GetObject"]);
-            let numbers = asked(&proxy, cold.versions("memory", None, 1000)).await;
-            assert_eq!(numbers, ["ListObjectsV2"]);
-        }
-        let newest = scope.versions("memory", None, 1).await.expect("a page");
-        assert_eq!(newest, [MANY + 1]);
-    });
-}
-
-/// Makes versions up to `last`, of the bytes of version 1: as a history of that length would lie there.
-async fn fill(place: &Place, head: u64, last: u64) {
-    let storage = place.storage();
-    let key = |version: u64| {
-        let key = format!(
-            "bot/~/memory/{:010}-{version:010}.gz",
-            9_999_999_999 - version
-        );
-        Key::new(key).expect("a key")
-    };
-    let whole = persist_host::storage::ReadRange::Suffix(1 << 20);
-    let first = storage.read(&key(1), whole).await.expect("is there").bytes;
-    let mut versions = head + 1..=last;
-    while !versions.is_empty() {
-        let made = versions.by_ref().take(16).map(|version| {
-            let (storage, key, body) = (storage.clone(), key(version), vec![first.clone()]);
-            tokio::spawn(async move { storage.create(&key, body).await })
-        });
-        for made in made.collect::<Vec<_>>() {
-            made.await.expect("no panic").expect("creates");
-        }
     }
 }
 
@@ -453,7 +371,10 @@ fn a_state_of_any_size_goes_to_s3_and_back_in_the_same_memory() {
     /// What differs from run to run: buffers of connections, what the allocator keeps.
     const BOUND: u64 = 32 << 20;
     let place = Place::on(Kind::SeaweedFs);
-    let sizes = [64, 512];
+    // `PERSIST_TEST_STREAM_MIB` asks for more.
+    let asked = std::env::var("PERSIST_TEST_STREAM_MIB").ok();
+    let large = asked.map_or(512, |mib| mib.parse().expect("a number of MiB"));
+    let sizes = [64, large];
     let peaks = sizes.map(|pieces| {
         (
             streams::save(place.persist(), pieces),

@@ -1,7 +1,8 @@
 //! How a version comes to be: one exclusive create, and what is done when its answer is not clear.
 //!
-//! Truth is the highest version that exists. A change looks up the head, checks what the caller expects of it,
-//! and creates the version after it; whoever creates it first has it, on every storage, between all processes.
+//! Truth is the highest version that exists. A change looks up the head, or goes on from the one that this process knows
+//! (`heads`), checks what the caller expects of it, and creates the version after it; whoever creates it first has it, on every
+//! storage, between all processes.
 //!
 //! An answer that says "exists", or none at all, is looked at before it is believed: a nonce in the trailer
 //! tells whether the version that is there is the one that we made.
@@ -10,6 +11,7 @@ use bytes::Bytes;
 
 use super::clock::{self, Moment};
 use super::format::{Encoded, Metadata, Seal};
+use super::heads::{Head, Heads, Seen};
 use super::version::MAX_VERSION;
 use super::{Error, Expect, Info, Name, Result, Scope, Version};
 use crate::storage::{self, ErrorKind, Upload};
@@ -40,15 +42,8 @@ pub(crate) struct Change {
 #[derive(Debug)]
 struct Sending {
     upload: Box<dyn Upload>,
-    head: Option<Head>,
+    base: Seen,
     version: Version,
-}
-
-/// The newest version of a name, and what is known of it without another read.
-#[derive(Clone, Debug)]
-pub(crate) struct Head {
-    pub(crate) version: Version,
-    pub(crate) sha256: Option<String>,
 }
 
 /// What looking at a key after an unclear answer showed.
@@ -96,13 +91,13 @@ impl Change {
             return Ok(());
         }
         if self.upload.is_none() {
-            let head = self.expected_head().await?;
-            let version = after(head.as_ref())?;
+            let base = self.expected_head().await?;
+            let version = after(&base)?;
             let key = self.scope.key(&self.name, version)?;
             let upload = self.scope.storage().upload(&key).await?;
             self.upload = Some(Sending {
                 upload,
-                head,
+                base,
                 version,
             });
         }
@@ -136,14 +131,14 @@ impl Change {
 
     async fn create(self, encoded: &Encoded) -> Result<Info> {
         for _ in 0..MAX_ATTEMPTS {
-            let started = Moment::now();
-            let head = self.expected_head().await?;
-            let version = after(head.as_ref())?;
-            let (trailer, info) = self.seal(encoded, head.as_ref(), version);
+            let base = self.expected_head().await?;
+            let version = after(&base)?;
+            let (trailer, info) = self.seal(encoded, base.head.as_ref(), version);
             let body = self.pending.iter().cloned().chain([trailer]).collect();
             let key = self.scope.key(&self.name, version)?;
+            let began = Moment::now();
             let answer = self.scope.storage().create(&key, body).await;
-            if self.settle(answer, version, started).await? {
+            if self.settle(answer, &base, &info, began).await? {
                 return Ok(info);
             }
             if let Expect::Version(_) = self.expect {
@@ -168,44 +163,58 @@ impl Change {
     }
 
     async fn finish_upload(&self, mut sending: Sending, encoded: &Encoded) -> Result<Info> {
-        let started = Moment::now();
-        // The head was looked up when the first piece was sent, perhaps long ago.
-        let head = self.scope.head(&self.name).await?.map(|head| head.version);
-        if head != sending.head.as_ref().map(|head| head.version) {
-            return Err(Error::Conflict { head });
+        let mut base = sending.base;
+        // It was looked up before the first piece was sent, perhaps long ago.
+        if !self.heads().is_good(base.since) {
+            let now = self.scope.look_up(&self.name).await?;
+            if now.version() != base.version() {
+                let head = now.head.map(|head| head.version);
+                return Err(Error::Conflict { head });
+            }
+            base.since = now.since;
         }
-        let version = sending.version;
-        let (trailer, info) = self.seal(encoded, sending.head.as_ref(), version);
+        let (trailer, info) = self.seal(encoded, base.head.as_ref(), sending.version);
         for piece in self.pending.iter().cloned().chain([trailer]) {
             sending.upload.write(piece).await?;
         }
+        let began = Moment::now();
         let answer = sending.upload.finish().await;
-        if self.settle(answer, version, started).await? {
+        if self.settle(answer, &base, &info, began).await? {
             return Ok(info);
         }
         let head = self.scope.head(&self.name).await?.map(|head| head.version);
         Err(Error::Conflict { head })
     }
 
-    /// The head, where it is what the caller expects.
-    async fn expected_head(&self) -> Result<Option<Head>> {
-        let mut head = self.scope.head(&self.name).await?;
-        let holds = match (self.expect, &mut head) {
-            (Expect::Any, _) | (Expect::Absent, None) => true,
-            (Expect::Absent, Some(head)) => {
-                let trailer = self.scope.trailer(&self.name, head.version).await?;
-                head.sha256 = Some(trailer.metadata.sha256.clone());
-                trailer.is_tombstone()
-            }
-            (Expect::Version(version), head) => {
-                head.as_ref().is_some_and(|head| head.version == version)
-            }
+    /// The head, where it is what the caller expects: as it is known, or else as it is looked up.
+    async fn expected_head(&self) -> Result<Seen> {
+        let known = match self.pending_len < PIECE {
+            true => self.heads().get(&self.dir()),
+            // So much is not sent in vain for want of a look.
+            false => None,
         };
-        match holds {
-            true => Ok(head),
+        if let Some(known) = known.filter(|known| self.expects(known.head.as_ref())) {
+            return Ok(known);
+        }
+        let mut seen = self.scope.look_up(&self.name).await?;
+        if let (Expect::Absent, Some(head)) = (self.expect, &mut seen.head) {
+            let trailer = self.scope.trailer(&self.name, head.version).await?;
+            head.sha256 = Some(trailer.metadata.sha256.clone());
+            head.deleted = Some(trailer.is_tombstone());
+        }
+        match self.expects(seen.head.as_ref()) {
+            true => Ok(seen),
             false => Err(Error::Conflict {
-                head: head.map(|head| head.version),
+                head: seen.head.map(|head| head.version),
             }),
+        }
+    }
+
+    fn expects(&self, head: Option<&Head>) -> bool {
+        match self.expect {
+            Expect::Any => true,
+            Expect::Absent => head.is_none_or(|head| head.deleted == Some(true)),
+            Expect::Version(version) => head.is_some_and(|head| head.version == version),
         }
     }
 
@@ -227,46 +236,73 @@ impl Change {
         (trailer, info)
     }
 
-    /// Whether the version is ours. False: it is certain that it is not, and that nothing was made.
+    /// Whether the version that was to be made on `base` is ours. False: it is certain that it is not, and that nothing was made.
     async fn settle(
         &self,
         answer: storage::Result<()>,
-        version: Version,
-        started: Moment,
+        base: &Seen,
+        info: &Info,
+        began: Moment,
     ) -> Result<bool> {
-        let unknown = |why: String| Err(Error::UnknownOutcome { version, why });
-        let ours = match answer {
-            Ok(()) => true,
-            Err(error) => match error.kind() {
-                ErrorKind::AlreadyExists => match self.look(version).await {
-                    Found::Ours => true,
-                    Found::Anothers | Found::Nothing | Found::Damaged => false,
-                    Found::Unseen(why) => {
-                        return unknown(format!("it is there already; then {why}"));
-                    }
-                },
-                ErrorKind::Unanswered => match self.look(version).await {
-                    Found::Ours => true,
-                    // Only one can be created, and it was not ours.
-                    Found::Anothers => false,
-                    // It may still be on its way: absence proves nothing.
-                    Found::Nothing | Found::Damaged => return unknown(error.to_string()),
-                    Found::Unseen(why) => return unknown(format!("{error}; then {why}")),
-                },
-                ErrorKind::NotDurable => return unknown(error.to_string()),
-                _ => return Err(error.into()),
-            },
+        let (heads, dir) = (self.heads(), self.dir());
+        let settled = match self.is_ours(answer, info.version).await {
+            Ok(true) => self.check_late(base, info.version).await.map(|()| true),
+            settled => settled,
         };
-        if ours && started.elapsed() > self.scope.grace() / 2 {
-            // While we slept, versions above ours may have come, and the ones below may have been pruned.
-            let head = self.scope.head(&self.name).await;
-            if !matches!(&head, Ok(Some(head)) if head.version == version) {
-                return unknown(
-                    "the change took so long that others may have been made over it".into(),
-                );
-            }
+        match &settled {
+            Ok(true) => heads.made(&dir, Head::from(info), began),
+            Ok(false) => heads.lost(&dir, info.version),
+            Err(_) => heads.doubt(&dir),
         }
-        Ok(ours)
+        settled
+    }
+
+    async fn is_ours(&self, answer: storage::Result<()>, version: Version) -> Result<bool> {
+        let unknown = |why: String| Err(Error::UnknownOutcome { version, why });
+        let Err(error) = answer else {
+            return Ok(true);
+        };
+        match error.kind() {
+            ErrorKind::AlreadyExists => match self.look(version).await {
+                Found::Ours => Ok(true),
+                Found::Anothers | Found::Nothing | Found::Damaged => Ok(false),
+                Found::Unseen(why) => unknown(format!("it is there already; then {why}")),
+            },
+            ErrorKind::Unanswered => match self.look(version).await {
+                Found::Ours => Ok(true),
+                // Only one can be created, and it was not ours.
+                Found::Anothers => Ok(false),
+                // It may still be on its way: absence proves nothing.
+                Found::Nothing | Found::Damaged => unknown(error.to_string()),
+                Found::Unseen(why) => unknown(format!("{error}; then {why}")),
+            },
+            ErrorKind::NotDurable => unknown(error.to_string()),
+            _ => Err(error.into()),
+        }
+    }
+
+    /// After a version was made on a head that was seen too long ago: versions above it may have come, and the ones below may have
+    /// been pruned.
+    async fn check_late(&self, base: &Seen, version: Version) -> Result<()> {
+        if self.heads().is_good(base.since) {
+            return Ok(());
+        }
+        match self.scope.look_up(&self.name).await {
+            Ok(seen) if seen.version() == version => Ok(()),
+            _ => Err(Error::UnknownOutcome {
+                version,
+                why: "the change took so long that others may have been made over it".into(),
+            }),
+        }
+    }
+
+    fn heads(&self) -> &Heads {
+        self.scope.heads()
+    }
+
+    /// By which [`Heads`] knows the name.
+    fn dir(&self) -> String {
+        self.scope.dir_of(&self.name)
     }
 
     async fn look(&self, version: Version) -> Found {
@@ -282,8 +318,8 @@ impl Change {
     }
 }
 
-fn after(head: Option<&Head>) -> Result<Version> {
-    match head.map_or(0, |head| head.version) {
+fn after(base: &Seen) -> Result<Version> {
+    match base.version() {
         MAX_VERSION => Err(Error::unsupported(format!(
             "this name has {MAX_VERSION} versions, the last that there can be; use another name"
         ))),

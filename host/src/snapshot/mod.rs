@@ -30,6 +30,7 @@ mod compute;
 mod error;
 mod format;
 mod gc;
+mod heads;
 mod info;
 mod introduce;
 mod name;
@@ -62,9 +63,11 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use crate::storage::{Entry, Key, List, Storage};
-use commit::{Change, Head};
+use clock::Moment;
+use commit::Change;
 use compute::compute;
 use format::{Encoded, Encoder, Trailer};
+use heads::{Head, Heads, Seen};
 use reader::Object;
 
 /// The segment where a session's name would be, for what belongs to no session.
@@ -90,7 +93,8 @@ pub struct StoreOptions {
     /// Bytes of one state. A larger one that is there already is not loaded either. 16 GiB: far more than an agent's memory.
     pub max_state: u64,
     /// Pruning spares what is younger than this; one hour. A change that took longer than half of it no longer knows that
-    /// the version after its head was never used before, and looks again. The same for all hosts of a store.
+    /// the version after its head was never used before, and looks again: so does one that goes on from a head that it has known
+    /// for so long. The same for all hosts of a store.
     pub grace: Duration,
     /// What is kept of each name's history; the rest is removed beside saves, which neither wait for it nor fail because of it. None: all is kept,
     /// until someone prunes. Everything younger than 30 days and the newest 20 versions.
@@ -120,6 +124,7 @@ struct Shared {
     /// Set once this process has seen that the storage keeps its word.
     introduced: OnceCell<()>,
     tending: tend::Tending,
+    heads: Heads,
 }
 
 impl Store {
@@ -133,6 +138,7 @@ impl Store {
         Self {
             shared: Arc::new(Shared {
                 storage,
+                heads: Heads::new(options.grace),
                 options,
                 introduced: OnceCell::new(),
                 tending: tend::Tending::default(),
@@ -224,8 +230,12 @@ impl Store {
     }
 
     /// Before "nothing is there" is said: a store of a later format may keep its versions where this build does not look.
+    /// Once a process was introduced, it knows.
     async fn check_empty(&self) -> Result<()> {
-        introduce::check(&*self.shared.storage).await.map(drop)
+        match self.shared.introduced.initialized() {
+            true => Ok(()),
+            false => introduce::check(&*self.shared.storage).await.map(drop),
+        }
     }
 
     /// Names of directories; a page that holds nothing of ours is passed over, since an empty one means the end.
@@ -483,8 +493,10 @@ impl Scope {
     pub async fn delete(&self, name: &str, expect: Expect) -> Result<Info> {
         let name = Name::new(name)?;
         let mut change = Change::new(self, &name, expect, None, Vec::new());
+        // What is known may be out of date, and deleting nothing must write nothing.
+        let head = self.head(&name).await?;
         change.check_early().await?;
-        let Some(head) = self.head(&name).await? else {
+        let Some(head) = head else {
             return Err(self.missing(&name, None));
         };
         // A head that cannot be read, for whatever reason, must not keep its name from being deleted.
@@ -561,11 +573,17 @@ impl Scope {
 
     /// The newest version of a name: one list of one key, at any length of history.
     pub(crate) async fn head(&self, name: &Name) -> Result<Option<Head>> {
+        Ok(self.look_up(name).await?.head)
+    }
+
+    /// The same, and when it was so. The next change need not look.
+    pub(crate) async fn look_up(&self, name: &Name) -> Result<Seen> {
+        let since = Moment::now();
         let newest = self.versions_of(name, None, 1).await?;
-        Ok(newest.first().map(|&version| Head {
-            version,
-            sha256: None,
-        }))
+        let head = newest.first().map(|&version| Head::of(version));
+        let seen = Seen { head, since };
+        self.heads().found(&self.dir_of(name), &seen);
+        Ok(seen)
     }
 
     async fn versions_of(
@@ -684,11 +702,15 @@ impl Scope {
         &*self.store.shared.storage
     }
 
+    fn heads(&self) -> &Heads {
+        &self.store.shared.heads
+    }
+
     pub(crate) fn max_state(&self) -> u64 {
         self.store.shared.options.max_state
     }
 
-    pub(crate) fn grace(&self) -> Duration {
+    fn grace(&self) -> Duration {
         self.store.shared.options.grace
     }
 

@@ -92,8 +92,8 @@ pub enum Purge {
     /// What was the newest version within the grace is spared; a later purge removes it.
     #[default]
     AfterGrace,
-    /// Everything goes at once. Only where no host writes this name: one whose save takes longer than the purge may have it
-    /// acknowledged and below the newest version.
+    /// Everything goes at once. Only where no host has written this name within the grace, nor does: one that goes on from a head that
+    /// it saw before may have its save acknowledged, below the newest version.
     Now,
 }
 

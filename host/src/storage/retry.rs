@@ -31,7 +31,8 @@ pub struct Retry {
     /// The longest wait for an answer; 10 seconds. Less than the budget, unless that is zero.
     pub attempt: Duration,
     /// The longest time in which nothing of a body arrives, and in which 1 MiB of a body leaves; 15 seconds. A call with a body
-    /// has this time for each MiB in addition to the two above.
+    /// has this time for each MiB, and a part of it for less, in addition to the two above. Its first attempt is given up sooner where
+    /// earlier bodies left faster: after four times what they took.
     pub stall: Duration,
     /// The bound of the first wait; 100 milliseconds.
     pub first_wait: Duration,
@@ -90,6 +91,11 @@ mod tries {
 
     use super::Retry;
     use crate::storage::{Error, ErrorKind, Result};
+
+    const MEBIBYTE: f64 = (1 << 20) as f64;
+
+    /// How many times the usual time the first attempt to send a body may take: the others are sent at the same time, and paths change.
+    const PATIENCE: f64 = 4.0;
 
     /// What an attempt that failed means for the next one.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +177,8 @@ mod tries {
     #[derive(Debug)]
     pub(in crate::storage) struct Retrier {
         policy: Retry,
+        /// Microseconds that 1 MiB of a body took lately, at the slowest; 0: not known.
+        pace: AtomicU64,
         requests: AtomicU64,
         repeated: AtomicU64,
         throttled: AtomicU64,
@@ -183,6 +191,7 @@ mod tries {
             let zero = || AtomicU64::new(0);
             Self {
                 policy,
+                pace: zero(),
                 requests: zero(),
                 repeated: zero(),
                 throttled: zero(),
@@ -204,12 +213,17 @@ mod tries {
 
         /// Begins a call.
         pub(in crate::storage) fn begin<'a>(&'a self, call: Call<'a>) -> Tries<'a> {
-            let mebibytes = u32::try_from(call.body.div_ceil(1 << 20)).unwrap_or(u32::MAX);
-            let body = self.policy.stall.saturating_mul(mebibytes);
+            let mebibytes = call.body as f64 / MEBIBYTE;
+            let body = times(self.policy.stall, mebibytes);
+            let usual = match self.pace.load(Ordering::Relaxed) {
+                0 => body,
+                pace => times(Duration::from_micros(pace), PATIENCE * mebibytes),
+            };
             Tries {
                 retrier: self,
                 call,
                 attempts: 0,
+                first: self.policy.attempt.saturating_add(usual.min(body)),
                 attempt: self.policy.attempt.saturating_add(body),
                 budget: match self.policy.budget {
                     Duration::ZERO => Duration::ZERO,
@@ -220,6 +234,21 @@ mod tries {
                 unclear: false,
                 once: false,
             }
+        }
+
+        /// After a body left and was answered in this time.
+        fn took(&self, body: usize, time: Duration) {
+            // A small one says nothing: it takes what an answer takes.
+            if body < 1 << 20 {
+                return;
+            }
+            let per_mebibyte = time.as_secs_f64() / (body as f64 / MEBIBYTE);
+            let pace = ((per_mebibyte * 1e6) as u64).max(1);
+            // One slow body counts until eight faster ones came, more or less.
+            let slowest = |known: u64| Some(pace.max(known - known / 8));
+            let _ = self
+                .pace
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, slowest);
         }
 
         /// Bounds of the waits, without end.
@@ -237,6 +266,8 @@ mod tries {
         retrier: &'a Retrier,
         call: Call<'a>,
         attempts: u32,
+        /// The longest wait for the first answer, and for a later one.
+        first: Duration,
         attempt: Duration,
         budget: Duration,
         started: Instant,
@@ -258,10 +289,20 @@ mod tries {
             if self.attempts > 1 {
                 count(&self.retrier.repeated);
             }
-            match tokio::time::timeout(self.attempt, send).await {
-                Ok(answer) => answer,
+            let patience = match self.attempts {
+                1 => self.first,
+                _ => self.attempt,
+            };
+            let began = Instant::now();
+            match tokio::time::timeout(patience, send).await {
+                Ok(answer) => {
+                    if answer.is_ok() {
+                        self.retrier.took(self.call.body, began.elapsed());
+                    }
+                    answer
+                }
                 Err(_) => {
-                    let what = format!("no answer to {} in {:?}", self.call.name, self.attempt);
+                    let what = format!("no answer to {} in {patience:?}", self.call.name);
                     Err(Fault::unclear(Error::new(ErrorKind::Timeout, what)))
                 }
             }
@@ -342,6 +383,11 @@ mod tries {
             let (call, attempts) = (&self.call, &self.attempts);
             write!(f, "Tries {{ {call:?}, attempts: {attempts} }}")
         }
+    }
+
+    /// Never a panic, whatever a policy says.
+    fn times(time: Duration, factor: f64) -> Duration {
+        Duration::try_from_secs_f64(time.as_secs_f64() * factor).unwrap_or(Duration::MAX)
     }
 
     fn count(counter: &AtomicU64) {
@@ -490,6 +536,47 @@ mod tries {
                 let (attempts, _) = fail(&retrier, true, &[fault(Next::Once, false)]).await;
                 assert_eq!(attempts, 2);
             });
+        }
+
+        /// It would take an hour, if what others took were not known.
+        #[test]
+        fn a_body_that_is_lost_is_noticed_as_soon_as_others_would_have_left_and_only_once() {
+            block_on(async {
+                let policy = Retry {
+                    stall: Duration::from_secs(60 * 60),
+                    budget: Duration::from_secs(60),
+                    ..quick()
+                };
+                let retrier = Retrier::new(policy);
+                let part = Call {
+                    body: 1 << 20,
+                    ..call(false)
+                };
+                let sent = retrier.begin(part).attempt(async { Ok(()) }).await;
+                sent.expect("it is answered");
+                let mut tries = retrier.begin(part);
+                let lost = tries.attempt(std::future::pending::<Attempt<()>>()).await;
+                let lost = lost.expect_err("nobody answers");
+                assert_eq!(lost.error.kind(), ErrorKind::Timeout);
+                tries.again(lost).await.expect("there is time");
+                // A path that has become slow: this one may take what the policy says.
+                let slow = async {
+                    tokio::time::sleep(2 * quick().attempt).await;
+                    Ok(())
+                };
+                tries.attempt(slow).await.expect("it is waited for");
+            });
+        }
+
+        #[test]
+        fn a_small_body_has_little_more_time_than_none() {
+            let retrier = Retrier::new(Retry::default());
+            let small = retrier.begin(Call {
+                body: 1 << 10,
+                ..call(true)
+            });
+            let none = retrier.begin(call(true));
+            assert!(small.attempt < none.attempt + Duration::from_millis(100));
         }
 
         #[test]

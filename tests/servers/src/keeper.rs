@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use persist_servers::{Facts, Kind};
-use tempfile::TempDir;
 
 const BUCKET: &str = "persist";
 /// Only this server knows them.
@@ -28,11 +27,17 @@ const ATTEMPTS: usize = 5;
 /// It takes one second; a busy machine may take many.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Locked by the keeper of a directory for as long as it lives.
+const LOCK: &str = "kept";
+/// A directory without a lock is being made, or nobody's.
+const MAKING: Duration = Duration::from_secs(600);
+
 /// A server that answers. Dropped, it is killed and its data removed.
 pub(crate) struct Kept {
     pub(crate) facts: Facts,
     child: Child,
-    _data: TempDir,
+    data: PathBuf,
+    _lock: File,
 }
 
 impl Kept {
@@ -45,7 +50,33 @@ impl Drop for Kept {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // What it started itself may still write, and end a moment later.
+        for _ in 0..20 {
+            if std::fs::remove_dir_all(&self.data).is_ok() || !self.data.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
+}
+
+/// Removes the data of servers whose keepers were killed, which nobody else will.
+fn sweep(runs: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(runs)? {
+        let dir = entry?.path();
+        let nobodys = match File::open(dir.join(LOCK)) {
+            Ok(lock) => lock.try_lock().is_ok(),
+            Err(_) => {
+                let made = dir.metadata().and_then(|dir| dir.modified());
+                made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > MAKING))
+            }
+        };
+        if nobodys {
+            // Another keeper may be at it, too.
+            let _ = std::fs::remove_dir_all(&dir);
+        }
+    }
+    Ok(())
 }
 
 /// Starts a server on ports of its own.
@@ -76,7 +107,13 @@ fn spawn(kind: Kind) -> Result<Kept> {
     let target = target()?;
     let runs = target.join("servers/runs");
     std::fs::create_dir_all(&runs)?;
+    sweep(&runs)?;
     let data = tempfile::tempdir_in(runs)?;
+    // Under its name only once it is locked: another keeper may look at this moment.
+    let making = data.path().join("making");
+    let lock = File::create(&making)?;
+    lock.lock()?;
+    std::fs::rename(making, data.path().join(LOCK))?;
     let dir = data.path();
     let (mut command, facts) = match kind {
         Kind::SeaweedFs => seaweedfs(&target, dir)?,
@@ -95,7 +132,8 @@ fn spawn(kind: Kind) -> Result<Kept> {
     Ok(Kept {
         facts,
         child,
-        _data: data,
+        data: data.keep(),
+        _lock: lock,
     })
 }
 

@@ -25,6 +25,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+/// How the headers begin that ask for encryption, or tell of it.
+const ENCRYPTION: &str = "x-amz-server-side-encryption";
+
 /// What happens to one request.
 #[derive(Clone, Debug)]
 pub enum Fault {
@@ -52,6 +55,8 @@ pub enum Fault {
     DoneThen(Reply),
     /// The server is asked without `If-Match` and `If-None-Match`, as if it knew no conditions. It must not check signatures.
     IgnoreConditions,
+    /// The server is not asked to encrypt, as if it knew no encryption. It must not check signatures.
+    IgnoreEncryption,
 }
 
 /// An answer that the proxy gives by itself.
@@ -326,6 +331,18 @@ async fn serve(state: &State, request: Request<Incoming>) -> Answer {
         Some(Fault::IgnoreConditions) => {
             head.headers.remove(IF_NONE_MATCH);
             head.headers.remove(IF_MATCH);
+        }
+        Some(Fault::IgnoreEncryption) => {
+            let asked = |name: &HeaderName| name.as_str().starts_with(ENCRYPTION);
+            let names: Vec<_> = head
+                .headers
+                .keys()
+                .filter(|name| asked(name))
+                .cloned()
+                .collect();
+            for name in names {
+                head.headers.remove(name);
+            }
         }
         _ => {}
     }

@@ -73,8 +73,8 @@ struct Shared {
     settings: Settings,
     credentials: Arc<Source>,
     retrier: Retrier,
-    /// Set once it was said that the server did not confirm the encryption that it was asked for.
-    unencrypted: AtomicBool,
+    /// Set once an object was looked at whose encryption was not confirmed when it was made.
+    encryption_checked: AtomicBool,
     /// Set once it was said that uploads may not be aborted.
     litter: AtomicBool,
 }
@@ -142,7 +142,7 @@ impl S3 {
                 credentials,
                 retrier: Retrier::new(settings.retry),
                 settings,
-                unencrypted: AtomicBool::new(false),
+                encryption_checked: AtomicBool::new(false),
                 litter: AtomicBool::new(false),
             }),
         })
@@ -235,10 +235,11 @@ impl S3 {
             let answer = unlogged(put.send())
                 .await
                 .map_err(|error| fault(&PUT, &error))?;
-            self.check_encryption(answer.server_side_encryption());
-            Ok(())
+            Ok(answer.server_side_encryption)
         };
-        self.call(&PUT, full, body.len(), put).await
+        let confirmed = self.call(&PUT, full, body.len(), put).await?;
+        self.check_encryption(full, confirmed).await;
+        Ok(())
     }
 
     async fn begin_upload(&self, key: &Key, mode: Mode) -> Result<Box<dyn Upload>> {
@@ -254,14 +255,25 @@ impl S3 {
         }
     }
 
-    /// Some servers take the header and ignore it.
-    fn check_encryption(&self, confirmed: Option<&ServerSideEncryption>) {
+    /// Some servers take the header and ignore it. Others say nothing when an object is made, as SeaweedFS of one that comes in parts, and
+    /// tell of its encryption when it is read: so that is looked at, once, before an operator is alarmed.
+    async fn check_encryption(&self, full: &str, confirmed: Option<ServerSideEncryption>) {
         let (asked, _) = self.encryption();
-        if asked.is_some()
-            && asked.as_ref() != confirmed
-            && !self.shared.unencrypted.swap(true, Ordering::Relaxed)
+        if asked.is_none()
+            || asked == confirmed
+            || self.shared.encryption_checked.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!("the server does not confirm the encryption that it is asked for");
+            return;
+        }
+        match read::encryption(self, full).await {
+            Ok(found) if found == asked => {}
+            Ok(_) => {
+                tracing::warn!("the server does not encrypt objects as it is asked to");
+            }
+            Err(error) => {
+                tracing::debug!(key = full, %error, "the encryption of an object is not known");
+                tracing::warn!("the server does not confirm the encryption that it is asked for");
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ServerSideEncryption;
 use bytes::Bytes;
 
 use super::answer::Refusal;
@@ -60,6 +61,23 @@ impl S3Object {
             .and_then(|refusal| Answer::refused(refusal.status, refusal.size, wanted, tag))
             .ok_or_else(|| fault(&GET, &error))
     }
+}
+
+/// What the object is encrypted with, as the server says where it is read.
+pub(super) async fn encryption(s3: &S3, full: &str) -> Result<Option<ServerSideEncryption>> {
+    let get = || async {
+        let get = s3
+            .client()
+            .get_object()
+            .bucket(&s3.settings().bucket)
+            .key(full)
+            .range("bytes=-1");
+        match unlogged(get.send()).await {
+            Ok(answer) => Ok(answer.server_side_encryption),
+            Err(error) => Err(fault(&GET, &error)),
+        }
+    };
+    s3.call(&GET, full, 0, get).await
 }
 
 fn about(answer: &GetObjectOutput, wanted: &Wanted) -> Attempt<About> {

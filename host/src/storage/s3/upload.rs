@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
+};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
@@ -71,6 +73,8 @@ pub(super) struct S3Upload {
 /// A multipart upload that S3 knows of.
 struct Parts {
     id: String,
+    /// What S3 said that it encrypts with.
+    encryption: Option<ServerSideEncryption>,
     /// The number of the next part.
     next: i32,
     sending: JoinSet<Result<CompletedPart>>,
@@ -219,14 +223,16 @@ impl Parts {
             let answer = unlogged(begin.send())
                 .await
                 .map_err(|error| fault(&BEGIN, &error))?;
-            s3.check_encryption(answer.server_side_encryption());
-            answer.upload_id.ok_or_else(|| {
+            let id = answer.upload_id.ok_or_else(|| {
                 let what = "CreateMultipartUpload was answered without an upload";
                 Fault::unclear(Error::new(ErrorKind::Unavailable, what))
-            })
+            })?;
+            Ok((id, answer.server_side_encryption))
         };
+        let (id, encryption) = s3.call(&BEGIN, full, 0, begin).await?;
         Ok(Self {
-            id: s3.call(&BEGIN, full, 0, begin).await?,
+            id,
+            encryption,
             next: 1,
             sending: JoinSet::new(),
             sent: Vec::new(),
@@ -260,7 +266,7 @@ impl Parts {
                 .set_if_none_match(mode.condition())
                 .multipart_upload(parts.clone());
             match unlogged(complete.send()).await {
-                Ok(_) => Ok(()),
+                Ok(answer) => Ok(answer.server_side_encryption),
                 Err(error) => Err(match Refusal::of(&error) {
                     // The upload is gone: completed by an attempt whose answer was lost, or aborted by somebody, or by S3 after a
                     // conflict. Only looking tells.
@@ -280,7 +286,10 @@ impl Parts {
         };
         // S3 may take its time to put many parts together.
         let size = (self.sent.len() << 17).min(MAX_COMPLETION);
-        s3.call(&COMPLETE, full, size, complete).await
+        let encryption = s3.call(&COMPLETE, full, size, complete).await?;
+        let encryption = encryption.or_else(|| self.encryption.clone());
+        s3.check_encryption(full, encryption).await;
+        Ok(())
     }
 
     /// Tells S3 to forget the parts. What cannot be aborted is found by `persist gc`, or by the bucket's lifecycle rule.

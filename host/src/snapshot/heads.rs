@@ -1,0 +1,278 @@
+//! The heads that this process knows, so that a save need not look.
+//!
+//! A head is known from a list, or since this process made it. Another host may save at any moment, and what is known is out of
+//! date then: that costs a create that is refused, and a look. Only changes use what is known here, and only for half the grace,
+//! in which no version above it can have come and been pruned (DURABILITY.md, "Writers that sleep"). Reads look.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::clock::Moment;
+use super::{Info, Version};
+
+/// Names whose heads are kept, at most: some hundred bytes each.
+const MAX_KNOWN: usize = 10_000;
+
+/// The newest version of a name, and what is known of it without another read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) version: Version,
+    pub(crate) sha256: Option<String>,
+    /// Whether it is a tombstone.
+    pub(crate) deleted: Option<bool>,
+}
+
+impl Head {
+    /// One of which only the number is known.
+    pub(crate) fn of(version: Version) -> Self {
+        Self {
+            version,
+            sha256: None,
+            deleted: None,
+        }
+    }
+}
+
+impl From<&Info> for Head {
+    fn from(info: &Info) -> Self {
+        Self {
+            version: info.version,
+            sha256: Some(info.sha256.clone()),
+            deleted: Some(info.deleted),
+        }
+    }
+}
+
+/// What was seen of a name.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// Its head; none: nothing was saved.
+    pub(crate) head: Option<Head>,
+    /// This was so at some moment after this one.
+    pub(crate) since: Moment,
+}
+
+impl Seen {
+    /// The version of the head; 0: nothing was saved.
+    pub(crate) fn version(&self) -> Version {
+        self.head.as_ref().map_or(0, |head| head.version)
+    }
+}
+
+/// The heads of names, by their directories.
+#[derive(Debug)]
+pub(super) struct Heads {
+    /// How long a head is good.
+    good: Duration,
+    known: Mutex<HashMap<String, Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    seen: Seen,
+    /// When this was learnt.
+    at: Moment,
+    /// Whether a change may go on from it.
+    trusted: bool,
+    /// Whether others write this name, too. Then our own last version is looked up before the next, which costs less than a create
+    /// that is refused; until nobody wrote in between.
+    shared: bool,
+}
+
+impl Heads {
+    pub(super) fn new(grace: Duration) -> Self {
+        Self {
+            good: grace / 2,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Whether what was seen after `since` may still be gone on from.
+    pub(super) fn is_good(&self, since: Moment) -> bool {
+        since.elapsed() < self.good
+    }
+
+    /// What a change may go on from without looking. Never from nothing: a store may be copied to where nothing is, and histories that
+    /// were pruned do not begin with version 1.
+    pub(super) fn get(&self, dir: &str) -> Option<Seen> {
+        let known = self.known();
+        let known = known.get(dir)?;
+        let good = known.trusted && known.seen.head.is_some() && self.is_good(known.seen.since);
+        good.then(|| known.seen.clone())
+    }
+
+    /// After a list that showed this.
+    pub(super) fn found(&self, dir: &str, seen: &Seen) {
+        self.learn(dir, seen.clone(), |known, last| {
+            known.shared = last.is_some_and(|last| last != known.seen.version());
+            known.trusted = true;
+        });
+    }
+
+    /// After this process made a version, which it began to do at this moment.
+    pub(super) fn made(&self, dir: &str, head: Head, since: Moment) {
+        let seen = Seen {
+            head: Some(head),
+            since,
+        };
+        self.learn(dir, seen, |known, _| known.trusted = !known.shared);
+    }
+
+    /// After somebody else made this version first.
+    pub(super) fn lost(&self, dir: &str, version: Version) {
+        if let Some(known) = self.known().get_mut(dir)
+            // Else it was another task of this process.
+            && known.seen.version() < version
+        {
+            (known.shared, known.trusted) = (true, false);
+        }
+    }
+
+    /// After a change that may have been made.
+    pub(super) fn doubt(&self, dir: &str) {
+        if let Some(known) = self.known().get_mut(dir) {
+            known.trusted = false;
+        }
+    }
+
+    /// Puts down what was seen, and then `mark`s it, knowing the version that was there before.
+    fn learn(&self, dir: &str, seen: Seen, mark: impl FnOnce(&mut Known, Option<Version>)) {
+        let mut heads = self.known();
+        let Some(known) = heads.get_mut(dir) else {
+            if heads.len() >= MAX_KNOWN {
+                self.make_room(&mut heads);
+            }
+            let mut known = Known {
+                seen,
+                at: Moment::now(),
+                trusted: false,
+                shared: false,
+            };
+            mark(&mut known, None);
+            heads.insert(dir.to_owned(), known);
+            return;
+        };
+        let (last, new) = (known.seen.version(), seen.version());
+        // A call that began earlier may end later. What is lower otherwise is a store that vanished, or was put back.
+        if new < last && seen.since.is_before(known.at) {
+            return;
+        }
+        known.at = Moment::now();
+        let Seen { head, since } = std::mem::replace(&mut known.seen, seen);
+        if new == last {
+            if known.seen.since.is_before(since) {
+                known.seen.since = since;
+            }
+            // A list tells less of it.
+            if known
+                .seen
+                .head
+                .as_ref()
+                .is_some_and(|head| head.deleted.is_none())
+            {
+                known.seen.head = head;
+            }
+        }
+        mark(known, Some(last));
+    }
+
+    fn make_room(&self, heads: &mut HashMap<String, Known>) {
+        heads.retain(|_, known| known.trusted && self.is_good(known.seen.since));
+        if heads.len() >= MAX_KNOWN {
+            heads.clear();
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        // Every change of an entry leaves one that costs a look at most, wherever it was broken off.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+
+    fn seen(version: Version) -> Seen {
+        Seen {
+            head: (version > 0).then(|| Head::of(version)),
+            since: Moment::now(),
+        }
+    }
+
+    fn made(heads: &Heads, version: Version) {
+        heads.made("name", Head::of(version), Moment::now());
+    }
+
+    fn known(heads: &Heads) -> Option<Version> {
+        heads.get("name").map(|seen| seen.version())
+    }
+
+    #[test]
+    fn a_head_is_good_for_half_the_grace_and_no_longer() {
+        let heads = Heads::new(HOUR);
+        assert_eq!(known(&heads), None);
+        heads.found("name", &seen(0));
+        assert_eq!(known(&heads), None, "nothing is no head");
+        made(&heads, 1);
+        assert_eq!(known(&heads), Some(1));
+        let heads = Heads::new(Duration::ZERO);
+        made(&heads, 1);
+        assert_eq!(known(&heads), None);
+    }
+
+    #[test]
+    fn what_is_seen_late_does_not_replace_what_is_newer() {
+        let heads = Heads::new(HOUR);
+        let early = seen(1);
+        made(&heads, 2);
+        heads.found("name", &early);
+        assert_eq!(known(&heads), Some(2));
+        // A list that was asked for since is right, whatever became of version 2.
+        heads.found("name", &seen(1));
+        assert_eq!(known(&heads), Some(1));
+    }
+
+    #[test]
+    fn a_name_that_others_write_is_looked_up_until_they_do_not() {
+        let heads = Heads::new(HOUR);
+        made(&heads, 1);
+        heads.lost("name", 2);
+        assert_eq!(known(&heads), None, "somebody else made version 2");
+        heads.found("name", &seen(2));
+        assert_eq!(known(&heads), Some(2), "a list is believed");
+        made(&heads, 3);
+        assert_eq!(known(&heads), None, "they may write again");
+        heads.found("name", &seen(3));
+        made(&heads, 4);
+        assert_eq!(known(&heads), Some(4), "they did not");
+    }
+
+    #[test]
+    fn a_race_within_this_process_is_no_other_host() {
+        let heads = Heads::new(HOUR);
+        made(&heads, 2);
+        heads.lost("name", 2);
+        assert_eq!(known(&heads), Some(2));
+    }
+
+    #[test]
+    fn a_change_that_may_have_been_made_is_looked_for() {
+        let heads = Heads::new(HOUR);
+        made(&heads, 1);
+        heads.doubt("name");
+        assert_eq!(known(&heads), None);
+    }
+
+    #[test]
+    fn no_more_names_are_kept_than_there_is_room_for() {
+        let heads = Heads::new(HOUR);
+        for n in 0..2 * MAX_KNOWN {
+            heads.found(&n.to_string(), &seen(1));
+            assert!(heads.known().len() <= MAX_KNOWN);
+        }
+    }
+}
