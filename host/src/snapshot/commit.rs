@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::clock::{self, Moment};
 use super::format::{Encoded, Metadata, Seal};
-use super::heads::{Head, Heads, Seen};
+use super::heads::{Head, Remembered, Seen};
 use super::version::MAX_VERSION;
 use super::{Error, Expect, Info, Name, Result, Scope, Version};
 use crate::storage::{self, ErrorKind, Upload};
@@ -296,11 +296,11 @@ impl Change {
         }
     }
 
-    fn heads(&self) -> &Heads {
+    fn heads(&self) -> &Remembered {
         self.scope.heads()
     }
 
-    /// By which [`Heads`] knows the name.
+    /// By which [`Remembered`] knows the name.
     fn dir(&self) -> String {
         self.scope.dir_of(&self.name)
     }

@@ -62,7 +62,7 @@ impl Seen {
 
 /// The heads of names, by their directories.
 #[derive(Debug)]
-pub(super) struct Heads {
+pub(super) struct Remembered {
     /// How long a head is good.
     good: Duration,
     known: Mutex<HashMap<String, Known>>,
@@ -80,7 +80,7 @@ struct Known {
     shared: bool,
 }
 
-impl Heads {
+impl Remembered {
     pub(super) fn new(grace: Duration) -> Self {
         Self {
             good: grace / 2,
@@ -203,30 +203,30 @@ mod tests {
         }
     }
 
-    fn made(heads: &Heads, version: Version) {
+    fn made(heads: &Remembered, version: Version) {
         heads.made("name", Head::of(version), Moment::now());
     }
 
-    fn known(heads: &Heads) -> Option<Version> {
+    fn known(heads: &Remembered) -> Option<Version> {
         heads.get("name").map(|seen| seen.version())
     }
 
     #[test]
     fn a_head_is_good_for_half_the_grace_and_no_longer() {
-        let heads = Heads::new(HOUR);
+        let heads = Remembered::new(HOUR);
         assert_eq!(known(&heads), None);
         heads.found("name", &seen(0));
         assert_eq!(known(&heads), None, "nothing is no head");
         made(&heads, 1);
         assert_eq!(known(&heads), Some(1));
-        let heads = Heads::new(Duration::ZERO);
+        let heads = Remembered::new(Duration::ZERO);
         made(&heads, 1);
         assert_eq!(known(&heads), None);
     }
 
     #[test]
     fn what_is_seen_late_does_not_replace_what_is_newer() {
-        let heads = Heads::new(HOUR);
+        let heads = Remembered::new(HOUR);
         let early = seen(1);
         made(&heads, 2);
         heads.found("name", &early);
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_name_that_others_write_is_looked_up_until_they_do_not() {
-        let heads = Heads::new(HOUR);
+        let heads = Remembered::new(HOUR);
         made(&heads, 1);
         heads.lost("name", 2);
         assert_eq!(known(&heads), None, "somebody else made version 2");
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_race_within_this_process_is_no_other_host() {
-        let heads = Heads::new(HOUR);
+        let heads = Remembered::new(HOUR);
         made(&heads, 2);
         heads.lost("name", 2);
         assert_eq!(known(&heads), Some(2));
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_change_that_may_have_been_made_is_looked_for() {
-        let heads = Heads::new(HOUR);
+        let heads = Remembered::new(HOUR);
         made(&heads, 1);
         heads.doubt("name");
         assert_eq!(known(&heads), None);
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn no_more_names_are_kept_than_there_is_room_for() {
-        let heads = Heads::new(HOUR);
+        let heads = Remembered::new(HOUR);
         for n in 0..2 * MAX_KNOWN {
             heads.found(&n.to_string(), &seen(1));
             assert!(heads.known().len() <= MAX_KNOWN);

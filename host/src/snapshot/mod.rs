@@ -67,7 +67,7 @@ use clock::Moment;
 use commit::Change;
 use compute::compute;
 use format::{Encoded, Encoder, Trailer};
-use heads::{Head, Heads, Seen};
+use heads::{Head, Remembered, Seen};
 use reader::Object;
 
 /// The segment where a session's name would be, for what belongs to no session.
@@ -124,7 +124,7 @@ struct Shared {
     /// Set once this process has seen that the storage keeps its word.
     introduced: OnceCell<()>,
     tending: tend::Tending,
-    heads: Heads,
+    heads: Remembered,
 }
 
 impl Store {
@@ -138,7 +138,7 @@ impl Store {
         Self {
             shared: Arc::new(Shared {
                 storage,
-                heads: Heads::new(options.grace),
+                heads: Remembered::new(options.grace),
                 options,
                 introduced: OnceCell::new(),
                 tending: tend::Tending::default(),
@@ -702,7 +702,7 @@ impl Scope {
         &*self.store.shared.storage
     }
 
-    fn heads(&self) -> &Heads {
+    fn heads(&self) -> &Remembered {
         &self.store.shared.heads
     }
 

@@ -64,7 +64,10 @@ impl S3Object {
 }
 
 /// What the object is encrypted with, as the server says where it is read.
-pub(super) async fn encryption(s3: &S3, full: &str) -> Result<Option<ServerSideEncryption>> {
+pub(super) async fn encryption(
+    s3: &S3,
+    full: &str,
+) -> crate::storage::Result<Option<ServerSideEncryption>> {
     let get = || async {
         let get = s3
             .client()
