@@ -16,10 +16,21 @@ pub(crate) fn steps(told: &Told, events: &[Event], name: usize) -> Vec<Op> {
     steps.chain(fills(events, name)).collect()
 }
 
-/// What may have filled a hole: only what somebody saw makes a difference, and only a change that could have made it.
+/// What may have filled a hole: only what somebody saw makes a difference, and only a change that could have made it. A state that
+/// was acknowledged there, where nobody saw another, did not: what copies it came after it.
 fn fills(events: &[Event], name: usize) -> impl Iterator<Item = Op> {
     let told: BTreeSet<_> = events.iter().flat_map(|event| event.tells(name)).collect();
-    told.into_iter().filter_map(move |(version, what)| {
+    let is_first = |version, what| {
+        let made = Answer::Made(version, what);
+        let makes = |event: &Event| {
+            event.changed() == name && event.answered.as_ref().is_some_and(|(_, is)| *is == made)
+        };
+        what != What::Tombstone && events.iter().any(makes)
+    };
+    let alone = |version| told.iter().filter(|told| told.0 == version).count() == 1;
+    let mut may_fill = told.clone();
+    may_fill.retain(|&(version, what)| !(alone(version) && is_first(version, what)));
+    may_fill.into_iter().filter_map(move |(version, what)| {
         let makers = events.iter().filter(|event| event.changed() == name);
         let late = makers.filter(|event| event.may_fill(version, what));
         Some(Op {

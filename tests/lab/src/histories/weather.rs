@@ -230,7 +230,8 @@ impl Storage for Weather {
         let sleeps = self.random(|rng| rng.bool());
         Ok(Box::new(Slow {
             upload: self.inner.upload(key).await?,
-            sleep: sleeps.then(|| self.long()),
+            // Until what came in its place is old enough to be removed.
+            sleep: sleeps.then(|| 2 * self.long()),
         }))
     }
 
