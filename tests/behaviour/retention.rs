@@ -25,8 +25,8 @@ struct Odd {
     memory: Memory,
     /// Hours that the storage's clock shows; none: the real one.
     hours: Option<u64>,
-    /// A version that was a long upload, which began in hour 0.
-    long: u64,
+    /// A version that is said to be of another hour.
+    dated: Option<(u64, u64)>,
     /// The end of a key whose create waits for a permit.
     held: &'static str,
     gate: Semaphore,
@@ -38,7 +38,7 @@ impl Odd {
         Self {
             memory: memory.clone(),
             hours: None,
-            long: 0,
+            dated: None,
             held: "nothing is held",
             gate: Semaphore::new(0),
             asleep: AtomicBool::new(false),
@@ -91,7 +91,8 @@ impl Storage for Odd {
                 && let Some(version) = object.name.get(11..21).and_then(|n| n.parse().ok())
                 && let Some(Facts { created, .. }) = &mut object.facts
             {
-                *created = hour(if version == self.long { 0 } else { version });
+                let dated = self.dated.filter(|(other, _)| *other == version);
+                *created = hour(dated.map_or(version, |(_, hour)| hour));
             }
         }
         Ok(page)
@@ -221,10 +222,27 @@ fn a_long_upload_is_as_young_as_what_came_after_it() {
         }
         let mut storage = Odd::new(&memory);
         // Version 4 was made between hours 3 and 5, whatever the server says of its upload.
-        (storage.hours, storage.long) = (Some(6), 4);
+        (storage.hours, storage.dated) = (Some(6), Some((4, 0)));
         let scope = scope(Arc::new(storage));
         scope.prune("memory", &nothing()).await.expect("prunes");
         assert_eq!(versions(&scope).await, [5, 4]);
+    });
+}
+
+#[test]
+fn what_is_dated_late_keeps_all_that_came_after_it() {
+    block_on(async {
+        let memory = Memory::new();
+        let plain = scope(Arc::new(memory.clone()));
+        for text in 1..=5 {
+            save(&plain, "memory", &text.to_string()).await;
+        }
+        let mut storage = Odd::new(&memory);
+        // A disk dates a file by its last change, which may be another than its making.
+        (storage.hours, storage.dated) = (Some(8), Some((3, 8)));
+        let scope = scope(Arc::new(storage));
+        scope.prune("memory", &nothing()).await.expect("prunes");
+        assert_eq!(versions(&scope).await, [5, 4, 3, 2]);
     });
 }
 

@@ -260,7 +260,16 @@ impl Scope {
             created: facts.created,
             keep: rules.keep(version, &facts),
         });
-        Ok(fates.collect())
+        let mut fates: Vec<_> = fates.collect();
+        // A storage's times may be later than what they are of: on a disk they change with every name that a file gets or loses. A
+        // version is never older than one below it.
+        let recent = |fate: &Fate| fate.keep == Some(Keep::Recent);
+        if let Some(lowest) = fates.iter().rposition(recent) {
+            for fate in &mut fates[..lowest] {
+                fate.keep.get_or_insert(Keep::Recent);
+            }
+        }
+        Ok(fates)
     }
 
     /// All versions, newest first, and the storage's time when the first of them was listed.
