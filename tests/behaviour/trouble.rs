@@ -97,7 +97,7 @@ fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
             let damage = found.into_iter().filter(|found| found[0] == "damage");
             damage.map(|found| found[2].clone()).collect::<Vec<_>>()
         };
-        assert_eq!(damage(&["bot/memory"]), [three.clone()]);
+        assert_eq!(damage(&["bot/memory"]), std::slice::from_ref(&three));
         assert_eq!(damage(&["--read-data"]), [three, two]);
         let said = backend.fails(&["verify", "bot/memory@2"], 6);
         assert!(said.contains(VERSIONS[1]), "{said}");

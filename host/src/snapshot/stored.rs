@@ -81,8 +81,8 @@ impl Scope {
     /// too. `each` is told of each version, in ascending order, once it was read again there and found to be the same.
     ///
     /// What is there already is compared, and never touched; so a copy that was cut short can be made again, and does only what
-    /// is left. What is saved here meanwhile is not copied. A writer over there that sleeps for longer than the grace meanwhile is
-    /// as safe as beside any other writer: each version is one exclusive create.
+    /// is left. What is saved here meanwhile is not copied. Nobody may save under that name over there meanwhile, nor go on from a head
+    /// that it knew before: a save into a gap of the history would be acknowledged below what is copied above it.
     ///
     /// # Errors
     /// [`Error::Storage`]; [`Error::Unsupported`] where `to` does not keep its word, or has a later format. A version that is damaged here, or

@@ -11,7 +11,7 @@ use persist_host::storage::Memory;
 use persist_host::wasm::{Limits, Rights, SnapshotCtx};
 use persist_tests::{block_on, noise, scope};
 
-use super::{host, play};
+use super::{host, try_play};
 
 const SCRIPTS: u64 = 150;
 const LINES: usize = 60;
@@ -79,7 +79,10 @@ fn context(limits: Limits, rights: Rights) -> SnapshotCtx {
 async fn difference(seed: u64, ctx: SnapshotCtx) -> Option<String> {
     let (lines, expected) = script(seed);
     let lines: Vec<_> = lines.iter().map(String::as_str).collect();
-    let answers = play(&host(), ctx, &lines).await;
+    let answers = match try_play(&host(), ctx, &lines).await {
+        Ok(answers) => answers,
+        Err(error) => return Some(format!("seed {seed}: {error}, in\n{}", lines.join("\n"))),
+    };
     if answers.len() != expected.len() {
         return Some(format!("seed {seed}: {} answers", answers.len()));
     }

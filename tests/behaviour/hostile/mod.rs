@@ -176,15 +176,22 @@ async fn aftermath(host: &AgentHost, scope: &Scope, dir: &Path, claim: &str) {
     assert!(answers[6].starts_with("version 1 size 10 "), "{claim}");
 }
 
-/// Plays a script: an answer for each line.
+/// Plays a script that the guest can play: an answer for each line.
 async fn play(host: &AgentHost, ctx: SnapshotCtx, lines: &[&str]) -> Vec<String> {
+    let played = try_play(host, ctx, lines).await;
+    played.unwrap_or_else(|error| panic!("{lines:?}: {error}"))
+}
+
+/// The same; an error where the guest cannot go on, since what it goes on with was never opened.
+async fn try_play(
+    host: &AgentHost,
+    ctx: SnapshotCtx,
+    lines: &[&str],
+) -> Result<Vec<String>, RunError> {
     let args: Vec<String> = std::iter::once(&"script")
         .chain(lines)
         .map(|line| (*line).to_owned())
         .collect();
-    let ran = test_guest(host).await.run(ctx, &args).await;
-    let answer = ran
-        .answer
-        .unwrap_or_else(|error| panic!("{lines:?}: {error}"));
-    answer.split('\n').map(str::to_owned).collect()
+    let answer = test_guest(host).await.run(ctx, &args).await.answer?;
+    Ok(answer.split('\n').map(str::to_owned).collect())
 }

@@ -170,11 +170,11 @@ fn look(dir: &Path, events: &[Event], states: &mut States) -> Result<Vec<String>
             events: &of_agent,
             grace: GRACE_MS * 1000,
         };
-        for name in 0..NAMES {
+        for (name, known) in before.iter().enumerate() {
             match history.check(name) {
                 Verdict::Linear(after) => drop(states.insert((who, name), after)),
                 Verdict::Not | Verdict::GivenUp => {
-                    let had: Vec<_> = before[name].whats().collect();
+                    let had: Vec<_> = known.whats().collect();
                     let cannot_be = match history.smallest(name) {
                         Some(witness) => format!("these cannot be:{witness}"),
                         None => "it takes too long to decide what came after".into(),

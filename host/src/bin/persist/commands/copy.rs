@@ -17,7 +17,8 @@ use crate::settings::Settings;
 ///
 /// Every version goes to the same address, deletions and pins too. What is there already is compared and never touched; so a copy that was
 /// interrupted can be started again and does what is left, and one that is complete is proven again. A name is copied and proven before the next one
-/// begins. To `prune`, a copy is as young as the day on which it was made. Both stores take what else they need, such as credentials, from the same settings.
+/// begins. Nobody may save under these names in TO meanwhile: stop its hosts, and start them when the copy is done. To `prune`, a copy is as young as the day on
+/// which it was made. Both stores take what else they need, such as credentials, from the same settings.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
