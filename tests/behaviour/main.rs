@@ -11,6 +11,7 @@
 //! - `conformance`: the suite for storages on ours, and that it finds what it must
 //! - `sandbox`: what agents can do, and cannot
 //! - `hostile`: guests that mean harm, alone and all at once; rights, quotas, and calls in any order
+//! - `clouds`: what every backend on a server promises
 //! - `faults`: every backend with a fault at each request of each operation
 //! - `languages`: the same in every language that has an SDK, and a conversation handed from one to the next
 //! - `checkpoint`: a long computation that is killed over and over
@@ -33,6 +34,7 @@
 mod adapter;
 mod bad_input;
 mod checkpoint;
+mod clouds;
 mod command;
 mod conformance;
 mod disk;

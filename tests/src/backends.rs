@@ -10,7 +10,8 @@ use persist_servers::Kind;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{block_on, gcs, persist, s3, tempdir, text};
+use crate::cloud::Place;
+use crate::{block_on, persist, tempdir, text};
 
 /// A store of its own on one backend, and the command on it.
 #[derive(Debug)]
@@ -30,15 +31,13 @@ pub struct Backend {
 #[derive(Debug)]
 enum Access {
     Local(PathBuf),
-    S3(s3::Place),
-    Gcs(gcs::Place),
+    Server(Place),
 }
 
 /// One of each.
 pub fn backends() -> [Backend; 3] {
     let dir = tempdir();
     let path = dir.path().join("store");
-    let (on_s3, on_gcs) = (s3::Place::on(Kind::SeaweedFs), gcs::Place::new());
     [
         Backend {
             name: "local",
@@ -47,30 +46,28 @@ pub fn backends() -> [Backend; 3] {
             access: Access::Local(path),
             _dir: Some(dir),
         },
-        Backend {
-            name: "s3",
-            url: on_s3.url(),
-            storage: on_s3.storage(),
-            access: Access::S3(on_s3),
-            _dir: None,
-        },
-        Backend {
-            name: "gcs",
-            url: on_gcs.url(),
-            storage: on_gcs.storage(),
-            access: Access::Gcs(on_gcs),
-            _dir: None,
-        },
+        Backend::on("s3", Kind::SeaweedFs),
+        Backend::on("gcs", Kind::FakeGcs),
     ]
 }
 
 impl Backend {
+    fn on(name: &'static str, server: Kind) -> Self {
+        let place = Place::on(server);
+        Self {
+            name,
+            url: place.url(),
+            storage: place.storage(),
+            access: Access::Server(place),
+            _dir: None,
+        }
+    }
+
     /// The command, with nothing else in its environment.
     pub fn command(&self) -> Command {
         match &self.access {
             Access::Local(path) => persist(path),
-            Access::S3(place) => place.persist(),
-            Access::Gcs(place) => place.persist(),
+            Access::Server(place) => place.persist(),
         }
     }
 

@@ -43,16 +43,6 @@ impl Place {
         }
     }
 
-    /// In a bucket that is not there.
-    pub fn without_bucket(mut self) -> Self {
-        let bucket = match &mut self {
-            Self::S3(place) => &mut place.bucket,
-            Self::Gcs(place) => &mut place.bucket,
-        };
-        *bucket = "no-such-bucket".into();
-        self
-    }
-
     /// How a program is told to use it.
     pub fn config(&self) -> StorageConfig {
         match self {
@@ -79,6 +69,14 @@ impl Place {
     /// The scope of an agent called `bot`, as a process sees it that was just started.
     pub fn scope(&self) -> Scope {
         crate::scope(self.storage())
+    }
+
+    /// As a command line names it.
+    pub fn url(&self) -> String {
+        match self {
+            Self::S3(place) => place.url(),
+            Self::Gcs(place) => place.url(),
+        }
     }
 
     /// The `persist` command here, with nothing else in its environment.

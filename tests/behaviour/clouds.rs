@@ -1,0 +1,110 @@
+//! What every backend on a server promises, tried on a server of each.
+
+use persist_servers::Kind;
+use persist_tests::cloud::{BACKENDS, Place};
+use persist_tests::{guest, text};
+
+use crate::s3::{ok, with_input};
+use crate::streams;
+
+#[test]
+fn hosts_that_race_for_one_name_all_save_and_one_of_them_is_first() {
+    BACKENDS.map(Place::on).iter().for_each(race);
+}
+
+fn race(place: &Place) {
+    const HOSTS: usize = 6;
+    let race = |name: &'static str, expect: &'static str| {
+        let racers: Vec<_> = (0..HOSTS)
+            .map(|n| {
+                let mut host = place.persist();
+                host.args(["save", name, "-", "--expect", expect]);
+                std::thread::spawn(move || with_input(&mut host, &format!("host {n}")))
+            })
+            .collect();
+        let ended = racers.into_iter().map(|r| r.join().expect("no panic"));
+        ended.collect::<Vec<_>>()
+    };
+    for ended in race("bot/all", "any") {
+        assert!(ended.status.success(), "{}", text(&ended.stderr));
+    }
+    let mut saved: Vec<_> = (1..=HOSTS)
+        .map(|version| ok(place.persist().args(["cat", &format!("bot/all@{version}")])))
+        .collect();
+    saved.sort();
+    let all: Vec<_> = (0..HOSTS).map(|n| format!("host {n}")).collect();
+    assert_eq!(saved, all);
+
+    let mut codes: Vec<_> = race("bot/first", "absent")
+        .iter()
+        .map(|ended| ended.status.code())
+        .collect();
+    codes.sort();
+    assert_eq!(codes[0], Some(0));
+    assert!(codes[1..].iter().all(|code| *code == Some(4)), "{codes:?}");
+}
+
+#[test]
+fn an_agent_that_two_hosts_run_at_once_forgets_nothing_that_was_acknowledged() {
+    BACKENDS.map(Place::on).iter().for_each(share_an_agent);
+}
+
+fn share_an_agent(place: &Place) {
+    let agent = guest("chat_memory");
+    let hosts: Vec<_> = ["Ann", "Bob"]
+        .into_iter()
+        .map(|name| {
+            let mut said = Vec::new();
+            let (place, agent) = (place.clone(), agent.clone());
+            std::thread::spawn(move || {
+                for n in 0..4 {
+                    let line = format!("{name} says {n}");
+                    let mut run = place.persist();
+                    run.arg("run").arg(&agent).args(["--", "say", &line]);
+                    if run.output().expect("persist starts").status.success() {
+                        said.push(line);
+                    }
+                }
+                said
+            })
+        })
+        .collect();
+    let said: Vec<_> = hosts
+        .into_iter()
+        .flat_map(|host| host.join().expect("no panic"))
+        .collect();
+    assert!(!said.is_empty());
+    let memory = ok(place.persist().args(["cat", "chat_memory/memory"]));
+    for line in said {
+        assert!(memory.contains(&line), "{line} is not in {memory}");
+    }
+}
+
+#[test]
+fn a_state_of_any_size_goes_to_a_server_and_back_in_the_same_memory() {
+    stream(&Place::on(Kind::SeaweedFs), 512);
+    // This one keeps it in memory itself.
+    stream(&Place::on(Kind::FakeGcs), 256);
+}
+
+fn stream(place: &Place, large: u64) {
+    /// What differs from run to run: buffers of connections, what the allocator keeps.
+    const BOUND: u64 = 32 << 20;
+    // `PERSIST_TEST_STREAM_MIB` asks for more.
+    let asked = std::env::var("PERSIST_TEST_STREAM_MIB").ok();
+    let large = asked.map_or(large, |mib| mib.parse().expect("a number of MiB"));
+    let sizes = [64, large];
+    let peaks = sizes.map(|pieces| {
+        (
+            streams::save(place.persist(), pieces),
+            streams::cat(place.persist(), pieces),
+        )
+    });
+    println!(
+        "MiB of {sizes:?}: {:?}",
+        peaks.map(|(s, c)| (s >> 20, c >> 20))
+    );
+    let [small, large] = peaks;
+    assert!(large.0 < small.0 + BOUND, "save: {peaks:?}");
+    assert!(large.1 < small.1 + BOUND, "cat: {peaks:?}");
+}
