@@ -106,13 +106,14 @@ impl Step {
             Self::Prune(name) => {
                 // The clock that stamps files ticks every few milliseconds.
                 tokio::time::sleep(Duration::from_millis(20)).await;
+                let pins = scope.pins(name).await?;
                 let fates = scope.prune(name, &nothing()).await?;
                 let gone = fates.iter().rev().filter(|fate| fate.keep.is_none());
-                Ok(Deed::Removed(
-                    name,
-                    gone.map(|fate| fate.version).collect(),
-                    None,
-                ))
+                let gone: Vec<_> = gone.map(|fate| fate.version).collect();
+                if let Some(pinned) = gone.iter().find(|version| pins.contains(version)) {
+                    bail!("version {pinned} is pinned, and was pruned");
+                }
+                Ok(Deed::Removed(name, gone, None))
             }
             Self::Purge(name) => {
                 let mut before = scope.versions(name, None, 1000).await?;
