@@ -13,7 +13,7 @@ use anyhow::Result;
 #[cfg(not(feature = "bindings"))]
 pub(crate) fn write(workspace: &Workspace) -> Result<()> {
     let again = ["run", "--locked", "--all-features", "--bin", "xtask"];
-    crate::machine::run(&mut workspace.cargo(again).args(["--", "bindings"]))
+    crate::machine::run(workspace.cargo(again).args(["--", "bindings"]))
 }
 
 #[cfg(feature = "bindings")]

@@ -133,7 +133,7 @@ impl About {
     }
 
     /// Whether it is the object that `tag` names. Some servers do not honour the condition.
-    pub(in crate::storage) fn is(&self, tag: Option<&str>) -> bool {
+    fn is(&self, tag: Option<&str>) -> bool {
         tag.is_none() || self.tag.as_deref() == tag
     }
 
@@ -298,10 +298,10 @@ async fn fetch<S: Source>(
             }
         };
         let (found, mut body) = match source.ask(&mut tries, &ask, pin).await {
-            Ok(Answer::Bytes(found, body)) => (found, body),
+            Ok(Answer::Bytes(found, body)) if found.is(pin) => (found, body),
+            Ok(Answer::Bytes(..) | Answer::Replaced) => return Ok(None),
             Ok(Answer::Beyond(Some(size))) => return Ok(Some(About::beyond(size))),
             Ok(Answer::Beyond(None)) => return Ok(Some(About::beyond(size(source).await?))),
-            Ok(Answer::Replaced) => return Ok(None),
             Err(fault) => {
                 tries.again(fault).await?;
                 continue;

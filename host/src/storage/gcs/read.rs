@@ -54,10 +54,7 @@ impl GcsObject {
         let (response, refusal) = self.gcs.answer(&GET, get).await?;
         let Some(refusal) = refusal else {
             let about = about(response.headers(), wanted)?;
-            return Ok(match about.is(tag) {
-                true => Answer::Bytes(about, response),
-                false => Answer::Replaced,
-            });
+            return Ok(Answer::Bytes(about, response));
         };
         Answer::refused(refusal.status, refusal.size, wanted, tag)
             .ok_or_else(|| refusal.fault(&GET))
