@@ -13,6 +13,9 @@ use std::process::Command;
 const TARGET: &str = "wasm32-unknown-unknown";
 const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
+/// What the agents need, as the rest of the workspace does.
+const RUST_VERSION: &str = env!("CARGO_PKG_RUST_VERSION");
+
 /// The compiled agents: core modules that carry their world in a custom section.
 #[derive(Debug)]
 pub(crate) struct Guests {
@@ -89,7 +92,9 @@ fn debian_cargo(workspace: &Workspace) -> Result<Command> {
                 &DEBIAN_PACKAGES,
                 &format!("type `rustup target add {TARGET}`"),
             )?;
-            debian_programs().context("Debian's packages hold no rustc, cargo or library source")?
+            debian_programs().with_context(|| {
+                format!("Debian's packages here hold no Rust {RUST_VERSION} with the library's source; type `rustup target add {TARGET}`")
+            })?
         }
     };
     let linker = linker(workspace)?;
@@ -105,15 +110,29 @@ fn debian_cargo(workspace: &Workspace) -> Result<Command> {
     Ok(command)
 }
 
-/// Debian's rustc and cargo, where they and the library's source are installed. dpkg is asked, as on
-/// PATH rustup's come first.
+/// Debian's rustc and cargo, where they and the library's source are installed and new enough: a
+/// stable release has those of its first day, and newer ones among its security updates. dpkg is
+/// asked, as on PATH rustup's come first.
 fn debian_programs() -> Option<(PathBuf, PathBuf)> {
     let [rustc, cargo, source] = DEBIAN_PACKAGES;
     machine::debian_file(source, "library/std/src/lib.rs")?;
-    Some((
-        machine::debian_file(rustc, "usr/bin/rustc")?,
-        machine::debian_file(cargo, "usr/bin/cargo")?,
-    ))
+    let rustc = machine::debian_file(rustc, "usr/bin/rustc")?;
+    let cargo = machine::debian_file(cargo, "usr/bin/cargo")?;
+    let is_new_enough = [&rustc, &cargo].into_iter().all(|program| {
+        let said = machine::output(Command::new(program).arg("--version"));
+        said.is_ok_and(|said| release(&said) >= release(RUST_VERSION))
+    });
+    is_new_enough.then_some((rustc, cargo))
+}
+
+/// The release in what a program says of itself, such as 1 and 96 in `rustc 1.96.0 (…)`.
+fn release(said: &str) -> Option<(u32, u32)> {
+    let mut words = said.split(' ');
+    words.find_map(|word| {
+        let (major, rest) = word.split_once('.')?;
+        let minor = rest.split('.').next()?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    })
 }
 
 /// The linker for WebAssembly that every rustup toolchain has; Debian's packages bring none.
@@ -149,4 +168,22 @@ fn forget_toolchain(command: &mut Command) {
         }
     }
     command.env_remove("LD_LIBRARY_PATH");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compiler_that_is_too_old_is_told_from_one_that_is_not() {
+        assert_eq!(
+            release("rustc 1.85.0 (4d91de4e4 2025-02-17)"),
+            Some((1, 85))
+        );
+        assert_eq!(release("cargo 1.96.0"), Some((1, 96)));
+        assert_eq!(release("1.95"), Some((1, 95)));
+        assert_eq!(release("rustc, the compiler"), None);
+        assert!(release("rustc 1.100.1 (x)") > release("1.95"));
+        assert!(release("no number") < release(RUST_VERSION));
+    }
 }

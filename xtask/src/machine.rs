@@ -130,17 +130,10 @@ pub(crate) fn install(packages: &[&str], otherwise: &str) -> Result<()> {
     if output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!("something is missing. Type\n\n    sudo {apt}\n\nand run this again; or {otherwise}");
     }
-    let known = |package: &&str| succeeds(Command::new("apt-cache").args(["show", *package]));
-    let fresh = !packages.iter().all(known);
-    if fresh {
-        run(Command::new("apt-get").args(["--quiet", "update"]))?;
-    }
-    if apt_get_install(packages).is_ok() {
-        return Ok(());
-    }
-    // A list that knows the package may still name a release that is gone from the mirror.
-    if !fresh {
-        run(Command::new("apt-get").args(["--quiet", "update"]))?;
+    // A list from the day on which the machine was made knows neither the packages of a later day nor that
+    // those it knows are gone. Without a network the list that is there may still do.
+    if let Err(error) = run(Command::new("apt-get").args(["--quiet", "update"])) {
+        eprintln!("{error:#}; trying with the lists of packages that are there");
     }
     apt_get_install(packages).with_context(|| format!("{apt} failed; {otherwise}"))
 }
