@@ -18,8 +18,8 @@ use tokio::sync::Semaphore;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Objects in memory, of which version N says that it was made N hours after the clock began; and where the create of one key
-/// can be held up.
+/// Objects in memory, of which version N says that it was made N hours after the clock began; where the create of one key
+/// can be held up, and what is read can be replaced meanwhile.
 #[derive(Debug)]
 struct Odd {
     memory: Memory,
@@ -31,6 +31,8 @@ struct Odd {
     held: &'static str,
     gate: Semaphore,
     asleep: AtomicBool,
+    /// Whether the next version that is read in pieces is replaced, and pruned, before the first of them is read.
+    replaces: AtomicBool,
 }
 
 impl Odd {
@@ -42,6 +44,7 @@ impl Odd {
             held: "nothing is held",
             gate: Semaphore::new(0),
             asleep: AtomicBool::new(false),
+            replaces: AtomicBool::new(false),
         }
     }
 }
@@ -77,6 +80,11 @@ impl Storage for Odd {
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
+        let in_pieces = matches!(range, ReadRange::Bounded(_));
+        if in_pieces && self.replaces.swap(false, Ordering::SeqCst) {
+            save(&scope(Arc::new(self.memory.clone())), "memory", "newer").await;
+            self.memory.delete(key).await?;
+        }
         self.memory.read(key, range).await
     }
 
@@ -469,6 +477,50 @@ fn retention_that_fails_fails_no_save() {
         }
         store.settle().await;
         assert_eq!(versions(&scope).await.len(), 40);
+    });
+}
+
+/// A scope in which version 1 of `memory` is pruned as soon as any of it is read.
+async fn replaced_while_it_is_read() -> Scope {
+    let memory = Memory::new();
+    let large = persist_tests::noise(1, 3 << 20).into();
+    let honest = scope(Arc::new(memory.clone()));
+    let saved = honest.save("memory", large, SaveOptions::default()).await;
+    assert_eq!(saved.expect("saves").version, 1);
+    let odd = Odd {
+        replaces: AtomicBool::new(true),
+        ..Odd::new(&memory)
+    };
+    scope(Arc::new(odd))
+}
+
+#[test]
+fn what_is_pruned_while_it_is_read_as_the_newest_is_read_as_what_is_the_newest_then() {
+    block_on(async {
+        let scope = replaced_while_it_is_read().await;
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("newer"));
+
+        let scope = replaced_while_it_is_read().await;
+        let verified = scope.verify("memory", None).await.expect("verifies");
+        assert_eq!(verified.map(|verified| verified.info.version), Some(2));
+
+        let scope = replaced_while_it_is_read().await;
+        let forked = scope.fork("memory", None, "copy", Expect::Any).await;
+        assert_eq!(forked.expect("forks").version, 1);
+        assert_eq!(load(&scope, "copy").await.as_deref(), Some("newer"));
+    });
+}
+
+#[test]
+fn a_version_that_is_asked_for_by_its_number_and_pruned_while_it_is_read_is_not_found() {
+    block_on(async {
+        let scope = replaced_while_it_is_read().await;
+        let loaded = scope.load("memory", Some(1)).await;
+        assert!(matches!(loaded, Err(Error::NotFound(_))), "{loaded:?}");
+
+        let scope = replaced_while_it_is_read().await;
+        let restored = scope.restore("memory", 1, Expect::Any).await;
+        assert!(matches!(restored, Err(Error::NotFound(_))), "{restored:?}");
     });
 }
 

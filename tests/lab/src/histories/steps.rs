@@ -227,6 +227,8 @@ fn seen(call: &Call, answer: &Answer) -> Option<Step> {
         (Call::Load { at: Some(version) } | Call::Stat { at: Some(version) }, Answer::NotFound) => {
             Step::NotAt(*version, false)
         }
+        // It is read once more where it was pruned while it was read.
+        (Call::Load { at: None } | Call::Stat { at: None }, Answer::NotFound) => Step::Never,
         (Call::Audit, Answer::All(versions)) => Step::Exactly(versions.clone()),
         _ => return None,
     })

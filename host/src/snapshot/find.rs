@@ -1,0 +1,149 @@
+//! Which version is the newest, and what lies under a number.
+
+use super::clock::Moment;
+use super::format::Trailer;
+use super::heads::{Head, Seen};
+use super::reader::Object;
+use super::{
+    Error, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Version, WIDE_PAGE, check_limit, version,
+};
+use crate::storage::{Entry, List};
+
+/// The newest version is read once more where it was pruned while it was read: there is a newer one, since longer than the grace.
+#[derive(Debug)]
+pub(super) struct Rereads {
+    left: usize,
+}
+
+impl Rereads {
+    /// Of version `at` there is no other.
+    pub(super) fn of(at: Option<Version>) -> Self {
+        let left = if at.is_none() { MAX_REREADS } else { 0 };
+        Self { left }
+    }
+
+    /// Whether to read once more after this error.
+    pub(super) fn is_due(&mut self, error: &Error) -> bool {
+        let is_due = matches!(error, Error::NotFound(_)) && self.left > 0;
+        self.left -= usize::from(is_due);
+        is_due
+    }
+}
+
+impl Scope {
+    /// The newest version of a name: one list of one key, at any length of history.
+    pub(crate) async fn head(&self, name: &Name) -> Result<Option<Head>> {
+        Ok(self.look_up(name).await?.head)
+    }
+
+    /// The same, and when it was so. The next change need not look.
+    pub(crate) async fn look_up(&self, name: &Name) -> Result<Seen> {
+        let since = Moment::now();
+        let newest = self.versions_of(name, None, 1).await?;
+        let head = newest.first().map(|&version| Head::of(version));
+        let seen = Seen { head, since };
+        self.heads().found(&self.dir_of(name), &seen);
+        Ok(seen)
+    }
+
+    pub(super) async fn versions_of(
+        &self,
+        name: &Name,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Vec<Version>> {
+        check_limit(limit)?;
+        let dir = self.dir_of(name);
+        let mut after = match before {
+            None => None,
+            Some(0 | 1) => return Ok(Vec::new()),
+            Some(before) => Some(Entry::object(version::segment(before.min(MAX_VERSION)))),
+        };
+        // No version is above the highest: "below it or all" is then the same list from the beginning.
+        if before.is_some_and(|before| before > MAX_VERSION) {
+            after = None;
+        }
+        let mut at_once = limit;
+        loop {
+            let list = List {
+                dir: &dir,
+                prefix: "",
+                after,
+                limit: at_once,
+                facts: false,
+            };
+            let page = self.storage().list(&list).await?;
+            after = page.entries.last().cloned();
+            let versions: Vec<_> = page
+                .entries
+                .iter()
+                .filter_map(|entry| match entry {
+                    Entry::Object(object) => version::parse(&object.name),
+                    Entry::Dir(_) => None,
+                })
+                .collect();
+            if versions.is_empty() && page.more {
+                at_once = limit.max(WIDE_PAGE);
+                continue;
+            }
+            if versions.is_empty() {
+                self.store.check_empty().await?;
+            }
+            return Ok(versions.into_iter().take(limit).collect());
+        }
+    }
+
+    pub(crate) async fn trailer(&self, name: &Name, version: Version) -> Result<Trailer> {
+        Ok(self.object(name, version).await?.trailer)
+    }
+
+    pub(super) async fn object(&self, name: &Name, version: Version) -> Result<Object> {
+        Object::open(&self.store.shared.storage, &self.key(name, version)?).await
+    }
+
+    /// The newest version or version `at`, with its trailer verified. None: nothing was saved.
+    pub(super) async fn open(
+        &self,
+        name: &Name,
+        at: Option<Version>,
+    ) -> Result<Option<(Version, Object)>> {
+        if let Some(version) = at {
+            if !(1..=MAX_VERSION).contains(&version) {
+                return Err(self.missing(name, at));
+            }
+            return match self.object(name, version).await {
+                Ok(object) => Ok(Some((version, object))),
+                Err(error) if error.is_missing_object() => {
+                    self.store.check_empty().await?;
+                    Err(self.missing(name, at))
+                }
+                Err(error) => Err(error),
+            };
+        }
+        for _ in 0..MAX_REREADS {
+            let Some(head) = self.head(name).await? else {
+                return Ok(None);
+            };
+            match self.object(name, head.version).await {
+                Ok(object) => return Ok(Some((head.version, object))),
+                // It is not the head any more, and was pruned: there is a newer one.
+                Err(error) if error.is_missing_object() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::corrupt(format!(
+            "the newest version of {name} is listed and cannot be found"
+        )))
+    }
+
+    pub(super) fn missing(&self, name: &Name, at: Option<Version>) -> Error {
+        let agent = match &self.session {
+            Some(session) => format!("{} in session {session}", self.agent),
+            None => self.agent.to_string(),
+        };
+        Error::NotFound(match at {
+            Some(version) => format!("{name} of {agent} has no version {version}"),
+            None => format!("nothing is saved as {name} by {agent}"),
+        })
+    }
+}
