@@ -499,7 +499,14 @@ fn invalid_name() -> String {
 /// The `persist` command with the toolchains of the languages on its PATH.
 fn persist_with_tools(store: &Path) -> Command {
     let tools = toolchains();
-    let own = ["go/go/bin", "js/node_modules/.bin", "python/bin"].map(|bin| tools.join(bin));
+    // The first is there only where the toolchain lacks the target.
+    let own = [
+        "rust/bin",
+        "go/go/bin",
+        "js/node_modules/.bin",
+        "python/bin",
+    ];
+    let own = own.map(|bin| tools.join(bin));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = own.into_iter().chain(std::env::split_paths(&path));
     let mut command = persist(store);
@@ -507,16 +514,34 @@ fn persist_with_tools(store: &Path) -> Command {
         .env("PATH", std::env::join_paths(path).expect("no colons"))
         .env("PYTHONPATH", tools.join("python"))
         .env("GOCACHE", tools.join("go-cache"));
+    // Where cargo finds itself and what it fetched.
+    for name in ["HOME", "CARGO_HOME", "RUSTUP_HOME"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
     command
 }
 
+/// The two that take half a minute are tests of their own, so that they run beside each other.
 #[test]
 fn a_fresh_agent_builds_and_keeps_notes() {
+    builds_and_keeps_notes(&["c", "go", "js"]);
+}
+
+#[test]
+fn a_fresh_agent_in_python_builds_and_keeps_notes() {
+    builds_and_keeps_notes(&["python"]);
+}
+
+#[test]
+fn a_fresh_agent_in_rust_builds_and_keeps_notes() {
+    builds_and_keeps_notes(&["rust"]);
+}
+
+fn builds_and_keeps_notes(languages: &[&str]) {
     let dir = tempdir();
-    // Python's takes half a minute, and differs in nothing but its toolchain.
-    for language in ["c", "go", "js"] {
+    for language in languages {
         // Where its toolchain is missing, so are its agents.
-        if guest_in(language, "scenarios").is_none() {
+        if *language != "rust" && guest_in(language, "scenarios").is_none() {
             continue;
         }
         let folder = dir.path().join(format!("notes-{language}"));

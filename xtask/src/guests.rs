@@ -7,6 +7,9 @@
 use crate::machine::{self, Workspace};
 use anyhow::{Context, Result, ensure};
 use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,7 +34,11 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Guests> {
     let target = workspace.target.join("guests");
     let mut cargo = match has_target(workspace)? {
         true => workspace.cargo(["build"]),
-        false => debian_cargo(workspace)?,
+        false => {
+            let debian = Debian::find(workspace)?;
+            debian.write_program(workspace)?;
+            debian.cargo(workspace)
+        }
     };
     cargo
         .args(["--locked", "--profile", "guest", "--target", TARGET])
@@ -82,32 +89,84 @@ fn target_libdir(workspace: &Workspace, args: &[&str]) -> Result<PathBuf> {
     Ok(machine::output(&mut rustc)?.trim().into())
 }
 
-/// Debian's cargo and compiler, told to build the standard library too.
-fn debian_cargo(workspace: &Workspace) -> Result<Command> {
-    let (rustc, cargo) = match debian_programs() {
-        Some(programs) => programs,
-        None => {
-            eprintln!("The Rust toolchain has no {TARGET} target; looking to Debian for one.");
-            machine::install(
-                &DEBIAN_PACKAGES,
-                &format!("type `rustup target add {TARGET}`"),
-            )?;
-            debian_programs().with_context(|| {
-                format!("Debian's packages here hold no Rust {RUST_VERSION} with the library's source; type `rustup target add {TARGET}`")
-            })?
-        }
-    };
-    let linker = linker(workspace)?;
-    let mut command = Command::new(cargo);
-    forget_toolchain(&mut command);
-    command
-        .args(["build", "-Z", "build-std=std,panic_abort"])
-        .current_dir(&workspace.root)
-        .env("RUSTC", rustc)
-        // Building the standard library is an unstable option of a compiler that is stable.
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
-    Ok(command)
+/// Debian's cargo and compiler, which must be told to build the standard library too.
+struct Debian {
+    cargo: PathBuf,
+    rustc: PathBuf,
+    linker: PathBuf,
+}
+
+/// What it is told.
+const BUILD_STD: [&str; 2] = ["-Z", "build-std=std,panic_abort"];
+
+impl Debian {
+    fn find(workspace: &Workspace) -> Result<Self> {
+        let (rustc, cargo) = match debian_programs() {
+            Some(programs) => programs,
+            None => install_debian_programs()?,
+        };
+        let linker = linker(workspace)?;
+        Ok(Self {
+            cargo,
+            rustc,
+            linker,
+        })
+    }
+
+    fn cargo(&self, workspace: &Workspace) -> Command {
+        let mut command = Command::new(&self.cargo);
+        forget_toolchain(&mut command);
+        command
+            .arg("build")
+            .args(BUILD_STD)
+            .current_dir(&workspace.root)
+            .envs(self.environment());
+        command
+    }
+
+    fn environment(&self) -> [(&'static str, &OsStr); 3] {
+        [
+            ("RUSTC", self.rustc.as_os_str()),
+            // Building the standard library is an unstable option of a compiler that is stable.
+            ("RUSTC_BOOTSTRAP", OsStr::new("1")),
+            (
+                "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER",
+                self.linker.as_os_str(),
+            ),
+        ]
+    }
+
+    /// A program called cargo that builds as this does, for the tests of `persist build`: what it does for a user, whose toolchain has
+    /// the target, cannot be seen here otherwise.
+    fn write_program(&self, workspace: &Workspace) -> Result<()> {
+        let quoted = |text: &OsStr| format!("'{}'", text.to_string_lossy().replace('\'', r"'\''"));
+        let environment = self
+            .environment()
+            .map(|(name, value)| format!("{name}={}", quoted(value)));
+        let program = format!(
+            "#!/bin/sh\nexec env {} {} \"$@\" {}\n",
+            environment.join(" "),
+            quoted(self.cargo.as_os_str()),
+            BUILD_STD.join(" ")
+        );
+        let folder = workspace.target.join("toolchains/rust/bin");
+        fs::create_dir_all(&folder)?;
+        let path = folder.join("cargo");
+        fs::write(&path, program)?;
+        Ok(fs::set_permissions(
+            &path,
+            fs::Permissions::from_mode(0o755),
+        )?)
+    }
+}
+
+fn install_debian_programs() -> Result<(PathBuf, PathBuf)> {
+    eprintln!("The Rust toolchain has no {TARGET} target; looking to Debian for one.");
+    let otherwise = format!("type `rustup target add {TARGET}`");
+    machine::install(&DEBIAN_PACKAGES, &otherwise)?;
+    debian_programs().with_context(|| {
+        format!("Debian has no Rust {RUST_VERSION} for this machine with its library's source; {otherwise}")
+    })
 }
 
 /// Debian's rustc and cargo, where they and the library's source are installed and new enough: a
