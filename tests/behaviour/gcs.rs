@@ -259,6 +259,49 @@ fn an_answer_that_stays_is_an_error_of_its_kind_with_what_to_do() {
 }
 
 #[test]
+fn an_object_that_changed_since_it_was_looked_at_is_neither_read_nor_removed() {
+    block_on(async {
+        let (proxy, place, scope) = ready(|_| {}).await;
+        first(&proxy, "get", Fault::Reply(refusal(412, "conditionNotMet")));
+        let loaded = scope.load("old", None).await;
+        assert!(matches!(&loaded, Err(Error::Storage(_))), "{loaded:?}");
+        assert_eq!(load(&scope, "old").await.as_deref(), Some("old"));
+
+        let key = Key::new("adapter/key").expect("a key");
+        let (proxy, proxied) = place.proxied();
+        let storage = proxied.storage();
+        let made = storage.create(&key, vec!["kept".into()]).await;
+        made.expect("creates");
+        first(
+            &proxy,
+            "delete",
+            Fault::Reply(refusal(412, "conditionNotMet")),
+        );
+        storage.delete(&key).await.expect_err("it was refused");
+        let there = storage.read(&key, ReadRange::Suffix(9)).await;
+        assert_eq!(there.expect("is there").bytes, "kept");
+    });
+}
+
+#[test]
+fn a_key_that_the_server_does_not_confirm_is_said_once() {
+    let place = Place::new();
+    let mut save = place.persist();
+    save.args(["save", "bot/memory"]).env(
+        "PERSIST_GCS_KMS_KEY",
+        "projects/p/locations/l/keyRings/r/cryptoKeys/k",
+    );
+    let saved = crate::s3::with_bytes(&mut save, &noise(1, 10 << 20));
+    let said = text(&saved.stderr);
+    assert!(saved.status.success(), "{said}");
+    assert_eq!(
+        said.matches("does not confirm the key").count(),
+        1,
+        "{said}"
+    );
+}
+
+#[test]
 fn a_server_that_asks_for_time_gets_it() {
     for status in [429, 503] {
         block_on(async {
