@@ -1,8 +1,12 @@
 //! What every backend on a server promises, tried on a server of each.
 
-use persist_servers::Kind;
+use std::time::Duration;
+
+use persist_host::snapshot::Store;
+use persist_host::wasm::{Limits, RunError, SnapshotCtx};
+use persist_servers::{Kind, Proxy};
 use persist_tests::cloud::{BACKENDS, Place};
-use persist_tests::{guest, text};
+use persist_tests::{block_on, guest, host, load, save, test_guest, text};
 
 use crate::s3::{ok, with_input};
 use crate::streams;
@@ -107,4 +111,56 @@ fn stream(place: &Place, large: u64) {
     let [small, large] = peaks;
     assert!(large.0 < small.0 + BOUND, "save: {peaks:?}");
     assert!(large.1 < small.1 + BOUND, "cat: {peaks:?}");
+}
+
+/// How many uploads were aborted, and known to be.
+pub(crate) fn aborted(place: &Place, proxy: &Proxy) -> usize {
+    let seen = proxy.seen().into_iter();
+    seen.filter(|seen| place.aborts(seen) && seen.answer.is_some())
+        .count()
+}
+
+#[test]
+fn a_guest_that_ends_in_the_midst_of_an_upload_leaves_nothing_on_a_server() {
+    for place in BACKENDS.map(Place::on) {
+        let (proxy, proxied) = place.proxied();
+        block_on(async {
+            let store = Store::new(proxied.storage());
+            let scope = store.scope("bot", None).expect("a name");
+            save(&scope, "log", "kept").await;
+            let agent = test_guest(&host()).await;
+            let mut limits = Limits::default();
+            limits.cpu = Duration::from_millis(500);
+            let stopped = SnapshotCtx::builder(scope.clone()).limits(limits).build();
+            let args = ["loop-mid-write", "log", "12"].map(Into::into);
+            let ran = agent.run(stopped, &args).await;
+            assert!(matches!(ran.answer, Err(RunError::CpuLimit(_))), "{ran:?}");
+            let run = {
+                let (agent, ctx) = (agent.clone(), SnapshotCtx::new(scope.clone()));
+                let args = ["loop-mid-write", "log", "12"].map(Into::into);
+                tokio::spawn(async move { agent.run(ctx, &args).await })
+            };
+            let sent = || {
+                proxy
+                    .seen()
+                    .iter()
+                    .filter(|seen| place.sends_part(seen))
+                    .count()
+            };
+            while sent() < 2 {
+                assert!(!run.is_finished(), "it is stopped before it sends anything");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            run.abort();
+            run.await.expect_err("it was cancelled");
+
+            store.settle().await;
+            assert_eq!(aborted(&place, &proxy), 2, "{place:?}");
+            assert_eq!(
+                store.gc(Duration::ZERO, true).await.expect("lists").removed,
+                0
+            );
+            assert_eq!(load(&scope, "log").await.as_deref(), Some("kept"));
+        });
+    }
 }

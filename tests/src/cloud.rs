@@ -95,6 +95,22 @@ impl Place {
         }
     }
 
+    /// Whether a request sends part of an upload.
+    pub fn sends_part(&self, seen: &Seen) -> bool {
+        match self {
+            Self::S3(_) => seen.operation() == "UploadPart",
+            Self::Gcs(_) => gcs::operation(seen) == "part",
+        }
+    }
+
+    /// Whether a request aborts an upload.
+    pub fn aborts(&self, seen: &Seen) -> bool {
+        match self {
+            Self::S3(_) => seen.operation() == "AbortMultipartUpload",
+            Self::Gcs(_) => gcs::operation(seen) == "cancel",
+        }
+    }
+
     /// An answer of the server that refuses.
     pub fn refusal(&self, status: u16) -> Reply {
         let (code, reason) = match status {

@@ -29,7 +29,8 @@ impl Default for Tending {
 }
 
 impl Store {
-    /// Waits for retention that began by itself. A process that saves once and ends would otherwise end before anything was removed.
+    /// Waits for what goes on when nobody waits for it: retention that began by itself, and the aborts of uploads that were dropped. A
+    /// process that ends at once would otherwise leave them undone; it waits with a limit of its own, as a server may take its time.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -43,6 +44,7 @@ impl Store {
     pub async fn settle(&self) {
         // It is never closed.
         let _ = self.shared.tending.0.acquire().await;
+        self.shared.storage.settle().await;
     }
 }
 

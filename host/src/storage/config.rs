@@ -70,6 +70,7 @@ pub enum StorageBackend {
 /// | `s3_region` | `AWS_REGION` | `us-east-1` |
 /// | `s3_endpoint` | `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` | Amazon's, of the region |
 /// | `s3_path_style` | | yes with an endpoint of one's own, else no |
+/// | `s3_profile` | | see below |
 /// | `s3_encryption` | `PERSIST_S3_KMS_KEY` | the bucket's own |
 /// | `s3_credentials` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` | see below |
 /// | `gcs_bucket` | `PERSIST_GCS_BUCKET`, `GCS_BUCKET` | none: it must be said |
@@ -109,6 +110,8 @@ pub struct StorageConfig {
     pub s3_endpoint: Option<String>,
     /// Whether the bucket is named in the path of a URL instead of in its host.
     pub s3_path_style: Option<bool>,
+    /// The profile of `~/.aws` that has the credentials for this storage; nothing else is asked for them then.
+    pub s3_profile: Option<String>,
     /// How the server encrypts what it keeps.
     pub s3_encryption: S3Encryption,
     /// Credentials for this storage alone.
@@ -259,8 +262,10 @@ impl StorageConfig {
         }
     }
 
-    /// The storage that `url` names: `file:///absolute/path`, `s3://bucket/prefix` or `gs://bucket/prefix`. The rest of its settings come from the
-    /// environment.
+    /// The storage that `url` names: `file:///absolute/path`, `s3://bucket/prefix` or `gs://bucket/prefix`.
+    ///
+    /// A bucket's URL may say more behind a `?`, joined by `&`: for S3 `endpoint`, `region` and `profile`, for Google Cloud Storage
+    /// `endpoint` and `credentials`. The rest of its settings come from the environment.
     ///
     /// ```
     /// # use persist_host::storage::StorageConfig;
@@ -270,6 +275,9 @@ impl StorageConfig {
     /// let config = StorageConfig::from_url("s3://my-snapshots-bucket/production")?;
     /// assert_eq!(config.s3_bucket.as_deref(), Some("my-snapshots-bucket"));
     /// assert_eq!(config.s3_prefix.as_deref(), Some("production"));
+    ///
+    /// let config = StorageConfig::from_url("s3://snapshots?endpoint=http://127.0.0.1:9000&profile=minio")?;
+    /// assert_eq!(config.s3_endpoint.as_deref(), Some("http://127.0.0.1:9000"));
     /// # Ok::<(), persist_host::storage::Error>(())
     /// ```
     ///
@@ -278,24 +286,34 @@ impl StorageConfig {
     pub fn from_url(url: &str) -> Result<Self> {
         let refuse = |why: &str| Err(Error::new(ErrorKind::Config, format!("{url:?} {why}")));
         match url.split_once("://") {
-            Some(("file", path)) if path.starts_with('/') => Ok(Self::local(percent_decode(path)?)),
+            Some(("file", path)) if path.starts_with('/') => Ok(Self::local(self::path(path)?)),
             Some(("file", _)) => {
                 refuse("has no absolute path; three slashes, as in file:///var/lib/agents")
             }
             Some(("s3", "")) => refuse("names no bucket; write s3://bucket/prefix"),
             Some(("s3", rest)) => {
-                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                let (place, more) = rest.split_once('?').unwrap_or((rest, ""));
+                let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
                 check_bucket(bucket)?;
+                let [s3_endpoint, s3_region, s3_profile] =
+                    parameters(more, ["endpoint", "region", "profile"])?;
                 Ok(Self {
                     s3_prefix: check_prefix(prefix)?,
+                    s3_endpoint,
+                    s3_region,
+                    s3_profile,
                     ..Self::s3_with_bucket(bucket.into())
                 })
             }
             Some(("gs", "")) => refuse("names no bucket; write gs://bucket/prefix"),
             Some(("gs", rest)) => {
-                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                let (place, more) = rest.split_once('?').unwrap_or((rest, ""));
+                let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
                 check_gcs_bucket(bucket)?;
+                let [gcs_endpoint, credentials] = parameters(more, ["endpoint", "credentials"])?;
                 Ok(Self {
+                    gcs_endpoint,
+                    gcs_credentials: credentials.map(PathBuf::from),
                     // The URL says it all: a prefix of the environment is another place.
                     gcs_prefix: Some(check_prefix(prefix)?.unwrap_or_default()),
                     ..Self::gcs_with_bucket(bucket.into())
@@ -401,12 +419,38 @@ pub(super) fn check_prefix(prefix: &str) -> Result<Option<String>> {
     }
 }
 
-/// The path of a URL: `%20` is a space, and so on.
-fn percent_decode(path: &str) -> Result<PathBuf> {
+/// What stands behind the `?` of a URL, in the order of `names`.
+fn parameters<const N: usize>(text: &str, names: [&str; N]) -> Result<[Option<String>; N]> {
+    let refuse = |what: String| Err(Error::new(ErrorKind::Config, what));
+    let mut values = [const { None }; N];
+    for parameter in text.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let Some(at) = names.iter().position(|known| *known == name) else {
+            let names = names.join(", ");
+            return refuse(format!(
+                "{name:?} says nothing of a bucket; behind its ? may stand {names}, each with = and a value"
+            ));
+        };
+        let value = String::from_utf8(percent_decode(value)?);
+        match value {
+            Ok(value) if !value.is_empty() && values[at].is_none() => values[at] = Some(value),
+            _ => return refuse(format!("{name} must have one value, as in ?{name}=VALUE")),
+        }
+    }
+    Ok(values)
+}
+
+/// The path of a URL.
+fn path(encoded: &str) -> Result<PathBuf> {
     use std::os::unix::ffi::OsStringExt as _;
 
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
+    Ok(std::ffi::OsString::from_vec(percent_decode(encoded)?).into())
+}
+
+/// `%20` is a space, and so on.
+fn percent_decode(text: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
         if byte != b'%' {
@@ -420,13 +464,13 @@ fn percent_decode(path: &str) -> Result<PathBuf> {
             .and_then(|(digits, tail)| Some((u8::from_str_radix(digits, 16).ok()?, tail)));
         let Some((byte @ 1.., tail)) = decoded else {
             let what =
-                format!("{path:?} has a % that is not followed by two hex digits; write %25");
+                format!("{text:?} has a % that is not followed by two hex digits; write %25");
             return Err(Error::new(ErrorKind::Config, what));
         };
         bytes.push(byte);
         rest = tail;
     }
-    Ok(std::ffi::OsString::from_vec(bytes).into())
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -487,6 +531,36 @@ mod tests {
             assert_eq!(config.backend, StorageBackend::Gcs);
             assert_eq!(config.gcs_bucket.as_deref(), Some("my-bucket"), "{url}");
             assert_eq!(config.gcs_prefix.as_deref(), Some(prefix), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_may_say_which_server_and_which_account() {
+        let url =
+            "s3://bucket/a?region=eu-west-1&endpoint=http%3A//127.0.0.1:9000&profile=old%20one";
+        let config = StorageConfig::from_url(url).expect("good");
+        assert_eq!(config.s3_prefix.as_deref(), Some("a"));
+        assert_eq!(config.s3_endpoint.as_deref(), Some("http://127.0.0.1:9000"));
+        assert_eq!(config.s3_region.as_deref(), Some("eu-west-1"));
+        assert_eq!(config.s3_profile.as_deref(), Some("old one"));
+        let url = "gs://bucket?endpoint=http://127.0.0.1:4443&credentials=/etc/key.json";
+        let config = StorageConfig::from_url(url).expect("good");
+        assert_eq!(config.gcs_prefix.as_deref(), Some(""));
+        assert_eq!(
+            config.gcs_endpoint.as_deref(),
+            Some("http://127.0.0.1:4443")
+        );
+        assert_eq!(config.gcs_credentials, Some("/etc/key.json".into()));
+        for (bad, hint) in [
+            ("s3://bucket?endpiont=x", "endpoint, region, profile"),
+            ("s3://bucket?region", "?region=VALUE"),
+            ("s3://bucket?region=", "?region=VALUE"),
+            ("s3://bucket?region=a&region=b", "one value"),
+            ("s3://bucket?region=%ff", "one value"),
+            ("gs://bucket?region=a", "endpoint, credentials"),
+        ] {
+            let error = StorageConfig::from_url(bad).expect_err(bad);
+            assert!(error.to_string().contains(hint), "{bad}: {error}");
         }
     }
 

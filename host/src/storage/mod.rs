@@ -113,6 +113,10 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         let _ = (older_than, dry_run);
         Ok(Swept::default())
     }
+
+    /// Waits for what goes on when nobody waits for it, such as the abort of an upload that was dropped. A process calls it before
+    /// it ends, with a limit of its own: the wait is as long as a server takes, and its retries.
+    async fn settle(&self) {}
 }
 
 /// An object that is being made piece by piece. Dropping it aborts: nothing becomes visible.

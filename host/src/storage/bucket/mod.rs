@@ -1,6 +1,8 @@
 //! What the backends that keep objects in a bucket have in common.
 
+mod aside;
 pub(super) mod read;
+mod unsent;
 
 use std::error::Error as StdError;
 
@@ -9,6 +11,8 @@ use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
 use super::{Error, ErrorKind};
+pub(super) use aside::Aside;
+pub(super) use unsent::Unsent;
 
 /// Never with a content encoding: a server that decompressed what it sends would break every range.
 pub(super) fn content_type(key: &str) -> &'static str {
@@ -16,6 +20,16 @@ pub(super) fn content_type(key: &str) -> &'static str {
         Some((_, "gz")) => "application/gzip",
         Some((_, "json")) => "application/json",
         _ => "application/octet-stream",
+    }
+}
+
+/// The URL of a place in a bucket, which leads to it again.
+pub(super) fn location(scheme: &str, bucket: &str, prefix: &str, endpoint: Option<&str>) -> String {
+    let place = format!("{scheme}://{bucket}/{prefix}");
+    let place = place.trim_end_matches('/');
+    match endpoint {
+        Some(endpoint) => format!("{place}?endpoint={endpoint}"),
+        None => place.into(),
     }
 }
 

@@ -46,7 +46,7 @@ use google_cloud_gax::retry_policy::NeverRetry;
 use reqwest::{Method, RequestBuilder, Response, redirect};
 use tokio::sync::OnceCell;
 
-use super::bucket::{self, content_type, innermost, unlogged};
+use super::bucket::{self, Aside, content_type, innermost, unlogged};
 use super::retry::{Attempt, Call, Counts, Fault, Next, Retrier, Tries};
 use super::{
     Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, StorageConfig, Upload,
@@ -91,6 +91,8 @@ struct Shared {
     retrier: Retrier,
     /// Set once it was said that the server did not confirm the key that it was asked to encrypt with.
     unencrypted: AtomicBool,
+    /// Uploads that are being aborted.
+    aside: Aside,
 }
 
 /// A call of GCS, as its manual names it.
@@ -158,6 +160,7 @@ impl Gcs {
                 retrier: Retrier::new(settings.retry),
                 settings,
                 unencrypted: AtomicBool::new(false),
+                aside: Aside::default(),
             }),
         })
     }
@@ -367,7 +370,8 @@ impl Gcs {
             return;
         };
         // GCS says which version of the key it used.
-        if !confirmed.starts_with(asked.as_str())
+        let rest = confirmed.strip_prefix(asked.as_str());
+        if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             && !self.shared.unencrypted.swap(true, Ordering::Relaxed)
         {
             tracing::warn!("the server does not confirm the key that it was asked to encrypt with");
@@ -382,10 +386,9 @@ impl Gcs {
 #[async_trait]
 impl Storage for Gcs {
     fn location(&self) -> String {
-        let Settings { bucket, prefix, .. } = self.settings();
-        format!("gs://{bucket}/{prefix}")
-            .trim_end_matches('/')
-            .into()
+        let settings = self.settings();
+        let endpoint = Some(settings.endpoint.as_str()).filter(|endpoint| *endpoint != GOOGLE);
+        bucket::location("gs", &settings.bucket, &settings.prefix, endpoint)
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
@@ -429,6 +432,10 @@ impl Storage for Gcs {
             }
         };
         self.call(&DELETE, full, 0, delete).await
+    }
+
+    async fn settle(&self) {
+        self.shared.aside.settle().await;
     }
 }
 

@@ -1,6 +1,5 @@
 //! Objects whose length is not known yet: a resumable upload, whose parts can each be sent again.
 
-use std::collections::VecDeque;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -14,7 +13,7 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 
 use super::{Gcs, INSERT, Mode, Operation, PART, content_type, encode, innermost};
-use crate::storage::bucket::join;
+use crate::storage::bucket::Unsent;
 use crate::storage::retry::{Attempt, Fault, Next};
 use crate::storage::{Error, ErrorKind, Key, Result, Upload};
 
@@ -44,9 +43,7 @@ pub(super) struct GcsUpload {
     gcs: Gcs,
     key: Key,
     mode: Mode,
-    /// What was not sent yet.
-    pending: VecDeque<Bytes>,
-    pending_len: usize,
+    unsent: Unsent,
     session: Option<Session>,
     /// Set while a call is under way, and after one that failed: what was written is not whole any more.
     failed: bool,
@@ -79,34 +76,16 @@ impl GcsUpload {
             gcs: gcs.clone(),
             key: key.clone(),
             mode,
-            pending: VecDeque::new(),
-            pending_len: 0,
+            unsent: Unsent::default(),
             session: None,
             failed: false,
             runtime: Handle::current(),
         }
     }
 
-    /// The next `len` bytes of what was not sent.
-    fn take(&mut self, len: usize) -> Bytes {
-        let mut taken = Vec::new();
-        let mut missing = len;
-        while missing > 0
-            && let Some(mut piece) = self.pending.pop_front()
-        {
-            if piece.len() > missing {
-                self.pending.push_front(piece.split_off(missing));
-            }
-            missing -= piece.len();
-            taken.push(piece);
-        }
-        self.pending_len -= len - missing;
-        join(taken)
-    }
-
     /// Sends the next `len` bytes; with the last of them the object is made.
     async fn send(&mut self, len: usize, last: bool) -> Result<()> {
-        let body = self.take(len);
+        let body = self.unsent.take(len);
         let full = self.gcs.full(&self.key);
         let session = match &mut self.session {
             Some(session) => session,
@@ -117,10 +96,10 @@ impl GcsUpload {
 
     async fn complete(&mut self) -> Result<()> {
         if self.session.is_none() {
-            let body = self.take(self.pending_len);
+            let body = self.unsent.take_all();
             return self.gcs.put(&self.key, body, self.mode).await;
         }
-        self.send(self.pending_len, true).await
+        self.send(self.unsent.len(), true).await
     }
 
     /// Tells GCS to forget what it has, in a task of its own. It forgets by itself within a week.
@@ -129,7 +108,8 @@ impl GcsUpload {
             return;
         };
         let gcs = self.gcs.clone();
-        self.runtime.spawn(async move {
+        let aside = self.gcs.shared.aside.clone();
+        aside.spawn(&self.runtime, async move {
             let cancel = gcs
                 .request(Method::DELETE, &session.url)
                 .header(CONTENT_LENGTH, 0);
@@ -147,10 +127,9 @@ impl Upload for GcsUpload {
             let what = "an upload cannot go on after an error";
             return Err(Error::new(ErrorKind::Unavailable, what));
         }
-        self.pending_len += piece.len();
-        self.pending.push_back(piece);
+        self.unsent.push(piece);
         // The last part is sent by `finish`, and is not empty.
-        while self.pending_len > PART {
+        while self.unsent.len() > PART {
             self.send(PART, false).await?;
         }
         self.failed = false;

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future;
 use aws_sdk_s3::config::{Credentials, ProvideCredentials, Region};
 use tokio::sync::Mutex;
 
+use super::settings::Settings;
 use super::{innermost, unlogged};
 use crate::storage::retry::{Attempt, Fault, Next};
-use crate::storage::{Error, ErrorKind, S3Credentials};
+use crate::storage::{Error, ErrorKind};
 
 /// A machine that is none of Amazon's does not answer at all where their machines are asked.
 const SEARCH: Duration = Duration::from_secs(10);
@@ -26,12 +29,15 @@ const PLACES: &str = "the environment (AWS_ACCESS_KEY_ID), the profile files (~/
 /// Where credentials come from. Shows none of them.
 pub(super) struct Source {
     fixed: Option<Credentials>,
+    /// The only place to look, where one is named.
+    profile: Option<String>,
     region: Region,
     found: Mutex<Option<Credentials>>,
 }
 
 impl Source {
-    pub(super) fn new(fixed: Option<&S3Credentials>, region: Region) -> Self {
+    pub(super) fn new(settings: &Settings, region: Region) -> Self {
+        let fixed = settings.credentials.as_ref();
         let fixed = fixed.map(|fixed| {
             Credentials::new(
                 &fixed.access_key_id,
@@ -43,6 +49,7 @@ impl Source {
         });
         Self {
             fixed,
+            profile: settings.profile.clone(),
             region,
             found: Mutex::new(None),
         }
@@ -52,7 +59,7 @@ impl Source {
     pub(super) async fn ready(&self) -> Attempt<()> {
         match self.get().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(fault(&error)),
+            Err(error) => Err(self.fault(&error)),
         }
     }
 
@@ -90,13 +97,52 @@ impl Source {
     /// A chain of its own each time: the SDK's remembers what the profile files said when it was made.
     async fn search(&self) -> Result<Credentials, CredentialsError> {
         let search = async {
-            let chain = DefaultCredentialsChain::builder().region(self.region.clone());
-            chain.build().await.provide_credentials().await
+            let region = self.region.clone();
+            match &self.profile {
+                Some(profile) => {
+                    let config = ProviderConfig::default().with_region(Some(region));
+                    let profile = ProfileFileCredentialsProvider::builder().profile_name(profile);
+                    profile
+                        .configure(&config)
+                        .build()
+                        .provide_credentials()
+                        .await
+                }
+                None => {
+                    let chain = DefaultCredentialsChain::builder().region(region);
+                    chain.build().await.provide_credentials().await
+                }
+            }
         };
         match tokio::time::timeout(SEARCH, unlogged(search)).await {
             Ok(found) => found,
             Err(_) => Err(CredentialsError::provider_timed_out(SEARCH)),
         }
+    }
+
+    /// The search has retries of its own, where it asks a server: no call is sent again for it.
+    fn fault(&self, error: &CredentialsError) -> Fault {
+        let (mut what, hint) = match &self.profile {
+            Some(profile) => (
+                format!(
+                    "no AWS credentials in the profile {profile} (~/.aws/credentials, ~/.aws/config)"
+                ),
+                "make the profile with `aws configure --profile`, or name another one",
+            ),
+            None => (
+                format!("no AWS credentials in {PLACES}"),
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+            ),
+        };
+        match error {
+            CredentialsError::CredentialsNotLoaded(_) => {}
+            CredentialsError::ProviderTimedOut(_) => {
+                what += &format!(", the last of which did not answer in {SEARCH:?}");
+            }
+            error => what = format!("{what}: {}", innermost(error)),
+        }
+        let error = Error::new(ErrorKind::Unauthenticated, what).with_hint(hint);
+        Fault::new(Next::GiveUp, error)
     }
 }
 
@@ -105,21 +151,6 @@ fn lasts(credentials: &Credentials, time: Duration) -> bool {
         Some(expiry) => expiry > SystemTime::now() + time,
         None => true,
     }
-}
-
-/// The search has retries of its own, where it asks a server: no call is sent again for it.
-fn fault(error: &CredentialsError) -> Fault {
-    let mut what = format!("no AWS credentials in {PLACES}");
-    match error {
-        CredentialsError::CredentialsNotLoaded(_) => {}
-        CredentialsError::ProviderTimedOut(_) => {
-            what += &format!(", the last of which did not answer in {SEARCH:?}");
-        }
-        error => what = format!("{what}: {}", innermost(error)),
-    }
-    let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE";
-    let error = Error::new(ErrorKind::Unauthenticated, what).with_hint(hint);
-    Fault::new(Next::GiveUp, error)
 }
 
 /// What the SDK asks at each call.

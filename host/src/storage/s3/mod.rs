@@ -50,7 +50,7 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use aws_sdk_s3::types::ServerSideEncryption;
 use bytes::Bytes;
 
-use super::bucket::{self, content_type, innermost, unlogged};
+use super::bucket::{self, Aside, content_type, innermost, unlogged};
 use super::retry::{Attempt, Call, Counts, Next, Retrier, Tries};
 use super::{
     Key, List, Page, Part, ReadRange, Result, S3Encryption, Storage, StorageConfig, Swept, Upload,
@@ -77,6 +77,8 @@ struct Shared {
     encryption_checked: AtomicBool,
     /// Set once it was said that uploads may not be aborted.
     litter: AtomicBool,
+    /// Uploads that are being aborted.
+    aside: Aside,
 }
 
 /// A call of S3, as its manual names it.
@@ -123,7 +125,7 @@ impl S3 {
     pub fn new(config: &StorageConfig) -> Result<Self> {
         let settings = Settings::new(config, |name| env::var_os(name))?;
         let region = Region::new(settings.region.clone());
-        let credentials = Arc::new(Source::new(settings.credentials.as_ref(), region.clone()));
+        let credentials = Arc::new(Source::new(&settings, region.clone()));
         let mut sdk = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(region)
@@ -144,6 +146,7 @@ impl S3 {
                 settings,
                 encryption_checked: AtomicBool::new(false),
                 litter: AtomicBool::new(false),
+                aside: Aside::default(),
             }),
         })
     }
@@ -281,11 +284,9 @@ impl S3 {
 #[async_trait]
 impl Storage for S3 {
     fn location(&self) -> String {
-        let Settings { bucket, prefix, .. } = self.settings();
-        let prefix = prefix.trim_end_matches('/');
-        format!("s3://{bucket}/{prefix}")
-            .trim_end_matches('/')
-            .into()
+        let settings = self.settings();
+        let endpoint = settings.endpoint.as_deref();
+        bucket::location("s3", &settings.bucket, &settings.prefix, endpoint)
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
@@ -337,6 +338,10 @@ impl Storage for S3 {
     /// Uploads below the prefix that were begun so long ago, whoever began them: S3 does not tell whether somebody is at work.
     async fn sweep(&self, older_than: Duration, dry_run: bool) -> Result<Swept> {
         sweep::sweep(self, older_than, dry_run).await
+    }
+
+    async fn settle(&self) {
+        self.shared.aside.settle().await;
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Settings {
     pub(super) path_style: bool,
     pub(super) encryption: S3Encryption,
     pub(super) credentials: Option<S3Credentials>,
+    /// The only profile to find them in.
+    pub(super) profile: Option<String>,
     pub(super) retry: Retry,
     /// Length of each part of an upload but the last, in bytes.
     pub(super) part: usize,
@@ -79,6 +81,7 @@ impl Settings {
             endpoint,
             encryption,
             credentials: config.s3_credentials.clone(),
+            profile: config.s3_profile.clone(),
             retry: config.retry,
             part: part(config.max_object.unwrap_or_default())?,
         })

@@ -1,6 +1,5 @@
 //! Objects whose length is not known yet: parts, several at once, each of which can be sent again.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::Ordering;
 
@@ -15,7 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::answer::Refusal;
 use super::{Mode, Operation, S3, content_type, fault, unlogged};
-use crate::storage::bucket::{join, stopped_error};
+use crate::storage::bucket::{Unsent, stopped_error};
 use crate::storage::retry::{Fault, Next, hashed};
 use crate::storage::{Error, ErrorKind, Key, Result, Upload};
 
@@ -61,9 +60,7 @@ pub(super) struct S3Upload {
     s3: S3,
     key: Key,
     mode: Mode,
-    /// What was not sent yet.
-    pending: VecDeque<Bytes>,
-    pending_len: usize,
+    unsent: Unsent,
     parts: Option<Parts>,
     /// Set while a call is under way, and after one that failed: what was written is not whole any more.
     failed: bool,
@@ -88,34 +85,16 @@ impl S3Upload {
             s3: s3.clone(),
             key: key.clone(),
             mode,
-            pending: VecDeque::new(),
-            pending_len: 0,
+            unsent: Unsent::default(),
             parts: None,
             failed: false,
             runtime: Handle::current(),
         }
     }
 
-    /// The next `len` bytes of what was not sent.
-    fn take(&mut self, len: usize) -> Bytes {
-        let mut taken = Vec::new();
-        let mut missing = len;
-        while missing > 0
-            && let Some(mut piece) = self.pending.pop_front()
-        {
-            if piece.len() > missing {
-                self.pending.push_front(piece.split_off(missing));
-            }
-            missing -= piece.len();
-            taken.push(piece);
-        }
-        self.pending_len -= len - missing;
-        join(taken)
-    }
-
     /// Sends the next `len` bytes as a part, beside the others. Waits only for a place among them.
     async fn send(&mut self, len: usize) -> Result<()> {
-        let body = self.take(len);
+        let body = self.unsent.take(len);
         let parts = match &mut self.parts {
             Some(parts) => parts,
             none => none.insert(Parts::begin(&self.s3, &self.key).await?),
@@ -139,10 +118,10 @@ impl S3Upload {
 
     async fn complete(&mut self) -> Result<()> {
         if self.parts.is_none() {
-            let body = self.take(self.pending_len);
+            let body = self.unsent.take_all();
             return self.s3.put(&self.key, body, self.mode).await;
         }
-        self.send(self.pending_len).await?;
+        self.send(self.unsent.len()).await?;
         match &mut self.parts {
             Some(parts) => parts.complete(&self.s3, &self.key, self.mode).await,
             None => Ok(()),
@@ -164,10 +143,8 @@ impl S3Upload {
     fn abort(&mut self) -> Option<JoinHandle<()>> {
         let parts = self.parts.take()?;
         let (s3, full) = (self.s3.clone(), self.s3.full(&self.key));
-        Some(
-            self.runtime
-                .spawn(async move { parts.abort(&s3, &full).await }),
-        )
+        let aside = self.s3.shared.aside.clone();
+        Some(aside.spawn(&self.runtime, async move { parts.abort(&s3, &full).await }))
     }
 }
 
@@ -178,11 +155,10 @@ impl Upload for S3Upload {
             let what = "an upload cannot go on after an error";
             return Err(Error::new(ErrorKind::Unavailable, what));
         }
-        self.pending_len += piece.len();
-        self.pending.push_back(piece);
+        self.unsent.push(piece);
         let part = self.s3.settings().part;
         // The last part is sent by `finish`, and is not empty.
-        while self.pending_len > part {
+        while self.unsent.len() > part {
             let sent = self.send(part).await;
             self.or_abort(sent).await?;
         }

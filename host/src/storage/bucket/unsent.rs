@@ -1,0 +1,65 @@
+//! What an upload was given and did not send yet.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::join;
+
+/// Pieces in the order in which they came.
+#[derive(Debug, Default)]
+pub(in crate::storage) struct Unsent {
+    pieces: VecDeque<Bytes>,
+    len: usize,
+}
+
+impl Unsent {
+    /// How many bytes there are.
+    pub(in crate::storage) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(in crate::storage) fn push(&mut self, piece: Bytes) {
+        self.len += piece.len();
+        self.pieces.push_back(piece);
+    }
+
+    /// The first `len` bytes, or all of them where there are not so many.
+    pub(in crate::storage) fn take(&mut self, len: usize) -> Bytes {
+        let mut taken = Vec::new();
+        let mut missing = len.min(self.len);
+        self.len -= missing;
+        while missing > 0
+            && let Some(mut piece) = self.pieces.pop_front()
+        {
+            if piece.len() > missing {
+                self.pieces.push_front(piece.split_off(missing));
+            }
+            missing -= piece.len();
+            taken.push(piece);
+        }
+        join(taken)
+    }
+
+    /// All of it.
+    pub(in crate::storage) fn take_all(&mut self) -> Bytes {
+        self.take(self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_what_came_first_however_it_was_cut() {
+        let mut unsent = Unsent::default();
+        for piece in ["abc", "", "defg", "h"] {
+            unsent.push(Bytes::from_static(piece.as_bytes()));
+        }
+        assert_eq!(unsent.take(2), "ab");
+        assert_eq!(unsent.take(3), "cde");
+        assert_eq!((unsent.len(), unsent.take(9)), (3, "fgh".into()));
+        assert_eq!((unsent.len(), unsent.take_all()), (0, Bytes::new()));
+    }
+}
