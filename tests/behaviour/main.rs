@@ -25,6 +25,7 @@
 //! - `logs`: what is logged, and what never is
 //! - `bad_input`: bad agents, words, files and directories, through the command
 //! - `command`: the `persist` command, as a person or a script sees it
+//! - `interrupted`: what Ctrl-C leaves, and what is said of it
 //! - `operators`: what an operator does with single states, on every backend
 //! - `keeping`: what is kept of histories, and how they grew, on every backend
 //! - `trouble`: what is wrong with a store or its backend, and how it is said
@@ -43,6 +44,7 @@ mod gc;
 mod gcs;
 mod heads;
 mod hostile;
+mod interrupted;
 mod keeping;
 mod languages;
 mod logs;

@@ -8,6 +8,7 @@ use persist_host::storage::{self, ErrorKind};
 use persist_host::wasm::RunError;
 
 use crate::commands::copy::Another;
+use crate::interrupt;
 use crate::print::{plain, say};
 
 /// What `--help` says of them.
@@ -23,7 +24,8 @@ Exit codes:
   7  the outcome is unknown: look before trying again
   8  a limit was met: size, time, space
   9  the agent answered with an error, or trapped
- 10  nothing is damaged, and something should be looked at";
+ 10  nothing is damaged, and something should be looked at
+130  interrupted, by Ctrl-C or the signal that asks a process to end";
 
 /// The command line asks for something that cannot be meant.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,11 @@ pub(crate) struct Usage(pub(crate) String);
 #[derive(Debug, thiserror::Error)]
 #[error("{1}")]
 pub(crate) struct Code(pub(crate) u8, pub(crate) &'static str);
+
+/// A signal asked the process to end.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted: {0}")]
+pub(crate) struct Interrupted(pub(crate) &'static str);
 
 /// A check found something; each finding was printed when it was met.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +104,7 @@ fn code(error: &anyhow::Error) -> u8 {
         _ if error.is::<Usage>() => 2,
         _ if error.is::<Damaged>() => 6,
         _ if error.is::<Another>() => 4,
+        _ if error.is::<Interrupted>() => interrupt::CODE,
         _ => 1,
     }
 }

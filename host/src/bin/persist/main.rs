@@ -4,12 +4,14 @@ mod address;
 mod build;
 mod commands;
 mod exit;
+mod interrupt;
 mod new;
 mod print;
 mod progress;
 mod run;
 mod sdk;
 mod settings;
+mod stores;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,14 +19,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
-use persist_host::snapshot::Store;
 
 use commands::{archive, check, copy, diff, doctor, gc, generate, keep, list, state, stats};
+use exit::Interrupted;
+use interrupt::to_its_end;
 use print::Out;
 use settings::{Said, Settings};
-
-/// How long a command that is done waits for retention.
-const PATIENCE: Duration = Duration::from_secs(10);
+use stores::Stores;
 
 /// Runs WebAssembly agents, and shows, keeps, moves and checks what they saved.
 ///
@@ -57,7 +58,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run an agent once and print its answer
-    #[command(after_help = commands::RUN_EXAMPLES)]
+    #[command(after_help = run::EXAMPLES, after_long_help = run::help())]
     Run(run::Run),
     New(new::New),
     Build(build::Build),
@@ -116,57 +117,91 @@ fn start(cli: Cli) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(cli.command.run(&settings, out))
+    let done = runtime.block_on(cli.command.run(&settings, out));
+    // A thread may wait for input for ever.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
 }
 
 impl Command {
     async fn run(self, settings: &Settings, out: Out) -> Result<()> {
-        // It is made where a command needs it, and nothing is asked of it before.
-        let store = open(settings);
-        let tended = store.as_ref().ok().cloned();
-        let done = match self {
-            Self::Run(run) => run.run(&store?, out).await,
+        let stores = Stores::new(settings);
+        let left = self.left();
+        if left.is_some() {
+            interrupt::listen()?;
+        }
+        let done = tokio::select! {
+            biased;
+            done = self.do_it(&stores, settings, out) => done,
+            () = interrupt::heard() => Err(Interrupted(left.unwrap_or_default()).into()),
+        };
+        // What it does not come to, the next process does.
+        let _ = tokio::time::timeout(interrupt::PATIENCE, stores.settle()).await;
+        done
+    }
+
+    /// What an interruption leaves, for a command that has something to leave; all others end at once.
+    fn left(&self) -> Option<&'static str> {
+        match self {
+            Self::Run(_) => Some("the agent is stopped; what it was told is saved is saved"),
+            Self::Save(_) => Some("nothing was saved"),
+            // These wait for the answer to the one change that they make.
+            Self::Rm(_) | Self::Restore(_) | Self::Fork(_) | Self::Pin(_) | Self::Unpin(_) => {
+                Some("nothing was changed")
+            }
+            Self::Copy(_) | Self::Import(_) => Some(
+                "each name that a line was printed for is copied and proven; start it again to go on",
+            ),
+            Self::Prune(_) => Some("what was removed stays removed; start it again to go on"),
+            Self::Purge(_) => {
+                Some("what was removed stays removed; start it again to remove the rest")
+            }
+            Self::Gc(_) => {
+                Some("leftovers that were removed stay removed; start it again to go on")
+            }
+            Self::Export(_) => Some("the archive is not whole, and was not kept"),
+            Self::Check(_) => Some("what no line was printed for may not be checked"),
+            Self::Doctor(_) => Some(
+                "the examination is not complete; `persist gc` removes the objects that it made",
+            ),
+            _ => None,
+        }
+    }
+
+    async fn do_it(self, stores: &Stores<'_>, settings: &Settings, out: Out) -> Result<()> {
+        match self {
+            Self::Run(run) => run.run(&stores.usual()?, settings, out).await,
             Self::New(new) => new.run(),
             Self::Build(build) => build.run(),
-            Self::Ls(ls) => ls.run(&store?, out).await,
-            Self::History(history) => history.run(&store?, out).await,
-            Self::Show(show) => show.run(&store?, out).await,
-            Self::Cat(cat) => cat.run(&store?, out).await,
-            Self::Save(save) => save.run(&store?, out).await,
-            Self::Rm(rm) => rm.run(&store?, out).await,
-            Self::Restore(restore) => restore.run(&store?, out).await,
-            Self::Fork(fork) => fork.run(&store?, out).await,
-            Self::Diff(diff) => diff.run(&store?, out).await,
-            Self::Verify(verify) => verify.run(&store?, out).await,
-            Self::Check(check) => check.run(&store?, out).await,
-            Self::Prune(prune) => prune.run(&store?, settings, out).await,
-            Self::Pin(pin) => pin.run(&store?, out).await,
-            Self::Unpin(unpin) => unpin.run(&store?, out).await,
-            Self::Purge(purge) => purge.run(&store?, out).await,
-            Self::Gc(gc) => gc.run(&store?, out).await,
-            Self::Import(import) => import.run(&store?, out).await,
-            Self::Stats(stats) => stats.run(&store?, out).await,
-            Self::Copy(copy) => copy.run(settings, out).await,
+            Self::Ls(ls) => ls.run(&stores.usual()?, out).await,
+            Self::History(history) => history.run(&stores.usual()?, out).await,
+            Self::Show(show) => show.run(&stores.usual()?, out).await,
+            Self::Cat(cat) => cat.run(&stores.usual()?, out).await,
+            Self::Save(save) => save.run(&stores.usual()?, out).await,
+            Self::Rm(rm) => to_its_end(rm.run(&stores.usual()?, out)).await,
+            Self::Restore(restore) => to_its_end(restore.run(&stores.usual()?, out)).await,
+            Self::Fork(fork) => to_its_end(fork.run(&stores.usual()?, out)).await,
+            Self::Diff(diff) => diff.run(&stores.usual()?, out).await,
+            Self::Verify(verify) => verify.run(&stores.usual()?, out).await,
+            Self::Check(check) => check.run(&stores.usual()?, out).await,
+            Self::Prune(prune) => prune.run(&stores.usual()?, settings, out).await,
+            Self::Pin(pin) => to_its_end(pin.run(&stores.usual()?, out)).await,
+            Self::Unpin(unpin) => to_its_end(unpin.run(&stores.usual()?, out)).await,
+            Self::Purge(purge) => purge.run(&stores.usual()?, out).await,
+            Self::Gc(gc) => gc.run(&stores.usual()?, out).await,
+            Self::Import(import) => import.run(&stores.usual()?, out).await,
+            Self::Stats(stats) => stats.run(&stores.usual()?, out).await,
+            Self::Copy(copy) => copy.run(stores, out).await,
             Self::Export(export) => {
                 let storage = settings.storage()?.build()?;
-                export.run(&store?, &*storage, out).await
+                export.run(&stores.usual()?, &*storage, out).await
             }
             Self::Doctor(doctor) => doctor.run(settings, out).await,
             Self::Settings(show) => show.run(settings, out),
             Self::Completions(completions) => completions.run(Cli::command()),
             Self::Man(man) => man.run(Cli::command()),
-        };
-        if let Some(store) = tended {
-            // What old versions it does not come to, the next process removes.
-            let _ = tokio::time::timeout(PATIENCE, store.settle()).await;
         }
-        done
     }
-}
-
-fn open(settings: &Settings) -> Result<Store> {
-    let storage = settings.storage()?.build()?;
-    Ok(Store::with_options(storage, settings.store()?))
 }
 
 #[cfg(test)]

@@ -11,6 +11,13 @@ use serde_json::json;
 
 use crate::address::address;
 use crate::print::{self, Out, say};
+use crate::settings::Settings;
+
+/// What `run -h` says at its end.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  persist run my_agent.wasm -- \"buy milk\"
+  persist run --agent bot --session monday my_agent.wasm";
 
 /// What to run, and for whom.
 #[derive(Debug, Args)]
@@ -37,7 +44,7 @@ pub(crate) struct Run {
         hide_default_value = true
     )]
     only: String,
-    /// What it may use, as in `memory=64MiB` or `cpu=5s`; may be given again. A name that there is not lists them all
+    /// What it may use, as in `memory=64MiB` or `cpu=5s`; may be given again. --help lists all limits
     #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
     limit: Vec<(String, String)>,
     /// Say on standard error what it saves, as it does
@@ -49,12 +56,12 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+    pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
         let bytes = std::fs::read(&self.component)
             .with_context(|| format!("read the agent {}", self.component.display()))?;
         let scope = store.scope(&self.agent()?, self.session.as_deref())?;
         let (agent, session) = (scope.agent().clone(), scope.session().cloned());
-        let (verbose, limits) = (self.verbose, self.limits()?);
+        let (verbose, limits) = (self.verbose, self.limits(settings)?);
         let ctx = SnapshotCtx::builder(scope)
             .rights(self.rights())
             .on_change(move |info| changed(&agent, session.as_ref(), info, verbose, out))
@@ -65,8 +72,8 @@ impl Run {
         end(agent.run(ctx, &self.args).await, out)
     }
 
-    fn limits(&self) -> Result<Limits> {
-        let mut limits = Limits::default();
+    fn limits(&self, settings: &Settings) -> Result<Limits> {
+        let mut limits = settings.limits()?;
         for (name, value) in &self.limit {
             limits.set(name, value)?;
         }
@@ -93,6 +100,19 @@ impl Run {
                 .context("the file's name is no name for an agent; give one with --agent"),
         }
     }
+}
+
+/// What `run --help` says at its end.
+pub(crate) fn help() -> String {
+    let limits = Limits::table().iter().map(|limit| {
+        let (name, default, what) = (limit.name, limit.default, limit.what);
+        format!("  {name:<18} {default:>8}  {what}")
+    });
+    let limits: Vec<_> = limits.collect();
+    format!(
+        "{EXAMPLES}\n\nLimits, and their defaults:\n{}",
+        limits.join("\n")
+    )
 }
 
 /// Refused while the command line is read, where it is no limit.

@@ -11,20 +11,22 @@ use crate::address::{self, What};
 use crate::exit::Usage;
 use crate::print::{self, Out};
 use crate::progress::{self, Progress};
-use crate::settings::Settings;
+use crate::stores::Stores;
 
 /// Copy versions to another store, byte for byte, and prove that both are the same
 ///
 /// Every version goes to the same address, deletions and pins too. What is there already is compared and never touched; so a copy that was
 /// interrupted can be started again and does what is left, and one that is complete is proven again. A name is copied and proven before the next one
 /// begins. Nobody may save under these names in TO meanwhile: stop its hosts, and start them when the copy is done. To `prune`, a copy is as young as the day on
-/// which it was made. Both stores take what else they need, such as credentials, from the same settings.
+/// which it was made. Both stores take what else they need from the same settings, unless a URL says it behind
+/// a ?: endpoint, region and profile for S3, endpoint and credentials (a file) for Google Cloud Storage.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist copy file:///var/lib/agents s3://bucket/agents
   persist copy s3://bucket/agents gs://bucket/agents bot
-  persist copy gs://bucket/agents file:///backup bot/monday/memory")]
+  persist copy gs://bucket/agents file:///backup bot/monday/memory
+  persist copy 's3://old?endpoint=http://nas:9000&profile=nas' s3://new")]
 pub(crate) struct Copy {
     /// A store: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix
     from: String,
@@ -35,13 +37,8 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
-    pub(crate) async fn run(self, settings: &Settings, out: Out) -> Result<()> {
-        let options = settings.store()?;
-        let open = |url: &str| {
-            let storage = settings.storage_of(url)?.build()?;
-            anyhow::Ok(Store::with_options(storage, options.clone()))
-        };
-        let (from, to) = (open(&self.from)?, open(&self.to)?);
+    pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
+        let (from, to) = (stores.at(&self.from)?, stores.at(&self.to)?);
         if from.location() == to.location() {
             let place = from.location();
             return Err(Usage(format!("both are {place}; a copy needs two stores")).into());

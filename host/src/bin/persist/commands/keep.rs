@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{nothing, printed};
 use crate::address::{self, Address, What};
 use crate::exit::Usage;
+use crate::interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -346,7 +347,7 @@ fn confirm(name: &str, place: &str) -> Result<()> {
     )?;
     stderr.flush()?;
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
+    interrupt::ask(|| io::stdin().lock().read_line(&mut line).map(drop))?;
     match line.trim() == name {
         true => Ok(()),
         false => Err(Usage("that is not the name; nothing was changed".into()).into()),

@@ -21,11 +21,6 @@ use persist_host::snapshot::{Error, Expect, Info};
 use crate::address::Address;
 use crate::print::{self, Out};
 
-pub(crate) const RUN_EXAMPLES: &str = "\
-Examples:
-  persist run my_agent.wasm -- \"buy milk\"
-  persist run --agent bot --session monday my_agent.wasm";
-
 /// What is read from a file, or from a snapshot, at once.
 const CHUNK: usize = 1 << 20;
 

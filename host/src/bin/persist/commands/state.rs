@@ -11,6 +11,7 @@ use persist_host::snapshot::{Expect, SaveOptions, Store, Writer};
 use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
 use crate::exit::Usage;
+use crate::interrupt::to_its_end;
 use crate::print::{self, Out};
 use crate::progress::Progress;
 
@@ -160,7 +161,7 @@ impl Save {
         let address = &self.address;
         address
             .whole_name("a save makes a new version; to save only over this one, use --expect")?;
-        let (mut input, size) = open(&self.file)?;
+        let (input, size) = open(&self.file)?;
         let options = SaveOptions {
             expect: self.expected.expect,
             media_type: self.media_type,
@@ -169,21 +170,24 @@ impl Save {
         let scope = address.scope(store)?;
         let mut writer = scope.writer(address.name.as_str(), options).await?;
         let mut progress = Progress::bytes(out, "saved", size);
-        pour(&mut *input, &self.file, &mut writer, &mut progress).await?;
-        let info = writer.finish().await?;
+        pour(input, &self.file, &mut writer, &mut progress).await?;
+        let info = to_its_end(writer.finish()).await?;
         drop(progress);
         changed(address, &info, "saved", out)
     }
 }
 
+/// What is saved.
+type Input = Box<dyn Read + Send>;
+
 /// The file to save, and its length where that is known.
-fn open(file: &Path) -> Result<(Box<dyn Read>, Option<u64>)> {
+fn open(file: &Path) -> Result<(Input, Option<u64>)> {
     match file.to_str() {
         Some("-") if io::stdin().is_terminal() => Err(Usage(
             "nothing to save: name a FILE, or give the state on standard input".into(),
         )
         .into()),
-        Some("-") => Ok((Box::new(io::stdin().lock()), None)),
+        Some("-") => Ok((Box::new(io::stdin()), None)),
         _ => {
             let opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
             let size = opened.metadata().ok().filter(|metadata| metadata.is_file());
@@ -193,14 +197,21 @@ fn open(file: &Path) -> Result<(Box<dyn Read>, Option<u64>)> {
 }
 
 async fn pour(
-    input: &mut dyn Read,
+    mut input: Input,
     file: &Path,
     writer: &mut Writer,
     progress: &mut Progress,
 ) -> Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
-        match input.read(&mut chunk) {
+        // On a thread of its own: whoever writes into a pipe may take his time, and uploads and signals go on meanwhile.
+        let reading = tokio::task::spawn_blocking(move || {
+            let len = input.read(&mut chunk);
+            (input, chunk, len)
+        });
+        let len;
+        (input, chunk, len) = reading.await?;
+        match len {
             Ok(0) => return Ok(()),
             Ok(len) => {
                 writer.write(&chunk[..len]).await?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use persist_host::snapshot::{Retention, StoreOptions};
 use persist_host::storage::{S3Encryption, StorageBackend, StorageConfig};
+use persist_host::wasm::Limits;
 
 use crate::exit::Usage;
 pub(crate) use table::{SETTINGS, Setting, table};
@@ -181,21 +182,22 @@ impl Settings {
     fn storage_at(&self, mut config: StorageConfig) -> Result<StorageConfig> {
         config.local_base_path = config.local_base_path.or(self.path("PERSIST_LOCAL_PATH"));
         config.s3_bucket = config.s3_bucket.or(self.text("AWS_S3_BUCKET")?);
-        config.s3_region = self.text("AWS_REGION")?;
-        config.s3_endpoint = self.text("AWS_ENDPOINT_URL_S3")?;
+        config.s3_region = config.s3_region.or(self.text("AWS_REGION")?);
+        config.s3_endpoint = config.s3_endpoint.or(self.text("AWS_ENDPOINT_URL_S3")?);
         if let Some(key) = self.text("PERSIST_S3_KMS_KEY")? {
             config.s3_encryption = S3Encryption::Kms(key);
         }
         config.gcs_bucket = config.gcs_bucket.or(self.text("PERSIST_GCS_BUCKET")?);
         config.gcs_prefix = config.gcs_prefix.or(self.text("PERSIST_GCS_PREFIX")?);
-        config.gcs_endpoint = self.text("STORAGE_EMULATOR_HOST")?;
+        config.gcs_endpoint = config.gcs_endpoint.or(self.text("STORAGE_EMULATOR_HOST")?);
         config.gcs_kms_key = self.text("PERSIST_GCS_KMS_KEY")?;
         if let Some(seconds) = self.number("PERSIST_GCS_TIMEOUT")? {
             config.gcs_timeout = Some(Duration::from_secs(seconds as u64));
         }
         // Google's other clients send an emulator no credentials, whatever the environment has; the file is ours alone.
         let credentials = self.values.get("GOOGLE_APPLICATION_CREDENTIALS");
-        if let Some((path, source)) = credentials
+        if config.gcs_credentials.is_none()
+            && let Some((path, source)) = credentials
             && (config.gcs_endpoint.is_none() || *source == Source::File)
         {
             config.gcs_credentials = Some(path.into());
@@ -230,6 +232,22 @@ impl Settings {
             }
         };
         Ok(options)
+    }
+
+    /// What an agent may use.
+    pub(crate) fn limits(&self) -> Result<Limits> {
+        let mut limits = Limits::default();
+        let Some(text) = self.text("PERSIST_LIMITS")? else {
+            return Ok(limits);
+        };
+        for limit in text.split(',').filter(|limit| !limit.trim().is_empty()) {
+            let wrong = |why: String| Usage(format!("limits ({}): {why}", limit.trim()));
+            let parts = limit.split_once('=');
+            let (name, value) = parts.ok_or_else(|| wrong("write NAME=VALUE".into()))?;
+            let set = limits.set(name.trim(), value.trim());
+            set.map_err(|error| wrong(error.to_string()))?;
+        }
+        Ok(limits)
     }
 
     /// What is kept where a command does not say it.
@@ -276,10 +294,20 @@ fn parse(text: &str, path: &Path) -> Result<Vec<(&'static Setting, String)>> {
                 keys.join(", ")
             ))
         })?;
+        let plain = |key: &str, value| match value {
+            toml::Value::String(text) => Ok(text),
+            toml::Value::Integer(number) => Ok(number.to_string()),
+            _ => Err(wrong(format!("{key} is neither a text nor a number"))),
+        };
         let value = match value {
-            toml::Value::String(text) => text,
-            toml::Value::Integer(number) => number.to_string(),
-            _ => return Err(wrong(format!("{key} is neither a text nor a number")).into()),
+            toml::Value::Table(limits) if key == "limits" => {
+                let limits = limits.into_iter().map(|(name, value)| {
+                    let value = plain(&format!("limits.{name}"), value)?;
+                    Ok(format!("{name}={value}"))
+                });
+                limits.collect::<Result<Vec<_>, Usage>>()?.join(",")
+            }
+            value => plain(&key, value)?,
         };
         found.push((setting, value));
     }
@@ -361,6 +389,35 @@ mod tests {
             let error = settings.retention().expect_err(variable);
             assert!(error.to_string().contains(variable), "{error}");
         }
+    }
+
+    #[test]
+    fn limits_are_a_table_in_the_file_and_a_list_in_the_environment() {
+        let file = "[limits]\nmemory = \"64 MiB\"\nruns = 3\n";
+        let limits = |env: &[(&str, &str)], file: &str| {
+            let settings = resolve(Said::default(), env, file).expect("good");
+            settings.limits()
+        };
+        let of_file = limits(&[], file).expect("good");
+        assert_eq!((of_file.memory, of_file.runs), (64 << 20, 3));
+        let env = [("PERSIST_LIMITS", "cpu=5s, memory = 1 MiB,")];
+        let of_env = limits(&env, file).expect("good");
+        let default = Limits::default();
+        assert_eq!((of_env.memory, of_env.runs), (1 << 20, default.runs));
+        assert_eq!(of_env.cpu, Duration::from_secs(5));
+        assert_eq!(limits(&[], "limits = \"runs=3\"").expect("good").runs, 3);
+        for (bad, hint) in [
+            ("memory", "NAME=VALUE"),
+            ("memory=much", "cannot be"),
+            ("mammary=1", "there are"),
+        ] {
+            let error = limits(&[("PERSIST_LIMITS", bad)], "").expect_err(bad);
+            let said = error.to_string();
+            assert!(said.contains(bad) && said.contains(hint), "{said}");
+        }
+        let nested = "[limits]\nmemory = [1]\n";
+        let error = resolve(Said::default(), &[], nested).expect_err("no value");
+        assert!(error.to_string().contains("limits.memory"), "{error}");
     }
 
     #[test]

@@ -136,6 +136,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "0",
     ),
     of(
+        "limits",
+        &["PERSIST_LIMITS"],
+        "what an agent may use, as in `memory=64MiB,cpu=5s`; in the file, a table. `--limit` of `persist run` goes before it",
+        "as `persist run --help` lists them",
+    ),
+    of(
         "log",
         &["RUST_LOG"],
         "what is logged to standard error",

@@ -1,0 +1,101 @@
+//! Ctrl-C, and the signal that asks a process to end.
+//!
+//! A command that could leave something behind is told of them: what it was at is dropped, which removes temporary files and aborts
+//! uploads, and it says what is done. All other commands end at once, as any process does.
+
+use std::io;
+use std::process::exit;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::sync::Notify;
+
+use crate::print::say;
+
+/// How long a command gets to leave nothing behind. The same for retention, where it is done.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What an end by SIGINT is known by.
+pub(crate) const CODE: u8 = 130;
+
+/// A signal came.
+static HEARD: Notify = Notify::const_new();
+
+/// Changes that wait for their answer.
+static COMMITTING: AtomicUsize = AtomicUsize::new(0);
+
+/// A change has its answer.
+static COMMITTED: Notify = Notify::const_new();
+
+/// A person is asked something, and nothing was begun.
+static ASKING: AtomicBool = AtomicBool::new(false);
+
+/// From here on the signals are heard, and no longer end the process by themselves.
+pub(crate) fn listen() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("listen for signals")?;
+    let listen = move || {
+        let mut is_first = true;
+        for _ in &mut signals {
+            if ASKING.load(Ordering::SeqCst) {
+                say(format_args!(""));
+                exit(CODE.into());
+            }
+            if !std::mem::take(&mut is_first) {
+                give_up("again");
+            }
+            HEARD.notify_one();
+            thread::spawn(|| {
+                thread::sleep(PATIENCE);
+                give_up(&format!("{} seconds ago", PATIENCE.as_secs()));
+            });
+        }
+    };
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(listen)
+        .context("listen for signals")?;
+    Ok(())
+}
+
+fn give_up(when: &str) -> ! {
+    say(format_args!(
+        "error: interrupted {when}, before it was known what became of it: look before trying again; `persist gc` removes what it left"
+    ));
+    exit(CODE.into());
+}
+
+/// Ends once a signal came and no change waits for its answer.
+pub(crate) async fn heard() {
+    HEARD.notified().await;
+    while COMMITTING.load(Ordering::SeqCst) > 0 {
+        COMMITTED.notified().await;
+    }
+}
+
+/// Makes a change, and is not left before its answer is there: else nobody could tell whether it was made.
+pub(crate) async fn to_its_end<T>(change: impl Future<Output = T>) -> T {
+    struct Committing;
+
+    impl Drop for Committing {
+        fn drop(&mut self) {
+            COMMITTING.fetch_sub(1, Ordering::SeqCst);
+            COMMITTED.notify_one();
+        }
+    }
+
+    COMMITTING.fetch_add(1, Ordering::SeqCst);
+    let _committing = Committing;
+    change.await
+}
+
+/// Waits for a person, who may end the process instead.
+pub(crate) fn ask(answer: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    ASKING.store(true, Ordering::SeqCst);
+    let answered = answer();
+    ASKING.store(false, Ordering::SeqCst);
+    answered
+}

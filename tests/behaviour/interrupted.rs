@@ -1,0 +1,161 @@
+//! What Ctrl-C leaves, and what is said of it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use persist_tests::cloud::{BACKENDS, Place};
+use persist_tests::{guest, noise, ok, persist, run, tempdir, text};
+
+use crate::clouds::aborted;
+
+/// Starts a command whose input and output are pipes.
+fn start(command: &mut Command) -> Child {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("persist starts")
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", name, &child.id().to_string()])
+        .status();
+    assert!(sent.expect("kill is there").success());
+}
+
+/// Waits for its end, which must be that of a process that was interrupted, and returns what it said.
+fn interrupted(child: Child) -> (String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = child.wait_with_output().expect("it ends");
+    let said = text(&stderr).to_owned();
+    assert_eq!(status.code(), Some(130), "{said}");
+    (text(&stdout).to_owned(), said)
+}
+
+fn wait_for(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn temporary_files(dir: &Path) -> usize {
+    fs::read_dir(dir.join("~/tmp")).map_or(0, |files| files.count())
+}
+
+#[test]
+fn a_save_that_is_interrupted_saves_nothing_and_leaves_nothing_on_the_disk() {
+    for name in ["INT", "TERM"] {
+        let dir = tempdir();
+        let mut saving = start(persist(dir.path()).args(["save", "bot/memory"]));
+        // Its input does not end: it waits for more.
+        let mut stdin = saving.stdin.take().expect("piped");
+        stdin.write_all(&noise(1, 20 << 20)).expect("it reads");
+        wait_for(|| temporary_files(dir.path()) == 1);
+        signal(&saving, name);
+        let (_, said) = interrupted(saving);
+        assert!(said.contains("nothing was saved"), "{said}");
+        assert_eq!(temporary_files(dir.path()), 0);
+        assert_eq!(ok(dir.path(), &["ls"]), "");
+    }
+}
+
+#[test]
+fn a_save_that_is_interrupted_aborts_its_upload() {
+    for place in BACKENDS.map(Place::on) {
+        let (proxy, proxied) = place.proxied();
+        let mut saving = start(proxied.persist().args(["save", "bot/memory"]));
+        let mut stdin = saving.stdin.take().expect("piped");
+        stdin.write_all(&noise(1, 20 << 20)).expect("it reads");
+        let sent = || {
+            let seen = proxy.seen().into_iter();
+            let mut parts = seen.filter(|seen| place.sends_part(seen));
+            parts.any(|seen| seen.answer.is_some())
+        };
+        wait_for(sent);
+        signal(&saving, "INT");
+        let (_, said) = interrupted(saving);
+        assert!(said.contains("nothing was saved"), "{said}");
+        assert_eq!(aborted(&place, &proxy), 1, "{place:?}");
+    }
+}
+
+#[test]
+fn an_agent_that_is_interrupted_is_stopped_and_what_it_was_told_is_saved_is_saved() {
+    let dir = tempdir();
+    let agent = guest("test_guest");
+    let mut command = persist(dir.path());
+    command
+        .args(["run", "--json", "--agent", "bot"])
+        .arg(&agent);
+    command.args(["--", "save-and-loop", "memory", "kept"]);
+    let mut running = start(&mut command);
+    let mut lines = BufReader::new(running.stdout.take().expect("piped")).lines();
+    let saved = lines.next().expect("a line").expect("text");
+    assert!(saved.contains("bot/memory@1"), "{saved}");
+    signal(&running, "INT");
+    let (_, said) = interrupted(running);
+    assert!(said.contains("the agent is stopped"), "{said}");
+    assert_eq!(ok(dir.path(), &["cat", "bot/memory"]), "kept");
+}
+
+#[test]
+fn a_copy_that_is_interrupted_says_what_is_done_and_goes_on_when_it_is_started_again() {
+    let (dir, other) = (tempdir(), tempdir());
+    for n in 0..200 {
+        let state = dir.path().join("state");
+        fs::write(&state, format!("state {n}")).expect("writes");
+        let state = state.to_str().expect("text");
+        ok(
+            &dir.path().join("store"),
+            &["save", &format!("bot/{n}"), state],
+        );
+    }
+    let from = format!("file://{}", dir.path().join("store").display());
+    let to = format!("file://{}", other.path().display());
+    let mut copying = start(persist(dir.path()).args(["copy", &from, &to]));
+    let mut stdout = BufReader::new(copying.stdout.take().expect("piped"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("a line");
+    signal(&copying, "INT");
+    // What it prints beside must not stop it.
+    let rest = std::thread::spawn(move || stdout.lines().count());
+    let (_, said) = interrupted(copying);
+    assert!(said.contains("start it again to go on"), "{said}");
+    assert!(
+        rest.join().expect("no panic") < 199,
+        "it was not interrupted"
+    );
+    assert_eq!(temporary_files(other.path()), 0);
+
+    let again = run(dir.path(), &["copy", &from, &to]);
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    assert_eq!(ok(other.path(), &["ls"]).lines().count(), 200);
+}
+
+#[test]
+fn a_command_that_leaves_nothing_ends_at_once() {
+    let dir = tempdir();
+    let state = dir.path().join("state");
+    fs::write(&state, noise(1, 4 << 20)).expect("writes");
+    ok(
+        dir.path(),
+        &["save", "bot/memory", state.to_str().expect("text")],
+    );
+    // Nobody reads what it prints.
+    let mut printing = start(persist(dir.path()).args(["cat", "bot/memory"]));
+    let mut stdout = printing.stdout.take().expect("piped");
+    let mut first = [0; 1];
+    std::io::Read::read_exact(&mut stdout, &mut first).expect("a byte");
+    // Not INT: a shell that runs the tests in the background has it ignored.
+    signal(&printing, "TERM");
+    let status = printing.wait().expect("it ends");
+    assert_eq!(status.code(), None, "{status}");
+}
