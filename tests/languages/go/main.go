@@ -3,12 +3,14 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"persist"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +28,7 @@ var scenarios = map[string]func(args []string) (string, error){
 	"stream-mib": streamMib, "stream-expect": streamExpect, "stream-beside-save": streamBesideSave, "copy": copyStream,
 	"read-at": readAt, "unfinished": unfinished, "leaked": leaked, "trap-mid-write": trapMidWrite, "many-writers": manyWriters,
 	"trap": trap, "print": print_, "error": fail, "echo": echo, "load-uncaught": loadUncaught, "wasi": wasi,
+	"load-sizes": loadSizes, "read-all": readAll,
 }
 
 // How many arguments a scenario has at least.
@@ -33,6 +36,7 @@ var least = map[string]int{
 	"save": 2, "save-expect": 3, "save-labels": 3, "big-save": 2, "load": 1, "stat": 1, "history": 1, "names": 1, "delete": 1,
 	"restore": 2, "fork": 2, "stream": 3, "stream-mib": 2, "stream-expect": 3, "stream-beside-save": 1, "copy": 2, "read-at": 3,
 	"unfinished": 1, "leaked": 1, "trap-mid-write": 1, "many-writers": 2, "print": 1, "error": 1, "load-uncaught": 1,
+	"load-sizes": 3, "read-all": 1,
 }
 
 func run(args []string) (string, error) {
@@ -365,4 +369,47 @@ func wasi([]string) (string, error) {
 	random := make([]byte, 4)
 	_, err := rand.Read(random)
 	return fmt.Sprintf("clock %d random %x", time.Now().Unix(), random), err
+}
+
+// Saves states of FROM KiB to TO KiB, and loads each often, with all that calls WASI in between.
+func loadSizes(args []string) (string, error) {
+	loads := 0
+	for size := number(args[1]) << 10; size <= number(args[2])<<10; size += 1000 {
+		state := madeUp(size, size)
+		if _, err := persist.Save(args[0], state); err != nil {
+			return "", err
+		}
+		for range 40 {
+			if loads%8 == 0 {
+				fmt.Print(".")
+			}
+			if loads%16 == 0 {
+				runtime.GC()
+			}
+			loaded, _, err := persist.Load(args[0])
+			if err != nil {
+				return "", err
+			}
+			if !bytes.Equal(loaded, state) {
+				return "", fmt.Errorf("load %d, of %d bytes, differs", loads, size)
+			}
+			loads++
+		}
+	}
+	return fmt.Sprint("loads ", loads), nil
+}
+
+// Reads what "stream" made, with a buffer that grows.
+func readAll(args []string) (string, error) {
+	reader, err := persist.OpenReader(args[0], 0)
+	if err != nil || reader == nil {
+		return "none", err
+	}
+	defer reader.Close()
+	fmt.Println("reading")
+	state, err := io.ReadAll(reader)
+	if err == nil && !bytes.Equal(state, madeUp(0, uint64(len(state)))) {
+		err = errors.New("it differs")
+	}
+	return fmt.Sprint("size ", len(state)), err
 }

@@ -116,3 +116,17 @@ func cabiRealloc(old unsafe.Pointer, oldSize, align, size uintptr) unsafe.Pointe
 	made++
 	return unsafe.Pointer(base)
 }
+
+// What the adapter of WASI takes is for itself, and for the whole run: the stack that it runs on, and what it knows. It asks
+// for that at its first call, in the middle of the run, and takes it from cabi_realloc where there is no function of this name.
+// It would then lie in a block that the next result of the host is written to.
+//
+//go:wasmexport cabi_realloc_adapter
+//go:nosplit
+func cabiReallocAdapter(old unsafe.Pointer, oldSize, align, size uintptr) unsafe.Pointer {
+	base := uintptr(sbrk(size + align))
+	if base == 0 {
+		panic("no memory for the adapter of WASI")
+	}
+	return unsafe.Pointer((base + align - 1) &^ (align - 1))
+}

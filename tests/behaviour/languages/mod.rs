@@ -1,17 +1,16 @@
 //! Agents in every language that has an SDK: each keeps the same promises, and all of them one memory.
 
+mod build;
+mod conversation;
+mod go;
+
 use std::collections::HashMap;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use persist_host::snapshot::Scope;
 use persist_host::storage::{Local, Memory};
 use persist_host::wasm::{Agent, Limits, RunError, SnapshotCtx};
-use persist_tests::{
-    block_on, fails, guest, guest_in, host, load, ok, persist, save, scope, tempdir, text,
-    toolchains,
-};
+use persist_tests::{block_on, guest, guest_in, host, load, save, scope, tempdir};
 use tokio::sync::Mutex;
 
 const LANGUAGES: [&str; 5] = ["rust", "c", "go", "js", "python"];
@@ -367,103 +366,10 @@ fn agents_with_wasi_print_and_know_the_time_and_chance() {
     }));
 }
 
-const CONVERSATION: [&str; 10] = [
-    "Ann: Is the harbour open?",
-    "Bo: From nine: not before.",
-    "They wait.",
-    "Ann: \"Quotes\", \\ and a tab\t.",
-    "Bo: Grüße, 世界, 😀!",
-    "",
-    "Ann: : odd",
-    "Ann: Then to the harbour!",
-    "Bo: {\"turns\":[]}",
-    "They leave.",
-];
-
-#[test]
-fn a_conversation_is_handed_from_language_to_language() {
-    block_on(async {
-        let scope = memory();
-        let mut known = 0;
-        for language in ["python", "rust", "go", "c", "js"] {
-            let Some(agent) = agent(language, "chat_memory").await else {
-                continue;
-            };
-            let mut args = vec!["follow"];
-            args.extend(&CONVERSATION[..known + 2]);
-            let answer = act(&agent, &scope, &args).await;
-            let expected = format!("remembered {known} turns, added 2");
-            assert_eq!(answer, yes(&expected), "{language}");
-            known += 2;
-        }
-        let turns: Vec<_> = CONVERSATION[..known]
-            .iter()
-            .map(|line| match line.split_once(": ") {
-                Some((speaker, text)) => serde_json::json!({ "speaker": speaker, "text": text }),
-                None => serde_json::json!({ "text": line }),
-            })
-            .collect();
-        let state = load(&scope, "memory").await.expect("saved");
-        let state: serde_json::Value = serde_json::from_str(&state).expect("JSON");
-        assert_eq!(state, serde_json::json!({ "turns": turns }));
-        let versions = scope.versions("memory", None, 100).await.expect("a page");
-        assert_eq!(versions.len(), known, "a version for each turn");
-    });
-}
-
-#[test]
-fn the_agents_that_remember_a_conversation_answer_alike_in_every_language() {
-    let another = "this is another conversation: in turn 2 I remember \"We wait\", it says \"No\"";
-    let unreadable = "unreadable: version 4 of memory is not what this agent reads";
-    block_on(in_each(
-        &LANGUAGES,
-        "chat_memory",
-        async |language, agent| {
-            let scope = memory();
-            check(
-                language,
-                agent,
-                &scope,
-                &[
-                    (&["recall"], yes("I remember 0 turns.")),
-                    (
-                        &["say", "The harbour is closed"],
-                        yes("turn 1: that is new to me"),
-                    ),
-                    (
-                        &["say", "We wait", "Harbour or station?"],
-                        yes("turn 2: that is new to me\n\
-                             turn 3: you spoke of \"harbour\" before, in turn 1"),
-                    ),
-                    (
-                        &["recall", "HARBOUR"],
-                        yes("I remember 3 turns.\nturn 1: The harbour is closed\n\
-                             turn 3: Harbour or station?"),
-                    ),
-                    (&["follow", "The harbour is closed", "No"], no(another)),
-                ],
-            )
-            .await;
-            let head = scope.stat("memory", None).await.expect("answers");
-            let head = head.expect("saved");
-            assert_eq!(head.labels, [("turn".into(), "3".into())], "{language}");
-            assert_eq!(head.media_type.as_deref(), Some("application/json"));
-
-            // From a later agent, which knows more.
-            save(&scope, "memory", r#"{"turns":[],"mood":"good"}"#).await;
-            let told = act(agent, &scope, &["say", "x"]).await;
-            let told = told.expect_err("refused");
-            assert!(told.starts_with(unreadable), "{language}: {told}");
-            let usage = act(agent, &scope, &["forget"]).await.expect_err("refused");
-            assert!(usage.starts_with("usage: say TEXT…"), "{language}: {usage}");
-        },
-    ));
-}
-
 #[test]
 fn an_agent_built_for_0_1_0_keeps_running() {
     // Never built again: what was built against a published contract must run for ever.
-    let component = include_bytes!("../kept/agent-0.1.0.wasm");
+    let component = include_bytes!("../../kept/agent-0.1.0.wasm");
     block_on(async {
         let agent = host().load(component).await.expect("an agent");
         let scope = memory();
@@ -494,95 +400,4 @@ fn an_agent_built_for_0_1_0_keeps_running() {
 
 fn invalid_name() -> String {
     "invalid a name is empty; it needs at least one byte".into()
-}
-
-/// The `persist` command with the toolchains of the languages on its PATH.
-fn persist_with_tools(store: &Path) -> Command {
-    let tools = toolchains();
-    // The first is there only where the toolchain lacks the target.
-    let own = [
-        "rust/bin",
-        "go/go/bin",
-        "js/node_modules/.bin",
-        "python/bin",
-    ];
-    let own = own.map(|bin| tools.join(bin));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = own.into_iter().chain(std::env::split_paths(&path));
-    let mut command = persist(store);
-    command
-        .env("PATH", std::env::join_paths(path).expect("no colons"))
-        .env("PYTHONPATH", tools.join("python"))
-        .env("GOCACHE", tools.join("go-cache"));
-    // Where cargo finds itself and what it fetched.
-    for name in ["HOME", "CARGO_HOME", "RUSTUP_HOME"] {
-        command.envs(std::env::var_os(name).map(|value| (name, value)));
-    }
-    command
-}
-
-/// The two that take half a minute are tests of their own, so that they run beside each other.
-#[test]
-fn a_fresh_agent_builds_and_keeps_notes() {
-    builds_and_keeps_notes(&["c", "go", "js"]);
-}
-
-#[test]
-fn a_fresh_agent_in_python_builds_and_keeps_notes() {
-    builds_and_keeps_notes(&["python"]);
-}
-
-#[test]
-fn a_fresh_agent_in_rust_builds_and_keeps_notes() {
-    builds_and_keeps_notes(&["rust"]);
-}
-
-fn builds_and_keeps_notes(languages: &[&str]) {
-    let dir = tempdir();
-    for language in languages {
-        // Where its toolchain is missing, so are its agents.
-        if *language != "rust" && guest_in(language, "scenarios").is_none() {
-            continue;
-        }
-        let folder = dir.path().join(format!("notes-{language}"));
-        let folder = folder.to_str().expect("text");
-        ok(dir.path(), &["new", "--lang", language, folder]);
-        let mut build = persist_with_tools(dir.path());
-        let built = build.args(["build", folder]).output();
-        let built = built.expect("persist starts");
-        let said = text(&built.stderr);
-        assert!(built.status.success(), "{language}: {said}");
-        let component = format!("{folder}/notes-{language}.wasm");
-        let bytes = std::fs::read(&component).expect("it was built");
-        assert_eq!(&bytes[..8], b"\0asm\x0d\0\x01\0", "{language}: a component");
-        let run = |note: &str| ok(dir.path(), &["run", &component, "--", note]);
-        assert_eq!(run("buy milk"), "buy milk\n\n", "{language}");
-        assert_eq!(run("ü"), "buy milk\nü\n\n", "{language}");
-    }
-}
-
-#[test]
-fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
-    let dir = tempdir();
-    for (language, missing) in [
-        ("c", "clang-14 is missing; type `apt-get install "),
-        ("go", "go is missing; install Go "),
-        ("js", "componentize-qjs is missing; type `npm install "),
-        ("python", "componentize-py is missing; type `pip install "),
-        ("rust", "cargo is missing; install Rust "),
-    ] {
-        let folder = dir.path().join(format!("in-{language}"));
-        let folder = folder.to_str().expect("text");
-        ok(dir.path(), &["new", "--lang", language, folder]);
-        let told = fails(dir.path(), &["build", folder], 1);
-        assert!(told.contains(missing), "{told}");
-    }
-    let told = fails(
-        dir.path(),
-        &["build", dir.path().to_str().expect("text")],
-        1,
-    );
-    assert!(told.contains("is no agent"), "{told}");
-    let told = fails(dir.path(), &["new", "--lang", "c", "Bad Name"], 1);
-    assert!(told.contains("no name for an agent"), "{told}");
 }

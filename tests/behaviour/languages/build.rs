@@ -1,0 +1,97 @@
+//! `persist new` and `persist build` in every language.
+
+use std::path::Path;
+use std::process::Command;
+
+use persist_tests::{fails, guest_in, ok, persist, tempdir, text, toolchains};
+
+/// The `persist` command with the toolchains of the languages on its PATH.
+fn persist_with_tools(store: &Path) -> Command {
+    let tools = toolchains();
+    // The first is there only where the toolchain lacks the target.
+    let own = [
+        "rust/bin",
+        "go/go/bin",
+        "js/node_modules/.bin",
+        "python/bin",
+    ];
+    let own = own.map(|bin| tools.join(bin));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = own.into_iter().chain(std::env::split_paths(&path));
+    let mut command = persist(store);
+    command
+        .env("PATH", std::env::join_paths(path).expect("no colons"))
+        .env("PYTHONPATH", tools.join("python"))
+        .env("GOCACHE", tools.join("go-cache"));
+    // Where cargo finds itself and what it fetched.
+    for name in ["HOME", "CARGO_HOME", "RUSTUP_HOME"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    command
+}
+
+/// The two that take half a minute are tests of their own, so that they run beside each other.
+#[test]
+fn a_fresh_agent_builds_and_keeps_notes() {
+    builds_and_keeps_notes(&["c", "go", "js"]);
+}
+
+#[test]
+fn a_fresh_agent_in_python_builds_and_keeps_notes() {
+    builds_and_keeps_notes(&["python"]);
+}
+
+#[test]
+fn a_fresh_agent_in_rust_builds_and_keeps_notes() {
+    builds_and_keeps_notes(&["rust"]);
+}
+
+fn builds_and_keeps_notes(languages: &[&str]) {
+    let dir = tempdir();
+    for language in languages {
+        // Where its toolchain is missing, so are its agents.
+        if *language != "rust" && guest_in(language, "scenarios").is_none() {
+            continue;
+        }
+        let folder = dir.path().join(format!("notes-{language}"));
+        let folder = folder.to_str().expect("text");
+        ok(dir.path(), &["new", "--lang", language, folder]);
+        let mut build = persist_with_tools(dir.path());
+        let built = build.args(["build", folder]).output();
+        let built = built.expect("persist starts");
+        let said = text(&built.stderr);
+        assert!(built.status.success(), "{language}: {said}");
+        let component = format!("{folder}/notes-{language}.wasm");
+        let bytes = std::fs::read(&component).expect("it was built");
+        assert_eq!(&bytes[..8], b"\0asm\x0d\0\x01\0", "{language}: a component");
+        let run = |note: &str| ok(dir.path(), &["run", &component, "--", note]);
+        assert_eq!(run("buy milk"), "buy milk\n\n", "{language}");
+        assert_eq!(run("ü"), "buy milk\nü\n\n", "{language}");
+    }
+}
+
+#[test]
+fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
+    let dir = tempdir();
+    for (language, missing) in [
+        ("c", "clang-14 is missing; type `apt-get install "),
+        ("go", "go is missing; install Go "),
+        ("js", "componentize-qjs is missing; type `npm install "),
+        ("python", "componentize-py is missing; type `pip install "),
+        ("rust", "cargo is missing; install Rust "),
+    ] {
+        let folder = dir.path().join(format!("in-{language}"));
+        let folder = folder.to_str().expect("text");
+        ok(dir.path(), &["new", "--lang", language, folder]);
+        let told = fails(dir.path(), &["build", folder], 1);
+        assert!(told.contains(missing), "{told}");
+    }
+    let told = fails(
+        dir.path(),
+        &["build", dir.path().to_str().expect("text")],
+        1,
+    );
+    assert!(told.contains("is no agent"), "{told}");
+    let told = fails(dir.path(), &["new", "--lang", "c", "Bad Name"], 1);
+    assert!(told.contains("no name for an agent"), "{told}");
+}
