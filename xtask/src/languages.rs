@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Changes with how agents are built, so that they are built again.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
@@ -193,7 +193,7 @@ fn build_js(
         &workspace.root.join("guest-sdk/js"),
         &stage.join("node_modules/persist-guest"),
     )?;
-    qjs.args(["--world", "agent", "--sync", "--opt-size", "--stub-wasi"])
+    qjs.args(["--world", "agent", "--sync", "--opt-size"])
         .arg("--wit")
         .arg(workspace.root.join("wit"))
         .arg("--js")

@@ -112,15 +112,7 @@ fn go(folder: &Path, out: &Path) -> Result<()> {
 fn js(folder: &Path, out: &Path) -> Result<()> {
     let hint = "type `npm install --ignore-scripts componentize-qjs@0.4.5` in the agent's folder";
     let mut qjs = tool(folder, &["componentize-qjs"], hint)?;
-    qjs.args([
-        "--wit",
-        "wit",
-        "--world",
-        "agent",
-        "--sync",
-        "--opt-size",
-        "--stub-wasi",
-    ]);
+    qjs.args(["--wit", "wit", "--world", "agent", "--sync", "--opt-size"]);
     run(qjs.args(["--js", "agent.js", "--output"]).arg(out))
 }
 
