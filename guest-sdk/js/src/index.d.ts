@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" />
 /**
  * Saves and loads the state of a sandboxed WebAssembly agent through a Persist host.
  *
@@ -69,10 +70,10 @@ export interface Limits {
 }
 
 /**
- * Makes a function what a host runs: `export const run = agent((args) => …)`. What it returns is the answer, what it throws is
- * the reason that the caller is told.
+ * Makes a function what a host runs: `export const run = agent((args) => …)`. What it returns is the answer: a text, or what
+ * `JSON.stringify` makes of an object. What it throws is the reason that the caller is told. It is not async: nobody would wait.
  */
-export function agent(run: (args: string[]) => unknown): (args: string[]) => string;
+export function agent<T>(run: (args: string[]) => T extends PromiseLike<unknown> ? never : T): (args: string[]) => string;
 
 /** What this host allows this agent. */
 export function limits(): Limits;
@@ -133,7 +134,7 @@ export class Reader implements Disposable, Iterable<Uint8Array> {
   static open(name: string, options?: { at?: Version }): Reader | undefined;
   /** What is known of the version. */
   readonly info: Info;
-  /** At most `length` bytes from `offset`; fewer is the end. */
+  /** At most `length` bytes from `offset`, or all with `Infinity`; fewer is the end. */
   read(offset: number, length: number): Uint8Array;
   [Symbol.iterator](): Generator<Uint8Array, void>;
   /** Gives back what the host holds for the reader. */

@@ -1,6 +1,7 @@
 // One call to the store each.
+import * as check from "./check.js";
 import { narrow, some, store, wide } from "./engine.js";
-import { call, PersistError } from "./error.js";
+import { call } from "./error.js";
 import { decode, encode } from "./utf8.js";
 
 export function limits() {
@@ -9,13 +10,14 @@ export function limits() {
 }
 
 export function save(name, state, options) {
-  return infoOf(call(() => store.save(name, bytesOf(state), rawOptions(options))));
+  const raw = rawOptions(options);
+  return infoOf(call(() => store.save(rawName(name), bytesOf(state), raw)));
 }
 
 export function saveJson(name, value, options) {
   const text = JSON.stringify(value);
-  if (text === undefined) throw new PersistError("invalid", { detail: "a function or undefined is no JSON" });
-  return save(name, text, { mediaType: "application/json", ...options });
+  if (text === undefined) check.refuse("a function or undefined is no JSON");
+  return save(name, text, { mediaType: "application/json", ...check.options(options, SAVE_OPTIONS) });
 }
 
 export const load = (name) => loadSnapshot(name)?.state;
@@ -31,17 +33,17 @@ export function loadJson(name) {
 }
 
 export function loadSnapshot(name, at) {
-  const loaded = call(() => store.load(name, rawVersion(at)));
+  const loaded = call(() => store.load(rawName(name), rawVersion(at)));
   return loaded ? { info: infoOf(loaded.info), state: Uint8Array.from(loaded.state) } : undefined;
 }
 
 export function stat(name, at) {
-  const info = call(() => store.stat(name, rawVersion(at)));
+  const info = call(() => store.stat(rawName(name), rawVersion(at)));
   return info ? infoOf(info) : undefined;
 }
 
 export function historyPage(name, before, limit) {
-  return call(() => store.history(name, rawVersion(before), limit)).map(infoOf);
+  return call(() => store.history(rawName(name), rawVersion(before), check.limit(limit))).map(infoOf);
 }
 
 export function* history(name) {
@@ -55,7 +57,8 @@ export function* history(name) {
 }
 
 export function namesPage(prefix, after, limit) {
-  return Array.from(call(() => store.names(prefix, some(after), limit)));
+  const from = some(check.optional(check.text, after, "a name"));
+  return Array.from(call(() => store.names(check.text(prefix, "a prefix"), from, check.limit(limit))));
 }
 
 export function* names(prefix = "") {
@@ -68,16 +71,19 @@ export function* names(prefix = "") {
   }
 }
 
-export function del(name, { expect } = {}) {
-  return infoOf(call(() => store.delete(name, rawExpect(expect))));
+export function del(name, options) {
+  const { expect } = check.options(options, ["expect"]);
+  return infoOf(call(() => store.delete(rawName(name), rawExpect(expect))));
 }
 
-export function restore(name, version, { expect } = {}) {
-  return infoOf(call(() => store.restore(name, wide(version), rawExpect(expect))));
+export function restore(name, version, options) {
+  const { expect } = check.options(options, ["expect"]);
+  return infoOf(call(() => store.restore(rawName(name), wide(check.version(version)), rawExpect(expect))));
 }
 
-export function fork(name, newName, { at, expect } = {}) {
-  return infoOf(call(() => store.fork(name, rawVersion(at), newName, rawExpect(expect))));
+export function fork(name, newName, options) {
+  const { at, expect } = check.options(options, ["at", "expect"]);
+  return infoOf(call(() => store.fork(rawName(name), rawVersion(at), rawName(newName), rawExpect(expect))));
 }
 
 /** A state as bytes. */
@@ -85,23 +91,31 @@ export function bytesOf(state) {
   if (typeof state === "string") return encode(state);
   if (state instanceof Uint8Array) return state;
   if (state instanceof ArrayBuffer) return new Uint8Array(state);
-  throw new PersistError("invalid", { detail: "a state is a Uint8Array, an ArrayBuffer or a string" });
+  return check.refuse("a state is a Uint8Array, an ArrayBuffer or a string");
 }
 
-export const rawVersion = (version) => some(version === undefined || version === null ? undefined : wide(version));
+export const rawName = (name) => check.text(name, "a name");
 
-export function rawOptions({ expect, mediaType, labels } = {}) {
+export function rawVersion(version) {
+  const number = check.optional(check.version, version);
+  return some(number === undefined ? undefined : wide(number));
+}
+
+const SAVE_OPTIONS = ["expect", "mediaType", "labels"];
+
+export function rawOptions(options) {
+  const { expect, mediaType, labels } = check.options(options, SAVE_OPTIONS);
   return {
     expect: rawExpect(expect),
-    mediaType: some(mediaType),
-    labels: Object.entries(labels ?? {}).map(([key, value]) => [key, String(value)]),
+    mediaType: some(check.optional(check.text, mediaType, "a media type")),
+    labels: check.labels(labels),
   };
 }
 
 function rawExpect(expect = "any") {
   if (expect === "any" || expect === "absent") return { tag: expect };
   if (Number.isSafeInteger(expect) && expect >= 0) return { tag: "version", val: wide(expect) };
-  throw new PersistError("invalid", { detail: 'expect is "any", "absent" or the number of a version' });
+  return check.refuse('expect is "any", "absent" or the number of a version');
 }
 
 export function infoOf(raw) {

@@ -1,7 +1,8 @@
 // States written and read in pieces.
+import * as check from "./check.js";
 import { dispose, store, wide } from "./engine.js";
-import { call, PersistError } from "./error.js";
-import { bytesOf, infoOf, rawOptions, rawVersion } from "./store.js";
+import { call } from "./error.js";
+import { bytesOf, infoOf, rawName, rawOptions, rawVersion } from "./store.js";
 
 // Bytes collected before they are sent: fewer calls across the sandbox's wall. More would only cost the agent memory.
 const COLLECTED = 1 << 20;
@@ -15,14 +16,14 @@ export class Writer {
   #failed;
 
   constructor(name, options) {
-    this.#stream = call(() => store.Writer.open(name, rawOptions(options)));
+    this.#stream = call(() => store.Writer.open(rawName(name), rawOptions(options)));
     this.#buffer = new Uint8Array(pieceSize());
   }
 
   write(piece) {
     const bytes = bytesOf(piece);
+    this.#check();
     for (let taken = 0; taken < bytes.length; ) {
-      this.#check();
       const now = Math.min(bytes.length - taken, this.#buffer.length - this.#used);
       this.#buffer.set(bytes.subarray(taken, taken + now), this.#used);
       this.#used += now;
@@ -56,7 +57,7 @@ export class Writer {
   // A writer that failed stays failed, so that a lost piece cannot be followed by a commit.
   #check() {
     if (this.#failed) throw this.#failed;
-    if (!this.#stream) throw new PersistError("invalid", { detail: "the writer was finished or aborted before" });
+    if (!this.#stream) check.refuse("the writer was finished or aborted before");
   }
 
   #send() {
@@ -76,8 +77,9 @@ export class Reader {
   #stream;
   #piece;
 
-  static open(name, { at } = {}) {
-    const stream = call(() => store.Reader.open(name, rawVersion(at)));
+  static open(name, options) {
+    const { at } = check.options(options, ["at"]);
+    const stream = call(() => store.Reader.open(rawName(name), rawVersion(at)));
     return stream ? new Reader(stream) : undefined;
   }
 
@@ -88,9 +90,9 @@ export class Reader {
   }
 
   read(offset, length) {
-    if (!Number.isSafeInteger(offset) || offset < 0 || !(length >= 0)) {
-      throw new PersistError("invalid", { detail: "an offset and a length are whole numbers from 0" });
-    }
+    if (!this.#stream) check.refuse("the reader was closed before");
+    check.whole(offset, "an offset");
+    if (length !== Infinity) check.whole(length, "a length");
     const bytes = new Uint8Array(Math.max(0, Math.min(length, this.info.size - offset)));
     let read = 0;
     while (read < bytes.length) {

@@ -148,10 +148,114 @@ const SCENARIOS = {
     throw new Error(text);
   },
   echo: (...args) => args.join("\n"),
+  "wrong-arguments": () => notRefused(WRONG),
+  closed: (name) => closed(name),
+  clock: () => {
+    const passed = performance.now() - performance.now();
+    return `clock ${Math.floor(Date.now() / 1000)} ${new Date().getUTCFullYear()} ${passed <= 0}`;
+  },
+};
+
+// What the contract has no place for. Each is to be refused as invalid, and nothing happens.
+const WRONG = [
+  () => persist.load(),
+  () => persist.load(5),
+  () => persist.load(null),
+  () => persist.load("a\ud800"),
+  () => persist.save(5, ""),
+  () => persist.save("k"),
+  () => persist.save("k", 5),
+  () => persist.save("k", "", "absent"),
+  () => persist.save("k", "", { expects: 1 }),
+  () => persist.save("k", "", { expect: -1 }),
+  () => persist.save("k", "", { expect: 1.5 }),
+  () => persist.save("k", "", { expect: "1" }),
+  () => persist.save("k", "", { mediaType: 5 }),
+  () => persist.save("k", "", { mediaType: "\udc00" }),
+  () => persist.save("k", "", { labels: { a: {} } }),
+  () => persist.save("k", "", { labels: { a: "\ud800" } }),
+  () => persist.save("k", "", { labels: new Map([["a", "b"]]) }),
+  () => persist.save("k", "", { labels: ["a"] }),
+  () => persist.saveJson("k", {}, 5),
+  () => persist.loadSnapshot("k", -1),
+  () => persist.loadSnapshot("k", 1.5),
+  () => persist.loadSnapshot("k", "1"),
+  () => persist.loadSnapshot("k", 2 ** 53),
+  () => persist.loadSnapshot("k", NaN),
+  () => persist.stat("k", {}),
+  () => persist.historyPage("k"),
+  () => persist.historyPage("k", undefined, -1),
+  () => persist.historyPage("k", undefined, 2 ** 32),
+  () => persist.namesPage("", 5, 1),
+  () => [...persist.names(5)],
+  () => persist.delete("k", 1),
+  () => persist.restore("k"),
+  () => persist.restore("k", -1),
+  () => persist.fork("k"),
+  () => persist.fork("k", "l", 1),
+  () => persist.Reader.open("k", 1),
+  () => new persist.Writer(),
+  () => new persist.Writer("k", { media: "x" }),
+];
+
+/** Those that are not refused, as they are written. */
+function notRefused(calls) {
+  const accepted = calls.filter((call) => {
+    try {
+      call();
+    } catch (error) {
+      return error.code !== "invalid";
+    }
+    return true;
+  });
+  return accepted.map(String).join("\n") || "all refused";
+}
+
+// A stream that was closed, and one that was finished.
+function closed(name) {
+  const [aborted, finished] = [new persist.Writer(name), new persist.Writer(name)];
+  aborted.abort();
+  finished.finish();
+  const reader = persist.Reader.open(name);
+  reader.close();
+  reader.close();
+  return notRefused([
+    () => aborted.write("x"),
+    () => aborted.finish(),
+    () => finished.write("x"),
+    () => finished.finish(),
+    () => reader.read(0, 1),
+    () => reader.read(0, 0),
+  ]);
+}
+
+class NoLuck extends Error {}
+
+// What a function returns and throws besides texts and errors of the store.
+const TOLD = {
+  async: async () => "x",
+  object: () => ({ a: [1, "ü"] }),
+  number: () => 42,
+  nothing: () => undefined,
+  surrogate: () => "a\ud800b",
+  "throw-surrogate": () => {
+    throw new Error("a\ud800b");
+  },
+  "throw-object": () => {
+    throw { code: 5 };
+  },
+  "throw-nothing": () => {
+    throw "";
+  },
+  "throw-own": () => {
+    throw new NoLuck("no luck");
+  },
+  mistake: () => undefined.memory,
 };
 
 const described = (args) => {
   const [name, ...rest] = args;
+  if (name === "tell") return TOLD[rest[0]]();
   // The failure of a call, as the SDK says it to people.
   if (name === "load-uncaught") return String(persist.loadSnapshot(rest[0], 99));
   const scenario = SCENARIOS[name];

@@ -92,7 +92,7 @@ const GO_SDK: &[File] = files!("guest-sdk/go/" => "persist/":
     "internal/wit/types/unit.go");
 
 const JS_SDK: &[File] = files!("guest-sdk/js/src/" => "persist/":
-    "agent.js" "engine.js" "error.js" "index.d.ts" "index.js" "store.js" "stream.js" "utf8.js");
+    "agent.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "store.js" "stream.js" "utf8.js");
 
 const PYTHON_SDK: &[File] = files!("guest-sdk/python/src/" => "persist/":
     "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_store.py" "persist_guest/_stream.py"

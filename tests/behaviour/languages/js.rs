@@ -1,0 +1,44 @@
+//! What is JavaScript's own.
+
+use super::*;
+
+#[test]
+fn the_clock_works_in_javascript() {
+    block_on(in_each(&["js"], "scenarios", async |_, agent| {
+        let answer = act(agent, &memory(), &["clock"]).await.expect("an answer");
+        let words: Vec<_> = answer.split(' ').collect();
+        let ["clock", seconds, year, "true"] = words[..] else {
+            panic!("{answer}")
+        };
+        // 2026 has begun: this was written in it.
+        assert!(seconds.parse::<u64>().expect("seconds") > 1_767_225_600);
+        assert!(year.parse::<u32>().expect("a year") >= 2026);
+    }));
+}
+
+#[test]
+fn what_a_function_of_javascript_returns_or_throws_is_told_in_words() {
+    let script = [
+        (
+            &["tell", "async"][..],
+            no("an agent's function is not async"),
+        ),
+        (&["tell", "object"], yes(r#"{"a":[1,"ü"]}"#)),
+        (&["tell", "number"], yes("42")),
+        (&["tell", "nothing"], yes("")),
+        (&["tell", "surrogate"], yes("a\u{fffd}b")),
+        (&["tell", "throw-surrogate"], no("a\u{fffd}b")),
+        (&["tell", "throw-object"], no(r#"{"code":5}"#)),
+        (&["tell", "throw-nothing"], no("the agent gave no reason")),
+        (&["tell", "throw-own"], no("no luck")),
+    ];
+    block_on(in_each(&["js"], "scenarios", async |language, agent| {
+        check(language, agent, &memory(), &script).await;
+        let told = act(agent, &memory(), &["tell", "mistake"]).await;
+        let told = told.expect_err("a mistake");
+        let (words, place) = told.split_once('\n').expect("a stack");
+        let expected = "TypeError: cannot read property 'memory' of undefined";
+        assert_eq!(words, expected);
+        assert!(place.contains("scenarios.js:"), "{told}");
+    }));
+}
