@@ -24,7 +24,7 @@ def run(args: list[str]) -> str:
             return recall(None)
         case ["recall", word]:
             return recall(word)
-    raise ValueError(USAGE)
+    raise Exception(USAGE)
 
 
 def say(texts: list[str]) -> str:

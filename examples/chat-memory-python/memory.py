@@ -47,13 +47,13 @@ class Memory:
             expect = "absent" if self._head is None else self._head
             self._head = save_json(NAME, value, expect=expect, labels={"turn": str(turn)}).version
         except errors.Conflict:
-            raise RuntimeError(
+            raise Exception(
                 f"turn {turn} was not saved: another run saved a turn meanwhile; run me again"
             ) from None
         except errors.UnknownOutcome:
-            raise RuntimeError(f"turn {turn} may or may not have been saved; run me again, I look first") from None
+            raise Exception(f"turn {turn} may or may not have been saved; run me again, I look first") from None
         except PersistError as error:
-            raise RuntimeError(f"turn {turn} was not saved: {error}") from None
+            raise Exception(f"turn {turn} was not saved: {error}") from None
 
     def check_beginning_of(self, lines: list[str]) -> None:
         """Refuses a conversation that does not begin with exactly what is remembered."""
@@ -62,7 +62,7 @@ class Memory:
             if line == turn:
                 continue
             theirs = "it ends before" if line is None else f'it says "{line}"'
-            raise RuntimeError(f'this is another conversation: in turn {at + 1} I remember "{turn}", {theirs}')
+            raise Exception(f'this is another conversation: in turn {at + 1} I remember "{turn}", {theirs}')
 
     def last_about(self, text: str) -> tuple[int, str] | None:
         """The last turn that shares a word with ``text``, and the longest word they share. Short words say little."""
@@ -90,7 +90,7 @@ def read(state: bytes, version: int) -> list[Turn]:
                 return [turn_of(turn) for turn in turns]
         raise ValueError
     except (TypeError, ValueError):
-        raise RuntimeError(
+        raise Exception(
             f"unreadable: version {version} of {NAME} is not what this agent reads; it is left as it is, "
             "and an earlier version may be readable"
         ) from None

@@ -3,10 +3,12 @@
 Where a scenario makes up a state, the byte at offset ``i`` is ``byte_at(i)``.
 """
 
+import array
 import random
 import shutil
 import sys
 import time
+from collections.abc import Callable
 
 import persist_guest as persist
 from persist_guest import Info, PersistError, Reader, Writer, agent, errors
@@ -214,15 +216,128 @@ def print_(text: str) -> str:
 
 
 def error(text: str) -> str:
-    raise RuntimeError(text)
+    raise Exception(text)
 
 
 def echo(*args: str) -> str:
     return "\n".join(args)
 
 
+# What the contract has no place for. Each is to be refused as invalid, and nothing happens.
+WRONG: dict[str, Callable[[], object]] = {
+    "load none": lambda: persist.load(None),
+    "load surrogate": lambda: persist.load("a\ud800"),
+    "save number": lambda: persist.save(5, b""),
+    "state number": lambda: persist.save("k", 5),
+    "state surrogate": lambda: persist.save("k", "a\ud800"),
+    "labels number": lambda: persist.save("k", b"", labels={"turn": 1}),
+    "labels list": lambda: persist.save("k", b"", labels=["a"]),
+    "labels surrogate": lambda: persist.save("k", b"", labels={"a": "\udc00"}),
+    "media type bytes": lambda: persist.save("k", b"", media_type=b"x"),
+    "expect negative": lambda: persist.save("k", b"", expect=-1),
+    "expect huge": lambda: persist.save("k", b"", expect=1 << 64),
+    "expect true": lambda: persist.save("k", b"", expect=True),
+    "expect none": lambda: persist.save("k", b"", expect=None),
+    "load at text": lambda: persist.load_snapshot("k", "1"),
+    "load at negative": lambda: persist.load_snapshot("k", -1),
+    "stat at fraction": lambda: persist.stat("k", 1.5),
+    "history limit negative": lambda: persist.history_page("k", None, -1),
+    "history limit huge": lambda: persist.history_page("k", None, 1 << 40),
+    "history before text": lambda: persist.history_page("k", "1", 1),
+    "names prefix": lambda: list(persist.names(5)),
+    "names after": lambda: persist.names_page("", 5, 1),
+    "delete": lambda: persist.delete(5),
+    "restore negative": lambda: persist.restore("k", -1),
+    "restore none": lambda: persist.restore("k", None),
+    "fork": lambda: persist.fork("k", None),
+    "fork at": lambda: persist.fork("k", "l", at="1"),
+    "reader": lambda: Reader.open(5),
+    "reader at": lambda: Reader.open("k", -1),
+    "writer": lambda: Writer(5),
+    "writer media type": lambda: Writer("k", media_type=5),
+}
+
+
+def not_refused(calls: dict[str, Callable[[], object]]) -> str:
+    accepted = []
+    for label, call in calls.items():
+        try:
+            call()
+            accepted.append(label)
+        except errors.Invalid:
+            pass
+        except Exception as error:
+            accepted.append(f"{label}: {error!r}")
+    return "\n".join(accepted) or "all refused"
+
+
+def wrong_arguments() -> str:
+    return not_refused(WRONG)
+
+
+def closed(name: str) -> str:
+    """Streams that were closed, and seeks to nowhere."""
+    with Writer(name) as finished:
+        finished.finish()
+    reader, sought = Reader.open(name), Reader.open(name)
+    reader.close()
+    reader.close()
+    return not_refused(
+        {
+            "write": lambda: finished.write(b"x"),
+            "finish": lambda: finished.finish(),
+            "read": lambda: reader.read(1),
+            "readall": lambda: reader.read(),
+            "tell": lambda: reader.tell(),
+            "seek": lambda: reader.seek(0),
+            "whence": lambda: sought.seek(0, 9),
+            "far": lambda: sought.seek(1 << 64),
+            "before": lambda: sought.seek(-1),
+            "text": lambda: sought.seek(0.5),
+        }
+    )
+
+
+def write_items(name: str) -> str:
+    """What holds items of more than a byte is written, and counted, in bytes."""
+    items = array.array("I", [1, 2, 3])
+    with Writer(name) as writer:
+        counts = [writer.write(memoryview(items)), writer.write(items), writer.write(memoryview(b"abcd")[::2])]
+        return f"{counts} {writer.finish().size}"
+
+
 def wasi() -> str:
     return f"clock {int(time.time())} random {random.SystemRandom().getrandbits(32):08x}"
+
+
+async def asynchronous() -> str:
+    return "x"
+
+
+class Wordless(Exception):
+    pass
+
+
+def tell(what: str) -> object:
+    """What a function returns and raises besides texts and errors of the store."""
+    match what:
+        case "async":
+            return asynchronous()
+        case "number":
+            return 42
+        case "surrogate":
+            return "a\ud800b"
+        case "raise-surrogate":
+            raise Exception("a\ud800b")
+        case "raise-value":
+            raise ValueError("no luck")
+        case "raise-wordless":
+            raise Wordless
+        case "raise-invalid":
+            raise errors.Invalid("no luck")
+        case "decorate-async":
+            return agent(asynchronous)
+    return {}["memory"]
 
 
 @agent
@@ -231,11 +346,13 @@ def run(args: list[str]) -> str:
     if name == "load-uncaught":
         # The failure of a call, as the SDK says it to people.
         return str(persist.load_snapshot(rest[0], 99))
+    if name == "tell":
+        return tell(*rest)
     function = name.replace("-", "_") if name != "print" else "print_"
     scenario = globals().get(function)
     if not callable(scenario) or name.startswith("_"):
-        raise RuntimeError("usage: a scenario of tests/languages/python, and its arguments")
+        raise Exception("usage: a scenario of tests/languages/python, and its arguments")
     try:
         return scenario(*rest)
     except PersistError as failure:
-        raise RuntimeError(describe_error(failure)) from None
+        raise Exception(describe_error(failure)) from None

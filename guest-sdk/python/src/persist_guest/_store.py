@@ -9,6 +9,7 @@ from typing import Any
 from wit_world.imports import store
 from wit_world.imports import types as raw
 
+from . import _check as check
 from ._types import Expect, Info, Limits, Snapshot, info_of
 from .errors import Invalid, raised
 
@@ -39,7 +40,7 @@ def save(
     """
     options = raw_options(expect, media_type, labels)
     with raised():
-        return info_of(store.save(name, bytes_of(state), options))
+        return info_of(store.save(check.name(name), bytes_of(state), options))
 
 
 def save_json(name: str, value: Any, *, expect: Expect = "any", labels: Mapping[str, str] | None = None) -> Info:
@@ -66,14 +67,14 @@ def load_snapshot(name: str, at: int | None = None) -> Snapshot | None:
     Raises ``NotFound`` where there is no version ``at``.
     """
     with raised():
-        loaded = store.load(name, at)
+        loaded = store.load(check.name(name), check.at(at))
     return None if loaded is None else Snapshot(info_of(loaded.info), bytes(loaded.state))
 
 
 def stat(name: str, at: int | None = None) -> Info | None:
     """As ``load_snapshot``, without the state, and a tombstone is returned."""
     with raised():
-        info = store.stat(name, at)
+        info = store.stat(check.name(name), check.at(at))
     return None if info is None else info_of(info)
 
 
@@ -88,7 +89,8 @@ def history(name: str) -> Iterator[Info]:
 def history_page(name: str, before: int | None, limit: int) -> list[Info]:
     """At most ``limit`` versions below ``before``, or of all. Only an empty page is the end."""
     with raised():
-        return [info_of(info) for info in store.history(name, before, limit)]
+        page = store.history(check.name(name), check.at(before), check.limit(limit))
+    return [info_of(info) for info in page]
 
 
 def names(prefix: str = "") -> Iterator[str]:
@@ -101,38 +103,40 @@ def names(prefix: str = "") -> Iterator[str]:
 
 def names_page(prefix: str, after: str | None, limit: int) -> list[str]:
     """At most ``limit`` names after one, or from the first. Only an empty page is the end."""
+    since = None if after is None else check.name(after)
     with raised():
-        return list(store.names(prefix, after, limit))
+        return list(store.names(check.text(prefix, "a prefix"), since, check.limit(limit)))
 
 
 def delete(name: str, *, expect: Expect = "any") -> Info:
     """Makes a tombstone the next version; ``restore`` undoes it. Raises ``NotFound`` where there is nothing to delete."""
     with raised():
-        return info_of(store.delete(name, raw_expect(expect)))
+        return info_of(store.delete(check.name(name), raw_expect(expect)))
 
 
 def restore(name: str, version: int, *, expect: Expect = "any") -> Info:
     """Saves the state of ``version`` again as the next version."""
     with raised():
-        return info_of(store.restore(name, version, raw_expect(expect)))
+        return info_of(store.restore(check.name(name), check.version(version), raw_expect(expect)))
 
 
 def fork(name: str, new_name: str, *, at: int | None = None, expect: Expect = "any") -> Info:
     """Saves the state of ``name``, or that of version ``at``, as the next version of ``new_name``."""
     with raised():
-        return info_of(store.fork(name, at, new_name, raw_expect(expect)))
+        return info_of(store.fork(check.name(name), check.at(at), check.name(new_name), raw_expect(expect)))
 
 
 def bytes_of(state: State) -> bytes:
     if isinstance(state, str):
-        return state.encode()
+        return check.encoded(state, "a state")
     if isinstance(state, bytes | bytearray | memoryview):
         return bytes(state)
     raise Invalid(f"a state is bytes or a str, and this is a {type(state).__name__}")
 
 
 def raw_options(expect: Expect, media_type: str | None, labels: Mapping[str, str] | None) -> raw.SaveOptions:
-    return raw.SaveOptions(raw_expect(expect), media_type, list((labels or {}).items()))
+    kept = None if media_type is None else check.text(media_type, "a media type")
+    return raw.SaveOptions(raw_expect(expect), kept, check.labels(labels))
 
 
 def raw_expect(expect: Expect) -> raw.Expect:
@@ -141,6 +145,6 @@ def raw_expect(expect: Expect) -> raw.Expect:
             return raw.Expect_Any()
         case "absent":
             return raw.Expect_Absent()
-        case int(version):
-            return raw.Expect_Version(version)
+        case int(version) if not isinstance(version, bool):
+            return raw.Expect_Version(check.version(version))
     raise Invalid(f'expect is "any", "absent" or the number of a version, and this is {expect!r}')

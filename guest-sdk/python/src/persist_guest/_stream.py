@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from wit_world.imports import store
 
+from . import _check as check
 from ._store import raw_options
 from ._types import Expect, Info, info_of
-from .errors import Invalid, PersistError, raised
+from .errors import Invalid, raised
 
 # Bytes collected before they are sent: fewer calls across the sandbox's wall. More would only cost the agent memory.
 COLLECTED = 1 << 20
@@ -40,11 +41,11 @@ class Writer(io.RawIOBase):
     ) -> None:
         super().__init__()
         self._stream: store.Writer | None = None
-        self._failed: PersistError | None = None
+        self._failed: Exception | None = None
         self._buffer = bytearray()
         options = raw_options(expect, media_type, labels)
         with raised():
-            self._stream = store.Writer.open(name, options)
+            self._stream = store.Writer.open(check.name(name), options)
         self._piece = _piece()
 
     def writable(self) -> bool:
@@ -53,10 +54,17 @@ class Writer(io.RawIOBase):
     def write(self, piece: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
         """Appends any number of bytes."""
         self._check()
-        self._buffer += piece
-        while len(self._buffer) >= self._piece:
-            self._send(self._piece)
-        return len(piece)
+        view = memoryview(piece)
+        data = view if view.c_contiguous else view.tobytes()
+        try:
+            self._buffer += data
+            while len(self._buffer) >= self._piece:
+                self._send(self._piece)
+        except Exception as error:
+            # A writer that failed stays failed, so that a lost piece cannot be followed by a commit.
+            self._failed = error
+            raise
+        return view.nbytes
 
     def finish(self) -> Info:
         """Saves what was written, and closes the writer whatever comes of it.
@@ -92,13 +100,8 @@ class Writer(io.RawIOBase):
         stream = self._check()
         piece = bytes(memoryview(self._buffer)[:size])
         del self._buffer[:size]
-        try:
-            with raised():
-                stream.write(piece)
-        except PersistError as error:
-            # A writer that failed stays failed, so that a lost piece cannot be followed by a commit.
-            self._failed = error
-            raise
+        with raised():
+            stream.write(piece)
 
 
 class Reader(io.RawIOBase):
@@ -119,7 +122,7 @@ class Reader(io.RawIOBase):
     def open(cls, name: str, at: int | None = None) -> Reader | None:
         """Opens the head of ``name``, or version ``at``. ``None``: nothing was saved, or it is a tombstone."""
         with raised():
-            stream = store.Reader.open(name, at)
+            stream = store.Reader.open(check.name(name), check.at(at))
         return None if stream is None else cls(stream)
 
     def readable(self) -> bool:
@@ -139,13 +142,15 @@ class Reader(io.RawIOBase):
         return b"".join(iter(lambda: self._next(self._piece), b""))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.info.size}[whence]
-        if base + offset < 0:
-            raise Invalid("a seek goes to 0 or later")
-        self._position = base + offset
+        self._open()
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.info.size}.get(whence)
+        if base is None:
+            raise Invalid(f"whence is 0, 1 or 2, and this is {whence!r}")
+        self._position = check.whole(base + offset, "where a seek goes", 63)
         return self._position
 
     def tell(self) -> int:
+        self._open()
         return self._position
 
     def close(self) -> None:
@@ -155,12 +160,16 @@ class Reader(io.RawIOBase):
             stream.__exit__(None, None, None)
         super().close()
 
-    def _next(self, size: int) -> bytes:
+    def _open(self) -> store.Reader:
         if self._stream is None:
             raise Invalid("the reader was closed before")
+        return self._stream
+
+    def _next(self, size: int) -> bytes:
+        stream = self._open()
         if size == 0:
             return b""
         with raised():
-            piece = self._stream.read(self._position, min(size, self._piece))
+            piece = stream.read(self._position, min(size, self._piece))
         self._position += len(piece)
         return bytes(piece)

@@ -95,8 +95,8 @@ const JS_SDK: &[File] = files!("guest-sdk/js/src/" => "persist/":
     "agent.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "store.js" "stream.js" "utf8.js");
 
 const PYTHON_SDK: &[File] = files!("guest-sdk/python/src/" => "persist/":
-    "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_store.py" "persist_guest/_stream.py"
-    "persist_guest/_types.py" "persist_guest/errors.py" "persist_guest/py.typed");
+    "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_check.py" "persist_guest/_store.py"
+    "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/errors.py" "persist_guest/py.typed");
 
 const RUST_SDK: &[File] = files!("guest-sdk/rust/" => "persist/":
     "README.md" "src/double.rs" "src/error.rs" "src/imports.rs" "src/json.rs" "src/lib.rs" "src/pages.rs"
