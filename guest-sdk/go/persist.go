@@ -51,10 +51,17 @@ func Agent(run func(args []string) (string, error)) {
 		}
 		answer, err := run(own)
 		if err != nil {
-			return witTypes.Err[string](text(err.Error()))
+			return witTypes.Err[string](reason(err))
 		}
 		return witTypes.Ok[string, string](text(answer))
 	}
+}
+
+func reason(err error) string {
+	if words := text(err.Error()); words != "" {
+		return words
+	}
+	return "the agent gave no reason"
 }
 
 // Version is 1 for the first save of a name, then one more for each save, delete, restore or fork into it. 0 is none.

@@ -1,7 +1,6 @@
 package persist
 
 import (
-	"errors"
 	"io"
 
 	store "persist/internal/bindings/persist_snapshot_store"
@@ -29,7 +28,12 @@ type Writer struct {
 	failed error
 }
 
-var errClosed = errors.New("the writer was closed or finished before")
+func closed(what string) error { return &Error{Code: Invalid, Detail: what + " before"} }
+
+var (
+	errWriterClosed = closed("the writer was closed or finished")
+	errReaderClosed = closed("the reader was closed")
+)
 
 // OpenWriter begins the next version of name.
 func OpenWriter(name string, options Options) (*Writer, error) {
@@ -73,7 +77,7 @@ func (writer *Writer) Finish() (Info, error) {
 		return Info{}, err
 	}
 	stream := writer.stream
-	writer.stream, writer.failed = nil, errClosed
+	writer.stream, writer.failed = nil, errWriterClosed
 	return made(func() rawInfo { return store.WriterFinish(stream) })
 }
 
@@ -81,7 +85,7 @@ func (writer *Writer) Finish() (Info, error) {
 func (writer *Writer) Close() error {
 	if writer.stream != nil {
 		writer.stream.Drop()
-		writer.stream, writer.failed = nil, errClosed
+		writer.stream, writer.failed = nil, errWriterClosed
 	}
 	return nil
 }
@@ -154,10 +158,16 @@ func (reader *Reader) ReadAt(bytes []byte, offset int64) (int, error) {
 // Seek moves the position.
 func (reader *Reader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
+	case io.SeekStart:
 	case io.SeekCurrent:
 		offset += reader.position
 	case io.SeekEnd:
 		offset += int64(reader.info.Size)
+	default:
+		return reader.position, &Error{Code: Invalid, Detail: "a seek is from the start, the position or the end"}
+	}
+	if reader.stream == nil {
+		return reader.position, errReaderClosed
 	}
 	if offset < 0 {
 		return reader.position, &Error{Code: Invalid, Detail: "a seek goes to 0 or later"}
@@ -186,11 +196,17 @@ func (reader *Reader) WriteTo(writer io.Writer) (int64, error) {
 
 // Close gives back what the host holds for the reader.
 func (reader *Reader) Close() error {
-	reader.stream.Drop()
+	if reader.stream != nil {
+		reader.stream.Drop()
+		reader.stream = nil
+	}
 	return nil
 }
 
 func (reader *Reader) next(bytes []byte, offset int64) (int, error) {
+	if reader.stream == nil {
+		return 0, errReaderClosed
+	}
 	if len(bytes) == 0 {
 		return 0, nil
 	}

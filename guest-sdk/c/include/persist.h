@@ -4,6 +4,7 @@
  * An agent is one function. This one counts its runs:
  *
  *     #include <persist.h>
+ *     #include <string.h>
  *
  *     int persist_agent(int argc, char **argv) {
  *         (void)argc, (void)argv;
@@ -200,7 +201,7 @@ persist_code persist_reader_read(persist_reader *reader, uint64_t offset, void *
 void persist_reader_close(persist_reader *reader);
 
 /* What the agent defines: it runs once with the caller's arguments. 0: what persist_answer was given is the answer. Anything
-   else: it is the reason why there is none, and the message of the last error where it was given nothing. */
+   else: it is the reason why there is none; where it was given nothing, what the last call says, if that failed. */
 int persist_agent(int argc, char **argv);
 
 /* Adds to the answer, as printf does. */

@@ -79,7 +79,7 @@ bool exports_agent_run(agent_list_string_t *args, agent_string_t *ret, agent_str
     bool ok = persist_agent((int)args->len, argv) == 0;
     /* What was printed is read only after this call. */
     fflush(NULL);
-    if (!ok && !answered) persist_answer("%s", persist_last_error()->message);
+    if (!ok && !answered) persist_answer("%s", persist_reason());
     *(ok ? ret : err) = take_answer();
     return ok;
 }

@@ -10,8 +10,17 @@
 
 static persist_error last = {.what = "", .message = ""};
 static char *owned_what, *owned_message;
+/* An agent goes on after some errors, and they are not why it fails in the end. */
+static bool is_recent;
 
 const persist_error *persist_last_error(void) { return &last; }
+
+persist_code persist_ended(persist_code code) {
+    is_recent = code != PERSIST_OK;
+    return code;
+}
+
+const char *persist_reason(void) { return is_recent ? last.message : "the agent gave no reason"; }
 
 const char *persist_code_name(persist_code code) {
     static const char *const names[] = {
@@ -43,7 +52,7 @@ static persist_code fail(persist_error error, char *what, const char *format, ..
     last = error;
     last.what = what ? what : "";
     last.message = message;
-    return error.code;
+    return persist_ended(error.code);
 }
 
 persist_code persist_invalid(const char *rule) {

@@ -9,6 +9,12 @@
 persist_code persist_failed(persist_snapshot_store_error_t *error);
 persist_code persist_invalid(const char *rule);
 
+/* Notes how a call ended, and says it. */
+persist_code persist_ended(persist_code code);
+
+/* Why the agent fails, where it does not say so itself: what the last call says, if that failed. */
+const char *persist_reason(void);
+
 /* A copy with a zero byte after it. */
 char *persist_copy(const void *bytes, size_t size);
 
@@ -17,9 +23,10 @@ size_t persist_utf8(const uint8_t *bytes, size_t size);
 
 /* A text as the contract has it. It borrows. */
 agent_string_t persist_borrow(const char *text);
-persist_snapshot_store_expect_t persist_raw_expect(persist_expect expect);
+/* PERSIST_INVALID where the expectation is none of the contract's. */
+persist_code persist_raw_expect(persist_expect expect, persist_snapshot_store_expect_t *raw);
 
-/* Options as the contract has them; the labels are to be freed. PERSIST_INVALID where a text is none. */
+/* Options as the contract has them; the labels are to be freed. PERSIST_INVALID where a text or an expectation is none. */
 persist_code persist_raw_options(const char *name, const persist_options *options, persist_snapshot_store_save_options_t *raw);
 
 /* Copies what is known of a version unless nobody asks, and frees the original. */

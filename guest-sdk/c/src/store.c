@@ -17,14 +17,21 @@ agent_string_t persist_borrow(const char *text) { return (agent_string_t){(uint8
 
 static bool is_text(const char *text) { return persist_utf8((const uint8_t *)text, strlen(text)) == strlen(text); }
 
-persist_snapshot_store_expect_t persist_raw_expect(persist_expect expect) {
-    persist_snapshot_store_expect_t raw = {.tag = (uint8_t)expect.kind};
-    raw.val.version = expect.version;
-    return raw;
+persist_code persist_raw_expect(persist_expect expect, persist_snapshot_store_expect_t *raw) {
+    *raw = (persist_snapshot_store_expect_t){.tag = (uint8_t)expect.kind};
+    raw->val.version = expect.version;
+    switch (expect.kind) {
+    case PERSIST_EXPECT_ANY:
+    case PERSIST_EXPECT_ABSENT:
+    case PERSIST_EXPECT_VERSION: return PERSIST_OK;
+    }
+    return persist_invalid("an expectation is made by persist_any, persist_absent or persist_head");
 }
 
 persist_code persist_raw_options(const char *name, const persist_options *options, persist_snapshot_store_save_options_t *raw) {
-    *raw = (persist_snapshot_store_save_options_t){.expect = persist_raw_expect(options ? options->expect : persist_any())};
+    *raw = (persist_snapshot_store_save_options_t){0};
+    persist_code code = persist_raw_expect(options ? options->expect : persist_any(), &raw->expect);
+    if (code) return code;
     if (!is_text(name)) return persist_invalid(NAME_RULE);
     if (!options) return PERSIST_OK;
     if (options->media_type) {
@@ -136,7 +143,7 @@ persist_code persist_save(const char *name, const void *state, size_t size, cons
     free(raw.labels.ptr);
     if (!ok) return persist_failed(&error);
     persist_keep_info(&saved, info);
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }
 
 persist_code persist_load(const char *name, persist_version at, persist_snapshot *snapshot) {
@@ -146,7 +153,7 @@ persist_code persist_load(const char *name, persist_version at, persist_snapshot
     persist_snapshot_store_option_snapshot_t loaded;
     persist_snapshot_store_error_t error;
     if (!persist_snapshot_store_load(&raw_name, at ? &at : NULL, &loaded, &error)) return persist_failed(&error);
-    if (!loaded.is_some) return PERSIST_OK;
+    if (!loaded.is_some) return persist_ended(PERSIST_OK);
     agent_list_u8_t state = loaded.val.state;
     snapshot->found = true;
     snapshot->size = state.len;
@@ -155,7 +162,7 @@ persist_code persist_load(const char *name, persist_version at, persist_snapshot
     if (!snapshot->state) abort();
     snapshot->state[state.len] = 0;
     persist_keep_info(&loaded.val.info, &snapshot->info);
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }
 
 persist_code persist_stat(const char *name, persist_version at, bool *found, persist_info *info) {
@@ -167,7 +174,7 @@ persist_code persist_stat(const char *name, persist_version at, bool *found, per
     if (!persist_snapshot_store_stat(&raw_name, at ? &at : NULL, &known, &error)) return persist_failed(&error);
     *found = known.is_some;
     if (known.is_some) persist_keep_info(&known.val, info);
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }
 
 persist_code persist_history(const char *name, persist_version before, uint32_t limit, persist_history_page *page) {
@@ -182,7 +189,7 @@ persist_code persist_history(const char *name, persist_version before, uint32_t 
     page->count = list.len;
     for (size_t i = 0; i < list.len; i++) persist_keep_info(&list.ptr[i], &page->items[i]);
     if (list.len) free(list.ptr);
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }
 
 persist_code persist_names(const char *prefix, const char *after, uint32_t limit, persist_names_page *page) {
@@ -197,38 +204,44 @@ persist_code persist_names(const char *prefix, const char *after, uint32_t limit
     page->count = list.len;
     for (size_t i = 0; i < list.len; i++) page->items[i] = persist_copy(list.ptr[i].ptr, list.ptr[i].len);
     agent_list_string_free(&list);
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }
 
 persist_code persist_delete(const char *name, persist_expect expect, persist_info *info) {
     if (!is_text(name)) return persist_invalid(NAME_RULE);
     agent_string_t raw_name = persist_borrow(name);
-    persist_snapshot_store_expect_t raw = persist_raw_expect(expect);
+    persist_snapshot_store_expect_t raw;
+    persist_code code = persist_raw_expect(expect, &raw);
+    if (code) return code;
     persist_snapshot_store_info_t made;
     persist_snapshot_store_error_t error;
     if (!persist_snapshot_store_delete(&raw_name, &raw, &made, &error)) return persist_failed(&error);
     persist_keep_info(&made, info);
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }
 
 persist_code persist_restore(const char *name, persist_version version, persist_expect expect, persist_info *info) {
     if (!is_text(name)) return persist_invalid(NAME_RULE);
     agent_string_t raw_name = persist_borrow(name);
-    persist_snapshot_store_expect_t raw = persist_raw_expect(expect);
+    persist_snapshot_store_expect_t raw;
+    persist_code code = persist_raw_expect(expect, &raw);
+    if (code) return code;
     persist_snapshot_store_info_t made;
     persist_snapshot_store_error_t error;
     if (!persist_snapshot_store_restore(&raw_name, version, &raw, &made, &error)) return persist_failed(&error);
     persist_keep_info(&made, info);
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }
 
 persist_code persist_fork(const char *name, persist_version at, const char *new_name, persist_expect expect, persist_info *info) {
     if (!is_text(name) || !is_text(new_name)) return persist_invalid(NAME_RULE);
     agent_string_t raw_name = persist_borrow(name), raw_new = persist_borrow(new_name);
-    persist_snapshot_store_expect_t raw = persist_raw_expect(expect);
+    persist_snapshot_store_expect_t raw;
+    persist_code code = persist_raw_expect(expect, &raw);
+    if (code) return code;
     persist_snapshot_store_info_t made;
     persist_snapshot_store_error_t error;
     if (!persist_snapshot_store_fork(&raw_name, at ? &at : NULL, &raw_new, &raw, &made, &error)) return persist_failed(&error);
     persist_keep_info(&made, info);
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }

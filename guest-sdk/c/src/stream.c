@@ -38,7 +38,7 @@ persist_code persist_writer_open(const char *name, const persist_options *option
     made->piece = piece;
     made->used = 0;
     *writer = made;
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }
 
 /* A writer that failed stays failed, so that a lost piece cannot be followed by a commit. */
@@ -62,14 +62,14 @@ persist_code persist_writer_write(persist_writer *writer, const void *bytes, siz
         size -= now;
         if (writer->used == writer->piece) send_piece(writer);
     }
-    return writer->failed;
+    return persist_ended(writer->failed);
 }
 
 persist_code persist_writer_finish(persist_writer *writer, persist_info *info) {
     persist_code code = send_piece(writer);
     if (code) {
         persist_writer_abort(writer);
-        return code;
+        return persist_ended(code);
     }
     persist_snapshot_store_info_t made;
     persist_snapshot_store_error_t error;
@@ -77,7 +77,7 @@ persist_code persist_writer_finish(persist_writer *writer, persist_info *info) {
     free(writer);
     if (!ok) return persist_failed(&error);
     persist_keep_info(&made, info);
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }
 
 void persist_writer_abort(persist_writer *writer) {
@@ -101,7 +101,7 @@ persist_code persist_reader_open(const char *name, persist_version at, persist_r
     persist_snapshot_store_option_own_reader_t opened;
     persist_snapshot_store_error_t error;
     if (!persist_snapshot_store_static_reader_open(&raw_name, at ? &at : NULL, &opened, &error)) return persist_failed(&error);
-    if (!opened.is_some) return PERSIST_OK;
+    if (!opened.is_some) return persist_ended(PERSIST_OK);
     persist_reader *made = malloc(sizeof *made);
     if (!made) abort();
     made->stream = opened.val;
@@ -110,7 +110,7 @@ persist_code persist_reader_open(const char *name, persist_version at, persist_r
     persist_snapshot_store_method_reader_info(persist_snapshot_store_borrow_reader(made->stream), &info);
     persist_keep_info(&info, &made->info);
     *reader = made;
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }
 
 const persist_info *persist_reader_info(const persist_reader *reader) { return &reader->info; }
@@ -129,7 +129,7 @@ persist_code persist_reader_read(persist_reader *reader, uint64_t offset, void *
         *read += piece.len;
         agent_list_u8_free(&piece);
     }
-    return PERSIST_OK;
+    return persist_ended(PERSIST_OK);
 }
 
 void persist_reader_close(persist_reader *reader) {

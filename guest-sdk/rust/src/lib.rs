@@ -273,13 +273,22 @@ macro_rules! agent {
                 fn run(
                     args: ::std::vec::Vec<::std::string::String>,
                 ) -> ::std::result::Result<::std::string::String, ::std::string::String> {
-                    $run(args).map_err(|error| ::std::string::ToString::to_string(&error))
+                    $run(args).map_err(|error| $crate::__reason(&error))
                 }
             }
 
     $crate::__private::export!(Agent with_types_in $crate::__private);
         };
     };
+}
+
+/// What a caller is told for an error.
+#[doc(hidden)]
+pub fn __reason(error: &impl ToString) -> String {
+    match error.to_string() {
+        words if words.is_empty() => "the agent gave no reason".into(),
+        words => words,
+    }
 }
 
 /// What [`agent!`] expands to needs names from this crate; nobody else does.

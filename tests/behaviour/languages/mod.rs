@@ -1,8 +1,11 @@
 //! Agents in every language that has an SDK: each keeps the same promises, and all of them one memory.
 
 mod build;
+mod c;
 mod conversation;
 mod go;
+mod js;
+mod python;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use persist_tests::{block_on, guest, guest_in, host, load, save, scope, tempdir}
 use tokio::sync::Mutex;
 
 const LANGUAGES: [&str; 5] = ["rust", "c", "go", "js", "python"];
-/// Those whose agents print, and know the time and random numbers. The others have no WASI.
+/// Those whose agents print, and know random numbers, too. Rust's have no WASI, and JavaScript's engine has no use for all of it.
 const WITH_WASI: [&str; 3] = ["c", "go", "python"];
 
 type Answer = Result<String, String>;
@@ -333,10 +336,35 @@ fn the_words_of_an_error_reach_the_caller_and_are_the_same_in_every_language() {
     let words = "not found: never saved, or pruned; the history lists what there is";
     let script = [
         (&["error", "no luck: ü"][..], no("no luck: ü")),
+        (&["error", ""], no("the agent gave no reason")),
         (&["load-uncaught", "nothing"], no(words)),
     ];
     block_on(in_each(&LANGUAGES, "scenarios", async |language, agent| {
         check(language, agent, &memory(), &script).await
+    }));
+}
+
+#[test]
+fn what_the_contract_has_no_place_for_is_refused_where_it_can_be_caught() {
+    block_on(in_each(
+        &["js", "python"],
+        "scenarios",
+        async |language, agent| {
+            let scope = memory();
+            let answer = act(agent, &scope, &["wrong-arguments"]).await;
+            assert_eq!(answer, yes("all refused"), "{language}");
+            let names = scope.names("", None, 9).await.expect("a page");
+            assert!(names.is_empty(), "{language}: {names:?}");
+        },
+    ));
+}
+
+#[test]
+fn a_stream_that_was_closed_refuses_in_words() {
+    let languages = ["go", "js", "python"];
+    block_on(in_each(&languages, "scenarios", async |language, agent| {
+        let answer = act(agent, &memory(), &["closed", "log"]).await;
+        assert_eq!(answer, yes("all refused"), "{language}");
     }));
 }
 

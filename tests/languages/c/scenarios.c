@@ -360,6 +360,29 @@ static int wasi(int argc, char **argv) {
     return 0;
 }
 
+/* Fails for a reason of its own that it does not say, after an error that it went on from. */
+static int fail_later(int argc, char **argv) {
+    persist_snapshot loaded;
+    if (argc != 1 || !persist_load("", 0, &loaded) || persist_save(argv[0], "x", 1, NULL, NULL)) return usage();
+    return 1;
+}
+
+/* What is no expectation, wherever one is given. */
+static int expect_nonsense(int argc, char **argv) {
+    if (argc != 1) return usage();
+    persist_expect nonsense = {.kind = 7};
+    persist_options options = {.expect = nonsense};
+    persist_writer *writer;
+    persist_code codes[] = {
+        persist_save(argv[0], "x", 1, &options, NULL), persist_writer_open(argv[0], &options, &writer),
+        persist_delete(argv[0], nonsense, NULL), persist_restore(argv[0], 1, nonsense, NULL),
+        persist_fork(argv[0], 0, "other", nonsense, NULL),
+    };
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        persist_answer("%s%s", i ? " " : "", persist_code_name(codes[i]));
+    return 0;
+}
+
 static const struct {
     const char *name;
     scenario *run;
@@ -370,6 +393,7 @@ static const struct {
     {"stream-beside-save", stream_beside_save}, {"copy", copy}, {"read-at", read_at}, {"unfinished", unfinished},
     {"leaked", leaked}, {"trap-mid-write", trap_mid_write}, {"many-writers", many_writers}, {"trap", trap}, {"print", print},
     {"error", error}, {"echo", echo}, {"load-uncaught", load_uncaught}, {"wasi", wasi},
+    {"fail-later", fail_later}, {"expect-nonsense", expect_nonsense},
 };
 
 int persist_agent(int argc, char **argv) {

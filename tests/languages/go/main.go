@@ -28,7 +28,7 @@ var scenarios = map[string]func(args []string) (string, error){
 	"stream-mib": streamMib, "stream-expect": streamExpect, "stream-beside-save": streamBesideSave, "copy": copyStream,
 	"read-at": readAt, "unfinished": unfinished, "leaked": leaked, "trap-mid-write": trapMidWrite, "many-writers": manyWriters,
 	"trap": trap, "print": print_, "error": fail, "echo": echo, "load-uncaught": loadUncaught, "wasi": wasi,
-	"load-sizes": loadSizes, "read-all": readAll,
+	"load-sizes": loadSizes, "read-all": readAll, "closed": closed,
 }
 
 // How many arguments a scenario has at least.
@@ -36,7 +36,7 @@ var least = map[string]int{
 	"save": 2, "save-expect": 3, "save-labels": 3, "big-save": 2, "load": 1, "stat": 1, "history": 1, "names": 1, "delete": 1,
 	"restore": 2, "fork": 2, "stream": 3, "stream-mib": 2, "stream-expect": 3, "stream-beside-save": 1, "copy": 2, "read-at": 3,
 	"unfinished": 1, "leaked": 1, "trap-mid-write": 1, "many-writers": 2, "print": 1, "error": 1, "load-uncaught": 1,
-	"load-sizes": 3, "read-all": 1,
+	"load-sizes": 3, "read-all": 1, "closed": 1,
 }
 
 func run(args []string) (string, error) {
@@ -412,4 +412,34 @@ func readAll(args []string) (string, error) {
 		err = errors.New("it differs")
 	}
 	return fmt.Sprint("size ", len(state)), err
+}
+
+// Streams that were closed, and a seek from nowhere. Each is to be refused as invalid.
+func closed(args []string) (string, error) {
+	finished, err := persist.OpenWriter(args[0], persist.Options{})
+	if err != nil {
+		return "", err
+	}
+	if _, err := finished.Finish(); err != nil {
+		return "", err
+	}
+	reader, err := persist.OpenReader(args[0], 0)
+	if err != nil {
+		return "", err
+	}
+	_, whence := reader.Seek(0, 9)
+	if err := errors.Join(reader.Close(), reader.Close(), finished.Close()); err != nil {
+		return "", err
+	}
+	_, write := finished.Write([]byte("x"))
+	_, finish := finished.Finish()
+	_, read := reader.Read(make([]byte, 1))
+	_, readAt := reader.ReadAt(make([]byte, 1), 0)
+	_, seek := reader.Seek(0, io.SeekStart)
+	for i, err := range []error{whence, write, finish, read, readAt, seek} {
+		if !errors.Is(err, persist.Invalid) {
+			return "", fmt.Errorf("call %d: %v", i, err)
+		}
+	}
+	return "all refused", nil
 }
