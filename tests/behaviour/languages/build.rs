@@ -71,6 +71,36 @@ fn builds_and_keeps_notes(languages: &[&str]) {
 }
 
 #[test]
+fn a_fresh_agent_keeps_out_of_git_what_its_tools_leave_behind() {
+    let dir = tempdir();
+    let folder = dir.path().join("notes");
+    let folder = folder.to_str().expect("text");
+    ok(dir.path(), &["new", "--lang", "python", folder]);
+    let ignored = std::fs::read_to_string(format!("{folder}/.gitignore")).expect("readable");
+    let left = [
+        "*.wasm",
+        "target/",
+        "node_modules/",
+        ".venv/",
+        "__pycache__/",
+    ];
+    assert_eq!(ignored.lines().collect::<Vec<_>>(), left);
+}
+
+#[test]
+fn the_packages_of_the_sdks_carry_the_licences_of_the_project() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        let text = std::fs::read_to_string(root.join(name)).expect("a licence");
+        for package in ["js", "python"] {
+            let copy = root.join("guest-sdk").join(package).join(name);
+            let copy = std::fs::read_to_string(copy).expect("a copy");
+            assert!(copy == text, "{package}: {name}");
+        }
+    }
+}
+
+#[test]
 fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
     let dir = tempdir();
     for (language, missing) in [

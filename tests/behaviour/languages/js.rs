@@ -42,3 +42,11 @@ fn what_a_function_of_javascript_returns_or_throws_is_told_in_words() {
         assert!(place.contains("scenarios.js:"), "{told}");
     }));
 }
+
+#[test]
+fn the_types_of_javascript_name_the_library_that_they_need() {
+    // Else a project whose own target is older than `Disposable` does not compile.
+    let types = include_str!("../../../guest-sdk/js/src/index.d.ts");
+    let reference = r#"/// <reference lib="esnext.disposable" />"#;
+    assert_eq!(types.lines().next(), Some(reference));
+}

@@ -17,7 +17,8 @@ COLLECTED = 1 << 20
 
 
 def _piece() -> int:
-    return max(1, min(COLLECTED, store.limits().max_chunk))
+    largest: int = store.limits().max_chunk
+    return max(1, min(COLLECTED, largest))
 
 
 class Writer(io.RawIOBase):
@@ -29,6 +30,9 @@ class Writer(io.RawIOBase):
             info = writer.finish()
 
     Leaving the block without ``finish``, also by an exception, saves nothing. Small writes are collected.
+
+    All that one run saves, through writers and otherwise, must fit in its memory together: componentize-py 0.25.1 does not give
+    back what it copies for the host. ``--limit memory=1GiB`` of ``persist run`` makes room for more.
     """
 
     def __init__(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from wit_world.imports import types
+
 Expect = Literal["any", "absent"] | int
 """What must be true of a name for a change to be made, else it is ``errors.Conflict``.
 
@@ -66,7 +68,7 @@ class Limits:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def info_of(raw) -> Info:
+def info_of(raw: types.Info) -> Info:
     return Info(
         name=raw.name,
         version=raw.version,

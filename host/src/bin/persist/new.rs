@@ -37,7 +37,7 @@ impl New {
         }
         write(
             &self.folder.join(".gitignore"),
-            b"*.wasm\ntarget/\nnode_modules/\n.venv/\n",
+            b"*.wasm\ntarget/\nnode_modules/\n.venv/\n__pycache__/\n",
         )?;
         let folder = self.folder.display();
         say(format_args!(
