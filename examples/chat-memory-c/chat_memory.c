@@ -5,7 +5,7 @@
 #define _GNU_SOURCE
 #include "memory.h"
 
-#include <ctype.h>
+#include <locale.h>
 #include <persist.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,24 +51,16 @@ static int follow(int argc, char **argv) {
     return 0;
 }
 
-/* A copy in lower case, where a letter is one of ASCII. */
-static char *lower(const char *text) {
-    char *copy = strdup(text);
-    for (char *at = copy; *at; at++)
-        if (isascii(*at)) *at = (char)tolower(*at);
-    return copy;
-}
-
 static int recall(const char *word) {
     memory memory;
     if (memory_load(&memory)) return 1;
     persist_answer("I remember %zu turns.", memory.count);
-    char *wanted = lower(word ? word : "");
+    char *wanted = memory_lower(word ? word : "");
     for (size_t i = 0; i < memory.count; i++) {
         if (!word && i + 3 < memory.count) continue;
         char *shown = memory_shown(&memory.turns[i]), *line, *compared;
         asprintf(&line, "turn %zu: %s", i + 1, shown);
-        compared = lower(line);
+        compared = memory_lower(line);
         if (strstr(compared, wanted)) persist_answer("\n%s", line);
         free(shown);
         free(line);
@@ -79,6 +71,8 @@ static int recall(const char *word) {
 
 int persist_agent(int argc, char **argv) {
     const char *command = argc ? argv[0] : "";
+    /* Else only those of ASCII are letters. */
+    setlocale(LC_CTYPE, "C.UTF-8");
     if (argc > 1 && !strcmp(command, "say")) return say(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(command, "follow")) return follow(argc - 1, argv + 1);
     if (argc <= 2 && !strcmp(command, "recall")) return recall(argc > 1 ? argv[1] : NULL);

@@ -1,10 +1,12 @@
 #define _GNU_SOURCE
 #include "memory.h"
 
-#include <ctype.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <wchar.h>
+#include <wctype.h>
 
 #define NAME "memory"
 
@@ -85,39 +87,72 @@ int memory_check_beginning(const memory *memory, size_t count, char **lines) {
     return 0;
 }
 
-/* A byte of a word: a letter or digit of ASCII, or of any character beyond. */
-static int in_word(char byte) { return !isascii(byte) || isalnum(byte); }
+/* The character at the beginning of a text, and its bytes. What is no UTF-8 is none, of one byte. */
+static size_t character(const char *text, wchar_t *character) {
+    size_t length = mbrtowc(character, text, MB_LEN_MAX, &(mbstate_t){0});
+    if (length <= MB_LEN_MAX) return length;
+    *character = 0xfffd;
+    return 1;
+}
 
-/* Whether `text` has the word, of any case. */
-static int has_word(const char *text, const char *word, size_t length) {
-    while (*text) {
-        size_t here = 0;
-        while (text[here] && in_word(text[here])) here++;
-        if (here == length && !strncasecmp(text, word, length)) return 1;
-        text += here ? here : 1;
+char *memory_lower(const char *text) {
+    char *copy = malloc(MB_LEN_MAX * strlen(text) + 1), *to = copy;
+    if (!copy) abort();
+    for (wchar_t next; *text;) {
+        text += character(text, &next);
+        to += wcrtomb(to, (wchar_t)towlower((wint_t)next), &(mbstate_t){0});
+    }
+    *to = 0;
+    return copy;
+}
+
+/* Bytes of the word that a text begins with. */
+static size_t word_at(const char *text) {
+    size_t size = 0;
+    for (wchar_t next; text[size];) {
+        size_t length = character(text + size, &next);
+        if (!iswalnum((wint_t)next)) break;
+        size += length;
+    }
+    return size;
+}
+
+/* Where the word after one of `size` bytes begins, or the end. */
+static const char *after_word(const char *text, size_t size) {
+    wchar_t next;
+    for (text += size; *text && !word_at(text);) text += character(text, &next);
+    return text;
+}
+
+static int has_word(const char *text, const char *word, size_t size) {
+    for (size_t here; *text; text = after_word(text, here)) {
+        here = word_at(text);
+        if (here == size && !memcmp(text, word, size)) return 1;
     }
     return 0;
 }
 
-char *memory_last_about(const memory *memory, const char *text, size_t *turn) {
-    for (size_t i = memory->count; i-- > 0;) {
-        const char *at = memory->turns[i].text, *longest = NULL;
-        size_t most = 5;
-        while (*at) {
-            size_t here = 0;
-            while (at[here] && in_word(at[here])) here++;
-            if (here >= most && has_word(text, at, here)) {
-                longest = at;
-                most = here;
-            }
-            at += here ? here : 1;
-        }
-        if (!longest) continue;
-        *turn = i + 1;
-        char *word = strndup(longest, most);
-        for (char *byte = word; *byte; byte++)
-            if (isascii(*byte)) *byte = (char)tolower(*byte);
-        return word;
+/* The longest word of a turn that is in `wanted`, or NULL. Both are in lower case. */
+static char *longest_shared(const char *turn, const char *wanted) {
+    const char *longest = NULL;
+    size_t most = 5;
+    for (size_t here; *turn; turn = after_word(turn, here)) {
+        here = word_at(turn);
+        if (here < most || !has_word(wanted, turn, here)) continue;
+        longest = turn;
+        most = here;
     }
-    return NULL;
+    return longest ? strndup(longest, most) : NULL;
+}
+
+char *memory_last_about(const memory *memory, const char *text, size_t *turn) {
+    char *wanted = memory_lower(text), *word = NULL;
+    for (*turn = memory->count; *turn > 0; --*turn) {
+        char *lower = memory_lower(memory->turns[*turn - 1].text);
+        word = longest_shared(lower, wanted);
+        free(lower);
+        if (word) break;
+    }
+    free(wanted);
+    return word;
 }

@@ -26,6 +26,8 @@ int memory_check_beginning(const memory *memory, size_t count, char **lines);
 
 /* The longest word that the last turn with such a word shares with `text`, or NULL. Short words say little. */
 char *memory_last_about(const memory *memory, const char *text, size_t *turn);
+/* A copy in lower case. */
+char *memory_lower(const char *text);
 /* A turn as a line. */
 char *memory_shown(const turn *turn);
 

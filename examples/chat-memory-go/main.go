@@ -25,9 +25,9 @@ func run(args []string) (string, error) {
 	case len(args) > 1 && args[0] == "follow":
 		return follow(args[1:])
 	case len(args) == 1 && args[0] == "recall":
-		return recall("")
+		return recall(nil)
 	case len(args) == 2 && args[0] == "recall":
-		return recall(args[1])
+		return recall(&args[1])
 	}
 	return "", errors.New(usage)
 }
@@ -68,7 +68,7 @@ func follow(lines []string) (string, error) {
 	return fmt.Sprintf("remembered %d turns, added %d", known, len(lines)-known), nil
 }
 
-func recall(word string) (string, error) {
+func recall(word *string) (string, error) {
 	memory, err := loadMemory()
 	if err != nil {
 		return "", err
@@ -76,10 +76,11 @@ func recall(word string) (string, error) {
 	answer := []string{fmt.Sprintf("I remember %d turns.", len(memory.turns))}
 	for at, turn := range memory.turns {
 		line := fmt.Sprintf("turn %d: %s", at+1, turn)
-		if word == "" && at < len(memory.turns)-3 {
-			continue
+		isShown := at >= len(memory.turns)-3
+		if word != nil {
+			isShown = strings.Contains(strings.ToLower(line), strings.ToLower(*word))
 		}
-		if strings.Contains(strings.ToLower(line), strings.ToLower(word)) {
+		if isShown {
 			answer = append(answer, line)
 		}
 	}

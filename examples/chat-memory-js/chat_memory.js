@@ -37,8 +37,9 @@ function follow(lines) {
 function recall(word) {
   const { turns } = new Memory();
   const numbered = turns.map((turn, at) => `turn ${at + 1}: ${shown(turn)}`);
-  const chosen = word
-    ? numbered.filter((turn) => turn.toLowerCase().includes(word.toLowerCase()))
-    : numbered.slice(-3);
+  const chosen =
+    word === undefined
+      ? numbered.slice(-3)
+      : numbered.filter((turn) => turn.toLowerCase().includes(word.toLowerCase()));
   return [`I remember ${turns.length} turns.`, ...chosen].join("\n");
 }

@@ -1,5 +1,5 @@
 // What the agent remembers: one state named `memory`, JSON, a version for each turn.
-import { decode, loadSnapshot, PersistError, saveJson } from "persist-guest";
+import { decode, encode, loadSnapshot, PersistError, saveJson } from "persist-guest";
 
 const NAME = "memory";
 
@@ -51,9 +51,9 @@ export class Memory {
   lastAbout(text) {
     const wanted = new Set(words(text));
     for (let at = this.turns.length - 1; at >= 0; at--) {
-      const shared = words(this.turns[at].text).filter((word) => word.length > 4 && wanted.has(word));
+      const shared = words(this.turns[at].text).filter((word) => size(word) > 4 && wanted.has(word));
       if (shared.length === 0) continue;
-      const word = shared.reduce((longest, next) => (next.length >= longest.length ? next : longest));
+      const word = shared.reduce((longest, next) => (size(next) >= size(longest) ? next : longest));
       return { turn: at + 1, word };
     }
     return undefined;
@@ -69,7 +69,10 @@ function turnOf(line) {
   return at < 0 ? { text: line } : { speaker: line.slice(0, at), text: line.slice(at + 2) };
 }
 
-const words = (text) => text.toLowerCase().split(/[^\p{L}\p{N}]+/u);
+const words = (text) => text.toLowerCase().split(/[^\p{Alphabetic}\p{N}]+/u);
+
+/** The size of a word, which is that of its UTF-8 in every language. */
+const size = (word) => encode(word).length;
 
 /** The turns of a saved memory. What this agent does not know is from a later one, which knows more: it is not dropped. */
 function read(text, version) {

@@ -68,14 +68,19 @@ class Memory:
         """The last turn that shares a word with ``text``, and the longest word they share. Short words say little."""
         wanted = set(words(text))
         for number in range(len(self.turns), 0, -1):
-            shared = [word for word in words(self.turns[number - 1].text) if len(word) > 4 and word in wanted]
+            shared = [word for word in words(self.turns[number - 1].text) if size(word) > 4 and word in wanted]
             if shared:
-                return number, max(reversed(shared), key=len)
+                return number, max(reversed(shared), key=size)
         return None
 
 
 def words(text: str) -> list[str]:
     return re.split(r"[\W_]+", text.lower())
+
+
+def size(word: str) -> int:
+    """The size of a word, which is that of its UTF-8 in every language."""
+    return len(word.encode())
 
 
 def fields(turn: Turn) -> dict[str, str]:

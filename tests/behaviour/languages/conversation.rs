@@ -49,7 +49,7 @@ fn a_conversation_is_handed_from_language_to_language() {
 #[test]
 fn the_agents_that_remember_a_conversation_answer_alike_in_every_language() {
     let another = "this is another conversation: in turn 2 I remember \"We wait\", it says \"No\"";
-    let unreadable = "unreadable: version 4 of memory is not what this agent reads";
+    let unreadable = "unreadable: version 7 of memory is not what this agent reads";
     block_on(in_each(
         &LANGUAGES,
         "chat_memory",
@@ -76,12 +76,25 @@ fn the_agents_that_remember_a_conversation_answer_alike_in_every_language() {
                              turn 3: Harbour or station?"),
                     ),
                     (&["follow", "The harbour is closed", "No"], no(another)),
+                    (
+                        &["say", "Nach Köln—Hüte, КОРАБЛИ", "HÜTE", "корабли!"],
+                        yes("turn 4: that is new to me\n\
+                             turn 5: you spoke of \"hüte\" before, in turn 4\n\
+                             turn 6: you spoke of \"корабли\" before, in turn 4"),
+                    ),
+                    (
+                        &["recall", "KÖLN"],
+                        yes("I remember 6 turns.\nturn 4: Nach Köln—Hüte, КОРАБЛИ"),
+                    ),
                 ],
             )
             .await;
             let head = scope.stat("memory", None).await.expect("answers");
             let head = head.expect("saved");
-            assert_eq!(head.labels, [("turn".into(), "3".into())], "{language}");
+            assert_eq!(head.labels, [("turn".into(), "6".into())], "{language}");
+            let all = act(agent, &scope, &["recall", ""]).await;
+            let all = all.expect("an answer");
+            assert_eq!(all.lines().count(), 7, "{language}: {all}");
             assert_eq!(head.media_type.as_deref(), Some("application/json"));
 
             // From a later agent, which knows more.
