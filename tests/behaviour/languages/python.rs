@@ -50,3 +50,19 @@ fn the_traceback_of_a_mistake_in_python_is_printed() {
         }
     }));
 }
+
+#[test]
+fn a_writer_of_python_that_lost_a_piece_commits_nothing() {
+    block_on(in_each(
+        &["python"],
+        "scenarios",
+        async |language, agent| {
+            let scope = memory();
+            let script = [
+                (&["lost-piece", "log"][..], yes("refused")),
+                (&["load", "log"], yes("none")),
+            ];
+            check(language, agent, &scope, &script).await;
+        },
+    ));
+}

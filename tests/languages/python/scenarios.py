@@ -298,6 +298,32 @@ def closed(name: str) -> str:
     )
 
 
+class Full:
+    """A stream for which there is no memory."""
+
+    def write(self, piece: bytes) -> None:
+        raise MemoryError
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def lost_piece(name: str) -> str:
+    """A writer that lost a piece, and goes on when there is memory again."""
+    with Writer(name) as writer:
+        stream, writer._stream = writer._stream, Full()
+        for piece in (bytes(MIB), b"more"):
+            try:
+                writer.write(piece)
+                return "accepted"
+            except MemoryError:
+                writer._stream = stream
+        try:
+            return version(writer.finish())
+        except MemoryError:
+            return "refused"
+
+
 def write_items(name: str) -> str:
     """What holds items of more than a byte is written, and counted, in bytes."""
     items = array.array("I", [1, 2, 3])
