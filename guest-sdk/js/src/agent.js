@@ -1,5 +1,6 @@
 // The agent's own end of the contract.
 import { PersistError } from "./error.js";
+import { decode } from "./utf8.js";
 
 /** Makes a function what a host can run. What it throws is the reason that the caller is told. */
 export function agent(run) {
@@ -28,10 +29,14 @@ function reasonOf(error) {
   }
 }
 
-/** The SDK's words say all, and those of a plain Error are the agent's own. Anything else is a mistake, and is told with its place. */
+/** The SDK's words say all, and those of a plain Error are the agent's own. Anything else is a mistake, told with its place. */
 function wordsOf(error) {
   if (error instanceof PersistError || error.name === "Error") return String(error.message);
   return `${error.name}: ${error.message}\n${error.stack ?? ""}`.trimEnd();
 }
 
-const inWords = (value) => (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));
+/** A value as a text: bytes are one, and an object is told as JSON. */
+function inWords(value) {
+  if (value instanceof Uint8Array) return decode(value);
+  return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
+}

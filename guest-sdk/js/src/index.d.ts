@@ -70,8 +70,9 @@ export interface Limits {
 }
 
 /**
- * Makes a function what a host runs: `export const run = agent((args) => …)`. What it returns is the answer: a text, or what
- * `JSON.stringify` makes of an object. What it throws is the reason that the caller is told. It is not async: nobody would wait.
+ * Makes a function what a host runs: `export const run = agent((args) => …)`. What it returns is the answer: a text, also as
+ * bytes, or what `JSON.stringify` makes of an object. What it throws is the reason that the caller is told. It is not async:
+ * nobody would wait for it.
  */
 export function agent<T>(run: (args: string[]) => T extends PromiseLike<unknown> ? never : T): (args: string[]) => string;
 

@@ -24,6 +24,7 @@ fn what_a_function_of_javascript_returns_or_throws_is_told_in_words() {
             no("an agent's function is not async"),
         ),
         (&["tell", "object"], yes(r#"{"a":[1,"ü"]}"#)),
+        (&["tell", "bytes"], yes("aü\u{fffd}")),
         (&["tell", "number"], yes("42")),
         (&["tell", "nothing"], yes("")),
         (&["tell", "surrogate"], yes("a\u{fffd}b")),

@@ -59,7 +59,7 @@ fn a_writer_of_python_that_lost_a_piece_commits_nothing() {
         async |language, agent| {
             let scope = memory();
             let script = [
-                (&["lost-piece", "log"][..], yes("refused")),
+                (&["lost-piece", "log"][..], yes("refused and closed")),
                 (&["load", "log"], yes("none")),
             ];
             check(language, agent, &scope, &script).await;

@@ -235,6 +235,7 @@ class NoLuck extends Error {}
 const TOLD = {
   async: async () => "x",
   object: () => ({ a: [1, "ü"] }),
+  bytes: () => Uint8Array.of(0x61, 0xc3, 0xbc, 0xff),
   number: () => 42,
   nothing: () => undefined,
   surrogate: () => "a\ud800b",

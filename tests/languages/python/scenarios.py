@@ -321,7 +321,7 @@ def lost_piece(name: str) -> str:
         try:
             return version(writer.finish())
         except MemoryError:
-            return "refused"
+            return "refused and closed" if writer.closed else "refused"
 
 
 def write_items(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What an agent passes is checked here, once for all calls: what the contract has no place for would end the agent in a trap."""
+"""What an agent passes is checked here, once for all calls: what the contract has no place for would be a trap."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .errors import Invalid
 
 def text(value: object, what: str) -> str:
     if not isinstance(value, str):
-        raise Invalid(f"{what} is a str, and this is {_shown(value)}")
+        raise Invalid(f"{what} is a str, and this is {shown(value)}")
     encoded(value, what)
     return value
 
@@ -29,7 +29,7 @@ def name(value: object) -> str:
 def whole(value: object, what: str, bits: int) -> int:
     """A whole number that the contract has room for. ``True`` is none."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << bits:
-        raise Invalid(f"{what} is an int from 0 to 2**{bits} - 1, and this is {_shown(value)}")
+        raise Invalid(f"{what} is an int from 0 to 2**{bits} - 1, and this is {shown(value)}")
     return int(value)
 
 
@@ -49,9 +49,10 @@ def labels(value: object) -> list[tuple[str, str]]:
     if value is None:
         return []
     if not isinstance(value, Mapping):
-        raise Invalid(f"labels are a mapping, and this is {_shown(value)}")
+        raise Invalid(f"labels are a mapping, and this is {shown(value)}")
     return [(text(key, "the key of a label"), text(word, "the value of a label")) for key, word in value.items()]
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """What a value is, for people."""
     return repr(value) if value is None or isinstance(value, bool | int | float) else f"of type {type(value).__name__}"

@@ -131,7 +131,7 @@ def bytes_of(state: State) -> bytes:
         return check.encoded(state, "a state")
     if isinstance(state, bytes | bytearray | memoryview):
         return bytes(state)
-    raise Invalid(f"a state is bytes or a str, and this is a {type(state).__name__}")
+    raise Invalid(f"a state is bytes or a str, and this is {check.shown(state)}")
 
 
 def raw_options(expect: Expect, media_type: str | None, labels: Mapping[str, str] | None) -> raw.SaveOptions:

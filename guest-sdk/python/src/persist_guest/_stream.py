@@ -75,8 +75,8 @@ class Writer(io.RawIOBase):
 
         Raises ``Conflict`` where somebody else saved meanwhile, even with ``"any"``: what was written cannot be replayed.
         """
-        stream = self._check()
         try:
+            stream = self._check()
             if self._buffer:
                 self._send(len(self._buffer))
             # The call takes the stream, whatever comes of it.
