@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use persist_host::snapshot::Store;
+use persist_host::snapshot::{Adapter, SaveOptions, Store};
 use persist_host::wasm::{Limits, RunError, SnapshotCtx};
-use persist_servers::{Kind, Proxy};
+use persist_servers::{Fault, Kind, Proxy};
 use persist_tests::cloud::{BACKENDS, Place};
-use persist_tests::{block_on, guest, host, load, save, test_guest, text};
+use persist_tests::{block_on, gcs, guest, host, load, noise, save, test_guest, text};
 
 use crate::s3::{ok, with_input};
 use crate::streams;
@@ -111,6 +111,38 @@ fn stream(place: &Place, large: u64) {
     let [small, large] = peaks;
     assert!(large.0 < small.0 + BOUND, "save: {peaks:?}");
     assert!(large.1 < small.1 + BOUND, "cat: {peaks:?}");
+}
+
+#[test]
+fn a_server_that_keeps_the_condition_of_small_objects_alone_takes_no_upload() {
+    let (proxy, careless) = Place::on(Kind::Ministack).proxied();
+    proxy.rule(|_, seen| {
+        (seen.operation() == "CompleteMultipartUpload").then_some(Fault::IgnoreConditions)
+    });
+    // Ignores it by itself.
+    let bare = Place::Gcs(gcs::Place::bare());
+    for place in [careless, bare] {
+        block_on(async {
+            let scope = place.scope();
+            save(&scope, "memory", "small").await;
+            let state = noise(1, 20 << 20);
+            let refused = scope
+                .save("memory", state.clone().into(), SaveOptions::default())
+                .await;
+            let said = refused.expect_err("it is refused").to_string();
+            assert!(said.contains("nothing was saved"), "{said}");
+            assert_eq!(load(&scope, "memory").await.as_deref(), Some("small"));
+            // What replaces has no condition to keep.
+            let adapter = Adapter::new(place.storage());
+            let saved = adapter.save_stream(&state[..], "agent1/large.json").await;
+            saved.expect("saves");
+            let store = Store::new(place.storage());
+            assert_eq!(
+                store.gc(Duration::ZERO, true).await.expect("lists").removed,
+                0
+            );
+        });
+    }
 }
 
 /// How many uploads were aborted, and known to be.

@@ -99,6 +99,8 @@ fn a_call_costs_as_few_requests_as_it_can() {
         assert_eq!(operations(&proxy), ["list", "get"]);
         proxy.forget();
         save(&scope, "large", "small yet").await;
+        // The first upload of a process tries the server.
+        save_large(&scope, "another").await.expect("saves");
         proxy.forget();
         save_large(&scope, "large").await.expect("saves");
         let asked = operations(&proxy);

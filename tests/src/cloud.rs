@@ -95,10 +95,10 @@ impl Place {
         }
     }
 
-    /// Whether a request sends part of an upload.
+    /// Whether a request sends part of an upload, and not of one that only tries the server.
     pub fn sends_part(&self, seen: &Seen) -> bool {
         match self {
-            Self::S3(_) => seen.operation() == "UploadPart",
+            Self::S3(_) => seen.operation() == "UploadPart" && !is_trial(seen),
             Self::Gcs(_) => gcs::operation(seen) == "part",
         }
     }
@@ -106,7 +106,7 @@ impl Place {
     /// Whether a request aborts an upload.
     pub fn aborts(&self, seen: &Seen) -> bool {
         match self {
-            Self::S3(_) => seen.operation() == "AbortMultipartUpload",
+            Self::S3(_) => seen.operation() == "AbortMultipartUpload" && !is_trial(seen),
             Self::Gcs(_) => gcs::operation(seen) == "cancel",
         }
     }
@@ -126,4 +126,9 @@ impl Place {
             Self::Gcs(_) => gcs::refusal(status, reason),
         }
     }
+}
+
+/// Whether a request is about an object that only tries the server.
+pub fn is_trial(seen: &Seen) -> bool {
+    seen.uri.to_string().contains("probe-")
 }

@@ -38,6 +38,14 @@ impl Place {
         }
     }
 
+    /// A new place on the server as it is.
+    pub fn bare() -> Self {
+        Self {
+            endpoint: Server::shared(Kind::FakeGcs).endpoint().into(),
+            ..Self::new()
+        }
+    }
+
     /// The same place through a proxy.
     pub fn proxied(&self) -> (Proxy, Self) {
         let proxy = Proxy::start(&self.endpoint);

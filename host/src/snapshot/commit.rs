@@ -94,7 +94,11 @@ impl Change {
             let base = self.expected_head().await?;
             let version = after(&base)?;
             let key = self.scope.key(&self.name, version)?;
-            let upload = self.scope.storage().upload(&key).await?;
+            let upload = self.scope.storage().upload(&key).await;
+            let upload = match upload {
+                Ok(upload) => upload,
+                Err(error) => return Err(self.refused(error, version).await),
+            };
             self.upload = Some(Sending {
                 upload,
                 base,
@@ -102,12 +106,29 @@ impl Change {
             });
         }
         if let Some(sending) = &mut self.upload {
-            for piece in self.pending.drain(..) {
-                sending.upload.write(piece).await?;
+            let version = sending.version;
+            for piece in std::mem::take(&mut self.pending) {
+                if let Err(error) = sending.upload.write(piece).await {
+                    return Err(self.refused(error, version).await);
+                }
             }
             self.pending_len = 0;
         }
         Ok(())
+    }
+
+    /// Why an upload that is not complete was refused. Where its version is there already, it is not ours: the race is lost.
+    async fn refused(&self, error: storage::Error, version: Version) -> Error {
+        if error.kind() != ErrorKind::AlreadyExists {
+            return error.into();
+        }
+        self.heads().lost(&self.dir(), version);
+        match self.scope.head(&self.name).await {
+            Ok(head) => Error::Conflict {
+                head: head.map(|head| head.version),
+            },
+            Err(error) => error,
+        }
     }
 
     /// Refuses what cannot succeed before work is done for it.
@@ -153,13 +174,16 @@ impl Change {
     /// After a create that was lost: where no version is the reason, trying again would not help.
     async fn check_way(&self, lost: Version) -> Result<()> {
         let head = self.scope.head(&self.name).await?;
-        match head.is_some_and(|head| head.version >= lost) {
-            true => Ok(()),
-            false => Err(Error::unsupported(
-                "something that is no version is in the way of the next one; remove it",
-            )
-            .at(self.scope.key(&self.name, lost)?)),
+        if head.is_some_and(|head| head.version >= lost) {
+            return Ok(());
         }
+        let what = match self.look(lost).await {
+            Found::Nothing => {
+                "the storage refuses the next version as being there, and does not show it; look at the server"
+            }
+            _ => "something that is no version is in the way of the next one; remove it",
+        };
+        Err(Error::unsupported(what).at(self.scope.key(&self.name, lost)?))
     }
 
     async fn finish_upload(&self, mut sending: Sending, encoded: &Encoded) -> Result<Info> {
@@ -175,7 +199,9 @@ impl Change {
         }
         let (trailer, info) = self.seal(encoded, base.head.as_ref(), sending.version);
         for piece in self.pending.iter().cloned().chain([trailer]) {
-            sending.upload.write(piece).await?;
+            if let Err(error) = sending.upload.write(piece).await {
+                return Err(self.refused(error, sending.version).await);
+            }
         }
         let began = Moment::now();
         let answer = sending.upload.finish().await;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::version::SUFFIX;
 use super::{Error, Result};
-use crate::storage::{Entry, ErrorKind, Key, List, Object, ReadRange, Storage, Swept};
+use crate::storage::{self, Entry, ErrorKind, Key, List, Object, ReadRange, Storage, Swept};
 
 const DIR: &str = "~";
 const FILE: &str = "store.json";
@@ -149,7 +149,11 @@ async fn probe(storage: &dyn Storage) -> Result<()> {
     let names = [format!("{id}-1"), format!("{id}-2")];
     let probe = Bytes::from_static(b"probe\n");
     for name in names.iter().rev() {
-        storage.create(&key(name)?, vec![probe.clone()]).await?;
+        match storage.create(&key(name)?, vec![probe.clone()]).await {
+            // The name is nobody else's: an attempt whose answer was lost made it.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made.map_err(storage::Error::of_a_trial)?,
+        }
     }
     let list = List {
         dir: DIR,
@@ -222,7 +226,7 @@ pub(super) async fn gc(
 async fn create_again(storage: &dyn Storage, name: &str, body: Bytes) -> Result<()> {
     match storage.create(&key(name)?, vec![body]).await {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error.of_a_trial().into()),
         Ok(()) => Err(Error::unsupported(
             "this storage lets an object be created twice, so one save could overwrite another. Use one that honours \
              conditional writes; nothing was saved",

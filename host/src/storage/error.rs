@@ -78,11 +78,28 @@ impl Error {
         self
     }
 
+    /// The same, with a hint where it has none.
+    #[cfg(any(feature = "s3", feature = "gcs"))]
+    pub(crate) fn with_hint_unless(mut self, hint: String) -> Self {
+        self.hint.get_or_insert(hint);
+        self
+    }
+
     /// The same cause of a change that was sent, and may have been made.
     #[cfg(any(feature = "s3", feature = "gcs"))]
     pub(crate) fn unanswered(mut self) -> Self {
         self.kind = ErrorKind::Unanswered;
         self.hint = None;
+        self
+    }
+
+    /// The same, where it was only tried whether the storage can be used: nothing that anybody asked for was sent yet.
+    pub(crate) fn of_a_trial(mut self) -> Self {
+        if matches!(self.kind, ErrorKind::Unanswered | ErrorKind::NotDurable) {
+            self.kind = ErrorKind::Unavailable;
+            self.hint =
+                Some("nothing was saved; check that the storage is there and healthy".into());
+        }
         self
     }
 

@@ -155,6 +155,8 @@ mod tries {
         pub(in crate::storage) change: bool,
         /// Bytes that are sent with it.
         pub(in crate::storage) body: usize,
+        /// Where it is sent to, for the operator.
+        pub(in crate::storage) server: &'a str,
     }
 
     /// What was sent to a server since it was opened.
@@ -366,7 +368,16 @@ mod tries {
                     count(&self.retrier.unanswered);
                     fault.error.unanswered()
                 }
-                false => fault.error,
+                false => match fault.error.kind() {
+                    ErrorKind::Unavailable | ErrorKind::Timeout => {
+                        let server = self.call.server;
+                        let hint = format!(
+                            "check that the storage at {server} is there and healthy, and the right place"
+                        );
+                        fault.error.with_hint_unless(hint)
+                    }
+                    _ => fault.error,
+                },
             };
             if attempts > 1 || matches!(fault.next, Next::Again(_)) {
                 count(&self.retrier.given_up);
@@ -426,6 +437,7 @@ mod tries {
                 key: "a/b",
                 change,
                 body: 0,
+                server: "http://127.0.0.1:1",
             }
         }
 

@@ -2,6 +2,7 @@
 
 mod aside;
 pub(super) mod read;
+pub(super) mod trial;
 mod unsent;
 
 use std::error::Error as StdError;
@@ -10,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::{Error, ErrorKind};
+use super::{Error, ErrorKind, Result};
 pub(super) use aside::Aside;
 pub(super) use unsent::Unsent;
 
@@ -31,6 +32,15 @@ pub(super) fn location(scheme: &str, bucket: &str, prefix: &str, endpoint: Optio
         Some(endpoint) => format!("{place}?endpoint={endpoint}"),
         None => place.into(),
     }
+}
+
+/// Where a list goes on that was at `last`. A server that never says anything else would keep us for ever.
+pub(super) fn next(last: Option<String>, next: Option<String>) -> Result<String> {
+    next.filter(|next| last.as_ref() != Some(next))
+        .ok_or_else(|| {
+            let what = "this server says that a list goes on, and not how";
+            Error::new(ErrorKind::Unsupported, what)
+        })
 }
 
 /// One piece of several; nothing is copied where there is but one.

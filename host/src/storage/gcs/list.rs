@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::{Gcs, Operation, encode, innermost};
+use super::{Gcs, Operation, bucket, encode, innermost};
 use crate::storage::key::is_segment;
 use crate::storage::retry::{Attempt, Fault};
 use crate::storage::{Entry, Error, ErrorKind, Facts, List, Object, Page, Result};
@@ -46,7 +46,7 @@ pub(super) async fn page(gcs: &Gcs, list: &List<'_>) -> Result<Page> {
     let limit = list.limit.clamp(1, MAX_RESULTS);
     let mut token = None;
     loop {
-        let (answer, now) = ask(gcs, list, &base, limit, token).await?;
+        let (answer, now) = ask(gcs, list, &base, limit, token.clone()).await?;
         let more = answer.next_page_token.is_some();
         let now = now.filter(|_| list.facts);
         let mut found = entries(&answer, &base, now);
@@ -65,7 +65,7 @@ pub(super) async fn page(gcs: &Gcs, list: &List<'_>) -> Result<Page> {
                 now,
             });
         }
-        token = answer.next_page_token;
+        token = Some(bucket::next(token, answer.next_page_token)?);
     }
 }
 

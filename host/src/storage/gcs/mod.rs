@@ -7,7 +7,7 @@
 //! | call | requests |
 //! |---|---|
 //! | `create` of at most 8 MiB | objects.insert |
-//! | `create` of more, `upload` | objects.insert (begins a resumable upload), then one for each 8 MiB |
+//! | `create` of more, `upload` | objects.insert (begins a resumable upload), then one for each 8 MiB; with an endpoint of one's own, four more before the first one of a process, which try the condition |
 //! | `read` | objects.get; of more than 8 MiB, one for each 8 MiB, four at a time |
 //! | `list` | objects.list for each 1000 entries |
 //! | `delete` | objects.delete |
@@ -93,6 +93,8 @@ struct Shared {
     unencrypted: AtomicBool,
     /// Uploads that are being aborted.
     aside: Aside,
+    /// Set once a resumable upload kept its condition.
+    uploads_tried: OnceCell<()>,
 }
 
 /// A call of GCS, as its manual names it.
@@ -161,6 +163,7 @@ impl Gcs {
                 settings,
                 unencrypted: AtomicBool::new(false),
                 aside: Aside::default(),
+                uploads_tried: OnceCell::new(),
             }),
         })
     }
@@ -218,6 +221,7 @@ impl Gcs {
             key,
             change: operation.change,
             body,
+            server: &self.settings().endpoint,
         })
     }
 

@@ -12,10 +12,10 @@ use reqwest::{Method, Response};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 
-use super::{Gcs, INSERT, Mode, Operation, PART, content_type, encode, innermost};
-use crate::storage::bucket::Unsent;
+use super::{GOOGLE, Gcs, INSERT, Mode, Operation, PART, content_type, encode, innermost};
+use crate::storage::bucket::{Unsent, trial};
 use crate::storage::retry::{Attempt, Fault, Next};
-use crate::storage::{Error, ErrorKind, Key, Result, Upload};
+use crate::storage::{Error, ErrorKind, Key, Result, Storage as _, Upload};
 
 /// Nothing can be seen of it.
 const BEGIN: Operation = Operation {
@@ -89,7 +89,12 @@ impl GcsUpload {
         let full = self.gcs.full(&self.key);
         let session = match &mut self.session {
             Some(session) => session,
-            none => none.insert(Session::begin(&self.gcs, &full, self.mode).await?),
+            none => {
+                if self.mode == Mode::Create {
+                    try_uploads(&self.gcs).await?;
+                }
+                none.insert(Session::begin(&self.gcs, &full, self.mode).await?)
+            }
         };
         session.send(&self.gcs, &full, body, last).await
     }
@@ -148,6 +153,25 @@ impl Drop for GcsUpload {
     fn drop(&mut self) {
         self.abort();
     }
+}
+
+/// Before the first upload that must not replace anything; see [`trial`].
+async fn try_uploads(gcs: &Gcs) -> Result<()> {
+    if gcs.settings().endpoint == GOOGLE {
+        return Ok(());
+    }
+    let tried = gcs.shared.uploads_tried.get_or_try_init(|| async {
+        let key = trial::key()?;
+        trial::made(gcs.put(&key, trial::BODY, Mode::Create).await)?;
+        let full = gcs.full(&key);
+        let completed = match Session::begin(gcs, &full, Mode::Create).await {
+            Ok(mut session) => session.send(gcs, &full, trial::BODY, true).await,
+            Err(error) => Err(error),
+        };
+        let removed = gcs.delete(&key).await;
+        trial::judge(completed).and(removed)
+    });
+    tried.await.copied()
 }
 
 impl Session {

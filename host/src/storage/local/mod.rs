@@ -31,6 +31,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use super::{Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Swept, Upload};
 use disk::Disk;
@@ -261,16 +262,19 @@ impl Upload for LocalUpload {
 fn read(tree: &Tree, key: &Key, range: &ReadRange) -> Result<Part> {
     let not_found = || Error::new(ErrorKind::NotFound, format!("no file {}", tree.path(key)));
     let failed = |error| Error::io(format!("read {}", tree.path(key)), error);
+    let no_file = || {
+        let what = format!("{} is not a regular file", tree.path(key));
+        Error::new(ErrorKind::Unsupported, what)
+            .with_hint("someone put it there; move it elsewhere")
+    };
     let (dir, file) = key.split();
     let dir = tree.open(dir)?.ok_or_else(not_found)?;
     let file = match dir.open_file(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_found()),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(no_file()),
         file => file.map_err(failed)?,
     };
-    let Some(size) = file.size().map_err(failed)? else {
-        let what = format!("{} is not a regular file", tree.path(key));
-        return Err(Error::new(ErrorKind::Unsupported, what));
-    };
+    let size = file.size().map_err(failed)?.ok_or_else(no_file)?;
     let range = range.of(size);
     let too_long = |_| failed(io::ErrorKind::OutOfMemory.into());
     let len = usize::try_from(range.end - range.start).map_err(|_| too_long(()))?;

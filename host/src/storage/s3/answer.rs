@@ -72,6 +72,14 @@ impl Refusal {
         }
     }
 
+    /// When the server says that it has time.
+    fn later(&self) -> String {
+        match self.retry_after {
+            Some(time) => format!("in {} seconds, as the server asks", time.as_secs()),
+            None => "later".into(),
+        }
+    }
+
     fn hint(&self, operation: &Operation, kind: ErrorKind) -> Option<String> {
         Some(match (self.code.as_str(), kind) {
             ("NoSuchBucket", _) => {
@@ -92,12 +100,23 @@ impl Refusal {
                 Some(region) => {
                     format!("the bucket is in the region {region}; set AWS_REGION to it")
                 }
-                None => "the bucket is in another region; set AWS_REGION to it".into(),
+                None if matches!(self.status, 300..=399) => {
+                    "the bucket is in another region, or the endpoint is another place; set AWS_REGION to the region, or correct \
+                     AWS_ENDPOINT_URL"
+                        .into()
+                }
+                None => "correct AWS_REGION and AWS_ENDPOINT_URL".into(),
             },
-            (_, ErrorKind::Denied) => format!(
+            // Lists need no key.
+            (_, ErrorKind::Denied) if !operation.name.starts_with("List") => format!(
                 "the account needs {}; with SSE-KMS also kms:GenerateDataKey and kms:Decrypt",
                 operation.permission
             ),
+            (_, ErrorKind::Denied) => format!("the account needs {}", operation.permission),
+            (_, ErrorKind::Throttled) => format!("try again {}", self.later()),
+            (_, ErrorKind::Unsupported) => {
+                "it may be no S3 server that answers: check AWS_ENDPOINT_URL".into()
+            }
             _ => return None,
         })
     }

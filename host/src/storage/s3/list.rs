@@ -6,9 +6,9 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{EncodingType, Object as Listed};
 
 use super::ear::{Ear, Heard};
-use super::{Operation, S3, fault, unlogged};
+use super::{Operation, S3, bucket, fault, unlogged};
 use crate::storage::key::is_segment;
-use crate::storage::{Entry, Error, ErrorKind, Facts, List, Object, Page, Result};
+use crate::storage::{Entry, Facts, List, Object, Page, Result};
 
 const LIST: Operation = Operation {
     name: "ListObjectsV2",
@@ -33,7 +33,7 @@ pub(super) async fn page(s3: &S3, list: &List<'_>) -> Result<Page> {
     let (mut found, mut token) = (Vec::new(), None);
     loop {
         let first = token.is_none();
-        let (answer, heard) = ask(s3, &list_of(list, &base, limit, token)).await?;
+        let (answer, heard) = ask(s3, &list_of(list, &base, limit, token.clone())).await?;
         let more = answer.is_truncated() == Some(true);
         let now = heard.now.filter(|_| list.facts);
         let mut came = entries(&answer, &base, now);
@@ -59,11 +59,7 @@ pub(super) async fn page(s3: &S3, list: &List<'_>) -> Result<Page> {
             });
         }
         found = held;
-        token = answer.next_continuation_token;
-        if token.is_none() {
-            let what = "this server says that a list goes on, and not how";
-            return Err(Error::new(ErrorKind::Unsupported, what));
-        }
+        token = Some(bucket::next(token, answer.next_continuation_token)?);
     }
 }
 

@@ -8,7 +8,7 @@
 //! | call | requests |
 //! |---|---|
 //! | `create` of at most one part (8 MiB) | PutObject |
-//! | `create` of more, `upload` | CreateMultipartUpload, UploadPart for each part, CompleteMultipartUpload |
+//! | `create` of more, `upload` | CreateMultipartUpload, UploadPart for each part, CompleteMultipartUpload; with an endpoint of one's own, six more before the first one of a process, which try the condition |
 //! | `read` | GetObject; of more than 8 MiB, one for each 8 MiB, four at a time |
 //! | `list` | ListObjectsV2 for each 1000 entries |
 //! | `delete` | DeleteObject |
@@ -49,6 +49,7 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use aws_sdk_s3::types::ServerSideEncryption;
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 
 use super::bucket::{self, Aside, content_type, innermost, unlogged};
 use super::retry::{Attempt, Call, Counts, Next, Retrier, Tries};
@@ -79,6 +80,8 @@ struct Shared {
     litter: AtomicBool,
     /// Uploads that are being aborted.
     aside: Aside,
+    /// Set once an upload in parts kept its condition.
+    uploads_tried: OnceCell<()>,
 }
 
 /// A call of S3, as its manual names it.
@@ -102,6 +105,9 @@ const DELETE: Operation = Operation {
     permission: "s3:DeleteObject on the objects of the bucket",
     change: true,
 };
+
+/// Where there is no endpoint of one's own.
+const AMAZON: &str = "Amazon S3";
 
 /// Whether an object may be there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +153,7 @@ impl S3 {
                 encryption_checked: AtomicBool::new(false),
                 litter: AtomicBool::new(false),
                 aside: Aside::default(),
+                uploads_tried: OnceCell::new(),
             }),
         })
     }
@@ -176,6 +183,7 @@ impl S3 {
             key,
             change: operation.change,
             body,
+            server: self.settings().endpoint.as_deref().unwrap_or(AMAZON),
         })
     }
 

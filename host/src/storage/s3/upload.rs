@@ -14,9 +14,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::answer::Refusal;
 use super::{Mode, Operation, S3, content_type, fault, unlogged};
-use crate::storage::bucket::{Unsent, stopped_error};
+use crate::storage::bucket::{Unsent, stopped_error, trial};
 use crate::storage::retry::{Fault, Next, hashed};
-use crate::storage::{Error, ErrorKind, Key, Result, Upload};
+use crate::storage::{Error, ErrorKind, Key, Result, Storage as _, Upload};
 
 const PERMISSION: &str = "s3:PutObject on the objects of the bucket";
 
@@ -97,7 +97,12 @@ impl S3Upload {
         let body = self.unsent.take(len);
         let parts = match &mut self.parts {
             Some(parts) => parts,
-            none => none.insert(Parts::begin(&self.s3, &self.key).await?),
+            none => {
+                if self.mode == Mode::Create {
+                    try_uploads(&self.s3).await?;
+                }
+                none.insert(Parts::begin(&self.s3, &self.key).await?)
+            }
         };
         while parts.sending.len() >= AT_ONCE {
             parts.join().await?;
@@ -247,8 +252,7 @@ impl Parts {
                     // The upload is gone: completed by an attempt whose answer was lost, or aborted by somebody, or by S3 after a
                     // conflict. Only looking tells.
                     Some(gone)
-                        if gone.code == "NoSuchUpload"
-                            || (gone.code.is_empty() && gone.status == 404) =>
+                        if matches!(gone.status, 404 | 410) && gone.code != "NoSuchBucket" =>
                     {
                         Fault {
                             next: Next::GiveUp,
@@ -256,6 +260,11 @@ impl Parts {
                             ..gone.fault(&COMPLETE)
                         }
                     }
+                    // Another change of the same key is under way, and may be an attempt of ours.
+                    Some(conflict) if conflict.status == 409 => Fault {
+                        unclear: true,
+                        ..conflict.fault(&COMPLETE)
+                    },
                     _ => fault(&COMPLETE, &error),
                 }),
             }
@@ -285,6 +294,37 @@ impl Parts {
             );
         }
     }
+}
+
+/// Before the first upload that must not replace anything; see [`trial`].
+async fn try_uploads(s3: &S3) -> Result<()> {
+    if s3.settings().endpoint.is_none() {
+        return Ok(());
+    }
+    let tried = s3.shared.uploads_tried.get_or_try_init(|| async {
+        let key = trial::key()?;
+        trial::made(s3.put(&key, trial::BODY, Mode::Create).await)?;
+        let completed = upload_again(s3, &key).await;
+        let removed = s3.delete(&key).await;
+        trial::judge(completed).and(removed)
+    });
+    tried.await.copied()
+}
+
+/// Uploads to a key that is there.
+async fn upload_again(s3: &S3, key: &Key) -> Result<()> {
+    let full = s3.full(key);
+    let mut parts = Parts::begin(s3, key).await?;
+    let completed = async {
+        let part = send_part(s3, &full, &parts.id, 1, trial::BODY).await?;
+        parts.sent.push(part);
+        parts.complete(s3, key, Mode::Create).await
+    };
+    let completed = completed.await;
+    if completed.is_err() {
+        parts.abort(s3, &full).await;
+    }
+    completed
 }
 
 /// Tells S3 to forget an upload and its parts.
