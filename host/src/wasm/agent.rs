@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, oneshot};
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime::{Cache, CacheConfig, Config, Engine, ResourceLimiter, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 
 use super::budget::Budget;
 use super::compile::compile;
@@ -89,11 +89,16 @@ pub enum RunError {
     #[error("this is not an agent: {0}")]
     NotAnAgent(String),
     /// The agent came to its end, and gave this reason for having no answer.
-    #[error("the agent answered with an error: {0}")]
+    #[error("the agent answered with an error: {}", or_none(.0))]
     Failed(String),
     /// The agent's own code trapped.
     #[error("the agent trapped: {0}; what it saved before is kept")]
     Trapped(String),
+    /// The agent ended its process, as a program does, in place of an answer.
+    #[error(
+        "the agent exited, and gave no answer: return one from `run`; what it saved before is kept"
+    )]
+    Exited,
     /// The agent's own code ran longer than [`Limits::cpu`].
     #[error("the agent used its {0:?} of CPU time and was stopped; what it saved before is kept")]
     CpuLimit(Duration),
@@ -113,6 +118,14 @@ pub enum RunError {
     /// The host could not be set up.
     #[error("the WebAssembly engine could not be set up: {0}")]
     Engine(String),
+}
+
+/// A reason that an agent gave.
+fn or_none(reason: &str) -> &str {
+    match reason {
+        "" => "it gave no reason",
+        reason => reason,
+    }
 }
 
 impl AgentHost {
@@ -423,9 +436,13 @@ fn trapped(error: &wasmtime::Error, limits: &Limits, memory_refused: bool) -> Ru
     if error.is::<CpuLimitReached>() {
         return RunError::CpuLimit(limits.cpu);
     }
+    if error.is::<I32Exit>() {
+        // Its status is lost on the way, but for whether it was 0.
+        return RunError::Exited;
+    }
     let mut why = match error.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),
-        None => format!("{:#}", error.root_cause()),
+        None => in_our_words(format!("{:#}", error.root_cause()), limits),
     };
     if memory_refused {
         // Most toolchains end in `unreachable` then, which alone says nothing.
@@ -433,6 +450,25 @@ fn trapped(error: &wasmtime::Error, limits: &Limits, memory_refused: bool) -> Ru
         why.push_str(&format!(" (it asked for more memory than its {max} MiB)"));
     }
     RunError::Trapped(why)
+}
+
+/// What the engine says of a limit, with the limit's name: it has no types for these.
+fn in_our_words(why: String, limits: &Limits) -> String {
+    const COUNTS: [(&str, &str); 3] = [
+        ("instance count too high", "instances"),
+        ("memory count too high", "memories"),
+        ("table count too high", "tables"),
+    ];
+    if why.contains("fuel allocated for hostcalls") {
+        let max = limits.hostcall_fuel() >> 20;
+        return format!(
+            "one call brought more than {max} MiB into the host (limit `inline-size`); a writer takes a state in pieces"
+        );
+    }
+    match COUNTS.iter().find(|(theirs, _)| why.contains(theirs)) {
+        Some((_, limit)) => format!("{why} (limit `{limit}`)"),
+        None => why,
+    }
 }
 
 /// Counts time for all stores of an engine, as long as it lives.

@@ -48,18 +48,30 @@ fn check_cost(component: &[u8], limits: &Limits) -> Result<(), RunError> {
 }
 
 fn not_an_agent(error: &wasmtime::Error) -> RunError {
-    RunError::NotAnAgent(format!("{error:#}"))
+    RunError::NotAnAgent(short(error))
 }
 
 fn unsound(error: &wasmtime::Error) -> RunError {
     RunError::NotAnAgent(format!(
-        "it is damaged, or of a later WebAssembly: {error:#}; build it or copy it again"
+        "it is damaged, or of a kind of WebAssembly that this host does not run: {}; copy it again, or build it without that",
+        short(error)
     ))
 }
 
+/// An error of the compiler, which may hold names that an agent made as long as it liked.
+fn short(error: &wasmtime::Error) -> String {
+    const LONG: usize = 1000;
+    let text = format!("{error:#}");
+    match text.char_indices().nth(LONG) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 fn another_world(error: &wasmtime::Error) -> RunError {
+    let error = short(error);
     RunError::NotAnAgent(format!(
-        "{error:#}; an agent exports `run: func(args: list<string>) -> result<string, string>`, as the world \
+        "{error}; an agent exports `run: func(args: list<string>) -> result<string, string>`, as the world \
          persist:snapshot/agent says"
     ))
 }

@@ -266,7 +266,7 @@ impl Level {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Damaged => "it is damaged, or of a later WebAssembly; build it or copy it again",
+            Self::Damaged => "it is damaged, or of a kind of WebAssembly that this host does not run; copy it again, or build it without that",
             Self::Nested => "its components, or their types, are nested too deeply",
             Self::Passed => {
                 "it passes modules or components as arguments, which this host does not allow"

@@ -31,9 +31,9 @@ guests! {
     a_list_that_ends_behind_its_memory_is_not_read: Wat(file!("list_past_the_end")) => Traps("out of bounds");
     a_name_that_is_no_text_reaches_nobody: Wat(file!("name_of_no_text")) => Traps("utf-8");
     labels_without_end_take_no_memory_of_the_host: Wat(file!("labels_without_end")) => Traps("out of bounds");
-    labels_that_share_a_text_are_counted_each: Wat(file!("labels_of_one_text")) => Traps("fuel");
-    a_state_far_over_the_limit_is_no_memory_of_the_host: Act(&["big-save", "a", "20000000"]) => Traps("fuel");
-    an_answer_of_all_its_memory_is_no_memory_of_the_host: Whole(file!("whole_answer_of_48_mib")) => Traps("fuel");
+    labels_that_share_a_text_are_counted_each: Wat(file!("labels_of_one_text")) => Traps("inline-size");
+    a_state_far_over_the_limit_is_no_memory_of_the_host: Act(&["big-save", "a", "20000000"]) => Traps("inline-size");
+    an_answer_of_all_its_memory_is_no_memory_of_the_host: Whole(file!("whole_answer_of_48_mib")) => Traps("inline-size");
 
     // Handles. GHSA-852m-cvvp-9p4w: unlimited handles.
     a_finished_writer_cannot_be_written_to: Wat(file!("write_after_finish")) => Traps("handle");
