@@ -1,0 +1,186 @@
+//! Directories that are missing, full, read-only or of somebody else.
+
+use super::*;
+
+/// `persist` as an account whose rights are checked: root's are not. Where the tests are run by an ordinary account, by
+/// that one.
+struct Account {
+    /// The binary lies here too: where it was built, others may have no business.
+    dir: TempDir,
+    other: bool,
+}
+
+const NOBODY: u32 = 65534;
+
+impl Account {
+    fn new() -> Self {
+        let dir = tempdir();
+        let built = persist(dir.path());
+        // By another process: while this one has the copy open for writing, a child that another test forks has it, too,
+        // and then nobody can execute it.
+        let copied = Command::new("cp")
+            .arg(built.get_program())
+            .arg(dir.path().join("persist"))
+            .status();
+        assert!(copied.expect("cp starts").success());
+        let other = fs::metadata(dir.path()).expect("is there").uid() == 0;
+        if other {
+            chown(dir.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
+        }
+        Self { dir, other }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(self.dir.path().join("persist"));
+        command
+            .args(args)
+            .env_clear()
+            .env("PERSIST_LOCAL_PATH", self.store())
+            .stdin(Stdio::null());
+        if self.other {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command.output().expect("persist starts")
+    }
+
+    /// Sets the rights of the store and of every directory in it.
+    fn set_mode(&self, mode: u32) {
+        for dir in directories(&self.store()) {
+            fs::set_permissions(dir, Permissions::from_mode(mode)).expect("ours");
+        }
+    }
+}
+
+/// A directory and those in it, the innermost first.
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    fs::set_permissions(dir, Permissions::from_mode(0o700)).expect("ours");
+    let entries = fs::read_dir(dir).expect("readable").flatten();
+    let mut found: Vec<_> = entries
+        .filter(|entry| entry.file_type().expect("a type").is_dir())
+        .flat_map(|entry| directories(&entry.path()))
+        .collect();
+    found.push(dir.to_owned());
+    found
+}
+
+#[test]
+fn a_directory_that_may_only_be_read_is_read_and_a_save_says_so() {
+    let account = Account::new();
+    assert!(account.run(&["save", "bot/memory"]).status.success());
+    account.set_mode(0o500);
+    assert!(account.run(&["cat", "bot/memory"]).status.success());
+    assert!(account.run(&["ls"]).status.success());
+    for args in [
+        &["save", "bot/memory"][..],
+        &["save", "bot/other"],
+        &["save", "new/memory"],
+        &["rm", "bot/memory"],
+        &["restore", "bot/memory@1"],
+    ] {
+        let said = refused(&account.run(args), 5);
+        let store = account.store();
+        assert!(said.contains(store.to_str().expect("text")), "{said}");
+        assert!(said.contains("check the permissions"), "{said}");
+    }
+    account.set_mode(0o700);
+    let listed = account.run(&["history", "bot/memory"]);
+    assert_eq!(text(&listed.stdout).lines().count(), 1);
+}
+
+#[test]
+fn a_directory_that_may_not_be_read_is_not_taken_for_an_empty_one() {
+    let account = Account::new();
+    assert!(account.run(&["save", "bot/memory"]).status.success());
+    for mode in [0o000, 0o300] {
+        account.set_mode(mode);
+        for args in [&["cat", "bot/memory"][..], &["ls"], &["save", "bot/memory"]] {
+            let output = account.run(args);
+            let said = refused(&output, 5);
+            assert!(said.contains("check the permissions"), "{said}");
+            assert_eq!(text(&output.stdout), "");
+        }
+        account.set_mode(0o700);
+    }
+    assert_eq!(version_files(&account.store()).len(), 1);
+}
+
+#[test]
+fn a_store_that_vanished_under_a_host_is_made_again() {
+    let dir = tempdir();
+    let root = dir.path().join("store");
+    let host = scope(Arc::new(Local::new(&root)));
+    block_on(async {
+        save(&host, "memory", "one").await;
+        save(&host, "memory", "two").await;
+        fs::remove_dir_all(&root).expect("removes");
+        assert_eq!(load(&host, "memory").await, None);
+        let expects = SaveOptions {
+            expect: Expect::Version(2),
+            ..SaveOptions::default()
+        };
+        let lost = host.save("memory", "three".into(), expects).await;
+        assert!(
+            matches!(lost, Err(Error::Conflict { head: None })),
+            "{lost:?}"
+        );
+        let info = save(&host, "memory", "three").await;
+        assert_eq!((info.version, info.parent), (1, None));
+    });
+    assert_eq!(ok(&root, &["cat", "bot/memory"]), "three");
+    put(&root, "bot/memory", b"four");
+    block_on(async {
+        assert_eq!(load(&host, "memory").await.as_deref(), Some("four"));
+        // Only the name's own directory this time: the host goes on from the head that it saw.
+        fs::remove_dir_all(root.join("bot/~/memory")).expect("removes");
+        assert_eq!(save(&host, "memory", "five").await.version, 3);
+    });
+    assert_eq!(ok(&root, &["cat", "bot/memory"]), "five");
+}
+
+#[test]
+fn a_store_may_be_moved_and_linked_to() {
+    let dir = tempdir();
+    let (root, moved) = (dir.path().join("store"), dir.path().join("larger-disk"));
+    let host = scope(Arc::new(Local::new(&root)));
+    block_on(async {
+        save(&host, "memory", "one").await;
+        fs::rename(&root, &moved).expect("renames");
+        symlink(&moved, &root).expect("links");
+        assert_eq!(load(&host, "memory").await.as_deref(), Some("one"));
+        assert_eq!(save(&host, "memory", "two").await.version, 2);
+    });
+    assert_eq!(ok(&moved, &["cat", "bot/memory"]), "two");
+}
+
+#[test]
+fn a_link_to_nowhere_is_no_place_for_a_store() {
+    let dir = tempdir();
+    let root = dir.path().join("store");
+    symlink(dir.path().join("gone"), &root).expect("links");
+    let said = refused(&run(&root, &["save", "bot/memory", "/dev/null"]), 2);
+    assert!(said.contains(root.to_str().expect("text")), "{said}");
+    assert!(!dir.path().join("gone").exists());
+}
+
+#[test]
+fn a_link_in_place_of_the_stores_own_directory_is_not_followed() {
+    let (dir, outside) = (tempdir(), tempdir());
+    put(dir.path(), "bot/memory", b"one");
+    for own in ["~/tmp", "~"] {
+        let own = dir.path().join(own);
+        fs::remove_dir_all(&own).expect("removes");
+        symlink(outside.path(), &own).expect("links");
+        let said = refused(&run(dir.path(), &["save", "bot/memory", "/dev/null"]), 1);
+        assert!(said.contains("not followed"), "{said}");
+        fs::remove_file(&own).expect("removes");
+        fs::create_dir(&own).expect("makes");
+    }
+    let written = fs::read_dir(outside.path()).expect("readable").count();
+    assert_eq!(written, 0, "nothing was written outside");
+    put(dir.path(), "bot/memory", b"two");
+    assert_eq!(ok(dir.path(), &["cat", "bot/memory"]), "two");
+}
