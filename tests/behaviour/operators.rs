@@ -1,5 +1,7 @@
 //! What an operator does with single states, as real processes, on every backend.
 
+use std::process::Stdio;
+
 use persist_tests::backends::{backends, json};
 use persist_tests::{tempdir, text};
 
@@ -16,6 +18,112 @@ fn a_bad_save_is_undone_in_one_command_that_says_how_to_undo_it() {
         let quiet = backend.run(&["restore", "bot/memory@2", "--quiet"]);
         assert_eq!(text(&quiet.stderr), "");
         assert_eq!(backend.ok(&["cat", "bot/memory"]), "bad");
+    }
+}
+
+#[test]
+fn what_undoes_a_change_can_be_pasted_into_a_shell_and_leads_to_the_same_store() {
+    for backend in backends() {
+        backend.save("bot/$(touch x) it's", "one");
+        let rm = backend.run(&["rm", "bot/$(touch x) it's", "--storage", &backend.url]);
+        let options = match backend.url.contains('?') {
+            true => format!("--storage '{}'", backend.url),
+            false => format!("--storage {}", backend.url),
+        };
+        assert_eq!(
+            text(&rm.stderr),
+            format!("to undo: persist restore {options} 'bot/$(touch x) it'\\''s@1'\n")
+        );
+
+        backend.save("bot/from", "state");
+        backend.save("bot/to", "old");
+        backend.ok(&["rm", "bot/to"]);
+        let fork = backend.run(&["fork", "bot/from", "bot/to"]);
+        assert_eq!(text(&fork.stderr), "to undo: persist rm bot/to\n");
+        let deleted = backend.fails(&["restore", "bot/to@2"], 3);
+        assert!(deleted.contains("is a deletion"), "{deleted}");
+    }
+}
+
+#[test]
+fn what_an_agent_chose_never_looks_like_a_line_of_ours() {
+    for backend in backends() {
+        let file = tempdir();
+        let state = file.path().join("state");
+        std::fs::write(&state, "x").expect("writes");
+        let state = state.to_str().expect("text");
+        let label = "k=v\nbank/memory@9\t4.0 KiB\u{202e}";
+        let turned = "bot/a\u{202e}b";
+        backend.ok(&[
+            "save",
+            turned,
+            state,
+            "--label",
+            label,
+            "--media-type",
+            "a/b\nc",
+        ]);
+        let listed = backend.ok(&["ls"]);
+        assert_eq!(listed.lines().count(), 1, "{listed}");
+        assert!(!listed.contains('\u{202e}'), "{listed}");
+        let address = listed.split(' ').next().expect("an address");
+        let shown = backend.ok(&["show", address]);
+        assert!(shown.contains("media type  a/b\\nc\n"), "{shown}");
+        assert!(
+            shown.contains("label       k=v\\nbank/memory@9\\t4.0 KiB\\u{202e}"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn whoever_closes_a_pipe_changes_neither_what_is_done_nor_how_it_ends() {
+    let [local, ..] = backends();
+    for n in 0..40 {
+        local.save(&format!("bot/{n}"), "one");
+        local.save(&format!("bot/{n}"), "two");
+    }
+    local.put("bot/readme", b"foreign");
+    let closed = |args: &[&str]| {
+        let mut command = local.command();
+        // What goes by without a grace goes at once.
+        command.env("PERSIST_GRACE", "0s").args(args);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = child.expect("persist starts");
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().expect("it ends");
+        (ended.status.code(), text(&ended.stderr).to_owned())
+    };
+    assert_eq!(closed(&["ls"]).0, Some(0));
+    assert_eq!(closed(&["check"]).0, Some(10));
+    let (code, said) = closed(&["export", "-"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("before it was whole"), "{said}");
+    let other = tempdir();
+    let to = format!("file://{}", other.path().display());
+    assert_eq!(closed(&["copy", &local.url, &to]).0, Some(0));
+    assert_eq!(closed(&["prune", "--keep-last", "1"]).0, Some(0));
+    for n in 0..40 {
+        let history = local.ok(&["history", &format!("bot/{n}")]);
+        assert_eq!(history.lines().count(), 1, "{history}");
+        let copied = persist_tests::ok(other.path(), &["history", &format!("bot/{n}")]);
+        assert_eq!(copied.lines().count(), 2, "{copied}");
+    }
+}
+
+#[test]
+fn a_name_that_is_asked_for_as_a_session_is_hinted_at() {
+    for backend in backends() {
+        backend.save("bot/memory", "one");
+        let said = backend.run(&["ls", "bot/memory"]).stderr;
+        let said = text(&said);
+        assert!(
+            said.contains("bot/memory is a name: see persist history bot/memory"),
+            "{said}"
+        );
     }
 }
 
@@ -65,6 +173,14 @@ fn a_difference_is_shown_as_people_read_it() {
                 .contains("the same")
         );
 
+        backend.save("bot/numbers", r#"{"balance":12345678901234567890123}"#);
+        backend.save("bot/numbers", r#"{"balance":12345678901234567890124}"#);
+        let shown = backend.ok(&["diff", "bot/numbers"]);
+        assert!(
+            shown.contains("+{\"balance\":12345678901234567890124}"),
+            "{shown}"
+        );
+
         backend.save("bot/text", "one\ntwo\n\u{1b}[2J\n");
         backend.save("bot/text", "one\n2\n\u{1b}[2J\n");
         let shown = backend.ok(&["diff", "bot/text"]);
@@ -83,9 +199,14 @@ fn a_difference_is_shown_as_people_read_it() {
 #[test]
 fn what_is_intact_is_verified_and_the_whole_store_is_checked() {
     for backend in backends() {
-        backend.ok(&["check"]);
+        // A disk that is not mounted looks like this, too.
+        let said = backend.fails(&["check"], 3);
+        assert!(said.contains("nothing of this is saved"), "{said}");
         backend.save("bot/memory", "one");
         backend.save("bot/s/memory", "two");
+        backend.fails(&["check", "nobody"], 3);
+        backend.fails(&["prune", "bot/nothing"], 3);
+        backend.ok(&["prune"]);
         backend.ok(&["pin", "bot/memory@1"]);
         backend.ok(&["rm", "bot/s/memory"]);
         let verified = backend.ok(&["verify", "bot/memory"]);
@@ -98,7 +219,6 @@ fn what_is_intact_is_verified_and_the_whole_store_is_checked() {
             (&["check", "--json", "--sample", "100%"], 3, 3),
             (&["check", "--json", "bot/s/"], 2, 0),
             (&["check", "--json", "bot/memory"], 1, 0),
-            (&["check", "--json", "nobody"], 0, 0),
         ] {
             let lines = json(&backend.ok(args));
             assert_eq!(lines.len(), 1, "{args:?}: {lines:?}");

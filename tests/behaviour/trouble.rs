@@ -110,6 +110,49 @@ fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
 }
 
 #[test]
+fn what_cannot_be_read_hides_nothing_else() {
+    let [local, ..] = backends();
+    let dir = local.url.trim_start_matches("file://").to_owned();
+    for agent in ["aa", "bb", "cc", "dd", "ee"] {
+        local.save(&format!("{agent}/memory"), "one");
+    }
+    let file = |agent: &str| format!("{dir}/{agent}/~/memory/{}", VERSIONS[0]);
+    for agent in ["bb", "cc"] {
+        std::fs::remove_file(file(agent)).expect("removed");
+    }
+    std::os::unix::fs::symlink("/etc/passwd", file("bb")).expect("linked");
+    let fifo = std::process::Command::new("mkfifo")
+        .arg(file("cc"))
+        .status();
+    assert!(fifo.expect("mkfifo is there").success());
+    let found = findings(&local, &[], 6);
+    let damaged: Vec<_> = found.iter().filter(|found| found[0] == "damage").collect();
+    assert_eq!(damaged.len(), 2, "{found:?}");
+    let (listed, said) = local.ends(&["ls"], 6);
+    for agent in ["aa", "dd", "ee"] {
+        assert!(listed.contains(&format!("{agent}/memory@1")), "{listed}");
+    }
+    assert!(
+        said.contains("bb/memory") && said.contains("cc/memory"),
+        "{said}"
+    );
+    assert!(said.contains("not a regular file"), "{said}");
+    let archive = tempdir();
+    let tar = archive.path().join("all.tar");
+    local.fails(&["export", tar.to_str().expect("text")], 6);
+    assert!(tar.exists());
+}
+
+#[test]
+fn what_an_archive_leaves_is_a_note() {
+    let [local, ..] = backends();
+    local.save("bot/memory", "one");
+    local.put("manifest.jsonl", b"{}");
+    let found = findings(&local, &[], 0);
+    assert_eq!(found, [["note", "leftover", "manifest.jsonl"]]);
+}
+
+#[test]
 fn a_store_of_a_later_format_is_refused_by_every_command() {
     for backend in backends() {
         let later = br#"{"format":2,"suffix":".zz"}"#;
@@ -223,16 +266,13 @@ fn what_is_not_there_is_not_found_by_any_command() {
             &["pin", "bot/memory@2"],
             &["purge", "nobody/memory", "--yes"],
             &["export", "-", "nobody"],
+            &["check", "nobody"],
+            &["prune", "bot/nothing"],
         ] {
             backend.fails(args, 3);
         }
-        // Nothing to look at is nothing wrong.
-        for args in [
-            &["ls", "nobody"][..],
-            &["check", "nobody"],
-            &["prune", "nobody"],
-            &["stats", "nobody"],
-        ] {
+        // An empty list is a list.
+        for args in [&["ls", "nobody"][..], &["stats", "nobody"]] {
             backend.ok(args);
         }
         assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 1);

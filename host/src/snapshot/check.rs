@@ -1,12 +1,13 @@
 //! Looks at everything that is in a store, and says what is wrong with it.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::ahead::Ahead;
 use super::version;
 use super::walk::Selection;
 use super::{Error, NO_SESSION, Name, Result, Scope, Store, Version, introduce};
-use crate::storage::{Entry, ErrorKind, List};
+use crate::storage::{Entry, ErrorKind, List, Swept};
 
 /// Entries asked for at once.
 const PAGE: usize = 1000;
@@ -17,6 +18,12 @@ const AT_ONCE: usize = 8;
 /// The file that says what kind of store this is, and how the names of files begin that were made to try the storage.
 const INTRODUCTION: &str = "store.json";
 const PROBE: &str = "probe-";
+
+/// What an archive that is unpacked leaves beside its versions.
+const MANIFEST: &str = "manifest.jsonl";
+
+/// Younger files may belong to saves that are still under way.
+const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Of which versions a check reads every byte. Of the others it reads and verifies the trailer: what is known of the version, and
 /// the length of its file.
@@ -48,6 +55,8 @@ pub enum Severity {
 pub enum FindingKind {
     /// It is not what was saved.
     Corrupt,
+    /// The storage lists it, and does not give it.
+    Unreadable,
     /// It is of a format that this build does not read.
     Unsupported,
     /// Its file says that it was saved as something else: someone copied it here.
@@ -96,7 +105,7 @@ impl FindingKind {
     /// How bad it is.
     pub fn severity(self) -> Severity {
         match self {
-            Self::Corrupt | Self::Unsupported => Severity::Damage,
+            Self::Corrupt | Self::Unreadable | Self::Unsupported => Severity::Damage,
             Self::SavedElsewhere | Self::Foreign | Self::NoIntroduction => Severity::Warning,
             Self::DanglingPin | Self::Leftover => Severity::Note,
         }
@@ -106,6 +115,7 @@ impl FindingKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Corrupt => "corrupt",
+            Self::Unreadable => "unreadable",
             Self::Unsupported => "unsupported",
             Self::SavedElsewhere => "saved-elsewhere",
             Self::Foreign => "foreign",
@@ -209,10 +219,30 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
                     Some(agent) => self.agent(&agent).await?,
                     None => self.foreign("", &entry),
                 },
+                Entry::Object(object) if object.name == MANIFEST => {
+                    let what = "of an archive that was unpacked here; it can be removed";
+                    self.found(FindingKind::Leftover, MANIFEST.into(), what);
+                }
                 Entry::Object(_) => self.foreign("", &entry),
             }
         }
+        self.leftovers().await;
         Ok(())
+    }
+
+    /// What saves that were never finished left behind, long ago. Who may not look for it is not told of it.
+    async fn leftovers(&mut self) {
+        let swept = self.store.shared.storage.sweep(LONG_AGO, true).await;
+        let Ok(Swept {
+            removed: 1..,
+            bytes,
+        }) = swept
+        else {
+            return;
+        };
+        let what =
+            format!("of saves that were never finished, {bytes} bytes; `persist gc` removes it");
+        self.found(FindingKind::Leftover, NO_SESSION.into(), &what);
     }
 
     /// What is the store's own. Files that are being written on a local disk are that disk's, and show as a directory.
@@ -386,12 +416,16 @@ async fn look(scope: Scope, name: Name, version: Version, read: bool) -> Result<
         Err(Error::Storage(error)) if error.kind() == ErrorKind::Unsupported => {
             (0, Some((FindingKind::Corrupt, error.to_string())))
         }
+        // A bad sector, or a file of somebody else: the rest of the store is looked at all the same.
+        Err(error) if scope.is_of_one_version(&name, &error).await => {
+            (0, Some((FindingKind::Unreadable, error.to_string())))
+        }
         Err(error) => return Err(error),
     };
     Ok(Some(Looked {
         key,
         at: (scope, name, version),
-        read,
+        read: read && !matches!(found, Some((FindingKind::Unreadable, _))),
         bytes,
         found,
     }))

@@ -136,11 +136,29 @@ impl Scope {
         )))
     }
 
-    pub(super) fn missing(&self, name: &Name, at: Option<Version>) -> Error {
-        let agent = match &self.session {
+    /// Whether an error is of one version alone: the storage answers, and does not give what it lists.
+    pub(super) async fn is_of_one_version(&self, name: &Name, error: &Error) -> bool {
+        matches!(error, Error::Storage(_)) && self.versions_of(name, None, 1).await.is_ok()
+    }
+
+    /// For what needs a state and finds a tombstone.
+    pub(super) fn deleted(&self, name: &Name, version: Version) -> Error {
+        let agent = self.described();
+        Error::NotFound(format!(
+            "version {version} of {name} of {agent} is a deletion"
+        ))
+    }
+
+    /// The agent, and its session, for people.
+    fn described(&self) -> String {
+        match &self.session {
             Some(session) => format!("{} in session {session}", self.agent),
             None => self.agent.to_string(),
-        };
+        }
+    }
+
+    pub(super) fn missing(&self, name: &Name, at: Option<Version>) -> Error {
+        let agent = self.described();
         Error::NotFound(match at {
             Some(version) => format!("{name} of {agent} has no version {version}"),
             None => format!("nothing is saved as {name} by {agent}"),

@@ -299,11 +299,12 @@ impl Scope {
         let origin = (format!("{}{label}", info::HOST_LABEL), value);
         let mut rereads = Rereads::of(at);
         loop {
-            let object = self.open(name, at).await?;
-            let Some((_, object)) = object.filter(|(_, object)| !object.trailer.is_tombstone())
-            else {
+            let Some((version, object)) = self.open(name, at).await? else {
                 return Err(self.missing(name, at));
             };
+            if object.trailer.is_tombstone() {
+                return Err(self.deleted(name, version));
+            }
             to.introduce().await?;
             let mut change = self.change_of(&object, (to, new_name), expect, &origin)?;
             change.check_early().await?;

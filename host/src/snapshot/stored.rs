@@ -62,6 +62,8 @@ pub enum Copied {
     Another(Version),
     /// It fails verification here, and was not copied.
     Damaged(Version, Error),
+    /// It is there alone, and newer than all that is here: what is the newest there is not what is the newest here.
+    Ahead(Version),
 }
 
 impl Scope {
@@ -114,6 +116,12 @@ impl Scope {
         }
         while let Some(copied) = copies.next().await? {
             each_of(copied, &mut each);
+        }
+        if let Some(&newest) = there
+            .first()
+            .filter(|newest| Some(*newest) > versions.first())
+        {
+            each(Copied::Ahead(newest));
         }
         self.copy_pins(&name, &to).await
     }

@@ -68,7 +68,7 @@ pub struct NameHead {
     pub scope: Scope,
     /// The name.
     pub name: Name,
-    /// What is known of its newest version. An error is that version's: it is damaged, or of a later format.
+    /// What is known of its newest version. An error is that version's: it is damaged, of a later format, or cannot be read.
     pub info: Result<Info>,
 }
 
@@ -207,16 +207,17 @@ impl Heads {
 }
 
 async fn look_at_head(scope: Scope, name: Name) -> Result<Option<NameHead>> {
-    let info = scope.stat(name.as_str(), None).await;
-    Ok(of_the_version(info)?.map(|info| NameHead { scope, name, info }))
+    let info = look_at(&scope, &name, None).await?;
+    Ok(info.map(|info| NameHead { scope, name, info }))
 }
 
 /// None: it is not there any more. What is wrong with the storage is not told of one version.
-fn of_the_version(info: Result<Option<Info>>) -> Result<Option<Result<Info>>> {
-    match info {
+async fn look_at(scope: &Scope, name: &Name, at: Option<Version>) -> Result<Option<Result<Info>>> {
+    match scope.stat(name.as_str(), at).await {
         Ok(info) => Ok(info.map(Ok)),
         Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => Ok(Some(Err(error))),
         Err(Error::NotFound(_)) => Ok(None),
+        Err(error) if scope.is_of_one_version(name, &error).await => Ok(Some(Err(error))),
         Err(error) => Err(error),
     }
 }
@@ -248,8 +249,8 @@ impl Past {
         while let Some(version) = self.version().await? {
             let (scope, name) = (self.scope.clone(), self.name.clone());
             let look = async move {
-                let info = scope.stat(name.as_str(), Some(version)).await;
-                Ok(of_the_version(info)?.map(|info| (version, info)))
+                let info = look_at(&scope, &name, Some(version)).await?;
+                Ok(info.map(|info| (version, info)))
             };
             if let Some(Some(seen)) = self.looks.push(look).await? {
                 return Ok(Some(seen));

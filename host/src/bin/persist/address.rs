@@ -83,7 +83,7 @@ impl FromStr for Address {
         };
         Ok(Self {
             agent: decode(agent)?,
-            session: session.map(decode).transpose()?,
+            session: session.map_or(Ok(None), session_of)?,
             name: decode(name)?,
             version,
         })
@@ -104,7 +104,7 @@ impl FromStr for Place {
         }
         Ok(Self {
             agent: decode(agent)?,
-            session: session.map(decode).transpose()?,
+            session: session.map_or(Ok(None), session_of)?,
         })
     }
 }
@@ -163,16 +163,31 @@ pub(crate) fn part(name: &Name) -> String {
     encode(name)
 }
 
-/// As people write it: only what would mean something else in an address is escaped.
+/// As people write it: only what would mean something else in an address is escaped, and what cannot be seen.
 fn encode(name: &Name) -> String {
     let mut text = String::new();
     for c in name.as_str().chars() {
         match c {
-            '/' | '@' | '~' => write!(text, "~{:02x}", u32::from(c)).expect("writing to a string"),
+            c if matches!(c, '/' | '@' | '~') || is_unseen(c) => {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    write!(text, "~{byte:02x}").expect("writing to a string");
+                }
+            }
             c => text.push(c),
         }
     }
     text
+}
+
+/// Characters that show nothing by themselves, and change how what is around them is shown: control characters, other ends of lines, marks
+/// that turn the direction of the text, and those without any width.
+pub(crate) fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 fn decode(text: &str) -> Result<Name> {
@@ -193,7 +208,10 @@ fn decode(text: &str) -> Result<Name> {
         bytes.push(u8::from_str_radix(std::str::from_utf8(hex)?, 16)?);
         rest = tail;
     }
-    Ok(Name::new(String::from_utf8(bytes)?)?)
+    let Ok(text) = String::from_utf8(bytes) else {
+        bail!("{text:?} is not UTF-8 once each ~ and its two digits are a byte");
+    };
+    Ok(Name::new(text)?)
 }
 
 #[cfg(test)]
@@ -206,6 +224,7 @@ mod tests {
             ("bot", None, "memory"),
             ("Bot A", Some("s/1"), "notes@home/~me"),
             ("ä", None, ".."),
+            ("bot", None, "turned\u{202e}round"),
         ] {
             let (agent, name) = (
                 Name::new(agent).expect("a name"),

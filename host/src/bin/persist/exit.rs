@@ -16,11 +16,11 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   0  done
   1  failed for a reason without a code of its own
-  2  the command line is wrong
+  2  the command line or a setting is wrong
   3  not found
   4  conflict: the newest version is not the expected one, or another version has the number that one is copied to
   5  the storage refuses this account, or its credentials
-  6  what is stored is corrupt, or of a later format
+  6  what is stored is corrupt, or of a later format; or the storage does not do what a store needs
   7  the outcome is unknown: look before trying again
   8  a limit was met: size, time, space
   9  the agent answered with an error, or trapped
@@ -75,8 +75,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         // Whoever read our output has enough of it.
         return ExitCode::SUCCESS;
     }
-    // It may hold an agent's words.
-    say(format_args!("error: {}", plain(&format!("{error:#}"))));
+    // It may hold an agent's words, and these may have lines that look as ours do.
+    let text = plain(&format!("{error:#}")).replace('\n', "\n  ");
+    say(format_args!("error: {text}"));
     ExitCode::from(code(error))
 }
 
@@ -96,11 +97,19 @@ fn code(error: &anyhow::Error) -> u8 {
     if let Some(Code(code, _)) = error.downcast_ref::<Code>() {
         return *code;
     }
+    if let Some(error) = error.downcast_ref::<io::Error>()
+        && matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    {
+        return 8;
+    }
     match error.downcast_ref::<RunError>() {
         Some(
             RunError::CompileTimeLimit(_) | RunError::CpuLimit(_) | RunError::WallClockLimit(_),
         ) => 8,
-        Some(RunError::Failed(_) | RunError::Trapped(_)) => 9,
+        Some(RunError::Exited | RunError::Failed(_) | RunError::Trapped(_)) => 9,
         _ if error.is::<Usage>() => 2,
         _ if error.is::<Damaged>() => 6,
         _ if error.is::<Another>() => 4,

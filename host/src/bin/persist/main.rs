@@ -13,6 +13,7 @@ mod sdk;
 mod settings;
 mod stores;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,28 +28,31 @@ use print::Out;
 use settings::{Said, Settings};
 use stores::Stores;
 
+/// The options that every command takes.
+const EVERYWHERE: &str = "Everywhere";
+
 /// Runs WebAssembly agents, and shows, keeps, moves and checks what they saved.
 ///
 /// An ADDRESS is agent/name or agent/session/name, with @N behind it for version N. WHAT is an address without a version, agent for all
-/// of an agent, or agent/session/ for all of a session. In a part of them, ~2f is a slash, ~40 an @ and ~7e a ~.
+/// of an agent, or agent/session/ for all of a session. Where an agent, a session or a name has a / in it, write ~2f; ~40 for an @, ~7e for a ~.
 #[derive(Debug, Parser)]
 #[command(name = "persist", version, after_help = exit::HELP)]
 struct Cli {
     /// Where snapshots are kept: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix [default: PERSIST_STORAGE,
     /// else the directory PERSIST_LOCAL_PATH, else this user's data directory]
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", display_order = 100, help_heading = EVERYWHERE)]
     storage: Option<String>,
 
     /// Read settings from this file [default: PERSIST_CONFIG, else persist/persist.toml in this user's configuration directory]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", display_order = 101, help_heading = EVERYWHERE)]
     config: Option<PathBuf>,
 
     /// Print JSON, one value a line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 102, help_heading = EVERYWHERE)]
     json: bool,
 
     /// Print results and errors, and nothing beside them
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = 103, help_heading = EVERYWHERE)]
     quiet: bool,
 
     #[command(subcommand)]
@@ -99,6 +103,8 @@ fn start(cli: Cli) -> Result<()> {
     let out = Out {
         json: cli.json,
         quiet: cli.quiet,
+        // Once, for as long as the process lives.
+        options: Box::leak(options(&cli).into_boxed_str()),
     };
     let said = Said {
         storage: cli.storage,
@@ -111,6 +117,7 @@ fn start(cli: Cli) -> Result<()> {
                 .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
                 .parse_lossy(settings.log()?),
         )
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     // One thread is enough: the disk has its own, agents give way to each other, and servers are slower than it.
@@ -121,6 +128,17 @@ fn start(cli: Cli) -> Result<()> {
     // A thread may wait for input for ever.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
+}
+
+/// What was said of where the store is, so that a command that is proposed goes there, too.
+fn options(cli: &Cli) -> String {
+    let storage = cli.storage.as_deref();
+    let config = cli.config.as_deref().map(|path| path.to_string_lossy());
+    let said = [("--storage", storage), ("--config", config.as_deref())];
+    let said = said
+        .into_iter()
+        .filter_map(|(option, value)| Some(format!("{option} {} ", print::quoted(value?))));
+    said.collect()
 }
 
 impl Command {

@@ -26,6 +26,9 @@ pub(crate) struct New {
 impl New {
     pub(crate) fn run(self) -> Result<()> {
         let name = name_of(&self.folder)?;
+        if let Some(parent) = self.folder.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+        }
         fs::create_dir(&self.folder)
             .with_context(|| format!("make the folder {}", self.folder.display()))?;
         for (path, bytes) in self.lang.sdk() {

@@ -7,12 +7,16 @@ use std::time::{Duration, UNIX_EPOCH};
 use persist_host::snapshot::Info;
 use serde_json::{Value, json};
 
+use crate::address::is_unseen;
+
 /// Where and how results go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
     pub(crate) json: bool,
     /// Nothing beside results and errors.
     pub(crate) quiet: bool,
+    /// The options that lead another command to the same store, each with a space behind it, as a shell takes them.
+    pub(crate) options: &'static str,
 }
 
 impl Out {
@@ -32,6 +36,16 @@ impl Out {
         }
     }
 
+    /// The command that does this to an address, as it can be pasted into a shell.
+    pub(crate) fn command(self, verb: &str, address: &str) -> String {
+        let end_of_options = if address.starts_with('-') { "-- " } else { "" };
+        format!(
+            "persist {verb} {}{end_of_options}{}",
+            self.options,
+            quoted(address)
+        )
+    }
+
     /// Reports something that was listed and cannot be read, so that the list can go on.
     pub(crate) fn damaged(self, address: &str, error: &impl fmt::Display) -> io::Result<()> {
         say(format_args!("error: {address}: {error}"));
@@ -48,6 +62,15 @@ impl Out {
 /// Says something beside the results, on standard error. Nobody may be listening there, and that is no reason to fail.
 pub(crate) fn say(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{what}");
+}
+
+/// As one word of a shell. Agents choose names, and people paste what is printed.
+pub(crate) fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,~".contains(c);
+    match !word.is_empty() && !word.starts_with('~') && word.chars().all(is_plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 /// What is known of a version, with the address that it can be reached at.
@@ -69,7 +92,7 @@ pub(crate) fn line(address: &str, info: &Info) -> String {
     let labels: Vec<_> = info
         .labels
         .iter()
-        .map(|(k, v)| format!("{}={}", plain(k), plain(v)))
+        .map(|(k, v)| format!("{}={}", one_line(k), one_line(v)))
         .collect();
     let line = format!(
         "{address:<32} {size:>21}  {}  {}",
@@ -111,10 +134,10 @@ pub(crate) fn details(address: &str, info: &Info, pinned: bool) -> String {
     lines.extend(
         info.media_type
             .iter()
-            .map(|text| format!("media type  {}", plain(text))),
+            .map(|text| format!("media type  {}", one_line(text))),
     );
     let labels = info.labels.iter();
-    lines.extend(labels.map(|(k, v)| format!("label       {}={}", plain(k), plain(v))));
+    lines.extend(labels.map(|(k, v)| format!("label       {}={}", one_line(k), one_line(v))));
     lines.join("\n")
 }
 
@@ -151,12 +174,23 @@ pub(crate) fn time(millis: u64) -> String {
 /// A guest's text on a person's terminal: without its control characters, which could move the cursor or worse. Lines and
 /// tabs stay.
 pub(crate) fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| match c.is_control() && !matches!(c, '\n' | '\t') {
-            true => c.escape_default().collect::<Vec<_>>(),
-            false => vec![c],
-        })
-        .collect()
+    escaped(text, |c| is_unseen(c) && !matches!(c, '\n' | '\t'))
+}
+
+/// The same where it is part of a line: it cannot begin another one.
+fn one_line(text: &str) -> String {
+    escaped(text, is_unseen)
+}
+
+fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_bad(c) {
+            true => escaped.extend(c.escape_default()),
+            false => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// Writes what a guest printed: bit for bit into a file or a pipe, and plain on a terminal.
@@ -180,5 +214,31 @@ mod tests {
     #[test]
     fn a_guest_cannot_write_to_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\n");
+        assert_eq!(plain("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
+        assert_eq!(one_line("v\nbot/memory@9\t1 B"), "v\\nbot/memory@9\\t1 B");
+        assert_eq!(one_line("naïve 日本 🦀"), "naïve 日本 🦀");
+    }
+
+    #[test]
+    fn a_word_that_is_pasted_into_a_shell_is_one_word() {
+        for (word, safe) in [
+            ("bot/memory@3", "bot/memory@3"),
+            ("bot/my notes@2", "'bot/my notes@2'"),
+            ("bot/$(touch x)", "'bot/$(touch x)'"),
+            ("bot/it's", r"'bot/it'\''s'"),
+            ("~root/x", "'~root/x'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), safe);
+        }
+        let out = Out {
+            json: false,
+            quiet: false,
+            options: "--storage 's3://b?region=r' ",
+        };
+        assert_eq!(
+            out.command("restore", "-dash/x@1"),
+            "persist restore --storage 's3://b?region=r' -- -dash/x@1"
+        );
     }
 }

@@ -1,9 +1,10 @@
 //! How far a long command is: on a terminal only, and only once it took a second.
 
+use std::fmt;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::print::Out;
 
@@ -31,8 +32,8 @@ impl Progress {
     /// Of things that are counted, such as "checked 12 of 30 names".
     pub(crate) fn items(out: Out, done: &'static str, total: Option<u64>) -> Self {
         let style = match total {
-            Some(_) => "{msg} {human_pos} of {human_len}, {per_sec}, {eta} left",
-            None => "{msg} {human_pos}, {per_sec}",
+            Some(_) => "{msg} {human_pos} of {human_len}, {rate}, {eta} left",
+            None => "{msg} {human_pos}, {rate}",
         };
         Self::new(out, done, total, style)
     }
@@ -51,7 +52,11 @@ impl Progress {
         }
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style);
+            let rate = |state: &ProgressState, to: &mut dyn fmt::Write| {
+                // It has nowhere to fail to.
+                let _ = write!(to, "{:.0}/s", state.per_sec());
+            };
+            bar.set_style(style.with_key("rate", rate));
         }
         bar.set_message(done);
         Self {

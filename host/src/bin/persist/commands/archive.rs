@@ -19,8 +19,8 @@ use rustix::fs::{AtFlags, CWD};
 use serde_json::json;
 
 use super::copy::{Proof, copy};
-use super::printed;
 use super::tarred::{MANIFEST, Tarred};
+use super::{nowhere, printed};
 use crate::address::{self, What};
 use crate::exit::{Damaged, Usage};
 use crate::print::{self, Out, say};
@@ -67,6 +67,22 @@ pub(crate) struct Import {
 
 impl Export {
     pub(crate) async fn run(self, store: &Store, storage: &dyn Storage, out: Out) -> Result<()> {
+        let file = self.file.clone();
+        let written = self.write(store, storage, out).await;
+        written.map_err(|error| match error.downcast::<io::Error>() {
+            // Whoever reads it needs all of it.
+            Ok(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                anyhow::anyhow!("whoever reads the archive went away before it was whole")
+            }
+            Ok(error) => {
+                let what = format!("write the archive {}; it was not kept", file.display());
+                anyhow::Error::new(error).context(what)
+            }
+            Err(error) => error,
+        })
+    }
+
+    async fn write(self, store: &Store, storage: &dyn Storage, out: Out) -> Result<()> {
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let to_stdout = self.file.as_os_str() == "-";
         if to_stdout && io::stdout().is_terminal() {
@@ -89,8 +105,7 @@ impl Export {
         }
         drop(progress);
         if archive.proof.versions == 0 {
-            let place = store.location();
-            return Err(Error::NotFound(format!("nothing of this is saved in {place}")).into());
+            return Err(nowhere(store).into());
         }
         let damaged = archive.damaged;
         let proof = archive.finish()?;
@@ -163,7 +178,7 @@ impl Archive {
                     Ok(body) => body,
                     // Pruned since it was listed.
                     Err(Error::NotFound(_)) => continue,
-                    Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => {
+                    Err(error) if is_of_one_version(scope, name, &error).await => {
                         progress.aside(|| {
                             say(format_args!(
                                 "error: {address}@{version} is left out: {error}"
@@ -252,6 +267,16 @@ impl Archive {
     fn pad(&mut self, size: u64) -> Result<()> {
         let rest = size.next_multiple_of(BLOCK) - size;
         self.body(&vec![0; rest as usize])
+    }
+}
+
+/// Whether the other versions can be read all the same.
+async fn is_of_one_version(scope: &Scope, name: &Name, error: &Error) -> bool {
+    match error {
+        Error::Corrupt { .. } | Error::Unsupported { .. } => true,
+        // The storage lists it, and does not give it.
+        Error::Storage(_) => scope.versions(name.as_str(), None, 1).await.is_ok(),
+        _ => false,
     }
 }
 

@@ -5,7 +5,7 @@ use clap::Args;
 use persist_host::snapshot::{Checked, Finding, FindingKind, ReadData, Severity, Store};
 use serde_json::json;
 
-use super::nothing;
+use super::{nothing, nowhere};
 use crate::address::{self, Address, What};
 use crate::exit::Found;
 use crate::print::{self, Out};
@@ -79,6 +79,7 @@ impl Check {
             (false, Some(share)) => ReadData::Sample(share),
             (false, None) => ReadData::None,
         };
+        let whole = self.what.is_none();
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let mut progress = Progress::items(out, "checked versions:", None);
         let (mut damaged, mut warnings) = (0_u64, 0_u64);
@@ -99,7 +100,11 @@ impl Check {
         });
         let checked = checked.await?;
         drop(progress);
-        printed?;
+        // A disk that is not mounted looks as a store does that was never used: neither is a store that was checked.
+        if checked.versions + checked.findings == 0 && !(whole && store.is_there().await?) {
+            return Err(nowhere(store).into());
+        }
+        super::printed(printed, "the store is checked")?;
         conclude(&checked, damaged, warnings, out)
     }
 }
@@ -133,6 +138,9 @@ fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
 fn advice(kind: FindingKind) -> &'static str {
     match kind {
         FindingKind::Corrupt => ". Restore an older version, or copy it again from a backup",
+        FindingKind::Unreadable => {
+            ". Look at the disk, or at the rights of the account that runs this"
+        }
         FindingKind::Foreign => "; move it elsewhere",
         FindingKind::DanglingPin => "; persist unpin removes it",
         _ => "",
@@ -152,7 +160,7 @@ fn conclude(checked: &Checked, damaged: u64, warnings: u64, out: Out) -> Result<
         "event": "checked", "names": names, "versions": versions, "read": read, "bytes": bytes,
         "findings": findings, "damaged": damaged, "warnings": warnings,
     });
-    out.print(&value, || {
+    let summary = out.print(&value, || {
         let bytes = print::bytes(bytes);
         format!(
             "checked {} of {}, {bytes} at rest, {read} of them read whole: {damaged} damaged, {}, {}",
@@ -161,7 +169,8 @@ fn conclude(checked: &Checked, damaged: u64, warnings: u64, out: Out) -> Result<
             print::count(warnings, "warning"),
             print::count(findings - damaged - warnings, "note")
         )
-    })?;
+    });
+    super::printed(summary, "the store is checked")?;
     let found = |severity, what: String| Err(Found { severity, what }.into());
     match (damaged, warnings) {
         (0, 0) => Ok(()),

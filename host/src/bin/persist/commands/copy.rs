@@ -1,17 +1,22 @@
 //! Copies between stores, and the proof that they are the same.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context as _, Result};
 use clap::Args;
 use persist_host::snapshot::{Copied, Error, Info, Name, Scope, Selection, Store, Version};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::printed;
+use super::{nowhere, printed};
 use crate::address::{self, What};
 use crate::exit::Usage;
 use crate::print::{self, Out};
 use crate::progress::{self, Progress};
 use crate::stores::Stores;
+
+/// How the location of a store on the local disk begins.
+const LOCAL: &str = "the directory ";
 
 /// Copy versions to another store, byte for byte, and prove that both are the same
 ///
@@ -39,10 +44,7 @@ pub(crate) struct Copy {
 impl Copy {
     pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
         let (from, to) = (stores.at(&self.from)?, stores.at(&self.to)?);
-        if from.location() == to.location() {
-            let place = from.location();
-            return Err(Usage(format!("both are {place}; a copy needs two stores")).into());
-        }
+        apart(&from, &to)?;
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         copy(&from, &to, &selection, out).await
     }
@@ -50,6 +52,9 @@ impl Copy {
 
 /// Copies what is selected, name by name, and prints a line for each and the proof.
 pub(crate) async fn copy(from: &Store, to: &Store, selection: &Selection, out: Out) -> Result<()> {
+    // Both are understood before anything is copied.
+    from.is_there().await?;
+    to.is_there().await?;
     let total = match progress::is_watched(out) {
         true => Some(count(from, selection).await?),
         false => None,
@@ -61,16 +66,65 @@ pub(crate) async fn copy(from: &Store, to: &Store, selection: &Selection, out: O
         let tally = copy_name(&scope, &name, to)
             .await
             .with_context(|| sum.so_far())?;
+        progress.add(1);
+        if tally.is_empty() {
+            continue;
+        }
         progress.aside(|| tally.print(out))?;
         sum.add(&tally);
-        progress.add(1);
     }
     drop(progress);
     if sum.names == 0 {
-        let place = from.location();
-        return Err(Error::NotFound(format!("nothing of this is saved in {place}")).into());
+        return Err(nowhere(from).into());
     }
     sum.conclude(from, to, out)
+}
+
+/// Refuses two stores of which one is the other, or lies within it: each would find the other's files among its own.
+fn apart(from: &Store, to: &Store) -> Result<(), Usage> {
+    let (a, b) = (Whereabouts::of(from), Whereabouts::of(to));
+    if a == b {
+        let place = from.location();
+        return Err(Usage(format!("both are {place}; a copy needs two stores")));
+    }
+    if a.server == b.server && (a.path.starts_with(&b.path) || b.path.starts_with(&a.path)) {
+        let (from, to) = (from.location(), to.location());
+        return Err(Usage(format!(
+            "one lies within the other, {from} and {to}; a copy needs two stores apart"
+        )));
+    }
+    Ok(())
+}
+
+/// Where a store is, as far as it can be told from its location.
+#[derive(PartialEq, Eq)]
+struct Whereabouts {
+    /// What stands behind the ? of a bucket's URL.
+    server: String,
+    path: PathBuf,
+}
+
+impl Whereabouts {
+    fn of(store: &Store) -> Self {
+        let location = store.location();
+        if let Some(dir) = location.strip_prefix(LOCAL) {
+            let path = Path::new(dir);
+            // What is not there yet has no link in it.
+            let there = path.ancestors().find_map(|dir| {
+                let rest = path.strip_prefix(dir).ok()?;
+                Some(std::fs::canonicalize(dir).ok()?.join(rest))
+            });
+            return Self {
+                server: String::new(),
+                path: there.unwrap_or_else(|| path.into()),
+            };
+        }
+        let (path, server) = location.split_once('?').unwrap_or((&location, ""));
+        Self {
+            server: server.into(),
+            path: path.into(),
+        }
+    }
 }
 
 /// How many names there are: it takes a list for each thousand of an agent's, and tells how long the rest will take.
@@ -97,6 +151,8 @@ struct Tally {
     made: u64,
     made_bytes: u64,
     another: Vec<Version>,
+    /// The newest version over there, where nothing here is as new.
+    ahead: Option<Version>,
     damaged: Vec<(Version, Error)>,
 }
 
@@ -137,8 +193,14 @@ impl Tally {
             made: 0,
             made_bytes: 0,
             another: Vec::new(),
+            ahead: None,
             damaged: Vec::new(),
         }
+    }
+
+    /// Whether nothing is saved under the name.
+    fn is_empty(&self) -> bool {
+        self.proof.versions == 0 && self.another.is_empty() && self.damaged.is_empty()
     }
 
     fn add(&mut self, copied: Copied) {
@@ -150,6 +212,7 @@ impl Tally {
             }
             Copied::Same(info) => self.proof.add(&self.address, &info),
             Copied::Another(version) => self.another.push(version),
+            Copied::Ahead(version) => self.ahead = Some(version),
             Copied::Damaged(version, error) => self.damaged.push((version, error)),
             // A later library may tell of more.
             _ => {}
@@ -163,13 +226,18 @@ impl Tally {
                 "error: {address}@{version} is another version over there; it was not touched"
             ));
         }
+        if let Some(version) = self.ahead {
+            print::say(format_args!(
+                "error: {address}@{version} is only over there, and newer than all that is here; it was not touched"
+            ));
+        }
         for (version, error) in &self.damaged {
             print::say(format_args!("error: {address}@{version}: {error}"));
         }
         let damaged: Vec<_> = self.damaged.iter().map(|(version, _)| version).collect();
         let value = json!({
             "event": "copied", "address": address, "versions": versions, "copied": made, "bytes": self.made_bytes,
-            "another": self.another, "damaged": damaged,
+            "another": self.another, "ahead": self.ahead, "damaged": damaged,
         });
         let text = || {
             let bytes = print::bytes(self.made_bytes);
@@ -202,7 +270,7 @@ impl Sum {
         self.digests.update(tally.proof.digest().as_bytes());
         self.made += tally.made;
         self.made_bytes += tally.made_bytes;
-        self.another += tally.another.len();
+        self.another += tally.another.len() + usize::from(tally.ahead.is_some());
         self.damaged += tally.damaged.len();
     }
 
@@ -249,6 +317,7 @@ impl Sum {
 /// Versions with numbers that are taken over there.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{0} versions over there are others with the same numbers, so this is no copy; copy to an empty place"
+    "{} over there, with the same number or a newer one, so this is no copy; copy to an empty place",
+    print::count(*.0 as u64, "other version")
 )]
 pub(crate) struct Another(usize);

@@ -21,6 +21,10 @@ use crate::settings::Settings;
 const WRITERS: usize = 16;
 const ROUNDS: usize = 5;
 
+/// Uploads that race for one key, and how many MiB each sends: more than one part.
+const UPLOADERS: usize = 4;
+const UPLOAD: usize = 9;
+
 /// Clocks that differ by more make the times in lists hard to understand, and signatures of requests may be refused.
 const APART: Duration = Duration::from_secs(60);
 
@@ -29,8 +33,8 @@ const LITTLE: u64 = 1 << 30;
 
 /// Try whether the storage works as a store needs it: settings, credentials, reach, rights, conditions, clock, space
 ///
-/// It makes some small objects whose keys begin with ~/probe-, lets 16 writers race for the same one, five times, and removes them. Nothing that was saved
-/// is touched.
+/// It makes some small objects whose keys begin with ~/probe-, lets 16 writers race for the same one, five times, lets four uploads of 9 MiB
+/// do the same, and removes them. Nothing that was saved is touched.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -199,6 +203,8 @@ impl Exam {
         self.tell("load", found)?;
         let found = self.races(&id).await;
         self.tell("conditions", found)?;
+        let found = self.upload_races(&id).await;
+        self.tell("uploads", found)?;
         let found = match self.sweep(&id).await {
             Ok(()) => Ok("objects can be removed".into()),
             Err(error) => Err(Wrong::new(&error)),
@@ -267,6 +273,37 @@ impl Exam {
         ))
     }
 
+    /// The same for objects that are sent in parts, which servers make in another way.
+    async fn upload_races(&self, id: &str) -> Result<String, Wrong> {
+        let key = key(&format!("{id}-upload"));
+        let uploaders: Vec<_> = (0..UPLOADERS)
+            .map(|_| {
+                let (storage, key) = (Arc::clone(&self.storage), key.clone());
+                tokio::spawn(async move { upload(&*storage, &key).await })
+            })
+            .collect();
+        let mut winners = 0;
+        for uploader in uploaders {
+            match uploader.await {
+                Ok(Ok(())) => winners += 1,
+                Ok(Err(error)) if error.kind() == ErrorKind::AlreadyExists => {}
+                Ok(Err(error)) => return Err(Wrong::new(&error)),
+                Err(error) => return Err(Wrong(1, error.to_string())),
+            }
+        }
+        match winners {
+            0 | 1 => Ok(format!(
+                "one winner among {UPLOADERS} that uploaded in parts"
+            )),
+            winners => Err(Wrong(
+                1,
+                format!(
+                    "{winners} of {UPLOADERS} uploads that raced made the same object, so one large save could overwrite another; use a storage with conditional writes"
+                ),
+            )),
+        }
+    }
+
     async fn sweep(&self, id: &str) -> storage::Result<()> {
         let asked = List {
             prefix: id,
@@ -284,6 +321,14 @@ impl Exam {
         let body = vec![Bytes::from_static(BODY)];
         self.storage.create(&key(name), body).await
     }
+}
+
+async fn upload(storage: &dyn Storage, key: &Key) -> storage::Result<()> {
+    let mut upload = storage.upload(key).await?;
+    for _ in 0..UPLOAD {
+        upload.write(Bytes::from_static(&[0; 1 << 20])).await?;
+    }
+    upload.finish().await
 }
 
 const BODY: &[u8] = b"probe\n";

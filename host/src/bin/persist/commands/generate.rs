@@ -78,13 +78,23 @@ impl Show {
     }
 }
 
+/// A URL without who uses it: some put a password there.
+fn without_password(text: &str) -> String {
+    let parts = text.split_once("://").and_then(|(scheme, rest)| {
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let host = rest[..end].rsplit_once('@')?.1;
+        Some(format!("{scheme}://(not shown)@{host}{}", &rest[end..]))
+    });
+    parts.unwrap_or_else(|| text.into())
+}
+
 /// Prints every setting as it was resolved.
 pub(crate) fn show(settings: &Settings, out: Out) -> Result<()> {
     for setting in SETTINGS {
         let (value, source) = settings.of(setting);
         let value = value.map(|value| match setting.is_secret {
-            true => "(not shown)".into(),
-            false => value.to_string_lossy(),
+            true => "(not shown)".to_owned(),
+            false => without_password(&value.to_string_lossy()),
         });
         let from = match &source {
             Source::Option(name) | Source::Variable(name) => (*name).to_owned(),

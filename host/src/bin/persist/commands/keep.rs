@@ -5,12 +5,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
-use persist_host::snapshot::{Fate, Keep, Purge as Wait, Retention, Store, Version};
+use persist_host::snapshot::{Fate, Keep, Purge as Wait, Retention, Severity, Store, Version};
 use serde_json::json;
 
-use super::{nothing, printed};
+use super::{nothing, nowhere, printed};
 use crate::address::{self, Address, What};
-use crate::exit::Usage;
+use crate::exit::{Found, Usage};
 use crate::interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
@@ -18,8 +18,8 @@ use crate::settings::Settings;
 
 /// Remove old versions that no rule keeps
 ///
-/// A version is kept where any rule keeps it. Always kept: the newest version of each name, what was the newest within the last hour, and what is
-/// pinned. If one of the options that begin with --keep is given, only those that are given count besides; otherwise what the settings say: without any,
+/// A version is kept where any rule keeps it. Always kept: the newest version of each name, what was the newest within the grace (one hour, unless
+/// PERSIST_GRACE says otherwise), and what is pinned. If one of the options that begin with --keep is given, only those that are given count besides; otherwise what the settings say: without any,
 /// what is younger than 30 days, and the newest 20 versions of each name.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -75,8 +75,8 @@ pub(crate) struct Unpin {
 
 /// Delete a name and remove its history for good, pinned versions too; it cannot be undone
 ///
-/// Only a deletion stays, so that numbering goes on. What was the newest version within the grace (one hour) is spared, so that no host that is saving at this
-/// moment loses what it saves: run purge again after an hour, or say --now where no host writes this name. Where the bucket keeps
+/// Only a deletion stays, so that numbering goes on. What was the newest version within the grace (one hour, unless PERSIST_GRACE says otherwise) is spared, so that no host that is saving at this
+/// moment loses what it saves, and the exit code is 10: run purge again after it, or say --now where no host writes this name. Where the bucket keeps
 /// old versions or soft-deleted objects, copies of what is removed stay there for as long as it does; and a
 /// `copy` from a store that still has it brings it back.
 #[derive(Debug, Args)]
@@ -102,7 +102,9 @@ impl Prune {
             grace: settings.store()?.grace,
             dry_run: self.dry_run,
         };
+        let whole = self.what.is_none();
         let selection = self.what.map(|what| what.0).unwrap_or_default();
+        store.is_there().await?;
         let mut walk = store.walk(&selection);
         let mut sum = Sum::default();
         let mut progress = Progress::items(out, "looked at names:", None);
@@ -112,7 +114,7 @@ impl Prune {
                 true => scope.plan_prune(name.as_str(), &policy.retention).await?,
                 false => scope.prune(name.as_str(), &policy.retention).await?,
             };
-            sum.names += 1;
+            sum.names += u64::from(!fates.is_empty());
             for fate in &fates {
                 sum.add(fate);
                 if self.dry_run || fate.keep.is_none() {
@@ -122,6 +124,9 @@ impl Prune {
             progress.add(1);
         }
         drop(progress);
+        if sum.versions == 0 && !whole {
+            return Err(nowhere(store).into());
+        }
         sum.print(self.dry_run, out)
     }
 }
@@ -323,10 +328,13 @@ impl Purge {
             &format!("{} is purged", address.name()),
         )?;
         if spared > 0 {
-            let name = address.name();
-            out.note(format_args!(
-                "{spared} were the newest within the grace and are still there; run persist purge {name} again after it"
-            ));
+            let versions = print::count(spared, "version");
+            let again = out.command("purge", &address.name());
+            let what = format!(
+                "not all of it is purged: {versions} can still be read, as it was the newest within the grace; say {again} again after it, or --now"
+            );
+            let severity = Severity::Warning;
+            return Err(Found { severity, what }.into());
         }
         Ok(())
     }

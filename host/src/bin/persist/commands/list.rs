@@ -66,12 +66,31 @@ impl Ls {
         }
         if shown + damaged == 0 {
             // An empty list and a mistyped name look the same otherwise.
-            let whose = self.place.map(|place| format!("nothing of {place}"));
+            let whose = self
+                .place
+                .as_ref()
+                .map(|place| format!("nothing of {place}"));
             let whose = whose.unwrap_or_else(|| "nothing".into());
             out.note(format_args!("{whose} is saved in {}", store.location()));
+            if let Some(place) = &self.place {
+                hint(store, place, out).await?;
+            }
         }
         Damaged::none_of(damaged)
     }
+}
+
+/// Where what is asked for as a session is a name.
+async fn hint(store: &Store, place: &Place, out: Out) -> Result<()> {
+    let Some(name) = &place.session else {
+        return Ok(());
+    };
+    let scope = store.scope(place.agent.as_str(), None)?;
+    if !scope.versions(name.as_str(), None, 1).await?.is_empty() {
+        let history = out.command("history", &place.to_string());
+        out.note(format_args!("{place} is a name: see {history}"));
+    }
+    Ok(())
 }
 
 impl History {
@@ -106,9 +125,7 @@ impl History {
 
 fn line(address: &str, info: &Info, pinned: bool, out: Out) -> Result<()> {
     let mut value = print::info(address, info);
-    if pinned {
-        value["pinned"] = true.into();
-    }
+    value["pinned"] = pinned.into();
     Ok(out.print(&value, || match pinned {
         true => format!("{}  pinned", print::line(address, info)),
         false => print::line(address, info),

@@ -16,7 +16,7 @@ mod tarred;
 use std::io;
 
 use anyhow::Result;
-use persist_host::snapshot::{Error, Expect, Info};
+use persist_host::snapshot::{Error, Expect, Info, Store};
 
 use crate::address::Address;
 use crate::print::{self, Out};
@@ -49,22 +49,34 @@ fn changed(address: &Address, info: &Info, what: &str, out: Out) -> Result<()> {
     )
 }
 
-/// The result of telling that something is done.
+/// The result of telling that something is done, or found. Whoever reads may have enough of it: the work goes on, and ends with the code
+/// that it deserves.
 fn printed(printed: io::Result<()>, done: &str) -> Result<()> {
-    printed.map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => error.into(),
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         // The disk that is full is not the one that the snapshot is on.
-        _ => anyhow::anyhow!("{done}, and this could not be printed: {error}"),
-    })
+        Err(error) => Err(anyhow::anyhow!(
+            "{done}, and this could not be printed: {error}"
+        )),
+        Ok(()) => Ok(()),
+    }
 }
 
 fn nothing(address: &Address) -> Error {
     Error::NotFound(format!("nothing is saved as {}", address.name()))
 }
 
-fn deleted(address: &Address, info: &Info) -> Error {
+/// Nothing that was selected is there: an empty answer and a mistyped name look the same otherwise.
+fn nowhere(store: &Store) -> Error {
+    Error::NotFound(format!("nothing of this is saved in {}", store.location()))
+}
+
+fn deleted(address: &Address, info: &Info, out: Out) -> Error {
     let undo = match info.parent {
-        Some(parent) => format!("; persist restore {} brings it back", address.at(parent)),
+        Some(parent) => format!(
+            "; {} brings it back",
+            out.command("restore", &address.at(parent))
+        ),
         None => String::new(),
     };
     Error::NotFound(format!("{} is a deletion{undo}", address.at(info.version)))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use persist_host::snapshot::{Expect, SaveOptions, Store, Writer};
+use persist_host::snapshot::{Expect, SaveOptions, Scope, Store, Version, Writer};
 
 use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
@@ -103,7 +103,7 @@ pub(crate) struct Fork {
 /// What the newest version must be.
 #[derive(Debug, Args)]
 struct Expected {
-    /// Only if this is the newest version: a number, or `absent`
+    /// Only if this is the newest version: a number, `absent`, or `any` [default: any]
     #[arg(long, value_name = "VERSION", default_value = "any", value_parser = expect, hide_default_value = true)]
     expect: Expect,
 }
@@ -130,7 +130,7 @@ impl Cat {
             // Nothing at all, or a tombstone: these are different news.
             let info = scope.stat(name, address.version).await?;
             let info = info.ok_or_else(|| nothing(address))?;
-            return Err(deleted(address, &info).into());
+            return Err(deleted(address, &info, out).into());
         };
         let mut stdout = io::stdout().lock();
         let mut progress = match stdout.is_terminal() {
@@ -236,10 +236,7 @@ impl Rm {
         let deletion = scope.delete(address.name.as_str(), self.expected.expect);
         let info = deletion.await?;
         changed(address, &info, "deleted", out)?;
-        if let Some(parent) = info.parent {
-            let undo = address.at(parent);
-            out.note(format_args!("to undo: persist restore {undo}"));
-        }
+        undo(&scope, address, info.parent, out).await;
         Ok(())
     }
 }
@@ -254,18 +251,7 @@ impl Restore {
         let scope = address.scope(store)?;
         let info = scope.restore(name, version, self.expected.expect).await?;
         changed(address, &info, "restored", out)?;
-        let Some(parent) = info.parent else {
-            return Ok(());
-        };
-        match scope.stat(name, Some(parent)).await {
-            Ok(Some(info)) if info.deleted => {
-                out.note(format_args!("to undo: persist rm {}", address.name()));
-            }
-            _ => out.note(format_args!(
-                "to undo: persist restore {}",
-                address.at(parent)
-            )),
-        }
+        undo(&scope, address, info.parent, out).await;
         Ok(())
     }
 }
@@ -281,12 +267,22 @@ impl Fork {
             .fork_to(name, from.version, &target, new_name, expect)
             .await?;
         changed(to, &info, "forked", out)?;
-        match info.parent {
-            Some(parent) => out.note(format_args!("to undo: persist restore {}", to.at(parent))),
-            None => out.note(format_args!("to undo: persist rm {}", to.name())),
-        }
+        undo(&target, to, info.parent, out).await;
         Ok(())
     }
+}
+
+/// Tells the command that makes a name again what it was in version `before`. Of what cannot be read there is none.
+async fn undo(scope: &Scope, address: &Address, before: Option<Version>, out: Out) {
+    let command = match before {
+        None => out.command("rm", &address.name()),
+        Some(before) => match scope.stat(address.name.as_str(), Some(before)).await {
+            Ok(Some(info)) if info.deleted => out.command("rm", &address.name()),
+            Ok(Some(_)) => out.command("restore", &address.at(before)),
+            _ => return,
+        },
+    };
+    out.note(format_args!("to undo: {command}"));
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

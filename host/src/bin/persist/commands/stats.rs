@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use clap::Args;
-use persist_host::snapshot::{Error, Fate, Name, Retention, Scope, Store};
+use persist_host::snapshot::{Fate, Name, Retention, Scope, Store};
 use serde_json::json;
 
 use crate::address::{self, What};
@@ -25,7 +25,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 Examples:
   persist stats
   persist stats bot --states
-  persist stats --json | jq -r 'select(.versions > 1000) | .address'")]
+  persist stats --json | jq -r 'select(.of == \"name\" and .versions > 1000) | .address'")]
 pub(crate) struct Stats {
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
     what: Option<What>,
@@ -41,6 +41,8 @@ struct Figures {
     versions: u64,
     bytes: u64,
     states: u64,
+    /// Versions whose states are not counted.
+    unread: u64,
     days: [u64; DAYS],
 }
 
@@ -48,6 +50,7 @@ impl Stats {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let mut progress = Progress::items(out, "counted names:", None);
+        store.is_there().await?;
         let mut walk = store.walk(&selection);
         let (mut all, mut of_agent) = (Figures::default(), Figures::default());
         let mut agent: Option<Name> = None;
@@ -76,6 +79,12 @@ impl Stats {
             out.note(format_args!(
                 "nothing of this is saved in {}",
                 store.location()
+            ));
+        }
+        if all.unread > 0 {
+            let versions = print::count(all.unread, "version");
+            out.note(format_args!(
+                "{versions} cannot be read, and the states of these are not counted; `persist check` says why"
             ));
         }
         all.print("all", "", self.states, out)
@@ -110,9 +119,7 @@ async fn figures(scope: &Scope, name: &Name, states: bool) -> Result<Figures> {
         while let Some((_, info)) = past.next().await? {
             match info {
                 Ok(info) => figures.states += info.size,
-                // `check` tells of these.
-                Err(Error::Corrupt { .. } | Error::Unsupported { .. }) => {}
-                Err(error) => return Err(error.into()),
+                Err(_) => figures.unread += 1,
             }
         }
     }
@@ -125,6 +132,7 @@ impl Figures {
         self.versions += other.versions;
         self.bytes += other.bytes;
         self.states += other.states;
+        self.unread += other.unread;
         for (day, bytes) in self.days.iter_mut().zip(other.days) {
             *day += bytes;
         }
@@ -144,6 +152,7 @@ impl Figures {
         });
         if states {
             value["states"] = self.states.into();
+            value["unread"] = self.unread.into();
         }
         let text = || {
             let what = match of {

@@ -51,9 +51,15 @@ impl Tarred {
     /// Reads where everything lies, and compares it with the manifest: an archive that was cut off has none.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let shown = path.display();
+        if path.as_os_str() == "-" {
+            bail!("an archive is read in any order, and not from a pipe; name a file");
+        }
         let file = File::open(path).with_context(|| format!("open {shown}"))?;
         let length = file.metadata()?.len();
-        let objects = index(&file).with_context(|| format!("{shown} is not a whole tar file"))?;
+        // What the parser says of it shows what is in it.
+        let Ok(objects) = index(&file) else {
+            bail!("{shown} is not a whole tar file; where it is compressed, unpack it first");
+        };
         let archive = Self {
             path: path.into(),
             file,
