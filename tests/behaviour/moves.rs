@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use persist_servers::Kind;
 use persist_tests::backends::{Backend, backends, json};
+use persist_tests::s3::Place;
 use persist_tests::{noise, tempdir, text};
 use serde_json::Value;
 
@@ -213,6 +215,47 @@ fn a_store_is_neither_copied_onto_itself_nor_into_itself() {
     };
     let said = s3.fails(&["copy", &s3.url, &below], 2);
     assert!(said.contains("within the other"), "{said}");
+}
+
+#[test]
+fn a_store_moves_between_two_servers_of_which_each_has_an_account_of_its_own() {
+    let places = [
+        ("old", Place::on(Kind::SeaweedFs)),
+        ("new", Place::on(Kind::Ministack)),
+    ];
+    let dir = tempdir();
+    let credentials = dir.path().join("credentials");
+    let mut profiles = String::new();
+    for (profile, place) in &places {
+        let facts = place.server().facts();
+        let (key, secret) = (&facts.access_key, &facts.secret_key);
+        profiles +=
+            &format!("[{profile}]\naws_access_key_id={key}\naws_secret_access_key={secret}\n");
+    }
+    fs::write(&credentials, profiles).expect("writes");
+    let url = |(profile, place): &(&str, Place)| {
+        let endpoint = place.server().endpoint();
+        format!("{}?endpoint={endpoint}&profile={profile}", place.url())
+    };
+    let state = dir.path().join("state");
+    fs::write(&state, noise(1, 20 << 20)).expect("writes");
+    let saved = places[0]
+        .1
+        .persist()
+        .args(["save", "bot/memory"])
+        .arg(&state)
+        .status();
+    assert!(saved.expect("persist starts").success());
+
+    let copied = persist_tests::persist(dir.path())
+        .env("AWS_SHARED_CREDENTIALS_FILE", &credentials)
+        .env("AWS_CONFIG_FILE", dir.path().join("none"))
+        .args(["copy", &url(&places[0]), &url(&places[1])])
+        .output()
+        .expect("persist starts");
+    assert!(copied.status.success(), "{}", text(&copied.stderr));
+    let shown = places[1].1.persist().args(["cat", "bot/memory"]).output();
+    assert!(shown.expect("persist starts").stdout == noise(1, 20 << 20));
 }
 
 #[test]
