@@ -87,7 +87,7 @@ impl Store {
     /// What `agent` sees: its own names, or those of one of its sessions.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where one of them is not a name.
+    /// [`Error::Invalid`](super::Error::Invalid) where one of them is not a name.
     pub fn scope(&self, agent: &str, session: Option<&str>) -> Result<Scope> {
         Ok(Scope {
             store: self.clone(),
@@ -99,7 +99,7 @@ impl Store {
     /// Agents that saved something, by name, after `after`; only an empty page is the end.
     ///
     /// # Errors
-    /// [`Error::Storage`].
+    /// [`Error::Storage`](super::Error::Storage).
     pub async fn agents(&self, after: Option<&Name>, limit: usize) -> Result<Vec<Name>> {
         let dirs = self.dirs("", "", after.map(Name::encoded), limit).await?;
         Ok(dirs
@@ -112,7 +112,7 @@ impl Store {
     /// end.
     ///
     /// # Errors
-    /// [`Error::Storage`].
+    /// [`Error::Storage`](super::Error::Storage).
     pub async fn sessions(
         &self,
         agent: &Name,
