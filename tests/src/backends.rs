@@ -79,9 +79,10 @@ impl Backend {
     /// What it printed, where it succeeded, as it must.
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
-        let said = text(&output.stderr);
-        assert!(output.status.success(), "{}: {args:?}: {said}", self.name);
-        text(&output.stdout).to_owned()
+        let (printed, said) = (text(&output.stdout), text(&output.stderr));
+        let succeeded = output.status.success();
+        assert!(succeeded, "{}: {args:?}: {said}{printed}", self.name);
+        printed.to_owned()
     }
 
     /// What it printed and what it said, where it ended with this code.
