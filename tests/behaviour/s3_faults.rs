@@ -51,12 +51,16 @@ fn a_completion_is_looked_at_whatever_it_answers() {
             Fault::DoneThen(Reply::s3(409, "ConditionalRequestConflict")),
             true,
         ),
+        // Without a word of why.
+        (Fault::DoneThen(Reply::new(404, "")), true),
+        (Fault::DoneThen(Reply::new(410, "")), true),
         (Fault::DoneThen(error_body.clone()), true),
         (Fault::DoneThen(Reply::new(200, "")), true),
         // It did not, and a second attempt does.
         (Fault::Reply(error_body), true),
         // It did not, and says so in ways that cannot be believed.
         (Fault::Reply(Reply::s3(404, "NoSuchUpload")), false),
+        (Fault::Reply(Reply::new(404, "")), false),
         (Fault::Reply(Reply::s3(412, "PreconditionFailed")), false),
     ] {
         block_on(async {
