@@ -1,6 +1,4 @@
-//! What other people's code may come in: its licence, its source, and how often.
-//!
-//! Known vulnerabilities are not looked up (SECURITY.md says why).
+//! Checks the packages of others: their licences, their sources, and duplicates.
 
 use crate::machine::{self, Workspace};
 use anyhow::{Context, Result, bail, ensure};
@@ -8,7 +6,7 @@ use spdx::{Expression, Licensee, ParseMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
+pub(super) const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// Duplicates are counted for one platform, so that the answer is the same on every machine.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 /// The local library is for programs that want no wasmtime; below this it stays quick to build.
