@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use persist_host::conformance;
 use persist_host::storage::{
-    Entry, Error, ErrorKind, Key, List, Local, Memory, Object, Page, Part, ReadRange, Result,
-    Storage, Upload,
+    Entry, Error, ErrorKind, Key, List, Local, Memory, Object, Page, Part, ReadRange,
+    RecursiveList, RecursivePage, Result, Storage, Upload,
 };
 use persist_tests::{block_on, tempdir};
 
@@ -47,6 +47,8 @@ enum Bug {
     ListShowsDirectoriesAsObjects,
     ListTellsNoTimes,
     ListTellsOtherSizes,
+    RecursiveListForgetsTheRest,
+    RecursiveListStaysDirect,
     DeleteDoesNothing,
     DeleteOfNothingFails,
 }
@@ -95,6 +97,14 @@ const BUGS: &[(Bug, &str)] = &[
     ),
     (Bug::ListTellsNoTimes, "a list tells sizes and times"),
     (Bug::ListTellsOtherSizes, "a list tells sizes and times"),
+    (
+        Bug::RecursiveListForgetsTheRest,
+        "a recursive list shows every object once",
+    ),
+    (
+        Bug::RecursiveListStaysDirect,
+        "a recursive list shows every object once",
+    ),
     (Bug::DeleteDoesNothing, "what is deleted is gone"),
     (Bug::DeleteOfNothingFails, "what is deleted is gone"),
 ];
@@ -222,6 +232,18 @@ impl Storage for Planted {
                 if let Some((_, stale)) = before.filter(|(dir, _)| dir == list.dir) {
                     page = stale;
                 }
+            }
+            _ => {}
+        }
+        Ok(page)
+    }
+
+    async fn list_recursive(&self, list: &RecursiveList<'_>) -> Result<RecursivePage> {
+        let mut page = self.inner.list_recursive(list).await?;
+        match self.bug {
+            Bug::RecursiveListForgetsTheRest => page.next = None,
+            Bug::RecursiveListStaysDirect => {
+                page.objects.retain(|object| !object.name.contains('/'));
             }
             _ => {}
         }

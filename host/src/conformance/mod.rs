@@ -86,6 +86,9 @@ const CHECKS: &[(&str, Check)] = &[
     ("a list keeps to its prefix", |p| {
         Box::pin(pages::a_list_keeps_to_its_prefix(p))
     }),
+    ("a recursive list shows every object once", |p| {
+        Box::pin(pages::a_recursive_list_shows_every_object_once(p))
+    }),
     ("a list shows a change at once", |p| {
         Box::pin(pages::a_list_shows_a_change_at_once(p))
     }),

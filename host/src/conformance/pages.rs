@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Place, Verdict, ensure, noise, on};
-use crate::storage::{Entry, List, Object, Storage};
+use crate::storage::{Entry, List, Object, RecursiveList, Storage};
 
 async fn create(place: &Place<'_>, names: &[&str]) -> Result<Arc<dyn Storage>, String> {
     let storage = place.storage();
@@ -180,4 +180,67 @@ pub(super) async fn a_list_tells_sizes_and_times(place: &Place<'_>) -> Verdict {
         })?;
     }
     ensure(sizes == [0, 5, 70_000], || format!("sizes: {sizes:?}"))
+}
+
+pub(super) async fn a_recursive_list_shows_every_object_once(place: &Place<'_>) -> Verdict {
+    let keys = [
+        "a-", "a.b/z", "a/x/1", "a/x/2", "a/y", "a/z-/1", "a/z/1", "b", "c/1",
+    ];
+    let storage = create(place, &keys).await?;
+    for limit in [1, 2, 4, keys.len(), 1000] {
+        let mut found = all_below(&*storage, &place.dir, limit).await?;
+        let in_one_place = |dir: &str| {
+            let inside = found.iter().map(|name| name.starts_with(dir));
+            inside
+                .clone()
+                .zip(inside.skip(1))
+                .filter(|(a, b)| a != b)
+                .count()
+                <= 2
+        };
+        ensure(in_one_place("a/x/") && in_one_place("a/z/"), || {
+            format!("in pages of {limit}, a directory's objects do not stand together: {found:?}")
+        })?;
+        found.sort();
+        ensure(found == keys, || format!("in pages of {limit}: {found:?}"))?;
+    }
+    let below = all_below(&*storage, &format!("{}/a/x", place.dir), 10).await?;
+    ensure(below == ["1", "2"], || format!("below a/x: {below:?}"))?;
+    let nothing = all_below(&*storage, &format!("{}/nowhere", place.dir), 10).await?;
+    ensure(nothing.is_empty(), || {
+        format!("a directory that is not there lists {nothing:?}")
+    })
+}
+
+/// Names of all objects below `dir`, in pages of `limit`.
+async fn all_below(storage: &dyn Storage, dir: &str, limit: usize) -> Result<Vec<String>, String> {
+    let mut names = Vec::new();
+    let mut token = None;
+    loop {
+        let list = RecursiveList {
+            dir,
+            token,
+            limit,
+            facts: true,
+        };
+        let page = storage.list_recursive(&list).await;
+        let page = page.map_err(on("list recursively"))?;
+        ensure(page.objects.len() <= limit, || {
+            format!(
+                "a page of at most {limit} has {} objects",
+                page.objects.len()
+            )
+        })?;
+        ensure(page.now.is_some(), || "a page has no time".into())?;
+        for object in page.objects {
+            let size = object.facts.map(|facts| facts.size);
+            ensure(size == Some(10), || format!("{object:?} has 10 bytes"))?;
+            names.push(object.name);
+        }
+        token = page.next;
+        if token.is_none() {
+            return Ok(names);
+        }
+        ensure(names.len() < 10_000, || "the pages do not end".into())?;
+    }
 }

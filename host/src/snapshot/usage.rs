@@ -3,10 +3,12 @@
 #[cfg(feature = "wasm")]
 use std::sync::Arc;
 
+#[cfg(feature = "wasm")]
+use super::name;
 use super::{Name, Result, Scope, version};
-use crate::storage::{Entry, List, Page};
+use crate::storage::RecursiveList;
 
-/// Entries that are looked at together.
+/// Objects that are listed together.
 const PAGE: usize = 1000;
 
 /// What the versions of a scope take of the storage, tombstones too. Pins, which are empty, are not counted.
@@ -21,60 +23,74 @@ pub struct Usage {
 }
 
 impl Scope {
-    /// Counts what this scope takes of its storage: a list for each thousand names, and one for each thousand versions of a name.
-    /// What is saved meanwhile may be counted or not.
+    /// Counts what this scope takes of its storage: one list for each thousand versions, of all
+    /// names together. What is saved meanwhile may be counted or not.
     ///
     /// # Errors
     /// [`Error::Storage`](super::Error::Storage).
     pub async fn usage(&self) -> Result<Usage> {
         let mut usage = Usage::default();
-        let mut after = None;
-        loop {
-            let page = self.list_page(&self.dir(), after, false).await?;
-            after = page.entries.last().cloned();
-            for entry in page.entries {
-                if let Entry::Dir(dir) = entry
-                    && let Some(name) = Name::from_encoded(&dir)
-                {
-                    self.add_usage(&name, &mut usage).await?;
-                }
+        // The name of the version before: those of one name stand together.
+        let mut last: Option<String> = None;
+        self.each_version(|name, size| {
+            if last.as_deref() != Some(name) {
+                usage.names += 1;
+                last = Some(name.to_owned());
             }
-            if !page.more {
-                return Ok(usage);
-            }
-        }
+            usage.versions += 1;
+            usage.bytes += size;
+        })
+        .await?;
+        Ok(usage)
     }
 
-    async fn add_usage(&self, name: &Name, usage: &mut Usage) -> Result<()> {
-        let mut after = None;
-        let before = usage.versions;
+    /// Lists the names starting with `prefix` that have more than `count` versions, as cheaply as
+    /// [`Scope::usage`].
+    #[cfg(feature = "wasm")]
+    pub(crate) async fn names_with_more_versions_than(
+        &self,
+        count: usize,
+        prefix: &str,
+    ) -> Result<Vec<Name>> {
+        let prefix = name::encode(prefix);
+        let mut found = Vec::new();
+        let (mut last, mut versions) = (String::new(), 0);
+        self.each_version(|name, _| {
+            if last != name {
+                last = name.to_owned();
+                versions = 0;
+            }
+            versions += 1;
+            if versions == count + 1 && name.starts_with(&prefix) {
+                found.extend(Name::from_encoded(name));
+            }
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Calls `see` with the encoded name and the size of each version.
+    async fn each_version(&self, mut see: impl FnMut(&str, u64)) -> Result<()> {
+        let dir = self.dir();
+        let mut token = None;
         loop {
-            let page = self.list_page(&self.dir_of(name), after, true).await?;
-            after = page.entries.last().cloned();
-            for entry in page.entries {
-                if let Entry::Object(object) = entry
-                    && version::parse(&object.name).is_some()
-                {
-                    usage.versions += 1;
-                    usage.bytes += object.facts.map_or(0, |facts| facts.size);
+            let list = RecursiveList {
+                dir: &dir,
+                token,
+                limit: PAGE,
+                facts: true,
+            };
+            let page = self.storage().list_recursive(&list).await?;
+            for object in &page.objects {
+                if let Some(name) = name_of_version(&object.name) {
+                    see(name, object.facts.map_or(0, |facts| facts.size));
                 }
             }
-            if !page.more {
-                usage.names += u64::from(usage.versions > before);
+            token = page.next;
+            if token.is_none() {
                 return Ok(());
             }
         }
-    }
-
-    async fn list_page(&self, dir: &str, after: Option<Entry>, facts: bool) -> Result<Page> {
-        let list = List {
-            dir,
-            prefix: "",
-            after,
-            limit: PAGE,
-            facts,
-        };
-        Ok(self.storage().list(&list).await?)
     }
 
     /// Which store this is a scope of: the same for all that share one, as long as one of them lives.
@@ -82,4 +98,12 @@ impl Scope {
     pub(crate) fn store_id(&self) -> usize {
         Arc::as_ptr(&self.store.shared).addr()
     }
+}
+
+/// The encoded name of a version whose key is `path` below its scope; none for what is no version.
+fn name_of_version(path: &str) -> Option<&str> {
+    let (name, segment) = path.split_once('/')?;
+    version::parse(segment)?;
+    Name::from_encoded(name)?;
+    Some(name)
 }

@@ -30,6 +30,7 @@ mod gcs;
 mod key;
 mod local;
 mod memory;
+mod recursive;
 mod retry;
 #[cfg(feature = "s3")]
 mod s3;
@@ -97,6 +98,17 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Lists what is directly under a directory, at most `limit` entries (at least one).
     async fn list(&self, list: &List<'_>) -> Result<Page>;
+
+    /// Lists all objects below a directory, at any depth: on a server, one request for each
+    /// thousand objects.
+    ///
+    /// Lists directory after directory, unless a backend has something better.
+    ///
+    /// # Errors
+    /// Any kind.
+    async fn list_recursive(&self, list: &RecursiveList<'_>) -> Result<RecursivePage> {
+        recursive::page(self, list).await
+    }
 
     /// Removes an object, durably. What is not there is removed already.
     async fn delete(&self, key: &Key) -> Result<()>;
@@ -194,6 +206,31 @@ pub struct List<'a> {
     pub facts: bool,
 }
 
+/// A list of all objects below a directory.
+#[derive(Clone, Debug)]
+pub struct RecursiveList<'a> {
+    /// The directory: a key without its last segment, "" for the top.
+    pub dir: &'a str,
+    /// [`RecursivePage::next`] of the page before; none for the first page.
+    pub token: Option<String>,
+    /// At most so many objects.
+    pub limit: usize,
+    /// Whether [`RecursivePage::now`] and the [`Facts`] of each object are wanted.
+    pub facts: bool,
+}
+
+/// One page of a [`RecursiveList`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecursivePage {
+    /// Objects, each once, in any order; those of one directory stand together. Their names are
+    /// keys below the directory of the list, such as `a/b` for the key `dir/a/b`.
+    pub objects: Vec<Object>,
+    /// Where the list goes on; none at its end.
+    pub next: Option<String>,
+    /// The storage's own time when it made this page, where facts were asked for.
+    pub now: Option<SystemTime>,
+}
+
 /// One entry of a list. Entries are compared by their keys alone, where a directory's ends in `/`.
 #[derive(Clone, Debug)]
 pub enum Entry {
@@ -204,7 +241,7 @@ pub enum Entry {
 }
 
 /// An object in a list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     /// The last segment of its key.
     pub name: String,

@@ -8,7 +8,9 @@ use serde::Deserialize;
 use super::{Gcs, Operation, bucket, encode, innermost};
 use crate::storage::key::is_segment;
 use crate::storage::retry::{Attempt, Fault};
-use crate::storage::{Entry, Error, ErrorKind, Facts, List, Object, Page, Result};
+use crate::storage::{
+    Entry, Error, ErrorKind, Facts, List, Object, Page, RecursiveList, RecursivePage, Result,
+};
 
 const LIST: Operation = Operation {
     name: "objects.list",
@@ -69,7 +71,46 @@ pub(super) async fn page(gcs: &Gcs, list: &List<'_>) -> Result<Page> {
     }
 }
 
-/// One request.
+/// The page of all objects below a directory that `list` asks for: the same request without a
+/// delimiter.
+pub(super) async fn recursive_page(gcs: &Gcs, list: &RecursiveList<'_>) -> Result<RecursivePage> {
+    let base = match list.dir {
+        "" => gcs.settings().prefix.clone(),
+        dir => format!("{}{dir}/", gcs.settings().prefix),
+    };
+    let limit = list.limit.clamp(1, MAX_RESULTS);
+    let mut token = list.token.clone();
+    loop {
+        let mut query = format!(
+            "/o?fields=items(name,size,timeCreated),nextPageToken&prefix={}&maxResults={limit}",
+            encode(&base)
+        );
+        if let Some(token) = &token {
+            query += &format!("&pageToken={}", encode(token));
+        }
+        let (answer, now) = get(gcs, &base, &query).await?;
+        let now = now.filter(|_| list.facts);
+        let objects = answer.items.iter().filter_map(|listed| {
+            let name = listed.name.strip_prefix(&base)?;
+            name.split('/').all(is_segment).then(|| Object {
+                name: name.into(),
+                facts: now.and_then(|now| facts(listed, now)),
+            })
+        });
+        let objects: Vec<_> = objects.collect();
+        let next = match answer.next_page_token {
+            None => None,
+            next => Some(bucket::next(token, next)?),
+        };
+        // What others put there may fill an answer.
+        if !objects.is_empty() || next.is_none() {
+            return Ok(RecursivePage { objects, next, now });
+        }
+        token = next;
+    }
+}
+
+/// One request for what is directly under a directory.
 async fn ask(
     gcs: &Gcs,
     list: &List<'_>,
@@ -95,7 +136,12 @@ async fn ask(
             query += &format!("&{name}={}", encode(&value));
         }
     }
-    let url = &gcs.url("/storage/v1/b/", &query);
+    get(gcs, &prefix, &query).await
+}
+
+/// One request.
+async fn get(gcs: &Gcs, prefix: &str, query: &str) -> Result<(Answer, Option<SystemTime>)> {
+    let url = &gcs.url("/storage/v1/b/", query);
     let ask = || async move {
         let response = gcs.send(&LIST, gcs.request(Method::GET, url)).await?;
         let date = response.headers().get("date").and_then(|d| d.to_str().ok());
@@ -106,7 +152,7 @@ async fn ask(
             .map_err(|error| odd(format!("was cut short: {}", innermost(&error))))?;
         Ok::<_, Fault>((read(&body)?, now))
     };
-    gcs.call(&LIST, &prefix, 0, ask).await
+    gcs.call(&LIST, prefix, 0, ask).await
 }
 
 fn read(body: &[u8]) -> Attempt<Answer> {

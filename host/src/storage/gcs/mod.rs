@@ -49,7 +49,8 @@ use tokio::sync::OnceCell;
 use super::bucket::{self, Aside, content_type, innermost, unlogged};
 use super::retry::{Attempt, Call, Counts, Fault, Next, Retrier, Tries};
 use super::{
-    Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, StorageConfig, Upload,
+    Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
+    Storage, StorageConfig, Upload,
 };
 use answer::{Refusal, broken, damaged, fault};
 use credentials::Source;
@@ -421,6 +422,10 @@ impl Storage for Gcs {
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
         list::page(self, list).await
+    }
+
+    async fn list_recursive(&self, list: &RecursiveList<'_>) -> Result<RecursivePage> {
+        list::recursive_page(self, list).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -5,7 +5,7 @@ use std::io;
 
 use super::disk::Folder;
 use crate::storage::key::is_segment;
-use crate::storage::{Entry, Facts, List, Object, Page};
+use crate::storage::{Entry, Facts, List, Object, Page, RecursiveList, RecursivePage};
 
 /// How deep below a listed directory a file is looked for: no key has more segments than this.
 const MAX_DEPTH: usize = 8;
@@ -96,4 +96,97 @@ fn holds_a_file(dir: &Folder, depth: usize) -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// The page of all files below `dir`, at any depth, in order: no more entries of a directory than
+/// the limit are held at once.
+pub(super) fn recursive_page(dir: &Folder, list: &RecursiveList<'_>) -> io::Result<RecursivePage> {
+    let mut walk = Walk {
+        list: List {
+            dir: list.dir,
+            prefix: "",
+            after: None,
+            limit: list.limit.max(1),
+            facts: list.facts,
+        },
+        objects: Vec::new(),
+    };
+    let now = list.facts.then(std::time::SystemTime::now);
+    let is_cut = walk.collect(dir, "", list.token.as_deref(), MAX_DEPTH)?;
+    let last = walk.objects.last().filter(|_| is_cut);
+    Ok(RecursivePage {
+        next: last.map(|last| last.name.clone()),
+        objects: walk.objects,
+        now,
+    })
+}
+
+struct Walk<'a> {
+    list: List<'a>,
+    objects: Vec<Object>,
+}
+
+impl Walk<'_> {
+    /// Collects the files below `dir` after the one that `token` names, and returns whether the
+    /// page ended before they did.
+    fn collect(
+        &mut self,
+        dir: &Folder,
+        path: &str,
+        token: Option<&str>,
+        depth: usize,
+    ) -> io::Result<bool> {
+        let mut after = match token.map(|token| token.split_once('/').ok_or(token)) {
+            None => None,
+            Some(Err(name)) => Some(Entry::object(name)),
+            Some(Ok((name, rest))) => {
+                if self.collect_child(dir, path, name, Some(rest), depth)? {
+                    return Ok(true);
+                }
+                Some(Entry::Dir(name.into()))
+            }
+        };
+        loop {
+            let (entries, more) = smallest(dir, &self.list, after.as_ref())?;
+            after = entries.last().cloned();
+            for entry in entries {
+                if self.objects.len() == self.list.limit {
+                    return Ok(true);
+                }
+                match entry {
+                    Entry::Object(object) => self.objects.push(Object {
+                        name: format!("{path}{}", object.name),
+                        facts: object.facts,
+                    }),
+                    Entry::Dir(name) => {
+                        if self.collect_child(dir, path, &name, None, depth)? {
+                            return Ok(true);
+                        }
+                    }
+                }
+            }
+            if !more {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn collect_child(
+        &mut self,
+        dir: &Folder,
+        path: &str,
+        name: &str,
+        token: Option<&str>,
+        depth: usize,
+    ) -> io::Result<bool> {
+        let Some(depth) = depth.checked_sub(1) else {
+            return Ok(false);
+        };
+        match dir.open(name) {
+            Ok(child) => self.collect(&child, &format!("{path}{name}/"), token, depth),
+            // Removed since the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }

@@ -33,7 +33,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::{Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Swept, Upload};
+use super::{
+    Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
+    Storage, Swept, Upload,
+};
 use disk::Disk;
 use temp::{Sweep, Temp};
 use tree::Tree;
@@ -175,6 +178,28 @@ impl Storage for Local {
                 facts,
             };
             list::page(&folder, &list)
+                .map_err(|error| Error::io(format!("list {}", folder.path().display()), error))
+        })
+        .await
+    }
+
+    async fn list_recursive(&self, list: &RecursiveList<'_>) -> Result<RecursivePage> {
+        let (dir, token) = (list.dir.to_owned(), list.token.clone());
+        let (limit, facts) = (list.limit, list.facts);
+        self.blocking(move |tree| {
+            let Some(folder) = tree.open(&dir)? else {
+                return Ok(RecursivePage {
+                    now: facts.then(SystemTime::now),
+                    ..RecursivePage::default()
+                });
+            };
+            let list = RecursiveList {
+                dir: &dir,
+                token,
+                limit,
+                facts,
+            };
+            list::recursive_page(&folder, &list)
                 .map_err(|error| Error::io(format!("list {}", folder.path().display()), error))
         })
         .await

@@ -8,7 +8,7 @@ use aws_sdk_s3::types::{EncodingType, Object as Listed};
 use super::ear::{Ear, Heard};
 use super::{Operation, S3, bucket, fault, unlogged};
 use crate::storage::key::is_segment;
-use crate::storage::{Entry, Facts, List, Object, Page, Result};
+use crate::storage::{Entry, Facts, List, Object, Page, RecursiveList, RecursivePage, Result};
 
 const LIST: Operation = Operation {
     name: "ListObjectsV2",
@@ -60,6 +60,46 @@ pub(super) async fn page(s3: &S3, list: &List<'_>) -> Result<Page> {
         }
         found = held;
         token = Some(bucket::next(token, answer.next_continuation_token)?);
+    }
+}
+
+/// The page of all objects below a directory that `list` asks for: the same request without a
+/// delimiter. Its token is the server's own, so that it goes on where the server was, in whatever
+/// order that lists.
+pub(super) async fn recursive_page(s3: &S3, list: &RecursiveList<'_>) -> Result<RecursivePage> {
+    let base = match list.dir {
+        "" => s3.settings().prefix.clone(),
+        dir => format!("{}{dir}/", s3.settings().prefix),
+    };
+    let mut token = list.token.clone();
+    loop {
+        let question = Question {
+            prefix: base.clone(),
+            direct: false,
+            after: None,
+            limit: list.limit.clamp(1, MAX_KEYS),
+            token: token.clone(),
+        };
+        let (answer, heard) = ask(s3, &question).await?;
+        let now = heard.now.filter(|_| list.facts);
+        let objects = answer.contents().iter().filter_map(|listed| {
+            let key = decode(listed.key()?)?;
+            let name = key.strip_prefix(&base)?;
+            name.split('/').all(is_segment).then(|| Object {
+                name: name.into(),
+                facts: now.and_then(|now| facts(listed, now)),
+            })
+        });
+        let objects: Vec<_> = objects.collect();
+        let next = match answer.is_truncated() {
+            Some(true) => Some(bucket::next(token, answer.next_continuation_token.clone())?),
+            _ => None,
+        };
+        // What others put there may fill an answer.
+        if !objects.is_empty() || next.is_none() {
+            return Ok(RecursivePage { objects, next, now });
+        }
+        token = next;
     }
 }
 

@@ -54,7 +54,8 @@ use tokio::sync::OnceCell;
 use super::bucket::{self, Aside, content_type, innermost, unlogged};
 use super::retry::{Attempt, Call, Counts, Next, Retrier, Tries};
 use super::{
-    Key, List, Page, Part, ReadRange, Result, S3Encryption, Storage, StorageConfig, Swept, Upload,
+    Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result, S3Encryption, Storage,
+    StorageConfig, Swept, Upload,
 };
 use answer::fault;
 use credentials::Source;
@@ -323,6 +324,10 @@ impl Storage for S3 {
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
         list::page(self, list).await
+    }
+
+    async fn list_recursive(&self, list: &RecursiveList<'_>) -> Result<RecursivePage> {
+        list::recursive_page(self, list).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
