@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use persist_host::snapshot::{Adapter, Error};
+use persist_host::snapshot::{Adapter, AdapterOptions, Error};
 use persist_host::storage::Local;
 use persist_tests::{block_on, noise, on_every_storage, save, scope, tempdir};
 use tokio::io::AsyncReadExt as _;
@@ -180,4 +180,41 @@ fn breaks_after(bytes: &'static [u8]) -> impl tokio::io::AsyncRead + Unpin {
         }
     }
     bytes.chain(Broken)
+}
+
+#[test]
+fn a_state_over_the_limit_is_not_loaded_into_memory() {
+    let dir = tempdir();
+    block_on(async {
+        let mut options = AdapterOptions::default();
+        options.max_state = 1 << 20;
+        let adapter = Adapter::with_options(Arc::new(Local::new(dir.path())), options);
+        let too_large = async |key: &str| match adapter.load(key).await {
+            Err(Error::TooLarge { size, max }) => {
+                assert_eq!(max, 1 << 20);
+                assert!(size > max, "{size}");
+            }
+            loaded => panic!("{key}: {loaded:?}"),
+        };
+        // Of others, which do not say how much they hold: 64 MiB in 64 KiB, and members without
+        // end.
+        fs::create_dir(dir.path().join("others")).expect("makes");
+        let member = gzip(&vec![0; 64 << 20]);
+        fs::write(dir.path().join("others/large.gz"), &member).expect("writes");
+        too_large("others/large.gz").await;
+        let members = gzip(&vec![0; 64 << 10]).repeat(1000);
+        fs::write(dir.path().join("others/members.gz"), members).expect("writes");
+        too_large("others/members.gz").await;
+        // Our own.
+        let state = vec![0; (1 << 20) + 1];
+        adapter.save(&state, KEY).await.expect("saves");
+        too_large(KEY).await;
+        // A stream has no limit, and what is within the limit is loaded.
+        let mut stream = adapter.load_stream(KEY).await.expect("opens");
+        let mut read = Vec::new();
+        stream.read_to_end(&mut read).await.expect("reads");
+        assert!(read == state);
+        adapter.save(&state[1..], KEY).await.expect("saves");
+        assert_eq!(adapter.load(KEY).await.expect("loads").len(), 1 << 20);
+    });
 }

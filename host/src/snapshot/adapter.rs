@@ -27,6 +27,29 @@ const SIP: usize = 4 * 1024;
 /// Pieces that a [`StateStream`] is ahead of its reader.
 const AHEAD: usize = 2;
 
+/// Options of an [`Adapter`].
+///
+/// ```
+/// use persist_host::snapshot::AdapterOptions;
+///
+/// let mut options = AdapterOptions::default();
+/// options.max_state = 64 << 20;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdapterOptions {
+    /// Bytes of one state that [`Adapter::load`] holds in memory; 1 GiB. Nothing tells how much a
+    /// gzip file of others decompresses to: 3 MB may be 3 GB. [`Adapter::load_stream`] has no
+    /// limit, as it holds a few MiB at a time.
+    pub max_state: u64,
+}
+
+impl Default for AdapterOptions {
+    fn default() -> Self {
+        Self { max_state: 1 << 30 }
+    }
+}
+
 /// Saves and loads states at keys of the caller's own choice, such as `agent1/large_snapshot.json.gz`.
 ///
 /// What it saves are files as [`Scope`](super::Scope) makes them: gzip, with a trailer that is verified when they are
@@ -54,12 +77,18 @@ const AHEAD: usize = 2;
 #[derive(Clone, Debug)]
 pub struct Adapter {
     storage: Arc<dyn Storage>,
+    options: AdapterOptions,
 }
 
 impl Adapter {
     /// States in `storage`.
     pub fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage }
+        Self::with_options(storage, AdapterOptions::default())
+    }
+
+    /// States in `storage`, with options.
+    pub fn with_options(storage: Arc<dyn Storage>, options: AdapterOptions) -> Self {
+        Self { storage, options }
     }
 
     /// Saves `state` at `key`, in place of what is there.
@@ -73,13 +102,20 @@ impl Adapter {
     /// Loads the whole state at `key`, verified.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where nothing is there; [`Error::Corrupt`] where it is not what was saved, or no gzip;
-    /// [`Error::Storage`].
+    /// [`Error::NotFound`] where nothing is there; [`Error::Corrupt`] where it is not what was
+    /// saved, or no gzip; [`Error::TooLarge`] where the state is over
+    /// [`AdapterOptions::max_state`]; [`Error::Storage`].
     pub async fn load(&self, key: &str) -> Result<Bytes> {
-        let mut stream = self.load_stream(key).await?;
+        let max = self.options.max_state;
+        let mut stream = self.open_stream(key, max).await?;
         let mut state = Vec::new();
         while let Some(piece) = stream.next().await {
-            state.extend_from_slice(&piece?);
+            let piece = piece?;
+            let size = state.len() as u64 + piece.len() as u64;
+            if size > max {
+                return Err(Error::TooLarge { size, max });
+            }
+            state.extend_from_slice(&piece);
         }
         Ok(state.into())
     }
@@ -162,8 +198,14 @@ impl Adapter {
     /// the stream says: an error, or none.
     ///
     /// # Errors
-    /// As [`Adapter::load`], here or from the stream.
+    /// [`Error::NotFound`], [`Error::Corrupt`] and [`Error::Storage`], here or from the stream.
     pub async fn load_stream(&self, key: &str) -> Result<StateStream> {
+        self.open_stream(key, u64::MAX).await
+    }
+
+    /// Opens a stream. A state whose trailer says that it has more than `max` bytes is refused
+    /// before it is read.
+    async fn open_stream(&self, key: &str, max: u64) -> Result<StateStream> {
         let key = own_key(key)?;
         let not_found = || Error::NotFound(format!("nothing is at {key}"));
         let object = match Object::find(&self.storage, &key).await {
@@ -174,8 +216,12 @@ impl Adapter {
         match object {
             Some(object) if object.trailer.is_tombstone() => return Err(not_found()),
             Some(object) => {
-                object.frame().await?;
                 let metadata = object.trailer.metadata.clone();
+                if metadata.size > max {
+                    let size = metadata.size;
+                    return Err(Error::TooLarge { size, max });
+                }
+                object.frame().await?;
                 let reader = Reader::new(object, key.as_str(), 0);
                 tokio::spawn(async move {
                     if let Err(error) = send_blocks(reader, &metadata, &sender).await {

@@ -46,7 +46,7 @@ mod version;
 mod walk;
 mod writer;
 
-pub use adapter::{Adapter, StateStream};
+pub use adapter::{Adapter, AdapterOptions, StateStream};
 pub use check::{Checked, Finding, FindingKind, ReadData, Severity};
 pub use error::{Error, Result};
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
