@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot};
 use wasmtime::component::{Linker, ResourceTable};
-use wasmtime::{Cache, CacheConfig, Config, Engine, ResourceLimiter, Store, Trap, UpdateDeadline};
+use wasmtime::{Config, Engine, ResourceLimiter, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 
 use super::budget::Budget;
+use super::cache;
 use super::compile::compile;
 use super::ctx::{SnapshotCtx, SnapshotView};
+use super::features;
 use super::generated::AgentPre;
 use super::host::add_to_linker;
 use super::ledger::Ledger;
@@ -81,6 +83,12 @@ pub struct Ran {
     pub stderr: Bytes,
 }
 
+/// A run's places, until it is dropped.
+struct Turn<'a> {
+    _of_scope: OwnedSemaphorePermit,
+    _of_host: SemaphorePermit<'a>,
+}
+
 /// Why an agent could not be loaded, or has no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -110,6 +118,12 @@ pub enum RunError {
         "the agent was not compiled within {0:?}; others may be compiling, or it is built to take long"
     )]
     CompileTimeLimit(Duration),
+    /// The run did not get its turn within [`Limits::run_wait`], and did not begin.
+    #[error(
+        "the agent did not get its turn within {0:?}, and did not run: others run, of this agent \
+         or of all; try again later, or raise the limits `runs-of-scope`, `runs` or `run-wait`"
+    )]
+    WaitLimit(Duration),
     /// The host itself failed in a call of the agent: a defect of this program, or of what it is built of.
     #[error(
         "the host failed in a call of the agent ({0}); what it saved before is kept. Please report this"
@@ -225,8 +239,11 @@ impl AgentHostBuilder {
         self
     }
 
-    /// Sets the directory for compiled code; none compiles anew each time. Whoever can write there can run
-    /// code as this process.
+    /// Sets the directory for compiled code; none compiles anew each time.
+    ///
+    /// Code from there runs as this process, without a sandbox. So the directory is made with mode
+    /// 0700, and is not used, with a warning, where it or something in it belongs to another user,
+    /// others can write to it, or can replace it or a directory above it.
     #[must_use]
     pub fn cache(mut self, directory: Option<PathBuf>) -> Self {
         self.cache = directory;
@@ -243,7 +260,8 @@ impl AgentHostBuilder {
         config
             .epoch_interruption(true)
             .max_wasm_stack(size(self.limits.stack))
-            .cache(self.open_cache());
+            .cache(self.cache.as_deref().and_then(cache::open));
+        features::pin(&mut config);
         let compiler = Engine::new(&config).map_err(engine)?;
         let mut linker = Linker::new(&compiler);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(engine)?;
@@ -260,37 +278,49 @@ impl AgentHostBuilder {
             }),
         })
     }
-
-    /// A cache saves time and nothing else: without one, everything works as well.
-    fn open_cache(&self) -> Option<Cache> {
-        let mut config = CacheConfig::new();
-        config.with_directory(self.cache.as_ref()?);
-        Cache::new(config)
-            .inspect_err(|error| tracing::warn!(%error, "compiled agents are not cached"))
-            .ok()
-    }
 }
 
 impl Agent {
-    /// Runs the agent once. `ctx` says which snapshots it sees. Where [`Limits::runs`] are under way, it waits for its turn.
+    /// Runs the agent once. `ctx` says which snapshots it sees. Where [`Limits::runs_of_scope`] of
+    /// its scope are under way, or [`Limits::runs`] of all, it waits for its turn, for
+    /// [`Limits::run_wait`] at the most.
     pub async fn run(&self, ctx: SnapshotCtx, args: &[String]) -> Ran {
         let shared = &self.host.shared;
         let ctx = ctx.on_host(&shared.limits, &shared.ledger);
         let limits = ctx.limits.clone();
         let stdout = MemoryOutputPipe::new(size(limits.output));
         let stderr = MemoryOutputPipe::new(size(limits.output));
-        let answer = match shared.running.acquire().await {
-            Ok(_permit) => {
+        let answer = match self.turn(&ctx).await {
+            Ok(_turn) => {
                 let store = self.store(ctx, &stdout, &stderr);
                 self.answer(store, args, &limits).await
             }
-            Err(error) => Err(RunError::Engine(error.to_string())),
+            Err(error) => Err(error),
         };
         Ran {
             answer,
             stdout: stdout.contents(),
             stderr: stderr.contents(),
         }
+    }
+
+    /// Waits for a place among the runs of the scope, then among all.
+    async fn turn(&self, ctx: &SnapshotCtx) -> Result<Turn<'_>, RunError> {
+        let shared = &self.host.shared;
+        let closed = |error: AcquireError| RunError::Engine(error.to_string());
+        let places = async {
+            let of_scope = ctx.account.run().await.map_err(closed)?;
+            let of_host = shared.running.acquire().await.map_err(closed)?;
+            Ok(Turn {
+                _of_scope: of_scope,
+                _of_host: of_host,
+            })
+        };
+        let longest = shared.limits.run_wait;
+        let too_long = |_| Err(RunError::WaitLimit(longest));
+        tokio::time::timeout(longest, places)
+            .await
+            .unwrap_or_else(too_long)
     }
 
     async fn answer(

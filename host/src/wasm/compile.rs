@@ -7,7 +7,7 @@ use wasmtime::{Engine, Module};
 use super::agent::{AgentState, RunError};
 use super::generated::AgentPre;
 use super::limits::Limits;
-use super::survey::survey;
+use super::survey::{CodeLimits, measure, survey};
 
 /// Compiles and links an agent.
 pub(super) fn compile(
@@ -44,7 +44,11 @@ fn check_cost(component: &[u8], limits: &Limits) -> Result<(), RunError> {
             return Err(RunError::NotAnAgent(what));
         }
     }
-    Ok(())
+    let limits = CodeLimits {
+        functions: limits.functions,
+        nested_blocks: limits.nested_blocks,
+    };
+    measure(component, &limits).map_err(|why| RunError::NotAnAgent(why.to_string()))
 }
 
 fn not_an_agent(error: &wasmtime::Error) -> RunError {
@@ -53,7 +57,9 @@ fn not_an_agent(error: &wasmtime::Error) -> RunError {
 
 fn unsound(error: &wasmtime::Error) -> RunError {
     RunError::NotAnAgent(format!(
-        "it is damaged, or of a kind of WebAssembly that this host does not run: {}; copy it again, or build it without that",
+        "it is damaged, or uses a feature of WebAssembly that this host does not allow: {}; copy \
+         it again, or build it without that feature (allowed are WebAssembly 2.0, tail calls and \
+         several memories)",
         short(error)
     ))
 }

@@ -2,9 +2,11 @@
 //!
 //! | counted | of a scope | of the host |
 //! |---|---|---|
+//! | runs | wait for their turn, for a time | wait for their turn, for a time |
 //! | calls in flight | refused at once | wait for their turn |
 //! | open writers, open readers | refused at once | told to try later |
-//! | changes in a minute | refused at once | |
+//! | changes, reads and bytes read in a minute | refused at once | |
+//! | names at rest | refused | |
 //! | bytes and versions at rest | refused, after old versions were pruned | |
 //!
 //! A guest's own ceiling comes first, so that a guest at it does not touch the one that others share. Nothing here waits for
@@ -16,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::at_rest::AtRest;
 use super::error::GuestError;
@@ -57,6 +59,8 @@ struct Shared {
     readers: Count,
     max_writers: u64,
     max_readers: u64,
+    /// Runs of one scope at the same time.
+    max_runs: usize,
     scopes: Mutex<Scopes>,
 }
 
@@ -75,7 +79,10 @@ pub(super) struct Account {
     calls: Count,
     writers: Count,
     readers: Count,
-    changes: Mutex<Changes>,
+    runs: Arc<Semaphore>,
+    changes: Mutex<Rate>,
+    reads: Mutex<Rate>,
+    bytes_read: Mutex<Rate>,
     pub(super) at_rest: AtRest,
     used: Mutex<Instant>,
 }
@@ -99,8 +106,9 @@ pub(super) struct Call {
     _host: OwnedSemaphorePermit,
 }
 
-/// Changes that may still be made: as many as a minute allows, and as many again each minute.
-struct Changes {
+/// A token bucket: as many as a minute allows, and as many again each minute.
+struct Rate {
+    /// Below zero after something that turned out to be larger than what was left.
     left: f64,
     at: Instant,
 }
@@ -116,6 +124,7 @@ impl Ledger {
                 readers: Count::default(),
                 max_writers: limits.host_writers,
                 max_readers: limits.host_readers,
+                max_runs: size(limits.share_of_runs()).min(Semaphore::MAX_PERMITS),
                 scopes: Mutex::new(Scopes {
                     accounts: HashMap::new(),
                     swept: Instant::now(),
@@ -130,7 +139,7 @@ impl Ledger {
         let key = (scope.store_id(), scope.agent().as_str().to_owned(), session);
         let mut scopes = lock(&self.shared.scopes);
         scopes.sweep();
-        let new = || Arc::new(Account::new(scope.clone()));
+        let new = || Arc::new(Account::new(scope.clone(), self.shared.max_runs));
         let account = scopes.accounts.entry(key).or_insert_with(new);
         *lock(&account.used) = Instant::now();
         Arc::clone(account)
@@ -194,43 +203,83 @@ impl Scopes {
 }
 
 impl Account {
-    fn new(scope: Scope) -> Self {
+    fn new(scope: Scope, max_runs: usize) -> Self {
         Self {
             scope,
             calls: Count::default(),
             writers: Count::default(),
             readers: Count::default(),
-            changes: Mutex::new(Changes {
-                left: f64::INFINITY,
-                at: Instant::now(),
-            }),
+            runs: Arc::new(Semaphore::new(max_runs)),
+            changes: Mutex::default(),
+            reads: Mutex::default(),
+            bytes_read: Mutex::default(),
             at_rest: AtRest::default(),
             used: Mutex::new(Instant::now()),
         }
     }
 
+    /// Waits for this scope's turn to run. Before the turn that all scopes share: a scope that
+    /// waits holds none of those.
+    pub(super) async fn run(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+        Arc::clone(&self.runs).acquire_owned().await
+    }
+
     /// Counts a change.
     pub(super) fn change(&self, limits: &Limits) -> Result<(), GuestError> {
         let max = limits.saves_per_minute;
-        match lock(&self.changes).take(max, Instant::now()) {
-            true => Ok(()),
-            false => Err(GuestError::quota("saves-per-minute", max)),
+        if !lock(&self.changes).take(max, Instant::now()) {
+            return Err(GuestError::quota("saves-per-minute", max));
+        }
+        Ok(())
+    }
+
+    /// Counts a read that is about to be made. What it returns is counted with
+    /// [`Account::has_read`], as it is not known before.
+    pub(super) fn read(&self, limits: &Limits) -> Result<(), GuestError> {
+        let (max, max_bytes) = (limits.reads_per_minute, limits.bytes_read_per_minute);
+        let now = Instant::now();
+        if !lock(&self.bytes_read).has_left(max_bytes, now) {
+            return Err(GuestError::quota("bytes-read-per-minute", max_bytes));
+        }
+        if !lock(&self.reads).take(max, now) {
+            return Err(GuestError::quota("reads-per-minute", max));
+        }
+        Ok(())
+    }
+
+    /// Counts what a read cost: further requests, such as one for each version of a history, and
+    /// bytes of the storage.
+    pub(super) fn has_read(&self, more_reads: u64, bytes: u64) {
+        lock(&self.reads).left -= more_reads as f64;
+        lock(&self.bytes_read).left -= bytes as f64;
+    }
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self {
+            left: f64::INFINITY,
+            at: Instant::now(),
         }
     }
 }
 
-impl Changes {
+impl Rate {
     fn take(&mut self, max: u64, now: Instant) -> bool {
+        let may = self.has_left(max, now);
+        if may {
+            self.left -= 1.0;
+        }
+        may
+    }
+
+    fn has_left(&mut self, max: u64, now: Instant) -> bool {
         // Of a clock that does not go back, whatever the time of day does.
         let minutes = now.saturating_duration_since(self.at).as_secs_f64() / 60.0;
         let max = max as f64;
         self.at = now;
         self.left = (self.left + minutes * max).min(max);
-        let may = self.left >= 1.0;
-        if may {
-            self.left -= 1.0;
-        }
-        may
+        self.left >= 1.0
     }
 }
 
@@ -294,7 +343,7 @@ mod tests {
     #[test]
     fn a_minute_gives_back_what_a_minute_allows_and_no_more() {
         let start = Instant::now();
-        let mut changes = Changes {
+        let mut changes = Rate {
             left: f64::INFINITY,
             at: start,
         };
@@ -306,5 +355,19 @@ mod tests {
         assert_eq!(made(10), 10);
         assert_eq!(made(1000), 60);
         assert_eq!(made(999), 0, "a clock that went back gives nothing");
+    }
+
+    #[test]
+    fn a_read_larger_than_what_was_left_delays_the_next() {
+        let start = Instant::now();
+        let mut bytes = Rate {
+            left: f64::INFINITY,
+            at: start,
+        };
+        assert!(bytes.has_left(60, start));
+        bytes.left -= 100.0;
+        let mut after = |seconds| bytes.has_left(60, start + Duration::from_secs(seconds));
+        assert!(!after(40), "60 - 100 + 40 is nothing");
+        assert!(after(41));
     }
 }

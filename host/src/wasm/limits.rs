@@ -97,6 +97,18 @@ limits! {
         "changes of one scope: saves, writers, deletions, restores, forks";
         "a hundred a second is more than a disk syncs, and a bill on a server";
         "`quota-exceeded`";
+    "reads-per-minute" reads_per_minute: u64 = 30_000, "30000", 0..=1 << 40;
+        "reads of one scope: loads, stats, pages, each version of a history, copies";
+        "five for each change; more is a bill on a server, too";
+        "`quota-exceeded`";
+    "bytes-read-per-minute" bytes_read_per_minute: u64 = 4 << 30, "4 GiB", 0..=1 << 60;
+        "stored bytes that reads of one scope take from the storage";
+        "four of the largest states; a server's traffic is paid by the byte";
+        "`quota-exceeded`; a read that has begun ends";
+    "names-at-rest" names_at_rest: u64 = 10_000, "10000", 0..=1 << 60;
+        "names of one scope, deleted ones too";
+        "a name stays for ever, and each costs every list of the scope";
+        "`quota-exceeded` for a new name";
     "bytes-at-rest" bytes_at_rest: u64 = 10 << 30, "10 GiB", 0..=1 << 60;
         "bytes of one scope's files, old versions too";
         "ten of the largest states";
@@ -157,6 +169,14 @@ limits! {
         "bytes of the host for globals, functions and segments of all instances of a run";
         "no linear memory counts them; Python needs 1 MiB";
         "it is not loaded";
+    "functions" functions: u64 = 50_000, "50000", 1..=1_000_000;
+        "functions of all modules of a component";
+        "the compiler takes 6 KB for each; Python and JavaScript have under 20,000";
+        "it is not loaded";
+    "nested-blocks" nested_blocks: u64 = 2000, "2000", 1..=100_000;
+        "blocks in blocks in one function";
+        "the compiler takes the square of it; the largest of Python and JavaScript nest 800";
+        "it is not loaded";
     "stack" stack: u64 = 512 << 10, "512 KiB", 4096..=1 << 20;
         "bytes of a guest's stack";
         "the host's own part of the 2 MiB stays free";
@@ -173,6 +193,14 @@ limits! {
         "runs at the same time";
         "memory is so many times what one run may use";
         "waiting";
+    "runs-of-scope" runs_of_scope: u64 = 16, "16", 1..=1 << 20;
+        "runs of one scope at the same time, and at most three quarters of `runs`";
+        "as many as its calls in flight; no scope keeps the others waiting";
+        "waiting";
+    "run-wait" run_wait: Duration = Duration::from_secs(300), "5 min", 0..=MONTH;
+        "time that a run waits for its turn";
+        "one `wall-clock`: whoever ran when it came has ended by then";
+        "it is not run";
     "host-calls" host_calls: u64 = 256, "256", 1..=1 << 20;
         "calls of all guests at the same time";
         "what one storage answers well";
@@ -277,6 +305,15 @@ impl Limits {
     /// guest slightly over a limit is told which one.
     pub fn hostcall_fuel(&self) -> usize {
         size(self.inline_size.max(self.chunk).saturating_add(1 << 20))
+    }
+
+    /// Runs that one scope may have under way: [`Limits::runs_of_scope`], and never all of
+    /// [`Limits::runs`] where there is more than one, so that a scope that fills its share leaves
+    /// places to the others.
+    pub(super) fn share_of_runs(&self) -> u64 {
+        let left_to_others = (self.runs / 4).max(1);
+        let most = self.runs.saturating_sub(left_to_others).max(1);
+        self.runs_of_scope.min(most)
     }
 
     /// Bytes of memory that all guests together can make an [`AgentHost`](super::AgentHost) hold, whatever they do, beside the

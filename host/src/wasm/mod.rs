@@ -9,9 +9,11 @@
 mod agent;
 mod at_rest;
 mod budget;
+mod cache;
 mod compile;
 mod ctx;
 mod error;
+mod features;
 mod host;
 mod ledger;
 mod limits;

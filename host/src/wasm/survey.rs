@@ -11,11 +11,13 @@
 //!
 //! <https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md> is what is read here.
 
+mod code;
 mod reader;
 mod types;
 
 use std::fmt;
 
+pub(super) use code::{CodeLimits, measure};
 use reader::{Reader, Sort};
 
 /// Components in components in components, or their types: toolchains nest three or four.
@@ -48,6 +50,21 @@ pub(super) enum Refused {
     Nested,
     /// It passes modules or components as arguments.
     Passed,
+    /// It has more functions than the limit `functions`.
+    Functions {
+        found: u64,
+        max: u64,
+    },
+    /// A function nests more blocks than the limit `nested-blocks`.
+    Blocks {
+        max: u64,
+    },
+    /// A function nests more loops than a compiler takes well.
+    Loops {
+        max: usize,
+    },
+    /// A function passes or declares more values than its bytes can make.
+    Dense,
 }
 
 type Result<T> = std::result::Result<T, Refused>;
@@ -266,10 +283,39 @@ impl Level {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Damaged => "it is damaged, or of a kind of WebAssembly that this host does not run; copy it again, or build it without that",
+            Self::Damaged => {
+                "it is damaged, or of a kind of WebAssembly that this host does not run; \
+                 copy it again, or build it without that"
+            }
             Self::Nested => "its components, or their types, are nested too deeply",
             Self::Passed => {
                 "it passes modules or components as arguments, which this host does not allow"
+            }
+            Self::Functions { found, max } => {
+                return write!(
+                    f,
+                    "it has {found} functions or more, and the limit `functions` is {max}; \
+                     leave out what it does not use, or raise the limit"
+                );
+            }
+            Self::Blocks { max } => {
+                return write!(
+                    f,
+                    "one of its functions nests more than {max} blocks (limit `nested-blocks`); \
+                     split that function, or raise the limit"
+                );
+            }
+            Self::Loops { max } => {
+                return write!(
+                    f,
+                    "one of its functions nests more than {max} loops, which would take too long \
+                     to compile; split that function"
+                );
+            }
+            Self::Dense => {
+                "one of its functions has far more locals, parameters or branch targets than its \
+                 size explains, and would take too long to compile; split that function, or \
+                 build it with optimization"
             }
         })
     }

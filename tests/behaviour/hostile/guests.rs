@@ -160,6 +160,13 @@ guests! {
     what_is_nested_a_thousand_deep_is_refused: Made(nested_deeply) => Refused("");
     types_nested_without_end_are_refused: Made(nested_types) => Refused("nested");
     what_passes_components_about_is_refused: Made(passed_about) => Refused("passes");
+    deeply_nested_blocks_are_refused: Made(nested_blocks) => Refused("nested-blocks");
+    deeply_nested_loops_are_refused: Made(nested_loops) => Refused("nests more than 64 loops");
+    ninety_thousand_functions_are_refused: Made(many_functions) => Refused("functions");
+    fifty_thousand_unused_locals_are_refused: Made(unused_locals) => Refused("locals");
+    calls_of_a_thousand_values_are_refused: Made(wide_calls) => Refused("parameters");
+    wide_branch_tables_are_refused: Made(wide_branches) => Refused("branch targets");
+    a_memory_that_threads_share_is_refused: Made(shared_memory) => Refused("threads");
 }
 
 fn cut_off() -> Vec<u8> {
@@ -220,6 +227,62 @@ fn leb(mut number: usize) -> Vec<u8> {
     }
     bytes.push(number as u8);
     bytes
+}
+
+/// A component of one module with one function.
+fn of_body(locals: &[u8], body: &[u8]) -> Vec<u8> {
+    let sized = |bytes: &[u8]| [&leb(bytes.len())[..], bytes].concat();
+    let section = |id: u8, bytes: &[u8]| [&[id], &sized(bytes)[..]].concat();
+    let body = sized(&[locals, body, &[0x0b]].concat());
+    let module = [
+        b"\0asm\x01\0\0\0".to_vec(),
+        section(1, &[1, 0x60, 0, 0]),
+        section(3, &[1, 0]),
+        section(10, &[&[1], &body[..]].concat()),
+    ]
+    .concat();
+    [&b"\0asm\x0d\0\x01\0"[..], &section(1, &module)].concat()
+}
+
+fn nested_blocks() -> Vec<u8> {
+    of_body(
+        &[0],
+        &[[2, 0x40].repeat(100_000), vec![0x0b; 100_000]].concat(),
+    )
+}
+
+fn nested_loops() -> Vec<u8> {
+    of_body(
+        &[0],
+        &[[3, 0x40].repeat(100_000), vec![0x0b; 100_000]].concat(),
+    )
+}
+
+fn many_functions() -> Vec<u8> {
+    let module = format!("(core module {})", "(func)".repeat(30_000));
+    wat::parse_str(format!("(component {})", module.repeat(3))).expect("valid")
+}
+
+fn unused_locals() -> Vec<u8> {
+    of_body(&[1, 0xd0, 0x86, 0x03, 0x7f], &[])
+}
+
+fn wide_calls() -> Vec<u8> {
+    let wide = "i32 ".repeat(1000);
+    let calls = "(call 0)".repeat(10_000);
+    let text = format!("(func (param {wide}) (result {wide}) {calls} unreachable)");
+    wat::parse_str(format!("(component (core module {text}))")).expect("valid")
+}
+
+fn wide_branches() -> Vec<u8> {
+    let results = "i32 ".repeat(1000);
+    let targets = "0 ".repeat(100_000);
+    let text = format!("(func (result {results}) unreachable (br_table {targets} (i32.const 0)))");
+    wat::parse_str(format!("(component (core module {text}))")).expect("valid")
+}
+
+fn shared_memory() -> Vec<u8> {
+    wat::parse_str("(module (memory 1 1 shared))").expect("valid")
 }
 
 fn passed_about() -> Vec<u8> {

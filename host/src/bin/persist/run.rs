@@ -106,7 +106,7 @@ impl Run {
 pub(crate) fn help() -> String {
     let limits = Limits::table().iter().map(|limit| {
         let (name, default, what) = (limit.name, limit.default, limit.what);
-        format!("  {name:<18} {default:>8}  {what}")
+        format!("  {name:<21} {default:>8}  {what}")
     });
     let limits: Vec<_> = limits.collect();
     format!(
