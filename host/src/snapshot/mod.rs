@@ -51,6 +51,8 @@ pub use check::{Checked, Finding, FindingKind, ReadData, Severity};
 pub use error::{Error, Result};
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use name::{MAX_ENCODED, Name};
+#[cfg(feature = "wasm")]
+pub(crate) use reader::stat_cost;
 pub use reader::{Reader, Verified};
 pub use retention::{Fate, Keep, Purge, Purged, Retention};
 pub use scope::Scope;

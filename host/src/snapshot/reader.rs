@@ -14,6 +14,12 @@ use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 /// What is read from the end of an object at first: a small object whole, else its trailer.
 const SUFFIX: u64 = 256 * 1024;
 
+/// Stored bytes that are read of a version to tell what is known of it.
+#[cfg(feature = "wasm")]
+pub(crate) fn stat_cost(info: &Info) -> u64 {
+    info.stored_size.min(SUFFIX)
+}
+
 /// Blocks that are read at once for a reader that goes from front to back.
 const AHEAD: usize = 4;
 
@@ -27,6 +33,8 @@ pub struct Reader {
     /// The blocks that were read last, and their state.
     blocks: Range<usize>,
     state: Bytes,
+    /// Stored bytes of all blocks that were read.
+    fetched: u64,
 }
 
 impl Reader {
@@ -36,7 +44,20 @@ impl Reader {
             object: Arc::new(object),
             blocks: 0..0,
             state: Bytes::new(),
+            fetched: 0,
         }
+    }
+
+    /// Returns whether the byte at `offset` can be read without asking the storage.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn holds(&self, offset: u64) -> bool {
+        offset >= self.info.size || self.blocks.contains(&((offset / BLOCK as u64) as usize))
+    }
+
+    /// Stored bytes that this reader has asked the storage for so far, its opening apart.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn fetched(&self) -> u64 {
+        self.fetched
     }
 
     /// What is known of it.
@@ -61,6 +82,8 @@ impl Reader {
                 false => 1,
             };
             let blocks = block..self.object.trailer.blocks().min(block + ahead);
+            let stored = self.object.trailer.stored(blocks.clone());
+            self.fetched += stored.end - stored.start;
             self.state = Object::read_blocks(&self.object, blocks.clone()).await?;
             self.blocks = blocks;
         }

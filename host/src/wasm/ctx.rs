@@ -10,7 +10,9 @@ use super::error::GuestError;
 use super::ledger::{Account, Call, Ledger, Place};
 use super::limits::Limits;
 use super::rights::{Right, Rights};
-use crate::snapshot::{Info, MAX_ENCODED, MAX_LABEL_BYTES, Name, Retention, Scope, Version};
+use crate::snapshot::{
+    Info, MAX_ENCODED, MAX_LABEL_BYTES, Name, Retention, Scope, Version, stat_cost,
+};
 
 type OnChange = Arc<dyn Fn(&Info) + Send + Sync>;
 
@@ -24,10 +26,10 @@ pub struct SnapshotCtx {
     pub(super) scope: Scope,
     pub(super) limits: Limits,
     pub(super) rights: Rights,
-    retention: Retention,
+    pub(super) retention: Retention,
     on_change: Option<OnChange>,
     ledger: Ledger,
-    account: Arc<Account>,
+    pub(super) account: Arc<Account>,
     /// Whether the embedder chose limits and ledger.
     chosen: (bool, bool),
 }
@@ -116,16 +118,47 @@ impl SnapshotCtx {
         }
     }
 
-    /// Counts a change, and takes room for a version of `bytes`.
-    pub(super) async fn change(&self, bytes: u64) -> Result<Room, GuestError> {
+    /// Counts a change, and takes room for a version of `name` of `bytes`.
+    pub(super) async fn change(&self, name: &str, bytes: u64) -> Result<Room, GuestError> {
         self.account.change(&self.limits)?;
-        Room::of(&self.account, &self.limits, &self.retention, bytes).await
+        Room::of(self, name, bytes).await
     }
 
-    /// The same, for a copy of a version.
-    pub(super) async fn copy(&self, name: &str, at: Option<Version>) -> Result<Room, GuestError> {
+    /// Counts a change that copies version `at` of `name` to `new_name`, and the read of it, and
+    /// takes room for it.
+    pub(super) async fn copy(
+        &self,
+        name: &str,
+        at: Option<Version>,
+        new_name: &str,
+    ) -> Result<Room, GuestError> {
+        let info = self.stat(name, at).await?;
+        let size = info.map_or(0, |info| info.stored_size);
+        let room = self.change(new_name, size).await?;
+        self.has_read(0, size);
+        Ok(room)
+    }
+
+    /// Counts a read that is about to be made.
+    pub(super) fn read(&self) -> Result<(), GuestError> {
+        self.account.read(&self.limits)
+    }
+
+    /// Counts what a read cost beyond itself.
+    pub(super) fn has_read(&self, more_reads: u64, bytes: u64) {
+        self.account.has_read(more_reads, bytes);
+    }
+
+    /// Returns what is known of a version, and counts the read.
+    pub(super) async fn stat(
+        &self,
+        name: &str,
+        at: Option<Version>,
+    ) -> Result<Option<Info>, GuestError> {
+        self.read()?;
         let info = self.scope.stat(name, at).await?;
-        self.change(info.map_or(0, |info| info.stored_size)).await
+        self.has_read(0, info.as_ref().map_or(0, stat_cost));
+        Ok(info)
     }
 
     /// Counts a change that needs no room.

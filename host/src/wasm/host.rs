@@ -98,7 +98,7 @@ impl Host for SnapshotView<'_> {
             return Err(GuestError::quota("state-size", ctx.limits.state_size));
         }
         ctx.check_labels(&options.labels, options.media_type.as_ref())?;
-        let room = ctx.change(size).await?;
+        let room = ctx.change(&name, size).await?;
         // The guest's list was copied once, into this vector; from here on it is shared, not copied.
         let state = Bytes::from(state);
         let made = ctx.scope.save(&name, state, options.into()).await;
@@ -106,21 +106,32 @@ impl Host for SnapshotView<'_> {
     }
 
     async fn load(&mut self, name: String, at: Option<Version>) -> Result<Option<Snapshot>> {
-        let _call = self.ctx.call(&[(Right::Load, &name)]).await?;
-        let max = self.ctx.limits.inline_size;
-        match self.ctx.scope.load_at_most(&name, at, max).await {
-            Ok(snapshot) => Ok(snapshot.map(|snapshot| Snapshot {
-                info: snapshot.info.into(),
-                state: snapshot.state.into(),
+        let ctx = self.ctx;
+        let _call = ctx.call(&[(Right::Load, &name)]).await?;
+        ctx.read()?;
+        let max = ctx.limits.inline_size;
+        match ctx.scope.load_at_most(&name, at, max).await {
+            Ok(snapshot) => Ok(snapshot.map(|snapshot| {
+                ctx.has_read(0, snapshot.info.stored_size);
+                Snapshot {
+                    info: snapshot.info.into(),
+                    state: snapshot.state.into(),
+                }
             })),
             Err(snapshot::Error::TooLarge { size, .. }) => Err(GuestError::too_large(size)),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                // All of it was read, and how much that was is not known any more.
+                if let snapshot::Error::Corrupt { .. } = error {
+                    ctx.has_read(0, max);
+                }
+                Err(error.into())
+            }
         }
     }
 
     async fn stat(&mut self, name: String, at: Option<Version>) -> Result<Option<Info>> {
         let _call = self.ctx.call(&[(Right::Load, &name)]).await?;
-        Ok(self.ctx.scope.stat(&name, at).await?.map(Info::from))
+        Ok(self.ctx.stat(&name, at).await?.map(Info::from))
     }
 
     async fn history(
@@ -131,7 +142,10 @@ impl Host for SnapshotView<'_> {
     ) -> Result<Vec<Info>> {
         let _call = self.ctx.call(&[(Right::List, &name)]).await?;
         let limit = self.page(limit);
+        self.ctx.read()?;
         let page = self.ctx.scope.history(&name, before, limit).await?;
+        let bytes = page.iter().map(snapshot::stat_cost).sum();
+        self.ctx.has_read(page.len() as u64, bytes);
         Ok(page.into_iter().map(Info::from).collect())
     }
 
@@ -146,6 +160,7 @@ impl Host for SnapshotView<'_> {
             return Ok(Vec::new());
         };
         let _call = self.ctx.call_of_scope().await?;
+        self.ctx.read()?;
         let page = scope.names(prefix, after.as_deref(), limit).await?;
         Ok(page.iter().map(Name::to_string).collect())
     }
@@ -167,7 +182,7 @@ impl Host for SnapshotView<'_> {
         let ctx = self.ctx;
         let needs = [(Right::Load, &*name), (Right::Save, &name)];
         let _call = ctx.call(&needs).await?;
-        let room = ctx.copy(&name, Some(version)).await?;
+        let room = ctx.copy(&name, Some(version), &name).await?;
         let made = ctx.scope.restore(&name, version, expect.into()).await;
         Ok(ctx.changed(room.settle(made)?).into())
     }
@@ -182,7 +197,7 @@ impl Host for SnapshotView<'_> {
         let ctx = self.ctx;
         let needs = [(Right::Load, &*name), (Right::Save, &new_name)];
         let _call = ctx.call(&needs).await?;
-        let room = ctx.copy(&name, at).await?;
+        let room = ctx.copy(&name, at, &new_name).await?;
         let made = ctx.scope.fork(&name, at, &new_name, expect.into()).await;
         Ok(ctx.changed(room.settle(made)?).into())
     }
@@ -204,7 +219,7 @@ impl HostWriter for SnapshotView<'_> {
         let _call = ctx.call(&[(Right::Save, &name)]).await?;
         ctx.check_labels(&options.labels, options.media_type.as_ref())?;
         let place = ctx.writer_place()?;
-        let room = ctx.change(0).await?;
+        let room = ctx.change(&name, 0).await?;
         let writer = ctx.scope.writer_from_head(&name, options.into()).await?;
         let writer = writer.at_most(ctx.limits.state_size);
         Ok(self.table.push(WriterHandle {
@@ -248,9 +263,11 @@ impl HostReader for SnapshotView<'_> {
     ) -> Result<Option<Resource<ReaderHandle>>> {
         let _call = self.ctx.call(&[(Right::Load, &name)]).await?;
         let place = self.ctx.reader_place()?;
+        self.ctx.read()?;
         let Some(reader) = self.ctx.scope.reader(&name, at).await? else {
             return Ok(None);
         };
+        self.ctx.has_read(0, snapshot::stat_cost(reader.info()));
         Ok(Some(self.table.push(ReaderHandle {
             reader,
             _place: place,
@@ -273,7 +290,13 @@ impl HostReader for SnapshotView<'_> {
         let len = len.min(short(self.ctx.limits.chunk)) as usize;
         let reader = &mut self.table.get_mut(&this)?.reader;
         let _call = self.ctx.call_of_handle().await?;
-        Ok(reader.read(offset, len).await?.into())
+        if !reader.holds(offset) {
+            self.ctx.read()?;
+        }
+        let before = reader.fetched();
+        let read = reader.read(offset, len).await;
+        self.ctx.has_read(0, reader.fetched() - before);
+        Ok(read?.into())
     }
 
     async fn drop(&mut self, this: Resource<ReaderHandle>) -> wasmtime::Result<()> {

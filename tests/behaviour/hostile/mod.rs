@@ -5,6 +5,7 @@
 //! here, nothing partial is visible, no temporary file is left, everything that is there verifies, all its places are given back, and the
 //! next call in its scope works.
 
+mod at_rest;
 mod crowd;
 mod fuzz;
 mod guests;

@@ -9,7 +9,7 @@ use persist_host::wasm::{AgentHost, Limits, RunError, SnapshotCtx};
 use persist_tests::{block_on, fails, guest, ok, save, scope, tempdir, test_guest};
 
 use super::watched::Watched;
-use super::{host, play};
+use super::{host, play, try_play};
 
 fn with(scope: &Scope, set: impl FnOnce(&mut Limits)) -> SnapshotCtx {
     let mut limits = Limits::default();
@@ -43,6 +43,71 @@ fn saves_of_a_minute_are_counted_across_runs() {
             second[0].ends_with(" then quota-exceeded saves-per-minute 50"),
             "{second:?}"
         );
+    });
+}
+
+#[test]
+fn reads_of_a_minute_are_counted_across_runs() {
+    block_on(async {
+        let scope = memory();
+        save(&scope, "a", "x").await;
+        let ctx = || with(&scope, |limits| limits.reads_per_minute = 40);
+        let ends = " then quota-exceeded reads-per-minute 40";
+        let first = play(&host(), ctx(), &["flood 1000 load a"]).await;
+        assert!(first[0].ends_with(ends), "{first:?}");
+        // Another run has what this minute gave back since, and no forty again.
+        for call in ["load a", "stat a", "history a 1", "names a 1", "fork a b"] {
+            let line = format!("flood 30 {call}");
+            let answers = play(&host(), ctx(), &[&line]).await;
+            assert!(answers[0].ends_with(ends), "{call}: {answers:?}");
+        }
+    });
+}
+
+#[test]
+fn each_version_of_a_history_is_a_read() {
+    block_on(async {
+        let scope = memory();
+        for _ in 0..20 {
+            save(&scope, "a", "x").await;
+        }
+        let ctx = with(&scope, |limits| limits.reads_per_minute = 30);
+        let answers = play(&host(), ctx, &["flood 9 history a 20"]).await;
+        assert_eq!(answers, ["2 then quota-exceeded reads-per-minute 30"]);
+    });
+}
+
+#[test]
+fn bytes_read_in_a_minute_are_counted_for_every_way_to_read() {
+    block_on(async {
+        let storage = Arc::new(Memory::new());
+        for line in ["load a", "restore a 1", "fork a b", "stat a", "history a 1"] {
+            let scope = scope(Arc::clone(&storage) as _);
+            let state = persist_tests::noise(1, 300_000);
+            let saved = scope.save("a", state.into(), SaveOptions::default());
+            let size = saved.await.expect("saves").stored_size;
+            let ctx = with(&scope, |limits| limits.bytes_read_per_minute = size);
+            let line = format!("flood 9 {line}");
+            let answers = play(&host(), ctx, &[&line]).await;
+            let ends = format!(" then quota-exceeded bytes-read-per-minute {size}");
+            assert!(answers[0].ends_with(&ends), "{line}: {answers:?}");
+        }
+    });
+}
+
+#[test]
+fn a_reader_counts_what_it_takes_from_the_storage() {
+    block_on(async {
+        let scope = memory();
+        let state = persist_tests::noise(1, 4 << 20);
+        let options = SaveOptions::default();
+        scope.save("a", state.into(), options).await.expect("saves");
+        let ctx = |max: u64| with(&scope, |limits| limits.bytes_read_per_minute = max);
+        // One byte of each block takes the whole block; one that was read already takes nothing.
+        let lines = ["reader r a", "read r 0 1", "read r 9 1", "read r 3145728 1"];
+        let answers = play(&host(), ctx(1 << 20), &lines).await;
+        assert_eq!(answers[3], "quota-exceeded bytes-read-per-minute 1048576");
+        assert!(!answers[2].starts_with("quota"), "{answers:?}");
     });
 }
 
@@ -206,6 +271,62 @@ fn runs_at_once_are_as_many_as_the_host_allows() {
             assert_eq!(run.await.expect("no panic"), ["none"]);
         }
         assert_eq!(storage.most_waiting(), 2);
+    });
+}
+
+#[test]
+fn runs_of_one_scope_leave_places_to_the_others() {
+    block_on(async {
+        for (runs, of_scope, share) in [(4, 16, 3), (4, 2, 2), (2, 16, 1)] {
+            let storage = Watched::closed();
+            let store = Store::new(Arc::clone(&storage) as _);
+            let host = host_with(|limits| {
+                limits.runs = runs;
+                limits.runs_of_scope = of_scope;
+            });
+            let run = |agent: &str| {
+                let scope = store.scope(agent, None).expect("a name");
+                let host = host.clone();
+                tokio::spawn(async move { play(&host, SnapshotCtx::new(scope), &["load a"]).await })
+            };
+            let many: Vec<_> = (0..8).map(|_| run("many")).collect();
+            storage.until_waiting(share).await;
+            // It comes last, and has its place all the same.
+            let one = run("one");
+            storage.until_waiting(share + 1).await;
+            assert_eq!(storage.most_waiting(), share + 1, "of {runs}");
+            storage.open();
+            assert_eq!(one.await.expect("no panic"), ["none"]);
+            for run in many {
+                assert_eq!(run.await.expect("no panic"), ["none"]);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_run_waits_for_its_turn_no_longer_than_its_limit() {
+    block_on(async {
+        let storage = Watched::closed();
+        let store = Store::new(Arc::clone(&storage) as _);
+        let scope = |agent: &str| store.scope(agent, None).expect("a name");
+        let host = host_with(|limits| {
+            limits.runs = 1;
+            limits.run_wait = Duration::ZERO;
+        });
+        let first = {
+            let (host, ctx) = (host.clone(), SnapshotCtx::new(scope("one")));
+            tokio::spawn(async move { play(&host, ctx, &["load a"]).await })
+        };
+        storage.until_waiting(1).await;
+        for agent in ["one", "two"] {
+            let ran = try_play(&host, SnapshotCtx::new(scope(agent)), &["load a"]).await;
+            let error = ran.expect_err("there is no place");
+            assert!(matches!(error, RunError::WaitLimit(_)), "{error}");
+            assert!(error.to_string().contains("run-wait"), "{error}");
+        }
+        storage.open();
+        assert_eq!(first.await.expect("no panic"), ["none"]);
     });
 }
 

@@ -1,0 +1,241 @@
+//! What a scope has at rest: how it is counted, and what is removed to make room.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use persist_host::snapshot::{Scope, Store, StoreOptions};
+use persist_host::storage::{
+    Key, List, Memory, Page, Part, ReadRange, RecursiveList, RecursivePage, Result, Storage, Upload,
+};
+use persist_host::wasm::{Limits, Rights, SnapshotCtx};
+use persist_tests::{block_on, save, scope};
+use tokio::sync::Semaphore;
+
+use super::{host, play, try_play};
+
+/// Objects in memory, of which recursive lists wait until they may go on.
+#[derive(Debug)]
+struct SlowToList {
+    inner: Memory,
+    gate: Semaphore,
+    lists: AtomicUsize,
+    recursive_lists: AtomicUsize,
+}
+
+impl SlowToList {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: Memory::new(),
+            gate: Semaphore::new(0),
+            lists: AtomicUsize::new(0),
+            recursive_lists: AtomicUsize::new(0),
+        })
+    }
+
+    fn open(&self) {
+        self.gate.add_permits(1000);
+    }
+
+    async fn until_listed(&self, times: usize) {
+        while self.recursive_lists.load(Ordering::SeqCst) < times {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Storage for SlowToList {
+    fn location(&self) -> String {
+        "memory that is slow to list".into()
+    }
+
+    fn honours_conditions(&self) -> bool {
+        true
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
+        self.inner.create(key, body).await
+    }
+
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.inner.upload(key).await
+    }
+
+    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
+        self.inner.replace(key).await
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
+        self.inner.read(key, range).await
+    }
+
+    async fn list(&self, list: &List<'_>) -> Result<Page> {
+        self.lists.fetch_add(1, Ordering::SeqCst);
+        self.inner.list(list).await
+    }
+
+    async fn list_recursive(&self, list: &RecursiveList<'_>) -> Result<RecursivePage> {
+        self.recursive_lists.fetch_add(1, Ordering::SeqCst);
+        self.gate.acquire().await.expect("never closed").forget();
+        self.inner.list_recursive(list).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.inner.delete(key).await
+    }
+}
+
+fn with(scope: &Scope, set: impl FnOnce(&mut Limits)) -> SnapshotCtx {
+    let mut limits = Limits::default();
+    set(&mut limits);
+    SnapshotCtx::builder(scope.clone()).limits(limits).build()
+}
+
+#[test]
+fn usage_of_many_names_takes_one_list() {
+    let storage = SlowToList::new();
+    storage.open();
+    block_on(async {
+        let store = Store::new(Arc::clone(&storage) as _);
+        let scope = store.scope("bot", None).expect("a name");
+        let session = store.scope("bot", Some("session")).expect("a name");
+        save(&session, "of a session", "x").await;
+        let mut bytes = 0;
+        for n in 0..300 {
+            for _ in 0..2 {
+                bytes += save(&scope, &format!("name-{n}"), "x").await.stored_size;
+            }
+        }
+        scope.pin("name-1", 1).await.expect("pins");
+        storage.lists.store(0, Ordering::SeqCst);
+        let usage = scope.usage().await.expect("lists");
+        assert_eq!(
+            (usage.names, usage.versions, usage.bytes),
+            (300, 600, bytes)
+        );
+        assert_eq!(storage.recursive_lists.load(Ordering::SeqCst), 1);
+        assert_eq!(storage.lists.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
+fn a_look_at_what_is_there_outlives_the_run_that_began_it() {
+    let storage = SlowToList::new();
+    block_on(async {
+        let scope = scope(Arc::clone(&storage) as _);
+        let ctx = SnapshotCtx::new(scope);
+        let stopped = {
+            let ctx = ctx.clone();
+            tokio::spawn(async move { try_play(&host(), ctx, &["save a 1"]).await.map(drop) })
+        };
+        storage.until_listed(1).await;
+        stopped.abort();
+        assert!(
+            stopped.await.is_err(),
+            "the run was stopped while it waited"
+        );
+        storage.open();
+        let answers = play(&host(), ctx, &["save a 1", "save b 1"]).await;
+        assert_eq!(answers, ["version 1", "version 1"]);
+        let looks = storage.recursive_lists.load(Ordering::SeqCst);
+        assert_eq!(looks, 1, "the second run has what the first began");
+    });
+}
+
+#[test]
+fn names_at_rest_are_limited_and_old_names_go_on() {
+    block_on(async {
+        let scope = scope(Arc::new(Memory::new()));
+        save(&scope, "before", "x").await;
+        let ctx = with(&scope, |limits| limits.names_at_rest = 3);
+        let full = "quota-exceeded names-at-rest 3";
+        let lines = [
+            "save a 1",
+            "save b 1",
+            "save c 1",
+            "open w c",
+            "fork a c",
+            "save a 1",
+            "delete b",
+            "save c 1",
+            "save b 1",
+            "open w a",
+            "write w 1",
+            "finish w",
+        ];
+        let expected = [
+            "version 1",
+            "version 1",
+            full,
+            full,
+            full,
+            "version 2",
+            "version 2",
+            full,
+            "version 3",
+            "open",
+            "written",
+            "version 3",
+        ];
+        assert_eq!(play(&host(), ctx, &lines).await, expected);
+    });
+}
+
+#[test]
+fn names_that_are_made_at_the_same_time_are_counted_once_each() {
+    block_on(async {
+        let scope = scope(Arc::new(Memory::new()));
+        let ctx = with(&scope, |limits| limits.names_at_rest = 5);
+        let runs = (0..4).map(|run| {
+            let (ctx, line) = (ctx.clone(), format!("flood 4 save {run}-# 1"));
+            tokio::spawn(async move { play(&host(), ctx, &[&line]).await })
+        });
+        for run in runs.collect::<Vec<_>>() {
+            run.await.expect("no panic");
+        }
+        assert_eq!(scope.usage().await.expect("lists").names, 5);
+    });
+}
+
+/// A scope whose names have ten versions each, without a grace.
+async fn full_scope(names: &[&str]) -> Scope {
+    let mut options = StoreOptions::default();
+    options.grace = Duration::ZERO;
+    options.retention = None;
+    let store = Store::with_options(Arc::new(Memory::new()), options);
+    let scope = store.scope("bot", None).expect("a name");
+    for name in names {
+        for _ in 0..10 {
+            save(&scope, name, "x").await;
+        }
+    }
+    scope
+}
+
+async fn versions(scope: &Scope, name: &str) -> usize {
+    let versions = scope.versions(name, None, 1000).await;
+    versions.expect("lists").len()
+}
+
+#[test]
+fn what_a_guest_may_not_delete_is_not_removed_for_it() {
+    block_on(async {
+        let scope = full_scope(&["public/a", "private"]).await;
+        for rights in ["save", "load,save,list"] {
+            let rights: Rights = rights.parse().expect("rights");
+            let mut limits = Limits::default();
+            limits.versions_at_rest = 20;
+            let ctx = SnapshotCtx::builder(scope.clone())
+                .limits(limits)
+                .rights(rights.under("public/"))
+                .build();
+            let answers = play(&host(), ctx, &["save public/a 1"]).await;
+            assert_eq!(answers, ["quota-exceeded versions-at-rest 20"]);
+            assert_eq!(versions(&scope, "public/a").await, 10);
+            assert_eq!(versions(&scope, "private").await, 10);
+        }
+    });
+}
