@@ -10,7 +10,7 @@
 use bytes::Bytes;
 
 use super::clock::{self, Moment};
-use super::format::{Encoded, Metadata, Seal};
+use super::format::{Encoded, Metadata, Seal, Trailer};
 use super::heads::{Head, Remembered, Seen};
 use super::version::MAX_VERSION;
 use super::{Error, Expect, Info, Name, Result, Scope, Version};
@@ -165,16 +165,16 @@ impl Change {
             if let Expect::Version(_) = self.expect {
                 break;
             }
-            self.check_way(version).await?;
+            self.check_way(&info).await?;
         }
         let head = self.scope.head(&self.name).await?.map(|head| head.version);
         Err(Error::Conflict { head })
     }
 
     /// After a create that was lost: where no version is the reason, trying again would not help.
-    async fn check_way(&self, lost: Version) -> Result<()> {
+    async fn check_way(&self, lost: &Info) -> Result<()> {
         let head = self.scope.head(&self.name).await?;
-        if head.is_some_and(|head| head.version >= lost) {
+        if head.is_some_and(|head| head.version >= lost.version) {
             return Ok(());
         }
         let what = match self.look(lost).await {
@@ -183,7 +183,7 @@ impl Change {
             }
             _ => "something that is no version is in the way of the next one; remove it",
         };
-        Err(Error::unsupported(what).at(self.scope.key(&self.name, lost)?))
+        Err(Error::unsupported(what).at(self.scope.key(&self.name, lost.version)?))
     }
 
     async fn finish_upload(&self, mut sending: Sending, encoded: &Encoded) -> Result<Info> {
@@ -271,7 +271,7 @@ impl Change {
         began: Moment,
     ) -> Result<bool> {
         let (heads, dir) = (self.heads(), self.dir());
-        let settled = match self.is_ours(answer, info.version).await {
+        let settled = match self.is_ours(answer, info).await {
             Ok(true) => self.check_late(base, info.version).await.map(|()| true),
             settled => settled,
         };
@@ -283,18 +283,19 @@ impl Change {
         settled
     }
 
-    async fn is_ours(&self, answer: storage::Result<()>, version: Version) -> Result<bool> {
+    async fn is_ours(&self, answer: storage::Result<()>, info: &Info) -> Result<bool> {
+        let version = info.version;
         let unknown = |why: String| Err(Error::UnknownOutcome { version, why });
         let Err(error) = answer else {
             return Ok(true);
         };
         match error.kind() {
-            ErrorKind::AlreadyExists => match self.look(version).await {
+            ErrorKind::AlreadyExists => match self.look(info).await {
                 Found::Ours => Ok(true),
                 Found::Anothers | Found::Nothing | Found::Damaged => Ok(false),
                 Found::Unseen(why) => unknown(format!("it is there already; then {why}")),
             },
-            ErrorKind::Unanswered => match self.look(version).await {
+            ErrorKind::Unanswered => match self.look(info).await {
                 Found::Ours => Ok(true),
                 // Only one can be created, and it was not ours.
                 Found::Anothers => Ok(false),
@@ -331,9 +332,10 @@ impl Change {
         self.scope.dir_of(&self.name)
     }
 
-    async fn look(&self, version: Version) -> Found {
-        match self.scope.trailer(&self.name, version).await {
-            Ok(trailer) if trailer.metadata.nonce == self.nonce => Found::Ours,
+    /// Looks at the version that this change may have made as `info`.
+    async fn look(&self, info: &Info) -> Found {
+        match self.scope.trailer(&self.name, info.version).await {
+            Ok(trailer) if self.made(&trailer, info) => Found::Ours,
             Ok(_) => Found::Anothers,
             Err(error) if error.is_missing_object() => Found::Nothing,
             Err(Error::Corrupt { .. } | Error::Unsupported { .. }) => Found::Damaged,
@@ -341,6 +343,15 @@ impl Change {
             Err(Error::Storage(error)) if error.kind() == ErrorKind::Unsupported => Found::Damaged,
             Err(error) => Found::Unseen(error),
         }
+    }
+
+    /// Returns whether this change made the version with this trailer. The nonce alone does not tell: a clone of a virtual
+    /// machine goes on with the random numbers of its original.
+    fn made(&self, trailer: &Trailer, info: &Info) -> bool {
+        let metadata = &trailer.metadata;
+        metadata.nonce == self.nonce
+            && metadata.sha256 == info.sha256
+            && metadata.created_at == info.created_at
     }
 }
 

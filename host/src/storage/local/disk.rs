@@ -202,6 +202,20 @@ impl Folder {
         })
     }
 
+    /// Identifies the file that has `name`; a symbolic link is not followed.
+    pub(super) fn id_of(&self, name: &str) -> io::Result<FileId> {
+        use cap_std::fs::MetadataExt as _;
+
+        let path = self.path.join(name);
+        self.disk.call(Call::StatFile(&path), || {
+            let metadata = self.dir.symlink_metadata(name)?;
+            Ok(FileId {
+                device: metadata.dev(),
+                inode: metadata.ino(),
+            })
+        })
+    }
+
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         self.disk.call(Call::Remove(&self.path.join(name)), || {
             self.dir.remove_file(name)
@@ -211,6 +225,14 @@ impl Folder {
 
 fn not_ours(_: OsString) -> Option<io::Error> {
     None
+}
+
+/// Device and inode: two names with the same id are the same file. The inode is not used again while the file is
+/// open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
 }
 
 /// An entry of a directory.
@@ -261,9 +283,18 @@ impl NewFile {
         self.file.lock()
     }
 
-    /// How many names it has.
+    /// The number of its names, in any directory. Other programs may add names to it.
     pub(super) fn names(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.nlink())
+    }
+
+    /// Identifies this file among all files.
+    pub(super) fn id(&self) -> io::Result<FileId> {
+        let metadata = self.file.metadata()?;
+        Ok(FileId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
     }
 }
 

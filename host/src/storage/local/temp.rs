@@ -55,10 +55,11 @@ impl Temp {
         self.commit_with(dir, |temp| temp.link(dir, name))
     }
 
-    /// The same, in place of what has the name.
+    /// Gives the complete file its name as [`Temp::commit`] does, in place of the file that has it.
     pub(super) fn commit_over(self, dir: &Folder, name: &str) -> Result<()> {
         self.commit_with(dir, |temp| {
-            temp.dir.rename(&temp.name, dir, name).map_err(not_named)
+            let renamed = temp.dir.rename(&temp.name, dir, name);
+            temp.confirm(renamed, dir, name)
         })
     }
 
@@ -66,34 +67,66 @@ impl Temp {
         self.file
             .sync()
             .map_err(|error| Error::io("sync a file before it gets its name", error))?;
-        give_name(&self)?;
+        let named = give_name(&self);
+        match &named {
+            Err(error) if error.kind() != ErrorKind::Unanswered => return named,
+            // Where the answer is unclear, the caller looks at the name. If the file has it, it must be durable.
+            _ => {}
+        }
         dir.sync().map_err(|error| {
             let what = "sync the directory after a file got its name";
             Error::new(ErrorKind::NotDurable, what).with_source(error)
-        })
+        })?;
+        named
     }
 
     fn link(&self, dir: &Folder, name: &str) -> Result<()> {
         use rustix::io::Errno;
 
-        let error = match self.dir.link(&self.name, dir, name) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        match Errno::from_io_error(&error) {
-            Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {
-                match self.dir.rename_no_replace(&self.name, dir, name) {
-                    Ok(()) => Ok(()),
-                    // The file system knows neither links nor renames that do not replace.
-                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                        Err(not_named(io::Error::new(io::ErrorKind::Unsupported, error)))
+        let linked = match self.dir.link(&self.name, dir, name) {
+            Err(error) => match Errno::from_io_error(&error) {
+                // Some file systems, such as exFAT, have no hard links.
+                Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    match self.dir.rename_no_replace(&self.name, dir, name) {
+                        // The file system knows neither links nor renames that do not replace.
+                        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                            Err(io::Error::new(io::ErrorKind::Unsupported, error))
+                        }
+                        renamed => renamed,
                     }
-                    Err(error) => Err(not_named(error)),
                 }
+                _ => Err(error),
+            },
+            linked => linked,
+        };
+        self.confirm(linked, dir, name)
+    }
+
+    /// Checks the answer of the call that was to give this file its name, by device and inode. The number of names
+    /// proves nothing: a backup by hard links adds one to a temporary file, too.
+    fn confirm(&self, answer: io::Result<()>, dir: &Folder, name: &str) -> Result<()> {
+        match (answer, self.has_name(dir, name)) {
+            // An answer may be lost after the call was made.
+            (Ok(()) | Err(_), Ok(true)) => Ok(()),
+            (Ok(()), Ok(false)) => Err(Error::new(
+                ErrorKind::NotDurable,
+                "another file got the name of the one that was written",
+            )
+            .with_hint("keep other programs from replacing files in the store")),
+            (Ok(()), Err(error)) => {
+                let what = "look at a file after it got its name";
+                Err(Error::new(ErrorKind::Unanswered, what).with_source(error))
             }
-            // Its name and the one that it was to get: the link was made, whatever the answer was.
-            _ if self.file.names().is_ok_and(|names| names == 2) => Ok(()),
-            _ => Err(not_named(error)),
+            (Err(error), _) => Err(not_named(error)),
+        }
+    }
+
+    /// Returns whether the file in `dir` with this name is this one.
+    fn has_name(&self, dir: &Folder, name: &str) -> io::Result<bool> {
+        match dir.id_of(name) {
+            Ok(there) => Ok(there == self.file.id()?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

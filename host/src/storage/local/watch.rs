@@ -34,6 +34,8 @@ pub enum Call<'a> {
     Rename(&'a Path, &'a Path),
     /// Takes a name from a file.
     Remove(&'a Path),
+    /// Looks at which file has a name.
+    StatFile(&'a Path),
     /// Opens a file for reading.
     OpenFile(&'a Path),
     /// Reads from a file that was opened.
