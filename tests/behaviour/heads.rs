@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use persist_host::snapshot::{
-    Error, Expect, Info, Result, Retention, SaveOptions, Scope, Store, StoreOptions,
+    Error, Expect, Info, Policy, Result, Retention, SaveOptions, Scope, Store, StoreOptions,
 };
 use persist_host::storage::{Call, Local, Memory, Storage, Watch};
 use persist_tests::{block_on, load, noise, on_every_storage, save, scope, tempdir};
@@ -57,9 +57,9 @@ fn a_save_after_a_look_or_after_our_own_reads_no_directory() {
             assert_eq!(saved.expect("saves").version, head + 2);
         }
         assert_eq!(reads.0.load(Ordering::Relaxed), before);
-        // A host that was just started looks once, and once for what dead ones left.
+        // A host that was just started looks once, once for the policy, and once for what dead ones left.
         save(&host(&watched), "memory", "next").await;
-        assert_eq!(reads.0.load(Ordering::Relaxed), before + 2);
+        assert_eq!(reads.0.load(Ordering::Relaxed), before + 3);
     });
 }
 
@@ -221,16 +221,10 @@ fn a_long_stream_that_was_overtaken_is_a_conflict_and_overwrites_nothing() {
     });
 }
 
-/// Keeps nothing of its own accord.
-fn nothing() -> Retention {
-    let mut retention = Retention::default();
-    retention.keep_within = Duration::ZERO;
-    retention.keep_last = 0;
-    retention
-}
-
-/// What other hosts of the store have for a grace.
+/// The grace period of a store whose hosts sleep for longer.
 const GRACE: Duration = Duration::from_millis(100);
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn with_grace(storage: &Arc<dyn Storage>, grace: Duration) -> Scope {
     let mut options = StoreOptions::default();
@@ -239,32 +233,104 @@ fn with_grace(storage: &Arc<dyn Storage>, grace: Duration) -> Scope {
     store.scope("bot", None).expect("a name")
 }
 
-/// A host saves and sleeps for longer than the grace; others save and prune meanwhile; it saves again. Which version that was, and what
-/// is loaded then.
-async fn sleep_over_the_grace(grace: Duration) -> (u64, Option<String>) {
+/// How the other hosts prune while one sleeps.
+#[derive(Clone, Copy)]
+enum Prune {
+    ByTheStore,
+    /// By a grace period of zero, as if no host were there.
+    AsIfStopped,
+}
+
+/// One host makes the store with grace period `made`, saves, and sleeps for longer than [`GRACE`]. Others, whose own setting is
+/// `others`, save and prune meanwhile. It saves again. Returns which version that was, and the state that is loaded then.
+async fn sleep_over_the_grace(made: Duration, others: Duration, prune: Prune) -> (u64, String) {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
-    let (sleeper, others) = (with_grace(&storage, grace), with_grace(&storage, GRACE));
+    let sleeper = with_grace(&storage, made);
+    let others = with_grace(&storage, others);
     save(&sleeper, "memory", "before").await;
     for text in ["2", "3", "4"] {
         save(&others, "memory", text).await;
     }
     tokio::time::sleep(2 * GRACE).await;
-    others.prune("memory", &nothing()).await.expect("prunes");
-    let left = others.versions("memory", None, 9).await;
-    assert_eq!(left.expect("a page"), [4]);
+    let nothing = Retention::nothing();
+    let pruned = match prune {
+        Prune::ByTheStore => others.prune("memory", &nothing).await,
+        Prune::AsIfStopped => {
+            others
+                .prune_with_hosts_stopped("memory", &nothing, Duration::ZERO)
+                .await
+        }
+    };
+    pruned.expect("prunes");
     let saved = save(&sleeper, "memory", "after").await;
-    (saved.version, load(&others, "memory").await)
+    let loaded = load(&others, "memory").await;
+    (saved.version, loaded.expect("is saved"))
 }
 
 #[test]
 fn a_head_that_is_older_than_half_the_grace_is_looked_up_again() {
-    let (version, loaded) = block_on(sleep_over_the_grace(GRACE));
-    assert_eq!((version, loaded.as_deref()), (5, Some("after")));
+    let slept = sleep_over_the_grace(GRACE, GRACE, Prune::ByTheStore);
+    assert_eq!(block_on(slept), (5, "after".into()));
 }
 
-/// Why it is: a host that believes a head for longer than the others' grace is acknowledged, and has lost its save.
 #[test]
-fn a_host_that_trusts_a_head_beyond_the_grace_loses_a_save() {
-    let (version, loaded) = block_on(sleep_over_the_grace(Duration::from_secs(3600)));
-    assert_eq!((version, loaded.as_deref()), (2, Some("4")));
+fn hosts_follow_the_stores_grace_period_and_not_their_own() {
+    for (made, others) in [(HOUR, GRACE), (HOUR, Duration::ZERO), (GRACE, HOUR)] {
+        let slept = sleep_over_the_grace(made, others, Prune::ByTheStore);
+        assert_eq!(block_on(slept), (5, "after".into()), "{made:?} {others:?}");
+    }
+}
+
+/// Shows why a prune by a shorter grace period is only for a store whose hosts are stopped.
+#[test]
+fn a_prune_by_a_shorter_grace_than_the_stores_loses_a_save() {
+    let slept = sleep_over_the_grace(HOUR, HOUR, Prune::AsIfStopped);
+    assert_eq!(block_on(slept), (2, "4".into()));
+}
+
+async fn set_grace(scope: &Scope, storage: &Arc<dyn Storage>, grace: Duration) {
+    let mut policy = Policy::default();
+    policy.grace = grace;
+    let store = Store::new(Arc::clone(storage));
+    let set = store.set_policy(&policy, Expect::Any).await;
+    set.unwrap_or_else(|error| panic!("{}: {error}", scope.agent()));
+}
+
+#[test]
+fn a_shorter_grace_period_prunes_by_the_longer_one_at_first() {
+    block_on(async {
+        let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+        let (sleeper, others) = (host(&storage), host(&storage));
+        save(&sleeper, "memory", "before").await;
+        for text in ["2", "3", "4"] {
+            save(&others, "memory", text).await;
+        }
+        set_grace(&others, &storage, Duration::ZERO).await;
+        let fresh = host(&storage);
+        let nothing = Retention::nothing();
+        fresh.prune("memory", &nothing).await.expect("prunes");
+        let left = others.versions("memory", None, 9).await;
+        assert_eq!(left.expect("a page"), [4, 3, 2, 1]);
+        assert_eq!(save(&sleeper, "memory", "after").await.version, 5);
+    });
+}
+
+#[test]
+fn a_longer_grace_period_trusts_no_head_that_was_seen_before_it() {
+    block_on(async {
+        let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+        let sleeper = with_grace(&storage, GRACE);
+        let others = with_grace(&storage, GRACE);
+        save(&sleeper, "memory", "before").await;
+        for text in ["2", "3", "4"] {
+            save(&others, "memory", text).await;
+        }
+        tokio::time::sleep(2 * GRACE).await;
+        let nothing = Retention::nothing();
+        others.prune("memory", &nothing).await.expect("prunes");
+        set_grace(&others, &storage, HOUR).await;
+        // It reads that the grace period is an hour now, and knows a head of 200 ms ago.
+        assert_eq!(save(&sleeper, "memory", "after").await.version, 5);
+        assert_eq!(load(&others, "memory").await.as_deref(), Some("after"));
+    });
 }

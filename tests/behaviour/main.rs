@@ -6,6 +6,7 @@
 //! - `heads`: what hosts remember of heads, and that it is never misreported
 //! - `races`: many writers of one name, in one process and in many
 //! - `disk`: what lies on the local disk, and what a hostile or dying one can do
+//! - `beside`: other programs beside a store on the local disk: backups by hard links, unmounted disks
 //! - `adapter`: states at keys of the caller's own choice
 //! - `streams`: states larger than memory
 //! - `conformance`: the suite for storages on ours, and that it finds what it must
@@ -34,6 +35,7 @@
 
 mod adapter;
 mod bad_input;
+mod beside;
 mod checkpoint;
 mod clouds;
 mod command;

@@ -4,12 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use persist_host::conformance::{Fault, Faulty};
-use persist_host::snapshot::{Error, Expect, SaveOptions, Store, StoreOptions};
+use persist_host::snapshot::{Error, Expect, SaveOptions, Scope, Store, StoreOptions};
 use persist_host::storage::{ErrorKind, Key, Memory, ReadRange, Storage};
 use persist_tests::{block_on, load, noise, save, scope};
 
 fn faulty() -> Arc<Faulty> {
     Arc::new(Faulty::new(Arc::new(Memory::new())))
+}
+
+/// A scope on a store that is there, so that a fault meets a save.
+async fn scope_in(storage: Arc<Faulty>) -> Scope {
+    let scope = scope(storage);
+    save(&scope, "first", "makes the store").await;
+    scope
 }
 
 /// The bytes that another host would put at version 1 of `memory`.
@@ -29,7 +36,7 @@ fn a_save_whose_reply_was_lost_is_recognised_as_done() {
     block_on(async {
         for fault in [Fault::ReplyLost, Fault::OwnRetry] {
             let storage = faulty();
-            let scope = scope(storage.clone());
+            let scope = scope_in(storage.clone()).await;
             storage.plan(fault.clone());
             assert_eq!(save(&scope, "memory", "mine").await.version, 1);
             assert_eq!(
@@ -45,7 +52,7 @@ fn a_save_whose_reply_was_lost_is_recognised_as_done() {
 fn a_save_that_may_still_arrive_is_an_unknown_outcome() {
     block_on(async {
         let storage = faulty();
-        let scope = scope(storage.clone());
+        let scope = scope_in(storage.clone()).await;
         storage.plan(Fault::RequestLost);
         let unknown = scope
             .save("memory", "mine".into(), SaveOptions::default())
@@ -61,7 +68,7 @@ fn a_save_that_may_still_arrive_is_an_unknown_outcome() {
 fn a_save_that_may_not_survive_is_an_unknown_outcome_though_it_can_be_seen() {
     block_on(async {
         let storage = faulty();
-        let scope = scope(storage.clone());
+        let scope = scope_in(storage.clone()).await;
         storage.plan(Fault::NotDurable);
         let unknown = scope
             .save("memory", "mine".into(), SaveOptions::default())
@@ -78,12 +85,12 @@ fn a_save_that_may_not_survive_is_an_unknown_outcome_though_it_can_be_seen() {
 fn an_unanswered_save_that_another_overtook_tries_the_next_version() {
     block_on(async {
         let storage = faulty();
-        let scope = scope(storage.clone());
+        let scope = scope_in(storage.clone()).await;
         storage.plan(Fault::LostToAnother(anothers().await));
         assert_eq!(save(&scope, "memory", "mine").await.version, 2);
 
         let storage = faulty();
-        let scope = self::scope(storage.clone());
+        let scope = scope_in(storage.clone()).await;
         storage.plan(Fault::LostToAnother(anothers().await));
         let options = SaveOptions {
             expect: Expect::Absent,
@@ -103,7 +110,7 @@ fn a_long_stream_whose_reply_was_lost_is_judged_as_a_save_is() {
     block_on(async {
         let noise = noise(1, 10 << 20);
         let storage = faulty();
-        let scope = scope(storage.clone());
+        let scope = scope_in(storage.clone()).await;
         let stream = async || {
             let mut writer = scope.writer("log", SaveOptions::default()).await?;
             writer.write(&noise).await?;
@@ -276,6 +283,6 @@ fn a_store_is_introduced_once_and_leaves_no_probes() {
         };
         let page = memory.list(&list).await.expect("a page");
         let names: Vec<_> = page.entries.iter().map(|entry| entry.name()).collect();
-        assert_eq!(names, ["store.json"]);
+        assert_eq!(names, ["store.json", "~"], "the store, and its policy");
     });
 }

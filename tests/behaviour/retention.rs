@@ -23,10 +23,14 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug)]
 struct Odd {
     memory: Memory,
+    /// When the storage's clock began.
+    origin: SystemTime,
     /// Hours that the storage's clock shows; none: the real one.
     hours: Option<u64>,
     /// A version that is said to be of another hour.
     dated: Option<(u64, u64)>,
+    /// The hour of all versions above the first.
+    flood: Option<u64>,
     /// The end of a key whose create waits for a permit.
     held: &'static str,
     gate: Semaphore,
@@ -39,18 +43,28 @@ impl Odd {
     fn new(memory: &Memory) -> Self {
         Self {
             memory: memory.clone(),
+            origin: SystemTime::UNIX_EPOCH,
             hours: None,
             dated: None,
+            flood: None,
             held: "nothing is held",
             gate: Semaphore::new(0),
             asleep: AtomicBool::new(false),
             replaces: AtomicBool::new(false),
         }
     }
-}
 
-fn hour(n: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + HOUR * u32::try_from(n).expect("small")
+    /// Shows `hours` at this moment.
+    fn at_hour(memory: &Memory, hours: u64) -> Self {
+        let mut storage = Self::new(memory);
+        storage.hours = Some(hours);
+        storage.origin = SystemTime::now() - HOUR * u32::try_from(hours).expect("small");
+        storage
+    }
+
+    fn hour(&self, n: u64) -> SystemTime {
+        self.origin + HOUR * u32::try_from(n).expect("small")
+    }
 }
 
 #[async_trait]
@@ -93,14 +107,16 @@ impl Storage for Odd {
         let Some(hours) = self.hours.filter(|_| list.facts) else {
             return Ok(page);
         };
-        page.now = Some(hour(hours));
+        page.now = Some(self.hour(hours));
         for entry in &mut page.entries {
             if let Entry::Object(object) = entry
+                && object.name.ends_with(".gz")
                 && let Some(version) = object.name.get(11..21).and_then(|n| n.parse().ok())
                 && let Some(Facts { created, .. }) = &mut object.facts
             {
                 let dated = self.dated.filter(|(other, _)| *other == version);
-                *created = hour(dated.map_or(version, |(_, hour)| hour));
+                let flood = self.flood.filter(|_| version > 1);
+                *created = self.hour(dated.map_or(flood.unwrap_or(version), |(_, hour)| hour));
             }
         }
         Ok(page)
@@ -111,12 +127,8 @@ impl Storage for Odd {
     }
 }
 
-/// Keeps nothing of its own accord.
 fn nothing() -> Retention {
-    let mut retention = Retention::default();
-    retention.keep_within = Duration::ZERO;
-    retention.keep_last = 0;
-    retention
+    Retention::nothing()
 }
 
 /// A scope on a store with a short grace.
@@ -196,8 +208,10 @@ fn each_rule_keeps_what_it_says() {
         retention.keep_within = 4 * HOUR;
         retention.keep_hourly = 6;
         retention.keep_daily = 2;
-        let fates = scope.prune("memory", &retention).await.expect("prunes");
+        retention.keep_weekly = 1;
+        let fates = scope.plan_prune("memory", &retention).await;
         let kept: Vec<_> = fates
+            .expect("plans")
             .iter()
             .filter_map(|fate| Some((fate.version, fate.keep?)))
             .collect();
@@ -208,15 +222,14 @@ fn each_rule_keeps_what_it_says() {
                 (60, Keep::Head),
                 (59, Keep::Recent),
                 (58, Keep::Last),
+                // Version 57 was replaced in hour 58, 3 hours ago, and version 56 4 hours ago.
                 (57, Keep::Within),
-                (56, Keep::Hourly),
+                (56, Keep::Within),
                 (55, Keep::Hourly),
                 (47, Keep::Daily),
                 (7, Keep::Pinned),
             ]
         );
-        let kept: Vec<_> = kept.into_iter().map(|(version, _)| version).collect();
-        assert_eq!(versions(&scope).await, kept);
     });
 }
 
@@ -228,9 +241,9 @@ fn a_long_upload_is_as_young_as_what_came_after_it() {
         for text in 1..=5 {
             save(&plain, "memory", &text.to_string()).await;
         }
-        let mut storage = Odd::new(&memory);
+        let mut storage = Odd::at_hour(&memory, 6);
         // Version 4 was made between hours 3 and 5, whatever the server says of its upload.
-        (storage.hours, storage.dated) = (Some(6), Some((4, 0)));
+        storage.dated = Some((4, 0));
         let scope = scope(Arc::new(storage));
         scope.prune("memory", &nothing()).await.expect("prunes");
         assert_eq!(versions(&scope).await, [5, 4]);
@@ -245,9 +258,9 @@ fn what_is_dated_late_keeps_all_that_came_after_it() {
         for text in 1..=5 {
             save(&plain, "memory", &text.to_string()).await;
         }
-        let mut storage = Odd::new(&memory);
+        let mut storage = Odd::at_hour(&memory, 8);
         // A disk dates a file by its last change, which may be another than its making.
-        (storage.hours, storage.dated) = (Some(8), Some((3, 8)));
+        storage.dated = Some((3, 8));
         let scope = scope(Arc::new(storage));
         scope.prune("memory", &nothing()).await.expect("prunes");
         assert_eq!(versions(&scope).await, [5, 4, 3, 2]);
@@ -262,11 +275,100 @@ fn what_is_from_the_future_is_new() {
         for text in 1..=3 {
             save(&plain, "memory", &text.to_string()).await;
         }
-        let mut storage = Odd::new(&memory);
-        storage.hours = Some(0);
+        let storage = Odd::at_hour(&memory, 0);
         let scope = scope(Arc::new(storage));
         scope.prune("memory", &nothing()).await.expect("prunes");
         assert_eq!(versions(&scope).await, [3, 2, 1]);
+    });
+}
+
+#[test]
+fn a_state_that_stood_for_long_is_kept_after_it_is_saved_over() {
+    block_on(async {
+        let memory = Memory::new();
+        let plain = scope(Arc::new(memory.clone()));
+        for text in 1..=40 {
+            save(&plain, "memory", &text.to_string()).await;
+        }
+        // Version 1 was the newest until hour 1000, 2 hours ago; 39 more followed at once.
+        let mut storage = Odd::at_hour(&memory, 1002);
+        storage.flood = Some(1000);
+        let scope = scope(Arc::new(storage));
+        let mut rules = nothing();
+        rules.keep_last = 20;
+        rules.keep_within = 24 * HOUR;
+        let fates = scope.plan_prune("memory", &rules).await.expect("plans");
+        let first = fates.last().expect("40 versions");
+        assert_eq!((first.version, first.keep), (1, Some(Keep::Within)));
+        rules.keep_within = HOUR;
+        let fates = scope.plan_prune("memory", &rules).await.expect("plans");
+        assert_eq!(fates.last().expect("40 versions").keep, None);
+        // The default rules keep it as the newest of its hour, day and week.
+        rules = Retention::default();
+        rules.keep_within = Duration::ZERO;
+        scope.prune("memory", &rules).await.expect("prunes");
+        let mut left = versions(&scope).await;
+        assert_eq!(left.pop(), Some(1));
+        assert_eq!(left, (21..=40).rev().collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn the_newest_version_of_each_week_is_kept_from_monday_on() {
+    const WEEK: u64 = 7 * 24;
+    block_on(async {
+        let memory = Memory::new();
+        let plain = scope(Arc::new(memory.clone()));
+        let count = 3 * WEEK;
+        for text in 1..=count {
+            save(&plain, "memory", &text.to_string()).await;
+        }
+        // The clock began on Thursday, 1 January 1970.
+        let mut storage = Odd::new(&memory);
+        storage.hours = Some(count);
+        let scope = scope(Arc::new(storage));
+        let mut rules = nothing();
+        rules.keep_weekly = 2;
+        let fates = scope.plan_prune("memory", &rules).await.expect("plans");
+        let weekly = fates.iter().filter(|fate| fate.keep == Some(Keep::Weekly));
+        let weekly: Vec<_> = weekly.map(|fate| fate.version).collect();
+        // The newest of the last week is the newest of all. The week before ended 3 days before Thursday.
+        assert_eq!(weekly, [count - 3 * 24 - 1]);
+    });
+}
+
+#[test]
+fn a_storage_whose_clock_is_wrong_prunes_nothing() {
+    block_on(async {
+        for (hours_ahead, is_ahead) in [(2, true), (2, false)] {
+            let memory = Memory::new();
+            let plain = scope(Arc::new(memory.clone()));
+            for text in 1..=3 {
+                save(&plain, "memory", &text.to_string()).await;
+            }
+            let mut storage = Odd::at_hour(&memory, 10);
+            let shift = HOUR * hours_ahead;
+            storage.origin = if is_ahead {
+                storage.origin + shift
+            } else {
+                storage.origin - shift
+            };
+            let scope = scope(Arc::new(storage));
+            let pruned = scope.prune("memory", &nothing()).await;
+            assert!(
+                matches!(&pruned, Err(Error::Unsupported { what, .. }) if what.contains("clock")),
+                "{pruned:?}"
+            );
+            let purged = scope.purge("memory", Purge::AfterGrace).await;
+            assert!(
+                matches!(&purged, Err(Error::Unsupported { what, .. }) if what.contains("clock")),
+                "{purged:?}"
+            );
+            for version in 1..=3 {
+                let loaded = scope.load("memory", Some(version)).await;
+                assert!(loaded.expect("loads").is_some(), "{version}");
+            }
+        }
     });
 }
 

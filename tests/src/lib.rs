@@ -178,12 +178,16 @@ pub fn tempdir() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-/// The files of all versions under a store's directory.
+/// The files of all versions that agents have under a store's directory.
 pub fn version_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut dirs = vec![dir.to_owned()];
+    let own = dir.join("~");
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(dir).expect("readable").flatten() {
+            if entry.path() == own {
+                continue;
+            }
             match entry.file_type().expect("a type").is_dir() {
                 true => dirs.push(entry.path()),
                 false if entry.path().extension().is_some_and(|e| e == "gz") => {

@@ -68,6 +68,12 @@ pub enum Error {
         /// What happened.
         why: String,
     },
+    /// There is no store, and this process may not make one ([`StoreOptions::create`](super::StoreOptions::create)).
+    #[error("no store in {location}; make one with `persist init`, or correct the storage setting")]
+    NoStore {
+        /// The storage, for the operator.
+        location: String,
+    },
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),

@@ -5,10 +5,10 @@
 //! in which no version above it can have come and been pruned (DURABILITY.md, "Writers that sleep"). Reads look.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::clock::Moment;
+use super::policy::PolicyCache;
 use super::{Info, Version};
 
 /// Names whose heads are kept, at most: some hundred bytes each.
@@ -63,8 +63,8 @@ impl Seen {
 /// The heads of names, by their directories.
 #[derive(Debug)]
 pub(super) struct Remembered {
-    /// How long a head is good.
-    good: Duration,
+    /// Tells for how long a head is good.
+    policy: Arc<PolicyCache>,
     known: Mutex<HashMap<String, Known>>,
 }
 
@@ -81,16 +81,16 @@ struct Known {
 }
 
 impl Remembered {
-    pub(super) fn new(grace: Duration) -> Self {
+    pub(super) fn new(policy: Arc<PolicyCache>) -> Self {
         Self {
-            good: grace / 2,
+            policy,
             known: Mutex::default(),
         }
     }
 
     /// Whether what was seen after `since` may still be gone on from.
     pub(super) fn is_good(&self, since: Moment) -> bool {
-        since.elapsed() < self.good
+        self.policy.is_good(since)
     }
 
     /// What a change may go on from without looking. Never from nothing: a store may be copied to where nothing is, and histories that
@@ -192,7 +192,13 @@ impl Remembered {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn remembered(grace: Duration) -> Remembered {
+        Remembered::new(Arc::new(PolicyCache::of(grace)))
+    }
 
     const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -213,20 +219,20 @@ mod tests {
 
     #[test]
     fn a_head_is_good_for_half_the_grace_and_no_longer() {
-        let heads = Remembered::new(HOUR);
+        let heads = remembered(HOUR);
         assert_eq!(known(&heads), None);
         heads.found("name", &seen(0));
         assert_eq!(known(&heads), None, "nothing is no head");
         made(&heads, 1);
         assert_eq!(known(&heads), Some(1));
-        let heads = Remembered::new(Duration::ZERO);
+        let heads = remembered(Duration::ZERO);
         made(&heads, 1);
         assert_eq!(known(&heads), None);
     }
 
     #[test]
     fn what_is_seen_late_does_not_replace_what_is_newer() {
-        let heads = Remembered::new(HOUR);
+        let heads = remembered(HOUR);
         let early = seen(1);
         made(&heads, 2);
         heads.found("name", &early);
@@ -238,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_name_that_others_write_is_looked_up_until_they_do_not() {
-        let heads = Remembered::new(HOUR);
+        let heads = remembered(HOUR);
         made(&heads, 1);
         heads.lost("name", 2);
         assert_eq!(known(&heads), None, "somebody else made version 2");
@@ -253,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_race_within_this_process_is_no_other_host() {
-        let heads = Remembered::new(HOUR);
+        let heads = remembered(HOUR);
         made(&heads, 2);
         heads.lost("name", 2);
         assert_eq!(known(&heads), Some(2));
@@ -261,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_change_that_may_have_been_made_is_looked_for() {
-        let heads = Remembered::new(HOUR);
+        let heads = remembered(HOUR);
         made(&heads, 1);
         heads.doubt("name");
         assert_eq!(known(&heads), None);
@@ -269,7 +275,7 @@ mod tests {
 
     #[test]
     fn no_more_names_are_kept_than_there_is_room_for() {
-        let heads = Remembered::new(HOUR);
+        let heads = remembered(HOUR);
         for n in 0..2 * MAX_KNOWN {
             heads.found(&n.to_string(), &seen(1));
             assert!(heads.known().len() <= MAX_KNOWN);

@@ -13,8 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::clock::{ClockProbe, Moment};
 use super::version::SUFFIX;
-use super::{Error, Result};
+use super::{Error, Result, Store};
 use crate::storage::{self, Entry, ErrorKind, Key, List, Object, ReadRange, Storage, Swept};
 
 const DIR: &str = "~";
@@ -22,6 +23,9 @@ const FILE: &str = "store.json";
 
 /// What the names of probes begin with.
 const PROBE: &str = "probe-";
+
+/// Prefix of the names of objects that tell the storage's time. A host that initializes the store does not remove them.
+const CLOCK: &str = "clock-";
 
 /// A probe takes four requests: what is younger may be another host's at this moment.
 const PROBING: Duration = Duration::from_secs(60 * 60);
@@ -46,10 +50,12 @@ struct Introduction {
 
 /// Before the first write of a process: makes the store, or checks that it is one that this build may write to, in a storage
 /// that keeps its word.
-pub(super) async fn before_writing(storage: &dyn Storage) -> Result<()> {
-    match check(storage).await? {
-        false => make(storage).await,
-        true => meet(storage).await,
+pub(super) async fn before_writing(store: &Store) -> Result<()> {
+    let storage = &*store.shared.storage;
+    if store.find().await? {
+        meet(storage).await
+    } else {
+        make(store).await
     }
 }
 
@@ -85,7 +91,8 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
     Ok(true)
 }
 
-async fn make(storage: &dyn Storage) -> Result<()> {
+async fn make(store: &Store) -> Result<()> {
+    let storage = &*store.shared.storage;
     // Before there is anything that the next host would believe.
     if let Err(refused) = probe(storage).await {
         // Another host that made the store meanwhile removed our probes with all others.
@@ -94,6 +101,8 @@ async fn make(storage: &dyn Storage) -> Result<()> {
             _ => Err(refused),
         };
     }
+    // Before the store is there: no host uses a store that its maker left without a policy.
+    store.write_first_policy().await?;
     match storage.create(&key(FILE)?, vec![introduction()]).await {
         Ok(()) => {}
         // Another host makes it at this moment: what it says is checked as if it had always been there.
@@ -179,9 +188,79 @@ async fn probe(storage: &dyn Storage) -> Result<()> {
     }
 }
 
+/// Makes an object and looks at the time that the storage gives it.
+pub(super) async fn probe_clock(store: &Store) -> Result<ClockProbe> {
+    let storage = &*store.shared.storage;
+    let name = format!("{CLOCK}{:032x}", crate::random::u128());
+    let key = key(&name)?;
+    let before = Moment::now();
+    let create = || storage.create(&key, vec![Bytes::from_static(b"probe\n")]);
+    let mut made = create().await;
+    if matches!(&made, Err(error) if error.kind() == ErrorKind::NoSpace) {
+        made = create().await;
+    }
+    match made {
+        // The name is no other host's: an attempt whose answer was lost made it.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        // A full disk must not keep versions from being removed. A list tells the time, too.
+        Err(error) if error.kind() == ErrorKind::NoSpace => {
+            return list_clock(storage, before).await;
+        }
+        made => made?,
+    }
+    let list = List {
+        dir: DIR,
+        prefix: &name,
+        after: None,
+        limit: 1,
+        facts: true,
+    };
+    let listed = storage.list(&list).await;
+    storage.delete(&key).await?;
+    let created = listed?.entries.into_iter().find_map(|entry| match entry {
+        Entry::Object(object) if object.name == name => Some(object.facts?.created),
+        _ => None,
+    });
+    let created = created.ok_or_else(|| {
+        Error::unsupported(
+            "the storage does not list a new object at once with its time; nothing was pruned",
+        )
+        .at(storage.location())
+    })?;
+    Ok(ClockProbe { before, created })
+}
+
+/// Takes the time that the storage says with a list.
+async fn list_clock(storage: &dyn Storage, before: Moment) -> Result<ClockProbe> {
+    let list = List {
+        dir: DIR,
+        prefix: FILE,
+        after: None,
+        limit: 1,
+        facts: true,
+    };
+    let page = storage.list(&list).await?;
+    let created = page.now.ok_or_else(|| {
+        Error::unsupported("the storage does not tell its time; nothing was pruned")
+            .at(storage.location())
+    })?;
+    Ok(ClockProbe { before, created })
+}
+
 /// Removes the probes that are at least `older_than` old, as an operator asks for it.
 pub(super) async fn gc(
     storage: &dyn Storage,
+    older_than: Duration,
+    dry_run: bool,
+) -> Result<Swept> {
+    let mut swept = gc_of(storage, PROBE, older_than, dry_run).await?;
+    swept += gc_of(storage, CLOCK, older_than, dry_run).await?;
+    Ok(swept)
+}
+
+async fn gc_of(
+    storage: &dyn Storage,
+    prefix: &str,
     older_than: Duration,
     dry_run: bool,
 ) -> Result<Swept> {
@@ -190,7 +269,7 @@ pub(super) async fn gc(
     loop {
         let list = List {
             dir: DIR,
-            prefix: PROBE,
+            prefix,
             after,
             limit: 1000,
             facts: true,
@@ -241,6 +320,7 @@ fn key(name: &str) -> Result<Key> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use async_trait::async_trait;
@@ -290,7 +370,9 @@ mod tests {
 
         async fn list(&self, list: &List<'_>) -> crate::storage::Result<Page> {
             if self.another_is_first.swap(false, Ordering::Relaxed) {
-                make(&self.memory).await.expect("makes it");
+                make(&Store::new(Arc::new(self.memory.clone())))
+                    .await
+                    .expect("makes it");
             }
             self.memory.list(list).await
         }
@@ -321,7 +403,8 @@ mod tests {
             facts: false,
         };
         let page = memory.list(&list).await.expect("a page");
-        page.entries == [Entry::object(FILE)]
+        // The store and its policy.
+        page.entries == [Entry::object(FILE), Entry::Dir(DIR.into())]
     }
 
     #[test]
@@ -330,7 +413,8 @@ mod tests {
             let memory = Memory::new();
             for _ in 0..2 {
                 leave_probes(&memory).await;
-                before_writing(&memory).await.expect("is introduced");
+                let store = Store::new(Arc::new(memory.clone()));
+                before_writing(&store).await.expect("is introduced");
                 assert!(is_clean(&memory).await);
             }
         });
@@ -341,8 +425,10 @@ mod tests {
         block_on(async {
             let storage = Eventful::default();
             storage.answer_lost.store(true, Ordering::Relaxed);
-            before_writing(&storage).await.expect("is there");
-            assert!(is_clean(&storage.memory).await);
+            let memory = storage.memory.clone();
+            let store = Store::new(Arc::new(storage));
+            before_writing(&store).await.expect("is there");
+            assert!(is_clean(&memory).await);
         });
     }
 
@@ -351,8 +437,10 @@ mod tests {
         block_on(async {
             let storage = Eventful::default();
             storage.another_is_first.store(true, Ordering::Relaxed);
-            before_writing(&storage).await.expect("is there");
-            assert!(is_clean(&storage.memory).await);
+            let memory = storage.memory.clone();
+            let store = Store::new(Arc::new(storage));
+            before_writing(&store).await.expect("is there");
+            assert!(is_clean(&memory).await);
         });
     }
 }

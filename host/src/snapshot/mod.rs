@@ -35,6 +35,7 @@ mod heads;
 mod info;
 mod introduce;
 mod name;
+mod policy;
 mod reader;
 mod retention;
 mod scope;
@@ -51,6 +52,7 @@ pub use check::{Checked, Finding, FindingKind, ReadData, Severity};
 pub use error::{Error, Result};
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use name::{MAX_ENCODED, Name};
+pub use policy::{CurrentPolicy, Policy};
 #[cfg(feature = "wasm")]
 pub(crate) use reader::stat_cost;
 pub use reader::{Reader, Verified};

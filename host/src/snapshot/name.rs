@@ -58,6 +58,14 @@ impl Name {
         Ok(Self { text, encoded })
     }
 
+    /// The name in place of an agent's, for what belongs to the store itself. No other name is encoded so.
+    pub(super) fn reserved() -> Self {
+        Self {
+            text: "~".into(),
+            encoded: "~".into(),
+        }
+    }
+
     /// The name that an encoded segment stands for; none where no name is encoded so.
     pub(crate) fn from_encoded(encoded: &str) -> Option<Self> {
         let mut bytes = Vec::with_capacity(encoded.len());

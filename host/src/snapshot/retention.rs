@@ -9,15 +9,25 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use super::{Error, Expect, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Version, version};
+use super::{
+    Error, Expect, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Store, Version, clock, introduce,
+    version,
+};
 use crate::storage::{Entry, ErrorKind, Facts, Key, List};
 use bytes::Bytes;
 
 /// Versions that are looked at together.
 const PAGE: usize = 10_000;
 
+/// Versions that are removed before the pins are listed again.
+const PIN_CHECK: usize = 50;
+
 const HOUR: u64 = 60 * 60;
 const DAY: u64 = 24 * HOUR;
+const WEEK: u64 = 7 * DAY;
+
+/// From the Monday before 1970 to 1970, which began on a Thursday.
+const BEFORE_EPOCH: u64 = 3 * DAY;
 
 /// Which versions of a name are kept. Each rule keeps what it keeps, whatever the others say.
 ///
@@ -32,23 +42,40 @@ const DAY: u64 = 24 * HOUR;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retention {
-    /// What is younger than this is kept; 30 days.
+    /// Keeps versions that were the newest at some time within this duration; 1 day. It counts from when a version was
+    /// replaced: a state that was the newest for a month is kept for a day after it is saved over.
     pub keep_within: Duration,
-    /// So many of the newest versions are kept; 20.
+    /// Keeps this many of the newest versions; 20.
     pub keep_last: usize,
-    /// The newest version of each of the newest so many hours (UTC) that have one is kept; 0.
+    /// Keeps the newest version of each of the last N hours (UTC) that have one; 48.
     pub keep_hourly: usize,
-    /// The newest version of each of the newest so many days (UTC) that have one is kept; 0.
+    /// Keeps the newest version of each of the last N days (UTC) that have one; 30.
     pub keep_daily: usize,
+    /// Keeps the newest version of each of the last N weeks (Monday to Sunday, UTC) that have one; 52.
+    pub keep_weekly: usize,
+}
+
+impl Retention {
+    /// Returns rules that keep nothing: what is always kept stays.
+    pub fn nothing() -> Self {
+        Self {
+            keep_within: Duration::ZERO,
+            keep_last: 0,
+            keep_hourly: 0,
+            keep_daily: 0,
+            keep_weekly: 0,
+        }
+    }
 }
 
 impl Default for Retention {
     fn default() -> Self {
         Self {
-            keep_within: Duration::from_secs(30 * DAY),
+            keep_within: Duration::from_secs(DAY),
             keep_last: 20,
-            keep_hourly: 0,
-            keep_daily: 0,
+            keep_hourly: 48,
+            keep_daily: 30,
+            keep_weekly: 52,
         }
     }
 }
@@ -71,10 +98,13 @@ pub enum Keep {
     Hourly,
     /// [`Retention::keep_daily`].
     Daily,
+    /// [`Retention::keep_weekly`].
+    Weekly,
 }
 
 /// What pruning does with a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fate {
     /// The version.
     pub version: Version,
@@ -114,7 +144,41 @@ impl Scope {
     /// # Errors
     /// [`Error::Storage`]; [`Error::Unsupported`] where the storage does not tell when its objects were made.
     pub async fn plan_prune(&self, name: &str, retention: &Retention) -> Result<Vec<Fate>> {
-        self.fates(&Name::new(name)?, retention).await
+        self.fates(&Name::new(name)?, retention, Age::Unchecked)
+            .await
+    }
+
+    /// Lists the versions of `name` that may go to make room for more: all but the newest 20, pins, and the hourly, daily and weekly
+    /// versions that the store's policy keeps. None where the policy keeps every version.
+    #[cfg(feature = "wasm")]
+    #[expect(dead_code, reason = "the quota at rest is to use it")]
+    pub(crate) async fn removable(&self, name: &Name) -> Result<Vec<Removable>> {
+        let policy = self.store.policy().await?.policy;
+        let Some(mut retention) = policy.retention else {
+            return Ok(Vec::new());
+        };
+        retention.keep_within = Duration::ZERO;
+        let fates = self.fates(name, &retention, Age::Checked(None)).await?;
+        let replaced = std::iter::once(None).chain(fates.iter().map(|fate| Some(fate.created)));
+        let removable = fates.iter().zip(replaced).filter_map(|(fate, replaced)| {
+            let replaced = replaced.filter(|_| fate.keep.is_none())?;
+            Some(Removable {
+                version: fate.version,
+                stored_size: fate.stored_size,
+                newest_for: replaced.duration_since(fate.created).unwrap_or_default(),
+            })
+        });
+        Ok(removable.collect())
+    }
+
+    /// Removes versions that [`Scope::removable`] listed, which are to be ascending.
+    #[cfg(feature = "wasm")]
+    #[expect(dead_code, reason = "the quota at rest is to use it")]
+    pub(crate) async fn remove(&self, name: &Name, versions: &[Version]) -> Result<()> {
+        for &version in versions {
+            self.storage().delete(&self.key(name, version)?).await?;
+        }
+        Ok(())
     }
 
     /// Removes the versions that `retention` does not keep, the oldest first, and says what became of each, newest first. Never
@@ -124,22 +188,51 @@ impl Scope {
     /// As [`Scope::plan_prune`].
     pub async fn prune(&self, name: &str, retention: &Retention) -> Result<Vec<Fate>> {
         let name = Name::new(name)?;
-        self.prune_at_most(&name, retention, usize::MAX).await
+        self.prune_at_most(&name, retention, usize::MAX, None).await
     }
 
-    /// As [`Scope::prune`], of the oldest `most` versions that go.
+    /// Prunes as [`Scope::prune`] does, by a grace period that is shorter than that of the store's policy.
+    ///
+    /// Only where every host of the store is stopped: one that is at work, or sleeps, may have a save acknowledged below the newest
+    /// version, where no load finds it.
+    ///
+    /// # Errors
+    /// As [`Scope::plan_prune`].
+    pub async fn prune_with_hosts_stopped(
+        &self,
+        name: &str,
+        retention: &Retention,
+        grace: Duration,
+    ) -> Result<Vec<Fate>> {
+        let name = Name::new(name)?;
+        self.prune_at_most(&name, retention, usize::MAX, Some(grace))
+            .await
+    }
+
+    /// Prunes as [`Scope::prune`] does, at most the oldest `most` versions. A shorter grace period than the store's is only
+    /// for a store whose hosts are stopped.
     pub(super) async fn prune_at_most(
         &self,
         name: &Name,
         retention: &Retention,
         most: usize,
+        grace: Option<Duration>,
     ) -> Result<Vec<Fate>> {
-        let fates = self.fates(name, retention).await?;
+        let mut fates = self.fates(name, retention, Age::Checked(grace)).await?;
         if fates.iter().any(|fate| fate.keep.is_none()) {
             self.introduce().await?;
         }
-        let doomed = fates.iter().rev().filter(|fate| fate.keep.is_none());
-        for fate in doomed.take(most) {
+        let mut pinned = BTreeSet::new();
+        let doomed = fates.iter_mut().rev().filter(|fate| fate.keep.is_none());
+        for (at, fate) in doomed.take(most).enumerate() {
+            // The plan knows the pins of its own time; a long prune looks again.
+            if at > 0 && at.is_multiple_of(PIN_CHECK) {
+                pinned = self.pinned(name).await?;
+            }
+            if pinned.contains(&fate.version) {
+                fate.keep = Some(Keep::Pinned);
+                continue;
+            }
             let key = self.key(name, fate.version)?;
             self.storage().delete(&key).await?;
         }
@@ -158,13 +251,11 @@ impl Scope {
             removed: 0,
             spared: 0,
         };
-        let nothing = Retention {
-            keep_within: Duration::ZERO,
-            keep_last: 0,
-            keep_hourly: 0,
-            keep_daily: 0,
+        let age = match purge {
+            Purge::AfterGrace => Age::Checked(None),
+            Purge::Now => Age::Unchecked,
         };
-        let fates = self.fates(&name, &nothing).await?;
+        let fates = self.fates(&name, &Retention::nothing(), age).await?;
         let below = fates.iter().rev().filter(|fate| fate.version < tombstone);
         for &Fate { version, keep, .. } in below {
             if purge == Purge::AfterGrace && keep == Some(Keep::Recent) {
@@ -249,11 +340,22 @@ impl Scope {
         Ok(pins.into_iter().collect())
     }
 
-    async fn fates(&self, name: &Name, retention: &Retention) -> Result<Vec<Fate>> {
-        let (versions, now) = self.listed(name).await?;
+    async fn fates(&self, name: &Name, retention: &Retention, age: Age) -> Result<Vec<Fate>> {
+        let mut grace = self.store.prune_grace().await?;
+        if let Age::Checked(Some(shorter)) = age {
+            grace = grace.min(shorter);
+        }
+        let storage_time = match age {
+            Age::Checked(_) => Some(self.store.storage_time(grace).await?),
+            Age::Unchecked => None,
+        };
+        let (versions, mut now) = self.listed(name).await?;
+        if let Some(storage_time) = storage_time {
+            now = clock::list_time(now, storage_time, grace)?;
+        }
         // After the versions: a pin of one that was listed is seen.
         let pinned = self.pinned(name).await?;
-        let mut rules = Rules::new(retention, self.grace(), now, &pinned);
+        let mut rules = Rules::new(retention, grace, now, &pinned);
         let fates = versions.into_iter().map(|(version, facts)| Fate {
             version,
             stored_size: facts.size,
@@ -289,13 +391,7 @@ impl Scope {
             let page = self.storage().list(&list).await?;
             now = now.or(page.now);
             after = page.entries.last().cloned();
-            for entry in page.entries {
-                if let Entry::Object(object) = entry
-                    && let Some(version) = version::parse(&object.name)
-                {
-                    versions.push((version, object.facts.ok_or_else(no_times)?));
-                }
-            }
+            versions.extend(versions_in(page.entries)?);
             if !page.more {
                 return Ok((versions, now.ok_or_else(no_times)?));
             }
@@ -354,6 +450,55 @@ impl Scope {
     }
 }
 
+/// How far times are to be trusted.
+#[derive(Clone, Copy, Debug)]
+enum Age {
+    /// For a removal: the storage's clock is probed first. With a grace period that is shorter than the store's, where all hosts
+    /// are stopped.
+    Checked(Option<Duration>),
+    /// For a plan, or for a removal that does not go by age.
+    Unchecked,
+}
+
+/// A version that may go to make room for others.
+#[cfg(feature = "wasm")]
+#[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "the quota at rest is to use it")]
+pub(crate) struct Removable {
+    pub(crate) version: Version,
+    pub(crate) stored_size: u64,
+    /// How long it was the newest version: the shorter, the less is lost with it.
+    pub(crate) newest_for: Duration,
+}
+
+impl Store {
+    /// Returns the storage's time now, after its clock and this host's were compared.
+    async fn storage_time(&self, grace: Duration) -> Result<SystemTime> {
+        let clock = &self.shared.clock;
+        clock.check_host(grace)?;
+        match clock.now(grace) {
+            Some(now) => Ok(now),
+            None => {
+                let probe = introduce::probe_clock(self).await?;
+                clock.observe(probe, grace)
+            }
+        }
+    }
+}
+
+/// Returns the versions among the entries of a list that was asked for their times.
+pub(super) fn versions_in(entries: Vec<Entry>) -> Result<Vec<(Version, Facts)>> {
+    let mut versions = Vec::new();
+    for entry in entries {
+        if let Entry::Object(object) = entry
+            && let Some(version) = version::parse(&object.name)
+        {
+            versions.push((version, object.facts.ok_or_else(no_times)?));
+        }
+    }
+    Ok(versions)
+}
+
 /// Applies the rules to versions that come newest first.
 struct Rules<'a> {
     retention: &'a Retention,
@@ -365,6 +510,7 @@ struct Rules<'a> {
     superseded: Option<SystemTime>,
     hours: Buckets,
     days: Buckets,
+    weeks: Buckets,
 }
 
 impl<'a> Rules<'a> {
@@ -383,6 +529,7 @@ impl<'a> Rules<'a> {
             superseded: None,
             hours: Buckets::new(HOUR, retention.keep_hourly),
             days: Buckets::new(DAY, retention.keep_daily),
+            weeks: Buckets::new(WEEK, retention.keep_weekly),
         }
     }
 
@@ -390,28 +537,28 @@ impl<'a> Rules<'a> {
         // What is from the future is new.
         let age = |time| self.now.duration_since(time).unwrap_or_default();
         let superseded = self.superseded.replace(facts.created);
-        let recent = superseded.is_some_and(|time| age(time) <= self.grace);
+        let replaced_within = |limit| superseded.is_some_and(|time| age(time) <= limit);
         let rank = self.seen;
         self.seen += 1;
-        // Every version counts for its hour and its day, whatever else keeps it.
-        let (hourly, daily) = (self.hours.take(facts), self.days.take(facts));
+        // Every version counts for its hour, day and week, whatever else keeps it.
+        let hourly = self.hours.take(facts);
+        let daily = self.days.take(facts);
+        let weekly = self.weeks.take(facts);
         let rules = [
             (rank == 0, Keep::Head),
-            (recent, Keep::Recent),
+            (replaced_within(self.grace), Keep::Recent),
             (self.pinned.contains(&version), Keep::Pinned),
             (rank < self.retention.keep_last, Keep::Last),
-            (
-                age(facts.created) <= self.retention.keep_within,
-                Keep::Within,
-            ),
+            (replaced_within(self.retention.keep_within), Keep::Within),
             (hourly, Keep::Hourly),
             (daily, Keep::Daily),
+            (weekly, Keep::Weekly),
         ];
         rules.into_iter().find(|rule| rule.0).map(|rule| rule.1)
     }
 }
 
-/// The newest version of each of the newest so many hours or days that have one.
+/// Finds the newest version of each of the last N hours, days or weeks that have one.
 struct Buckets {
     seconds: u64,
     left: usize,
@@ -429,7 +576,7 @@ impl Buckets {
 
     fn take(&mut self, facts: &Facts) -> bool {
         let since = facts.created.duration_since(SystemTime::UNIX_EPOCH);
-        let bucket = since.unwrap_or_default().as_secs() / self.seconds;
+        let bucket = (since.unwrap_or_default().as_secs() + BEFORE_EPOCH) / self.seconds;
         if self.left == 0 || self.last == Some(bucket) {
             return false;
         }

@@ -1,7 +1,5 @@
 //! What one agent, or one session of it, can do.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::commit::Change;
@@ -12,7 +10,7 @@ use super::heads::Remembered;
 use super::reader::Object;
 use super::{
     Error, Expect, Info, MAX_ENCODED, Name, Reader, Result, SaveOptions, Snapshot, Store, Verified,
-    Version, Writer, check_limit, info, introduce, name, session_segment, version,
+    Version, Writer, check_limit, info, name, session_segment, version,
 };
 use crate::storage::{Key, Storage};
 
@@ -365,16 +363,18 @@ impl Scope {
         self.store.shared.options.max_state
     }
 
-    pub(super) fn grace(&self) -> Duration {
-        self.store.shared.options.grace
+    /// Prepares a change: makes the store where it is missing, and reads its policy where that is due.
+    pub(crate) async fn introduce(&self) -> Result<()> {
+        self.ensure_initialized().await?;
+        self.store.refresh_policy().await
     }
 
-    /// Before the first write of this process.
-    pub(crate) async fn introduce(&self) -> Result<()> {
-        let introduced = &self.store.shared.introduced;
-        introduced
-            .get_or_try_init(|| introduce::before_writing(self.storage()))
-            .await
-            .copied()
+    pub(super) async fn ensure_initialized(&self) -> Result<()> {
+        self.store.ensure_initialized().await
+    }
+
+    /// Returns whether this is the scope of the store's own names.
+    pub(super) fn is_reserved(&self) -> bool {
+        self.agent == Name::reserved()
     }
 }

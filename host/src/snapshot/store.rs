@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
+use super::clock::StorageClock;
 use super::heads::Remembered;
+use super::policy::{DEFAULT_GRACE, PolicyCache};
 use super::{
-    NO_SESSION, Name, Result, Retention, Scope, WIDE_PAGE, check_limit, introduce, session_segment,
-    tend,
+    Error, NO_SESSION, Name, Result, Retention, Scope, WIDE_PAGE, check_limit, introduce,
+    session_segment, tend,
 };
 use crate::storage::{Entry, List, Storage};
 
@@ -25,21 +27,27 @@ use crate::storage::{Entry, List, Storage};
 pub struct StoreOptions {
     /// Bytes of one state. A larger one that is there already is not loaded either. 16 GiB: far more than an agent's memory.
     pub max_state: u64,
-    /// Pruning spares what is younger than this; one hour. A change that took longer than half of it no longer knows that
-    /// the version after its head was never used before, and looks again: so does one that goes on from a head that it has known
-    /// for so long. The same for all hosts of a store.
+    /// Grace period of the [`Policy`](super::Policy) of a store that this process makes; one hour. A store that is there has
+    /// its own, which is followed.
     pub grace: Duration,
-    /// What is kept of each name's history; the rest is removed beside saves, which neither wait for it nor fail because of it. None: all is kept,
-    /// until someone prunes. Everything younger than 30 days and the newest 20 versions.
+    /// Retention rules of the [`Policy`](super::Policy) of a store that this process makes; none: every version is kept. A
+    /// store that is there has its own, which are followed.
     pub retention: Option<Retention>,
+    /// Makes the store at the first change where there is none; true. False: a place without a store is an
+    /// [`Error::NoStore`](super::Error::NoStore), for reads too.
+    pub create: bool,
+    /// Removes old versions by the store's policy beside saves, which neither wait for it nor fail because of it; true.
+    pub auto_prune: bool,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             max_state: 16 << 30,
-            grace: Duration::from_secs(60 * 60),
+            grace: DEFAULT_GRACE,
             retention: Some(Retention::default()),
+            create: true,
+            auto_prune: true,
         }
     }
 }
@@ -58,6 +66,8 @@ pub(super) struct Shared {
     pub(super) introduced: OnceCell<()>,
     pub(super) tending: tend::Tending,
     pub(super) heads: Remembered,
+    pub(super) policy: Arc<PolicyCache>,
+    pub(super) clock: StorageClock,
 }
 
 impl Store {
@@ -68,10 +78,13 @@ impl Store {
 
     /// The same, with options.
     pub fn with_options(storage: Arc<dyn Storage>, options: StoreOptions) -> Self {
+        let policy = Arc::new(PolicyCache::default());
         Self {
             shared: Arc::new(Shared {
                 storage,
-                heads: Remembered::new(options.grace),
+                heads: Remembered::new(Arc::clone(&policy)),
+                policy,
+                clock: StorageClock::default(),
                 options,
                 introduced: OnceCell::new(),
                 tending: tend::Tending::default(),
@@ -167,8 +180,31 @@ impl Store {
     pub(super) async fn check_empty(&self) -> Result<()> {
         match self.shared.introduced.initialized() {
             true => Ok(()),
-            false => introduce::check(&*self.shared.storage).await.map(drop),
+            false => self.find().await.map(drop),
         }
+    }
+
+    /// Returns whether a store is there.
+    ///
+    /// # Errors
+    /// [`Error::NoStore`](super::Error::NoStore) where there is none and the options do not let this process make one.
+    pub(super) async fn find(&self) -> Result<bool> {
+        let is_there = introduce::check(&*self.shared.storage).await?;
+        if is_there || self.shared.options.create {
+            return Ok(is_there);
+        }
+        Err(Error::NoStore {
+            location: self.location(),
+        })
+    }
+
+    /// Makes the store where it is missing, and checks that its storage can be trusted. To be called before every change.
+    pub(super) async fn ensure_initialized(&self) -> Result<()> {
+        let introduced = &self.shared.introduced;
+        introduced
+            .get_or_try_init(|| introduce::before_writing(self))
+            .await
+            .copied()
     }
 
     /// Names of directories; a page that holds nothing of ours is passed over, since an empty one means the end.

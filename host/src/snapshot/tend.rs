@@ -52,7 +52,10 @@ impl Scope {
     /// After `version` of `name` was acknowledged.
     pub(super) fn tend(&self, name: &Name, version: Version) {
         let shared = &self.store.shared;
-        let Some(retention) = &shared.options.retention else {
+        if !shared.options.auto_prune || self.is_reserved() {
+            return;
+        }
+        let Some(retention) = shared.policy.retention() else {
             return;
         };
         let is_due = version.is_multiple_of(EVERY) && version > retention.keep_last as Version;
@@ -63,9 +66,10 @@ impl Scope {
         let Ok(permit) = Arc::clone(&shared.tending.0).try_acquire_owned() else {
             return;
         };
-        let (scope, name, retention) = (self.clone(), name.clone(), retention.clone());
+        let scope = self.clone();
+        let name = name.clone();
         runtime.spawn(async move {
-            match scope.prune_at_most(&name, &retention, MOST).await {
+            match scope.prune_at_most(&name, &retention, MOST, None).await {
                 Ok(_) => {}
                 // It may name keys, which are not for everyone who reads a log.
                 Err(error) => {

@@ -64,6 +64,7 @@ impl From<Error> for GuestError {
             // Where it is, is the operator's to know, not the guest's.
             Error::Corrupt { what, .. } => types::Error::Corrupt(what),
             Error::Unsupported { what, .. } => other("unsupported", what),
+            Error::NoStore { .. } => types::Error::Unavailable("the host has no store".into()),
             Error::UnknownOutcome { version, .. } => types::Error::UnknownOutcome(version),
             Error::Storage(error) => from_storage(&error),
         })

@@ -192,8 +192,7 @@ fn old_versions_are_pruned_before_a_save_is_refused() {
         }
         let mut limits = Limits::default();
         limits.versions_at_rest = 10;
-        let mut retention = Retention::default();
-        retention.keep_within = Duration::ZERO;
+        let mut retention = Retention::nothing();
         retention.keep_last = 3;
         let ctx = |retention: &Retention| {
             SnapshotCtx::builder(scope.clone())

@@ -190,6 +190,12 @@ impl Case {
             // What is removed or put there by others is theirs to answer for.
             Fault::StoreRemoved | Fault::LinkPlanted | Fault::NextTaken => self.look_around()?,
         };
+        // A process does not go on in another directory than the one that it began with; the next one does.
+        let (scope, storage) = if matches!(self.fault, Fault::StoreRemoved) {
+            self.host(None)
+        } else {
+            (scope, storage)
+        };
         let broken = match broken {
             None => runtime()?.block_on(self.go_on(&scope, &storage)),
             broken => broken,

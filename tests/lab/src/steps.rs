@@ -53,9 +53,7 @@ pub(crate) fn scope(storage: Arc<dyn Storage>) -> Scope {
 pub(crate) const OWN_KEY: &str = "exports/state";
 
 pub(crate) fn nothing() -> Retention {
-    let mut retention = Retention::default();
-    (retention.keep_within, retention.keep_last) = (Duration::ZERO, 0);
-    retention
+    Retention::nothing()
 }
 
 pub(crate) fn runtime() -> Result<Runtime> {

@@ -122,7 +122,7 @@ fn code(error: &anyhow::Error) -> u8 {
 pub(crate) fn snapshot_code(error: &snapshot::Error) -> u8 {
     match error {
         snapshot::Error::Invalid(_) => 2,
-        snapshot::Error::NotFound(_) => 3,
+        snapshot::Error::NotFound(_) | snapshot::Error::NoStore { .. } => 3,
         snapshot::Error::Conflict { .. } => 4,
         snapshot::Error::Corrupt { .. } | snapshot::Error::Unsupported { .. } => 6,
         snapshot::Error::UnknownOutcome { .. } => 7,

@@ -21,7 +21,9 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use commands::{archive, check, copy, diff, doctor, gc, generate, keep, list, state, stats};
+use commands::{
+    archive, check, copy, diff, doctor, gc, generate, keep, list, policy, state, stats,
+};
 use exit::Interrupted;
 use interrupt::to_its_end;
 use print::Out;
@@ -77,6 +79,7 @@ enum Command {
     Diff(diff::Diff),
     Verify(check::Verify),
     Check(check::Check),
+    Policy(policy::Policy),
     Prune(keep::Prune),
     Pin(keep::Pin),
     Unpin(keep::Unpin),
@@ -188,7 +191,7 @@ impl Command {
 
     async fn do_it(self, stores: &Stores<'_>, settings: &Settings, out: Out) -> Result<()> {
         match self {
-            Self::Run(run) => run.run(&stores.usual()?, settings, out).await,
+            Self::Run(run) => run.run(&stores.host()?, settings, out).await,
             Self::New(new) => new.run(),
             Self::Build(build) => build.run(),
             Self::Ls(ls) => ls.run(&stores.usual()?, out).await,
@@ -202,6 +205,7 @@ impl Command {
             Self::Diff(diff) => diff.run(&stores.usual()?, out).await,
             Self::Verify(verify) => verify.run(&stores.usual()?, out).await,
             Self::Check(check) => check.run(&stores.usual()?, out).await,
+            Self::Policy(policy) => to_its_end(policy.run(&stores.usual()?, out)).await,
             Self::Prune(prune) => prune.run(&stores.usual()?, settings, out).await,
             Self::Pin(pin) => to_its_end(pin.run(&stores.usual()?, out)).await,
             Self::Unpin(unpin) => to_its_end(unpin.run(&stores.usual()?, out)).await,

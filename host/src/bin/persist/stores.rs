@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use anyhow::Result;
-use persist_host::snapshot::Store;
+use persist_host::snapshot::{Store, StoreOptions};
 use persist_host::storage::StorageConfig;
 
 use crate::settings::Settings;
@@ -24,16 +24,23 @@ impl<'a> Stores<'a> {
 
     /// The one that the settings name.
     pub(crate) fn usual(&self) -> Result<Store> {
-        self.open(&self.settings.storage()?)
+        self.open(&self.settings.storage()?, self.settings.store()?)
+    }
+
+    /// The one that the settings name, for a host of agents: it prunes by the store's policy beside their saves.
+    pub(crate) fn host(&self) -> Result<Store> {
+        let mut options = self.settings.store()?;
+        options.auto_prune = true;
+        self.open(&self.settings.storage()?, options)
     }
 
     /// The one of a URL that is an argument.
     pub(crate) fn at(&self, url: &str) -> Result<Store> {
-        self.open(&self.settings.storage_of(url)?)
+        self.open(&self.settings.storage_of(url)?, self.settings.store()?)
     }
 
-    fn open(&self, config: &StorageConfig) -> Result<Store> {
-        let store = Store::with_options(config.build()?, self.settings.store()?);
+    fn open(&self, config: &StorageConfig, options: StoreOptions) -> Result<Store> {
+        let store = Store::with_options(config.build()?, options);
         self.opened.borrow_mut().push(store.clone());
         Ok(store)
     }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::disk::{Disk, Folder, FolderId};
 use crate::storage::{Error, ErrorKind, Key, Result};
@@ -18,6 +18,8 @@ pub(super) struct Tree {
     disk: Disk,
     /// The directories that this process has synced into their parents.
     synced: Mutex<HashSet<FolderId>>,
+    /// The root that this process met first: a disk that is mounted over it, or unmounted, is another directory.
+    root_id: OnceLock<FolderId>,
 }
 
 impl Tree {
@@ -26,6 +28,7 @@ impl Tree {
             root,
             disk,
             synced: Mutex::default(),
+            root_id: OnceLock::new(),
         }
     }
 
@@ -70,16 +73,38 @@ impl Tree {
         segments(dir).try_fold(root, |at, segment| Ok(self.make_child(&at, segment)?.0))
     }
 
-    /// The root, if it is there.
+    /// The root, if it is there. It is the same directory for as long as this process lives.
     fn open_root(&self) -> Result<Option<Folder>> {
         match self.disk.open(&self.root) {
-            Ok(dir) => Ok(Some(dir)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(dir) => self.recognize(dir).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.root_id.get() {
+                Some(_) => Err(self.root_changed("is gone")),
+                None => Ok(None),
+            },
             Err(error) => Err(Error::io(
                 format!("open the store {}", self.root.display()),
                 error,
             )),
         }
+    }
+
+    /// Remembers the root, or checks that it is the one that this process met first.
+    fn recognize(&self, root: Folder) -> Result<Folder> {
+        let failed = |error| Error::io(format!("open the store {}", self.root.display()), error);
+        let id = root.id().map_err(failed)?;
+        if *self.root_id.get_or_init(|| id) == id {
+            Ok(root)
+        } else {
+            Err(self.root_changed("is another directory than before"))
+        }
+    }
+
+    /// Nothing is read from, or saved to, the directory that a lost mount leaves behind.
+    fn root_changed(&self, what: &str) -> Error {
+        let what = format!("the store's directory {} {what}", self.root.display());
+        Error::new(ErrorKind::Unavailable, what).with_hint(
+            "its disk was unmounted, or the directory was replaced; mount the disk again and restart this process",
+        )
     }
 
     /// The root, made with every directory above it that is missing, and durable.
@@ -119,7 +144,7 @@ impl Tree {
             self.sync_path(parent_of(dir)).map_err(failed)?;
         }
         let dir = self.disk.open(&self.root).map_err(failed)?;
-        self.sync_root(dir)
+        self.sync_root(self.recognize(dir)?)
     }
 
     fn sync_root(&self, root: Folder) -> Result<Folder> {

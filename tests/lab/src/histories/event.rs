@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use persist_host::conformance::noise;
@@ -279,8 +278,8 @@ async fn write(scope: &Scope, name: &str, tag: Tag, wanted: Wanted) -> Result<Wr
 }
 
 async fn prune(scope: &Scope, name: &str, keep: usize) -> Result<Answer, Error> {
-    let mut retention = Retention::default();
-    (retention.keep_last, retention.keep_within) = (keep, Duration::ZERO);
+    let mut retention = Retention::nothing();
+    retention.keep_last = keep;
     let fates = scope.prune(name, &retention).await?;
     let removed = fates.iter().filter(|fate| fate.keep.is_none());
     Ok(Answer::Pruned(removed.map(|fate| fate.version).collect()))

@@ -209,14 +209,19 @@ async fn race(
         let part = |part: u64| shape.rng(100 * part + number as u64);
         // Who saves whatever is there is the one whose cache nothing but a lost race corrects.
         let bug = bug.filter(|bug| *bug != Bug::CachedHead || number == 0);
+        let believes = bug == Some(Bug::SleeperBelieved) && number != script::KEEPER;
+        let policy = if believes {
+            Some(weather::policy_of_an_hour().await)
+        } else {
+            None
+        };
         let weather = Weather::new(storage(part(1)), part(2), shape.grace(), bug);
-        let weather = Arc::new(weather);
+        let weather = Arc::new(weather.with_policy(policy));
         weathers.push(Arc::clone(&weather));
         let record: Arc<dyn Record> = log.clone();
         workers.spawn(async move {
             let faulty = Arc::new(Faulty::new(weather.clone()));
-            let believes = bug == Some(Bug::SleeperBelieved) && number != script::KEEPER;
-            let store = Store::with_options(faulty.clone(), options(shape, believes));
+            let store = Store::with_options(faulty.clone(), options(shape));
             let before = |rng: &mut Rng, call: Call| {
                 weather.take_for_head(call.wanted_version());
                 if call.makes() && rng.u32(0..100) < 15 {
@@ -232,7 +237,7 @@ async fn race(
     for weather in weathers {
         weather.calm().await;
     }
-    let store = Store::with_options(storage(shape.rng(1)), options(shape, false));
+    let store = Store::with_options(storage(shape.rng(1)), options(shape));
     audit(&store, shape, &(log.clone() as Arc<dyn Record>)).await;
     log.take()
 }
@@ -244,12 +249,9 @@ async fn audit(store: &Store, shape: Shape, record: &Arc<dyn Record>) {
     }
 }
 
-fn options(shape: Shape, believes: bool) -> StoreOptions {
+fn options(shape: Shape) -> StoreOptions {
     let mut options = StoreOptions::default();
-    options.grace = match believes {
-        true => Duration::from_secs(60 * 60),
-        false => shape.grace(),
-    };
+    options.grace = shape.grace();
     options
 }
 

@@ -41,7 +41,7 @@ pub(super) fn race(lab: &Path, shape: Shape) -> Result<Vec<Event>> {
 fn last_look(dir: &Path, shape: Shape) -> Result<Vec<Event>> {
     let log = Arc::new(Log::default());
     let record: Arc<dyn Record> = log.clone();
-    let store = Store::with_options(Arc::new(Local::new(dir)), options(shape, false));
+    let store = Store::with_options(Arc::new(Local::new(dir)), options(shape));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
@@ -146,7 +146,7 @@ pub fn worker(args: &[String]) -> Result<()> {
         bail!("a worker of a history has a directory, a shape and a number");
     };
     let (shape, number): (Shape, usize) = (serde_json::from_str(shape)?, number.parse()?);
-    let store = Store::with_options(Arc::new(Local::new(dir)), options(shape, false));
+    let store = Store::with_options(Arc::new(Local::new(dir)), options(shape));
     let scope = scope(&store);
     std::io::stdin().read_line(&mut String::new())?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -10,9 +10,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fastrand::Rng;
-use persist_host::snapshot::Version;
+use persist_host::snapshot::{Expect, Policy, Store, Version};
 use persist_host::storage::{
-    Call, Entry, Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Upload, Watch,
+    Call, Entry, Error, ErrorKind, Key, List, Memory, Page, Part, ReadRange, Result, Storage,
+    Upload, Watch,
 };
 use tokio::task::JoinSet;
 
@@ -29,8 +30,24 @@ pub enum Bug {
     Descending,
     /// Versions look a day older than they are.
     YoungPruned,
-    /// A writer that slept longer than the grace believes the answer that it gets.
+    /// A writer that slept longer than the grace period believes the answer that it gets: it follows another grace period than
+    /// the store's.
     SleeperBelieved,
+}
+
+/// The directory of the store's policy.
+const POLICY: &str = "~/~/policy/";
+
+/// Makes the file of a policy whose grace period is an hour.
+pub(crate) async fn policy_of_an_hour() -> Bytes {
+    let memory = Memory::new();
+    let store = Store::new(Arc::new(memory.clone()));
+    let policy = Policy::default();
+    let version = store.set_policy(&policy, Expect::Any).await;
+    assert_eq!(version.expect("a policy"), 2);
+    let key = Key::new(format!("{POLICY}9999999998-0000000001.gz")).expect("a key");
+    let file = memory.read(&key, ReadRange::Suffix(u64::MAX)).await;
+    file.expect("the first policy is there").bytes
 }
 
 /// What one worker sees of a storage that all of them use.
@@ -48,6 +65,8 @@ pub(crate) struct Weather {
     instead: Mutex<BTreeMap<String, String>>,
     /// With [`Bug::OldVersionAccepted`]: the version that this worker takes for the head; 0 for none.
     taken_for_head: AtomicU64,
+    /// With [`Bug::SleeperBelieved`]: the file that is read in place of the store's policy.
+    policy: Option<Bytes>,
 }
 
 impl Weather {
@@ -66,7 +85,14 @@ impl Weather {
             pages: Mutex::default(),
             instead: Mutex::default(),
             taken_for_head: AtomicU64::new(0),
+            policy: None,
         }
+    }
+
+    /// Reads this file in place of the store's policy.
+    pub(crate) fn with_policy(mut self, policy: Option<Bytes>) -> Self {
+        self.policy = policy;
+        self
     }
 
     /// What the worker takes for the head in its next call.
@@ -156,7 +182,9 @@ impl Weather {
         }
         let page = self.inner.list(list).await?;
         let old = self.taken_for_head.load(Ordering::Relaxed);
-        match self.has(Bug::OldVersionAccepted) && old > 0 && !page.entries.is_empty() {
+        let is_agents = !list.dir.starts_with('~');
+        match self.has(Bug::OldVersionAccepted) && is_agents && old > 0 && !page.entries.is_empty()
+        {
             true => Ok(Page {
                 entries: vec![Entry::object(format!(
                     "{:010}-{old:010}.gz",
@@ -241,7 +269,19 @@ impl Storage for Weather {
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
         self.pass().await;
-        self.inner.read(key, range).await
+        match &self.policy {
+            Some(policy) if key.as_str().starts_with(POLICY) => {
+                self.inner.read(key, range.clone()).await?;
+                let size = policy.len() as u64;
+                let range = range.of(size);
+                Ok(Part {
+                    bytes: policy.slice(range.start as usize..range.end as usize),
+                    start: range.start,
+                    size,
+                })
+            }
+            _ => self.inner.read(key, range).await,
+        }
     }
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
@@ -251,7 +291,14 @@ impl Storage for Weather {
         }
         let mut page = self.inner.list(list).await?;
         if self.has(Bug::YoungPruned) {
-            page.now = page.now.map(|now| now + Duration::from_secs(24 * 60 * 60));
+            for entry in &mut page.entries {
+                if let Entry::Object(object) = entry
+                    && object.name.ends_with(".gz")
+                    && let Some(facts) = &mut object.facts
+                {
+                    facts.created -= Duration::from_secs(24 * 60 * 60);
+                }
+            }
         }
         Ok(page)
     }

@@ -18,9 +18,9 @@ use crate::settings::Settings;
 
 /// Remove old versions that no rule keeps
 ///
-/// A version is kept where any rule keeps it. Always kept: the newest version of each name, what was the newest within the grace (one hour, unless
-/// PERSIST_GRACE says otherwise), and what is pinned. If one of the options that begin with --keep is given, only those that are given count besides; otherwise what the settings say: without any,
-/// what is younger than 30 days, and the newest 20 versions of each name.
+/// A version is kept if any rule keeps it. Always kept: the newest version of each name, versions that were the newest within
+/// the store's grace period, and pinned versions. --keep-* options replace the retention rules of the store's policy, which
+/// `persist policy` shows.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -34,23 +34,31 @@ pub(crate) struct Prune {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    rules: Rules,
+    rules: KeepRules,
+    /// Go by PERSIST_GRACE where it is shorter than the store's grace period. Only if every host of the store is stopped: a host
+    /// that saves at this moment may lose what it saves
+    #[arg(long)]
+    all_hosts_stopped: bool,
 }
 
+/// Retention rules on the command line.
 #[derive(Debug, Args)]
-struct Rules {
-    /// Keep so many of the newest versions of each name
+pub(super) struct KeepRules {
+    /// Keep the COUNT newest versions of each name
     #[arg(long, value_name = "COUNT")]
     keep_last: Option<usize>,
-    /// Keep what is younger than this, such as 12h or 30d
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// Keep versions that were the newest at some time within DURATION, such as 12h or 30d
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     keep_within: Option<Duration>,
-    /// Keep the newest version of each of the newest so many hours that have one
+    /// Keep the newest version of each of the last COUNT hours (UTC) that have one
     #[arg(long, value_name = "COUNT")]
     keep_hourly: Option<usize>,
-    /// Keep the newest version of each of the newest so many days (UTC) that have one
+    /// Keep the newest version of each of the last COUNT days (UTC) that have one
     #[arg(long, value_name = "COUNT")]
     keep_daily: Option<usize>,
+    /// Keep the newest version of each of the last COUNT weeks (from Monday, UTC) that have one
+    #[arg(long, value_name = "COUNT")]
+    keep_weekly: Option<usize>,
 }
 
 /// Keep a version from being pruned; `purge` removes it all the same
@@ -75,8 +83,8 @@ pub(crate) struct Unpin {
 
 /// Delete a name and remove its history for good, pinned versions too; it cannot be undone
 ///
-/// Only a deletion stays, so that numbering goes on. What was the newest version within the grace (one hour, unless PERSIST_GRACE says otherwise) is spared, so that no host that is saving at this
-/// moment loses what it saves, and the exit code is 10: run purge again after it, or say --now where no host writes this name. Where the bucket keeps
+/// Only a deletion stays, so that numbering goes on. What was the newest version within the store's grace period (`persist policy`
+/// shows it) is spared, so that no host that is saving at this moment loses what it saves, and the exit code is 10: run purge again after it, or say --now where no host writes this name. Where the bucket keeps
 /// old versions or soft-deleted objects, copies of what is removed stay there for as long as it does; and a
 /// `copy` from a store that still has it brings it back.
 #[derive(Debug, Args)]
@@ -97,28 +105,30 @@ pub(crate) struct Purge {
 
 impl Prune {
     pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
-        let policy = Policy {
-            retention: self.rules.retention(settings)?,
-            grace: settings.store()?.grace,
-            dry_run: self.dry_run,
-        };
         let whole = self.what.is_none();
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
         store.is_there().await?;
+        let plan = self.plan(store, settings, out).await?;
+        let selection = self.what.map(|what| what.0).unwrap_or_default();
         let mut walk = store.walk(&selection);
         let mut sum = Sum::default();
         let mut progress = Progress::items(out, "looked at names:", None);
         while let Some((scope, name)) = walk.next().await? {
             let address = address::address(scope.agent(), scope.session(), &name);
-            let fates = match self.dry_run {
-                true => scope.plan_prune(name.as_str(), &policy.retention).await?,
-                false => scope.prune(name.as_str(), &policy.retention).await?,
+            let name = name.as_str();
+            let fates = if self.dry_run {
+                scope.plan_prune(name, &plan.retention).await?
+            } else if let Some(grace) = plan.shorter_grace {
+                scope
+                    .prune_with_hosts_stopped(name, &plan.retention, grace)
+                    .await?
+            } else {
+                scope.prune(name, &plan.retention).await?
             };
             sum.names += u64::from(!fates.is_empty());
             for fate in &fates {
                 sum.add(fate);
                 if self.dry_run || fate.keep.is_none() {
-                    progress.aside(|| policy.line(&address, fate, out))?;
+                    progress.aside(|| plan.line(&address, fate, out))?;
                 }
             }
             progress.add(1);
@@ -129,29 +139,99 @@ impl Prune {
         }
         sum.print(self.dry_run, out)
     }
-}
 
-impl Rules {
-    fn retention(&self, settings: &Settings) -> Result<Retention> {
-        let mut retention = settings.retention()?;
-        let is_given = self.keep_last.is_some()
-            || self.keep_within.is_some()
-            || self.keep_hourly.is_some()
-            || self.keep_daily.is_some();
-        if is_given {
-            retention.keep_last = self.keep_last.unwrap_or_default();
-            retention.keep_within = self.keep_within.unwrap_or_default();
-            retention.keep_hourly = self.keep_hourly.unwrap_or_default();
-            retention.keep_daily = self.keep_daily.unwrap_or_default();
+    /// Decides by which rules to prune: the options, else the store's policy, else the settings where the store has no policy.
+    async fn plan(&self, store: &Store, settings: &Settings, out: Out) -> Result<Plan> {
+        let current = store.policy().await?;
+        let retention = match (
+            self.rules.given(),
+            current.version,
+            current.policy.retention,
+        ) {
+            (Some(given), _, _) => given,
+            (None, None, _) => settings.retention()?,
+            (None, Some(_), Some(rules)) => {
+                if settings.has_retention()? && settings.retention()? != rules {
+                    out.note(format_args!(
+                        "the store's policy is used, not the settings PERSIST_KEEP_*; `persist policy set` changes it"
+                    ));
+                }
+                rules
+            }
+            (None, Some(_), None) => {
+                return Err(Usage(
+                    "the store's policy keeps every version; say what to keep with --keep-last or another --keep option"
+                        .into(),
+                )
+                .into());
+            }
+        };
+        let grace = current.policy.grace;
+        let mut shorter_grace = None;
+        match settings.grace()? {
+            Some(own) if own < grace && self.all_hosts_stopped => shorter_grace = Some(own),
+            Some(own) if own < grace && !self.dry_run => {
+                let own = humantime::format_duration(own);
+                let grace = humantime::format_duration(grace);
+                return Err(Usage(format!(
+                    "PERSIST_GRACE is {own}, and the store's grace period is {grace}: a host that saves at this moment \
+                     could lose what it saves. Unset it, change the grace period for all hosts with `persist policy set --grace`, \
+                     or stop every host of the store and add --all-hosts-stopped"
+                ))
+                .into());
+            }
+            Some(own) if own != grace => out.note(format_args!(
+                "the store's grace period of {} is used, not PERSIST_GRACE",
+                humantime::format_duration(grace)
+            )),
+            _ => {}
         }
-        Ok(retention)
+        Ok(Plan {
+            retention,
+            grace,
+            shorter_grace,
+            dry_run: self.dry_run,
+        })
     }
 }
 
-/// What is kept, and whether anything is removed.
-struct Policy {
+impl KeepRules {
+    /// Returns the rules that are given; the others keep nothing. None: no rule is given.
+    pub(super) fn given(&self) -> Option<Retention> {
+        let is_given = self.keep_last.is_some()
+            || self.keep_within.is_some()
+            || self.keep_hourly.is_some()
+            || self.keep_daily.is_some()
+            || self.keep_weekly.is_some();
+        is_given.then(|| {
+            let mut retention = Retention::nothing();
+            self.change(&mut retention);
+            retention
+        })
+    }
+
+    /// Puts the rules that are given in place of those of `retention`.
+    pub(super) fn change(&self, retention: &mut Retention) {
+        let counts = [
+            (self.keep_last, &mut retention.keep_last),
+            (self.keep_hourly, &mut retention.keep_hourly),
+            (self.keep_daily, &mut retention.keep_daily),
+            (self.keep_weekly, &mut retention.keep_weekly),
+        ];
+        for (given, rule) in counts {
+            *rule = given.unwrap_or(*rule);
+        }
+        retention.keep_within = self.keep_within.unwrap_or(retention.keep_within);
+    }
+}
+
+/// The rules of one prune.
+struct Plan {
     retention: Retention,
+    /// The store's grace period.
     grace: Duration,
+    /// A shorter one to go by, as all hosts are stopped.
+    shorter_grace: Option<Duration>,
     dry_run: bool,
 }
 
@@ -198,7 +278,7 @@ impl Sum {
     }
 }
 
-impl Policy {
+impl Plan {
     fn line(&self, address: &str, fate: &Fate, out: Out) -> Result<()> {
         let address = format!("{address}@{}", fate.version);
         let since = fate.created.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -226,6 +306,7 @@ impl Policy {
             keep_last,
             keep_hourly,
             keep_daily,
+            keep_weekly,
             ..
         } = &self.retention;
         let time = |time| humantime::format_duration(time);
@@ -233,7 +314,7 @@ impl Policy {
             None => ("none", "no rule keeps it".into()),
             Some(Keep::Head) => ("head", "it is the newest".into()),
             Some(Keep::Recent) => {
-                let grace = time(self.grace);
+                let grace = time(self.shorter_grace.unwrap_or(self.grace));
                 (
                     "recent",
                     format!("it was the newest within the last {grace}"),
@@ -243,7 +324,10 @@ impl Policy {
             Some(Keep::Last) => ("last", format!("it is one of the newest {keep_last}")),
             Some(Keep::Within) => {
                 let within = time(*keep_within);
-                ("within", format!("it is younger than {within}"))
+                (
+                    "within",
+                    format!("it was the newest within the last {within}"),
+                )
             }
             Some(Keep::Hourly) => {
                 let why = format!("the newest of its hour, in the newest {keep_hourly} hours");
@@ -252,6 +336,10 @@ impl Policy {
             Some(Keep::Daily) => {
                 let why = format!("the newest of its day, in the newest {keep_daily} days");
                 ("daily", why)
+            }
+            Some(Keep::Weekly) => {
+                let why = format!("the newest of its week, in the newest {keep_weekly} weeks");
+                ("weekly", why)
             }
             Some(_) => ("other", "a rule keeps it".into()),
         }

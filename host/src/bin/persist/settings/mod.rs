@@ -219,7 +219,9 @@ impl Settings {
     /// How a store is used.
     pub(crate) fn store(&self) -> Result<StoreOptions> {
         let mut options = StoreOptions::default();
-        if let Some(grace) = self.duration("PERSIST_GRACE")? {
+        // Commands do not prune as a side effect; `run` is a host of its agents.
+        options.auto_prune = false;
+        if let Some(grace) = self.grace()? {
             options.grace = grace;
         }
         options.retention = match self.text("PERSIST_RETENTION")?.as_deref() {
@@ -250,22 +252,50 @@ impl Settings {
         Ok(limits)
     }
 
-    /// What is kept where a command does not say it.
+    /// The grace period, where a setting gives one.
+    pub(crate) fn grace(&self) -> Result<Option<Duration>> {
+        self.duration("PERSIST_GRACE")
+    }
+
+    /// Returns whether a setting gives a retention rule.
+    pub(crate) fn has_retention(&self) -> Result<bool> {
+        if self.duration("PERSIST_KEEP_WITHIN")?.is_some() {
+            return Ok(true);
+        }
+        for variable in KEEP_COUNTS {
+            if self.number(variable)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The retention rules of a store that this process makes.
     pub(crate) fn retention(&self) -> Result<Retention> {
         let mut retention = Retention::default();
         if let Some(within) = self.duration("PERSIST_KEEP_WITHIN")? {
             retention.keep_within = within;
         }
-        for (variable, rule) in [
-            ("PERSIST_KEEP_LAST", &mut retention.keep_last),
-            ("PERSIST_KEEP_HOURLY", &mut retention.keep_hourly),
-            ("PERSIST_KEEP_DAILY", &mut retention.keep_daily),
-        ] {
+        let rules = [
+            &mut retention.keep_last,
+            &mut retention.keep_hourly,
+            &mut retention.keep_daily,
+            &mut retention.keep_weekly,
+        ];
+        for (variable, rule) in KEEP_COUNTS.into_iter().zip(rules) {
             *rule = self.number(variable)?.unwrap_or(*rule);
         }
         Ok(retention)
     }
 }
+
+/// Settings of the retention rules that are counts.
+const KEEP_COUNTS: [&str; 4] = [
+    "PERSIST_KEEP_LAST",
+    "PERSIST_KEEP_HOURLY",
+    "PERSIST_KEEP_DAILY",
+    "PERSIST_KEEP_WEEKLY",
+];
 
 fn bucket(backend: StorageBackend) -> StorageConfig {
     StorageConfig {

@@ -1,0 +1,134 @@
+//! The store's policy: shown and changed.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use persist_host::snapshot::{CurrentPolicy, Expect, Retention, Store, Version};
+use serde_json::{Value, json};
+
+use super::keep::KeepRules;
+use super::printed;
+use crate::exit::Usage;
+use crate::print::Out;
+
+/// Show or change the store's policy: its grace period and the versions that are kept
+///
+/// Every host of the store follows the policy, whatever its own settings say. Hosts remove versions that no rule keeps, a while
+/// after they are saved over; the commands of this program do so only in `persist prune`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist policy
+  persist policy set --keep-last 50 --keep-daily 90
+  persist policy set --keep-all
+  persist policy set --grace 2h")]
+pub(crate) struct Policy {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Change the rules that are given; the others stay
+    ///
+    /// Hosts follow the change at the latest after half the grace period. It is safe while they run: until then, versions are
+    /// spared by the longer of both grace periods.
+    Set(Set),
+}
+
+#[derive(Debug, Args)]
+struct Set {
+    /// Grace period: a version that was the newest within it is not pruned; at most 30d
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    grace: Option<Duration>,
+    #[command(flatten)]
+    rules: KeepRules,
+    /// Keep every version until an operator prunes
+    #[arg(long, conflicts_with_all = ["keep_last", "keep_within", "keep_hourly", "keep_daily", "keep_weekly"])]
+    keep_all: bool,
+}
+
+impl Policy {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        store.is_there().await?;
+        match self.action {
+            None => show("policy", &store.policy().await?, out),
+            Some(Action::Set(set)) => set.run(store, out).await,
+        }
+    }
+}
+
+impl Set {
+    async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let current = store.policy().await?;
+        let mut policy = current.policy;
+        policy.grace = self.grace.unwrap_or(policy.grace);
+        if self.keep_all {
+            policy.retention = None;
+        } else if self.rules.given().is_some() {
+            let mut rules = policy.retention.unwrap_or_else(Retention::nothing);
+            self.rules.change(&mut rules);
+            policy.retention = Some(rules);
+        } else if self.grace.is_none() {
+            let what = "say what to change: --grace, --keep-all or a --keep-* rule";
+            return Err(Usage(what.into()).into());
+        }
+        let expect = current.version.map_or(Expect::Absent, Expect::Version);
+        let version = store.set_policy(&policy, expect).await?;
+        show("policy-set", &store.policy().await?, out)?;
+        warn_of_nothing(version, policy.retention.as_ref(), out);
+        Ok(())
+    }
+}
+
+/// A policy that keeps the newest version alone is rarely meant.
+fn warn_of_nothing(version: Version, retention: Option<&Retention>, out: Out) {
+    if retention == Some(&Retention::nothing()) {
+        out.note(format_args!(
+            "version {version} of the policy keeps no old versions once the grace period has passed"
+        ));
+    }
+}
+
+fn show(event: &str, current: &CurrentPolicy, out: Out) -> Result<()> {
+    let policy = &current.policy;
+    let retention = policy.retention.as_ref();
+    let value = json!({
+        "event": event,
+        "version": current.version,
+        "grace_seconds": policy.grace.as_secs_f64(),
+        "retention": retention.map(rules),
+    });
+    let text = || {
+        let version = current.version.map_or_else(
+            || "none; these are the defaults. `persist policy set` writes one".to_owned(),
+            |version| version.to_string(),
+        );
+        let duration = |time| humantime::format_duration(time).to_string();
+        let mut rows = vec![("version", version), ("grace", duration(policy.grace))];
+        match retention {
+            None => rows.push(("keep", "every version".to_owned())),
+            Some(rules) => rows.extend([
+                ("keep-last", rules.keep_last.to_string()),
+                ("keep-within", duration(rules.keep_within)),
+                ("keep-hourly", rules.keep_hourly.to_string()),
+                ("keep-daily", rules.keep_daily.to_string()),
+                ("keep-weekly", rules.keep_weekly.to_string()),
+            ]),
+        }
+        let lines = rows.iter().map(|(key, value)| format!("{key:<12} {value}"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    printed(out.print(&value, text), "the policy is set")
+}
+
+fn rules(rules: &Retention) -> Value {
+    json!({
+        "keep_last": rules.keep_last,
+        "keep_within_seconds": rules.keep_within.as_secs_f64(),
+        "keep_hourly": rules.keep_hourly,
+        "keep_daily": rules.keep_daily,
+        "keep_weekly": rules.keep_weekly,
+    })
+}
