@@ -1,13 +1,17 @@
 //! The suite for storages, on ours; and on storages with a bug, which it must find.
 
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use persist_host::conformance;
+use persist_host::conformance::{self, Faulty, ListFault};
+use persist_host::snapshot::{self, SaveOptions, Store};
 use persist_host::storage::{
-    Entry, Error, ErrorKind, Key, List, Local, Memory, Object, Page, Part, ReadRange,
-    RecursiveList, RecursivePage, Result, Storage, Upload,
+    Call, Entry, Error, ErrorKind, Key, List, Local, Memory, Object, Page, Part, ReadRange,
+    RecursiveList, RecursivePage, Result, Storage, Upload, Watch,
 };
 use persist_tests::{block_on, tempdir};
 
@@ -25,6 +29,89 @@ fn the_local_disk_conforms() {
     assert!(report.is_ok(), "{report}");
 }
 
+/// Gives each temporary file a second name before it gets its own, as `cp -al` of a store does.
+#[derive(Debug)]
+struct Backup {
+    dir: PathBuf,
+    next: AtomicU64,
+}
+
+impl Watch for Backup {
+    fn before(&self, call: Call<'_>) -> io::Result<()> {
+        if let Call::Link(temporary, _) = call {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            std::fs::hard_link(temporary, self.dir.join(number.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn after(&self, _: Call<'_>, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_local_disk_conforms_while_temporary_files_are_linked() {
+    let dir = tempdir();
+    let backup = dir.path().join("backup");
+    std::fs::create_dir(&backup).expect("a directory");
+    let backup = Arc::new(Backup {
+        dir: backup,
+        next: AtomicU64::new(0),
+    });
+    let root = dir.path().join("store");
+    let open = || -> Arc<dyn Storage> { Arc::new(Local::watched(&root, backup.clone())) };
+    let report = block_on(conformance::run(&open));
+    assert!(report.is_ok(), "{report}");
+    assert!(backup.next.load(Ordering::Relaxed) > 100, "links are made");
+}
+
+#[test]
+fn wrong_lists_are_found() {
+    for &fault in ListFault::ALL {
+        let memory = Memory::new();
+        let open = || -> Arc<dyn Storage> {
+            let mut faulty = Faulty::new(Arc::new(memory.clone()));
+            faulty.list_fault = Some(fault);
+            Arc::new(faulty)
+        };
+        let about_lists = |claim: &str| claim.starts_with("a list");
+        let report = block_on(conformance::run_some(&open, about_lists));
+        assert!(!report.is_ok(), "{fault:?} is not found");
+    }
+}
+
+/// Wrong lists that a store finds before its first save.
+const REFUSED: &[ListFault] = &[
+    ListFault::Descending,
+    ListFault::FirstMissing,
+    ListFault::LastMissing,
+    ListFault::Stale,
+];
+
+#[test]
+fn a_storage_with_wrong_lists_is_refused_before_the_first_save() {
+    for &fault in REFUSED {
+        let memory = Memory::new();
+        let mut faulty = Faulty::new(Arc::new(memory.clone()));
+        faulty.list_fault = Some(fault);
+        let scope = Store::new(Arc::new(faulty)).scope("bot", None);
+        let scope = scope.expect("a scope");
+        let saved = block_on(scope.save("memory", "x".into(), SaveOptions::default()));
+        let is_refused = matches!(saved, Err(snapshot::Error::Unsupported { .. }));
+        assert!(is_refused, "{fault:?}: {saved:?}");
+        let list = List {
+            dir: "",
+            prefix: "",
+            after: None,
+            limit: 10,
+            facts: false,
+        };
+        let left = block_on(memory.list(&list)).expect("a page").entries;
+        assert_eq!(left, [], "{fault:?} leaves something");
+    }
+}
+
 /// What is wrong with a storage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bug {
@@ -34,6 +121,7 @@ enum Bug {
     CreateSaysDenied,
     UploadIsVisibleEarly,
     UploadOverwrites,
+    UploadChecksThenWrites,
     UploadDropsAPiece,
     ReplaceKeepsTheOld,
     ReadIgnoresTheStart,
@@ -63,6 +151,7 @@ const BUGS: &[(Bug, &str)] = &[
         "an upload is visible when it is finished",
     ),
     (Bug::UploadOverwrites, "an upload does not overwrite"),
+    (Bug::UploadChecksThenWrites, "one of many uploads wins"),
     (
         Bug::UploadDropsAPiece,
         "an upload is visible when it is finished",
@@ -145,11 +234,7 @@ impl Storage for Planted {
         match self.bug {
             Bug::CreateOverwrites => self.inner.delete(key).await?,
             Bug::CreateChecksThenWrites => {
-                let there = self.inner.read(key, ReadRange::Suffix(1)).await.is_ok();
-                tokio::task::yield_now().await;
-                if !there {
-                    self.inner.delete(key).await?;
-                }
+                look_then_clear(&self.inner, key).await?;
             }
             Bug::CreateDropsTheLastPiece if body.len() > 1 => drop(body.pop()),
             _ => {}
@@ -262,6 +347,16 @@ impl Storage for Planted {
     }
 }
 
+/// Looks, and makes room a moment later: what another writer made meanwhile is lost.
+async fn look_then_clear(storage: &Memory, key: &Key) -> Result<()> {
+    let is_there = storage.read(key, ReadRange::Suffix(1)).await.is_ok();
+    tokio::task::yield_now().await;
+    if !is_there {
+        storage.delete(key).await?;
+    }
+    Ok(())
+}
+
 #[derive(Debug)]
 struct PlantedUpload {
     storage: Memory,
@@ -286,6 +381,7 @@ impl Upload for PlantedUpload {
             Bug::UploadOverwrites | Bug::UploadIsVisibleEarly => {
                 self.storage.delete(&self.key).await?
             }
+            Bug::UploadChecksThenWrites => look_then_clear(&self.storage, &self.key).await?,
             Bug::UploadDropsAPiece if self.pieces.len() > 1 => drop(self.pieces.remove(1)),
             _ => {}
         }

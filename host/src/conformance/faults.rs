@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::ListFault;
 use crate::storage::{
     Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Swept, Upload,
 };
@@ -40,6 +41,9 @@ pub struct Faulty {
     pub ignores_conditions: bool,
     /// Whether `list` shows nothing.
     pub lists_nothing: bool,
+    /// How the lists are wrong, if they are.
+    pub list_fault: Option<ListFault>,
+    newest: Arc<Mutex<Option<Key>>>,
 }
 
 impl Faulty {
@@ -51,6 +55,8 @@ impl Faulty {
             life: Arc::default(),
             ignores_conditions: false,
             lists_nothing: false,
+            list_fault: None,
+            newest: Arc::default(),
         }
     }
 
@@ -71,6 +77,7 @@ impl Faulty {
             inner: Arc::clone(&self.inner),
             planned: Arc::clone(&self.planned),
             life: Arc::clone(&self.life),
+            newest: Arc::clone(&self.newest),
         }))
     }
 
@@ -195,7 +202,8 @@ impl Storage for Faulty {
                 None => make.await,
             }
         };
-        self.life.make(ErrorKind::Unanswered, create).await
+        let created = self.life.make(ErrorKind::Unanswered, create).await;
+        created.inspect(|()| set_newest(&self.newest, key))
     }
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
@@ -213,14 +221,18 @@ impl Storage for Faulty {
     }
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
-        match self.lists_nothing {
-            true => Ok(Page::default()),
-            false => {
-                self.life
-                    .make(ErrorKind::Unavailable, self.inner.list(list))
-                    .await
-            }
+        if self.lists_nothing {
+            return Ok(Page::default());
         }
+        let page = async {
+            let newest = self.newest.lock();
+            let newest = newest.unwrap_or_else(PoisonError::into_inner).clone();
+            match self.list_fault {
+                Some(fault) => fault.page(&*self.inner, list, newest.as_ref()).await,
+                None => self.inner.list(list).await,
+            }
+        };
+        self.life.make(ErrorKind::Unavailable, page).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
@@ -246,6 +258,7 @@ struct FaultyUpload {
     inner: Arc<dyn Storage>,
     planned: Arc<Mutex<VecDeque<Fault>>>,
     life: Arc<Life>,
+    newest: Arc<Mutex<Option<Key>>>,
 }
 
 #[async_trait]
@@ -263,6 +276,7 @@ impl Upload for FaultyUpload {
             inner,
             planned,
             life,
+            newest,
         } = *self;
         let finish = async {
             match next_fault(&planned, &key) {
@@ -270,6 +284,11 @@ impl Upload for FaultyUpload {
                 None => upload.finish().await,
             }
         };
-        life.make(ErrorKind::Unanswered, finish).await
+        let finished = life.make(ErrorKind::Unanswered, finish).await;
+        finished.inspect(|()| set_newest(&newest, &key))
     }
+}
+
+fn set_newest(newest: &Mutex<Option<Key>>, key: &Key) {
+    *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
 }

@@ -25,11 +25,13 @@
 
 mod calls;
 mod faults;
+mod lists;
 mod pages;
 mod races;
 mod snapshots;
 
 pub use faults::{Fault, Faulty};
+pub use lists::ListFault;
 
 use std::fmt;
 use std::future::Future;

@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 use super::calls::whole;
 use super::{Place, Verdict, ensure, noise, on};
 use crate::snapshot::{SaveOptions, Store};
-use crate::storage::{ErrorKind, Result};
+use crate::storage::{ErrorKind, Key, Storage};
+
+type Result<T, E = crate::storage::Error> = std::result::Result<T, E>;
 
 /// Contenders for one key. Enough that a check and a write that are not one step come apart.
 const CONTENDERS: u64 = 16;
@@ -20,11 +22,26 @@ fn start() -> Arc<Barrier> {
     Arc::new(Barrier::new(CONTENDERS as usize))
 }
 
+/// What came of a contender: its number, and its answer.
+type Outcome = Result<(u64, Result<()>), String>;
+
+/// Returns the answer of a contender. One that won must find its own object: a server that looks
+/// first and writes then may overwrite it.
+async fn stays(storage: &dyn Storage, key: &Key, contender: u64, made: Result<()>) -> Outcome {
+    if made.is_ok() {
+        let read = whole(storage, key).await?;
+        ensure(read == noise(contender, 10_000), || {
+            "what was acknowledged was overwritten".into()
+        })?;
+    }
+    Ok((contender, made))
+}
+
 /// Judges a race: one contender won, the others were told so, and the object is the winner's.
-async fn judge(place: &Place<'_>, key: &str, mut race: JoinSet<(u64, Result<()>)>) -> Verdict {
+async fn judge(place: &Place<'_>, key: &str, mut race: JoinSet<Outcome>) -> Verdict {
     let mut winners = Vec::new();
     while let Some(ended) = race.join_next().await {
-        match ended.map_err(on("a contender"))? {
+        match ended.map_err(on("a contender"))?? {
             (contender, Ok(())) => winners.push(contender),
             (_, Err(error)) if error.kind() == ErrorKind::AlreadyExists => {}
             (_, Err(error)) => return Err(format!("a loser was told {:?}: {error}", error.kind())),
@@ -48,7 +65,8 @@ pub(super) async fn one_of_many_creates_wins(place: &Place<'_>) -> Verdict {
             let body = vec![noise(contender, 10_000)];
             race.spawn(async move {
                 start.wait().await;
-                (contender, storage.create(&key, body).await)
+                let made = storage.create(&key, body).await;
+                stays(&*storage, &key, contender, made).await
             });
         }
         judge(place, &name, race).await?;
@@ -61,20 +79,22 @@ pub(super) async fn one_of_many_uploads_wins(place: &Place<'_>) -> Verdict {
         let name = format!("object-{round}");
         let mut uploads = Vec::new();
         for contender in 0..CONTENDERS {
-            let (storage, key) = (place.storage(), place.key(&name));
+            let storage = place.storage();
+            let key = place.key(&name);
             let mut upload = storage.upload(&key).await.map_err(on("upload"))?;
             upload
                 .write(noise(contender, 10_000))
                 .await
                 .map_err(on("write"))?;
-            uploads.push((contender, upload));
+            uploads.push((contender, storage, key, upload));
         }
         let (mut race, start) = (JoinSet::new(), start());
-        for (contender, upload) in uploads {
+        for (contender, storage, key, upload) in uploads {
             let start = Arc::clone(&start);
             race.spawn(async move {
                 start.wait().await;
-                (contender, upload.finish().await)
+                let made = upload.finish().await;
+                stays(&*storage, &key, contender, made).await
             });
         }
         judge(place, &name, race).await?;
