@@ -19,6 +19,9 @@ const AT_ONCE: usize = 8;
 const INTRODUCTION: &str = "store.json";
 const PROBE: &str = "probe-";
 
+/// Prefix of the names of objects that tell the storage's time.
+const CLOCK: &str = "clock-";
+
 /// What an archive that is unpacked leaves beside its versions.
 const MANIFEST: &str = "manifest.jsonl";
 
@@ -251,7 +254,9 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
         while let Some(entry) = entries.next(self.store).await? {
             match &entry {
                 Entry::Object(object) if object.name == INTRODUCTION => {}
-                Entry::Object(object) if object.name.starts_with(PROBE) => {
+                Entry::Object(object)
+                    if object.name.starts_with(PROBE) || object.name.starts_with(CLOCK) =>
+                {
                     let key = format!("{NO_SESSION}/{}", object.name);
                     let what =
                         "made to try the storage, by a process that was killed; it can be removed";
