@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
@@ -18,6 +18,7 @@ use persist_host::snapshot::{Adapter, Error, SaveOptions, Scope, Version};
 use persist_host::storage::{Call, Local, Storage, Watch};
 use rustix::io::Errno;
 
+use crate::links::{Backup, LinkCount};
 use crate::steps::{Deed, OWN_KEY, Step, runtime, scope};
 use crate::{Plan, Report};
 
@@ -48,6 +49,21 @@ enum Fault {
     LinkPlanted,
     /// Another file, of two names, is where the next version would be.
     NextTaken,
+    /// The temporary files get a second name elsewhere, and another host saves the next version.
+    BackedUp,
+    /// Another directory has the path of the store until the operation has ended.
+    Remounted(Mounted),
+}
+
+/// The directory that has the path of the store for a while.
+#[derive(Clone, Copy, Debug)]
+enum Mounted {
+    /// None: the path is free.
+    Nothing,
+    /// An empty one, as a mount point is when its disk is gone.
+    Empty,
+    /// A copy of the store, as another disk may hold.
+    Copy,
 }
 
 const FAULTS: &[Fault] = &[
@@ -63,6 +79,10 @@ const FAULTS: &[Fault] = &[
     Fault::StoreRemoved,
     Fault::LinkPlanted,
     Fault::NextTaken,
+    Fault::BackedUp,
+    Fault::Remounted(Mounted::Nothing),
+    Fault::Remounted(Mounted::Empty),
+    Fault::Remounted(Mounted::Copy),
 ];
 
 /// The target. It has one size: each fault at each call of each operation.
@@ -70,21 +90,26 @@ const FAULTS: &[Fault] = &[
 /// # Errors
 /// Where a store cannot be made to begin with.
 pub fn run(_: Plan) -> Result<Report> {
-    try_all(1)
+    try_all(1, FAULTS, HEALTHY)
 }
 
+/// Makes the storage of the host that is tried.
+type Wrap = fn(&Path, Arc<Saboteur>) -> Arc<dyn Storage>;
+
+const HEALTHY: Wrap = |root, watch| Arc::new(Local::watched(root, watch));
+
 /// Tries one case in so many.
-fn try_all(sample: usize) -> Result<Report> {
+fn try_all(sample: usize, faults: &[Fault], wrap: Wrap) -> Result<Report> {
     let mut report = Report::default();
     let mut case = 0;
     for step in STEPS {
-        for fault in FAULTS {
+        for fault in faults {
             for at in 0.. {
                 case += 1;
                 if case % sample != 0 && at > 0 {
                     continue;
                 }
-                let (reached, broken) = Case::new(*step, *fault, at)?.run()?;
+                let (reached, broken) = Case::new(*step, *fault, at)?.run(wrap)?;
                 if !reached {
                     break;
                 }
@@ -104,6 +129,10 @@ fn kind(fault: &Fault) -> String {
         Fault::StoreRemoved => "the store is removed".into(),
         Fault::LinkPlanted => "a symbolic link is planted".into(),
         Fault::NextTaken => "a hard link is in the next version's place".into(),
+        Fault::BackedUp => "a temporary file is linked, and another host saves".into(),
+        Fault::Remounted(Mounted::Nothing) => "the store is away for a while".into(),
+        Fault::Remounted(Mounted::Empty) => "an empty directory is in the store's place".into(),
+        Fault::Remounted(Mounted::Copy) => "a copy is in the store's place".into(),
     }
 }
 
@@ -116,12 +145,36 @@ struct Case {
 }
 
 /// What another host sees.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Seen {
     /// Versions of each name, newest first, and the state of the newest.
     names: Vec<(String, Vec<Version>, Option<Bytes>)>,
     pins: Vec<Version>,
     own: Option<Bytes>,
+}
+
+/// The answers of a host while its store is away.
+struct Meanwhile {
+    /// The version that a save made, as far as it was answered.
+    saved: std::result::Result<Version, Error>,
+    /// Whether a load found nothing, where something had been saved.
+    says_nothing: bool,
+}
+
+/// The state that is saved while a store is away.
+fn meanwhile_state() -> Bytes {
+    noise(11, 100)
+}
+
+/// Asks for the next calls of a host whose store is away.
+async fn next_calls(scope: &Scope) -> Meanwhile {
+    let loaded = scope.load("memory", None).await;
+    let save = scope.save("met", meanwhile_state(), SaveOptions::default());
+    let saved = save.await;
+    Meanwhile {
+        saved: saved.map(|info| info.version),
+        says_nothing: matches!(loaded, Ok(None)),
+    }
 }
 
 impl Case {
@@ -134,7 +187,7 @@ impl Case {
             base,
         };
         fs::create_dir(case.outside())?;
-        let (scope, storage) = case.host(None);
+        let (scope, storage) = case.other_host();
         runtime()?.block_on(async {
             for text in ["one", "two", "three"] {
                 scope
@@ -154,26 +207,25 @@ impl Case {
         self.base.path().join("outside")
     }
 
-    fn host(&self, watch: Option<Arc<Saboteur>>) -> (Scope, Arc<dyn Storage>) {
-        let storage: Arc<dyn Storage> = match watch {
-            Some(watch) => Arc::new(Local::watched(self.store(), watch)),
-            None => Arc::new(Local::new(self.store())),
-        };
+    /// Another host, which nobody disturbs.
+    fn other_host(&self) -> (Scope, Arc<dyn Storage>) {
+        let storage: Arc<dyn Storage> = Arc::new(Local::new(self.store()));
         (scope(Arc::clone(&storage)), storage)
     }
 
-    /// Whether the operation makes so many calls, and what is wrong.
-    fn run(self) -> Result<(bool, Option<String>)> {
-        let watch = Arc::new(Saboteur {
-            left: AtomicUsize::new(self.at + 1),
-            fault: self.fault,
-            store: self.store(),
-            outside: self.outside(),
-            unsynced: Mutex::default(),
-        });
-        let (scope, storage) = self.host(Some(Arc::clone(&watch)));
+    /// Returns whether the operation makes so many calls, and what is wrong.
+    fn run(self, wrap: Wrap) -> Result<(bool, Option<String>)> {
+        let watch = Arc::new(Saboteur::new(&self)?);
+        let storage = wrap(&self.store(), Arc::clone(&watch));
+        let scope = scope(Arc::clone(&storage));
+        if let Fault::Remounted(_) = self.fault {
+            // A host that never met the store cannot tell that another is in its place.
+            let met = scope.save("met", "once".into(), SaveOptions::default());
+            runtime()?.block_on(met)?;
+        }
         let state = |len| noise(9, len);
         let before = self.look()?;
+        watch.arm(self.at);
         let answer = runtime()?.block_on(self.step.act(&scope, &storage, state));
         if watch.left.load(Ordering::SeqCst) > 0 {
             return Ok((false, None));
@@ -189,10 +241,16 @@ impl Case {
             }
             // What is removed or put there by others is theirs to answer for.
             Fault::StoreRemoved | Fault::LinkPlanted | Fault::NextTaken => self.look_around()?,
+            Fault::BackedUp => self.look_for_both(&watch, &answer)?,
+            Fault::Remounted(_) => {
+                let meanwhile = runtime()?.block_on(next_calls(&scope));
+                self.mount_again()?;
+                self.judge_remounted(&answer, &meanwhile, &before)?
+            }
         };
         // A process does not go on in another directory than the one that it began with; the next one does.
         let (scope, storage) = if matches!(self.fault, Fault::StoreRemoved) {
-            self.host(None)
+            self.other_host()
         } else {
             (scope, storage)
         };
@@ -203,8 +261,76 @@ impl Case {
         Ok((true, broken))
     }
 
+    /// Returns what is wrong where another host saved in the midst of the operation.
+    fn look_for_both(&self, watch: &Saboteur, answer: &Result<Deed>) -> Result<Option<String>> {
+        let (scope, _) = self.other_host();
+        let load = |name, version| {
+            let loaded = runtime()?.block_on(scope.load(name, Some(version)));
+            Ok::<_, anyhow::Error>(loaded.map(|found| found.map(|snapshot| snapshot.state)))
+        };
+        // A fork copies what it found, which may be either.
+        if let Ok(Deed::Made(name, version, state)) = answer
+            && !matches!(self.step, Step::Fork(..))
+            && !matches!(load(name, *version)?, Ok(found) if found == *state)
+        {
+            return Ok(Some(format!(
+                "version {version} of {name} was acknowledged and is another's"
+            )));
+        }
+        let may_be_removed = matches!(self.step, Step::Prune(_) | Step::Purge(_));
+        let version = watch.anothers.load(Ordering::SeqCst);
+        Ok(match load("memory", version)? {
+            Ok(Some(state)) if state == ANOTHERS => None,
+            _ if may_be_removed => None,
+            _ => Some(format!("another host's version {version} is lost")),
+        })
+    }
+
+    /// Puts the store back to its path.
+    fn mount_again(&self) -> Result<()> {
+        if self.store().exists() {
+            fs::remove_dir_all(self.store())?;
+        }
+        Ok(fs::rename(self.away(), self.store())?)
+    }
+
+    /// Returns what is wrong after another directory had the path of the store.
+    fn judge_remounted(
+        &self,
+        answer: &Result<Deed>,
+        meanwhile: &Meanwhile,
+        before: &Seen,
+    ) -> Result<Option<String>> {
+        if let Ok(version) = meanwhile.saved {
+            let (scope, _) = self.other_host();
+            let loaded = runtime()?.block_on(scope.load("met", Some(version)));
+            let is_there = loaded
+                .ok()
+                .flatten()
+                .is_some_and(|snapshot| snapshot.state == meanwhile_state());
+            if !is_there {
+                return Ok(Some(format!(
+                    "version {version} was acknowledged while the store was away, and is lost"
+                )));
+            }
+        }
+        if meanwhile.says_nothing {
+            let what = "while the store was away, a load said that nothing is saved";
+            return Ok(Some(what.into()));
+        }
+        let after = self.look()?;
+        Ok(match answer {
+            Ok(Deed::Lost) | Err(_) => None,
+            Ok(_) => judge(answer, before, &after).map(|broken| format!("{broken}: {answer:?}")),
+        })
+    }
+
+    fn away(&self) -> PathBuf {
+        self.base.path().join("away")
+    }
+
     fn look(&self) -> Result<Seen> {
-        let (scope, storage) = self.host(None);
+        let (scope, storage) = self.other_host();
         runtime()?.block_on(async {
             let mut names = Vec::new();
             for name in scope.names("", None, 100).await? {
@@ -318,6 +444,9 @@ fn only_removed(before: &Seen, after: &Seen) -> bool {
     old.starts_with(kept) && (newest_is_kept || is_tombstone)
 }
 
+/// What another host saves in the midst of an operation.
+const ANOTHERS: &[u8] = b"another host's";
+
 const BYSTANDER: &[u8] = b"not to be touched";
 
 /// Makes one call fail, or does harm when it is made.
@@ -330,9 +459,32 @@ struct Saboteur {
     outside: PathBuf,
     /// What of the store could not be synced, and was not since.
     unsynced: Mutex<Option<PathBuf>>,
+    backup: Backup,
+    links: Arc<LinkCount>,
+    /// The version that another host saved.
+    anothers: AtomicU64,
 }
 
 impl Saboteur {
+    /// Does nothing before it is armed.
+    fn new(case: &Case) -> Result<Self> {
+        Ok(Self {
+            left: AtomicUsize::new(usize::MAX),
+            fault: case.fault,
+            store: case.store(),
+            outside: case.outside(),
+            unsynced: Mutex::default(),
+            backup: Backup::new(case.base.path().join("backup"))?,
+            links: Arc::default(),
+            anothers: AtomicU64::new(0),
+        })
+    }
+
+    /// Strikes at the call after `at` others.
+    fn arm(&self, at: usize) {
+        self.left.store(at + 1, Ordering::SeqCst);
+    }
+
     fn unsynced(&self) -> MutexGuard<'_, Option<PathBuf>> {
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -357,9 +509,53 @@ impl Saboteur {
                 fs::write(&bystander, BYSTANDER)?;
                 fs::hard_link(bystander, names.join("memory/9999999995-0000000004.gz"))
             }
+            Fault::BackedUp => {
+                self.backup.link_temporary(&self.store);
+                self.another_saves()
+            }
+            Fault::Remounted(mounted) => {
+                let away = self.store.with_file_name("away");
+                fs::rename(&self.store, &away)?;
+                match mounted {
+                    Mounted::Nothing => Ok(()),
+                    Mounted::Empty => fs::create_dir(&self.store),
+                    Mounted::Copy => copy_tree(&away, &self.store),
+                }
+            }
             Fault::Fails(_) | Fault::Lost(_) => Ok(()),
         }
     }
+
+    /// Saves the next version from another host, whose calls nobody watches.
+    fn another_saves(&self) -> io::Result<()> {
+        let root = self.store.clone();
+        let save = move || {
+            let scope = scope(Arc::new(Local::new(root)));
+            let state = Bytes::from_static(ANOTHERS);
+            let save = scope.save("memory", state, SaveOptions::default());
+            Ok::<_, anyhow::Error>(runtime()?.block_on(save)?.version)
+        };
+        // A thread of its own: this one may belong to a runtime.
+        let saved = std::thread::spawn(save).join().expect("no panic");
+        let version = saved.map_err(io::Error::other)?;
+        self.anothers.store(version, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// Copies a directory.
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }
 
 impl Watch for Saboteur {
@@ -368,7 +564,10 @@ impl Watch for Saboteur {
             return Ok(());
         }
         // What is there already is harm enough.
-        let _ = self.harm();
+        let done = self.harm();
+        if let Fault::BackedUp | Fault::Remounted(_) = self.fault {
+            done.expect("the harm is done");
+        }
         match self.fault {
             Fault::Fails(errno) => {
                 let synced = synced(call).filter(|path| path.starts_with(&self.store));
@@ -380,6 +579,7 @@ impl Watch for Saboteur {
     }
 
     fn after(&self, call: Call<'_>, done: bool) -> io::Result<()> {
+        self.links.after(call, done);
         let mut unsynced = self.unsynced();
         if done && unsynced.is_some() && synced(call) == unsynced.as_deref() {
             *unsynced = None;
@@ -404,10 +604,11 @@ fn synced(call: Call<'_>) -> Option<&Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::links::LinkCountBelieved;
 
     #[test]
     fn no_outcome_is_misreported_and_the_next_call_works() {
-        let report = try_all(7).expect("stores are made");
+        let report = try_all(7, FAULTS, HEALTHY).expect("stores are made");
         assert_eq!(report.violations, [""; 0]);
         assert!(report.total() > 100, "{report}");
     }
@@ -420,12 +621,27 @@ mod tests {
         let lie = Ok(Deed::Made("memory", 4, state.clone()));
         assert!(judge(&lie, &before, &before).is_some());
 
-        let (scope, storage) = case.host(None);
+        let (scope, storage) = case.other_host();
         let step = case.step.act(&scope, &storage, |len| noise(9, len));
         let truth = runtime().expect("a runtime").block_on(step);
         let after = case.look().expect("is looked at");
         assert_eq!(judge(&truth, &before, &after), None);
         let lie = Err(Error::Invalid("nothing was done".into()).into());
         assert!(judge(&lie, &before, &after).is_some());
+    }
+
+    /// The first violation that one of `faults` shows with a bug that was planted.
+    fn found(faults: &[Fault], planted: Wrap) -> String {
+        let report = try_all(1, faults, planted).expect("stores are made");
+        report.violations.first().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_link_count_that_is_taken_for_success_is_found() {
+        let found = found(&[Fault::BackedUp], |root, watch| {
+            let links = Arc::clone(&watch.links);
+            Arc::new(LinkCountBelieved::new(Local::watched(root, watch), links))
+        });
+        assert!(found.contains("is another's"), "{found}");
     }
 }

@@ -4,6 +4,7 @@
 //! writes RELIABILITY.md's figures; the tests of this crate run a bounded part of each, and show that each finds what was
 //! broken on purpose.
 
+pub mod copies;
 pub mod corrupt;
 pub mod crash;
 pub mod faults;
@@ -12,6 +13,7 @@ pub mod fuzz;
 pub mod golden;
 pub mod histories;
 pub mod kill;
+mod links;
 pub mod report;
 pub mod shelf;
 mod steps;
@@ -57,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     },
     histories::TARGET,
     kill::TARGET,
+    copies::TARGET,
     corrupt::TARGET,
     fuzz::TARGET,
 ];

@@ -260,7 +260,13 @@ impl Call {
             }
             Self::Audit => return audit(scope, name).await,
         };
-        answer.unwrap_or_else(failed)
+        match (self, answer) {
+            // Clocks disagree: nothing may be removed by age.
+            (Self::Prune { .. } | Self::Purge, Err(Error::Unsupported { what, .. })) => {
+                Answer::Failed(what)
+            }
+            (_, answer) => answer.unwrap_or_else(failed),
+        }
     }
 }
 

@@ -10,8 +10,8 @@
 //! A history's seed says what each worker asks and what befalls it, not how the scheduler mixes them: what a violation prints
 //! is the recorded history itself, as small as it can be made.
 //!
-//! Clocks of hosts are not set wrong: no decision of a store looks at one. Ages for pruning are told by the storage, the age of
-//! a change by a clock that only counts.
+//! Hosts have settings of their own, which the store's policy overrules; in every third history the
+//! grace period of the policy changes meanwhile. In every fourth the clock of the storage jumps.
 
 mod check;
 mod event;
@@ -38,14 +38,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use fastrand::Rng;
 use persist_host::conformance::{Fault, Faulty};
-use persist_host::snapshot::{Store, StoreOptions};
+use persist_host::snapshot::{Expect, Policy, Retention, Store, StoreOptions};
 use persist_host::storage::{ErrorKind, Local, Memory, Storage};
 use tokio::task::JoinSet;
 
+use crate::links::LinkCountBelieved;
 use crate::{Plan, Report, Target};
-use event::scope;
+use event::{Micros, scope};
 use script::{Shape, Worker};
-use weather::{Sleepy, Weather};
+use weather::{Clock, Disturbed, Weather};
 
 /// Of a hundred histories, so many are on disk, and as many of processes.
 const SHARE: u64 = 10;
@@ -86,7 +87,7 @@ pub const TARGET: Target = Target {
 fn run(plan: Plan) -> Result<Report> {
     let share = plan.count * SHARE / 100;
     let mut report = in_memory(plan.seed, plan.count - 2 * share, None)?;
-    report.add(on_disk(plan.seed, share)?);
+    report.add(on_disk(plan.seed, share, None)?);
     let lab = std::env::current_exe().context("find this program")?;
     report.add(in_processes(&lab, plan.seed, share)?);
     Ok(report)
@@ -110,25 +111,30 @@ pub fn in_memory(seed: u64, count: u64, bug: Option<Bug>) -> Result<Report> {
     )
 }
 
-/// `count` histories on the disk, in a folder that is gone afterwards.
+/// `count` histories on the disk, in a folder that is gone afterwards; over a bug that was planted, if one was.
 ///
 /// # Errors
 /// Where none can be made.
-pub fn on_disk(seed: u64, count: u64) -> Result<Report> {
+pub fn on_disk(seed: u64, count: u64, bug: Option<Bug>) -> Result<Report> {
     histories(
         ("on disk", AT_ONCE),
         (seed, count),
-        false,
+        bug.is_some(),
         move |seed| async move {
             let shape = Shape { seed, ..DISK };
             let dir = tempfile::tempdir()?;
-            let storage = |rng| -> Arc<dyn Storage> {
-                Arc::new(Local::watched(
-                    dir.path(),
-                    Arc::new(Sleepy::new(rng, shape.grace())),
-                ))
+            let storage = |mut rng: Rng| -> Arc<dyn Storage> {
+                let backup = dir.path().join(format!("backup-{:x}", rng.u64(..)));
+                let disturbed = Disturbed::new(rng, shape.grace(), backup);
+                let disturbed = Arc::new(disturbed.expect("a directory for links"));
+                let links = disturbed.links();
+                let local = Local::watched(dir.path().join("store"), disturbed);
+                match bug {
+                    Some(Bug::LinkCountBelieved) => Arc::new(LinkCountBelieved::new(local, links)),
+                    _ => Arc::new(local),
+                }
             };
-            Ok((shape, race(shape, &storage, None).await))
+            Ok((shape, race(shape, &storage, bug).await))
         },
     )
 }
@@ -205,6 +211,11 @@ async fn race(
     let log = Arc::new(Log::default());
     let mut workers = JoinSet::new();
     let mut weathers = Vec::new();
+    let keeper = Store::with_options(storage(shape.rng(3)), options(shape, shape.workers));
+    let made = keeper.set_policy(&policy(shape.grace()), Expect::Any).await;
+    made.expect("a store with a policy");
+    let changes = tokio::spawn(change_policy(keeper, shape));
+    let clock = Arc::new(Clock::new(shape.has_wrong_clock()));
     for number in 0..shape.workers {
         let part = |part: u64| shape.rng(100 * part + number as u64);
         // Who saves whatever is there is the one whose cache nothing but a lost race corrects.
@@ -215,13 +226,19 @@ async fn race(
         } else {
             None
         };
-        let weather = Weather::new(storage(part(1)), part(2), shape.grace(), bug);
+        let weather = Weather::new(
+            storage(part(1)),
+            part(2),
+            shape.grace(),
+            bug,
+            Arc::clone(&clock),
+        );
         let weather = Arc::new(weather.with_policy(policy));
         weathers.push(Arc::clone(&weather));
         let record: Arc<dyn Record> = log.clone();
         workers.spawn(async move {
             let faulty = Arc::new(Faulty::new(weather.clone()));
-            let store = Store::with_options(faulty.clone(), options(shape));
+            let store = Store::with_options(faulty.clone(), options(shape, number));
             let before = |rng: &mut Rng, call: Call| {
                 weather.take_for_head(call.wanted_version());
                 if call.makes() && rng.u32(0..100) < 15 {
@@ -234,10 +251,11 @@ async fn race(
         });
     }
     while workers.join_next().await.is_some() {}
+    changes.abort();
     for weather in weathers {
         weather.calm().await;
     }
-    let store = Store::with_options(storage(shape.rng(1)), options(shape));
+    let store = Store::with_options(storage(shape.rng(1)), options(shape, 0));
     audit(&store, shape, &(log.clone() as Arc<dyn Record>)).await;
     log.take()
 }
@@ -249,10 +267,38 @@ async fn audit(store: &Store, shape: Shape, record: &Arc<dyn Record>) {
     }
 }
 
-fn options(shape: Shape) -> StoreOptions {
+/// The settings of one host. Each has others; the store's policy overrules them.
+fn options(shape: Shape, number: usize) -> StoreOptions {
     let mut options = StoreOptions::default();
-    options.grace = shape.grace();
+    options.grace = match number % 4 {
+        0 => Duration::from_secs(60 * 60),
+        1 => shape.grace(),
+        2 => shape.grace() / 4,
+        _ => shape.grace() * 4,
+    };
+    if number % 4 == 3 {
+        options.retention = Some(Retention::nothing());
+    }
     options
+}
+
+/// The policy of a store that nothing but an operator prunes.
+fn policy(grace: Duration) -> Policy {
+    let mut policy = Policy::default();
+    (policy.grace, policy.retention) = (grace, None);
+    policy
+}
+
+/// Changes the grace period again and again, where the history has such changes; it is never shorter
+/// than [`Shape::shortest_grace`].
+async fn change_policy(store: Store, shape: Shape) {
+    let mut rng = shape.rng(4);
+    while shape.has_policy_changes() {
+        tokio::time::sleep(shape.grace().mul_f64(0.5 + 2.0 * rng.f64())).await;
+        let grace = shape.shortest_grace() * rng.u32(1..5);
+        // The storage does not fail here; another change may be first.
+        let _ = store.set_policy(&policy(grace), Expect::Any).await;
+    }
 }
 
 fn fault(rng: &mut Rng, grace: Duration) -> Fault {
@@ -303,7 +349,8 @@ impl Found {
         for event in events {
             self.count(shape, event);
         }
-        let (seed, grace) = (shape.seed, shape.grace * 1000);
+        let seed = shape.seed;
+        let grace = Micros::try_from(shape.shortest_grace().as_micros()).unwrap_or(Micros::MAX);
         let wrong = events.iter().find(|event| event.is_wrong());
         if let Some(wrong) = wrong {
             self.violations.push(format!("history {seed}: {wrong:?}"));

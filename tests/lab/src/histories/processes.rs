@@ -10,19 +10,24 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use fastrand::Rng;
-use persist_host::snapshot::Store;
+use persist_host::snapshot::{Expect, Store};
 use persist_host::storage::Local;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::links::Backups;
+
 use super::event::{Event, Record, scope};
 use super::script::{Shape, Worker};
-use super::{Log, audit, options};
+use super::{Log, audit, options, policy};
 
 /// One history of processes that are `lab`.
 pub(super) fn race(lab: &Path, shape: Shape) -> Result<Vec<Event>> {
     let dir = tempfile::tempdir()?;
+    let store = dir.path().join("store");
+    make_store(&store, shape)?;
+    let backup = Backups::begin(&store, dir.path().join("backup"))?;
     let mut workers = (0..shape.workers)
-        .map(|number| Process::start(lab, dir.path(), shape, number))
+        .map(|number| Process::start(lab, &store, shape, number))
         .collect::<Result<Vec<_>>>()?;
     // All at once, when each is there.
     for worker in &mut workers {
@@ -34,14 +39,26 @@ pub(super) fn race(lab: &Path, shape: Shape) -> Result<Vec<Event>> {
         let told = worker.events()?.into_iter();
         events.extend(told.map(Event::on_a_healthy_disk));
     }
-    events.extend(last_look(dir.path(), shape)?);
+    backup.end();
+    events.extend(last_look(&store, shape)?);
     Ok(events)
+}
+
+/// Makes the store with its policy, which the settings of the workers differ from.
+fn make_store(dir: &Path, shape: Shape) -> Result<()> {
+    let store = Store::new(Arc::new(Local::new(dir)));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let policy = policy(shape.grace());
+    runtime.block_on(store.set_policy(&policy, Expect::Any))?;
+    Ok(())
 }
 
 fn last_look(dir: &Path, shape: Shape) -> Result<Vec<Event>> {
     let log = Arc::new(Log::default());
     let record: Arc<dyn Record> = log.clone();
-    let store = Store::with_options(Arc::new(Local::new(dir)), options(shape));
+    let store = Store::with_options(Arc::new(Local::new(dir)), options(shape, 0));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
@@ -146,7 +163,7 @@ pub fn worker(args: &[String]) -> Result<()> {
         bail!("a worker of a history has a directory, a shape and a number");
     };
     let (shape, number): (Shape, usize) = (serde_json::from_str(shape)?, number.parse()?);
-    let store = Store::with_options(Arc::new(Local::new(dir)), options(shape));
+    let store = Store::with_options(Arc::new(Local::new(dir)), options(shape, number));
     let scope = scope(&store);
     std::io::stdin().read_line(&mut String::new())?;
     let runtime = tokio::runtime::Builder::new_current_thread()

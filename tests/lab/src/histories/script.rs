@@ -32,6 +32,25 @@ impl Shape {
         self.seed.is_multiple_of(2)
     }
 
+    /// Whether the store's policy changes meanwhile: every third history.
+    pub(crate) fn has_policy_changes(&self) -> bool {
+        self.seed.is_multiple_of(3)
+    }
+
+    /// The shortest grace period that the store ever has.
+    pub(crate) fn shortest_grace(&self) -> Duration {
+        if self.has_policy_changes() {
+            self.grace() / 2
+        } else {
+            self.grace()
+        }
+    }
+
+    /// Whether the clock of its storage is wrong now and then: every fourth history.
+    pub(crate) fn has_wrong_clock(&self) -> bool {
+        self.seed % 4 == 1
+    }
+
     /// The random numbers of one part of the history.
     pub(crate) fn rng(&self, part: u64) -> Rng {
         Rng::with_seed(self.seed.wrapping_mul(1009).wrapping_add(part))

@@ -233,6 +233,10 @@ fn the_smallest_history_has_only_what_is_wrong() {
 
 fn finds(bug: Bug, says: &str) {
     let report = in_memory(SEED, ENOUGH, Some(bug)).expect("histories are made");
+    is_found(bug, says, &report);
+}
+
+fn is_found(bug: Bug, says: &str, report: &Report) {
     let found = report
         .violations
         .first()
@@ -268,8 +272,25 @@ fn a_prune_of_young_versions_is_found() {
 }
 
 #[test]
-fn a_sleeper_who_believes_its_answer_is_found() {
+fn a_host_that_follows_another_grace_period_is_found() {
     finds(Bug::SleeperBelieved, "no order");
+}
+
+#[test]
+fn a_prune_that_believes_the_storages_clock_is_found() {
+    finds(Bug::ClockBelieved, "no order");
+}
+
+#[test]
+fn a_success_that_answers_a_repeated_request_and_is_believed_is_found() {
+    finds(Bug::RepeatBelieved, "no order");
+}
+
+#[test]
+fn a_link_count_that_is_taken_for_success_is_found_on_disk() {
+    let bug = Bug::LinkCountBelieved;
+    let report = on_disk(SEED, 60, Some(bug)).expect("histories are made");
+    is_found(bug, "no order", &report);
 }
 
 #[test]
@@ -280,6 +301,6 @@ fn histories_in_memory_are_linear() {
 
 #[test]
 fn histories_on_disk_are_linear() {
-    let report = on_disk(SEED, 24).expect("histories are made");
+    let report = on_disk(SEED, 24, None).expect("histories are made");
     assert!(report.violations.is_empty(), "{report}");
 }

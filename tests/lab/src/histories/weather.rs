@@ -3,19 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use fastrand::Rng;
 use persist_host::snapshot::{Expect, Policy, Store, Version};
 use persist_host::storage::{
-    Call, Entry, Error, ErrorKind, Key, List, Memory, Page, Part, ReadRange, Result, Storage,
-    Upload, Watch,
+    Call, Entry, Error, ErrorKind, Key, List, Memory, Object, Page, Part, ReadRange, Result,
+    Storage, Upload, Watch,
 };
 use tokio::task::JoinSet;
+
+use crate::links::{Backup, LinkCount};
 
 /// A bug that is planted under a store, where its own checks do not see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,86 @@ pub enum Bug {
     /// A writer that slept longer than the grace period believes the answer that it gets: it follows another grace period than
     /// the store's.
     SleeperBelieved,
+    /// A prune believes the storage's clock, and compares it with nothing.
+    ClockBelieved,
+    /// A success that answers a repeated request is believed, although the server says so to everybody.
+    RepeatBelieved,
+    /// On a local disk: a second name of a temporary file is taken for the proof that a version was made.
+    LinkCountBelieved,
+}
+
+/// Times by which the clock of a storage is wrong, in seconds; it is right more often than not.
+const AHEAD: [i64; 6] = [0, 0, 0, 2 * 60 * 60, -2 * 60 * 60, 40 * 24 * 60 * 60];
+
+/// The clock of a storage, which is set wrong for a while.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    /// Whether it is ever wrong.
+    jumps: bool,
+    /// Seconds by which it is ahead.
+    ahead: AtomicI64,
+    /// The same at the moment in which each object was made, where it was wrong then.
+    made: Mutex<BTreeMap<String, i64>>,
+}
+
+impl Clock {
+    pub(crate) fn new(jumps: bool) -> Self {
+        Self {
+            jumps,
+            ..Self::default()
+        }
+    }
+
+    /// Sets it, now and then.
+    fn may_jump(&self, rng: &mut Rng) {
+        if self.jumps && rng.u32(0..40) == 0 {
+            let ahead = AHEAD[rng.usize(..AHEAD.len())];
+            self.ahead.store(ahead, Ordering::SeqCst);
+        }
+    }
+
+    fn made(&self, key: &Key) {
+        let ahead = self.ahead.load(Ordering::SeqCst);
+        // Who loses a race does not change the time of what is there.
+        locked(&self.made)
+            .entry(key.as_str().into())
+            .or_insert(ahead);
+    }
+
+    /// Tells the times of a list by this clock.
+    fn tell(&self, dir: &str, page: &mut Page) {
+        let ahead = self.ahead.load(Ordering::SeqCst);
+        page.now = page.now.map(|now| shifted(now, ahead));
+        self.shift(dir, page, 0);
+    }
+
+    /// Tells the ages of versions by this clock, and everything else by the right one: whoever compares
+    /// clocks sees no difference.
+    fn tell_ages(&self, dir: &str, page: &mut Page) {
+        if !is_reserved(dir) {
+            self.shift(dir, page, -self.ahead.load(Ordering::SeqCst));
+        }
+    }
+
+    /// Shifts the time of each object by what the clock was ahead when it was made, and by `more`.
+    fn shift(&self, dir: &str, page: &mut Page, more: i64) {
+        let made = locked(&self.made);
+        for entry in &mut page.entries {
+            if let Entry::Object(Object {
+                name,
+                facts: Some(facts),
+            }) = entry
+            {
+                let ahead = made.get(&format!("{dir}/{name}")).copied();
+                facts.created = shifted(facts.created, ahead.unwrap_or(0) + more);
+            }
+        }
+    }
+}
+
+fn shifted(time: SystemTime, seconds: i64) -> SystemTime {
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { time - by } else { time + by }
 }
 
 /// The directory of the store's policy.
@@ -57,6 +140,7 @@ pub(crate) struct Weather {
     rng: Mutex<Rng>,
     grace: Duration,
     bug: Option<Bug>,
+    clock: Arc<Clock>,
     /// Creates that were given up and are still on their way.
     late: Mutex<JoinSet<()>>,
     /// With [`Bug::CachedHead`]: the first page of each directory.
@@ -75,12 +159,14 @@ impl Weather {
         rng: Rng,
         grace: Duration,
         bug: Option<Bug>,
+        clock: Arc<Clock>,
     ) -> Self {
         Self {
             inner,
             rng: Mutex::new(rng),
             grace,
             bug,
+            clock,
             late: Mutex::default(),
             pages: Mutex::default(),
             instead: Mutex::default(),
@@ -113,6 +199,7 @@ impl Weather {
 
     /// Some calls take a moment, in which others are made.
     async fn pass(&self) {
+        self.random(|rng| self.clock.may_jump(rng));
         match self.random(|rng| rng.u32(0..4)) {
             0 => {
                 tokio::time::sleep(Duration::from_micros(self.random(|rng| rng.u64(0..1500)))).await
@@ -143,6 +230,11 @@ impl Weather {
                     let _ = inner.create(&key, body).await;
                 });
                 return Err(Error::new(ErrorKind::Unanswered, "given up"));
+            }
+            // The answer is lost, and the request is sent again.
+            12..20 => {
+                let first = self.inner.create(key, body).await;
+                return repeated(first, self.has(Bug::RepeatBelieved));
             }
             _ => {}
         }
@@ -230,9 +322,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether something is a version, and not what a store keeps beside.
+/// Returns whether a key is that of an agent's version, and not of the store's own.
 fn is_version(key: &Key) -> bool {
-    key.as_str().ends_with(".gz")
+    !is_reserved(key.as_str()) && key.as_str().ends_with(".gz")
+}
+
+/// Returns whether a directory, or a key, is the store's own: of its probes, or of its policy.
+fn is_reserved(path: &str) -> bool {
+    path == "~" || path.starts_with("~/")
 }
 
 #[async_trait]
@@ -247,6 +344,7 @@ impl Storage for Weather {
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         self.pass().await;
+        self.clock.made(key);
         match is_version(key) {
             true => self.create_version(key, body).await,
             false => self.inner.create(key, body).await,
@@ -256,10 +354,13 @@ impl Storage for Weather {
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
         self.pass().await;
         let sleeps = self.random(|rng| rng.bool());
+        self.clock.made(key);
+        let is_repeated = self.random(|rng| rng.u32(0..4)) == 0;
         Ok(Box::new(Slow {
             upload: self.inner.upload(key).await?,
             // Until what came in its place is old enough to be removed.
             sleep: sleeps.then(|| 2 * self.long()),
+            repeated: is_repeated.then_some(self.has(Bug::RepeatBelieved)),
         }))
     }
 
@@ -286,10 +387,15 @@ impl Storage for Weather {
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
         self.pass().await;
-        if list.limit == 1 && list.after.is_none() && !list.facts {
+        if list.limit == 1 && list.after.is_none() && !list.facts && !is_reserved(list.dir) {
             return self.list_head(list).await;
         }
         let mut page = self.inner.list(list).await?;
+        if self.has(Bug::ClockBelieved) {
+            self.clock.tell_ages(list.dir, &mut page);
+        } else {
+            self.clock.tell(list.dir, &mut page);
+        }
         if self.has(Bug::YoungPruned) {
             for entry in &mut page.entries {
                 if let Entry::Object(object) = entry
@@ -324,11 +430,26 @@ impl Storage for Weather {
     }
 }
 
+/// Answers a request that was sent again after its first answer was lost. The server answers every
+/// repetition with success, whoever made what is there; so a driver must call it unanswered.
+fn repeated(first: Result<()>, is_believed: bool) -> Result<()> {
+    match first {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ if is_believed => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::Unanswered,
+            "a repeated request succeeded, and the answer to the first was lost",
+        )),
+    }
+}
+
 /// A stream whose guest stops in the midst of it, for longer than the grace.
 #[derive(Debug)]
 struct Slow {
     upload: Box<dyn Upload>,
     sleep: Option<Duration>,
+    /// Some: its completion is sent twice; true: and the second answer is believed.
+    repeated: Option<bool>,
 }
 
 #[async_trait]
@@ -341,35 +462,54 @@ impl Upload for Slow {
     }
 
     async fn finish(self: Box<Self>) -> Result<()> {
-        self.upload.finish().await
-    }
-}
-
-/// Makes a local disk sleep longer than the grace right before some versions get their names.
-#[derive(Debug)]
-pub(crate) struct Sleepy {
-    rng: Mutex<Rng>,
-    grace: Duration,
-}
-
-impl Sleepy {
-    pub(crate) fn new(rng: Rng, grace: Duration) -> Self {
-        Self {
-            rng: Mutex::new(rng),
-            grace,
+        let finished = self.upload.finish().await;
+        match self.repeated {
+            None => finished,
+            Some(is_believed) => repeated(finished, is_believed),
         }
     }
 }
 
-impl Watch for Sleepy {
+/// Disturbs a local disk: makes it sleep longer than the grace right before some versions get their
+/// names, and links some of their temporary files elsewhere.
+#[derive(Debug)]
+pub(crate) struct Disturbed {
+    rng: Mutex<Rng>,
+    grace: Duration,
+    backup: Backup,
+    links: Arc<LinkCount>,
+}
+
+impl Disturbed {
+    /// `backup` is a directory for the links.
+    pub(crate) fn new(rng: Rng, grace: Duration, backup: PathBuf) -> io::Result<Self> {
+        Ok(Self {
+            rng: Mutex::new(rng),
+            grace,
+            backup: Backup::new(backup)?,
+            links: Arc::default(),
+        })
+    }
+
+    /// Knows whether the temporary file of the last lost race had more than one name.
+    pub(crate) fn links(&self) -> Arc<LinkCount> {
+        Arc::clone(&self.links)
+    }
+}
+
+impl Watch for Disturbed {
     fn before(&self, call: Call<'_>) -> io::Result<()> {
-        if let Call::Link(_, new) = call
+        if let Call::Link(temporary, new) = call
             && new.extension().is_some_and(|extension| extension == "gz")
         {
             let mut rng = locked(&self.rng);
             let long = self.grace.mul_f64(1.1 + 1.4 * rng.f64());
             let sleeps = rng.u32(0..100) < 8;
+            let is_linked = rng.u32(0..3) == 0;
             drop(rng);
+            if is_linked {
+                self.backup.link(temporary);
+            }
             if sleeps {
                 std::thread::sleep(long);
             }
@@ -377,7 +517,8 @@ impl Watch for Sleepy {
         Ok(())
     }
 
-    fn after(&self, _: Call<'_>, _: bool) -> io::Result<()> {
+    fn after(&self, call: Call<'_>, done: bool) -> io::Result<()> {
+        self.links.after(call, done);
         Ok(())
     }
 }
