@@ -31,6 +31,10 @@
 //! - `keeping`: what is kept of histories, and how they grew, on every backend
 //! - `trouble`: what is wrong with a store or its backend, and how it is said
 //! - `moves`: stores that are copied between backends, exported and imported
+//! - `credentials`: which servers are sent credentials, and which are not
+//! - `secrets`: secrets in the wrong place, which no command shows
+//! - `malformed`: keys, files and variables that no request can carry
+//! - `endless`: answers of servers that never end
 //! - `settings`: what is documented is read, and what is read is documented
 
 mod adapter;
@@ -40,7 +44,9 @@ mod checkpoint;
 mod clouds;
 mod command;
 mod conformance;
+mod credentials;
 mod disk;
+mod endless;
 mod faults;
 mod gc;
 mod gcs;
@@ -50,6 +56,7 @@ mod interrupted;
 mod keeping;
 mod languages;
 mod logs;
+mod malformed;
 mod moves;
 mod operators;
 mod outcomes;
@@ -61,6 +68,7 @@ mod s3_account;
 mod s3_faults;
 mod s3_requests;
 mod sandbox;
+mod secrets;
 mod servers;
 mod settings;
 mod streams;

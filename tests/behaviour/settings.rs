@@ -128,8 +128,9 @@ fn each_setting_says_where_it_comes_from_and_secrets_are_not_shown() {
             .find(|line| line["setting"] == *name)
             .expect("is there");
         assert_eq!(found["from"], *name);
-        let is_secret =
-            name.contains("KEY_ID") || name.contains("SECRET") || name.contains("TOKEN");
+        let is_secret = name.contains("KEY_ID")
+            || name.contains("SECRET_ACCESS")
+            || name.contains("SESSION_TOKEN");
         assert_eq!(
             text(&output.stdout).contains("planted"),
             !is_secret,

@@ -2,11 +2,12 @@
 
 use std::env;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::key::is_segment;
+use super::secret::{redact, secret_in};
 use super::{Error, ErrorKind, Local, Result, Retry, Storage};
 
 /// A kind of storage.
@@ -67,8 +68,9 @@ pub enum StorageBackend {
 /// |---|---|---|
 /// | `local_base_path` | `PERSIST_LOCAL_PATH` | `persist` in the platform's data directory |
 /// | `s3_bucket` | `AWS_S3_BUCKET` | none: it must be said |
-/// | `s3_region` | `AWS_REGION` | `us-east-1` |
-/// | `s3_endpoint` | `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` | Amazon's, of the region |
+/// | `s3_region` | `AWS_REGION`, `AWS_DEFAULT_REGION`, `region` of the profile | `us-east-1` |
+/// | `s3_endpoint` | `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `endpoint_url` of the profile | Amazon's, of the region |
+/// | `s3_allow_http` | `PERSIST_S3_ALLOW_HTTP` | none |
 /// | `s3_path_style` | | yes with an endpoint of one's own, else no |
 /// | `s3_profile` | | see below |
 /// | `s3_encryption` | `PERSIST_S3_KMS_KEY` | the bucket's own |
@@ -88,10 +90,26 @@ pub enum StorageBackend {
 /// environment variables. They are looked up again before they expire, and once where they are refused.
 ///
 /// # Credentials for Google Cloud Storage
-/// A file that the config or `GOOGLE_APPLICATION_CREDENTIALS` names: the key of a service account, what `gcloud auth
-/// application-default login` writes, a workload identity, or an impersonated account. Else application default credentials:
-/// gcloud's own file, then the metadata server of GCE, GKE and Cloud Run. A server of `STORAGE_EMULATOR_HOST`, and any with an
-/// endpoint of `http://`, is sent no credentials, unless `gcs_credentials` names a file.
+/// A file that the config or `GOOGLE_APPLICATION_CREDENTIALS` names: the key of a service account, what
+/// `gcloud auth application-default login` writes, a workload identity, or an impersonated account. Else
+/// application default credentials: gcloud's own file, then the metadata server of GCE, GKE and Cloud Run. The
+/// only scope that is asked for is `devstorage.read_write`.
+///
+/// # Where credentials are sent
+/// Credentials go to Amazon S3 or Google itself, through TLS. Any other endpoint is sent only those that are
+/// named together with it:
+///
+/// | endpoint | AWS keys that it is sent | Google credentials that it is sent |
+/// |---|---|---|
+/// | a field of the config | `s3_credentials` or `s3_profile` of the same config | `gcs_credentials` of the same config |
+/// | of a URL (`endpoint_from_url`) | those of a profile that names this endpoint | none |
+/// | of the environment | those of the environment, or of `AWS_PROFILE` | none |
+/// | `endpoint_url` of a profile | those of the profile | |
+/// | on this machine (loopback) | any | as above |
+///
+/// Through plain HTTP, AWS keys are sent to loopback and to the server that `s3_allow_http` names, Google's
+/// credentials to loopback alone. An S3 endpoint that may be sent no keys is an error of
+/// [`StorageConfig::build`]; a Google endpoint is asked without credentials. Redirects are not followed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StorageConfig {
     /// The kind of storage.
@@ -108,9 +126,15 @@ pub struct StorageConfig {
     pub s3_prefix: Option<String>,
     /// A server that is not Amazon's, such as `http://127.0.0.1:8333`.
     pub s3_endpoint: Option<String>,
+    /// The server, as `host:port`, that may be sent AWS keys through plain HTTP although it is not on this machine.
+    pub s3_allow_http: Option<String>,
+    /// Set by [`StorageConfig::from_url`] if the URL names the endpoint. Such an endpoint is sent no
+    /// credentials of this config. A program that trusts the endpoint sets this to false.
+    pub endpoint_from_url: bool,
     /// Whether the bucket is named in the path of a URL instead of in its host.
     pub s3_path_style: Option<bool>,
-    /// The profile of `~/.aws` that has the credentials for this storage; nothing else is asked for them then.
+    /// The profile of `~/.aws` that has the credentials for this storage, and maybe its endpoint; nothing else is asked for
+    /// credentials then.
     pub s3_profile: Option<String>,
     /// How the server encrypts what it keeps.
     pub s3_encryption: S3Encryption,
@@ -264,8 +288,9 @@ impl StorageConfig {
 
     /// The storage that `url` names: `file:///absolute/path`, `s3://bucket/prefix` or `gs://bucket/prefix`.
     ///
-    /// A bucket's URL may say more behind a `?`, joined by `&`: for S3 `endpoint`, `region` and `profile`, for Google Cloud Storage
-    /// `endpoint` and `credentials`. The rest of its settings come from the environment.
+    /// A bucket's URL may say more behind a `?`, joined by `&`: for S3 `endpoint`, `region` and `profile`, for Google Cloud
+    /// Storage `endpoint`. The rest of its settings come from the environment. An endpoint that a URL names is sent no
+    /// credentials that are not bound to it; see [`StorageConfig`].
     ///
     /// ```
     /// # use persist_host::storage::StorageConfig;
@@ -284,7 +309,17 @@ impl StorageConfig {
     /// # Errors
     /// [`ErrorKind::Config`] where it is not such a URL.
     pub fn from_url(url: &str) -> Result<Self> {
-        let refuse = |why: &str| Err(Error::new(ErrorKind::Config, format!("{url:?} {why}")));
+        let refuse = |why: &str| {
+            let what = format!("{:?} {why}", redact(url));
+            Err(Error::new(ErrorKind::Config, what))
+        };
+        let place = url.split_once('?').map_or(url, |parts| parts.0);
+        if let Some(kind) = secret_in(place) {
+            let what = format!(
+                "the URL of the storage holds {kind}, which is not shown; write it without"
+            );
+            return Err(Error::new(ErrorKind::Config, what));
+        }
         match url.split_once("://") {
             Some(("file", path)) if path.starts_with('/') => Ok(Self::local(self::path(path)?)),
             Some(("file", _)) => {
@@ -299,6 +334,7 @@ impl StorageConfig {
                     parameters(more, ["endpoint", "region", "profile"])?;
                 Ok(Self {
                     s3_prefix: check_prefix(prefix)?,
+                    endpoint_from_url: s3_endpoint.is_some(),
                     s3_endpoint,
                     s3_region,
                     s3_profile,
@@ -310,10 +346,10 @@ impl StorageConfig {
                 let (place, more) = rest.split_once('?').unwrap_or((rest, ""));
                 let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
                 check_gcs_bucket(bucket)?;
-                let [gcs_endpoint, credentials] = parameters(more, ["endpoint", "credentials"])?;
+                let [gcs_endpoint] = parameters(more, ["endpoint"])?;
                 Ok(Self {
+                    endpoint_from_url: gcs_endpoint.is_some(),
                     gcs_endpoint,
-                    gcs_credentials: credentials.map(PathBuf::from),
                     // The URL says it all: a prefix of the environment is another place.
                     gcs_prefix: Some(check_prefix(prefix)?.unwrap_or_default()),
                     ..Self::gcs_with_bucket(bucket.into())
@@ -357,18 +393,94 @@ impl StorageConfig {
     }
 
     fn local_path(&self) -> Result<PathBuf> {
-        self.local_base_path
-            .clone()
-            .or_else(|| env::var_os("PERSIST_LOCAL_PATH").map(PathBuf::from))
-            .filter(|path| !path.as_os_str().is_empty())
-            .or_else(|| dirs::data_dir().map(|dir| dir.join("persist")))
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Config,
-                    "no directory for snapshots: this account has no home; set PERSIST_LOCAL_PATH",
-                )
-            })
+        if let Some(path) = &self.local_base_path
+            && !path.as_os_str().is_empty()
+        {
+            return local_path(path);
+        }
+        let variable = env::var_os("PERSIST_LOCAL_PATH").filter(|path| !path.is_empty());
+        if let Some(path) = variable {
+            return absolute_local_path(Path::new(&path))
+                .map_err(|error| error.about("PERSIST_LOCAL_PATH"));
+        }
+        let dir = dirs::data_dir().map(|dir| dir.join("persist"));
+        dir.ok_or_else(|| {
+            let what =
+                "no directory for snapshots: this account has no home; set PERSIST_LOCAL_PATH";
+            Error::new(ErrorKind::Config, what)
+        })
     }
+}
+
+/// Returns a directory for snapshots with `~/` expanded.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where it cannot be what somebody meant: it holds a secret, a control character, or a
+/// variable that only a shell expands.
+pub fn local_path(path: &Path) -> Result<PathBuf> {
+    let refuse = |why: String| Err(Error::new(ErrorKind::Config, why));
+    let shown = path.to_string_lossy();
+    if let Some(kind) = secret_in(&shown) {
+        return refuse(format!(
+            "the directory for snapshots is {kind}, which is not shown"
+        ));
+    }
+    if shown.chars().any(char::is_control) {
+        return refuse(format!(
+            "the directory for snapshots, {shown:?}, has a line break or another control character in it"
+        ));
+    }
+    let is_variable = |part: &str| {
+        let name = part
+            .strip_prefix('$')
+            .map(|name| name.trim_matches(['{', '}']));
+        name.is_some_and(|name| {
+            !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        })
+    };
+    if path
+        .components()
+        .any(|part| is_variable(&part.as_os_str().to_string_lossy()))
+    {
+        return refuse(format!(
+            "variables are not expanded in the directory for snapshots, {shown:?}; write the whole path, or ~/"
+        ));
+    }
+    let mut parts = path.components();
+    match parts.next() {
+        Some(Component::Normal(first)) if first == "~" => match dirs::home_dir() {
+            Some(home) => Ok(home.join(parts.as_path())),
+            None => refuse(format!(
+                "{shown:?}: this account has no home; write the whole path"
+            )),
+        },
+        Some(Component::Normal(first)) if first.to_string_lossy().starts_with('~') => refuse(
+            format!("only ~/ is expanded, and not {shown:?}; write the whole path"),
+        ),
+        _ => Ok(path.into()),
+    }
+}
+
+/// Returns a directory for snapshots as [`local_path`] does, and refuses a relative one, which would be another directory
+/// wherever the program is started.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where it is relative, or as for [`local_path`].
+pub fn absolute_local_path(path: &Path) -> Result<PathBuf> {
+    let path = local_path(path)?;
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    let here = env::current_dir().unwrap_or_default().join(&path);
+    let what = format!(
+        "{:?} is relative, so the store would depend on where the program is started; write the whole path, such as {:?}",
+        path.display().to_string(),
+        here.display().to_string()
+    );
+    Err(Error::new(ErrorKind::Config, what))
 }
 
 /// Refuses what cannot be the name of a bucket, or would change the URL that it stands in.
@@ -392,7 +504,8 @@ fn check_bucket_of(bucket: &str, longest: usize) -> Result<()> {
         false => Err(Error::new(
             ErrorKind::Config,
             format!(
-                "{bucket:?} is not the name of a bucket: 3 to {longest} letters, digits, dots, hyphens and underscores, a letter or digit at both ends"
+                "{:?} is not the name of a bucket: 3 to {longest} letters, digits, dots, hyphens and underscores, a letter or digit at both ends",
+                redact(bucket)
             ),
         )),
     }
@@ -412,12 +525,17 @@ pub(super) fn check_prefix(prefix: &str) -> Result<Option<String>> {
         _ => Err(Error::new(
             ErrorKind::Config,
             format!(
-                "{prefix:?} is not a prefix: segments of A-Z a-z 0-9 . _ ~ -, not beginning with a dot, joined by /, at most \
-                 {MAX_PREFIX} bytes"
+                "{:?} is not a prefix: segments of A-Z a-z 0-9 . _ ~ -, not beginning with a dot, joined by /, at most \
+                 {MAX_PREFIX} bytes",
+                redact(prefix)
             ),
         )),
     }
 }
+
+const CREDENTIALS_IN_URL: &str = "credentials= in a URL is not supported any more, since a URL must not decide which key \
+     is sent where; set GOOGLE_APPLICATION_CREDENTIALS, or for another endpoint than Google's gcs_credentials under \
+     [endpoints.\"host:port\"] in persist.toml";
 
 /// What stands behind the `?` of a URL, in the order of `names`.
 fn parameters<const N: usize>(text: &str, names: [&str; N]) -> Result<[Option<String>; N]> {
@@ -427,11 +545,24 @@ fn parameters<const N: usize>(text: &str, names: [&str; N]) -> Result<[Option<St
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let Some(at) = names.iter().position(|known| *known == name) else {
             let names = names.join(", ");
+            if name == "credentials" {
+                return refuse(CREDENTIALS_IN_URL.into());
+            }
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            let name = match secret_in(name) {
+                None if name.len() <= 40 && name.bytes().all(is_plain) => name,
+                _ => "what is not shown",
+            };
             return refuse(format!(
                 "{name:?} says nothing of a bucket; behind its ? may stand {names}, each with = and a value"
             ));
         };
         let value = String::from_utf8(percent_decode(value)?);
+        if let Some(kind) = value.as_deref().ok().and_then(secret_in) {
+            return refuse(format!(
+                "{name} in the URL of the storage holds {kind}, which is not shown"
+            ));
+        }
         match value {
             Ok(value) if !value.is_empty() && values[at].is_none() => values[at] = Some(value),
             _ => return refuse(format!("{name} must have one value, as in ?{name}=VALUE")),
@@ -463,8 +594,10 @@ fn percent_decode(text: &str) -> Result<Vec<u8>> {
             .and_then(|(digits, tail)| Some((std::str::from_utf8(digits).ok()?, tail)))
             .and_then(|(digits, tail)| Some((u8::from_str_radix(digits, 16).ok()?, tail)));
         let Some((byte @ 1.., tail)) = decoded else {
-            let what =
-                format!("{text:?} has a % that is not followed by two hex digits; write %25");
+            let what = format!(
+                "{:?} has a % that is not followed by two hex digits; write %25",
+                redact(text)
+            );
             return Err(Error::new(ErrorKind::Config, what));
         };
         bytes.push(byte);
@@ -543,21 +676,27 @@ mod tests {
         assert_eq!(config.s3_endpoint.as_deref(), Some("http://127.0.0.1:9000"));
         assert_eq!(config.s3_region.as_deref(), Some("eu-west-1"));
         assert_eq!(config.s3_profile.as_deref(), Some("old one"));
-        let url = "gs://bucket?endpoint=http://127.0.0.1:4443&credentials=/etc/key.json";
+        assert!(config.endpoint_from_url);
+        let url = "gs://bucket?endpoint=http://127.0.0.1:4443";
         let config = StorageConfig::from_url(url).expect("good");
+        assert!(config.endpoint_from_url);
         assert_eq!(config.gcs_prefix.as_deref(), Some(""));
         assert_eq!(
             config.gcs_endpoint.as_deref(),
             Some("http://127.0.0.1:4443")
         );
-        assert_eq!(config.gcs_credentials, Some("/etc/key.json".into()));
+        assert_eq!(config.gcs_credentials, None);
         for (bad, hint) in [
+            (
+                "gs://bucket?credentials=/key.json",
+                "GOOGLE_APPLICATION_CREDENTIALS",
+            ),
             ("s3://bucket?endpiont=x", "endpoint, region, profile"),
             ("s3://bucket?region", "?region=VALUE"),
             ("s3://bucket?region=", "?region=VALUE"),
             ("s3://bucket?region=a&region=b", "one value"),
             ("s3://bucket?region=%ff", "one value"),
-            ("gs://bucket?region=a", "endpoint, credentials"),
+            ("gs://bucket?region=a", "may stand endpoint"),
         ] {
             let error = StorageConfig::from_url(bad).expect_err(bad);
             assert!(error.to_string().contains(hint), "{bad}: {error}");
@@ -579,6 +718,54 @@ mod tests {
             !shown.contains("planted") && !shown.contains("PLANTED"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn secrets_in_a_url_are_refused_and_not_shown() {
+        for url in [
+            "s3://user:PLANTED@bucket",
+            "s3://bucket?X-Amz-Signature=PLANTED",
+            "s3://bucket?endpoint=https://user:PLANTED@host",
+            "gs://bucket?token=PLANTED",
+            "gs://bucket?secret=PLANTED&endpoint=https://host",
+            "gs://bucket?credentials={\"private_key\":\"PLANTED\"}",
+            "{\"private_key\": \"PLANTED\"}",
+            "file:///%7B%22private_key%22%3A%22PLANTED%22%7D",
+            "AKIAPLANTED0123456789",
+        ] {
+            let error = StorageConfig::from_url(url).expect_err(url);
+            assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+            assert!(!error.to_string().contains("PLANTED"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_only_a_shell_understands_is_expanded_or_refused() {
+        let home = dirs::home_dir().expect("a home");
+        assert_eq!(
+            local_path(Path::new("~/a/b")).expect("good"),
+            home.join("a/b")
+        );
+        assert_eq!(local_path(Path::new("~")).expect("good"), home);
+        assert_eq!(local_path(Path::new("a")).expect("good"), Path::new("a"));
+        for bad in [
+            "$HOME/a",
+            "/x/${HOME}/a",
+            "~user/a",
+            "/store\n",
+            "/sto\rre",
+            "/a\u{1b}[2J",
+        ] {
+            local_path(Path::new(bad)).expect_err(bad);
+        }
+        for bad in ["a", "./a", "../a"] {
+            let error = absolute_local_path(Path::new(bad)).expect_err(bad);
+            assert!(error.to_string().contains("whole path"), "{error}");
+        }
+        for good in ["/a/~/b", "/a$b", "/a/$", "/tmp/a b", "/tmp/é"] {
+            let path = Path::new(good);
+            assert_eq!(absolute_local_path(path).expect(good), path);
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
+use super::secret::redact;
+
 /// The result of a storage call.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -143,11 +145,13 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)?;
+        let mut text = self.what.clone();
         if let Some(source) = &self.source {
-            write!(f, ": {source}")?;
+            text += &format!(": {source}");
         }
-        write!(f, " ({})", self.hint())
+        text += &format!(" ({})", self.hint());
+        // Settings were checked before they came here; servers and libraries may repeat anything.
+        f.write_str(&redact(&text))
     }
 }
 

@@ -24,6 +24,7 @@
 #[cfg(any(feature = "s3", feature = "gcs"))]
 mod bucket;
 mod config;
+mod endpoint;
 mod error;
 #[cfg(feature = "gcs")]
 mod gcs;
@@ -34,8 +35,12 @@ mod recursive;
 mod retry;
 #[cfg(feature = "s3")]
 mod s3;
+mod secret;
 
-pub use config::{S3Credentials, S3Encryption, StorageBackend, StorageConfig};
+pub use config::{
+    S3Credentials, S3Encryption, StorageBackend, StorageConfig, absolute_local_path, local_path,
+};
+pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "gcs")]
 pub use gcs::Gcs;
@@ -49,6 +54,7 @@ pub use retry::Counts;
 pub use retry::Retry;
 #[cfg(feature = "s3")]
 pub use s3::S3;
+pub use secret::{redact, secret_in};
 
 use std::fmt;
 use std::ops::{AddAssign, Range};

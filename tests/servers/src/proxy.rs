@@ -105,6 +105,8 @@ pub struct Seen {
     pub headers: HeaderMap,
     /// Length of its body.
     pub body_len: usize,
+    /// The first 4 KiB of its body.
+    pub body_start: Bytes,
     /// The server's own status and headers; none where it did not answer, or was not asked.
     pub answer: Option<(StatusCode, HeaderMap)>,
 }
@@ -316,6 +318,7 @@ async fn serve(state: &State, request: Request<Incoming>) -> Answer {
         uri: head.uri.clone(),
         headers: head.headers.clone(),
         body_len: body.len(),
+        body_start: Bytes::copy_from_slice(&body[..body.len().min(4096)]),
         answer: None,
     };
     let (place, fault) = state.enter(seen);

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use persist_host::snapshot::{self, Severity};
-use persist_host::storage::{self, ErrorKind};
+use persist_host::storage::{self, ErrorKind, redact};
 use persist_host::wasm::RunError;
 
 use crate::commands::copy::Another;
@@ -66,6 +66,12 @@ impl Damaged {
     }
 }
 
+/// Says what is wrong with the command line, without its secrets, and ends the process.
+pub(crate) fn refuse(said: &str) -> ! {
+    say(format_args!("{}", plain(&redact(said)).trim_end()));
+    std::process::exit(2)
+}
+
 /// Says what went wrong, and gives the code for it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let broken_pipe = error
@@ -76,7 +82,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // It may hold an agent's words, and these may have lines that look as ours do.
-    let text = plain(&format!("{error:#}")).replace('\n', "\n  ");
+    let text = format!("{error:#}");
+    let text = plain(&redact(&text)).replace('\n', "\n  ");
     say(format_args!("error: {text}"));
     ExitCode::from(code(error))
 }

@@ -26,6 +26,7 @@ use commands::{
 };
 use exit::Interrupted;
 use interrupt::to_its_end;
+use persist_host::storage::secret_in;
 use print::Out;
 use settings::{Said, Settings};
 use stores::Stores;
@@ -96,7 +97,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match start(Cli::parse()) {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let said = error.to_string();
+        // An argument that is repeated may hold a secret.
+        if error.use_stderr() && secret_in(&said).is_some() {
+            exit::refuse(&said);
+        }
+        error.exit()
+    });
+    match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
     }

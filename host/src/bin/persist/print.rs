@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
 use persist_host::snapshot::Info;
+use persist_host::storage::redact;
 use serde_json::{Value, json};
 
 use crate::address::is_unseen;
@@ -60,8 +61,10 @@ impl Out {
 }
 
 /// Says something beside the results, on standard error. Nobody may be listening there, and that is no reason to fail.
+/// It may repeat an argument, in which somebody put a secret.
 pub(crate) fn say(what: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr().lock(), "{what}");
+    let text = what.to_string();
+    let _ = writeln!(io::stderr().lock(), "{}", redact(&text));
 }
 
 /// As one word of a shell. Agents choose names, and people paste what is printed.

@@ -5,7 +5,9 @@ pub(super) mod read;
 pub(super) mod trial;
 mod unsent;
 
+use std::collections::HashSet;
 use std::error::Error as StdError;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bytes::{Bytes, BytesMut};
 use tracing::instrument::WithSubscriber as _;
@@ -34,13 +36,62 @@ pub(super) fn location(scheme: &str, bucket: &str, prefix: &str, endpoint: Optio
     }
 }
 
-/// Where a list goes on that was at `last`. A server that never says anything else would keep us for ever.
-pub(super) fn next(last: Option<String>, next: Option<String>) -> Result<String> {
-    next.filter(|next| last.as_ref() != Some(next))
-        .ok_or_else(|| {
+/// The longest answer that is read as a whole, in bytes: a list of 1000 keys of 1 KiB each has a tenth of it.
+pub(super) const MAX_ANSWER: usize = 16 << 20;
+
+/// The most pages in a row of which nothing is used. What others keep below the prefix may fill a million entries.
+const MAX_EMPTY_PAGES: usize = 1000;
+
+/// The pages of one list, which must come to an end.
+#[derive(Debug, Default)]
+pub(super) struct Pages {
+    /// Hashes of the tokens so far: a server chooses their length.
+    seen: HashSet<u64>,
+    empty: usize,
+}
+
+impl Pages {
+    /// Returns the pages of a list that went on with `token`.
+    pub(super) fn after(token: &Option<String>) -> Self {
+        let mut pages = Self::default();
+        if token.is_some() {
+            // The first of its tokens is new.
+            let _ = pages.next(token.clone());
+        }
+        pages
+    }
+
+    /// Returns the token that the list goes on with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where the server gives none, or one that it gave before, which would never end.
+    pub(super) fn next(&mut self, token: Option<String>) -> Result<String> {
+        let is_new = |token: &String| {
+            let mut hasher = DefaultHasher::new();
+            token.hash(&mut hasher);
+            self.seen.insert(hasher.finish())
+        };
+        token.filter(is_new).ok_or_else(|| {
             let what = "this server says that a list goes on, and not how";
             Error::new(ErrorKind::Unsupported, what)
         })
+    }
+
+    /// Counts a page of which nothing is used.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where there were too many.
+    pub(super) fn empty(&mut self) -> Result<()> {
+        self.empty += 1;
+        if self.empty < MAX_EMPTY_PAGES {
+            return Ok(());
+        }
+        let what = format!(
+            "{MAX_EMPTY_PAGES} pages of a list in a row had nothing of this store in them, and the server says that it goes on"
+        );
+        Err(Error::new(ErrorKind::Unsupported, what)
+            .with_hint("use a prefix of the bucket where nothing else is kept, or another server"))
+    }
 }
 
 /// One piece of several; nothing is copied where there is but one.
@@ -65,7 +116,7 @@ pub(super) fn unlogged<F: Future>(send: F) -> tracing::instrument::WithDispatch<
 }
 
 /// What lies at the bottom of an error: those above say only that something failed, or name the URL.
-pub(super) fn innermost(error: &dyn StdError) -> &dyn StdError {
+pub(super) fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -81,5 +132,31 @@ pub(super) fn stopped_error(stopped: tokio::task::JoinError) -> Error {
             let what = "the runtime shut down during a request";
             Error::new(ErrorKind::Unavailable, what).with_source(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_comes_again_ends_a_list() {
+        let mut pages = Pages::default();
+        for token in ["a", "b", "c"] {
+            assert_eq!(pages.next(Some(token.into())).expect("goes on"), token);
+        }
+        for token in [Some("a".into()), None] {
+            let error = pages.next(token).expect_err("never ends");
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+        }
+    }
+
+    #[test]
+    fn empty_pages_without_end_are_an_error() {
+        let mut pages = Pages::default();
+        for _ in 1..MAX_EMPTY_PAGES {
+            pages.empty().expect("a large bucket");
+        }
+        pages.empty().expect_err("too many");
     }
 }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
 
 use super::stopped_error;
-use crate::storage::retry::{Attempt, Fault, Tries};
+use crate::storage::retry::{Attempt, Fault, Next, Tries};
 use crate::storage::{Error, ErrorKind, Part, ReadRange, Result};
 
 /// An object that ranges are asked of. Clones share its connections.
@@ -56,6 +56,14 @@ pub(in crate::storage) enum Wanted {
 }
 
 impl Wanted {
+    /// Returns whether an object of `size` bytes has some of what is asked for.
+    fn begins_below(&self, size: u64) -> bool {
+        match self {
+            Self::All | Self::Suffix(_) => size > 0,
+            Self::Span(span) => span.start < size,
+        }
+    }
+
     /// The value of the header `Range`, where one is needed.
     pub(in crate::storage) fn header(&self) -> Option<String> {
         match self {
@@ -95,9 +103,7 @@ impl<B> Answer<B> {
     ) -> Option<Self> {
         match (status, wanted) {
             (412, _) if tag.is_some() => Some(Self::Replaced),
-            // A last byte that is not there is missing from an empty object only.
-            (416, Wanted::Suffix(_)) => Some(Self::Beyond(Some(0))),
-            (416, _) => Some(Self::Beyond(size)),
+            (416, Wanted::Suffix(_) | Wanted::Span(_)) => Some(Self::Beyond(size)),
             _ => None,
         }
     }
@@ -300,8 +306,23 @@ async fn fetch<S: Source>(
         let (found, mut body) = match source.ask(&mut tries, &ask, pin).await {
             Ok(Answer::Bytes(found, body)) if found.is(pin) => (found, body),
             Ok(Answer::Bytes(..) | Answer::Replaced) => return Ok(None),
-            Ok(Answer::Beyond(Some(size))) => return Ok(Some(About::beyond(size))),
-            Ok(Answer::Beyond(None)) => return Ok(Some(About::beyond(size(source).await?))),
+            Ok(Answer::Beyond(said)) => {
+                let size = match said {
+                    Some(size) => size,
+                    None => size(source).await?,
+                };
+                // A range of what is there was refused: that is no sign of damage.
+                if ask.begins_below(size) {
+                    let what = format!(
+                        "{} of a range that is there was refused: status 416",
+                        S::CALL
+                    );
+                    let error = Error::new(ErrorKind::Unavailable, what);
+                    tries.again(Fault::new(Next::GiveUp, error)).await?;
+                    continue;
+                }
+                return Ok(Some(About::beyond(size)));
+            }
             Err(fault) => {
                 tries.again(fault).await?;
                 continue;
@@ -328,7 +349,7 @@ async fn fetch<S: Source>(
 async fn size(source: &impl Source) -> Result<u64> {
     let mut tries = source.begin();
     loop {
-        match source.ask(&mut tries, &Wanted::Suffix(1), None).await {
+        match source.ask(&mut tries, &Wanted::All, None).await {
             Ok(Answer::Bytes(about, _)) => return Ok(about.size),
             Ok(Answer::Beyond(size)) => return Ok(size.unwrap_or(0)),
             Ok(Answer::Replaced) => return Ok(0),

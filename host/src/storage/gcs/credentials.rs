@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use google_cloud_auth::credentials::service_account::AccessSpecifier;
 use google_cloud_auth::credentials::{
-    Builder, CacheableResource, Credentials, CredentialsProvider, EntityTag, anonymous,
-    external_account, impersonated, service_account, user_account,
+    CacheableResource, Credentials, CredentialsProvider, EntityTag, anonymous, external_account,
+    impersonated, mds, service_account, user_account,
 };
 use google_cloud_auth::errors::CredentialsError;
 use http::{Extensions, HeaderMap};
@@ -20,6 +21,19 @@ use crate::storage::{Error, ErrorKind};
 
 /// A machine that is none of Google's does not answer at all where their machines are asked.
 const SEARCH: Duration = Duration::from_secs(10);
+
+/// Waits before each request to the metadata server: that of a cluster may start after its pods.
+const WAITS: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+];
+
+/// The narrowest scope that can make, read, list and delete objects.
+const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
+
+/// Path of gcloud's application default credentials, below the home of the account.
+const WELL_KNOWN: &str = ".config/gcloud/application_default_credentials.json";
 
 /// Where an account is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,13 +94,56 @@ impl Source {
         let built = match &self.account {
             Account::Nobody => return Ok(anonymous::Builder::new().build()),
             Account::File(path) => of_file(&read(path).await?),
-            Account::Default => Builder::default().build(),
+            Account::Default => match well_known() {
+                Some(path) => of_file(&read(&path).await?),
+                None => return of_machine().await,
+            },
         };
         built.map_err(|error| {
             let what = format!("Google credentials are set up wrong: {}", innermost(&error));
             Fault::new(Next::GiveUp, unauthenticated(what))
         })
     }
+}
+
+/// Returns gcloud's own file, where there is one.
+fn well_known() -> Option<PathBuf> {
+    let path = PathBuf::from(std::env::var_os("HOME")?).join(WELL_KNOWN);
+    path.exists().then_some(path)
+}
+
+/// Asks the metadata server, and gives up within seconds: a machine that has none is the usual case.
+async fn of_machine() -> Attempt<Credentials> {
+    let mut machine = mds::Builder::default().with_scopes([SCOPE]);
+    if let Some(project) = quota_project() {
+        machine = machine.with_quota_project_id(project);
+    }
+    let built = machine.build();
+    let credentials = built.map_err(|error| {
+        let what = format!("Google credentials are set up wrong: {}", innermost(&error));
+        Fault::new(Next::GiveUp, unauthenticated(what))
+    })?;
+    let ask = async {
+        let mut last = None;
+        for wait in WAITS {
+            tokio::time::sleep(wait).await;
+            match headers(&credentials).await {
+                Ok(_) => return None,
+                Err(fault) if matches!(fault.next, Next::Again(_)) => last = Some(fault),
+                Err(fault) => return Some(fault),
+            }
+        }
+        last
+    };
+    let why = match tokio::time::timeout(SEARCH, ask).await {
+        Ok(None) => return Ok(credentials),
+        Ok(Some(fault)) => fault.error.to_string(),
+        Err(_) => format!("the metadata server does not answer within {SEARCH:?}"),
+    };
+    tracing::debug!(why, "no Google credentials were found");
+    let what = "no Google credentials: GOOGLE_APPLICATION_CREDENTIALS is not set, gcloud keeps none, and no metadata server \
+                of GCE, GKE or Cloud Run answers here";
+    Err(Fault::new(Next::GiveUp, unauthenticated(what.into())))
 }
 
 /// The file is small; its content is in no error.
@@ -105,14 +162,41 @@ async fn read(path: &Path) -> Attempt<Value> {
     serde_json::from_slice(&bytes).map_err(|_| wrong("is not JSON"))
 }
 
-/// What a file says it is.
+/// Builds what a file says it is. A user's token has the scopes that the user granted: asking for others is refused.
 fn of_file(json: &Value) -> Result<Credentials, google_cloud_auth::build_errors::Error> {
-    match json.get("type").and_then(Value::as_str) {
-        Some("authorized_user") => user_account::Builder::new(json.clone()).build(),
-        Some("external_account") => external_account::Builder::new(json.clone()).build(),
-        Some("impersonated_service_account") => impersonated::Builder::new(json.clone()).build(),
-        _ => service_account::Builder::new(json.clone()).build(),
+    /// Adds the project that is billed, where the environment names one.
+    macro_rules! billed {
+        ($builder:expr) => {
+            match quota_project() {
+                Some(project) => $builder.with_quota_project_id(project),
+                None => $builder,
+            }
+        };
     }
+    let json = json.clone();
+    match json.get("type").and_then(Value::as_str) {
+        Some("authorized_user") => billed!(user_account::Builder::new(json)).build(),
+        Some("external_account") => {
+            let account = billed!(external_account::Builder::new(json));
+            account.with_scopes([SCOPE]).build()
+        }
+        Some("impersonated_service_account") => {
+            let account = billed!(impersonated::Builder::new(json));
+            account.with_scopes([SCOPE]).build()
+        }
+        _ => {
+            let account = billed!(service_account::Builder::new(json));
+            let scopes = AccessSpecifier::from_scopes([SCOPE]);
+            account.with_access_specifier(scopes).build()
+        }
+    }
+}
+
+/// Returns the project that is billed for requests, where the environment names one that a header can hold.
+fn quota_project() -> Option<String> {
+    let project = std::env::var("GOOGLE_CLOUD_QUOTA_PROJECT").ok()?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:_".contains(&byte);
+    (!project.is_empty() && project.bytes().all(plain)).then_some(project)
 }
 
 async fn headers(credentials: &Credentials) -> Attempt<HeaderMap> {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::{Gcs, Operation, bucket, encode, innermost};
+use super::{Gcs, Operation, bucket, encode, whole};
 use crate::storage::key::is_segment;
 use crate::storage::retry::{Attempt, Fault};
 use crate::storage::{
@@ -47,6 +47,7 @@ pub(super) async fn page(gcs: &Gcs, list: &List<'_>) -> Result<Page> {
     };
     let limit = list.limit.clamp(1, MAX_RESULTS);
     let mut token = None;
+    let mut pages = bucket::Pages::default();
     loop {
         let (answer, now) = ask(gcs, list, &base, limit, token.clone()).await?;
         let more = answer.next_page_token.is_some();
@@ -67,7 +68,8 @@ pub(super) async fn page(gcs: &Gcs, list: &List<'_>) -> Result<Page> {
                 now,
             });
         }
-        token = Some(bucket::next(token, answer.next_page_token)?);
+        pages.empty()?;
+        token = Some(pages.next(answer.next_page_token)?);
     }
 }
 
@@ -80,6 +82,7 @@ pub(super) async fn recursive_page(gcs: &Gcs, list: &RecursiveList<'_>) -> Resul
     };
     let limit = list.limit.clamp(1, MAX_RESULTS);
     let mut token = list.token.clone();
+    let mut pages = bucket::Pages::after(&token);
     loop {
         let mut query = format!(
             "/o?fields=items(name,size,timeCreated),nextPageToken&prefix={}&maxResults={limit}",
@@ -100,12 +103,13 @@ pub(super) async fn recursive_page(gcs: &Gcs, list: &RecursiveList<'_>) -> Resul
         let objects: Vec<_> = objects.collect();
         let next = match answer.next_page_token {
             None => None,
-            next => Some(bucket::next(token, next)?),
+            next => Some(pages.next(next)?),
         };
         // What others put there may fill an answer.
         if !objects.is_empty() || next.is_none() {
             return Ok(RecursivePage { objects, next, now });
         }
+        pages.empty()?;
         token = next;
     }
 }
@@ -146,10 +150,7 @@ async fn get(gcs: &Gcs, prefix: &str, query: &str) -> Result<(Answer, Option<Sys
         let response = gcs.send(&LIST, gcs.request(Method::GET, url)).await?;
         let date = response.headers().get("date").and_then(|d| d.to_str().ok());
         let now = date.and_then(|date| httpdate::parse_http_date(date).ok());
-        let body = response
-            .bytes()
-            .await
-            .map_err(|error| odd(format!("was cut short: {}", innermost(&error))))?;
+        let body = whole(response).await.map_err(odd)?;
         Ok::<_, Fault>((read(&body)?, now))
     };
     gcs.call(&LIST, prefix, 0, ask).await

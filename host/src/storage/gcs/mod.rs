@@ -46,14 +46,14 @@ use google_cloud_gax::retry_policy::NeverRetry;
 use reqwest::{Method, RequestBuilder, Response, redirect};
 use tokio::sync::OnceCell;
 
-use super::bucket::{self, Aside, content_type, innermost, unlogged};
+use super::bucket::{self, Aside, MAX_ANSWER, content_type, innermost, unlogged};
 use super::retry::{Attempt, Call, Counts, Fault, Next, Retrier, Tries};
 use super::{
-    Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
-    Storage, StorageConfig, Upload,
+    Endpoint, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage,
+    Result, Storage, StorageConfig, Upload,
 };
 use answer::{Refusal, broken, damaged, fault};
-use credentials::Source;
+use credentials::{Account, Source};
 use read::GcsObject;
 use settings::{GOOGLE, Settings};
 use upload::GcsUpload;
@@ -154,7 +154,11 @@ impl Gcs {
             .retry(reqwest::retry::never())
             .user_agent(concat!("persist/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| Error::new(ErrorKind::Config, "no HTTP client").with_source(error))?;
+            .map_err(|error| {
+                let what = format!("no HTTP client: {}", innermost(&error));
+                let hint = "where it is about CA certificates, set SSL_CERT_FILE to a file of them";
+                Error::new(ErrorKind::Config, what).with_hint(hint)
+            })?;
         Ok(Self {
             shared: Arc::new(Shared {
                 credentials: Arc::new(Source::new(settings.account.clone())),
@@ -240,10 +244,27 @@ impl Gcs {
                     true => Next::Once,
                     false => Next::GiveUp,
                 };
+                if fault.error.kind() == ErrorKind::Unauthenticated
+                    && let Some(hint) = self.no_credentials_hint()
+                {
+                    fault.error = fault.error.with_hint(hint);
+                }
                 Err(fault)
             }
             answer => answer,
         }
+    }
+
+    /// Says why no credentials were sent, where none were.
+    fn no_credentials_hint(&self) -> Option<String> {
+        let settings = self.settings();
+        let endpoint = Endpoint::parse(&settings.endpoint)?;
+        (settings.account == Account::Nobody).then(|| {
+            format!(
+                "no credentials are bound to {endpoint}, so none were sent; bind some in persist.toml: gcs_credentials = \
+                 \"FILE\" under [endpoints.\"{endpoint}\"]"
+            )
+        })
     }
 
     /// Makes a call, as often as it takes.
@@ -458,6 +479,24 @@ async fn small(response: &mut Response) -> Vec<u8> {
         body.extend_from_slice(&chunk);
     }
     body
+}
+
+/// Reads a body as a whole, up to [`MAX_ANSWER`].
+///
+/// # Errors
+/// The reason, as the end of a sentence.
+async fn whole(mut response: Response) -> std::result::Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_ANSWER => {
+                body.extend_from_slice(&chunk);
+            }
+            Ok(Some(_)) => return Err(format!("is longer than {} MiB", MAX_ANSWER >> 20)),
+            Ok(None) => return Ok(body),
+            Err(error) => return Err(format!("was cut short: {}", innermost(&error))),
+        }
+    }
 }
 
 /// A key or a word as it may stand in a URL.

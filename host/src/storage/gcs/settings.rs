@@ -1,12 +1,13 @@
 //! What a config and the environment say together.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::credentials::Account;
 use crate::storage::config::{check_gcs_bucket, check_prefix};
-use crate::storage::{Error, ErrorKind, Result, Retry, StorageConfig};
+use crate::storage::secret::{redact, secret_in};
+use crate::storage::{Endpoint, Error, ErrorKind, Result, Retry, StorageConfig};
 
 /// Google's own.
 pub(super) const GOOGLE: &str = "https://storage.googleapis.com";
@@ -54,7 +55,11 @@ impl Settings {
             None => check_prefix(&env("PERSIST_GCS_PREFIX")?.unwrap_or_default())
                 .map_err(|error| error.about("PERSIST_GCS_PREFIX"))?,
         };
-        let emulator = env("STORAGE_EMULATOR_HOST")?;
+        let emulator = match config.gcs_endpoint {
+            Some(_) => None,
+            None => env("STORAGE_EMULATOR_HOST")?,
+        };
+        let is_emulator = emulator.is_some();
         let endpoint = endpoint(config.gcs_endpoint.clone().or(emulator))?;
         let timeout = match config.gcs_timeout {
             Some(timeout) if timeout.is_zero() => return Err(wrong("gcs_timeout is zero")),
@@ -73,15 +78,18 @@ impl Settings {
         if config.max_object.is_some_and(|most| most > MAX_OBJECT) {
             return Err(wrong("max_object is more than the 5 TiB that GCS takes"));
         }
-        let plain = endpoint.starts_with("http://");
-        let named = config.gcs_credentials.clone();
-        let account = match named {
-            Some(file) => Account::File(file),
-            // A token is not shown to whoever listens.
-            None if plain => Account::Nobody,
-            None => path("GOOGLE_APPLICATION_CREDENTIALS")
-                .map_or(Account::Default, |file| Account::File(PathBuf::from(file))),
+        let account = match is_emulator {
+            true => Account::Nobody,
+            false => account(config, &endpoint, path("GOOGLE_APPLICATION_CREDENTIALS"))?,
         };
+        if let Some(host) = path("GCE_METADATA_HOST").filter(|_| account == Account::Default) {
+            let host = host
+                .to_str()
+                .and_then(|host| Endpoint::parse(&format!("http://{host}")));
+            host.ok_or_else(|| {
+                wrong("GCE_METADATA_HOST is not a server; write HOST or HOST:PORT")
+            })?;
+        }
         Ok(Self {
             bucket,
             prefix: prefix.map_or_else(String::new, |prefix| prefix + "/"),
@@ -95,6 +103,60 @@ impl Settings {
 
 fn wrong(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, what)
+}
+
+/// Binds an account to an endpoint, as the documentation of [`StorageConfig`] says.
+fn account(config: &StorageConfig, endpoint: &str, file: Option<OsString>) -> Result<Account> {
+    let named = config.gcs_credentials.as_deref();
+    if let Some(file) = named {
+        check_file("gcs_credentials", file)?;
+    }
+    let server = Endpoint::parse(endpoint).ok_or_else(not_an_endpoint)?;
+    if server.is_google() {
+        let Some(named) = named else {
+            let file = file.map(PathBuf::from);
+            if let Some(file) = &file {
+                check_file("GOOGLE_APPLICATION_CREDENTIALS", file)?;
+            }
+            return Ok(file.map_or(Account::Default, Account::File));
+        };
+        return Ok(Account::File(named.into()));
+    }
+    let Some(named) = named else {
+        return Ok(Account::Nobody);
+    };
+    if config.endpoint_from_url {
+        return Err(wrong(format!(
+            "a URL names the endpoint {server}, so the credentials of the config are not sent there"
+        ))
+        .with_hint("set gcs_endpoint and gcs_credentials on the same config, and endpoint_from_url to false"));
+    }
+    match server.is_encrypted() || server.is_loopback() {
+        true => Ok(Account::File(named.into())),
+        false => Err(wrong(format!(
+            "{server} is spoken to through plain HTTP, where others could read and use Google's token, so it is not sent there"
+        ))
+        .with_hint("use https://, or name no credentials for this endpoint")),
+    }
+}
+
+/// Refuses the content of a key file where its path belongs, and a path that ends in a line break.
+fn check_file(name: &str, file: &Path) -> Result<()> {
+    let text = file.to_string_lossy();
+    if let Some(kind) = secret_in(&text) {
+        return Err(wrong(format!(
+            "{name} holds {kind}, and not the path of a file; it is not shown"
+        ))
+        .with_hint(
+            "write the content into a file that only this account can read, and name that file",
+        ));
+    }
+    match text.chars().any(char::is_control) {
+        true => Err(wrong(format!(
+            "{name} has a line break or another control character in it"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// The policy with a time for each request, and time to send one again.
@@ -115,7 +177,8 @@ fn seconds(text: &str) -> Result<Duration> {
         .filter(|seconds| *seconds > 0);
     seconds.map(Duration::from_secs).ok_or_else(|| {
         wrong(format!(
-            "PERSIST_GCS_TIMEOUT is {text:?}, and not a number of seconds from 1 up"
+            "PERSIST_GCS_TIMEOUT is {:?}, and not a number of seconds from 1 up",
+            redact(text)
         ))
     })
 }
@@ -133,7 +196,12 @@ fn check_kms_key(key: &str) -> Result<()> {
             r,
             "cryptoKeys",
             k,
-        ] if [p, l, r, k].iter().all(|name| !name.is_empty()) => Ok(()),
+        ] if [p, l, r, k].iter().all(|name| !name.is_empty())
+            && secret_in(key).is_none()
+            && !key.contains(char::is_control) =>
+        {
+            Ok(())
+        }
         _ => Err(wrong(
             "PERSIST_GCS_KMS_KEY is not a key; they look like projects/P/locations/L/keyRings/R/cryptoKeys/K",
         )),
@@ -162,11 +230,15 @@ fn endpoint(said: Option<String>) -> Result<String> {
     });
     match good {
         true => Ok(url.trim_end_matches('/').into()),
-        // It may hold a password, so it is not shown.
-        false => Err(wrong(
-            "the endpoint is not the URL of a server; write https://host or http://host:port, without user, path or query",
-        )),
+        false => Err(not_an_endpoint()),
     }
+}
+
+/// It may hold a password, so it is not shown.
+fn not_an_endpoint() -> Error {
+    wrong(
+        "the endpoint is not the URL of a server; write https://host or http://host:port, without user, path or query",
+    )
 }
 
 #[cfg(test)]
@@ -240,12 +312,62 @@ mod tests {
         assert_eq!(account(&named, &env), Account::File("/own.json".into()));
         assert_eq!(account(&bucket(), &env), Account::File("/env.json".into()));
         assert_eq!(account(&bucket(), &[]), Account::Default);
-        let emulator = [env[0], ("STORAGE_EMULATOR_HOST", "127.0.0.1:4443")];
-        assert_eq!(account(&bucket(), &emulator), Account::Nobody);
-        assert_eq!(
-            account(&named, &emulator),
-            Account::File("/own.json".into())
-        );
+        for host in [
+            "127.0.0.1:4443",
+            "https://127.0.0.1:4443",
+            "https://gcs.example",
+        ] {
+            let emulator = [env[0], ("STORAGE_EMULATOR_HOST", host)];
+            assert_eq!(account(&bucket(), &emulator), Account::Nobody, "{host}");
+            assert_eq!(account(&named, &emulator), Account::Nobody, "{host}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_gets_the_credentials_that_are_named_with_it_and_no_others() {
+        let env = [("GOOGLE_APPLICATION_CREDENTIALS", "/env.json")];
+        let at = |endpoint: &str, named: bool| StorageConfig {
+            gcs_endpoint: Some(endpoint.into()),
+            gcs_credentials: named.then(|| "/own.json".into()),
+            ..bucket()
+        };
+        let account = |config: &StorageConfig| Ok::<_, Error>(resolve(config, &env)?.account);
+        let own = Account::File("/own.json".into());
+        for host in [
+            "http://gcs.example",
+            "https://gcs.example",
+            "https://127.0.0.1:1",
+        ] {
+            assert_eq!(account(&at(host, false)).expect(host), Account::Nobody);
+        }
+        for host in [
+            "https://gcs.example",
+            "http://127.0.0.1:1",
+            "https://storage.googleapis.com",
+        ] {
+            assert_eq!(account(&at(host, true)).expect(host), own);
+        }
+        account(&at("http://gcs.example", true)).expect_err("others could read the token");
+        account(&at("http://storage.googleapis.com", true)).expect_err("plain HTTP");
+        let mut url = at("https://gcs.example", true);
+        url.endpoint_from_url = true;
+        account(&url).expect_err("the URL names the endpoint");
+        url.gcs_endpoint = Some("https://storage.googleapis.com".into());
+        assert_eq!(account(&url).expect("Google's own"), own);
+    }
+
+    #[test]
+    fn the_content_of_a_key_file_is_no_path() {
+        for content in [
+            "{\"type\": \"service_account\", \"private_key\": \"PLANTED\"}",
+            "/key.json\n",
+        ] {
+            let env = [("GOOGLE_APPLICATION_CREDENTIALS", content)];
+            let error = resolve(&bucket(), &env).expect_err(content);
+            let said = error.to_string();
+            assert!(said.contains("GOOGLE_APPLICATION_CREDENTIALS"), "{said}");
+            assert!(!said.contains("PLANTED"), "{said}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use reqwest::{Method, Response};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 
-use super::{GOOGLE, Gcs, INSERT, Mode, Operation, PART, content_type, encode, innermost};
+use super::{GOOGLE, Gcs, INSERT, Mode, Operation, PART, content_type, encode, whole};
 use crate::storage::bucket::{Unsent, trial};
 use crate::storage::retry::{Attempt, Fault, Next};
 use crate::storage::{Error, ErrorKind, Key, Result, Storage as _, Upload};
@@ -283,12 +283,8 @@ impl Session {
 
     /// That the object that was made is the one that was sent.
     async fn check(&self, gcs: &Gcs, full: &str, size: u64, response: Response) -> Attempt<()> {
-        let body = response.bytes().await.map_err(|error| {
-            let what = format!(
-                "the answer to {} broke off: {}",
-                COMPLETE.name,
-                innermost(&error)
-            );
+        let body = whole(response).await.map_err(|why| {
+            let what = format!("the answer to {} {why}", COMPLETE.name);
             Fault::unclear(Error::new(ErrorKind::Unavailable, what))
         })?;
         let made: Made = serde_json::from_slice(&body).map_err(|_| odd("what cannot be read"))?;

@@ -30,7 +30,9 @@ pub(super) async fn page(s3: &S3, list: &List<'_>) -> Result<Page> {
     };
     let limit = list.limit.clamp(1, MAX_KEYS);
     let after = list.after.as_ref();
-    let (mut found, mut token) = (Vec::new(), None);
+    let mut found = Vec::new();
+    let mut token = None;
+    let mut pages = bucket::Pages::default();
     loop {
         let first = token.is_none();
         let (answer, heard) = ask(s3, &list_of(list, &base, limit, token.clone())).await?;
@@ -59,7 +61,8 @@ pub(super) async fn page(s3: &S3, list: &List<'_>) -> Result<Page> {
             });
         }
         found = held;
-        token = Some(bucket::next(token, answer.next_continuation_token)?);
+        pages.empty()?;
+        token = Some(pages.next(answer.next_continuation_token)?);
     }
 }
 
@@ -72,6 +75,7 @@ pub(super) async fn recursive_page(s3: &S3, list: &RecursiveList<'_>) -> Result<
         dir => format!("{}{dir}/", s3.settings().prefix),
     };
     let mut token = list.token.clone();
+    let mut pages = bucket::Pages::after(&token);
     loop {
         let question = Question {
             prefix: base.clone(),
@@ -92,13 +96,14 @@ pub(super) async fn recursive_page(s3: &S3, list: &RecursiveList<'_>) -> Result<
         });
         let objects: Vec<_> = objects.collect();
         let next = match answer.is_truncated() {
-            Some(true) => Some(bucket::next(token, answer.next_continuation_token.clone())?),
+            Some(true) => Some(pages.next(answer.next_continuation_token.clone())?),
             _ => None,
         };
         // What others put there may fill an answer.
         if !objects.is_empty() || next.is_none() {
             return Ok(RecursivePage { objects, next, now });
         }
+        pages.empty()?;
         token = next;
     }
 }

@@ -26,17 +26,19 @@
 //! What the SDK logs holds headers and bodies, so its calls are made where nobody listens.
 
 mod answer;
+mod body;
 mod credentials;
 mod ear;
 mod list;
+mod profiles;
 mod read;
 mod settings;
 mod sweep;
 mod upload;
 
 use std::env;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -54,8 +56,8 @@ use tokio::sync::OnceCell;
 use super::bucket::{self, Aside, content_type, innermost, unlogged};
 use super::retry::{Attempt, Call, Counts, Next, Retrier, Tries};
 use super::{
-    Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result, S3Encryption, Storage,
-    StorageConfig, Swept, Upload,
+    Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
+    S3Encryption, Storage, StorageConfig, Swept, Upload,
 };
 use answer::fault;
 use credentials::Source;
@@ -130,7 +132,8 @@ impl S3 {
     /// # Errors
     /// [`ErrorKind::Config`](super::ErrorKind::Config) where a setting is missing or cannot work.
     pub fn new(config: &StorageConfig) -> Result<Self> {
-        let settings = Settings::new(config, |name| env::var_os(name))?;
+        let settings = Settings::new(config, |name| env::var_os(name), profiles::load)?;
+        check_certificates(settings.endpoint.as_deref())?;
         let region = Region::new(settings.region.clone());
         let credentials = Arc::new(Source::new(&settings, region.clone()));
         let mut sdk = aws_sdk_s3::Config::builder()
@@ -143,7 +146,8 @@ impl S3 {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             // Part of an object has no checksum, and some servers send that of the whole. We verify what we read ourselves.
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .force_path_style(settings.path_style);
+            .force_path_style(settings.path_style)
+            .interceptor(body::LimitAnswers);
         sdk.set_endpoint_url(settings.endpoint.clone());
         Ok(Self {
             shared: Arc::new(Shared {
@@ -356,6 +360,24 @@ impl Storage for S3 {
     async fn settle(&self) {
         self.shared.aside.settle().await;
     }
+}
+
+/// Makes sure that a server can be trusted at all: without a CA certificate, no connection through TLS succeeds, and a
+/// debug build of the SDK panics, even where none is needed.
+fn check_certificates(endpoint: Option<&str>) -> Result<()> {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    let is_set = ["SSL_CERT_FILE", "SSL_CERT_DIR"]
+        .iter()
+        .any(|name| env::var_os(name).is_some());
+    let is_needed = endpoint.is_none_or(|endpoint| !endpoint.starts_with("http://"));
+    let count = || rustls_native_certs::load_native_certs().certs.len();
+    if !(is_set || is_needed) || *COUNT.get_or_init(count) > 0 {
+        return Ok(());
+    }
+    let what = "no CA certificate could be loaded, so no server can be trusted";
+    Err(Error::new(ErrorKind::Config, what).with_hint(
+        "install ca-certificates, or set SSL_CERT_FILE to a file of CA certificates in PEM",
+    ))
 }
 
 fn error_code<E, R>(error: &aws_sdk_s3::error::SdkError<E, R>) -> Option<&str>

@@ -2,8 +2,15 @@
 
 use std::ffi::OsString;
 
+use aws_config::profile::ProfileSet;
+
+use super::credentials::check_key;
+use super::profiles::{self, Named};
 use crate::storage::config::{check_bucket, check_prefix};
-use crate::storage::{Error, ErrorKind, Result, Retry, S3Credentials, S3Encryption, StorageConfig};
+use crate::storage::secret::{redact, secret_in};
+use crate::storage::{
+    Endpoint, Error, ErrorKind, Result, Retry, S3Credentials, S3Encryption, StorageConfig,
+};
 
 /// Where nobody says a region.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -25,12 +32,25 @@ pub(super) struct Settings {
     pub(super) endpoint: Option<String>,
     pub(super) path_style: bool,
     pub(super) encryption: S3Encryption,
-    pub(super) credentials: Option<S3Credentials>,
-    /// The only profile to find them in.
-    pub(super) profile: Option<String>,
+    pub(super) account: Account,
+    /// The profile that is asked for credentials, if any, and what it says.
+    pub(super) profile: Option<(String, Named)>,
     pub(super) retry: Retry,
     /// Length of each part of an upload but the last, in bytes.
     pub(super) part: usize,
+}
+
+/// Origin of the keys that may be sent to the endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Account {
+    /// The config.
+    Fixed(S3Credentials),
+    /// The variables of the environment alone.
+    Environment,
+    /// One profile alone.
+    Profile,
+    /// All places, in the order of Amazon's own tools.
+    Chain,
 }
 
 impl Settings {
@@ -38,12 +58,23 @@ impl Settings {
     pub(super) fn new(
         config: &StorageConfig,
         env: impl Fn(&str) -> Option<OsString>,
+        profiles: impl FnOnce() -> Result<ProfileSet>,
     ) -> Result<Self> {
         let env = |name: &str| match env(name).map(OsString::into_string) {
             None => Ok(None),
             Some(Ok(value)) => Ok(Some(value).filter(|value| !value.is_empty())),
             Some(Err(_)) => Err(wrong(format!("{name} is not UTF-8"))),
         };
+        // The SDK reads these, and says what they hold where they are wrong.
+        for name in [
+            "AWS_CONFIG_FILE",
+            "AWS_PROFILE",
+            "AWS_ROLE_ARN",
+            "AWS_SHARED_CREDENTIALS_FILE",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+        ] {
+            check_plain(name, env(name)?.as_deref())?;
+        }
         let bucket = match &config.s3_bucket {
             Some(bucket) => bucket.clone(),
             None => env("AWS_S3_BUCKET")?.ok_or_else(|| {
@@ -53,25 +84,26 @@ impl Settings {
             })?,
         };
         check_bucket(&bucket)?;
-        let region = match &config.s3_region {
-            Some(region) => region.clone(),
-            None => env("AWS_REGION")?.unwrap_or_else(|| DEFAULT_REGION.into()),
-        };
-        check_region(&region)?;
         let prefix = check_prefix(config.s3_prefix.as_deref().unwrap_or_default())?;
-        let endpoint = match &config.s3_endpoint {
-            Some(endpoint) => Some(endpoint.clone()),
-            None => env("AWS_ENDPOINT_URL_S3")?.or(env("AWS_ENDPOINT_URL")?),
-        };
-        if let Some(endpoint) = &endpoint {
-            check_endpoint(endpoint)?;
-        }
         let encryption = match &config.s3_encryption {
             S3Encryption::Bucket => {
                 env("PERSIST_S3_KMS_KEY")?.map_or(S3Encryption::Bucket, S3Encryption::Kms)
             }
             said => said.clone(),
         };
+        if let S3Encryption::Kms(key) = &encryption {
+            check_plain("PERSIST_S3_KMS_KEY", Some(key))?;
+        }
+        let resolved = Resolved::new(config, env, profiles)?;
+        let mut region = config.s3_region.clone();
+        for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+            region = region.or(env(name)?);
+        }
+        let region = region
+            .or(resolved.region.clone())
+            .unwrap_or_else(|| DEFAULT_REGION.into());
+        check_region(&region, resolved.endpoint.is_some())?;
+        let endpoint = resolved.endpoint;
         config.retry.check()?;
         Ok(Self {
             bucket,
@@ -80,8 +112,8 @@ impl Settings {
             path_style: config.s3_path_style.unwrap_or(endpoint.is_some()),
             endpoint,
             encryption,
-            credentials: config.s3_credentials.clone(),
-            profile: config.s3_profile.clone(),
+            account: resolved.account,
+            profile: resolved.profile,
             retry: config.retry,
             part: part(config.max_object.unwrap_or_default())?,
         })
@@ -92,13 +124,237 @@ fn wrong(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, what)
 }
 
-/// A region becomes part of a host's name.
-fn check_region(region: &str) -> Result<()> {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+/// Refuses a value that holds a secret or a control character; `name` is the setting.
+fn check_plain(name: &str, value: Option<&str>) -> Result<()> {
+    let Some(value) = value else {
+        return Ok(());
+    };
+    if let Some(kind) = secret_in(value) {
+        return Err(wrong(format!(
+            "{name} holds {kind}, which does not belong there and is not shown"
+        )));
+    }
+    match value.chars().any(char::is_control) {
+        true => Err(wrong(format!(
+            "{name} has a line break or another control character in it"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// An endpoint, and the credentials that it may be sent.
+struct Resolved {
+    endpoint: Option<String>,
+    account: Account,
+    profile: Option<(String, Named)>,
+    region: Option<String>,
+}
+
+/// Origin of an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NamedBy {
+    Config,
+    Url,
+    Environment,
+    Profile,
+}
+
+impl Resolved {
+    /// Binds credentials to an endpoint, as the documentation of [`StorageConfig`] says.
+    fn new(
+        config: &StorageConfig,
+        env: impl Fn(&str) -> Result<Option<String>>,
+        profiles: impl FnOnce() -> Result<ProfileSet>,
+    ) -> Result<Self> {
+        let variable = env("AWS_ENDPOINT_URL_S3")?.or(env("AWS_ENDPOINT_URL")?);
+        let by_config = match config.endpoint_from_url {
+            true => NamedBy::Url,
+            false => NamedBy::Config,
+        };
+        let said = config.s3_endpoint.clone().map(|said| (said, by_config));
+        if let Some(fixed) = &config.s3_credentials {
+            check_credentials(fixed)?;
+            let named = said.or(variable.map(|said| (said, NamedBy::Environment)));
+            let this = Self {
+                endpoint: named.as_ref().map(|named| named.0.clone()),
+                account: Account::Fixed(fixed.clone()),
+                profile: None,
+                region: None,
+            };
+            let bound = matches!(named, Some((_, NamedBy::Config)));
+            return this.checked(
+                config,
+                &env,
+                bound,
+                "set s3_endpoint and s3_credentials on the same config",
+            );
+        }
+        // One that is not UTF-8 is refused later, by name.
+        let has = |name| match env(name) {
+            Ok(value) => value.is_some_and(|value| !value.trim().is_empty()),
+            Err(_) => true,
+        };
+        let has_keys =
+            config.s3_profile.is_none() && has("AWS_ACCESS_KEY_ID") && has("AWS_SECRET_ACCESS_KEY");
+        let env_profile = env("AWS_PROFILE")?;
+        let name = config.s3_profile.clone().or(env_profile.clone());
+        if let Some(name) = &config.s3_profile {
+            check_plain("the profile", Some(name))?;
+        }
+        let name = name.unwrap_or_else(|| profiles::DEFAULT.into());
+        let profiles = match profiles() {
+            Ok(profiles) => profiles,
+            // Nothing in them is used.
+            Err(_) if has_keys && env_profile.is_none() => ProfileSet::default(),
+            Err(error) => return Err(error),
+        };
+        let profile = Named::find(&profiles, &name);
+        let variable = variable.map(|said| (said, NamedBy::Environment));
+        let of_profile = profile
+            .endpoint
+            .clone()
+            .map(|said| (said, NamedBy::Profile));
+        // A profile that the config names goes before the environment.
+        let other = match config.s3_profile {
+            Some(_) => of_profile.or(variable),
+            None => variable.or(of_profile),
+        };
+        let named = said.or(other);
+        let endpoint = named.as_ref().map(|named| named.0.clone());
+        let by = named.map(|named| named.1);
+        let region = profile.region.clone();
+        let target = endpoint.as_deref().map(parse).transpose()?;
+        let own = profile.endpoint.as_deref().map(|own| {
+            let own = parse(own).map_err(|error| error.about(&format!("the AWS profile {name:?}")));
+            own.map(|own| Some(own) == target)
+        });
+        // Whether the profile names the endpoint itself, or none, or another one.
+        let own = own.transpose()?;
+        let (account, bound, advice) = if has_keys {
+            let bound = match by {
+                Some(NamedBy::Environment) => true,
+                // AWS_PROFILE and the keys are named together.
+                Some(NamedBy::Profile) => env_profile.is_some(),
+                _ => false,
+            };
+            let advice = "set AWS_ENDPOINT_URL_S3 to it beside AWS_ACCESS_KEY_ID, or bind it in persist.toml: credential_source = \"environment\" under";
+            (Account::Environment, bound, advice)
+        } else {
+            let bound = own == Some(true)
+                || match by {
+                    // The config names both.
+                    Some(NamedBy::Config) => config.s3_profile.is_some(),
+                    Some(NamedBy::Environment) => {
+                        config.s3_profile.is_none() && env_profile.is_some() && own.is_none()
+                    }
+                    _ => false,
+                };
+            let advice = "set endpoint_url in the profile that has its keys, or bind it in persist.toml: profile = \"NAME\" under";
+            (Account::Profile, bound, advice)
+        };
+        let is_here = target.as_ref().is_none_or(Endpoint::is_amazon);
+        let is_loopback = target.as_ref().is_some_and(Endpoint::is_loopback);
+        let uses_profile = !has_keys;
+        if uses_profile && let Some(problem) = profile.problem.clone() {
+            return Err(wrong(problem).with_hint("correct ~/.aws/config"));
+        }
+        if is_here && uses_profile && own == Some(false) {
+            return Err(wrong(format!(
+                "the AWS profile {name:?} names another endpoint_url than the endpoint that is set, so its keys are not sent to Amazon"
+            ))
+            .with_hint("use another profile, or leave the endpoint to the profile"));
+        }
+        let account = match account {
+            // All places are asked, as nothing else can be meant.
+            Account::Profile if (is_here || is_loopback) && config.s3_profile.is_none() => {
+                Account::Chain
+            }
+            account => account,
+        };
+        let this = Self {
+            endpoint,
+            account,
+            profile: uses_profile.then_some((name, profile)),
+            region,
+        };
+        this.checked(config, &env, bound, advice)
+    }
+
+    /// Refuses to send keys to an endpoint that they are not bound to, or where others could read them.
+    fn checked(
+        self,
+        config: &StorageConfig,
+        env: impl Fn(&str) -> Result<Option<String>>,
+        bound: bool,
+        advice: &str,
+    ) -> Result<Self> {
+        let Some(url) = &self.endpoint else {
+            return Ok(self);
+        };
+        let endpoint = parse(url)?;
+        if endpoint.is_amazon() || endpoint.is_loopback() {
+            return Ok(self);
+        }
+        if !bound {
+            let what =
+                format!("no AWS credentials are bound to {endpoint}, so none are sent there");
+            let hint = match advice.ends_with("under") {
+                true => format!("{advice} [endpoints.\"{endpoint}\"]"),
+                false => advice.into(),
+            };
+            return Err(wrong(what).with_hint(hint));
+        }
+        let allowed = match &config.s3_allow_http {
+            Some(allowed) => Some(allowed.clone()),
+            None => env("PERSIST_S3_ALLOW_HTTP")?,
+        };
+        check_plain("PERSIST_S3_ALLOW_HTTP", allowed.as_deref())?;
+        let is_allowed = allowed
+            .is_some_and(|allowed| allowed.split(',').any(|allowed| endpoint.is_named(allowed)));
+        if endpoint.is_encrypted() || is_allowed {
+            return Ok(self);
+        }
+        let what = format!(
+            "{endpoint} is spoken to through plain HTTP, where others can read which AWS key is used, and its session token"
+        );
+        Err(wrong(what).with_hint(format!(
+            "use https://, or where you trust the network, set PERSIST_S3_ALLOW_HTTP={endpoint} (s3_allow_http in persist.toml)"
+        )))
+    }
+}
+
+/// Parses an endpoint that may be sent credentials.
+fn parse(endpoint: &str) -> Result<Endpoint> {
+    check_endpoint(endpoint)?;
+    Endpoint::parse(endpoint).ok_or_else(not_an_endpoint)
+}
+
+fn check_credentials(fixed: &S3Credentials) -> Result<()> {
+    for (name, key) in [
+        ("access_key_id", Some(&fixed.access_key_id)),
+        ("secret_access_key", Some(&fixed.secret_access_key)),
+        ("session_token", fixed.session_token.as_ref()),
+    ] {
+        if let Some(why) = key.and_then(|key| check_key(key).err()) {
+            return Err(wrong(format!("{name} of s3_credentials {why}")));
+        }
+    }
+    Ok(())
+}
+
+/// A region becomes part of a host's name; other servers than Amazon's have names of their own, such as `RegionOne`.
+fn check_region(region: &str, is_elsewhere: bool) -> Result<()> {
+    let plain = |byte: u8| {
+        byte.is_ascii_lowercase()
+            || byte.is_ascii_digit()
+            || byte == b'-'
+            || (is_elsewhere && (byte.is_ascii_uppercase() || byte == b'_'))
+    };
     match (1..=40).contains(&region.len()) && region.bytes().all(plain) {
         true => Ok(()),
         false => Err(wrong(format!(
-            "{region:?} is not a region; they look like us-east-1"
+            "{:?} is not a region; they look like us-east-1",
+            redact(region)
         ))),
     }
 }
@@ -117,11 +373,15 @@ fn check_endpoint(endpoint: &str) -> Result<()> {
     });
     match good {
         true => Ok(()),
-        // It may hold a password, so it is not shown.
-        false => Err(wrong(
-            "the endpoint is not the URL of a server; write https://host or http://host:port, without user or query",
-        )),
+        false => Err(not_an_endpoint()),
     }
+}
+
+/// It may hold a password, so it is not shown.
+fn not_an_endpoint() -> Error {
+    wrong(
+        "the endpoint is not the URL of a server; write https://host or http://host:port, without user or query",
+    )
 }
 
 fn part(max_object: u64) -> Result<usize> {
@@ -137,10 +397,16 @@ mod tests {
     use super::*;
 
     fn resolve(config: &StorageConfig, env: &[(&str, &str)]) -> Result<Settings> {
-        Settings::new(config, |name| {
+        resolve_with(config, env, "")
+    }
+
+    /// Resolves with the profiles of `file`.
+    fn resolve_with(config: &StorageConfig, env: &[(&str, &str)], file: &str) -> Result<Settings> {
+        let env = |name: &str| {
             let found = env.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| value.into())
-        })
+        };
+        Settings::new(config, env, || Ok(profiles::tests::parse(file)))
     }
 
     fn bucket() -> StorageConfig {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::{Args, Command};
 use clap_complete::Shell;
+use persist_host::storage::{redact, secret_in};
 use serde_json::json;
 
 use crate::print::Out;
@@ -78,14 +79,12 @@ impl Show {
     }
 }
 
-/// A URL without who uses it: some put a password there.
-fn without_password(text: &str) -> String {
-    let parts = text.split_once("://").and_then(|(scheme, rest)| {
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let host = rest[..end].rsplit_once('@')?.1;
-        Some(format!("{scheme}://(not shown)@{host}{}", &rest[end..]))
-    });
-    parts.unwrap_or_else(|| text.into())
+/// A value as it may be shown.
+fn shown(value: &str) -> String {
+    match secret_in(value) {
+        Some(kind) => format!("(not shown: it holds {kind})"),
+        None => value.to_owned(),
+    }
 }
 
 /// Prints every setting as it was resolved.
@@ -94,7 +93,7 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<()> {
         let (value, source) = settings.of(setting);
         let value = value.map(|value| match setting.is_secret {
             true => "(not shown)".to_owned(),
-            false => without_password(&value.to_string_lossy()),
+            false => shown(&value.to_string_lossy()),
         });
         let from = match &source {
             Source::Option(name) | Source::Variable(name) => (*name).to_owned(),
@@ -109,6 +108,14 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<()> {
             let value = value.as_deref().unwrap_or(setting.default).replace('`', "");
             format!("{name:<32} {value}  ({from})")
         })?;
+    }
+    for binding in settings.bindings() {
+        let name = format!("endpoints.{:?}", binding.host);
+        let value = redact(&binding.shown()).into_owned();
+        let from = settings.file().map(|file| file.display().to_string());
+        let from = from.unwrap_or_default();
+        let json = json!({ "setting": name, "key": "endpoints", "value": value, "from": from });
+        out.print(&json, || format!("{name:<32} {value}  ({from})"))?;
     }
     Ok(())
 }

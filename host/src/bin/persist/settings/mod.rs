@@ -1,6 +1,7 @@
 //! Every setting, and the one place where it is resolved: the command line before the environment, that before `persist.toml`, that before the
 //! default.
 
+mod endpoints;
 mod table;
 
 use std::collections::BTreeMap;
@@ -11,10 +12,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use persist_host::snapshot::{Retention, StoreOptions};
-use persist_host::storage::{S3Encryption, StorageBackend, StorageConfig};
+use persist_host::storage::{
+    Endpoint, S3Encryption, StorageBackend, StorageConfig, absolute_local_path, local_path, redact,
+    secret_in,
+};
 use persist_host::wasm::Limits;
 
 use crate::exit::Usage;
+pub(crate) use endpoints::Binding;
 pub(crate) use table::{SETTINGS, Setting, table};
 
 /// Where a value comes from.
@@ -37,6 +42,10 @@ pub(crate) struct Settings {
     values: BTreeMap<&'static str, (OsString, Source)>,
     /// The file that was read, if any.
     file: Option<PathBuf>,
+    /// The credentials that the file names, which belong to the endpoint that it names.
+    file_credentials: Option<PathBuf>,
+    /// Credentials that the file binds to endpoints.
+    bindings: Vec<Binding>,
 }
 
 /// What the command line says.
@@ -65,6 +74,8 @@ impl Settings {
         let mut settings = Self {
             values: BTreeMap::new(),
             file: None,
+            file_credentials: None,
+            bindings: Vec::new(),
         };
         let option = |setting: &Setting| options.get(setting.option).cloned().flatten();
         for setting in SETTINGS {
@@ -85,7 +96,7 @@ impl Settings {
 
     /// Adds what the file says where nobody said it before.
     fn add_file(&mut self, home: Option<PathBuf>) -> Result<()> {
-        let named = self.value("PERSIST_CONFIG").map(PathBuf::from);
+        let named = self.path("PERSIST_CONFIG")?;
         let is_named = named.is_some();
         let Some(path) = named.or_else(|| Some(home?.join("persist").join("persist.toml"))) else {
             return Ok(());
@@ -96,8 +107,23 @@ impl Settings {
             }
             text => text.with_context(|| format!("read the settings in {}", path.display()))?,
         };
-        for (setting, value) in parse(&text, &path)? {
-            let value = (value.into(), Source::File);
+        let dir = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+        let dir = dir.parent().unwrap_or(Path::new("/"));
+        let (values, bindings) = parse(&text, &path)?;
+        self.bindings = bindings;
+        for binding in &mut self.bindings {
+            binding.resolve(dir)?;
+        }
+        for (setting, value) in values {
+            let is_path = ["local_path", "gcs_credentials"].contains(&setting.key);
+            let value = match is_path && secret_in(&value).is_none() {
+                true => in_dir(dir, Path::new(&value), setting.key)?.into(),
+                false => OsString::from(value),
+            };
+            if setting.key == "gcs_credentials" {
+                self.file_credentials = Some(PathBuf::from(&value));
+            }
+            let value = (value, Source::File);
             self.values.entry(setting.variables[0]).or_insert(value);
         }
         self.file = Some(path);
@@ -117,18 +143,61 @@ impl Settings {
         self.file.as_deref()
     }
 
+    /// Returns the credentials that the file binds to endpoints.
+    pub(crate) fn bindings(&self) -> &[Binding] {
+        &self.bindings
+    }
+
     fn value(&self, variable: &str) -> Option<&OsString> {
         self.values.get(variable).map(|value| &value.0)
     }
 
-    fn text(&self, variable: &str) -> Result<Option<String>> {
-        let value = self.value(variable).cloned();
-        let text = value.map(OsString::into_string).transpose();
-        text.map_err(|_| Usage(format!("{variable} is not UTF-8")).into())
+    /// Names a setting as a person knows it: by the option, the variable or the key that said it.
+    fn name(&self, variable: &str) -> String {
+        match self.values.get(variable).map(|value| &value.1) {
+            Some(Source::Option(name) | Source::Variable(name)) => (*name).to_owned(),
+            Some(Source::File) => {
+                let setting = SETTINGS.iter().find(|one| one.variables[0] == variable);
+                let key = setting.map_or(variable, |setting| setting.key);
+                format!("{key} in the file of settings")
+            }
+            Some(Source::Default) | None => variable.to_owned(),
+        }
     }
 
-    fn path(&self, variable: &str) -> Option<PathBuf> {
-        self.value(variable).map(PathBuf::from)
+    /// The value of a setting, which must not be a secret that belongs elsewhere.
+    fn checked(&self, variable: &str) -> Result<Option<OsString>> {
+        let Some(value) = self.value(variable) else {
+            return Ok(None);
+        };
+        match secret_in(&value.to_string_lossy()) {
+            None => Ok(Some(value.clone())),
+            Some(kind) => Err(Usage(format!(
+                "{} holds {kind}, which does not belong there and is not shown",
+                self.name(variable)
+            ))
+            .into()),
+        }
+    }
+
+    fn text(&self, variable: &str) -> Result<Option<String>> {
+        let value = self.checked(variable)?;
+        let text = value.map(OsString::into_string).transpose();
+        text.map_err(|_| Usage(format!("{} is not UTF-8", self.name(variable))).into())
+    }
+
+    fn path(&self, variable: &str) -> Result<Option<PathBuf>> {
+        let Some(path) = self.checked(variable)? else {
+            return Ok(None);
+        };
+        match path.to_string_lossy().chars().any(char::is_control) {
+            false => Ok(Some(path.into())),
+            true => Err(Usage(format!(
+                "{} has a line break or another control character in it",
+                self.name(variable)
+            ))
+            .into()),
+        }
     }
 
     fn number(&self, variable: &str) -> Result<Option<usize>> {
@@ -136,7 +205,14 @@ impl Settings {
             return Ok(None);
         };
         let number = text.trim().parse().map(Some);
-        number.map_err(|_| Usage(format!("{variable} is {text:?}, and not a number")).into())
+        number.map_err(|_| {
+            Usage(format!(
+                "{} is {:?}, and not a number",
+                self.name(variable),
+                redact(&text)
+            ))
+            .into()
+        })
     }
 
     fn duration(&self, variable: &str) -> Result<Option<Duration>> {
@@ -146,7 +222,9 @@ impl Settings {
         let time = humantime::parse_duration(text.trim()).map(Some);
         time.map_err(|_| {
             Usage(format!(
-                "{variable} is {text:?}, and not a time such as 90s, 12h or 30d"
+                "{} is {:?}, and not a time such as 90s, 12h or 30d",
+                self.name(variable),
+                redact(&text)
             ))
             .into()
         })
@@ -159,16 +237,24 @@ impl Settings {
 
     /// The storage, with nothing left to be found elsewhere but what nobody said.
     pub(crate) fn storage(&self) -> Result<StorageConfig> {
-        let config = match self.text("PERSIST_STORAGE")?.as_deref() {
+        // A URL is checked where it is parsed, which says more.
+        let said = self.value("PERSIST_STORAGE").map(|said| said.to_str());
+        let said = match said {
+            Some(None) => {
+                let what = format!("{} is not UTF-8", self.name("PERSIST_STORAGE"));
+                return Err(Usage(what).into());
+            }
+            said => said.flatten(),
+        };
+        let config = match said {
             None | Some("local") => StorageConfig::default_local(),
             Some("s3") => bucket(StorageBackend::S3),
             Some("gcs") => bucket(StorageBackend::Gcs),
             Some(url) => match self.values.get("PERSIST_STORAGE").map(|value| &value.1) {
                 Some(Source::Option(_)) | None => StorageConfig::from_url(url)?,
-                Some(source) => StorageConfig::from_url(url).with_context(|| match source {
-                    Source::Variable(name) => (*name).to_owned(),
-                    _ => "storage in the file of settings".to_owned(),
-                })?,
+                Some(_) => {
+                    StorageConfig::from_url(url).with_context(|| self.name("PERSIST_STORAGE"))?
+                }
             },
         };
         self.storage_at(config)
@@ -179,30 +265,91 @@ impl Settings {
         self.storage_at(StorageConfig::from_url(url)?)
     }
 
-    fn storage_at(&self, mut config: StorageConfig) -> Result<StorageConfig> {
-        config.local_base_path = config.local_base_path.or(self.path("PERSIST_LOCAL_PATH"));
+    /// Adds what the settings say of this kind of storage. What they say of others may be wrong.
+    fn storage_at(&self, config: StorageConfig) -> Result<StorageConfig> {
+        match config.backend {
+            StorageBackend::S3 => self.s3_at(config),
+            StorageBackend::Gcs => self.gcs_at(config),
+            _ => self.local_at(config),
+        }
+    }
+
+    fn local_at(&self, mut config: StorageConfig) -> Result<StorageConfig> {
+        if config.local_base_path.is_none()
+            && let Some(path) = self.path("PERSIST_LOCAL_PATH")?
+        {
+            let path = absolute_local_path(&path);
+            config.local_base_path = Some(path.with_context(|| self.name("PERSIST_LOCAL_PATH"))?);
+        }
+        Ok(config)
+    }
+
+    fn s3_at(&self, mut config: StorageConfig) -> Result<StorageConfig> {
         config.s3_bucket = config.s3_bucket.or(self.text("AWS_S3_BUCKET")?);
         config.s3_region = config.s3_region.or(self.text("AWS_REGION")?);
-        config.s3_endpoint = config.s3_endpoint.or(self.text("AWS_ENDPOINT_URL_S3")?);
+        config.s3_allow_http = self.text("PERSIST_S3_ALLOW_HTTP")?;
         if let Some(key) = self.text("PERSIST_S3_KMS_KEY")? {
             config.s3_encryption = S3Encryption::Kms(key);
         }
+        let said = self.text("AWS_ENDPOINT_URL_S3")?;
+        let endpoint = config.s3_endpoint.clone().or(said.clone());
+        if let Some(binding) = self.binding(endpoint.as_deref()) {
+            binding.bind_s3(&mut config, endpoint)?;
+        }
+        // The library reads the environment, and knows then which credentials belong to it.
+        let is_file = self.values.get("AWS_ENDPOINT_URL_S3").map(|value| &value.1);
+        if is_file == Some(&Source::File) {
+            config.s3_endpoint = config.s3_endpoint.or(said);
+        }
+        Ok(config)
+    }
+
+    fn gcs_at(&self, mut config: StorageConfig) -> Result<StorageConfig> {
         config.gcs_bucket = config.gcs_bucket.or(self.text("PERSIST_GCS_BUCKET")?);
         config.gcs_prefix = config.gcs_prefix.or(self.text("PERSIST_GCS_PREFIX")?);
-        config.gcs_endpoint = config.gcs_endpoint.or(self.text("STORAGE_EMULATOR_HOST")?);
         config.gcs_kms_key = self.text("PERSIST_GCS_KMS_KEY")?;
         if let Some(seconds) = self.number("PERSIST_GCS_TIMEOUT")? {
             config.gcs_timeout = Some(Duration::from_secs(seconds as u64));
         }
-        // Google's other clients send an emulator no credentials, whatever the environment has; the file is ours alone.
-        let credentials = self.values.get("GOOGLE_APPLICATION_CREDENTIALS");
-        if config.gcs_credentials.is_none()
-            && let Some((path, source)) = credentials
-            && (config.gcs_endpoint.is_none() || *source == Source::File)
+        let said = self.text("STORAGE_EMULATOR_HOST")?;
+        let source = self
+            .values
+            .get("STORAGE_EMULATOR_HOST")
+            .map(|value| &value.1);
+        let is_of_file = config.gcs_endpoint.is_none() && source == Some(&Source::File);
+        let endpoint = config.gcs_endpoint.clone().or(said.clone());
+        if let Some(binding) = self.binding(endpoint.as_deref())
+            && binding.bind_gcs(&mut config, endpoint.clone())
         {
-            config.gcs_credentials = Some(path.into());
+            return Ok(config);
+        }
+        if is_of_file {
+            // The file names both.
+            config.gcs_endpoint = said;
+            config.gcs_credentials = self.file_credentials.clone();
+            return Ok(config);
+        }
+        let is_google = match &endpoint {
+            None => true,
+            // An emulator is sent nothing, whatever it is called.
+            Some(_) if config.gcs_endpoint.is_none() => false,
+            Some(endpoint) => Endpoint::parse(endpoint).is_some_and(|server| server.is_google()),
+        };
+        if is_google {
+            config.gcs_credentials = self.path("GOOGLE_APPLICATION_CREDENTIALS")?;
         }
         Ok(config)
+    }
+
+    /// Returns the credentials that the file binds to an endpoint.
+    fn binding(&self, endpoint: Option<&str>) -> Option<&Binding> {
+        let endpoint = endpoint?;
+        // An emulator is named without a scheme, too.
+        let server =
+            Endpoint::parse(endpoint).or_else(|| Endpoint::parse(&format!("http://{endpoint}")))?;
+        self.bindings
+            .iter()
+            .find(|binding| server.is_named(&binding.host))
     }
 
     /// The directory of a local storage.
@@ -228,9 +375,8 @@ impl Settings {
             None | Some("on") => Some(self.retention()?),
             Some("off") => None,
             Some(other) => {
-                return Err(
-                    Usage(format!("PERSIST_RETENTION is {other:?}; write on or off")).into(),
-                );
+                let what = format!("PERSIST_RETENTION is {:?}; write on or off", redact(other));
+                return Err(Usage(what).into());
             }
         };
         Ok(options)
@@ -243,7 +389,8 @@ impl Settings {
             return Ok(limits);
         };
         for limit in text.split(',').filter(|limit| !limit.trim().is_empty()) {
-            let wrong = |why: String| Usage(format!("limits ({}): {why}", limit.trim()));
+            let limit = limit.trim();
+            let wrong = |why: String| Usage(format!("limits ({}): {why}", redact(limit)));
             let parts = limit.split_once('=');
             let (name, value) = parts.ok_or_else(|| wrong("write NAME=VALUE".into()))?;
             let set = limits.set(name.trim(), value.trim());
@@ -304,10 +451,40 @@ fn bucket(backend: StorageBackend) -> StorageConfig {
     }
 }
 
-/// What a file says, in the order of its keys.
-fn parse(text: &str, path: &Path) -> Result<Vec<(&'static Setting, String)>> {
+/// A path of the file: `~/` is this account's home, and a relative one begins where the file is.
+fn in_dir(dir: &Path, path: &Path, key: &str) -> Result<PathBuf> {
+    let path = local_path(path).with_context(|| format!("{key} in the file of settings"))?;
+    Ok(dir.join(path))
+}
+
+/// Says where a text is no TOML. The error of the parser shows the line, which may hold a secret.
+fn no_toml(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start);
+    let line = text
+        .bytes()
+        .take(start)
+        .filter(|byte| *byte == b'\n')
+        .count()
+        + 1;
+    let what = match secret_in(text) {
+        Some(kind) => format!("it holds {kind}, and no settings"),
+        None => redact(error.message()).into_owned(),
+    };
+    format!("line {line} is not TOML: {what}")
+}
+
+/// Settings of a file, and the credentials that it binds to endpoints.
+type Parsed = (Vec<(&'static Setting, String)>, Vec<Binding>);
+
+/// Parses a file: its settings in the order of its keys, and the credentials that it binds to endpoints.
+fn parse(text: &str, path: &Path) -> Result<Parsed> {
     let wrong = |what: String| Usage(format!("{}: {what}", path.display()));
-    let table = toml::from_str::<toml::Table>(text).map_err(|error| wrong(error.to_string()))?;
+    let table = toml::from_str::<toml::Table>(text);
+    let mut table = table.map_err(|error| wrong(no_toml(text, &error)))?;
+    let bindings = match table.remove("endpoints") {
+        Some(endpoints) => Binding::parse(endpoints).map_err(wrong)?,
+        None => Vec::new(),
+    };
     let mut found = Vec::new();
     for (key, value) in table {
         let setting = SETTINGS
@@ -320,7 +497,8 @@ fn parse(text: &str, path: &Path) -> Result<Vec<(&'static Setting, String)>> {
                 .filter(|key| !key.is_empty())
                 .collect();
             wrong(format!(
-                "{key:?} is not a setting; these are: {}",
+                "{:?} is not a setting; these are: {}, endpoints",
+                redact(&key),
                 keys.join(", ")
             ))
         })?;
@@ -341,7 +519,7 @@ fn parse(text: &str, path: &Path) -> Result<Vec<(&'static Setting, String)>> {
         };
         found.push((setting, value));
     }
-    Ok(found)
+    Ok((found, bindings))
 }
 
 #[cfg(test)]

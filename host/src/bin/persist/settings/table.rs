@@ -29,7 +29,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     of(
         "local_path",
         &["PERSIST_LOCAL_PATH"],
-        "the directory of `local`",
+        "the directory of `local`: an absolute path, or one that begins with `~/`; in the file also one that is relative to it",
         "`persist` in the user's data directory (Linux: `~/.local/share/persist`)",
     ),
     of(
@@ -38,12 +38,23 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "the bucket of `s3`",
         "none",
     ),
-    of("s3_region", &["AWS_REGION"], "its region", "`us-east-1`"),
+    of(
+        "s3_region",
+        &["AWS_REGION", "AWS_DEFAULT_REGION"],
+        "its region",
+        "`region` of the profile, else `us-east-1`",
+    ),
     of(
         "s3_endpoint",
         &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
-        "another server that speaks as S3 does",
-        "Amazon's",
+        "another server that speaks as S3 does; which credentials it is sent is said below",
+        "`endpoint_url` of the profile, else Amazon's",
+    ),
+    of(
+        "s3_allow_http",
+        &["PERSIST_S3_ALLOW_HTTP"],
+        "servers, as `host:port` joined by commas, that may be sent AWS keys through plain HTTP",
+        "none but this machine",
     ),
     of(
         "s3_kms_key",
@@ -53,15 +64,39 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     secret(
         &["AWS_ACCESS_KEY_ID"],
-        "the credentials for S3; all that Amazon's own tools take from the environment, from profiles and from the machine works, too, but for single sign-on",
+        "the credentials for S3; all that Amazon's own tools take from the environment, from profiles and from the machine works, too, but for single sign-on, `aws login` and `credential_process`",
     ),
     secret(&["AWS_SECRET_ACCESS_KEY"], "belongs to it"),
     secret(&["AWS_SESSION_TOKEN"], "belongs to both, where they expire"),
     of(
         "",
         &["AWS_PROFILE"],
-        "which profile of `~/.aws` has the credentials",
+        "which profile of `~/.aws` has the credentials, and maybe `endpoint_url` and `region`",
         "`default`",
+    ),
+    of(
+        "",
+        &["AWS_CONFIG_FILE"],
+        "the file with profiles",
+        "`~/.aws/config`",
+    ),
+    of(
+        "",
+        &["AWS_SHARED_CREDENTIALS_FILE"],
+        "the file with the keys of profiles",
+        "`~/.aws/credentials`",
+    ),
+    of(
+        "",
+        &["AWS_WEB_IDENTITY_TOKEN_FILE"],
+        "the file with the token of a web identity, as on EKS",
+        "none",
+    ),
+    of(
+        "",
+        &["AWS_ROLE_ARN"],
+        "the role that a web identity takes",
+        "none",
     ),
     of(
         "gcs_bucket",
@@ -78,8 +113,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
     of(
         "gcs_credentials",
         &["GOOGLE_APPLICATION_CREDENTIALS"],
-        "a file of credentials for GCS: a service account's key, a workload identity, gcloud's",
+        "the path of a file of credentials for GCS: a service account's key, a workload identity, gcloud's",
         "application default credentials",
+    ),
+    of(
+        "",
+        &["GOOGLE_CLOUD_QUOTA_PROJECT"],
+        "the project that is billed for requests to GCS",
+        "that of the credentials",
     ),
     of(
         "gcs_timeout",
@@ -96,7 +137,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     of(
         "gcs_endpoint",
         &["STORAGE_EMULATOR_HOST"],
-        "another server, such as fake-gcs-server; it is sent no credentials",
+        "another server, such as fake-gcs-server; it is sent no credentials that are not bound to it, as said below",
         "Google's",
     ),
     of(
