@@ -603,6 +603,9 @@ fn synced(call: Call<'_>) -> Option<&Path> {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use persist_host::storage::{self, Key, List, Page, Part, ReadRange, Upload};
+
     use super::*;
     use crate::links::LinkCountBelieved;
 
@@ -643,5 +646,66 @@ mod tests {
             Arc::new(LinkCountBelieved::new(Local::watched(root, watch), links))
         });
         assert!(found.contains("is another's"), "{found}");
+    }
+
+    /// A local disk that forgets between two calls which directory it met at the path of its store.
+    #[derive(Debug)]
+    struct Forgetful {
+        root: PathBuf,
+        watch: Arc<Saboteur>,
+    }
+
+    impl Forgetful {
+        fn local(&self) -> Local {
+            Local::watched(&self.root, Arc::clone(&self.watch) as Arc<dyn Watch>)
+        }
+    }
+
+    #[async_trait]
+    impl Storage for Forgetful {
+        fn location(&self) -> String {
+            self.local().location()
+        }
+
+        fn honours_conditions(&self) -> bool {
+            self.local().honours_conditions()
+        }
+
+        async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
+            self.local().create(key, body).await
+        }
+
+        async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+            self.local().upload(key).await
+        }
+
+        async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+            self.local().replace(key).await
+        }
+
+        async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
+            self.local().read(key, range).await
+        }
+
+        async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
+            self.local().list(list).await
+        }
+
+        async fn delete(&self, key: &Key) -> storage::Result<()> {
+            self.local().delete(key).await
+        }
+    }
+
+    #[test]
+    fn a_disk_that_forgets_its_root_is_found_for_each_other_directory() {
+        for mounted in [Mounted::Nothing, Mounted::Empty, Mounted::Copy] {
+            let faults = [Fault::Remounted(mounted)];
+            let report = try_all(7, &faults, |root, watch| {
+                let root = root.to_owned();
+                Arc::new(Forgetful { root, watch })
+            });
+            let found = report.expect("stores are made").violations;
+            assert!(!found.is_empty(), "{mounted:?} is not found");
+        }
     }
 }
