@@ -125,6 +125,27 @@ fn damage_to_what_was_saved_is_found() {
 }
 
 #[test]
+fn a_file_that_was_saved_at_another_key_is_refused() {
+    let dir = tempdir();
+    block_on(async {
+        let adapter = Adapter::new(Arc::new(Local::new(dir.path())));
+        adapter.save(b"one", "a/one.gz").await.expect("saves");
+        adapter.save(b"two", "a/two.gz").await.expect("saves");
+        fs::rename(dir.path().join("a/one.gz"), dir.path().join("a/two.gz")).expect("renames");
+        let loaded = adapter.load("a/two.gz").await;
+        let Err(Error::Misplaced { saved_as, .. }) = loaded else {
+            panic!("{loaded:?}");
+        };
+        assert!(saved_as.contains("a/one.gz"), "{saved_as}");
+
+        // The same file, in a storage that is opened at another level.
+        fs::rename(dir.path().join("a/two.gz"), dir.path().join("a/one.gz")).expect("renames");
+        let below = Adapter::new(Arc::new(Local::new(dir.path().join("a"))));
+        assert_eq!(&below.load("one.gz").await.expect("loads")[..], b"one");
+    });
+}
+
+#[test]
 fn keys_of_versions_pins_and_the_store_itself_are_refused() {
     on_every_storage(async |storage| {
         save(&scope(storage.clone()), "memory", "one").await;

@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use persist_host::snapshot::{Error, Expect, SaveOptions, Scope};
+use persist_host::snapshot::{Error, Expect, SaveOptions, Scope, Version};
 use persist_host::storage::{ErrorKind, Local};
 use persist_tests::{block_on, load, noise, save, scope, tempdir, text, version_files};
+use sha2::{Digest as _, Sha256};
 
 fn local(dir: &Path) -> Scope {
     scope(Arc::new(Local::new(dir)))
@@ -107,6 +108,105 @@ fn a_flipped_bit_on_the_disk_is_corrupt_and_older_versions_stay_readable() {
             .expect("is there");
         assert_eq!(&old.state[..], b"one");
     });
+}
+
+#[test]
+fn every_way_of_reading_a_whole_file_finds_every_flipped_bit() {
+    let dir = tempdir();
+    let scope = local(dir.path());
+    block_on(async {
+        save(&scope, "memory", "the agent remembers").await;
+        save(&scope, "empty", "").await;
+        save(&scope, "gone", "").await;
+        scope.delete("gone", Expect::Any).await.expect("deletes");
+        for (name, at) in [("memory", 1), ("empty", 1), ("gone", 2)] {
+            let file = format!("bot/~/{name}/{:010}-{at:010}.gz", 9_999_999_999_u64 - at);
+            let file = dir.path().join(file);
+            let golden = fs::read(&file).expect("is there");
+            for bit in 0..golden.len() * 8 {
+                let mut flipped = golden.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                fs::write(&file, flipped).expect("writes");
+                let at = Some(at);
+                let outcomes = [
+                    ("load", scope.load(name, at).await.map(drop)),
+                    ("reader", read_whole(&scope, name, at).await),
+                    ("verify", scope.verify(name, at).await.map(drop)),
+                    ("stored", read_stored(&scope, name, at).await),
+                    (
+                        "fork",
+                        scope.fork(name, at, "fork", Expect::Any).await.map(drop),
+                    ),
+                ];
+                for (way, outcome) in outcomes {
+                    let found = matches!(outcome, Err(Error::Corrupt { .. }));
+                    assert!(found, "{name}, bit {bit}, {way}: {outcome:?}");
+                }
+            }
+            fs::write(&file, golden).expect("writes");
+        }
+    });
+}
+
+async fn read_whole(scope: &Scope, name: &str, at: Option<Version>) -> Result<(), Error> {
+    let Some(mut reader) = scope.reader(name, at).await? else {
+        return Ok(());
+    };
+    let mut offset = 0;
+    loop {
+        let piece = reader.read(offset, 7).await?;
+        offset += piece.len() as u64;
+        if piece.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+async fn read_stored(scope: &Scope, name: &str, at: Option<Version>) -> Result<(), Error> {
+    let mut stored = scope.stored(name, at.expect("a version")).await?;
+    while stored.next().await?.is_some() {}
+    Ok(())
+}
+
+#[test]
+fn a_reader_compares_the_hash_of_the_whole_state_at_its_end() {
+    let dir = tempdir();
+    let scope = local(dir.path());
+    block_on(async {
+        let state = noise(1, 3 << 20);
+        let saved = scope.save("memory", state.clone().into(), SaveOptions::default());
+        let sha256 = saved.await.expect("saves").sha256;
+        // A file whose blocks are sound, and which names the SHA-256 of another state.
+        let file = dir.path().join("bot/~/memory/9999999998-0000000001.gz");
+        let mut bytes = fs::read(&file).expect("is there");
+        let at = bytes
+            .windows(64)
+            .position(|window| window == sha256.as_bytes());
+        let at = at.expect("the trailer names it");
+        bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+        seal(&mut bytes);
+        fs::write(&file, bytes).expect("writes");
+
+        let mut reader = scope
+            .reader("memory", None)
+            .await
+            .expect("opens")
+            .expect("is there");
+        assert_eq!(reader.read(1 << 20, 3).await.expect("a range").len(), 3);
+        let outcome = read_whole(&scope, "memory", None).await;
+        assert!(matches!(outcome, Err(Error::Corrupt { .. })), "{outcome:?}");
+    });
+}
+
+/// Makes the checksum in the footer fit the trailer as it is now.
+fn seal(file: &mut [u8]) {
+    let payload = file.len() - 70;
+    let trailer = u64::from_le_bytes(file[payload + 8..][..8].try_into().expect("8 bytes"));
+    let sum = Sha256::new()
+        .chain_update(&file[trailer as usize..payload + 16])
+        .chain_update(&file[payload + 48..])
+        .finalize();
+    file[payload + 16..][..32].copy_from_slice(&sum);
 }
 
 #[test]

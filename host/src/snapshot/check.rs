@@ -7,7 +7,7 @@ use super::ahead::Ahead;
 use super::version;
 use super::walk::Selection;
 use super::{Error, NO_SESSION, Name, Result, Scope, Store, Version, introduce};
-use crate::storage::{Entry, ErrorKind, List, Swept};
+use crate::storage::{Entry, ErrorKind, Key, List, ReadRange, Swept};
 
 /// Entries asked for at once.
 const PAGE: usize = 1000;
@@ -21,6 +21,9 @@ const PROBE: &str = "probe-";
 
 /// Prefix of the names of objects that tell the storage's time.
 const CLOCK: &str = "clock-";
+
+/// The directory of the files that are being written on a local disk.
+const TEMPORARY: &str = "tmp";
 
 /// What an archive that is unpacked leaves beside its versions.
 const MANIFEST: &str = "manifest.jsonl";
@@ -48,6 +51,8 @@ pub enum Severity {
     Note,
     /// Nothing is lost, and someone should look at it.
     Warning,
+    /// The account that runs the check may not look at it.
+    Denied,
     /// A state cannot be loaded.
     Damage,
 }
@@ -60,10 +65,14 @@ pub enum FindingKind {
     Corrupt,
     /// The storage lists it, and does not give it.
     Unreadable,
+    /// The storage refuses to give it to the account that runs the check.
+    Denied,
+    /// It lies where a version, a pin or a directory of the store belongs: nothing can be saved there.
+    InTheWay,
     /// It is of a format that this build does not read.
     Unsupported,
-    /// Its file says that it was saved as something else: someone copied it here.
-    SavedElsewhere,
+    /// Its file was saved as another version, or under another name.
+    Misplaced,
     /// Something that Persist did not put there.
     Foreign,
     /// A pin of a version that is not there.
@@ -108,8 +117,13 @@ impl FindingKind {
     /// How bad it is.
     pub fn severity(self) -> Severity {
         match self {
-            Self::Corrupt | Self::Unreadable | Self::Unsupported => Severity::Damage,
-            Self::SavedElsewhere | Self::Foreign | Self::NoIntroduction => Severity::Warning,
+            Self::Corrupt
+            | Self::Unreadable
+            | Self::InTheWay
+            | Self::Unsupported
+            | Self::Misplaced => Severity::Damage,
+            Self::Denied => Severity::Denied,
+            Self::Foreign | Self::NoIntroduction => Severity::Warning,
             Self::DanglingPin | Self::Leftover => Severity::Note,
         }
     }
@@ -119,8 +133,10 @@ impl FindingKind {
         match self {
             Self::Corrupt => "corrupt",
             Self::Unreadable => "unreadable",
+            Self::Denied => "permission-denied",
+            Self::InTheWay => "in-the-way",
             Self::Unsupported => "unsupported",
-            Self::SavedElsewhere => "saved-elsewhere",
+            Self::Misplaced => "misplaced",
             Self::Foreign => "foreign",
             Self::DanglingPin => "dangling-pin",
             Self::NoIntroduction => "no-introduction",
@@ -139,7 +155,7 @@ impl Store {
     }
 
     /// Looks at every object of `selection`. `each` is told what was gone through so far, after every version, and of each finding. What is saved or
-    /// pruned meanwhile is no finding.
+    /// pruned meanwhile is no finding. What cannot be listed or read is one, and the rest is looked at all the same.
     ///
     /// Cost: a list for each directory, and for each version a read of its trailer, or of all of it.
     ///
@@ -172,6 +188,24 @@ impl Store {
             check.found(FindingKind::NoIntroduction, key, what);
         }
         Ok(check.checked)
+    }
+
+    /// Returns true where `error` is of one object or directory alone: the store still lists what it has.
+    pub async fn is_of_one_place(&self, error: &Error) -> bool {
+        let Error::Storage(error) = error else {
+            return error.is_of_file();
+        };
+        if [ErrorKind::NoSpace, ErrorKind::NotDurable].contains(&error.kind()) {
+            return false;
+        }
+        let list = List {
+            dir: "",
+            prefix: "",
+            after: None,
+            limit: 1,
+            facts: false,
+        };
+        self.shared.storage.list(&list).await.is_ok()
     }
 
     fn scope_of(&self, agent: &Name, session: Option<Name>) -> Scope {
@@ -209,13 +243,19 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
                 self.found(FindingKind::Corrupt, key, &format!("{what} ({place})"));
                 Ok(true)
             }
+            // Not even a file.
+            Err(Error::Storage(error)) if error.kind() == ErrorKind::Unsupported => {
+                let key = format!("{NO_SESSION}/{INTRODUCTION}");
+                self.found(FindingKind::InTheWay, key, &error.to_string());
+                Ok(true)
+            }
             there => there,
         }
     }
 
     async fn top(&mut self) -> Result<()> {
         let mut entries = Entries::of("");
-        while let Some(entry) = entries.next(self.store).await? {
+        while let Some(entry) = self.next_of(&mut entries).await? {
             match &entry {
                 Entry::Dir(dir) if dir == NO_SESSION => self.own().await?,
                 Entry::Dir(dir) => match Name::from_encoded(dir) {
@@ -226,10 +266,75 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
                     let what = "of an archive that was unpacked here; it can be removed";
                     self.found(FindingKind::Leftover, MANIFEST.into(), what);
                 }
-                Entry::Object(_) => self.foreign("", &entry),
+                Entry::Object(_) => self.file_at_a_directory("", &entry).await?,
             }
         }
         self.leftovers().await;
+        Ok(())
+    }
+
+    /// The next entry. A directory that cannot be listed is a finding, and ends there.
+    async fn next_of(&mut self, entries: &mut Entries) -> Result<Option<Entry>> {
+        let error = match entries.next(self.store).await {
+            Err(Error::Storage(error)) if !entries.dir.is_empty() => Error::Storage(error),
+            entry => return entry,
+        };
+        if !self.store.is_of_one_place(&error).await {
+            return Err(error);
+        }
+        entries.more = false;
+        self.found(kind_of(&error), entries.dir.clone(), &error.to_string());
+        Ok(None)
+    }
+
+    /// Tells of a file where a directory of the store belongs. On a disk, nothing can be saved below its name.
+    async fn file_at_a_directory(&mut self, dir: &str, entry: &Entry) -> Result<()> {
+        let name = entry.name();
+        let key = key_of(dir, name);
+        if name != NO_SESSION && Name::from_encoded(name).is_none() {
+            self.foreign(dir, entry);
+            return Ok(());
+        }
+        let below = Key::new(format!("{key}/{NO_SESSION}"))?;
+        let what = "it is in the place of a directory: nothing can be saved below this name";
+        self.blocks(dir, entry, &below, what).await
+    }
+
+    /// Tells of a directory where a version or a pin belongs. In a bucket, it is not in the way.
+    async fn directory_at_a_file(&mut self, dir: &str, entry: &Entry) -> Result<()> {
+        let name = entry.name();
+        if version::parse(name).is_none() && version::parse_pin(name).is_none() {
+            self.foreign(dir, entry);
+            return Ok(());
+        }
+        let key = Key::new(key_of(dir, name))?;
+        let what = "a directory is in the place of a version or pin: nothing can be saved there";
+        self.blocks(dir, entry, &key, what).await
+    }
+
+    /// Tells whether an entry of the wrong kind keeps `key` from being used, as the storage itself says.
+    async fn blocks(&mut self, dir: &str, entry: &Entry, key: &Key, what: &str) -> Result<()> {
+        let read = self
+            .store
+            .shared
+            .storage
+            .read(key, ReadRange::Suffix(1))
+            .await;
+        match read {
+            Ok(_) => self.foreign(dir, entry),
+            Err(error) if error.kind() == ErrorKind::NotFound => self.foreign(dir, entry),
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                self.found(FindingKind::InTheWay, key_of(dir, entry.name()), what);
+            }
+            Err(error) => {
+                let error = Error::Storage(error);
+                if !self.store.is_of_one_place(&error).await {
+                    return Err(error);
+                }
+                let key = key_of(dir, entry.name());
+                self.found(kind_of(&error), key, &error.to_string());
+            }
+        }
         Ok(())
     }
 
@@ -251,7 +356,7 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
     /// What is the store's own. Files that are being written on a local disk are that disk's, and show as a directory.
     async fn own(&mut self) -> Result<()> {
         let mut entries = Entries::of(NO_SESSION);
-        while let Some(entry) = entries.next(self.store).await? {
+        while let Some(entry) = self.next_of(&mut entries).await? {
             match &entry {
                 Entry::Object(object) if object.name == INTRODUCTION => {}
                 Entry::Object(object)
@@ -261,6 +366,9 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
                     let what =
                         "made to try the storage, by a process that was killed; it can be removed";
                     self.found(FindingKind::Leftover, key, what);
+                }
+                Entry::Object(object) if object.name == TEMPORARY => {
+                    self.file_at_a_directory(NO_SESSION, &entry).await?;
                 }
                 Entry::Object(_) => self.foreign(NO_SESSION, &entry),
                 Entry::Dir(_) => {}
@@ -272,14 +380,14 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
     async fn agent(&mut self, agent: &Name) -> Result<()> {
         let dir = agent.encoded();
         let mut entries = Entries::of(dir);
-        while let Some(entry) = entries.next(self.store).await? {
+        while let Some(entry) = self.next_of(&mut entries).await? {
             match &entry {
                 Entry::Dir(name) if name == NO_SESSION => self.scope(agent, None).await?,
                 Entry::Dir(name) => match Name::from_encoded(name) {
                     Some(session) => self.scope(agent, Some(session)).await?,
                     None => self.foreign(dir, &entry),
                 },
-                Entry::Object(_) => self.foreign(dir, &entry),
+                Entry::Object(_) => self.file_at_a_directory(dir, &entry).await?,
             }
         }
         Ok(())
@@ -289,13 +397,13 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
         let scope = self.store.scope_of(agent, session);
         let dir = scope.dir();
         let mut entries = Entries::of(&dir);
-        while let Some(entry) = entries.next(self.store).await? {
+        while let Some(entry) = self.next_of(&mut entries).await? {
             match &entry {
                 Entry::Dir(name) => match Name::from_encoded(name) {
                     Some(name) => self.name(scope.clone(), name).await?,
                     None => self.foreign(&dir, &entry),
                 },
-                Entry::Object(_) => self.foreign(&dir, &entry),
+                Entry::Object(_) => self.file_at_a_directory(&dir, &entry).await?,
             }
         }
         Ok(())
@@ -306,11 +414,11 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
         let (mut versions, mut pins) = (BTreeSet::new(), BTreeSet::new());
         let mut looks = Ahead::new(AT_ONCE);
         let mut entries = Entries::of(&dir);
-        while let Some(entry) = entries.next(self.store).await? {
+        while let Some(entry) = self.next_of(&mut entries).await? {
             let object = match &entry {
                 Entry::Object(object) => object,
                 Entry::Dir(_) => {
-                    self.foreign(&dir, &entry);
+                    self.directory_at_a_file(&dir, &entry).await?;
                     continue;
                 }
             };
@@ -322,8 +430,18 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
                 }
             } else if let Some(version) = version::parse_pin(&object.name) {
                 pins.insert(version);
+                self.pin(&dir, &entry).await?;
             } else {
                 self.foreign(&dir, &entry);
+            }
+        }
+        // A directory without a file in it is not listed, and is in the way all the same.
+        for empty in self.empty_dirs(&dir).await? {
+            if version::parse(&empty)
+                .or(version::parse_pin(&empty))
+                .is_some()
+            {
+                self.directory_at_a_file(&dir, &Entry::Dir(empty)).await?;
             }
         }
         while let Some(looked) = looks.next().await? {
@@ -336,6 +454,32 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
             self.found(FindingKind::DanglingPin, key, what);
         }
         Ok(())
+    }
+
+    /// Tells of a pin that is no file, such as a link or a named pipe.
+    async fn pin(&mut self, dir: &str, entry: &Entry) -> Result<()> {
+        let key = Key::new(key_of(dir, entry.name()))?;
+        let read = self
+            .store
+            .shared
+            .storage
+            .read(&key, ReadRange::Suffix(1))
+            .await;
+        if let Err(error) = read
+            && error.kind() == ErrorKind::Unsupported
+        {
+            self.found(FindingKind::InTheWay, key.to_string(), &error.to_string());
+        }
+        Ok(())
+    }
+
+    async fn empty_dirs(&mut self, dir: &str) -> Result<Vec<String>> {
+        match self.store.shared.storage.empty_dirs(dir).await {
+            Ok(dirs) => Ok(dirs),
+            // The list of the directory has told of it.
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn reads(&self) -> bool {
@@ -367,11 +511,7 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
     }
 
     fn foreign(&mut self, dir: &str, entry: &Entry) {
-        let name = entry.name();
-        let key = match dir {
-            "" => name.to_owned(),
-            dir => format!("{dir}/{name}"),
-        };
+        let key = key_of(dir, entry.name());
         self.found(FindingKind::Foreign, key, "Persist did not put it there");
     }
 
@@ -390,47 +530,67 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
     }
 }
 
+/// Returns the finding for an error of the storage that is of one place alone.
+fn kind_of(error: &Error) -> FindingKind {
+    match error {
+        Error::Storage(error) => match error.kind() {
+            ErrorKind::Denied | ErrorKind::Unauthenticated => FindingKind::Denied,
+            // Not a file, or not a directory.
+            ErrorKind::Unsupported => FindingKind::InTheWay,
+            _ => FindingKind::Unreadable,
+        },
+        _ => FindingKind::Corrupt,
+    }
+}
+
+fn key_of(dir: &str, name: &str) -> String {
+    match dir {
+        "" => name.to_owned(),
+        dir => format!("{dir}/{name}"),
+    }
+}
+
 /// Looks at one version. None: it was pruned since it was listed.
 async fn look(scope: Scope, name: Name, version: Version, read: bool) -> Result<Option<Looked>> {
     let key = scope.key(&name, version)?.as_str().to_owned();
-    let outcome = match read {
-        true => match scope.verify(name.as_str(), Some(version)).await {
-            Ok(Some(verified)) => Ok((verified.info.stored_size, verified.saved_as)),
+    let outcome = if read {
+        match scope.verify(name.as_str(), Some(version)).await {
+            Ok(Some(verified)) => Ok(verified.info.stored_size),
             Ok(None) | Err(Error::NotFound(_)) => return Ok(None),
             Err(error) => Err(error),
-        },
-        false => match scope.object(&name, version).await {
-            Ok(object) => {
-                let saved_as = object.saved_as(&scope, &name, version);
-                Ok((object.trailer.footer.object, saved_as))
-            }
+        }
+    } else {
+        match scope.object(&name, version).await {
+            Ok(object) => Ok(object.trailer.footer.object),
             Err(error) if error.is_missing_object() => return Ok(None),
             Err(error) => Err(error),
-        },
+        }
     };
     let (bytes, found) = match outcome {
-        Ok((bytes, None)) => (bytes, None),
-        Ok((bytes, Some(saved_as))) => {
-            let what =
-                format!("its file says that it was saved as {saved_as}; someone copied it here");
-            (bytes, Some((FindingKind::SavedElsewhere, what)))
+        Ok(bytes) => (bytes, None),
+        Err(Error::Misplaced { saved_as, .. }) => {
+            let what = format!("its file was saved as {saved_as}");
+            (0, Some((FindingKind::Misplaced, what)))
         }
         Err(Error::Corrupt { what, .. }) => (0, Some((FindingKind::Corrupt, what))),
         Err(Error::Unsupported { what, .. }) => (0, Some((FindingKind::Unsupported, what))),
-        // Not even a file.
-        Err(Error::Storage(error)) if error.kind() == ErrorKind::Unsupported => {
-            (0, Some((FindingKind::Corrupt, error.to_string())))
-        }
-        // A bad sector, or a file of somebody else: the rest of the store is looked at all the same.
+        // A bad sector, or a file of another account: the rest of the store is looked at all the same.
         Err(error) if scope.is_of_one_version(&name, &error).await => {
-            (0, Some((FindingKind::Unreadable, error.to_string())))
+            (0, Some((kind_of(&error), error.to_string())))
         }
         Err(error) => return Err(error),
     };
     Ok(Some(Looked {
         key,
         at: (scope, name, version),
-        read: read && !matches!(found, Some((FindingKind::Unreadable, _))),
+        read: read
+            && !matches!(
+                found,
+                Some((
+                    FindingKind::Unreadable | FindingKind::Denied | FindingKind::InTheWay,
+                    _
+                ))
+            ),
         bytes,
         found,
     }))

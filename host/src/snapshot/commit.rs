@@ -336,7 +336,7 @@ impl Change {
     async fn look(&self, info: &Info) -> Found {
         match self.scope.trailer(&self.name, info.version).await {
             Ok(trailer) if self.made(&trailer, info) => Found::Ours,
-            Ok(_) => Found::Anothers,
+            Ok(_) | Err(Error::Misplaced { .. }) => Found::Anothers,
             Err(error) if error.is_missing_object() => Found::Nothing,
             Err(Error::Corrupt { .. } | Error::Unsupported { .. }) => Found::Damaged,
             // Not even a file: what we make is one.
@@ -358,7 +358,7 @@ impl Change {
 fn after(base: &Seen) -> Result<Version> {
     match base.version() {
         MAX_VERSION => Err(Error::unsupported(format!(
-            "this name has {MAX_VERSION} versions, the last that there can be; use another name"
+            "version {MAX_VERSION} is the last that a name can have; fork it to another name, or purge it and begin again"
         ))),
         head => Ok(head + 1),
     }

@@ -49,6 +49,18 @@ pub enum Error {
         /// Where it was found, for the operator.
         object: Option<String>,
     },
+    /// The file of a version says that it was saved as another version, or under another name.
+    #[error(
+        "misplaced: {}its file was saved as {saved_as}; nothing of it was used. Move the file back to the key \
+         of {saved_as}, or take it over where it is with `persist repair --adopt`",
+        .object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default()
+    )]
+    Misplaced {
+        /// The address that the file names, as `agent/session/name@version`.
+        saved_as: String,
+        /// Where it was found, for the operator.
+        object: Option<String>,
+    },
     /// What is stored, or where, is beyond this build.
     #[error("unsupported: {}{what}", .object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default())]
     Unsupported {
@@ -107,8 +119,20 @@ impl Error {
                 what,
                 object: object.or_else(place),
             },
+            Self::Misplaced { saved_as, object } => Self::Misplaced {
+                saved_as,
+                object: object.or_else(place),
+            },
             error => error,
         }
+    }
+
+    /// Returns true where the file of one version is at fault, and the storage that holds it works.
+    pub fn is_of_file(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. } | Self::Misplaced { .. } | Self::Unsupported { .. }
+        )
     }
 
     /// Whether the storage says that nothing is there.

@@ -97,7 +97,15 @@ impl Scope {
         Ok(self.object(name, version).await?.trailer)
     }
 
+    /// Opens the file of a version, and verifies that it was saved as this version.
     pub(super) async fn object(&self, name: &Name, version: Version) -> Result<Object> {
+        let object = self.object_of_any(name, version).await?;
+        object.check_place(self, name, version)?;
+        Ok(object)
+    }
+
+    /// Opens the file that lies at the key of a version, whatever it was saved as.
+    pub(super) async fn object_of_any(&self, name: &Name, version: Version) -> Result<Object> {
         Object::open(&self.store.shared.storage, &self.key(name, version)?).await
     }
 
@@ -146,6 +154,14 @@ impl Scope {
         let agent = self.described();
         Error::NotFound(format!(
             "version {version} of {name} of {agent} is a deletion"
+        ))
+    }
+
+    /// For a deletion of what is deleted already.
+    pub(super) fn deleted_already(&self, name: &Name, version: Version) -> Error {
+        let agent = self.described();
+        Error::NotFound(format!(
+            "{name} of {agent} is deleted already, by version {version}; older versions may still be there"
         ))
     }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::commit::Change;
 use super::compute::compute;
-use super::format::{BLOCK, Encoded, Footer, Sums, Trailer, copy_of};
-use super::{Error, Info, NO_SESSION, Name, Result, Scope, Snapshot, Version};
+use super::format::{BLOCK, Encoded, Footer, Metadata, Sums, Trailer, copy_of};
+use super::{Error, Info, MAX_ENCODED, Name, Result, Scope, Snapshot, Version, name};
 use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 
 /// What is read from the end of an object at first: a small object whole, else its trailer.
@@ -35,6 +35,8 @@ pub struct Reader {
     state: Bytes,
     /// Stored bytes of all blocks that were read.
     fetched: u64,
+    /// The sums of the state from its beginning, and the block that goes on from there.
+    sums: (Sums, usize),
 }
 
 impl Reader {
@@ -45,6 +47,7 @@ impl Reader {
             blocks: 0..0,
             state: Bytes::new(),
             fetched: 0,
+            sums: (Sums::default(), 0),
         }
     }
 
@@ -65,12 +68,18 @@ impl Reader {
         &self.info
     }
 
-    /// At most `len` verified bytes of the state from `offset`: fewer is not the end, none is.
+    /// Returns at most `len` verified bytes of the state from `offset`: fewer is not the end, none is.
+    ///
+    /// A range is as sound as its blocks. A reader that goes from the beginning to the end has verified the
+    /// whole file when it gets the last piece: its header, its end, and the SHA-256 of the state.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where what is stored is not what was saved; [`Error::NotFound`] where the version was
     /// pruned meanwhile; [`Error::Storage`].
     pub async fn read(&mut self, offset: u64, len: usize) -> Result<Bytes> {
+        if self.info.size == 0 {
+            self.object.frame().await?;
+        }
         if offset >= self.info.size || len == 0 {
             return Ok(Bytes::new());
         }
@@ -84,23 +93,40 @@ impl Reader {
             let blocks = block..self.object.trailer.blocks().min(block + ahead);
             let stored = self.object.trailer.stored(blocks.clone());
             self.fetched += stored.end - stored.start;
-            self.state = Object::read_blocks(&self.object, blocks.clone()).await?;
+            let state = Object::read_blocks(&self.object, blocks.clone()).await?;
+            self.sum(&blocks, &state).await?;
+            self.state = state;
             self.blocks = blocks;
         }
         let start = (offset - (self.blocks.start * BLOCK) as u64) as usize;
         let end = self.state.len().min(start.saturating_add(len));
         Ok(self.state.slice(start..end))
     }
+
+    /// Adds blocks to the sums where they go on from what was read before, and compares the sums at the end.
+    async fn sum(&mut self, blocks: &Range<usize>, state: &Bytes) -> Result<()> {
+        let (sums, next) = &self.sums;
+        if blocks.start != *next {
+            return Ok(());
+        }
+        let before = sums.clone();
+        let piece = state.clone();
+        let sums = compute(piece.len() as u64, move || Ok(before.and(&piece))).await?;
+        if blocks.end == self.object.trailer.blocks() {
+            let verified = sums.clone().verify(&self.object.trailer.metadata);
+            verified.map_err(|error| error.at(&self.object.key))?;
+        }
+        self.sums = (sums, blocks.end);
+        Ok(())
+    }
 }
 
 /// A version of which every byte was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verified {
     /// What is known of it.
     pub info: Info,
-    /// Present where the file says that it was saved as something else, as `agent/session/name@version`: someone copied it here.
-    /// What the key says counts.
-    pub saved_as: Option<String>,
 }
 
 /// One stored version whose trailer is verified.
@@ -185,16 +211,13 @@ impl Object {
     }
 
     /// Verifies every byte, in bounded memory.
-    pub(crate) async fn verify(
-        self,
-        scope: &Scope,
-        name: &Name,
-        version: Version,
-    ) -> Result<Verified> {
+    pub(crate) async fn verify(self, name: &Name, version: Version) -> Result<Verified> {
         let object = Arc::new(self);
         let trailer = &object.trailer;
         let (metadata, blocks) = (&trailer.metadata, trailer.blocks());
-        object.frame().await?;
+        if blocks == 0 {
+            object.frame().await?;
+        }
         let mut sums = Sums::default();
         for block in (0..blocks).step_by(AHEAD) {
             let state = Self::read_blocks(&object, block..blocks.min(block + AHEAD)).await?;
@@ -204,30 +227,76 @@ impl Object {
             .map_err(|error| error.at(&object.key))?;
         Ok(Verified {
             info: trailer.info(name.as_str(), version),
-            saved_as: object.saved_as(scope, name, version),
         })
     }
 
-    /// What the file says that it was saved as, where that is not what its key says.
-    pub(super) fn saved_as(&self, scope: &Scope, name: &Name, version: Version) -> Option<String> {
+    /// Compares the version that the file was saved as with the version that its key stands for.
+    pub(super) fn check_place(&self, scope: &Scope, name: &Name, version: Version) -> Result<()> {
         let metadata = &self.trailer.metadata;
         let session = scope.session().map(Name::as_str);
-        let is_here = (metadata.agent.as_str(), metadata.session.as_deref())
-            == (scope.agent().as_str(), session)
-            && (metadata.name.as_str(), metadata.version) == (name.as_str(), version);
-        (!is_here).then(|| {
-            let session = metadata.session.as_deref().unwrap_or(NO_SESSION);
-            let (agent, name) = (&metadata.agent, &metadata.name);
-            format!("{agent}/{session}/{name}@{}", metadata.version)
+        let is_here = metadata.agent == scope.agent().as_str()
+            && metadata.session.as_deref() == session
+            && metadata.name == name.as_str()
+            && metadata.version == version;
+        if is_here {
+            return Ok(());
+        }
+        Err(Error::Misplaced {
+            saved_as: self.saved_as(),
+            object: Some(self.key.to_string()),
         })
     }
 
+    /// Returns the address that the file was saved at. The file chose its text: it is made safe to show.
+    pub(super) fn saved_as(&self) -> String {
+        let Metadata {
+            agent,
+            session,
+            name,
+            version,
+            ..
+        } = &self.trailer.metadata;
+        if agent.is_empty() && *version == 0 {
+            let key: String = name.chars().take(MAX_ENCODED).collect();
+            return format!("{} by an adapter", key.escape_default());
+        }
+        let parts = [Some(agent), session.as_ref(), Some(name)];
+        let parts: Vec<_> = parts
+            .into_iter()
+            .flatten()
+            .map(|part| shown(part))
+            .collect();
+        format!("{}@{version}", parts.join("/"))
+    }
+
+    /// Reads blocks, and with the first and the last one also the bytes before and after them, in one request.
     async fn read_blocks(this: &Arc<Self>, blocks: Range<usize>) -> Result<Bytes> {
-        let stored = this.bytes(this.trailer.stored(blocks.clone())).await?;
+        let trailer = &this.trailer;
+        let stored = trailer.stored(blocks.clone());
+        let start = if blocks.start == 0 { 0 } else { stored.start };
+        let end = if blocks.end == trailer.blocks() {
+            trailer.footer.member
+        } else {
+            stored.end
+        };
+        let bytes = this.bytes(start..end).await?;
         let object = Arc::clone(this);
         let read = move || {
-            let state = object.trailer.read_blocks(blocks, &stored);
-            state.map_err(|error| error.at(&object.key))
+            let (first, last) = (
+                (stored.start - start) as usize,
+                (stored.end - start) as usize,
+            );
+            let trailer = &object.trailer;
+            let read = || {
+                if first > 0 {
+                    trailer.verify_head(&bytes[..first])?;
+                }
+                if last < bytes.len() {
+                    trailer.verify_tail(&bytes[last..])?;
+                }
+                trailer.read_blocks(blocks, &bytes[first..last])
+            };
+            read().map_err(|error| error.at(&object.key))
         };
         Ok(compute(this.trailer.metadata.size, read).await?.into())
     }
@@ -245,6 +314,19 @@ impl Object {
             None => read_exactly(&*self.storage, &self.key, range).await,
         }
     }
+}
+
+/// A name out of a trailer, as a person can paste it into an address.
+fn shown(name: &str) -> String {
+    let mut shown = String::new();
+    for c in name.chars().take(MAX_ENCODED) {
+        match c {
+            '/' | '@' | '~' => shown.push_str(&name::encode(c.encode_utf8(&mut [0; 4]))),
+            c if c.is_control() => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
 }
 
 async fn read_exactly(storage: &dyn Storage, key: &Key, range: Range<u64>) -> Result<Bytes> {

@@ -129,10 +129,14 @@ impl Scope {
     /// As [`Scope::load`].
     pub async fn reader(&self, name: &str, at: Option<Version>) -> Result<Option<Reader>> {
         let name = Name::new(name)?;
-        let object = self.open(&name, at).await?;
-        Ok(object
-            .filter(|(_, object)| !object.trailer.is_tombstone())
-            .map(|(version, object)| Reader::new(object, name.as_str(), version)))
+        let Some((version, object)) = self.open(&name, at).await? else {
+            return Ok(None);
+        };
+        if object.trailer.is_tombstone() {
+            object.frame().await?;
+            return Ok(None);
+        }
+        Ok(Some(Reader::new(object, name.as_str(), version)))
     }
 
     /// What is known of the newest version, or of version `at`, tombstones too. None: nothing was saved.
@@ -157,7 +161,7 @@ impl Scope {
             let Some((version, object)) = self.open(&name, at).await? else {
                 return Ok(None);
             };
-            match object.verify(self, &name, version).await {
+            match object.verify(&name, version).await {
                 Err(error) if rereads.is_due(&error) => {}
                 verified => return verified.map(Some),
             }
@@ -249,7 +253,7 @@ impl Scope {
         if let Ok(trailer) = self.trailer(&name, head.version).await
             && trailer.is_tombstone()
         {
-            return Err(self.missing(&name, None));
+            return Err(self.deleted_already(&name, head.version));
         }
         self.introduce().await?;
         let (bytes, tombstone) = Encoded::tombstone();
@@ -286,6 +290,46 @@ impl Scope {
             .await
     }
 
+    /// Saves the state of a misplaced version, the newest or version `at`, as the next version of the name where
+    /// its file lies. Returns the new version, and the address that the file was saved at, which is also kept
+    /// as the label `persist.adopted-from`. The file itself stays where it is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the version is in its place; then as [`Scope::restore`].
+    pub async fn adopt(
+        &self,
+        name: &str,
+        at: Option<Version>,
+        expect: Expect,
+    ) -> Result<(Info, String)> {
+        let name = Name::new(name)?;
+        let head = self.head(&name).await?.map(|head| head.version);
+        let version = at.or(head).ok_or_else(|| self.missing(&name, at))?;
+        let object = match self.object_of_any(&name, version).await {
+            Err(error) if error.is_missing_object() => return Err(self.missing(&name, at)),
+            object => object?,
+        };
+        if object.check_place(self, &name, version).is_ok() {
+            let what =
+                format!("version {version} of {name} was saved as what it is; nothing to adopt");
+            return Err(Error::Invalid(what));
+        }
+        object.frame().await?;
+        if object.trailer.is_tombstone() {
+            return Err(self.deleted(&name, version));
+        }
+        self.introduce().await?;
+        let saved_as = object.saved_as();
+        let origin = (
+            format!("{}adopted-from", info::HOST_LABEL),
+            saved_as.clone(),
+        );
+        let mut change = self.change_of(&object, (self, &name), expect, &origin)?;
+        change.check_early().await?;
+        let encoded = object.copy(&mut change).await?;
+        Ok((change.finish(&encoded).await?, saved_as))
+    }
+
     pub(super) async fn copy(
         &self,
         name: &Name,
@@ -301,6 +345,7 @@ impl Scope {
                 return Err(self.missing(name, at));
             };
             if object.trailer.is_tombstone() {
+                object.frame().await?;
                 return Err(self.deleted(name, version));
             }
             to.introduce().await?;

@@ -128,7 +128,8 @@ impl Store {
 }
 
 impl Walk {
-    /// The next name, and the scope that it is in; none after the last.
+    /// The next name, and the scope that it is in; none after the last. After an error, it goes on behind the
+    /// directory that could not be listed.
     ///
     /// # Errors
     /// [`Error::Storage`]; [`Error::Unsupported`] where the store is of a later
@@ -139,8 +140,13 @@ impl Walk {
                 let page = async |after: Option<&Name>| {
                     scope.names("", after.map(Name::as_str), PAGE).await
                 };
-                if let Some(name) = self.names.next(page).await? {
-                    return Ok(Some((scope.clone(), name)));
+                match self.names.next(page).await {
+                    Ok(Some(name)) => return Ok(Some((scope.clone(), name))),
+                    Ok(None) => {}
+                    Err(error) => {
+                        self.scope = None;
+                        return Err(error);
+                    }
                 }
             }
             if let Some(agent) = &self.agent {
@@ -148,19 +154,34 @@ impl Walk {
                     let after = after.map(Option::as_ref);
                     self.store.sessions(agent, after, PAGE).await
                 };
-                if let Some(session) = self.sessions.next(page).await? {
-                    self.scope = Some(Scope {
-                        store: self.store.clone(),
-                        agent: agent.clone(),
-                        session,
-                    });
-                    self.names = Level::all();
-                    continue;
+                match self.sessions.next(page).await {
+                    Ok(Some(session)) => {
+                        self.scope = Some(Scope {
+                            store: self.store.clone(),
+                            agent: agent.clone(),
+                            session,
+                        });
+                        self.names = Level::all();
+                        continue;
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        self.scope = None;
+                        self.agent = None;
+                        return Err(error);
+                    }
                 }
             }
             let page = async |after: Option<&Name>| self.store.agents(after, PAGE).await;
-            let Some(agent) = self.agents.next(page).await? else {
-                return Ok(None);
+            let agent = match self.agents.next(page).await {
+                Ok(Some(agent)) => agent,
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    self.agents = Level::default();
+                    self.agent = None;
+                    self.scope = None;
+                    return Err(error);
+                }
             };
             self.scope = None;
             self.agent = Some(agent);
@@ -182,7 +203,8 @@ impl Store {
 }
 
 impl Heads {
-    /// The next one; none after the last. A name of which nothing is there any more is passed over.
+    /// The next one; none after the last. A name of which nothing is there any more is passed over. After an
+    /// error it goes on, as [`Walk::next`] does.
     ///
     /// # Errors
     /// As [`Walk::next`], and [`Error::Storage`].
@@ -215,7 +237,7 @@ async fn look_at_head(scope: Scope, name: Name) -> Result<Option<NameHead>> {
 async fn look_at(scope: &Scope, name: &Name, at: Option<Version>) -> Result<Option<Result<Info>>> {
     match scope.stat(name.as_str(), at).await {
         Ok(info) => Ok(info.map(Ok)),
-        Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => Ok(Some(Err(error))),
+        Err(error) if error.is_of_file() => Ok(Some(Err(error))),
         Err(Error::NotFound(_)) => Ok(None),
         Err(error) if scope.is_of_one_version(name, &error).await => Ok(Some(Err(error))),
         Err(error) => Err(error),

@@ -116,6 +116,18 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         recursive::page(self, list).await
     }
 
+    /// Names the directories directly under `dir` in which no object is, at any depth. A bucket has none.
+    /// [`Storage::list`] leaves them out; on a disk, an object cannot be made in the place of one.
+    ///
+    /// Finds none unless a backend says otherwise.
+    ///
+    /// # Errors
+    /// Any kind.
+    async fn empty_dirs(&self, dir: &str) -> Result<Vec<String>> {
+        let _ = dir;
+        Ok(Vec::new())
+    }
+
     /// Removes an object, durably. What is not there is removed already.
     async fn delete(&self, key: &Key) -> Result<()>;
 

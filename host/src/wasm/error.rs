@@ -63,6 +63,10 @@ impl From<Error> for GuestError {
             Error::TooLarge { max, .. } => return Self::quota("state-size", max),
             // Where it is, is the operator's to know, not the guest's.
             Error::Corrupt { what, .. } => types::Error::Corrupt(what),
+            // The name that the file belongs to may be another agent's.
+            Error::Misplaced { .. } => {
+                types::Error::Corrupt("it is the file of another version".into())
+            }
             Error::Unsupported { what, .. } => other("unsupported", what),
             Error::NoStore { .. } => types::Error::Unavailable("the host has no store".into()),
             Error::UnknownOutcome { version, .. } => types::Error::UnknownOutcome(version),

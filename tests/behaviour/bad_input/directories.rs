@@ -70,14 +70,16 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn a_directory_that_may_only_be_read_is_read_and_a_save_says_so() {
     let account = Account::new();
-    assert!(account.run(&["save", "bot/memory"]).status.success());
+    for _ in 0..2 {
+        assert!(account.run(&["save", "bot/memory", "-"]).status.success());
+    }
     account.set_mode(0o500);
     assert!(account.run(&["cat", "bot/memory"]).status.success());
     assert!(account.run(&["ls"]).status.success());
     for args in [
-        &["save", "bot/memory"][..],
-        &["save", "bot/other"],
-        &["save", "new/memory"],
+        &["save", "bot/memory", "-"][..],
+        &["save", "bot/other", "-"],
+        &["save", "new/memory", "-"],
         &["rm", "bot/memory"],
         &["restore", "bot/memory@1"],
     ] {
@@ -88,16 +90,20 @@ fn a_directory_that_may_only_be_read_is_read_and_a_save_says_so() {
     }
     account.set_mode(0o700);
     let listed = account.run(&["history", "bot/memory"]);
-    assert_eq!(text(&listed.stdout).lines().count(), 1);
+    assert_eq!(text(&listed.stdout).lines().count(), 2);
 }
 
 #[test]
 fn a_directory_that_may_not_be_read_is_not_taken_for_an_empty_one() {
     let account = Account::new();
-    assert!(account.run(&["save", "bot/memory"]).status.success());
+    assert!(account.run(&["save", "bot/memory", "-"]).status.success());
     for mode in [0o000, 0o300] {
         account.set_mode(mode);
-        for args in [&["cat", "bot/memory"][..], &["ls"], &["save", "bot/memory"]] {
+        for args in [
+            &["cat", "bot/memory"][..],
+            &["ls"],
+            &["save", "bot/memory", "-"],
+        ] {
             let output = account.run(args);
             let said = refused(&output, 5);
             assert!(said.contains("check the permissions"), "{said}");
@@ -183,4 +189,74 @@ fn a_link_in_place_of_the_stores_own_directory_is_not_followed() {
     assert_eq!(written, 0, "nothing was written outside");
     put(dir.path(), "bot/memory", b"two");
     assert_eq!(ok(dir.path(), &["cat", "bot/memory"]), "two");
+}
+
+#[test]
+fn check_tells_permission_from_damage_and_goes_on() {
+    let place = Account::new();
+    let store = place.store();
+    let save = |address: &str| {
+        let file = place.dir.path().join("state");
+        fs::write(&file, "x").expect("writes");
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("ours");
+        let output = place.run(&["save", address, file.to_str().expect("text")]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    for address in [
+        "aa/memory",
+        "mm/memory",
+        "mm/other",
+        "mm/monday/notes",
+        "zz/memory",
+    ] {
+        save(address);
+    }
+    let version = "mm/~/memory/9999999998-0000000001.gz";
+    for (closed, listed) in [
+        (version, 4),
+        ("mm/~/memory", 4),
+        ("mm/~", 3),
+        ("mm", 2),
+        ("mm/monday", 4),
+    ] {
+        let path = store.join(closed);
+        let mode = fs::metadata(&path).expect("is there").permissions();
+        fs::set_permissions(&path, Permissions::from_mode(0)).expect("ours");
+        let checked = place.run(&["check", "--json"]);
+        let printed = text(&checked.stdout).to_owned();
+        let said = refused(&checked, 5);
+        let finding = printed
+            .lines()
+            .find(|line| line.contains("permission-denied"));
+        let finding = finding.unwrap_or_else(|| panic!("{closed}: {printed}{said}"));
+        assert!(
+            finding.contains(&format!("\"key\":\"{closed}\"")),
+            "{finding}"
+        );
+        assert!(finding.contains(&path.display().to_string()), "{finding}");
+        assert!(printed.contains("\"damaged\":0"), "{printed}");
+        let listing = place.run(&["ls"]);
+        let said = text(&listing.stderr);
+        assert_eq!(
+            text(&listing.stdout).lines().count(),
+            listed,
+            "{closed}: {said}"
+        );
+        assert_ne!(listing.status.code(), Some(0), "{closed}");
+        // A copy leaves it out, and says so.
+        let to = format!(
+            "file://{}",
+            place.dir.path().join("copy").join(closed).display()
+        );
+        let from = format!("file://{}", store.display());
+        let copied = place.run(&["copy", &from, &to]);
+        let said = refused(&copied, 5);
+        assert!(said.contains("ermission denied"), "{closed}: {said}");
+        let copied = text(&copied.stdout);
+        assert!(
+            copied.contains("aa/memory") && copied.contains("zz/memory"),
+            "{copied}"
+        );
+        fs::set_permissions(&path, mode).expect("ours");
+    }
 }

@@ -159,7 +159,11 @@ fn a_splice_of_two_versions_is_corrupt() {
     let (one, two) = (pair.bytes(1), pair.bytes(2));
     let half = one.len() / 2;
     pair.refuses_all(&[&one[..half], &two[half..]].concat());
-    pair.refuses_all(&[&two[..half], &one[half..]].concat());
+    let misplaced = "was saved as bot/memory@1";
+    assert_eq!(
+        pair.refuses(&[&two[..half], &one[half..]].concat(), misplaced),
+        b""
+    );
     // One whole state with the trailer of the other.
     let (at_one, at_two) = (member(&one), member(&two));
     assert_eq!(at_one, at_two, "what follows is about equal lengths");
@@ -231,25 +235,78 @@ fn a_size_that_a_file_only_claims_is_never_allocated() {
 }
 
 #[test]
-fn the_key_says_which_version_a_file_is() {
+fn a_misplaced_file_is_refused_by_every_command_that_reads_it() {
     let pair = Pair::new();
     let dir = pair.dir.path();
     let (one, two) = (pair.bytes(1), pair.bytes(2));
     fs::write(pair.path(1), &two).expect("writes");
     fs::write(pair.path(2), &one).expect("writes");
-    for (address, state) in [("bot/memory@1", "two"), ("bot/memory@2", "one")] {
-        assert_eq!(ok(dir, &["cat", address]), state);
-        let version = address.rsplit('@').next().expect("has one");
-        let shown = ok(dir, &["show", address]);
-        assert!(shown.contains(&format!("version     {version}")), "{shown}");
+    for (version, other) in [(1, 2), (2, 1)] {
+        let address = format!("bot/memory@{version}");
+        for args in [
+            &["cat", &address][..],
+            &["show", &address],
+            &["verify", &address],
+            &["restore", &address],
+            &["fork", &address, "bot/fork"],
+            &["diff", &address, "bot/memory@1"],
+        ] {
+            let said = refused(&run(dir, args), 6);
+            let named = format!("was saved as bot/memory@{other}");
+            assert!(said.contains(&named), "{args:?}: {said}");
+        }
     }
-    let copy = dir.join("other/~/notes");
-    fs::create_dir_all(&copy).expect("makes");
-    fs::copy(pair.path(1), copy.join("9999999992-0000000007.gz")).expect("copies");
-    assert_eq!(ok(dir, &["cat", "other/notes"]), "two");
-    assert!(ok(dir, &["ls", "other"]).starts_with("other/notes@7"));
-    put(dir, "other/notes", b"next");
-    assert!(ok(dir, &["ls", "other"]).starts_with("other/notes@8"));
+    let checked = run(dir, &["check"]);
+    refused(&checked, 6);
+    assert_eq!(text(&checked.stdout).matches("misplaced").count(), 2);
+    refused(&run(dir, &["ls"]), 6);
+    refused(&run(dir, &["history", "bot/memory"]), 6);
+    // Another agent, another session, another name.
+    for place in ["other/~/memory", "bot/monday/memory", "bot/~/notes"] {
+        let place = dir.join(place);
+        fs::create_dir_all(&place).expect("makes");
+        fs::write(place.join("9999999998-0000000001.gz"), &one).expect("writes");
+    }
+    for address in ["other/memory", "bot/monday/memory", "bot/notes"] {
+        let said = refused(&run(dir, &["cat", address]), 6);
+        assert!(said.contains("was saved as bot/memory@1"), "{said}");
+        // Saving goes on above it.
+        put(dir, address, b"next");
+        assert_eq!(ok(dir, &["cat", address]), "next");
+    }
+    // Moved back, everything is as it was.
+    fs::write(pair.path(1), &one).expect("writes");
+    fs::write(pair.path(2), &two).expect("writes");
+    assert_eq!(ok(dir, &["cat", "bot/memory"]), "two");
+}
+
+#[test]
+fn repair_adopts_a_directory_that_was_renamed_and_removes_nothing() {
+    let dir = tempdir();
+    let dir = dir.path();
+    for state in ["one", "two"] {
+        put(dir, "bot/memory", state.as_bytes());
+    }
+    put(dir, "bot/monday/notes", b"notes");
+    fs::rename(dir.join("bot"), dir.join("bot2")).expect("renames");
+    refused(&run(dir, &["cat", "bot2/memory"]), 6);
+    let adopted = ok(dir, &["repair", "bot2", "--adopt"]);
+    assert!(adopted.contains("adopted bot2/memory@3, which was saved as bot/memory@2"));
+    assert_eq!(ok(dir, &["cat", "bot2/memory"]), "two");
+    assert_eq!(ok(dir, &["cat", "bot2/monday/notes"]), "notes");
+    let shown = ok(dir, &["show", "bot2/memory"]);
+    assert!(
+        shown.contains("persist.adopted-from=bot/memory@2"),
+        "{shown}"
+    );
+    // An older version, too; and all files are still there.
+    ok(dir, &["repair", "bot2/memory@1", "--adopt"]);
+    assert_eq!(ok(dir, &["cat", "bot2/memory"]), "one");
+    assert_eq!(version_files(dir).len(), 6);
+    // A second time there is nothing to do, or to adopt.
+    assert_eq!(ok(dir, &["repair", "bot2", "--adopt"]), "");
+    fails(dir, &["repair", "bot2/memory@4", "--adopt"], 2);
+    fails(dir, &["repair", "bot2/memory"], 2);
 }
 
 /// Bytes of the footer, with which every file ends: see the page of the format.

@@ -72,6 +72,25 @@ pub(crate) fn refuse(said: &str) -> ! {
     std::process::exit(2)
 }
 
+/// Directories that could not be listed; each was reported when it was met.
+#[derive(Debug, Default)]
+pub(crate) struct Unlisted(pub(crate) Option<u8>);
+
+impl Unlisted {
+    /// Notes an error, of which the first decides the exit code.
+    pub(crate) fn add(&mut self, error: &snapshot::Error) {
+        self.0.get_or_insert_with(|| snapshot_code(error));
+    }
+
+    /// An error unless everything could be listed.
+    pub(crate) fn none(self) -> anyhow::Result<()> {
+        match self.0 {
+            None => Ok(()),
+            Some(code) => Err(Code(code, "not everything could be listed; see above").into()),
+        }
+    }
+}
+
 /// Says what went wrong, and gives the code for it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let broken_pipe = error
@@ -98,6 +117,7 @@ fn code(error: &anyhow::Error) -> u8 {
     if let Some(found) = error.downcast_ref::<Found>() {
         return match found.severity {
             Severity::Damage => 6,
+            Severity::Denied => 5,
             _ => 10,
         };
     }
@@ -131,7 +151,7 @@ pub(crate) fn snapshot_code(error: &snapshot::Error) -> u8 {
         snapshot::Error::Invalid(_) => 2,
         snapshot::Error::NotFound(_) | snapshot::Error::NoStore { .. } => 3,
         snapshot::Error::Conflict { .. } => 4,
-        snapshot::Error::Corrupt { .. } | snapshot::Error::Unsupported { .. } => 6,
+        error if error.is_of_file() => 6,
         snapshot::Error::UnknownOutcome { .. } => 7,
         snapshot::Error::TooLarge { .. } => 8,
         snapshot::Error::Storage(error) => storage_code(error),

@@ -22,7 +22,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
-    archive, check, copy, diff, doctor, gc, generate, keep, list, policy, state, stats,
+    archive, check, copy, diff, doctor, gc, generate, keep, list, policy, repair, state, stats,
 };
 use exit::Interrupted;
 use interrupt::to_its_end;
@@ -81,6 +81,7 @@ enum Command {
     Verify(check::Verify),
     Check(check::Check),
     Policy(policy::Policy),
+    Repair(repair::Repair),
     Prune(keep::Prune),
     Pin(keep::Pin),
     Unpin(keep::Unpin),
@@ -179,8 +180,9 @@ impl Command {
             Self::Rm(_) | Self::Restore(_) | Self::Fork(_) | Self::Pin(_) | Self::Unpin(_) => {
                 Some("nothing was changed")
             }
+            Self::Repair(_) => Some("what a line was printed for is adopted"),
             Self::Copy(_) | Self::Import(_) => Some(
-                "each name that a line was printed for is copied and proven; start it again to go on",
+                "each name that a line was printed for is copied and read back; start it again to go on",
             ),
             Self::Prune(_) => Some("what was removed stays removed; start it again to go on"),
             Self::Purge(_) => {
@@ -215,6 +217,7 @@ impl Command {
             Self::Verify(verify) => verify.run(&stores.usual()?, out).await,
             Self::Check(check) => check.run(&stores.usual()?, out).await,
             Self::Policy(policy) => to_its_end(policy.run(&stores.usual()?, out)).await,
+            Self::Repair(repair) => to_its_end(repair.run(&stores.usual()?, out)).await,
             Self::Prune(prune) => prune.run(&stores.usual()?, settings, out).await,
             Self::Pin(pin) => to_its_end(pin.run(&stores.usual()?, out)).await,
             Self::Unpin(unpin) => to_its_end(unpin.run(&stores.usual()?, out)).await,

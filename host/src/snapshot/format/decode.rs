@@ -247,12 +247,24 @@ impl Trailer {
 
     /// Compares what stands before and after the blocks of a state member with what must be there.
     pub(crate) fn verify_frame(&self, head: &[u8], tail: &[u8]) -> Result<()> {
-        match head == STATE_HEADER && tail == copy_of(self).state_end() {
-            true => Ok(()),
-            false => Err(Error::corrupt(
-                "the beginning or end of its state is damaged",
-            )),
+        self.verify_head(head)?;
+        self.verify_tail(tail)
+    }
+
+    /// Compares what stands before the blocks of a state member with what must be there.
+    pub(crate) fn verify_head(&self, head: &[u8]) -> Result<()> {
+        if head != STATE_HEADER {
+            return Err(Error::corrupt("the beginning of its state is damaged"));
         }
+        Ok(())
+    }
+
+    /// Compares what stands after the blocks of a state member with what must be there.
+    pub(crate) fn verify_tail(&self, tail: &[u8]) -> Result<()> {
+        if tail != copy_of(self).state_end() {
+            return Err(Error::corrupt("the end of its state is damaged"));
+        }
+        Ok(())
     }
 
     /// What is known of the version, as `name` and `version` of the key say; these are the authority.

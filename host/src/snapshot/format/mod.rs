@@ -92,7 +92,7 @@ const INDEX_ENTRY: usize = 20;
 /// What a version says of itself. Unknown fields are left alone: a later build may add some.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Metadata {
-    /// Where it was saved. Provenance only: the key is the authority.
+    /// The agent that saved it. A file at the key of another agent, session, name or version is not loaded.
     pub(crate) agent: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) session: Option<String>,

@@ -6,7 +6,7 @@ use super::{Metadata, hex};
 use crate::snapshot::{Error, Result};
 
 /// The sums of a state, as far as it was read.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sums {
     sha256: Sha256,
     crc32: crc32fast::Hasher,

@@ -22,9 +22,7 @@ pub(super) fn page(dir: &Folder, list: &List<'_>) -> io::Result<Page> {
             // A bucket has no empty directories; a first save that was killed leaves one here.
             if match &entry {
                 Entry::Object(_) => true,
-                Entry::Dir(name) => dir
-                    .open(name)
-                    .and_then(|dir| holds_a_file(&dir, MAX_DEPTH))?,
+                Entry::Dir(name) => may_hold_a_file(dir, name, MAX_DEPTH)?,
             } {
                 kept.push(entry);
             }
@@ -81,17 +79,30 @@ fn smallest(
     Ok((smallest.into_sorted_vec(), more))
 }
 
-fn holds_a_file(dir: &Folder, depth: usize) -> io::Result<bool> {
+/// Names the directories in `dir` that hold no file.
+pub(super) fn empty_dirs(dir: &Folder) -> io::Result<Vec<String>> {
+    let mut empty = Vec::new();
     for child in dir.entries()? {
         let child = child?;
-        if !child.is_dir {
-            return Ok(true);
-        }
-        if depth > 0
-            && dir
-                .open(&child.name)
-                .and_then(|dir| holds_a_file(&dir, depth - 1))?
+        if child.is_dir && is_segment(&child.name) && !may_hold_a_file(dir, &child.name, MAX_DEPTH)?
         {
+            empty.push(child.name);
+        }
+    }
+    Ok(empty)
+}
+
+/// Looks for a file below a directory in `dir`. A directory that cannot be opened may hold one: whoever lists
+/// it is told why it cannot, and the ones beside it are listed all the same.
+fn may_hold_a_file(dir: &Folder, name: &str, depth: usize) -> io::Result<bool> {
+    let dir = match dir.open(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(_) => return Ok(true),
+        Ok(dir) => dir,
+    };
+    for child in dir.entries()? {
+        let child = child?;
+        if !child.is_dir || depth > 0 && may_hold_a_file(&dir, &child.name, depth - 1)? {
             return Ok(true);
         }
     }

@@ -205,6 +205,18 @@ impl Storage for Local {
         .await
     }
 
+    async fn empty_dirs(&self, dir: &str) -> Result<Vec<String>> {
+        let dir = dir.to_owned();
+        self.blocking(move |tree| {
+            let Some(folder) = tree.open(&dir)? else {
+                return Ok(Vec::new());
+            };
+            list::empty_dirs(&folder)
+                .map_err(|error| Error::io(format!("list {}", folder.path().display()), error))
+        })
+        .await
+    }
+
     async fn delete(&self, key: &Key) -> Result<()> {
         let key = key.clone();
         self.blocking(move |tree| {

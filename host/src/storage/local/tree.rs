@@ -49,7 +49,7 @@ impl Tree {
             at = match at.open(segment) {
                 Ok(dir) => dir,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(self.not_a_dir(segment, error)),
+                Err(error) => return Err(not_a_dir(&at, segment, error)),
             };
         }
         Ok(Some(at))
@@ -181,7 +181,7 @@ impl Tree {
         };
         match opened {
             Ok(dir) => Ok((dir, made)),
-            Err(error) => Err(self.not_a_dir(segment, error)),
+            Err(error) => Err(not_a_dir(parent, segment, error)),
         }
     }
 
@@ -205,20 +205,20 @@ impl Tree {
         synced.insert(id);
         Ok(())
     }
+}
 
-    fn not_a_dir(&self, segment: &str, error: io::Error) -> Error {
-        use rustix::io::Errno;
+/// The error for a directory `segment` in `parent` that cannot be opened.
+fn not_a_dir(parent: &Folder, segment: &str, error: io::Error) -> Error {
+    use rustix::io::Errno;
 
-        let root = self.root.display();
-        match Errno::from_io_error(&error) {
-            Some(Errno::LOOP | Errno::NOTDIR) => {
-                let what = format!(
-                    "{segment} in {root} is not a directory; links inside a store are not followed"
-                );
-                Error::new(ErrorKind::Unsupported, what)
-            }
-            _ => Error::io(format!("open the directory {segment} in {root}"), error),
+    let path = parent.path().join(segment);
+    let path = path.display();
+    match Errno::from_io_error(&error) {
+        Some(Errno::LOOP | Errno::NOTDIR) => {
+            let what = format!("{path} is not a directory; links inside a store are not followed");
+            Error::new(ErrorKind::Unsupported, what)
         }
+        _ => Error::io(format!("open the directory {path}"), error),
     }
 }
 

@@ -25,7 +25,8 @@ pub(crate) struct Verify {
 /// Look at everything that is stored, and say what is wrong with it
 ///
 /// Without --read-data or --sample, of each version the length and the trailer are verified, which holds all that is known of it and the
-/// checksums of its blocks; the blocks themselves are not read. Exit code 6: something is damaged. 10: nothing is, and someone should look.
+/// checksums of its blocks; the blocks themselves are not read. Exit code 6: something is damaged. 5: nothing is, and this account may not read
+/// all of it. 10: someone should look.
 /// Cost: a request for each version, and with --read-data one for each 8 MiB.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -50,10 +51,9 @@ impl Verify {
         let scope = address.scope(store)?;
         let verified = scope.verify(address.name.as_str(), address.version).await?;
         let verified = verified.ok_or_else(|| nothing(address))?;
-        let (info, saved_as) = (&verified.info, &verified.saved_as);
+        let info = &verified.info;
         let text = address.at(info.version);
-        let mut value = print::event("verified", &text, info);
-        value["saved_as"] = json!(saved_as);
+        let value = print::event("verified", &text, info);
         out.print(&value, || {
             let (size, stored) = (print::bytes(info.size), print::bytes(info.stored_size));
             format!(
@@ -61,14 +61,7 @@ impl Verify {
                 info.sha256
             )
         })?;
-        match saved_as {
-            None => Ok(()),
-            Some(saved_as) => Err(Found {
-                severity: Severity::Warning,
-                what: format!("its file was saved as {saved_as}, and copied here by someone"),
-            }
-            .into()),
-        }
+        Ok(())
     }
 }
 
@@ -82,17 +75,13 @@ impl Check {
         let whole = self.what.is_none();
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let mut progress = Progress::items(out, "checked versions:", None);
-        let (mut damaged, mut warnings) = (0_u64, 0_u64);
+        let mut counts = Counts::default();
         let mut printed = Ok(());
         let checked = store.check(&selection, read, |_, finding| {
             let Some(finding) = finding else {
                 return progress.add(1);
             };
-            match finding.kind.severity() {
-                Severity::Damage => damaged += 1,
-                Severity::Warning => warnings += 1,
-                Severity::Note => {}
-            }
+            counts.add(finding.kind.severity());
             // Whoever cannot be told of one finding is told of the rest.
             if let Err(error) = progress.aside(|| tell(finding, out)) {
                 printed = Err(error);
@@ -105,13 +94,33 @@ impl Check {
             return Err(nowhere(store).into());
         }
         super::printed(printed, "the store is checked")?;
-        conclude(&checked, damaged, warnings, out)
+        conclude(&checked, &counts, out)
+    }
+}
+
+/// Findings, by severity.
+#[derive(Default)]
+struct Counts {
+    damaged: u64,
+    denied: u64,
+    warnings: u64,
+}
+
+impl Counts {
+    fn add(&mut self, severity: Severity) {
+        match severity {
+            Severity::Damage => self.damaged += 1,
+            Severity::Denied => self.denied += 1,
+            Severity::Warning => self.warnings += 1,
+            Severity::Note => {}
+        }
     }
 }
 
 fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
     let severity = match finding.kind.severity() {
         Severity::Damage => "damage",
+        Severity::Denied => "denied",
         Severity::Warning => "warning",
         Severity::Note => "note",
     };
@@ -137,17 +146,24 @@ fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
 /// What a person can do, where the finding itself does not say it.
 fn advice(kind: FindingKind) -> &'static str {
     match kind {
-        FindingKind::Corrupt => ". Restore an older version, or copy it again from a backup",
-        FindingKind::Unreadable => {
-            ". Look at the disk, or at the rights of the account that runs this"
+        FindingKind::Misplaced => {
+            "; move it back to the key of that version, or adopt it with `persist repair --adopt`"
         }
+        FindingKind::Corrupt => ". Restore an older version, or copy it again from a backup",
+        FindingKind::Unreadable => ". Look at the disk",
+        FindingKind::InTheWay => "; move it elsewhere",
         FindingKind::Foreign => "; move it elsewhere",
         FindingKind::DanglingPin => "; persist unpin removes it",
         _ => "",
     }
 }
 
-fn conclude(checked: &Checked, damaged: u64, warnings: u64, out: Out) -> Result<()> {
+fn conclude(checked: &Checked, counts: &Counts, out: Out) -> Result<()> {
+    let Counts {
+        damaged,
+        denied,
+        warnings,
+    } = *counts;
     let Checked {
         names,
         versions,
@@ -158,28 +174,32 @@ fn conclude(checked: &Checked, damaged: u64, warnings: u64, out: Out) -> Result<
     } = *checked;
     let value = json!({
         "event": "checked", "names": names, "versions": versions, "read": read, "bytes": bytes,
-        "findings": findings, "damaged": damaged, "warnings": warnings,
+        "findings": findings, "damaged": damaged, "denied": denied, "warnings": warnings,
     });
     let summary = out.print(&value, || {
         let bytes = print::bytes(bytes);
         format!(
-            "checked {} of {}, {bytes} at rest, {read} of them read whole: {damaged} damaged, {}, {}",
+            "checked {} of {}, {bytes} at rest, {read} of them read whole: {damaged} damaged, {denied} denied, {}, {}",
             print::count(versions, "version"),
             print::count(names, "name"),
             print::count(warnings, "warning"),
-            print::count(findings - damaged - warnings, "note")
+            print::count(findings - damaged - denied - warnings, "note")
         )
     });
     super::printed(summary, "the store is checked")?;
     let found = |severity, what: String| Err(Found { severity, what }.into());
-    match (damaged, warnings) {
-        (0, 0) => Ok(()),
-        (0, _) => found(
-            Severity::Warning,
-            "nothing is damaged, and something should be looked at".into(),
-        ),
-        (_, _) => found(Severity::Damage, format!("damaged: {damaged}")),
+    if damaged > 0 {
+        return found(Severity::Damage, format!("damaged: {damaged}"));
     }
+    if denied > 0 {
+        let what = format!("permission denied: {denied}; no damage in what could be read");
+        return found(Severity::Denied, what);
+    }
+    if warnings > 0 {
+        let what = "no damage; the warnings above need attention";
+        return found(Severity::Warning, what.into());
+    }
+    Ok(())
 }
 
 fn percent(text: &str) -> Result<f64, String> {

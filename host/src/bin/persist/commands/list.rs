@@ -8,7 +8,7 @@ use persist_host::snapshot::{Error, Info, Store};
 
 use super::nothing;
 use crate::address::{self, Address, Place};
-use crate::exit::Damaged;
+use crate::exit::{Damaged, Unlisted};
 use crate::print::{self, Out};
 
 /// List names, with their newest version: size, bytes at rest, time, labels
@@ -47,9 +47,21 @@ pub(crate) struct History {
 impl Ls {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let (mut shown, mut damaged) = (0, 0);
+        let mut unlisted = Unlisted::default();
         let selection = self.place.as_ref().map(Place::selection);
         let mut heads = store.heads(&selection.unwrap_or_default());
-        while let Some(head) = heads.next().await? {
+        loop {
+            let head = match heads.next().await {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                // A directory that cannot be listed hides no other.
+                Err(error) if store.is_of_one_place(&error).await => {
+                    unlisted.add(&error);
+                    print::say(format_args!("error: {error}"));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let scope = &head.scope;
             let address = address::address(scope.agent(), scope.session(), &head.name);
             match head.info {
@@ -64,7 +76,7 @@ impl Ls {
                 }
             }
         }
-        if shown + damaged == 0 {
+        if shown + damaged == 0 && unlisted.0.is_none() {
             // An empty list and a mistyped name look the same otherwise.
             let whose = self
                 .place
@@ -76,7 +88,8 @@ impl Ls {
                 hint(store, place, out).await?;
             }
         }
-        Damaged::none_of(damaged)
+        Damaged::none_of(damaged)?;
+        unlisted.none()
     }
 }
 

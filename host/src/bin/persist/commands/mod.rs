@@ -10,6 +10,7 @@ pub(crate) mod generate;
 pub(crate) mod keep;
 pub(crate) mod list;
 pub(crate) mod policy;
+pub(crate) mod repair;
 pub(crate) mod state;
 pub(crate) mod stats;
 mod tarred;

@@ -1,0 +1,102 @@
+//! Repairs that an operator asks for.
+
+use anyhow::Result;
+use clap::Args;
+use persist_host::snapshot::{Error, Expect, Name, Scope, Selection, Store, Version};
+
+use super::{nothing, nowhere, printed};
+use crate::address::{self, Address, What};
+use crate::exit::Damaged;
+use crate::print::{self, Out};
+
+/// Take over misplaced versions, such as those of a directory that was renamed by hand
+///
+/// A version is misplaced where its file was saved under another name or as another version; it cannot be
+/// loaded. --adopt saves the newest version of each name again, as the next version of the name where it lies
+/// now, with the label persist.adopted-from; ADDRESS@N adopts version N. Nothing is removed or overwritten, and
+/// what is in its place is left alone. Moving the files back to where they were needs no repair.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist repair bot2 --adopt
+  persist repair bot2/memory@3 --adopt")]
+pub(crate) struct Repair {
+    /// agent, agent/session/, agent/name or agent/session/name, or an address with @N
+    target: Target,
+    /// Save what is misplaced as the next version of the name where it lies
+    #[arg(long, required = true)]
+    adopt: bool,
+}
+
+/// The names to repair, or one version.
+#[derive(Clone, Debug)]
+enum Target {
+    Names(Selection),
+    Version(Address, Version),
+}
+
+impl std::str::FromStr for Target {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if !text.contains('@') {
+            return Ok(Self::Names(text.parse::<What>()?.0));
+        }
+        let address: Address = text.parse()?;
+        match address.version {
+            Some(version) => Ok(Self::Version(address, version)),
+            None => anyhow::bail!("the version behind the @ is missing"),
+        }
+    }
+}
+
+impl Repair {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        debug_assert!(self.adopt);
+        let selection = match self.target {
+            Target::Names(selection) => selection,
+            Target::Version(address, version) => {
+                let scope = address.scope(store)?;
+                if scope
+                    .versions(address.name.as_str(), None, 1)
+                    .await?
+                    .is_empty()
+                {
+                    return Err(nothing(&address).into());
+                }
+                return adopt(&scope, &address.name, Some(version), out).await;
+            }
+        };
+        let (mut names, mut failed) = (0, 0);
+        let mut heads = store.heads(&selection);
+        while let Some(head) = heads.next().await? {
+            names += 1;
+            match head.info {
+                Err(Error::Misplaced { .. }) => adopt(&head.scope, &head.name, None, out).await?,
+                Err(error) => {
+                    failed += 1;
+                    let name = address_of(&head.scope, &head.name);
+                    out.damaged(&name, &error)?;
+                }
+                Ok(_) => {}
+            }
+        }
+        if names == 0 {
+            return Err(nowhere(store).into());
+        }
+        Damaged::none_of(failed)
+    }
+}
+
+async fn adopt(scope: &Scope, name: &Name, at: Option<Version>, out: Out) -> Result<()> {
+    let (info, saved_as) = scope.adopt(name.as_str(), at, Expect::Any).await?;
+    let address = format!("{}@{}", address_of(scope, name), info.version);
+    let mut value = print::event("adopted", &address, &info);
+    value["saved_as"] = saved_as.clone().into();
+    let line = || format!("adopted {address}, which was saved as {saved_as}");
+    printed(out.print(&value, line), &format!("{address} is adopted"))
+}
+
+fn address_of(scope: &Scope, name: &Name) -> String {
+    address::address(scope.agent(), scope.session(), name)
+}
