@@ -1,14 +1,20 @@
 //! Stores that move: copied between backends, exported and imported.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use persist_host::snapshot::{Copied, CopyOptions, Error, SaveOptions, Store};
+use persist_host::storage::{self, Key, List, Memory, Page, Part, ReadRange, Storage, Upload};
 
 use persist_servers::Kind;
 use persist_tests::backends::{Backend, backends, json};
 use persist_tests::s3::Place;
-use persist_tests::{noise, tempdir, text};
+use persist_tests::{block_on, noise, scope, tempdir, text, version_files};
 use serde_json::Value;
 
 /// A command that reaches all of these backends.
@@ -78,21 +84,24 @@ fn a_store_goes_round_all_backends_and_comes_back_the_same() {
         (&gcs.url, &home_url),
     ] {
         let (lines, _) = copy(&stores, &[from, to], 0);
-        let proof = lines.last().expect("a proof");
-        assert_eq!(proof["proven"], true);
+        let first = lines.last().expect("a summary");
+        assert_eq!(first["identical"], true);
         assert_eq!(
-            (&proof["names"], &proof["versions"]),
+            (&first["names"], &first["versions"]),
             (&4.into(), &7.into())
         );
-        assert_eq!(proof["copied"], 7);
-        digests.push(proof["digest"].clone());
-        // Again, it does nothing, and proves the same.
-        let (lines, _) = copy(&stores, &[from, to], 0);
-        let again = lines.last().expect("a proof");
-        assert_eq!(
-            (&again["copied"], &again["digest"]),
-            (&0.into(), &proof["digest"])
-        );
+        assert_eq!(first["copied"], 7);
+        digests.push(first["digest"].clone());
+        // Again, it copies nothing, and says what it compared.
+        for (option, by_trailer, identical) in [(None, 7, false), (Some("--read-data"), 0, true)] {
+            let args: Vec<_> = [from.as_str(), to].into_iter().chain(option).collect();
+            let (lines, _) = copy(&stores, &args, 0);
+            let again = lines.last().expect("a summary");
+            assert_eq!(again["copied"], 0);
+            assert_eq!(again["digest"], first["digest"]);
+            assert_eq!(again["by_trailer"], by_trailer);
+            assert_eq!(again["identical"], identical);
+        }
     }
     assert!(digests.iter().all(|digest| *digest == digests[0]));
     for backend in [s3, gcs] {
@@ -133,7 +142,7 @@ fn an_agent_or_a_name_can_be_copied_alone() {
     let [local, s3, _] = &stores;
     fill(local);
     let (lines, _) = copy(&stores, &[&local.url, &s3.url, "bot/memory"], 0);
-    assert_eq!(lines.last().expect("a proof")["versions"], 3);
+    assert_eq!(lines.last().expect("a summary")["versions"], 3);
     copy(&stores, &[&local.url, &s3.url, "bot/monday/"], 0);
     let listed = s3.ok(&["ls", "--all"]);
     assert_eq!(listed.lines().count(), 2, "{listed}");
@@ -150,10 +159,11 @@ fn a_copy_never_touches_what_is_there_and_leaves_out_what_is_damaged() {
     s3.save("bot/memory", "another one");
     let (lines, said) = copy(&stores, &[&local.url, &s3.url], 4);
     assert!(
-        said.contains("bot/memory@1 is another version over there"),
+        said.contains("bot/memory@1: the destination has a different version 1"),
         "{said}"
     );
-    assert_eq!(lines.last().expect("a proof")["proven"], false);
+    assert_eq!(lines.last().expect("a summary")["complete"], false);
+    assert_eq!(lines.last().expect("a summary")["pins_only_here"], 1);
     assert_eq!(s3.ok(&["cat", "bot/memory@1"]), "another one");
     assert_eq!(s3.ok(&["cat", "bot/memory@2"]), "two");
 
@@ -167,7 +177,7 @@ fn a_copy_never_touches_what_is_there_and_leaves_out_what_is_damaged() {
         said.contains("bot/memory@2") && said.contains("corrupt"),
         "{said}"
     );
-    assert_eq!(lines.last().expect("a proof")["versions"], 6);
+    assert_eq!(lines.last().expect("a summary")["versions"], 6);
     assert_eq!(gcs.ok(&["cat", "bot/memory"]), "three");
     gcs.fails(&["cat", "bot/memory@2"], 3);
 }
@@ -182,8 +192,11 @@ fn a_copy_over_a_store_that_went_on_is_no_proof() {
         copy(&stores, &[&from.url, &to.url, &name], 0);
         to.save(&name, "two");
         let (lines, said) = copy(&stores, &[&from.url, &to.url, &name], 4);
-        assert!(said.contains("only over there, and newer"), "{said}");
-        assert_eq!(lines.last().expect("a proof")["proven"], false);
+        assert!(
+            said.contains("only in the destination, and newer"),
+            "{said}"
+        );
+        assert_eq!(lines.last().expect("a summary")["complete"], false);
         assert_eq!(to.ok(&["cat", &name]), "two");
         // What is not there is no name that was copied.
         let (_, said) = copy(&stores, &[&from.url, &to.url, "bot/nothing"], 3);
@@ -318,10 +331,20 @@ fn an_archive_is_a_plain_tar_file_that_goes_back_into_any_store() {
         let import = ["--storage", &url, "import", file];
         let printed = backend.ok(&import);
         assert!(
-            printed.contains("proof: 7 versions of 4 names"),
+            printed.contains("identical: 7 versions of 4 names"),
             "{printed}"
         );
-        assert!(backend.ok(&import).contains("copied 0 versions"));
+        let again = backend.ok(&import);
+        assert!(
+            again.contains("compared by the checksum of the trailer"),
+            "{again}"
+        );
+        assert!(
+            again.contains("\ncomplete: 7 versions of 4 names"),
+            "{again}"
+        );
+        let read = backend.ok(&[&import[..], &["--read-data"]].concat());
+        assert!(read.contains("identical: 7 versions of 4 names"), "{read}");
         let history = |name: &str| {
             let other = backend.ok(&["--storage", &url, "history", name, "--json"]);
             assert_eq!(other, backend.ok(&["history", name, "--json"]));
@@ -342,7 +365,10 @@ fn an_archive_is_a_plain_tar_file_that_goes_back_into_any_store() {
         let part = part.to_str().expect("text");
         let url = format!("file://{}", dir.path().join("part").display());
         let printed = backend.ok(&["--storage", &url, "import", part]);
-        assert!(printed.contains("proof: 3 versions of 1 name"), "{printed}");
+        assert!(
+            printed.contains("identical: 3 versions of 1 name"),
+            "{printed}"
+        );
     }
 }
 
@@ -416,7 +442,442 @@ fn a_copy_that_is_killed_leaves_nothing_partial_and_goes_on() {
             assert!(matches!(checked, Some(0 | 3)), "{checked:?}");
         }
         let (lines, _) = copy(&stores, &[&local.url, &to.url], 0);
-        assert_eq!(lines.last().expect("a proof")["versions"], 7);
+        assert_eq!(lines.last().expect("a summary")["versions"], 7);
         assert_eq!(seen(to), seen(local), "{}", to.name);
+    }
+}
+
+/// Flips a bit of a stored file.
+fn flip(file: &Path, at: usize) {
+    let mut bytes = fs::read(file).expect("readable");
+    bytes[at] ^= 1;
+    fs::write(file, bytes).expect("writes");
+}
+
+/// Two directories for stores, and the command on them.
+struct Disks {
+    dir: tempfile::TempDir,
+}
+
+impl Disks {
+    fn new() -> Self {
+        Self { dir: tempdir() }
+    }
+
+    fn path(&self, store: &str) -> PathBuf {
+        self.dir.path().join(store)
+    }
+
+    fn url(&self, store: &str) -> String {
+        format!("file://{}", self.path(store).display())
+    }
+
+    fn save(&self, store: &str, address: &str, state: &[u8]) {
+        let file = self.path("state");
+        fs::write(&file, state).expect("writes");
+        let file = file.to_str().expect("text").to_owned();
+        persist_tests::ok(&self.path(store), &["save", address, &file]);
+    }
+
+    /// Copies A to B, and returns the summary and what was said.
+    fn copy(&self, options: &[&str], code: i32) -> (Value, String) {
+        let (from, to) = (self.url("A"), self.url("B"));
+        let args = [&["copy", &from, &to, "--json"], options].concat();
+        let output = persist_tests::run(&self.path("A"), &args);
+        let said = text(&output.stderr).to_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        let lines = json(text(&output.stdout));
+        (lines.last().cloned().unwrap_or_default(), said)
+    }
+}
+
+#[test]
+fn a_flipped_byte_on_either_side_is_not_called_identical() {
+    for (damaged, sound) in [("B", "A"), ("A", "B")] {
+        let disks = Disks::new();
+        disks.save("A", "bot/big", &noise(1, 3_000_000));
+        disks.copy(&[], 0);
+        flip(&version_files(&disks.path(damaged))[0], 1_500_000);
+        let (summary, _) = disks.copy(&[], 0);
+        assert_eq!(summary["identical"], false);
+        assert_eq!(summary["by_trailer"], 1);
+        let (summary, said) = disks.copy(&["--read-data"], 6);
+        assert_eq!(summary["complete"], false);
+        assert!(
+            said.contains("bot/big@1") && said.contains("corrupt"),
+            "{said}"
+        );
+        assert_eq!(
+            said.contains("in the destination"),
+            damaged == "B",
+            "{said}"
+        );
+        let checked = persist_tests::run(&disks.path(sound), &["check", "--read-data"]);
+        assert!(checked.status.success());
+    }
+}
+
+#[test]
+fn import_compares_what_is_there_as_it_says() {
+    let disks = Disks::new();
+    disks.save("A", "bot/big", &noise(1, 3_000_000));
+    let archive = disks.path("a.tar");
+    let archive = archive.to_str().expect("text");
+    persist_tests::ok(&disks.path("A"), &["export", archive]);
+    let import = ["import", archive];
+    let first = persist_tests::ok(&disks.path("B"), &import);
+    assert!(
+        first.contains("read back, and every byte compared"),
+        "{first}"
+    );
+    flip(&version_files(&disks.path("B"))[0], 1_500_000);
+    let again = persist_tests::ok(&disks.path("B"), &import);
+    assert!(
+        again.contains("compared by the checksum of the trailer"),
+        "{again}"
+    );
+    assert!(!again.contains("identical"), "{again}");
+    persist_tests::fails(
+        &disks.path("B"),
+        &[&import[..], &["--read-data"]].concat(),
+        6,
+    );
+}
+
+#[test]
+fn a_destination_that_stores_other_bytes_is_found_when_they_are_read_back() {
+    #[derive(Debug)]
+    struct Rotten(Memory);
+
+    impl Rotten {
+        fn rot(key: &Key, body: Vec<Bytes>) -> Vec<Bytes> {
+            let mut body = body.concat();
+            if key.as_str().ends_with(".gz") {
+                // In the last block of the state, which no trailer holds.
+                let at = body.len() / 2;
+                body[at] ^= 1;
+            }
+            vec![body.into()]
+        }
+    }
+
+    #[async_trait]
+    impl Storage for Rotten {
+        fn location(&self) -> String {
+            self.0.location()
+        }
+        fn honours_conditions(&self) -> bool {
+            true
+        }
+        async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
+            self.0.create(key, Self::rot(key, body)).await
+        }
+        async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+            self.0.upload(key).await
+        }
+        async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+            self.0.replace(key).await
+        }
+        async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
+            self.0.read(key, range).await
+        }
+        async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
+            self.0.list(list).await
+        }
+        async fn delete(&self, key: &Key) -> storage::Result<()> {
+            self.0.delete(key).await
+        }
+    }
+
+    block_on(async {
+        let from = scope(Arc::new(Memory::new()));
+        let state = noise(1, 1_000_000);
+        let saved = from.save("memory", state.into(), SaveOptions::default());
+        saved.await.expect("saves");
+        let to = Store::new(Arc::new(Rotten(Memory::new())));
+        let mut told = Vec::new();
+        let copied = from.copy_to("memory", &to, CopyOptions::default(), |copied| {
+            told.push(copied);
+        });
+        copied.await.expect("goes on");
+        let found = matches!(&told[..], [Copied::DamagedThere(1, Error::Corrupt { .. })]);
+        assert!(found, "{told:?}");
+    });
+}
+
+#[test]
+fn what_only_the_destination_has_is_counted() {
+    let disks = Disks::new();
+    for state in ["1", "2", "3"] {
+        disks.save("A", "bot/memory", state.as_bytes());
+    }
+    persist_tests::ok(&disks.path("A"), &["pin", "bot/memory@2"]);
+    disks.copy(&[], 0);
+    // The source is pruned and unpinned; the destination has other names besides.
+    persist_tests::ok(&disks.path("A"), &["unpin", "bot/memory@2"]);
+    fs::remove_file(
+        disks
+            .path("A")
+            .join("bot/~/memory/9999999998-0000000001.gz"),
+    )
+    .expect("removes");
+    for other in ["aaa/first", "bot/session/other", "zzz/last"] {
+        disks.save("B", other, b"x");
+    }
+    let (summary, _) = disks.copy(&["--read-data"], 0);
+    assert_eq!(summary["complete"], true);
+    assert_eq!(summary["identical"], false);
+    assert_eq!(summary["names_only_there"], 3);
+    assert_eq!(summary["versions_only_there"], 1);
+    assert_eq!(summary["pins_only_there"], 1);
+    let (from, to) = (disks.url("A"), disks.url("B"));
+    let printed = persist_tests::ok(&disks.path("A"), &["copy", &from, &to]);
+    let said = "only in the destination: 3 names, 1 version, 1 pin";
+    assert!(printed.contains(said), "{printed}");
+}
+
+/// Puts something that is no file in the place of one.
+fn replace(file: &Path, by: &str) {
+    fs::remove_file(file).expect("removes");
+    match by {
+        "link" => std::os::unix::fs::symlink("/etc/passwd", file).expect("links"),
+        "pipe" => {
+            let made = Command::new("mkfifo").arg(file).status();
+            assert!(made.expect("mkfifo is there").success());
+        }
+        "directory" => fs::create_dir(file).expect("makes"),
+        _ => {
+            fs::create_dir(file).expect("makes");
+            fs::write(file.join("x"), "x").expect("writes");
+        }
+    }
+}
+
+#[test]
+fn a_bad_entry_is_left_out_of_a_copy_and_all_others_are_copied() {
+    for by in ["link", "pipe", "directory", "full directory"] {
+        for damaged in ["A", "B"] {
+            let disks = Disks::new();
+            for name in ["aa/memory", "mm/memory", "zz/memory"] {
+                for state in ["one", "two"] {
+                    disks.save("A", name, state.as_bytes());
+                }
+            }
+            if damaged == "B" {
+                disks.save("B", "mm/memory", b"x");
+            }
+            let file = disks
+                .path(damaged)
+                .join("mm/~/memory/9999999998-0000000001.gz");
+            replace(&file, by);
+            for _ in 0..2 {
+                let (_, said) = disks.copy(&[], 6);
+                let named = said.contains("mm/memory@1") && said.contains("not a regular file");
+                assert!(named, "{by} in {damaged}: {said}");
+                assert!(!said.contains("another writer"), "{said}");
+                assert_eq!(
+                    said.contains("in the destination"),
+                    damaged == "B",
+                    "{said}"
+                );
+            }
+            for name in ["aa/memory", "mm/memory", "zz/memory"] {
+                assert_eq!(persist_tests::ok(&disks.path("B"), &["cat", name]), "two");
+            }
+            // When it is gone, a copy does what is left.
+            match file.is_dir() && !file.is_symlink() {
+                true => fs::remove_dir_all(&file).expect("removes"),
+                false => fs::remove_file(&file).expect("removes"),
+            }
+            let (summary, _) = disks.copy(&[], 0);
+            assert_eq!(summary["complete"], true);
+        }
+    }
+}
+
+/// Saves a version with this number in A. What is the newest is told by the names of the files alone.
+fn save_as(disks: &Disks, address: &str, version: u64) {
+    let (agent, name) = address.split_once('/').expect("an address");
+    let dir = disks.path("A").join(agent).join("~").join(name);
+    fs::create_dir_all(&dir).expect("makes");
+    let before = version - 1;
+    let file = format!("{:010}-{before:010}.gz", 9_999_999_999 - before);
+    fs::write(dir.join(&file), "").expect("writes");
+    disks.save("A", address, b"state");
+    fs::remove_file(dir.join(file)).expect("removes");
+}
+
+#[test]
+fn a_number_far_above_the_destination_is_not_copied_unless_asked_for() {
+    let disks = Disks::new();
+    let highest = [1_000_002, 9_000_000_001, 9_999_999_999];
+    for version in highest {
+        save_as(&disks, "bot/memory", version);
+    }
+    save_as(&disks, "bot/fresh", 5_000_000);
+    disks.save("B", "bot/memory", b"good");
+    let (summary, said) = disks.copy(&[], 8);
+    assert_eq!(summary["skipped"], 3);
+    for version in highest {
+        assert!(
+            said.contains(&format!("bot/memory@{version}: its number")),
+            "{said}"
+        );
+    }
+    assert_eq!(
+        persist_tests::ok(&disks.path("B"), &["cat", "bot/memory"]),
+        "good"
+    );
+    disks.save("B", "bot/memory", b"goes on");
+    // A history that was pruned may begin with any number that leaves room.
+    persist_tests::ok(&disks.path("B"), &["cat", "bot/fresh"]);
+    let (summary, _) = disks.copy(&["--any-version"], 0);
+    assert_eq!(summary["complete"], true);
+}
+
+#[test]
+fn an_archive_that_was_unpacked_and_packed_again_is_taken() {
+    let disks = Disks::new();
+    for state in ["one", "two"] {
+        disks.save("A", "bot/memory", state.as_bytes());
+    }
+    let archive = disks.path("a.tar");
+    persist_tests::ok(
+        &disks.path("A"),
+        &["export", archive.to_str().expect("text")],
+    );
+    fs::create_dir(disks.path("My Backup")).expect("makes");
+    let tar = |args: &[&str]| {
+        let tar = Command::new("tar")
+            .current_dir(disks.dir.path())
+            .args(args)
+            .status();
+        assert!(tar.expect("tar starts").success(), "{args:?}");
+    };
+    tar(&["xf", "a.tar", "-C", "My Backup"]);
+    for (n, pack) in [
+        &["-C", "My Backup", "."][..],
+        &["-C", "My Backup", "~", "bot", "manifest.jsonl"],
+        &["My Backup"],
+        &["./My Backup"],
+        &["--format=pax", "-C", "My Backup", "."],
+        &["--format=v7", "-C", "My Backup", "."],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        tar(&[&["cf", "b.tar"], pack].concat());
+        let store = disks.path(&format!("into {n}"));
+        let file = disks.path("b.tar");
+        let printed = persist_tests::ok(&store, &["import", file.to_str().expect("text")]);
+        assert!(
+            printed.contains("identical: 2 versions of 1 name"),
+            "{pack:?}: {printed}"
+        );
+    }
+    // A store that was packed is told from an archive that was cut off.
+    for (pack, hint) in [
+        (&["-C", "A", "."][..], "unpack it into an empty directory"),
+        (&["A"], "unpack it into an empty directory"),
+        (&["state"], "not written by `persist export`"),
+    ] {
+        tar(&[&["cf", "c.tar"], pack].concat());
+        let file = disks.path("c.tar");
+        let said = persist_tests::fails(
+            &disks.path("into"),
+            &["import", file.to_str().expect("text")],
+            1,
+        );
+        assert!(said.contains(hint), "{pack:?}: {said}");
+    }
+}
+
+#[test]
+fn a_hostile_archive_costs_little_memory() {
+    let dir = tempdir();
+    let header = |path: &str, size: u64, kind: u8| {
+        let mut header = [0; 512];
+        header[..path.len()].copy_from_slice(path.as_bytes());
+        // Twelve bytes hold any length where the first bit is set.
+        header[124] = 0x80;
+        header[128..136].copy_from_slice(&size.to_be_bytes());
+        header[148..156].fill(b' ');
+        header[156] = kind;
+        header[257..265].copy_from_slice(b"ustar  \0");
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        header
+    };
+    let three = 3_u64 << 30;
+    let entries: [(&str, &[(&str, u64, u8)]); 7] = [
+        (
+            "long name",
+            &[("././@LongLink", three, b'L'), ("x", 0, b'0')],
+        ),
+        (
+            "long link",
+            &[("././@LongLink", three, b'K'), ("x", 0, b'0')],
+        ),
+        ("pax", &[("x", three, b'x'), ("x", 0, b'0')]),
+        ("global pax", &[("x", three, b'g'), ("x", 0, b'0')]),
+        ("manifest", &[("manifest.jsonl", three, b'0')]),
+        ("sparse", &[("manifest.jsonl", three, b'S')]),
+        (
+            "huge",
+            &[("bot/~/memory/9999999998-0000000001.gz", u64::MAX, b'0')],
+        ),
+    ];
+    for (what, entries) in entries {
+        let path = dir.path().join("bomb.tar");
+        let file = fs::File::create(&path).expect("makes");
+        let mut at = 0;
+        for (path, size, kind) in entries {
+            std::os::unix::fs::FileExt::write_all_at(&file, &header(path, *size, *kind), at)
+                .expect("writes");
+            at = (at + 512).saturating_add(*size).min(1 << 40);
+        }
+        // A sparse file: it is as long as it says, and takes some kilobytes.
+        file.set_len(at.next_multiple_of(512) + 1024).expect("set");
+        let binary = persist_tests::persist(dir.path());
+        let script = format!(
+            "ulimit -v 600000; exec {} import {}",
+            binary.get_program().display(),
+            path.display()
+        );
+        let output = Command::new("bash")
+            .args(["-c", &script])
+            .env("PERSIST_LOCAL_PATH", dir.path().join("store"))
+            .output()
+            .expect("bash starts");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{what}: {said}");
+        assert!(
+            said.contains("bomb.tar") && said.len() < 2000,
+            "{what}: {said}"
+        );
+        assert!(!dir.path().join("store").exists(), "{what}");
+    }
+}
+
+#[test]
+fn an_archive_is_not_written_under_the_name_of_a_compressed_file() {
+    let disks = Disks::new();
+    disks.save("A", "bot/memory", b"one");
+    for name in [
+        "a.tar.gz",
+        "a.tgz",
+        "a.TAR.ZST",
+        "a.tar.xz",
+        "a.bz2",
+        "a.zip",
+    ] {
+        let file = disks.path(name);
+        let said = persist_tests::fails(
+            &disks.path("A"),
+            &["export", file.to_str().expect("text")],
+            2,
+        );
+        assert!(said.contains("persist export - |"), "{said}");
+        assert!(!file.exists());
     }
 }

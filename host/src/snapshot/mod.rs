@@ -59,7 +59,7 @@ pub use reader::{Reader, Verified};
 pub use retention::{Fate, Keep, Purge, Purged, Retention};
 pub use scope::Scope;
 pub use store::{Store, StoreOptions};
-pub use stored::{Copied, Stored};
+pub use stored::{Copied, CopyOptions, Stored};
 pub use usage::Usage;
 pub use version::{MAX_VERSION, Version};
 pub use walk::{Heads, NameHead, Past, Selection, Walk};

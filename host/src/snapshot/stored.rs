@@ -1,13 +1,16 @@
 //! Versions as they are stored: read byte for byte, and copied to other stores.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::ahead::Ahead;
+use super::compute::compute;
 use super::reader::Object;
-use super::{Error, Expect, Info, Name, Result, Scope, Store, Version};
-use crate::storage::{Entry, ErrorKind, Key, List, Storage};
+use super::{Error, Expect, Info, MAX_VERSION, Name, Result, Scope, Store, Version, version};
+use crate::storage::{self, Entry, ErrorKind, Key, List, Storage};
 
 /// Blocks that are read at once.
 const BLOCKS: usize = 8;
@@ -17,6 +20,12 @@ const SMALL: u64 = 8 << 20;
 
 /// Versions that are copied at the same time. Each needs some pieces of 8 MiB, whatever its size.
 const AT_ONCE: usize = 4;
+
+/// The highest version that is copied unless any is: a thousand million saves are left to the name.
+const HIGHEST: Version = 9_000_000_000;
+
+/// How far above the newest version of the destination a copied one may be unless any may.
+const MAX_AHEAD: Version = 1_000_000;
 
 /// How long it is waited for a version that a server says is there, and does not show.
 const PATIENCE: [Duration; 4] = [
@@ -50,20 +59,51 @@ enum Part {
     End,
 }
 
-/// What became of one version of a name that is copied.
+/// How versions are copied to another store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyOptions {
+    /// Reads on both sides what is there already, and compares every byte. Otherwise its trailer is compared,
+    /// which holds a checksum of every block.
+    pub read_data: bool,
+    /// Copies a version whatever its number is. Otherwise a number above 9,000,000,000 is refused, and one more
+    /// than 1,000,000 above the newest version there: after it, few or no saves would be left to the name.
+    pub any_version: bool,
+}
+
+/// The outcome for one version, or one pin, of a name that is copied.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Copied {
-    /// It was made there, and is the same.
+    /// The version was made there. It was read back, and every byte is the same.
     Made(Info),
-    /// It was there already, and is the same.
-    Same(Info),
+    /// The version was there already, and is the same.
+    Same {
+        /// The version.
+        info: Info,
+        /// True where every byte was read on both sides and compared; false where the trailers were.
+        read: bool,
+    },
     /// Another version has its number there; it was not touched.
     Another(Version),
-    /// It fails verification here, and was not copied.
+    /// The version cannot be read here, or fails verification, and was not copied.
     Damaged(Version, Error),
-    /// It is there alone, and newer than all that is here: what is the newest there is not what is the newest here.
+    /// What lies at its key there cannot be read, or fails verification; it was not touched.
+    DamagedThere(Version, Error),
+    /// Its number is too high to be copied; see [`CopyOptions::any_version`].
+    TooHigh(Version),
+    /// The versions or pins of the name cannot be listed here; nothing of it was copied.
+    Unlisted(Error),
+    /// The versions or pins of the name cannot be listed there; nothing of it was copied.
+    UnlistedThere(Error),
+    /// The newest version there is newer than all that is here: what is the newest there is not what is the newest here.
     Ahead(Version),
+    /// The version is there alone.
+    OnlyThere(Version),
+    /// The version is pinned there alone.
+    PinOnlyThere(Version),
+    /// The version is pinned here alone: it is not there to be pinned, or the pin could not be made.
+    PinOnlyHere(Version),
 }
 
 impl Scope {
@@ -80,19 +120,21 @@ impl Scope {
     }
 
     /// Copies every version of `name`, byte for byte, to the same address in another store, beginning with the oldest, tombstones and pins
-    /// too. `each` is told of each version, in ascending order, once it was read again there and found to be the same.
+    /// too. `each` is told of each version, in ascending order. What was made is read back, and its bytes are compared.
     ///
-    /// What is there already is compared, and never touched; so a copy that was cut short can be made again, and does only what
-    /// is left. What is saved here meanwhile is not copied. Nobody may save under that name over there meanwhile, nor go on from a head
-    /// that it knew before: a save into a gap of the history would be acknowledged below what is copied above it.
+    /// What is there already is compared as `options` say, and never touched; so a copy that was cut short can be made again, and does
+    /// only what is left. What cannot be read is told and left out. What is saved here meanwhile is not copied. Nobody may save under
+    /// that name over there meanwhile, nor go on from a head that it knew before: a save into a gap of the history would be acknowledged
+    /// below what is copied above it.
     ///
     /// # Errors
-    /// [`Error::Storage`]; [`Error::Unsupported`] where `to` does not keep its word, or has a later format. A version that is damaged here, or
-    /// another there, is no error: `each` is told.
+    /// [`Error::Storage`] where a storage fails, and not one entry of it; [`Error::Unsupported`] where `to` does not keep its word, or has
+    /// a later format.
     pub async fn copy_to(
         &self,
         name: &str,
         to: &Store,
+        options: CopyOptions,
         mut each: impl FnMut(Copied),
     ) -> Result<()> {
         let name = Name::new(name)?;
@@ -100,30 +142,80 @@ impl Scope {
             store: to.clone(),
             ..self.clone()
         };
-        let versions = self.all_versions(&name).await?;
+        let versions = match self.versions_and_strays(&name).await {
+            Err(error) if self.store.is_of_one_place(&error).await => {
+                each(Copied::Unlisted(error));
+                return Ok(());
+            }
+            versions => versions?,
+        };
         // Descending, as are ours.
-        let there = to.all_versions(&name).await?;
+        let there = match to.all_versions(&name).await {
+            Err(error) if to.store.is_of_one_place(&error).await => {
+                each(Copied::UnlistedThere(error));
+                return Ok(());
+            }
+            there => there?,
+        };
+        let highest = match there.first() {
+            _ if options.any_version => MAX_VERSION,
+            Some(newest) => HIGHEST.min(newest.saturating_add(MAX_AHEAD)),
+            None => HIGHEST,
+        };
+        let mut same = BTreeSet::new();
+        let mut tell = |copied: Copied| {
+            if let Copied::Made(info) | Copied::Same { info, .. } = &copied {
+                same.insert(info.version);
+            }
+            each(copied);
+        };
+        let mut too_high = Vec::new();
         let mut copies = Ahead::new(AT_ONCE);
         for &version in versions.iter().rev() {
             let is_there = there.binary_search_by(|other| version.cmp(other)).is_ok();
+            if !is_there && version > highest {
+                too_high.push(version);
+                continue;
+            }
             if !is_there {
                 to.introduce().await?;
             }
-            let copy = copy_version(self.clone(), to.clone(), name.clone(), version, is_there);
-            if let Some(copied) = copies.push(copy).await? {
-                each_of(copied, &mut each);
+            let copy = CopyOf {
+                from: self.clone(),
+                to: to.clone(),
+                name: name.clone(),
+                version,
+                is_there,
+                read_data: options.read_data,
+            };
+            if let Some(Some(copied)) = copies.push(copy.run()).await? {
+                tell(copied);
             }
         }
         while let Some(copied) = copies.next().await? {
-            each_of(copied, &mut each);
+            if let Some(copied) = copied {
+                tell(copied);
+            }
+        }
+        too_high
+            .into_iter()
+            .map(Copied::TooHigh)
+            .for_each(&mut tell);
+        for &version in there.iter().rev() {
+            if versions
+                .binary_search_by(|other| version.cmp(other))
+                .is_err()
+            {
+                tell(Copied::OnlyThere(version));
+            }
         }
         if let Some(&newest) = there
             .first()
             .filter(|newest| Some(*newest) > versions.first())
         {
-            each(Copied::Ahead(newest));
+            tell(Copied::Ahead(newest));
         }
-        self.copy_pins(&name, &to).await
+        self.copy_pins(&name, &to, &same, each).await
     }
 
     /// Saves the newest state of `name`, or that of version `at`, as the next version of `new_name` in another scope of the same
@@ -144,26 +236,66 @@ impl Scope {
         self.copy(&name, at, (to, &new_name), expect, origin).await
     }
 
-    async fn copy_pins(&self, name: &Name, to: &Self) -> Result<()> {
-        let pins = self.pins(name.as_str()).await?;
-        if pins.is_empty() {
-            return Ok(());
-        }
+    /// Pins there what is pinned here, of the versions that are the same.
+    async fn copy_pins(
+        &self,
+        name: &Name,
+        to: &Self,
+        same: &BTreeSet<Version>,
+        mut each: impl FnMut(Copied),
+    ) -> Result<()> {
+        let here = self.pins(name.as_str()).await?;
         let there = to.pins(name.as_str()).await?;
-        for pin in pins.into_iter().filter(|pin| !there.contains(pin)) {
+        for &pin in here.iter().filter(|pin| !there.contains(pin)) {
+            if !same.contains(&pin) {
+                each(Copied::PinOnlyHere(pin));
+                continue;
+            }
             match to.pin(name.as_str(), pin).await {
-                // It was pruned, or is damaged, and was not copied.
-                Ok(()) | Err(Error::NotFound(_)) => {}
+                Ok(()) => {}
+                // The version was pruned, or could not be copied.
+                Err(Error::NotFound(_)) => each(Copied::PinOnlyHere(pin)),
+                Err(error) if to.store.is_of_one_place(&error).await => {
+                    each(Copied::PinOnlyHere(pin));
+                }
                 Err(error) => return Err(error),
             }
+        }
+        for &pin in there.iter().filter(|pin| !here.contains(pin)) {
+            each(Copied::PinOnlyThere(pin));
         }
         Ok(())
     }
 
+    /// Every version of a name, newest first, with those in whose place a directory lies.
+    async fn versions_and_strays(&self, name: &Name) -> Result<Vec<Version>> {
+        let (mut versions, mut strays) = (Vec::new(), Vec::new());
+        self.list_all(name, |entry| match entry {
+            Entry::Object(object) => versions.extend(version::parse(&object.name)),
+            Entry::Dir(dir) => strays.extend(version::parse(dir)),
+        })
+        .await?;
+        let empty = self.storage().empty_dirs(&self.dir_of(name)).await?;
+        strays.extend(empty.iter().filter_map(|dir| version::parse(dir)));
+        versions.append(&mut strays);
+        versions.sort_unstable_by(|a, b| b.cmp(a));
+        versions.dedup();
+        Ok(versions)
+    }
+
     /// Every version of a name, newest first. 8 bytes for each are held.
     async fn all_versions(&self, name: &Name) -> Result<Vec<Version>> {
-        let dir = self.dir_of(name);
         let mut versions = Vec::new();
+        self.list_all(name, |entry| match entry {
+            Entry::Object(object) => versions.extend(version::parse(&object.name)),
+            Entry::Dir(_) => {}
+        })
+        .await?;
+        Ok(versions)
+    }
+
+    async fn list_all(&self, name: &Name, mut each: impl FnMut(&Entry)) -> Result<()> {
+        let dir = self.dir_of(name);
         let mut after: Option<Entry> = None;
         loop {
             let list = List {
@@ -174,15 +306,11 @@ impl Scope {
                 facts: false,
             };
             let page = self.storage().list(&list).await?;
-            after = page.entries.last().cloned();
-            let objects = page.entries.iter().filter_map(|entry| match entry {
-                Entry::Object(object) => super::version::parse(&object.name),
-                Entry::Dir(_) => None,
-            });
-            versions.extend(objects);
+            page.entries.iter().for_each(&mut each);
             if !page.more {
-                return Ok(versions);
+                return Ok(());
             }
+            after = page.entries.last().cloned();
         }
     }
 }
@@ -255,51 +383,127 @@ impl Stored {
     }
 }
 
-fn each_of(copied: Option<Copied>, each: &mut impl FnMut(Copied)) {
-    if let Some(copied) = copied {
-        each(copied);
-    }
-}
-
-/// Copies one version and looks at it there. None: it was pruned here since it was listed.
-async fn copy_version(
+/// One version that is to be copied.
+struct CopyOf {
     from: Scope,
     to: Scope,
     name: Name,
     version: Version,
+    /// True where the destination listed it before.
     is_there: bool,
-) -> Result<Option<Copied>> {
-    let mut unmade = None;
-    let object = match from.object(&name, version).await {
-        Ok(object) => object,
-        Err(error) if error.is_missing_object() => return Ok(None),
-        Err(error) => return damaged(version, error),
-    };
-    let mut stored = Stored::new(&from, &name, version, object)?;
-    if !is_there {
-        match send(&mut stored, to.storage()).await {
-            Ok(()) => {}
-            // Our own whose answer was lost, or another's: it is looked at.
-            Err(Error::Storage(error))
-                if [ErrorKind::AlreadyExists, ErrorKind::Unanswered].contains(&error.kind()) =>
-            {
-                unmade = Some(error);
+    read_data: bool,
+}
+
+/// The side that an error of a copy came from.
+enum Failed {
+    Here(Error),
+    There(storage::Error),
+}
+
+type Digest = [u8; 32];
+
+impl CopyOf {
+    /// Copies the version and reads it back. None: it was pruned here since it was listed.
+    async fn run(self) -> Result<Option<Copied>> {
+        let Self {
+            from,
+            to,
+            name,
+            version,
+            ..
+        } = &self;
+        let version = *version;
+        let object = match from.object(name, version).await {
+            Err(error) if error.is_missing_object() => return Ok(None),
+            Err(error) => return self.damaged(error).await.map(Some),
+            Ok(object) => object,
+        };
+        let expected = trailer(&object).await?;
+        let mut stored = Stored::new(from, name, version, object)?;
+        let info = stored.info.clone();
+        let mut sent = None;
+        let mut unclear = None;
+        if !self.is_there {
+            match send(&mut stored, to.storage()).await {
+                Ok(digest) => sent = Some(digest),
+                Err(Failed::Here(Error::NotFound(_))) => return Ok(None),
+                Err(Failed::Here(error)) => return self.damaged(error).await.map(Some),
+                // Our own whose answer was lost, or another's: it is looked at.
+                Err(Failed::There(error))
+                    if [ErrorKind::AlreadyExists, ErrorKind::Unanswered]
+                        .contains(&error.kind()) =>
+                {
+                    unclear = Some(error);
+                }
+                Err(Failed::There(error)) => {
+                    return self.damaged_there(error.into()).await.map(Some);
+                }
             }
-            Err(Error::NotFound(_)) => return Ok(None),
-            Err(error) => return damaged(version, error),
         }
+        let there = match look(to, name, version, unclear.is_some()).await {
+            Ok(there) => there,
+            Err(error) if error.is_missing_object() => {
+                return Err(unclear.map_or(error, Error::Storage));
+            }
+            Err(error) => return self.damaged_there(error).await.map(Some),
+        };
+        if trailer(&there).await? != expected {
+            return Ok(Some(Copied::Another(version)));
+        }
+        let read = self.read_data || !self.is_there;
+        if read {
+            let here = match sent {
+                Some(digest) => digest,
+                // What was sent was not what is there now, or nothing was sent.
+                None => match self.digest_here().await {
+                    Err(Error::NotFound(_)) => return Ok(None),
+                    Err(error) => return self.damaged(error).await.map(Some),
+                    Ok(digest) => digest,
+                },
+            };
+            let mut there = Stored::new(to, name, version, there)?;
+            match digest_of(&mut there).await {
+                Ok(digest) if digest == here => {}
+                Ok(_) => {
+                    let error = Error::corrupt("its bytes are not those of the source");
+                    let error = error.at(there.key());
+                    return Ok(Some(Copied::DamagedThere(version, error)));
+                }
+                Err(error) => return self.damaged_there(error).await.map(Some),
+            }
+        }
+        Ok(Some(match sent {
+            Some(_) => Copied::Made(info),
+            None => Copied::Same { info, read },
+        }))
     }
-    match look(&to, &name, version, unmade.is_some()).await {
-        Ok(there) if trailer(&there).await? == trailer(&stored.object).await? => {
-            Ok(Some(match is_there {
-                true => Copied::Same(stored.info),
-                false => Copied::Made(stored.info),
-            }))
+
+    async fn digest_here(&self) -> Result<Digest> {
+        let object = self.from.object(&self.name, self.version).await;
+        let object = match object {
+            Err(error) if error.is_missing_object() => {
+                return Err(self.from.missing(&self.name, Some(self.version)));
+            }
+            object => object?,
+        };
+        let mut stored = Stored::new(&self.from, &self.name, self.version, object)?;
+        digest_of(&mut stored).await
+    }
+
+    /// The outcome where the version cannot be read here; an error where the storage fails.
+    async fn damaged(&self, error: Error) -> Result<Copied> {
+        if self.from.store.is_of_one_place(&error).await {
+            return Ok(Copied::Damaged(self.version, error));
         }
-        Ok(_) | Err(Error::Corrupt { .. } | Error::Unsupported { .. }) => {
-            Ok(Some(Copied::Another(version)))
+        Err(error)
+    }
+
+    /// The outcome where the version cannot be made or read there; an error where the storage fails.
+    async fn damaged_there(&self, error: Error) -> Result<Copied> {
+        if self.to.store.is_of_one_place(&error).await {
+            return Ok(Copied::DamagedThere(self.version, error));
         }
-        Err(error) => Err(unmade.map_or(error, Error::Storage)),
+        Err(error)
     }
 }
 
@@ -317,29 +521,40 @@ async fn look(to: &Scope, name: &Name, version: Version, announced: bool) -> Res
     to.object(name, version).await
 }
 
-fn damaged(version: Version, error: Error) -> Result<Option<Copied>> {
-    match error {
-        Error::Corrupt { .. } | Error::Unsupported { .. } => {
-            Ok(Some(Copied::Damaged(version, error)))
-        }
-        error => Err(error),
-    }
-}
-
-async fn send(stored: &mut Stored, to: &dyn Storage) -> Result<()> {
+/// Sends a file, and returns the hash of the bytes that were sent.
+async fn send(stored: &mut Stored, to: &dyn Storage) -> std::result::Result<Digest, Failed> {
     let key = stored.key.clone();
+    let mut hash = Sha256::new();
     if stored.info.stored_size <= SMALL {
         let mut body = Vec::new();
-        while let Some(piece) = stored.next().await? {
+        while let Some(piece) = stored.next().await.map_err(Failed::Here)? {
+            hash = hashed(hash, &piece).await.map_err(Failed::Here)?;
             body.push(piece);
         }
-        return Ok(to.create(&key, body).await?);
+        to.create(&key, body).await.map_err(Failed::There)?;
+        return Ok(hash.finalize().into());
     }
-    let mut upload = to.upload(&key).await?;
+    let mut upload = to.upload(&key).await.map_err(Failed::There)?;
+    while let Some(piece) = stored.next().await.map_err(Failed::Here)? {
+        hash = hashed(hash, &piece).await.map_err(Failed::Here)?;
+        upload.write(piece).await.map_err(Failed::There)?;
+    }
+    upload.finish().await.map_err(Failed::There)?;
+    Ok(hash.finalize().into())
+}
+
+/// Reads a file to its end, verified, and returns the hash of its bytes.
+async fn digest_of(stored: &mut Stored) -> Result<Digest> {
+    let mut hash = Sha256::new();
     while let Some(piece) = stored.next().await? {
-        upload.write(piece).await?;
+        hash = hashed(hash, &piece).await?;
     }
-    Ok(upload.finish().await?)
+    Ok(hash.finalize().into())
+}
+
+async fn hashed(hash: Sha256, piece: &Bytes) -> Result<Sha256> {
+    let piece = piece.clone();
+    compute(piece.len() as u64, move || Ok(hash.chain_update(&piece))).await
 }
 
 /// All that a file says of itself, which covers every byte before it.

@@ -4,6 +4,9 @@ use std::fmt;
 
 use super::{Error, ErrorKind, Result};
 
+/// Bytes of a bad key that its error shows: it may be of any length.
+const MAX_SHOWN: usize = 300;
+
 /// Longest segment in bytes: what every common file system takes, with room to spare.
 const MAX_SEGMENT: usize = 240;
 
@@ -26,8 +29,9 @@ impl Key {
             false => Err(Error::new(
                 ErrorKind::Config,
                 format!(
-                    "{key:?} is not a key: segments of 1 to {MAX_SEGMENT} bytes of A-Z a-z 0-9 . _ ~ -, \
-                     not beginning with a dot, joined by /"
+                    "{} is not a key: segments of 1 to {MAX_SEGMENT} bytes of A-Z a-z 0-9 . _ ~ -, \
+                     not beginning with a dot, joined by /",
+                    shown(&key)
                 ),
             )),
         }
@@ -50,6 +54,13 @@ impl fmt::Display for Key {
     }
 }
 
+/// A bad key in quotes, cut off where it is long.
+fn shown(key: &str) -> String {
+    let end = key.floor_char_boundary(MAX_SHOWN);
+    let more = if end < key.len() { "..." } else { "" };
+    format!("{:?}{more}", &key[..end])
+}
+
 /// Whether `segment` can be one segment of a key.
 pub(crate) fn is_segment(segment: &str) -> bool {
     (1..=MAX_SEGMENT).contains(&segment.len())
@@ -70,6 +81,8 @@ mod tests {
         ] {
             assert!(Key::new(bad).is_err(), "{bad:?}");
         }
+        let long = Key::new("../".repeat(1 << 20)).expect_err("bad");
+        assert!(long.to_string().len() < 1000);
         assert_eq!(
             Key::new("a/~/b-1.gz").expect("good").split(),
             ("a/~", "b-1.gz")

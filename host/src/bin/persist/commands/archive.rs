@@ -18,7 +18,7 @@ use persist_host::storage::{ErrorKind, Key, ReadRange, Storage};
 use rustix::fs::{AtFlags, CWD};
 use serde_json::json;
 
-use super::copy::{Proof, copy};
+use super::copy::{How, Proof, copy};
 use super::tarred::{MANIFEST, Tarred};
 use super::{nowhere, printed};
 use crate::address::{self, What};
@@ -26,7 +26,7 @@ use crate::exit::{Damaged, Usage};
 use crate::print::{self, Out, say};
 use crate::progress::Progress;
 
-const STORE: &str = "~/store.json";
+pub(super) const STORE: &str = "~/store.json";
 const BLOCK: u64 = 512;
 
 /// A file of at most this many bytes is held whole before any of it is written.
@@ -63,6 +63,8 @@ pub(crate) struct Import {
     file: PathBuf,
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
     what: Option<What>,
+    #[command(flatten)]
+    how: How,
 }
 
 impl Export {
@@ -83,6 +85,14 @@ impl Export {
     }
 
     async fn write(self, store: &Store, storage: &dyn Storage, out: Out) -> Result<()> {
+        if let Some(pipe) = compressor(&self.file) {
+            return Err(Usage(format!(
+                "{0} names a compressed file, and an archive is a plain tar file of compressed versions; \
+                 name it .tar, or write `persist export - | {pipe} > {0}`",
+                self.file.display()
+            ))
+            .into());
+        }
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let to_stdout = self.file.as_os_str() == "-";
         if to_stdout && io::stdout().is_terminal() {
@@ -133,8 +143,31 @@ impl Import {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let tarred = Tarred::open(&self.file)?;
-        copy(&Store::new(Arc::new(tarred)), store, &selection, out).await
+        copy(
+            &Store::new(Arc::new(tarred)),
+            store,
+            &selection,
+            self.how,
+            out,
+        )
+        .await
     }
+}
+
+/// The program that makes files of such a name; none where the name is not that of a compressed file.
+fn compressor(file: &Path) -> Option<&'static str> {
+    let extension = file.extension()?.to_str()?.to_ascii_lowercase();
+    Some(match &*extension {
+        "gz" | "tgz" | "taz" | "z" | "zip" | "7z" | "rar" => "gzip",
+        "zst" | "tzst" | "zstd" => "zstd",
+        "xz" | "txz" => "xz",
+        "lzma" | "tlz" => "lzma",
+        "bz2" | "tbz" | "tbz2" | "bz" => "bzip2",
+        "lz4" => "lz4",
+        "lz" => "lzip",
+        "br" => "brotli",
+        _ => return None,
+    })
 }
 
 /// A tar file that is being written.
@@ -273,7 +306,7 @@ impl Archive {
 /// Whether the other versions can be read all the same.
 async fn is_of_one_version(scope: &Scope, name: &Name, error: &Error) -> bool {
     match error {
-        Error::Corrupt { .. } | Error::Unsupported { .. } => true,
+        error if error.is_of_file() => true,
         // The storage lists it, and does not give it.
         Error::Storage(_) => scope.versions(name.as_str(), None, 1).await.is_ok(),
         _ => false,

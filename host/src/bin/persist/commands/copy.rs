@@ -1,16 +1,18 @@
-//! Copies between stores, and the proof that they are the same.
+//! Copies between stores, and what was compared.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use persist_host::snapshot::{Copied, Error, Info, Name, Scope, Selection, Store, Version};
+use persist_host::snapshot::{
+    Copied, CopyOptions, Error, Info, Name, Scope, Selection, Store, Version, Walk,
+};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{nowhere, printed};
 use crate::address::{self, What};
-use crate::exit::Usage;
+use crate::exit::{Code, Usage, snapshot_code};
 use crate::print::{self, Out};
 use crate::progress::{self, Progress};
 use crate::stores::Stores;
@@ -18,19 +20,20 @@ use crate::stores::Stores;
 /// How the location of a store on the local disk begins.
 const LOCAL: &str = "the directory ";
 
-/// Copy versions to another store, byte for byte, and prove that both are the same
+/// Copy versions to another store, byte for byte, and read back what was written
 ///
-/// Every version goes to the same address, deletions and pins too. What is there already is compared and never touched; so a copy that was
-/// interrupted can be started again and does what is left, and one that is complete is proven again. A name is copied and proven before the next one
-/// begins. Nobody may save under these names in TO meanwhile: stop its hosts, and start them when the copy is done. To `prune`, a copy is as young as the day on
-/// which it was made. Both stores take what else they need from the same settings, unless a URL says it behind
-/// a ?: endpoint, region and profile for S3, endpoint and credentials (a file) for Google Cloud Storage.
+/// Every version goes to the same address, deletions and pins too. Each version that is made is read back, and its bytes are compared. What is
+/// there already is never touched: the checksum in its trailer is compared, or with --read-data every byte on both sides. So a copy that was
+/// interrupted can be started again and does what is left. What cannot be read or written is reported and left out, and the exit code says so; all
+/// else is copied. What only TO has is counted. Nobody may save under these names in TO meanwhile: stop its hosts, and start them when the copy is
+/// done. Prune counts the age of a copied version from the day it was copied. Both stores take what else they need from the same
+/// settings, unless a URL says it behind a ?: endpoint, region and profile for S3, endpoint and credentials (a file) for Google Cloud Storage.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist copy file:///var/lib/agents s3://bucket/agents
   persist copy s3://bucket/agents gs://bucket/agents bot
-  persist copy gs://bucket/agents file:///backup bot/monday/memory
+  persist copy gs://bucket/agents file:///backup bot/monday/memory --read-data
   persist copy 's3://old?endpoint=http://nas:9000&profile=nas' s3://new")]
 pub(crate) struct Copy {
     /// A store: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix
@@ -39,6 +42,28 @@ pub(crate) struct Copy {
     to: String,
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
     what: Option<What>,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How versions are copied and compared.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct How {
+    /// Read what is there already on both sides, and compare every byte
+    #[arg(long)]
+    read_data: bool,
+    /// Copy versions with numbers far above the newest in the destination (1,000,000) or near the last possible one
+    #[arg(long)]
+    any_version: bool,
+}
+
+impl How {
+    fn options(self) -> CopyOptions {
+        let mut options = CopyOptions::default();
+        options.read_data = self.read_data;
+        options.any_version = self.any_version;
+        options
+    }
 }
 
 impl Copy {
@@ -46,12 +71,18 @@ impl Copy {
         let (from, to) = (stores.at(&self.from)?, stores.at(&self.to)?);
         apart(&from, &to)?;
         let selection = self.what.map(|what| what.0).unwrap_or_default();
-        copy(&from, &to, &selection, out).await
+        copy(&from, &to, &selection, self.how, out).await
     }
 }
 
-/// Copies what is selected, name by name, and prints a line for each and the proof.
-pub(crate) async fn copy(from: &Store, to: &Store, selection: &Selection, out: Out) -> Result<()> {
+/// Copies what is selected, name by name, and prints a line for each and what was compared.
+pub(crate) async fn copy(
+    from: &Store,
+    to: &Store,
+    selection: &Selection,
+    how: How,
+    out: Out,
+) -> Result<()> {
     // Both are understood before anything is copied.
     from.is_there().await?;
     to.is_there().await?;
@@ -60,24 +91,99 @@ pub(crate) async fn copy(from: &Store, to: &Store, selection: &Selection, out: O
         false => None,
     };
     let mut progress = Progress::items(out, "copied names:", total);
-    let mut sum = Sum::default();
+    let mut sum = Sum::new(how);
     let mut walk = from.walk(selection);
-    while let Some((scope, name)) = walk.next().await? {
-        let tally = copy_name(&scope, &name, to)
+    let mut others = Others::new(to, selection);
+    loop {
+        let (scope, name) = match walk.next().await {
+            Ok(Some(next)) => next,
+            Ok(None) => break,
+            Err(error) if from.is_of_one_place(&error).await => {
+                progress.aside(|| print::say(format_args!("error: {error}; left out")));
+                sum.skipped.add(&error, 1);
+                continue;
+            }
+            Err(error) => return Err(error).with_context(|| sum.so_far()),
+        };
+        let tally = copy_name(&scope, &name, to, how)
             .await
             .with_context(|| sum.so_far())?;
+        others.skip_to(&scope, &name, &mut sum).await?;
         progress.add(1);
         if tally.is_empty() {
             continue;
         }
         progress.aside(|| tally.print(out))?;
-        sum.add(&tally);
+        sum.add(tally);
     }
     drop(progress);
-    if sum.names == 0 {
+    if sum.names == 0 && sum.skipped.count == 0 {
         return Err(nowhere(from).into());
     }
+    others.count_rest(&mut sum).await?;
     sum.conclude(from, to, out)
+}
+
+/// The names of the destination, beside those of the source: both are walked in the order of their keys.
+struct Others {
+    to: Store,
+    walk: Walk,
+    next: Option<(Scope, Name)>,
+    more: bool,
+}
+
+impl Others {
+    fn new(to: &Store, selection: &Selection) -> Self {
+        Self {
+            to: to.clone(),
+            walk: to.walk(selection),
+            next: None,
+            more: true,
+        }
+    }
+
+    async fn peek(&mut self, sum: &mut Sum) -> Result<Option<&(Scope, Name)>> {
+        while self.next.is_none() && self.more {
+            match self.walk.next().await {
+                Ok(Some(next)) => self.next = Some(next),
+                Ok(None) => self.more = false,
+                Err(error) if self.to.is_of_one_place(&error).await => {
+                    print::say(format_args!("error: in the destination: {error}"));
+                    sum.skipped.add(&error, 1);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.next.as_ref())
+    }
+
+    /// Counts the names before this one of the source, and passes it over.
+    async fn skip_to(&mut self, scope: &Scope, name: &Name, sum: &mut Sum) -> Result<()> {
+        let to = order(scope, name);
+        while let Some((scope, name)) = self.peek(sum).await? {
+            let at = order(scope, name);
+            if at > to {
+                return Ok(());
+            }
+            self.next = None;
+            sum.names_only_there += u64::from(at < to);
+        }
+        Ok(())
+    }
+
+    async fn count_rest(&mut self, sum: &mut Sum) -> Result<()> {
+        while self.peek(sum).await?.is_some() {
+            self.next = None;
+            sum.names_only_there += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Where a name stands in a walk: directories are listed as their keys sort.
+fn order(scope: &Scope, name: &Name) -> [String; 3] {
+    let session = scope.session().map_or("~", Name::encoded);
+    [scope.agent().encoded(), session, name.encoded()].map(|segment| format!("{segment}/"))
 }
 
 /// Refuses two stores of which one is the other, or lies within it: each would find the other's files among its own.
@@ -136,24 +242,60 @@ async fn count(store: &Store, selection: &Selection) -> Result<u64> {
     Ok(count)
 }
 
-async fn copy_name(scope: &Scope, name: &Name, to: &Store) -> Result<Tally> {
+async fn copy_name(scope: &Scope, name: &Name, to: &Store, how: How) -> Result<Tally> {
     let address = address::address(scope.agent(), scope.session(), name);
     let mut tally = Tally::new(address);
-    let copying = scope.copy_to(name.as_str(), to, |copied| tally.add(copied));
+    let copying = scope.copy_to(name.as_str(), to, how.options(), |copied| tally.add(copied));
     copying.await?;
     Ok(tally)
 }
 
-/// What became of one name.
+/// What was left out, and the exit code for it.
+#[derive(Default)]
+struct Skipped {
+    count: u64,
+    damaged: bool,
+    denied: bool,
+    too_high: bool,
+}
+
+impl Skipped {
+    fn add(&mut self, error: &Error, count: u64) {
+        self.count += count;
+        match snapshot_code(error) {
+            5 => self.denied = true,
+            _ => self.damaged = true,
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.damaged |= other.damaged;
+        self.denied |= other.denied;
+        self.too_high |= other.too_high;
+    }
+}
+
+/// The outcome for one name.
 struct Tally {
     address: String,
+    /// Versions that are the same on both sides.
     proof: Proof,
     made: u64,
     made_bytes: u64,
+    /// Versions that were there before, of which only the trailers were compared.
+    by_trailer: u64,
     another: Vec<Version>,
     /// The newest version over there, where nothing here is as new.
     ahead: Option<Version>,
-    damaged: Vec<(Version, Error)>,
+    /// Versions left out, and why.
+    damaged: Vec<(Version, String)>,
+    /// Why nothing could be copied.
+    unlisted: Option<String>,
+    skipped: Skipped,
+    versions_only_there: u64,
+    pins_only_there: u64,
+    pins_only_here: Vec<Version>,
 }
 
 /// Versions that are the same on both sides, and one hash of all that is known of them: address, size, hash of the state, bytes at rest.
@@ -192,15 +334,21 @@ impl Tally {
             proof: Proof::default(),
             made: 0,
             made_bytes: 0,
+            by_trailer: 0,
             another: Vec::new(),
             ahead: None,
             damaged: Vec::new(),
+            unlisted: None,
+            skipped: Skipped::default(),
+            versions_only_there: 0,
+            pins_only_there: 0,
+            pins_only_here: Vec::new(),
         }
     }
 
     /// Whether nothing is saved under the name.
     fn is_empty(&self) -> bool {
-        self.proof.versions == 0 && self.another.is_empty() && self.damaged.is_empty()
+        self.proof.versions == 0 && self.another.is_empty() && self.skipped.count == 0
     }
 
     fn add(&mut self, copied: Copied) {
@@ -210,10 +358,39 @@ impl Tally {
                 self.made_bytes += info.stored_size;
                 self.proof.add(&self.address, &info);
             }
-            Copied::Same(info) => self.proof.add(&self.address, &info),
+            Copied::Same { info, read } => {
+                self.by_trailer += u64::from(!read);
+                self.proof.add(&self.address, &info);
+            }
             Copied::Another(version) => self.another.push(version),
             Copied::Ahead(version) => self.ahead = Some(version),
-            Copied::Damaged(version, error) => self.damaged.push((version, error)),
+            Copied::Damaged(version, error) => {
+                self.skipped.add(&error, 1);
+                self.damaged.push((version, error.to_string()));
+            }
+            Copied::DamagedThere(version, error) => {
+                self.skipped.add(&error, 1);
+                let what = format!("in the destination: {error}; it was not touched");
+                self.damaged.push((version, what));
+            }
+            Copied::TooHigh(version) => {
+                self.skipped.count += 1;
+                self.skipped.too_high = true;
+                let what = "its number is far above the newest version of the destination, or near the last possible one, \
+                    and few saves may be left after it; it was not copied (--any-version copies it)";
+                self.damaged.push((version, what.into()));
+            }
+            Copied::Unlisted(error) => {
+                self.skipped.add(&error, 1);
+                self.unlisted = Some(format!("{error}; left out"));
+            }
+            Copied::UnlistedThere(error) => {
+                self.skipped.add(&error, 1);
+                self.unlisted = Some(format!("in the destination: {error}; left out"));
+            }
+            Copied::OnlyThere(_) => self.versions_only_there += 1,
+            Copied::PinOnlyThere(_) => self.pins_only_there += 1,
+            Copied::PinOnlyHere(version) => self.pins_only_here.push(version),
             // A later library may tell of more.
             _ => {}
         }
@@ -223,26 +400,41 @@ impl Tally {
         let (address, versions, made) = (&self.address, self.proof.versions, self.made);
         for version in &self.another {
             print::say(format_args!(
-                "error: {address}@{version} is another version over there; it was not touched"
+                "error: {address}@{version}: the destination has a different version {version}; left unchanged"
             ));
         }
         if let Some(version) = self.ahead {
             print::say(format_args!(
-                "error: {address}@{version} is only over there, and newer than all that is here; it was not touched"
+                "error: {address}@{version} is only in the destination, and newer than all that is in the source; left unchanged"
             ));
         }
-        for (version, error) in &self.damaged {
-            print::say(format_args!("error: {address}@{version}: {error}"));
+        for (version, what) in &self.damaged {
+            print::say(format_args!("error: {address}@{version}: {what}"));
+        }
+        if let Some(what) = &self.unlisted {
+            print::say(format_args!("error: {address}: {what}"));
+        }
+        for version in &self.pins_only_here {
+            print::say(format_args!(
+                "error: {address}@{version} is pinned, and the pin could not be copied"
+            ));
         }
         let damaged: Vec<_> = self.damaged.iter().map(|(version, _)| version).collect();
         let value = json!({
             "event": "copied", "address": address, "versions": versions, "copied": made, "bytes": self.made_bytes,
-            "another": self.another, "ahead": self.ahead, "damaged": damaged,
+            "by_trailer": self.by_trailer, "another": self.another, "ahead": self.ahead, "damaged": damaged,
+            "versions_only_there": self.versions_only_there, "pins_only_there": self.pins_only_there,
+            "pins_only_here": self.pins_only_here,
         });
         let text = || {
             let bytes = print::bytes(self.made_bytes);
+            let before = versions - made;
+            let only_there = match self.versions_only_there {
+                0 => String::new(),
+                more => format!("; {more} more only there"),
+            };
             format!(
-                "copied {address:<32} {}, {bytes}; {versions} the same in both",
+                "copied {address:<32} {}, {bytes}; {before} there before{only_there}",
                 print::count(made, "version")
             )
         };
@@ -250,74 +442,157 @@ impl Tally {
     }
 }
 
-/// What became of all names.
-#[derive(Default)]
+/// The outcome for all names.
 struct Sum {
+    how: How,
     names: u64,
     proof: Proof,
     made: u64,
     made_bytes: u64,
+    by_trailer: u64,
     another: usize,
-    damaged: usize,
+    skipped: Skipped,
+    names_only_there: u64,
+    versions_only_there: u64,
+    pins_only_there: u64,
+    pins_only_here: u64,
     digests: Sha256,
 }
 
 impl Sum {
-    fn add(&mut self, tally: &Tally) {
+    fn new(how: How) -> Self {
+        Self {
+            how,
+            names: 0,
+            proof: Proof::default(),
+            made: 0,
+            made_bytes: 0,
+            by_trailer: 0,
+            another: 0,
+            skipped: Skipped::default(),
+            names_only_there: 0,
+            versions_only_there: 0,
+            pins_only_there: 0,
+            pins_only_here: 0,
+            digests: Sha256::new(),
+        }
+    }
+
+    fn add(&mut self, tally: Tally) {
         self.names += 1;
         self.proof.versions += tally.proof.versions;
         self.proof.bytes += tally.proof.bytes;
         self.digests.update(tally.proof.digest().as_bytes());
         self.made += tally.made;
         self.made_bytes += tally.made_bytes;
+        self.by_trailer += tally.by_trailer;
         self.another += tally.another.len() + usize::from(tally.ahead.is_some());
-        self.damaged += tally.damaged.len();
+        self.skipped.merge(&tally.skipped);
+        self.versions_only_there += tally.versions_only_there;
+        self.pins_only_there += tally.pins_only_there;
+        self.pins_only_here += tally.pins_only_here.len() as u64;
     }
 
     fn so_far(&self) -> String {
         format!(
-            "{} copied and proven before this; start it again to go on",
+            "{} done before this; start it again to go on",
             print::count(self.names, "name")
         )
     }
 
+    /// True where everything that was selected in the source is in the destination.
+    fn is_complete(&self) -> bool {
+        self.another == 0 && self.skipped.count == 0 && self.pins_only_here == 0
+    }
+
     fn conclude(self, from: &Store, to: &Store, out: Out) -> Result<()> {
-        let digest: String = self
-            .digests
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let is_proven = self.another + self.damaged == 0;
-        let (names, versions, bytes) = (self.names, self.proof.versions, self.proof.bytes);
+        let digest = self.digests.clone().finalize();
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (versions, bytes) = (self.proof.versions, self.proof.bytes);
+        let only_there = self.names_only_there + self.versions_only_there + self.pins_only_there;
+        // Said only of bytes that were read on both sides.
+        let is_identical = self.is_complete() && only_there == 0 && self.by_trailer == 0;
         let value = json!({
-            "event": "proof", "proven": is_proven, "names": names, "versions": versions, "bytes": bytes,
-            "copied": self.made, "copied_bytes": self.made_bytes, "digest": digest,
-            "from": from.location(), "to": to.location(),
+            "event": "summary", "complete": self.is_complete(), "identical": is_identical,
+            "names": self.names, "versions": versions, "bytes": bytes,
+            "copied": self.made, "copied_bytes": self.made_bytes, "by_trailer": self.by_trailer,
+            "conflicts": self.another, "skipped": self.skipped.count,
+            "names_only_there": self.names_only_there, "versions_only_there": self.versions_only_there,
+            "pins_only_there": self.pins_only_there, "pins_only_here": self.pins_only_here,
+            "digest": digest, "from": from.location(), "to": to.location(),
         });
-        let text = || {
-            let (bytes, made_bytes) = (print::bytes(bytes), print::bytes(self.made_bytes));
-            format!(
-                "copied {}, {made_bytes}\n{}: {} of {}, {bytes}, have the same sizes, state hashes and bytes in both; digest {digest}",
-                print::count(self.made, "version"),
-                if is_proven { "proof" } else { "no proof" },
-                print::count(versions, "version"),
-                print::count(names, "name")
-            )
-        };
-        printed(out.print(&value, text), "everything is copied")?;
-        match (self.damaged, self.another) {
-            (0, 0) => Ok(()),
-            (0, another) => Err(Another(another).into()),
-            (damaged, _) => Err(crate::exit::Damaged(damaged).into()),
+        printed(
+            out.print(&value, || self.text(&digest, is_identical)),
+            "everything is copied",
+        )?;
+        if self.skipped.damaged {
+            return Err(Code(6, "not everything could be copied; see above").into());
         }
+        if self.another > 0 {
+            return Err(Another(self.another).into());
+        }
+        if self.skipped.too_high {
+            return Err(Code(8, "versions were left out for their numbers; see above").into());
+        }
+        if self.skipped.denied {
+            return Err(Code(5, "not everything may be read or written; see above").into());
+        }
+        if self.pins_only_here > 0 {
+            return Err(Code(10, "not every pin could be copied; see above").into());
+        }
+        Ok(())
+    }
+
+    fn text(&self, digest: &str, is_identical: bool) -> String {
+        let count = |number| print::count(number, "version");
+        let (versions, names) = (count(self.proof.versions), print::count(self.names, "name"));
+        let bytes = print::bytes(self.proof.bytes);
+        let mut lines = Vec::new();
+        if self.made > 0 || self.proof.versions == 0 {
+            let (made, bytes) = (count(self.made), print::bytes(self.made_bytes));
+            lines.push(format!(
+                "copied {made}, {bytes}; read back, and every byte compared"
+            ));
+        }
+        let before = self.proof.versions - self.made;
+        if before > 0 {
+            let how = match (self.how.read_data, self.by_trailer) {
+                (true, _) | (_, 0) => "read on both sides, and every byte compared",
+                _ => "compared by the checksum of the trailer; --read-data reads them",
+            };
+            lines.push(format!("there before: {}; {how}", count(before)));
+        }
+        let only_there = [
+            (self.names_only_there, "name"),
+            (self.versions_only_there, "version"),
+            (self.pins_only_there, "pin"),
+        ];
+        let only_there: Vec<_> = only_there
+            .into_iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, what)| print::count(number, what))
+            .collect();
+        if !only_there.is_empty() {
+            let what = only_there.join(", ");
+            lines.push(format!("only in the destination: {what}"));
+        }
+        let verdict = match (self.is_complete(), is_identical) {
+            (_, true) => "identical",
+            (true, false) => "complete",
+            (false, _) => "NOT complete",
+        };
+        lines.push(format!(
+            "{verdict}: {versions} of {names}, {bytes}, in both; digest {digest}"
+        ));
+        lines.join("\n")
     }
 }
 
-/// Versions with numbers that are taken over there.
+/// Versions that the destination has of its own.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{} over there, with the same number or a newer one, so this is no copy; copy to an empty place",
-    print::count(*.0 as u64, "other version")
+    "the destination has {} of its own, with the same number or a newer one; it is not a copy of this store. \
+     Use an empty destination",
+    print::count(*.0 as u64, "version")
 )]
 pub(crate) struct Another(usize);

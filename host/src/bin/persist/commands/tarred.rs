@@ -1,8 +1,9 @@
 //! A tar file that `export` wrote, read as a storage in which nothing changes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead as _, BufReader, Read};
 use std::ops::Bound;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,25 @@ use persist_host::storage::{
 };
 use serde::Deserialize;
 
+use super::archive::STORE;
+use crate::print;
+
 /// The last entry of an archive: a line of JSON for each version.
 pub(crate) const MANIFEST: &str = "manifest.jsonl";
+
+/// Bytes of a header; an entry begins at a multiple of them.
+const BLOCK: u64 = 512;
+
+/// Most bytes of an extension header, such as a long name. Its length is a claim until it is read.
+const MAX_EXTENSION: u64 = 4 << 10;
+
+/// Most bytes of a path.
+const MAX_PATH: usize = 1 << 10;
+
+/// Most bytes of a line of the manifest: the metadata of a version is at most 128 KiB.
+const MAX_LINE: u64 = 256 << 10;
+
+const NO_TAR: &str = "it is not a whole tar file; where it is compressed, unpack it first";
 
 /// Objects in a tar file. Memory: where each of them lies, some 100 bytes.
 #[derive(Debug)]
@@ -56,42 +74,47 @@ impl Tarred {
         }
         let file = File::open(path).with_context(|| format!("open {shown}"))?;
         let length = file.metadata()?.len();
-        // What the parser says of it shows what is in it.
-        let Ok(objects) = index(&file) else {
-            bail!("{shown} is not a whole tar file; where it is compressed, unpack it first");
+        let index = Index::read(&file, length).with_context(|| format!("read {shown}"))?;
+        let Some(base) = &index.base else {
+            bail!(index.without_manifest(&shown));
         };
+        let objects = index.objects_below(base);
         let archive = Self {
             path: path.into(),
             file,
             objects,
         };
-        let Some(manifest) = archive.objects.get(MANIFEST) else {
-            bail!(
-                "{shown} has no {MANIFEST} at its end: it was cut off, or not written by `persist export`"
-            );
-        };
-        let last = archive
-            .objects
-            .values()
-            .map(|place| place.start.saturating_add(place.size))
-            .max();
-        ensure!(last <= Some(length), "{shown} was cut off");
-        let bytes = archive.bytes(manifest.start..manifest.start + manifest.size)?;
-        for line in bytes
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
-            let line: Line = serde_json::from_slice(line).with_context(|| {
+        archive.compare_with_manifest()?;
+        Ok(archive)
+    }
+
+    fn compare_with_manifest(&self) -> Result<()> {
+        let shown = self.path.display();
+        let manifest = self.objects.get(MANIFEST);
+        let manifest = manifest.with_context(|| format!("{shown} has no {MANIFEST}"))?;
+        let mut lines = BufReader::new(Section {
+            file: &self.file,
+            at: manifest.start,
+            end: manifest.start + manifest.size,
+        });
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let mut bounded = lines.by_ref().take(MAX_LINE);
+            if bounded.read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            let parsed = serde_json::from_slice::<Line>(&line);
+            let line = parsed.with_context(|| {
                 format!("the manifest in {shown} is not what `persist export` writes")
             })?;
-            let place = archive.objects.get(&line.key);
+            let place = self.objects.get(&line.key);
             ensure!(
                 place.is_some_and(|place| place.size == line.info.stored_size),
                 "{} is in the manifest of {shown}, and not in the archive as the manifest says",
-                line.key
+                cut(&line.key)
             );
         }
-        Ok(archive)
     }
 
     fn bytes(&self, range: std::ops::Range<u64>) -> std::io::Result<Bytes> {
@@ -111,28 +134,201 @@ impl Tarred {
     }
 }
 
-fn index(file: &File) -> Result<BTreeMap<String, Place>> {
-    let mut objects = BTreeMap::new();
-    let mut archive = tar::Archive::new(BufReader::new(file));
-    for entry in archive.entries_with_seek()? {
-        let entry = entry?;
-        if !entry.header().entry_type().is_file() {
-            continue;
+/// The files in a tar file, by their paths without a leading `./`.
+#[derive(Default)]
+struct Index {
+    files: Vec<(String, Place)>,
+    /// The directory in the archive that holds the manifest, with a slash at its end; none without a manifest.
+    base: Option<String>,
+    /// True where the block of zeros is there that ends a tar file.
+    ended: bool,
+}
+
+/// What extension headers said of the next entry.
+#[derive(Default)]
+struct Extended {
+    path: Option<Vec<u8>>,
+    size: Option<u64>,
+    sparse: bool,
+}
+
+impl Index {
+    /// Reads the header of each entry. Memory: some 150 bytes for each file, which takes 512 in the archive.
+    fn read(file: &File, length: u64) -> Result<Self> {
+        let mut index = Self::default();
+        let mut extended = Extended::default();
+        let mut at = 0;
+        while at + BLOCK <= length {
+            let mut header = tar::Header::new_old();
+            file.read_exact_at(header.as_mut_bytes(), at)?;
+            if header.as_bytes().iter().all(|byte| *byte == 0) {
+                index.ended = true;
+                break;
+            }
+            ensure!(is_sound(&header), NO_TAR);
+            let start = at + BLOCK;
+            let kind = header.entry_type();
+            let size = match extended.size.filter(|_| !is_extension(kind)) {
+                Some(size) => size,
+                None => header.entry_size().context("an entry has no length")?,
+            };
+            if is_extension(kind) {
+                ensure!(
+                    size <= MAX_EXTENSION,
+                    "an extension header says that it is {size} bytes long; at most {MAX_EXTENSION} are read"
+                );
+            }
+            let end = start.checked_add(size).filter(|end| *end <= length);
+            let end = end.context("it was cut off: an entry is longer than the file")?;
+            if is_extension(kind) {
+                let mut body = vec![0; usize::try_from(size)?];
+                file.read_exact_at(&mut body, start)?;
+                extended.add(kind, &body);
+            } else {
+                let extended = std::mem::take(&mut extended);
+                if kind.is_file() || kind.is_gnu_sparse() {
+                    let mtime = Duration::from_secs(header.mtime().unwrap_or_default());
+                    let place = Place {
+                        start,
+                        size,
+                        created: UNIX_EPOCH.checked_add(mtime).unwrap_or(UNIX_EPOCH),
+                    };
+                    let is_sparse = extended.sparse || kind.is_gnu_sparse();
+                    let path = extended.path;
+                    let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
+                    index.add(path, place, is_sparse)?;
+                }
+            }
+            at = end.next_multiple_of(BLOCK);
         }
-        let path = entry.path()?;
-        // What someone added under another name is nobody's key.
-        let Some(key) = path.to_str().and_then(|key| Key::new(key).ok()) else {
-            continue;
-        };
-        let mtime = Duration::from_secs(entry.header().mtime()?);
-        let place = Place {
-            start: entry.raw_file_position(),
-            size: entry.size(),
-            created: UNIX_EPOCH.checked_add(mtime).unwrap_or(UNIX_EPOCH),
-        };
-        objects.insert(key.as_str().to_owned(), place);
+        ensure!(at > 0 || index.ended, NO_TAR);
+        Ok(index)
     }
-    Ok(objects)
+
+    fn add(&mut self, path: Vec<u8>, place: Place, is_sparse: bool) -> Result<()> {
+        // What is no text, or so long, is nobody's key.
+        let Ok(mut path) = String::from_utf8(path) else {
+            return Ok(());
+        };
+        if path.len() > MAX_PATH {
+            return Ok(());
+        }
+        // As `tar -C DIR .` writes it.
+        while let Some(rest) = path.strip_prefix("./") {
+            path = rest.into();
+        }
+        let last = path.rsplit_once('/').map_or(&*path, |(_, last)| last);
+        if is_sparse {
+            ensure!(
+                !last.ends_with(".gz") && last != MANIFEST,
+                "{} is a sparse entry, which `persist export` does not write; pack it without --sparse",
+                cut(&path)
+            );
+            return Ok(());
+        }
+        if last == MANIFEST {
+            let base = &path[..path.len() - MANIFEST.len()];
+            // The one nearest to the top: what lies deeper is of somebody's directory.
+            if self
+                .base
+                .as_ref()
+                .is_none_or(|other| base.len() < other.len())
+            {
+                self.base = Some(base.to_owned());
+            }
+        }
+        self.files.push((path, place));
+        Ok(())
+    }
+
+    /// The files below `base` whose paths are keys. What someone added under another name is nobody's key.
+    fn objects_below(&self, base: &str) -> BTreeMap<String, Place> {
+        let below = |(path, place): &(String, Place)| {
+            let key = Key::new(path.strip_prefix(base)?).ok()?;
+            Some((key.as_str().to_owned(), *place))
+        };
+        self.files.iter().filter_map(below).collect()
+    }
+
+    /// Says why there is no manifest.
+    fn without_manifest(&self, shown: &impl fmt::Display) -> String {
+        let is_store = |(path, _): &(String, Place)| {
+            path == STORE
+                || path
+                    .strip_suffix(STORE)
+                    .is_some_and(|base| base.ends_with('/'))
+        };
+        if self.ended && self.files.iter().any(is_store) {
+            return format!(
+                "{shown} is a store that was packed by tar, and has no {MANIFEST}: unpack it into an empty directory, \
+                 which is then a store, and use `persist copy file:///DIRECTORY TO`"
+            );
+        }
+        format!(
+            "{shown} has no {MANIFEST} at its end: it was cut off, or not written by `persist export`"
+        )
+    }
+}
+
+impl Extended {
+    fn add(&mut self, kind: tar::EntryType, body: &[u8]) {
+        if kind.is_gnu_longname() {
+            let end = body.iter().position(|byte| *byte == 0);
+            self.path = Some(body[..end.unwrap_or(body.len())].into());
+        }
+        if !kind.is_pax_local_extensions() {
+            return;
+        }
+        for record in tar::PaxExtensions::new(body).flatten() {
+            match record.key_bytes() {
+                b"path" => self.path = Some(record.value_bytes().into()),
+                b"size" => {
+                    let size = record.value().ok();
+                    self.size = size.and_then(|size| size.parse().ok());
+                }
+                key => self.sparse |= key.starts_with(b"GNU.sparse."),
+            }
+        }
+    }
+}
+
+/// Returns true for an entry that says something of the next one, or of all that follow.
+fn is_extension(kind: tar::EntryType) -> bool {
+    kind.is_gnu_longname()
+        || kind.is_gnu_longlink()
+        || kind.is_pax_local_extensions()
+        || kind.is_pax_global_extensions()
+}
+
+/// Compares the checksum of a header with its bytes, where the checksum itself counts as spaces.
+fn is_sound(header: &tar::Header) -> bool {
+    let bytes = header.as_bytes();
+    let others = bytes[..148].iter().chain(&bytes[156..]);
+    let sum: u32 = others.map(|byte| u32::from(*byte)).sum();
+    let stored = header.cksum();
+    stored.is_ok_and(|stored| stored == sum + 8 * u32::from(b' '))
+}
+
+/// What an archive says, cut off and made safe to print.
+fn cut(text: &str) -> String {
+    print::plain(&text.chars().take(300).collect::<String>())
+}
+
+/// Part of a file, read from front to back.
+struct Section<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Section<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let len = buffer.len().min(left);
+        let read = self.file.read_at(&mut buffer[..len], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
 }
 
 #[async_trait]
