@@ -127,7 +127,10 @@ fn files(root: &Path) -> Vec<(String, Vec<u8>)> {
                         .expect("below")
                         .display()
                         .to_string();
-                    files.push((key, fs::read(path).expect("readable")));
+                    // Each store has a policy of its own.
+                    if !key.starts_with("~/~/") {
+                        files.push((key, fs::read(path).expect("readable")));
+                    }
                 }
             }
         }
@@ -552,7 +555,7 @@ fn a_destination_that_stores_other_bytes_is_found_when_they_are_read_back() {
     impl Rotten {
         fn rot(key: &Key, body: Vec<Bytes>) -> Vec<Bytes> {
             let mut body = body.concat();
-            if key.as_str().ends_with(".gz") {
+            if key.as_str().starts_with("bot/") {
                 // In the last block of the state, which no trailer holds.
                 let at = body.len() / 2;
                 body[at] ^= 1;

@@ -1,10 +1,17 @@
 //! What is wrong with a store, its backend or its account, and how the command says so.
 
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use persist_host::snapshot::{Error, Purge};
+use persist_host::storage::{
+    self, ErrorKind, Key, List, Memory, Page, Part, ReadRange, Storage, Upload,
+};
 use persist_servers::{Fault, Kind, Reply};
 use persist_tests::backends::{Backend, backends, json};
-use persist_tests::{gcs, s3, tempdir, text};
+use persist_tests::{block_on, gcs, s3, save, scope, tempdir, text};
 use serde_json::Value;
 
 /// Every command that asks something of a store.
@@ -64,20 +71,21 @@ fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
         );
 
         backend.put("bot/~/memory/notes.txt", b"hello");
-        backend.put("bot/readme", b"hello");
+        backend.put("bot/README", b"hello");
         backend.put("Bot/~/memory/x", b"hello");
-        backend.put("readme", b"hello");
+        backend.put("README", b"hello");
         backend.put(&format!("bot/~/other/{}", VERSIONS[0]), &backend.take(&one));
-        let kinds = findings(&backend, &[], 10);
+        let kinds = findings(&backend, &[], 6);
         let warnings: Vec<_> = kinds.iter().filter(|found| found[0] == "warning").collect();
         let other = format!("bot/~/other/{}", VERSIONS[0]);
         let expected = [
             ["warning", "foreign", "Bot"],
-            ["warning", "foreign", "bot/readme"],
+            ["warning", "foreign", "bot/README"],
             ["warning", "foreign", "bot/~/memory/notes.txt"],
-            ["warning", "foreign", "readme"],
-            ["warning", "saved-elsewhere", &other],
+            ["warning", "foreign", "README"],
         ];
+        let misplaced = ["damage", "misplaced", other.as_str()].map(String::from);
+        assert!(kinds.contains(&misplaced), "{kinds:?}");
         for wanted in &expected {
             assert!(warnings.iter().any(|found| *found == wanted), "{kinds:?}");
         }
@@ -98,13 +106,13 @@ fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
             damage.map(|found| found[2].clone()).collect::<Vec<_>>()
         };
         assert_eq!(damage(&["bot/memory"]), std::slice::from_ref(&three));
-        assert_eq!(damage(&["--read-data"]), [three, two]);
+        assert_eq!(damage(&["--read-data"]), [three, two, other.clone()]);
         let said = backend.fails(&["verify", "bot/memory@2"], 6);
         assert!(said.contains(VERSIONS[1]), "{said}");
-        backend.fails(&["verify", "bot/other"], 10);
+        backend.fails(&["verify", "bot/other"], 6);
 
         backend.remove("~/store.json");
-        let kinds = findings(&backend, &["bot/other"], 10);
+        let kinds = findings(&backend, &["bot/other"], 6);
         assert!(kinds.iter().any(|found| found[1] == "no-introduction"));
     }
 }
@@ -141,6 +149,102 @@ fn what_cannot_be_read_hides_nothing_else() {
     let tar = archive.path().join("all.tar");
     local.fails(&["export", tar.to_str().expect("text")], 6);
     assert!(tar.exists());
+}
+
+#[test]
+fn what_lies_in_the_place_of_something_else_is_damage() {
+    // Made in the store of a name with three versions, at this key, which held what is removed first.
+    let version = |n: usize| format!("bot/~/memory/{}", VERSIONS[n]);
+    let cases = [
+        ("directory", version(2), version(2)),
+        ("directory", version(0), version(0)),
+        (
+            "directory",
+            "bot/~/memory/9999999995-0000000004.gz".into(),
+            "-".into(),
+        ),
+        ("full directory", version(1), version(1)),
+        ("link", version(1), version(1)),
+        ("pipe", version(1), version(1)),
+        (
+            "directory",
+            "bot/~/memory/pin-2".into(),
+            "bot/~/memory/pin-2".into(),
+        ),
+        (
+            "full directory",
+            "bot/~/memory/pin-2".into(),
+            "bot/~/memory/pin-2".into(),
+        ),
+        (
+            "pipe",
+            "bot/~/memory/pin-2".into(),
+            "bot/~/memory/pin-2".into(),
+        ),
+        ("file", "bot/~/memory".into(), "bot/~/memory".into()),
+        ("link", "bot/~/memory".into(), "bot/~/memory".into()),
+        ("file", "bot/~".into(), "bot/~".into()),
+        ("file", "bot/monday".into(), "-".into()),
+        ("file", "bot".into(), "bot".into()),
+        ("link", "bot".into(), "bot".into()),
+        ("file", "~/tmp".into(), "~/tmp".into()),
+        ("directory", "~/store.json".into(), "~/store.json".into()),
+    ];
+    for (what, key, removed) in cases {
+        let [local, ..] = backends();
+        for state in ["one", "two", "three"] {
+            local.save("bot/memory", state);
+        }
+        local.ok(&["pin", "bot/memory@2"]);
+        local.save("other/memory", "one");
+        let root = std::path::Path::new(local.url.trim_start_matches("file://"));
+        let removed = root.join(&removed);
+        match removed.is_dir() {
+            true => std::fs::remove_dir_all(&removed).expect("removed"),
+            false if removed.exists() => std::fs::remove_file(&removed).expect("removed"),
+            false => {}
+        }
+        let path = root.join(&key);
+        match what {
+            "directory" => std::fs::create_dir(&path).expect("made"),
+            "full directory" => {
+                std::fs::create_dir(&path).expect("made");
+                std::fs::write(path.join("x"), "x").expect("written");
+            }
+            "link" => std::os::unix::fs::symlink("/etc", &path).expect("linked"),
+            "pipe" => {
+                let made = std::process::Command::new("mkfifo").arg(&path).status();
+                assert!(made.expect("mkfifo is there").success());
+            }
+            _ => std::fs::write(&path, "x").expect("written"),
+        }
+        let found = findings(&local, &[], 6);
+        let wanted = ["damage", "in-the-way", key.as_str()].map(String::from);
+        assert!(found.contains(&wanted), "{what} at {key}: {found:?}");
+        // The rest was looked at.
+        let checked = local.run(&["check", "other", "--json"]);
+        let checked = json(text(&checked.stdout));
+        assert_eq!(
+            checked.last().expect("a summary")["versions"],
+            1,
+            "{what} at {key}"
+        );
+    }
+}
+
+#[test]
+fn in_a_bucket_nothing_is_in_the_place_of_something_else() {
+    // SeaweedFS keeps directories, as a disk does.
+    let [_, _, gcs] = backends();
+    for backend in [gcs] {
+        backend.save("bot/memory", "one");
+        backend.put("bot/notes", b"hello");
+        backend.put("bot/~/memory/9999999997-0000000002.gz/x", b"hello");
+        let found = findings(&backend, &[], 10);
+        assert!(found.iter().all(|found| found[1] == "foreign"), "{found:?}");
+        backend.save("bot/memory", "two");
+        assert_eq!(backend.ok(&["cat", "bot/memory"]), "two");
+    }
 }
 
 #[test]
@@ -311,4 +415,196 @@ fn an_account_without_rights_is_told_so_by_every_command() {
             assert_eq!(output.status.code(), Some(5), "{args:?}: {said}");
         }
     }
+}
+
+/// Runs a shell script in which `$persist` is the command on this store.
+fn shell(backend: &Backend, script: &str) -> std::process::Output {
+    let persist = backend.command();
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-c", script])
+        .env_clear()
+        .env("persist", persist.get_program());
+    bash.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    for (key, value) in persist.get_envs() {
+        if let Some(value) = value {
+            bash.env(key, value);
+        }
+    }
+    bash.output().expect("bash starts")
+}
+
+#[test]
+fn an_empty_state_is_saved_only_where_it_is_meant() {
+    let [local, ..] = backends();
+    local.save("bot/memory", "one");
+    // A pipe may be empty; what is closed, or no pipe, may have been forgotten.
+    for (script, code) in [
+        ("$persist save bot/memory <&-", 2),
+        ("$persist save bot/memory </dev/null", 2),
+        ("true | $persist save bot/piped", 0),
+    ] {
+        let output = shell(&local, script);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{script}: {said}");
+    }
+    let file = tempdir();
+    let empty = file.path().join("empty");
+    std::fs::write(&empty, "").expect("writes");
+    let empty = empty.display();
+    let refused = shell(&local, &format!("$persist save bot/memory <{empty}"));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("write - to save an empty state"));
+    assert_eq!(local.ok(&["cat", "bot/memory"]), "one");
+    for given in [
+        "- </dev/null".to_owned(),
+        format!("{empty}"),
+        "/dev/null".into(),
+    ] {
+        let saved = shell(&local, &format!("$persist save bot/memory {given}"));
+        assert!(saved.status.success(), "{given}: {}", text(&saved.stderr));
+    }
+    assert_eq!(local.ok(&["cat", "bot/memory"]), "");
+}
+
+#[test]
+fn restoring_the_newest_version_changes_nothing() {
+    for backend in backends() {
+        backend.save("bot/memory", "one");
+        backend.save("bot/memory", "two");
+        let said = backend.ok(&["restore", "bot/memory@2"]);
+        assert!(said.contains("newest version already"), "{said}");
+        backend.ok(&["restore", "bot/memory@2", "--expect", "2"]);
+        backend.fails(&["restore", "bot/memory@2", "--expect", "1"], 4);
+        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 2);
+        backend.ok(&["restore", "bot/memory@1"]);
+        assert_eq!(backend.ok(&["cat", "bot/memory"]), "one");
+    }
+}
+
+#[test]
+fn deleting_twice_says_that_it_is_deleted_already() {
+    let [local, ..] = backends();
+    local.save("bot/memory", "one");
+    local.ok(&["rm", "bot/memory"]);
+    let said = local.fails(&["rm", "bot/memory"], 3);
+    assert!(said.contains("is deleted already, by version 2"), "{said}");
+    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 2);
+}
+
+/// A storage with room for so many bytes.
+#[derive(Debug)]
+struct Small {
+    memory: Memory,
+    room: Mutex<u64>,
+}
+
+impl Small {
+    /// Leaves no room but what removals give back.
+    fn fill(&self) {
+        *self.room() = 0;
+    }
+
+    fn room(&self) -> MutexGuard<'_, u64> {
+        self.room.lock().expect("no test panicked")
+    }
+}
+
+#[async_trait]
+impl Storage for Small {
+    fn location(&self) -> String {
+        self.memory.location()
+    }
+
+    fn honours_conditions(&self) -> bool {
+        true
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
+        let len = body.iter().map(|piece| piece.len() as u64).sum();
+        let Some(rest) = self.room().checked_sub(len) else {
+            return Err(storage::Error::new(ErrorKind::NoSpace, "no room"));
+        };
+        self.memory.create(key, body).await?;
+        *self.room() = rest;
+        Ok(())
+    }
+
+    async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+        self.memory.upload(key).await
+    }
+
+    async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+        self.memory.replace(key).await
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
+        self.memory.read(key, range).await
+    }
+
+    async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
+        self.memory.list(list).await
+    }
+
+    async fn delete(&self, key: &Key) -> storage::Result<()> {
+        let size = self
+            .memory
+            .read(key, ReadRange::Suffix(0))
+            .await
+            .map(|part| part.size);
+        self.memory.delete(key).await?;
+        *self.room() += size.unwrap_or_default();
+        Ok(())
+    }
+}
+
+#[test]
+fn purge_makes_room_for_its_tombstone_on_a_full_disk() {
+    block_on(async {
+        for versions in [1, 3] {
+            let small = Arc::new(Small {
+                memory: Memory::new(),
+                room: Mutex::new(1 << 20),
+            });
+            let scope = scope(small.clone());
+            for state in 0..versions {
+                save(&scope, "memory", &state.to_string()).await;
+            }
+            small.fill();
+            let full = |error: &Error| matches!(error, Error::Storage(error) if error.kind() == ErrorKind::NoSpace);
+            // Within the grace nothing may go, and nothing goes.
+            let waiting = scope.purge("memory", Purge::AfterGrace).await;
+            assert!(waiting.is_err_and(|error| full(&error)));
+            let there = scope.versions("memory", None, 10).await.expect("lists");
+            assert_eq!(there.len(), versions);
+            let purged = scope.purge("memory", Purge::Now).await.expect("makes room");
+            let tombstone = versions as u64 + 1;
+            assert_eq!(purged.tombstone, Some(tombstone));
+            assert_eq!(purged.removed, versions as u64);
+            let there = scope.versions("memory", None, 10).await.expect("lists");
+            assert_eq!(there, [tombstone]);
+            *small.room() = 1 << 20;
+            assert_eq!(save(&scope, "memory", "next").await.version, tombstone + 1);
+        }
+    });
+}
+
+#[test]
+fn purge_frees_a_name_whose_numbers_are_used_up() {
+    let [local, ..] = backends();
+    let dir = std::path::Path::new(local.url.trim_start_matches("file://"));
+    local.save("bot/memory", "one");
+    let before = dir.join("bot/~/memory/0000000001-9999999998.gz");
+    std::fs::write(&before, "").expect("writes");
+    local.save("bot/memory", "last");
+    std::fs::remove_file(before).expect("removes");
+    for args in [&["rm", "bot/memory"][..], &["restore", "bot/memory@1"]] {
+        let said = local.fails(args, 6);
+        assert!(said.contains("purge it and begin again"), "{said}");
+    }
+    local.fails(&["purge", "bot/memory", "--yes"], 10);
+    assert_eq!(local.ok(&["cat", "bot/memory"]), "last");
+    local.ok(&["purge", "bot/memory", "--yes", "--now"]);
+    local.fails(&["history", "bot/memory"], 3);
+    local.save("bot/memory", "again");
+    assert_eq!(local.ok(&["cat", "bot/memory@1"]), "again");
 }

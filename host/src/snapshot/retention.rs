@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
+use super::format::{Encoded, Seal};
 use super::{
     Error, Expect, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Store, Version, clock, introduce,
     version,
@@ -130,8 +131,9 @@ pub enum Purge {
 /// What a purge did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purged {
-    /// The tombstone that stays, so that numbering goes on.
-    pub tombstone: Version,
+    /// The tombstone that stays, so that numbering goes on. None where the last possible version was there: there
+    /// is no number for a tombstone, and numbering begins again once all versions are removed.
+    pub tombstone: Option<Version>,
     /// How many versions were removed.
     pub removed: u64,
     /// How many were the newest within the grace, and stay until a later purge.
@@ -241,16 +243,30 @@ impl Scope {
 
     /// Commits a tombstone, then removes every version below it, pinned ones too. It cannot be undone. Numbering goes on.
     ///
+    /// Where the storage is full, versions that are not the newest are removed first, to make room for the tombstone. If only the newest
+    /// is left and there is still no room, [`Purge::Now`] removes that, too, and then commits the tombstone; a process that
+    /// dies between these two leaves nothing, and numbering begins again.
+    ///
     /// # Errors
     /// [`Error::NotFound`] where nothing was ever saved; then as [`Scope::delete`] and [`Scope::prune`].
     pub async fn purge(&self, name: &str, purge: Purge) -> Result<Purged> {
-        let tombstone = self.tombstone_for_purge(name).await?;
         let name = Name::new(name)?;
         let mut purged = Purged {
-            tombstone,
+            tombstone: None,
             removed: 0,
             spared: 0,
         };
+        if self.is_at_the_end(&name).await? {
+            self.purge_the_end(&name, purge, &mut purged).await?;
+            return Ok(purged);
+        }
+        let tombstone = match self.tombstone_for_purge(name.as_str()).await {
+            Err(error) if is_full(&error) => {
+                self.tombstone_when_full(&name, purge, &mut purged).await?
+            }
+            tombstone => tombstone?,
+        };
+        purged.tombstone = Some(tombstone);
         let age = match purge {
             Purge::AfterGrace => Age::Checked(None),
             Purge::Now => Age::Unchecked,
@@ -262,13 +278,95 @@ impl Scope {
                 purged.spared += 1;
                 continue;
             }
-            self.storage().delete(&self.key(&name, version)?).await?;
-            self.storage()
-                .delete(&self.pin_key(&name, version)?)
-                .await?;
-            purged.removed += 1;
+            self.purge_version(&name, version, &mut purged).await?;
         }
         Ok(purged)
+    }
+
+    async fn purge_version(&self, name: &Name, version: Version, to: &mut Purged) -> Result<()> {
+        self.storage().delete(&self.key(name, version)?).await?;
+        self.storage().delete(&self.pin_key(name, version)?).await?;
+        to.removed += 1;
+        Ok(())
+    }
+
+    /// Removes versions until there is room for a tombstone, and commits it. The newest version is the last to go: as
+    /// long as it is there, numbering goes on from it.
+    async fn tombstone_when_full(
+        &self,
+        name: &Name,
+        purge: Purge,
+        purged: &mut Purged,
+    ) -> Result<Version> {
+        let age = match purge {
+            Purge::AfterGrace => Age::Checked(None),
+            Purge::Now => Age::Unchecked,
+        };
+        let fates = self.fates(name, &Retention::nothing(), age).await?;
+        let spared = |fate: &Fate| purge == Purge::AfterGrace && fate.keep == Some(Keep::Recent);
+        let old = fates.iter().skip(1).rev().filter(|fate| !spared(fate));
+        for fate in old {
+            self.purge_version(name, fate.version, purged).await?;
+        }
+        match self.tombstone_for_purge(name.as_str()).await {
+            Err(error) if is_full(&error) && purge == Purge::Now => {}
+            tombstone => return tombstone,
+        }
+        let Some(head) = self.head(name).await? else {
+            return Err(self.missing(name, None));
+        };
+        // The caller says that no host writes this name: none sees that its head is gone for a moment.
+        self.purge_version(name, head.version, purged).await?;
+        self.heads().doubt(&self.dir_of(name));
+        self.create_tombstone(name, head.version).await
+    }
+
+    /// Creates a tombstone above a version that may be gone.
+    async fn create_tombstone(&self, name: &Name, below: Version) -> Result<Version> {
+        let version = below + 1;
+        let (mut file, encoded) = Encoded::tombstone();
+        let (trailer, _) = encoded.seal(&Seal {
+            agent: self.agent().as_str(),
+            session: self.session().map(Name::as_str),
+            name: name.as_str(),
+            version,
+            parent: Some(below),
+            parent_sha256: None,
+            created_at: clock::unix_millis(),
+            media_type: None,
+            labels: &[],
+            nonce: &format!("{:032x}", crate::random::u128()),
+        });
+        file.push(trailer);
+        self.storage()
+            .create(&self.key(name, version)?, file)
+            .await?;
+        Ok(version)
+    }
+
+    /// Returns true where the newest version has the last possible number: no tombstone can be above it.
+    async fn is_at_the_end(&self, name: &Name) -> Result<bool> {
+        let head = self.head(name).await?;
+        Ok(head.is_some_and(|head| head.version == MAX_VERSION))
+    }
+
+    /// Removes every version of a name whose numbers are used up. A host that looked at the head before the last
+    /// version was made has forgotten it when that is older than the grace, so that none goes on from it.
+    async fn purge_the_end(&self, name: &Name, purge: Purge, purged: &mut Purged) -> Result<()> {
+        let (versions, now) = self.listed(name).await?;
+        let grace = self.store.prune_grace().await?;
+        let is_old = |facts: &Facts| now.duration_since(facts.created).unwrap_or_default() > grace;
+        if purge == Purge::AfterGrace && !versions.first().is_some_and(|(_, facts)| is_old(facts)) {
+            purged.spared = versions.len() as u64;
+            return Ok(());
+        }
+        self.introduce().await?;
+        // The newest version goes last: until then, nothing can be saved below it.
+        for &(version, _) in versions.iter().rev() {
+            self.purge_version(name, version, purged).await?;
+        }
+        self.heads().doubt(&self.dir_of(name));
+        Ok(())
     }
 
     /// Keeps a version from being pruned.
@@ -293,10 +391,8 @@ impl Scope {
     pub async fn pin(&self, name: &str, version: Version) -> Result<()> {
         let name = Name::new(name)?;
         let exists = async || self.open(&name, Some(version)).await.map(drop);
-        let unreadable =
-            |error: &Error| matches!(error, Error::Corrupt { .. } | Error::Unsupported { .. });
         match exists().await {
-            Err(error) if !unreadable(&error) => return Err(error),
+            Err(error) if !error.is_of_file() => return Err(error),
             _ => {}
         }
         self.introduce().await?;
@@ -497,6 +593,10 @@ pub(super) fn versions_in(entries: Vec<Entry>) -> Result<Vec<(Version, Facts)>> 
         }
     }
     Ok(versions)
+}
+
+fn is_full(error: &Error) -> bool {
+    matches!(error, Error::Storage(error) if error.kind() == ErrorKind::NoSpace)
 }
 
 /// Applies the rules to versions that come newest first.

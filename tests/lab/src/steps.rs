@@ -117,8 +117,8 @@ impl Step {
                 let mut before = scope.versions(name, None, 1000).await?;
                 before.reverse();
                 let purged = scope.purge(name, Purge::Now).await?;
-                before.retain(|&version| version < purged.tombstone);
-                Ok(Deed::Removed(name, before, Some(purged.tombstone)))
+                before.retain(|&version| Some(version) < purged.tombstone);
+                Ok(Deed::Removed(name, before, purged.tombstone))
             }
             Self::Put(len) => {
                 let state = state(len);

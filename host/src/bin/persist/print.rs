@@ -115,7 +115,7 @@ pub(crate) fn details(address: &str, info: &Info, pinned: bool) -> String {
             info.parent
                 .map_or("none".into(), |parent| parent.to_string())
         ),
-        format!("saved       {}", time(info.created_at)),
+        format!("created     {}", time(info.created_at)),
     ];
     match info.deleted {
         true => lines.push("deleted     yes".into()),

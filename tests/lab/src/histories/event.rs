@@ -256,7 +256,8 @@ impl Call {
             Self::Prune { keep } => prune(scope, name, keep).await,
             Self::Purge => {
                 let purged = scope.purge(name, Purge::AfterGrace).await;
-                purged.map(|purged| Answer::Purged(purged.tombstone))
+                let tombstone = purged.map(|purged| purged.tombstone);
+                tombstone.map(|tombstone| Answer::Purged(tombstone.expect("numbers are left")))
             }
             Self::Audit => return audit(scope, name).await,
         };

@@ -285,7 +285,7 @@ impl Plan {
         let created = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let (rule, why) = self.why(fate.keep);
         let value = json!({
-            "address": address, "keep": fate.keep.is_some(), "rule": rule, "stored_size": fate.stored_size, "created_at": created,
+            "address": address, "keep": fate.keep.is_some(), "rule": rule, "stored_size": fate.stored_size, "stored_at": created,
         });
         let text = || {
             let does = match (fate.keep, self.dry_run) {
@@ -294,7 +294,7 @@ impl Plan {
                 (None, false) => "removed",
             };
             let (bytes, time) = (print::bytes(fate.stored_size), print::time(created));
-            format!("{does:<7} {address:<32} {bytes:>10}  {time}  {why}")
+            format!("{does:<7} {address:<32} {bytes:>10}  stored {time}  {why}")
         };
         printed(out.print(&value, text), "pruned")
     }
@@ -360,11 +360,12 @@ impl Unpin {
         let (address, name) = (&self.address, self.address.name.as_str());
         let version = version(address, "unpin")?;
         let scope = address.scope(store)?;
-        if !scope.pins(name).await?.contains(&version) {
+        let was_pinned = scope.pins(name).await?.contains(&version);
+        scope.unpin(name, version).await?;
+        if !was_pinned {
             // A mistyped version and one that is not pinned look the same otherwise.
             out.note(format_args!("{} was not pinned", address.at(version)));
         }
-        scope.unpin(name, version).await?;
         tell("unpinned", &address.at(version), out)
     }
 }
@@ -400,13 +401,21 @@ impl Purge {
             Wait::AfterGrace
         };
         let purged = scope.purge(name, wait).await?;
-        let (text, removed, spared) = (address.at(purged.tombstone), purged.removed, purged.spared);
+        let (removed, spared) = (purged.removed, purged.spared);
+        let text = match purged.tombstone {
+            Some(tombstone) => address.at(tombstone),
+            None => address.name(),
+        };
         let value = json!({
             "event": "purged", "address": text, "removed": removed, "spared": spared,
         });
         let line = || {
+            let rest = match purged.tombstone {
+                Some(_) => format!("{text} is a deletion"),
+                None => "its numbers were used up, and begin again when all are removed".into(),
+            };
             format!(
-                "purged {}: {} removed; {text} is a deletion",
+                "purged {}: {} removed; {rest}",
                 address.name(),
                 print::count(removed, "version")
             )

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use persist_host::snapshot::{Expect, SaveOptions, Scope, Store, Version, Writer};
+use persist_host::snapshot::{Expect, Info, SaveOptions, Scope, Store, Version, Writer};
 
 use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
-use crate::exit::Usage;
+use crate::exit::{Usage, snapshot_code};
 use crate::interrupt::to_its_end;
 use crate::print::{self, Out};
 use crate::progress::Progress;
@@ -46,9 +46,9 @@ Examples:
 pub(crate) struct Save {
     /// agent/name or agent/session/name
     address: Address,
-    /// What to save; - is standard input
-    #[arg(default_value = "-")]
-    file: PathBuf,
+    /// What to save; - is standard input. Without a FILE, standard input is taken too, but an empty one only from
+    /// a pipe: it may be that nobody gave any
+    file: Option<PathBuf>,
     #[command(flatten)]
     expected: Expected,
     /// What kind of data it is, such as application/json
@@ -73,6 +73,8 @@ pub(crate) struct Rm {
 }
 
 /// Save the state of an older version again, as the next one; prints the command that undoes it
+///
+/// Where the version is the newest already, nothing is changed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -161,7 +163,9 @@ impl Save {
         let address = &self.address;
         address
             .whole_name("a save makes a new version; to save only over this one, use --expect")?;
-        let (input, size) = open(&self.file)?;
+        let implied = self.file.is_none();
+        let file = self.file.unwrap_or_else(|| "-".into());
+        let (input, size) = open(&file)?;
         let options = SaveOptions {
             expect: self.expected.expect,
             media_type: self.media_type,
@@ -170,7 +174,13 @@ impl Save {
         let scope = address.scope(store)?;
         let mut writer = scope.writer(address.name.as_str(), options).await?;
         let mut progress = Progress::bytes(out, "saved", size);
-        pour(input, &self.file, &mut writer, &mut progress).await?;
+        let len = pour(input, &file, &mut writer, &mut progress).await?;
+        if implied && len == 0 && !is_piped() {
+            return Err(Usage(
+                "standard input is empty, and no pipe; name a FILE, or write - to save an empty state".into(),
+            )
+            .into());
+        }
         let info = to_its_end(writer.finish()).await?;
         drop(progress);
         changed(address, &info, "saved", out)
@@ -196,13 +206,27 @@ fn open(file: &Path) -> Result<(Input, Option<u64>)> {
     }
 }
 
+/// Returns true where standard input is a pipe or a socket. A closed one is /dev/null.
+fn is_piped() -> bool {
+    let Ok(metadata) = rustix::fs::fstat(io::stdin()) else {
+        return false;
+    };
+    let kind = rustix::fs::FileType::from_raw_mode(metadata.st_mode);
+    matches!(
+        kind,
+        rustix::fs::FileType::Fifo | rustix::fs::FileType::Socket
+    )
+}
+
+/// Writes all of the input, and returns its length.
 async fn pour(
     mut input: Input,
     file: &Path,
     writer: &mut Writer,
     progress: &mut Progress,
-) -> Result<()> {
+) -> Result<u64> {
     let mut chunk = vec![0; CHUNK];
+    let mut total = 0;
     loop {
         // On a thread of its own: whoever writes into a pipe may take his time, and uploads and signals go on meanwhile.
         let reading = tokio::task::spawn_blocking(move || {
@@ -212,9 +236,10 @@ async fn pour(
         let len;
         (input, chunk, len) = reading.await?;
         match len {
-            Ok(0) => return Ok(()),
+            Ok(0) => return Ok(total),
             Ok(len) => {
                 writer.write(&chunk[..len]).await?;
+                total += len as u64;
                 progress.add(len as u64);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -234,7 +259,17 @@ impl Rm {
         )?;
         let scope = address.scope(store)?;
         let deletion = scope.delete(address.name.as_str(), self.expected.expect);
-        let info = deletion.await?;
+        let info = deletion.await.map_err(|error| {
+            let is_full = snapshot_code(&error) == 8;
+            let error = anyhow::Error::new(error);
+            if !is_full {
+                return error;
+            }
+            let purge = out.command("purge", &address.name());
+            error.context(format!(
+                "a deletion needs a little space; `persist prune` makes room, or `{purge} --now`, where no host writes this name"
+            ))
+        })?;
         changed(address, &info, "deleted", out)?;
         undo(&scope, address, info.parent, out).await;
         Ok(())
@@ -249,11 +284,35 @@ impl Restore {
             return Err(Usage(format!("say which version to restore, as in {example}")).into());
         };
         let scope = address.scope(store)?;
-        let info = scope.restore(name, version, self.expected.expect).await?;
+        let expect = self.expected.expect;
+        if let Some(info) = newest_already(&scope, name, version, expect).await? {
+            let text = address.at(version);
+            let line = || format!("{text} is the newest version already; nothing was changed");
+            let value = print::event("unchanged", &text, &info);
+            return Ok(out.print(&value, line)?);
+        }
+        let info = scope.restore(name, version, expect).await?;
         changed(address, &info, "restored", out)?;
         undo(&scope, address, info.parent, out).await;
         Ok(())
     }
+}
+
+/// The version, verified, where it is the newest and holds a state: restoring it would only duplicate it.
+async fn newest_already(
+    scope: &Scope,
+    name: &str,
+    version: Version,
+    expect: Expect,
+) -> Result<Option<Info>> {
+    let is_expected = expect == Expect::Any || expect == Expect::Version(version);
+    if !is_expected || scope.versions(name, None, 1).await? != [version] {
+        return Ok(None);
+    }
+    let verified = scope.verify(name, Some(version)).await?;
+    Ok(verified
+        .map(|verified| verified.info)
+        .filter(|info| !info.deleted))
 }
 
 impl Fork {

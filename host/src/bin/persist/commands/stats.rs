@@ -18,8 +18,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Show for each name and agent how many versions there are, their bytes at rest, and how these grow
 ///
-/// The picture has a column for each of the last 14 days, the oldest first: how many bytes at rest were made on it and are still there. GROWTH is the
-/// mean of these days. Cost: two lists for each name, or one more for each thousand versions; with --states a request for each version.
+/// The picture has a column for each of the last 14 days, the oldest first: how many bytes were stored on it and are still there. A
+/// copied version counts for the day on which it was copied. GROWTH is the mean of these days. Cost: two lists for each name, or one more for each thousand versions; with --states a request for each version.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
