@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 use bytes::Bytes;
 use persist_host::conformance::{Faulty, noise};
-use persist_host::snapshot::{Copied, Expect, SaveOptions, Store, Version};
+use persist_host::snapshot::{Copied, CopyOptions, Expect, SaveOptions, Store, Version};
 use persist_host::storage::{Call, Entry, Key, List, Local, Memory, ReadRange, Storage, Watch};
 
 use crate::steps::runtime;
@@ -52,10 +52,14 @@ const COPY: Copy = |from, to| {
         runtime.block_on(async {
             for name in NAMES {
                 let each = |copied| match copied {
-                    Copied::Made(info) | Copied::Same(info) => vouched.push((name, info.version)),
+                    Copied::Made(info) | Copied::Same { info, .. } => {
+                        vouched.push((name, info.version))
+                    }
                     _ => {}
                 };
-                from.scope(AGENT, None)?.copy_to(name, to, each).await?;
+                from.scope(AGENT, None)?
+                    .copy_to(name, to, CopyOptions::default(), each)
+                    .await?;
             }
             Ok(())
         })
