@@ -79,10 +79,13 @@ fn a_purge_asks_spares_who_is_writing_and_can_be_told_not_to() {
     }
 }
 
-/// A command for which what was superseded is old at once.
+/// A prune for which every replaced version is old at once.
 fn impatient(backend: &Backend, args: &[&str]) -> String {
     let mut command = backend.command();
-    command.env("PERSIST_GRACE", "0s").args(args);
+    command
+        .env("PERSIST_GRACE", "0s")
+        .args(args)
+        .arg("--all-hosts-stopped");
     let output = command.output().expect("persist starts");
     let said = text(&output.stderr);
     assert!(
@@ -178,40 +181,91 @@ fn growth_is_told_by_name_agent_and_all() {
 }
 
 #[test]
-fn old_versions_go_by_themselves_whichever_process_saves() {
+fn commands_prune_nothing_as_a_side_effect() {
     let [local, ..] = backends();
-    let save = |state: &str, env: &[(&str, &str)]| {
-        let dir = tempdir();
-        let file = dir.path().join("state");
-        std::fs::write(&file, state).expect("writes");
+    let dir = tempdir();
+    let file = dir.path().join("state");
+    let with_rules = |args: &[&str]| {
         let mut command = local.command();
         command
-            .envs(env.iter().copied())
-            .args(["save", "bot/memory"])
-            .arg(&file);
-        assert!(command.output().expect("persist starts").status.success());
+            .env("PERSIST_GRACE", "0s")
+            .env("PERSIST_KEEP_WITHIN", "0s")
+            .env("PERSIST_KEEP_LAST", "3")
+            .env("PERSIST_KEEP_HOURLY", "0")
+            .env("PERSIST_KEEP_DAILY", "0")
+            .env("PERSIST_KEEP_WEEKLY", "0")
+            .args(args);
+        command.output().expect("persist starts")
     };
-    let rules = [
-        ("PERSIST_GRACE", "0s"),
-        ("PERSIST_KEEP_WITHIN", "0s"),
-        ("PERSIST_KEEP_LAST", "3"),
-    ];
-    for version in 1..=15 {
-        save(&version.to_string(), &rules);
+    for version in 1..=32 {
+        std::fs::write(&file, version.to_string()).expect("writes");
+        let saved = with_rules(&["save", "bot/memory", file.to_str().expect("text")]);
+        assert!(saved.status.success(), "{}", text(&saved.stderr));
     }
-    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 15);
-    std::thread::sleep(Duration::from_millis(50));
-    save(
-        "16",
-        &[&rules[..], &[("PERSIST_RETENTION", "off")]].concat(),
-    );
-    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 16);
-    for version in 17..=32 {
-        save(&version.to_string(), &rules);
+    let restored = with_rules(&["restore", "bot/memory@1"]);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 33);
+}
+
+#[test]
+fn the_stores_policy_is_shown_changed_and_followed() {
+    for backend in backends() {
+        backend.save("bot/memory", "one");
+        let shown = backend.ok(&["policy"]);
+        for row in [
+            "version      1",
+            "grace        1h",
+            "keep-last    20",
+            "keep-weekly  52",
+        ] {
+            assert!(shown.contains(row), "{}: {shown}", backend.name);
+        }
+        let set = ["policy", "set", "--keep-last", "2", "--grace", "2h"];
+        let set = backend.ok(&set);
+        for row in [
+            "version      2",
+            "grace        2h",
+            "keep-last    2",
+            "keep-weekly  52",
+        ] {
+            assert!(set.contains(row), "{}: {set}", backend.name);
+        }
+        backend.ok(&["policy", "set", "--keep-all"]);
+        let json = backend.ok(&["policy", "--json"]);
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(json["version"], 3);
+        assert_eq!(json["grace_seconds"], 7200.0);
+        assert_eq!(json["retention"], serde_json::Value::Null);
+        // Nothing is pruned by a policy that keeps everything.
+        let mut command = backend.command();
+        let refused = command.arg("prune").output().expect("persist starts");
+        assert_eq!(refused.status.code(), Some(2));
+        let said = text(&refused.stderr);
+        assert!(said.contains("keeps every version"), "{said}");
     }
-    let left = local.ok(&["history", "bot/memory"]);
-    assert!(left.lines().count() <= 4, "{left}");
-    assert_eq!(local.ok(&["cat", "bot/memory"]), "32");
+}
+
+#[test]
+fn a_prune_by_a_shorter_grace_period_than_the_stores_is_refused() {
+    let [local, ..] = backends();
+    for state in ["one", "two", "three"] {
+        local.save("bot/memory", state);
+    }
+    let prune = |args: &[&str]| {
+        let mut command = local.command();
+        command.env("PERSIST_GRACE", "0s").arg("prune").args(args);
+        command.output().expect("persist starts")
+    };
+    let refused = prune(&["--keep-last", "1"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = text(&refused.stderr);
+    for part in ["PERSIST_GRACE is 0s", "is 1h", "--all-hosts-stopped"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 3);
+    let pruned = prune(&["--keep-last", "1", "--all-hosts-stopped"]);
+    assert!(pruned.status.success(), "{}", text(&pruned.stderr));
+    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 1);
 }
 
 #[test]

@@ -105,7 +105,10 @@ fn whoever_closes_a_pipe_changes_neither_what_is_done_nor_how_it_ends() {
     let other = tempdir();
     let to = format!("file://{}", other.path().display());
     assert_eq!(closed(&["copy", &local.url, &to]).0, Some(0));
-    assert_eq!(closed(&["prune", "--keep-last", "1"]).0, Some(0));
+    assert_eq!(
+        closed(&["prune", "--keep-last", "1", "--all-hosts-stopped"]).0,
+        Some(0)
+    );
     for n in 0..40 {
         let history = local.ok(&["history", &format!("bot/{n}")]);
         assert_eq!(history.lines().count(), 1, "{history}");

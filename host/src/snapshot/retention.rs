@@ -146,7 +146,21 @@ impl Scope {
     /// # Errors
     /// [`Error::Storage`]; [`Error::Unsupported`] where the storage does not tell when its objects were made.
     pub async fn plan_prune(&self, name: &str, retention: &Retention) -> Result<Vec<Fate>> {
-        self.fates(&Name::new(name)?, retention, Age::Unchecked)
+        self.fates(&Name::new(name)?, retention, Age::Unchecked(None))
+            .await
+    }
+
+    /// Plans as [`Scope::plan_prune`] does for [`Scope::prune_with_hosts_stopped`].
+    ///
+    /// # Errors
+    /// As [`Scope::plan_prune`].
+    pub async fn plan_prune_with_hosts_stopped(
+        &self,
+        name: &str,
+        retention: &Retention,
+        grace: Duration,
+    ) -> Result<Vec<Fate>> {
+        self.fates(&Name::new(name)?, retention, Age::Unchecked(Some(grace)))
             .await
     }
 
@@ -269,7 +283,7 @@ impl Scope {
         purged.tombstone = Some(tombstone);
         let age = match purge {
             Purge::AfterGrace => Age::Checked(None),
-            Purge::Now => Age::Unchecked,
+            Purge::Now => Age::Unchecked(None),
         };
         let fates = self.fates(&name, &Retention::nothing(), age).await?;
         let below = fates.iter().rev().filter(|fate| fate.version < tombstone);
@@ -438,12 +452,11 @@ impl Scope {
 
     async fn fates(&self, name: &Name, retention: &Retention, age: Age) -> Result<Vec<Fate>> {
         let mut grace = self.store.prune_grace().await?;
-        if let Age::Checked(Some(shorter)) = age {
-            grace = grace.min(shorter);
-        }
+        let (Age::Checked(shorter) | Age::Unchecked(shorter)) = age;
+        grace = grace.min(shorter.unwrap_or(grace));
         let storage_time = match age {
             Age::Checked(_) => Some(self.store.storage_time(grace).await?),
-            Age::Unchecked => None,
+            Age::Unchecked(_) => None,
         };
         let (versions, mut now) = self.listed(name).await?;
         if let Some(storage_time) = storage_time {
@@ -546,14 +559,13 @@ impl Scope {
     }
 }
 
-/// How far times are to be trusted.
+/// How far times are to be trusted. With a grace period that is shorter than the store's, where all hosts are stopped.
 #[derive(Clone, Copy, Debug)]
 enum Age {
-    /// For a removal: the storage's clock is probed first. With a grace period that is shorter than the store's, where all hosts
-    /// are stopped.
+    /// For a removal: the storage's clock is probed first.
     Checked(Option<Duration>),
     /// For a plan, or for a removal that does not go by age.
-    Unchecked,
+    Unchecked(Option<Duration>),
 }
 
 /// A version that may go to make room for others.

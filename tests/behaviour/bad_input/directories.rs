@@ -115,7 +115,7 @@ fn a_directory_that_may_not_be_read_is_not_taken_for_an_empty_one() {
 }
 
 #[test]
-fn a_store_that_vanished_under_a_host_is_made_again() {
+fn a_store_that_vanished_under_a_host_is_an_error_until_a_restart() {
     let dir = tempdir();
     let root = dir.path().join("store");
     let host = scope(Arc::new(Local::new(&root)));
@@ -123,28 +123,29 @@ fn a_store_that_vanished_under_a_host_is_made_again() {
         save(&host, "memory", "one").await;
         save(&host, "memory", "two").await;
         fs::remove_dir_all(&root).expect("removes");
-        assert_eq!(load(&host, "memory").await, None);
-        let expects = SaveOptions {
-            expect: Expect::Version(2),
-            ..SaveOptions::default()
-        };
-        let lost = host.save("memory", "three".into(), expects).await;
-        assert!(
-            matches!(lost, Err(Error::Conflict { head: None })),
-            "{lost:?}"
-        );
-        let info = save(&host, "memory", "three").await;
-        assert_eq!((info.version, info.parent), (1, None));
+        let loaded = host.load("memory", None).await;
+        assert!(matches!(loaded, Err(Error::Storage(_))), "{loaded:?}");
+        let saved = host.save("memory", "three".into(), SaveOptions::default());
+        let saved = saved.await;
+        assert!(matches!(saved, Err(Error::Storage(_))), "{saved:?}");
+        assert!(!root.exists());
+        let restarted = scope(Arc::new(Local::new(&root)));
+        assert_eq!(save(&restarted, "memory", "three").await.version, 1);
     });
     assert_eq!(ok(&root, &["cat", "bot/memory"]), "three");
-    put(&root, "bot/memory", b"four");
+}
+
+#[test]
+fn a_host_goes_on_from_its_head_where_a_names_directory_vanished() {
+    let dir = tempdir();
+    let host = scope(Arc::new(Local::new(dir.path())));
     block_on(async {
-        assert_eq!(load(&host, "memory").await.as_deref(), Some("four"));
-        // Only the name's own directory this time: the host goes on from the head that it saw.
-        fs::remove_dir_all(root.join("bot/~/memory")).expect("removes");
-        assert_eq!(save(&host, "memory", "five").await.version, 3);
+        save(&host, "memory", "one").await;
+        save(&host, "memory", "two").await;
+        fs::remove_dir_all(dir.path().join("bot/~/memory")).expect("removes");
+        assert_eq!(save(&host, "memory", "three").await.version, 3);
     });
-    assert_eq!(ok(&root, &["cat", "bot/memory"]), "five");
+    assert_eq!(ok(dir.path(), &["cat", "bot/memory"]), "three");
 }
 
 #[test]

@@ -115,14 +115,16 @@ impl Prune {
         while let Some((scope, name)) = walk.next().await? {
             let address = address::address(scope.agent(), scope.session(), &name);
             let name = name.as_str();
-            let fates = if self.dry_run {
-                scope.plan_prune(name, &plan.retention).await?
-            } else if let Some(grace) = plan.shorter_grace {
-                scope
-                    .prune_with_hosts_stopped(name, &plan.retention, grace)
-                    .await?
-            } else {
-                scope.prune(name, &plan.retention).await?
+            let rules = &plan.retention;
+            let fates = match (plan.shorter_grace, self.dry_run) {
+                (None, true) => scope.plan_prune(name, rules).await?,
+                (None, false) => scope.prune(name, rules).await?,
+                (Some(grace), true) => {
+                    scope
+                        .plan_prune_with_hosts_stopped(name, rules, grace)
+                        .await?
+                }
+                (Some(grace), false) => scope.prune_with_hosts_stopped(name, rules, grace).await?,
             };
             sum.names += u64::from(!fates.is_empty());
             for fate in &fates {
