@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use persist_host::snapshot::{Error, Expect, SaveOptions};
+use persist_host::snapshot::{Error, SaveOptions};
 use persist_host::storage::Local;
 use persist_tests::{
     block_on, fails, guest, load, ok, persist, run, save, scope, tempdir, text, version_files,
