@@ -167,7 +167,6 @@ impl Scope {
     /// Lists the versions of `name` that may go to make room for more: all but the newest 20, pins, and the hourly, daily and weekly
     /// versions that the store's policy keeps. None where the policy keeps every version.
     #[cfg(feature = "wasm")]
-    #[expect(dead_code, reason = "the quota at rest is to use it")]
     pub(crate) async fn removable(&self, name: &Name) -> Result<Vec<Removable>> {
         let policy = self.store.policy().await?.policy;
         let Some(mut retention) = policy.retention else {
@@ -189,7 +188,6 @@ impl Scope {
 
     /// Removes versions that [`Scope::removable`] listed, which are to be ascending.
     #[cfg(feature = "wasm")]
-    #[expect(dead_code, reason = "the quota at rest is to use it")]
     pub(crate) async fn remove(&self, name: &Name, versions: &[Version]) -> Result<()> {
         for &version in versions {
             self.storage().delete(&self.key(name, version)?).await?;
@@ -571,7 +569,6 @@ enum Age {
 /// A version that may go to make room for others.
 #[cfg(feature = "wasm")]
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "the quota at rest is to use it")]
 pub(crate) struct Removable {
     pub(crate) version: Version,
     pub(crate) stored_size: u64,

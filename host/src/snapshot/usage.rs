@@ -3,9 +3,9 @@
 #[cfg(feature = "wasm")]
 use std::sync::Arc;
 
-#[cfg(feature = "wasm")]
-use super::name;
 use super::{Name, Result, Scope, version};
+#[cfg(feature = "wasm")]
+use super::{Retention, name};
 use crate::storage::RecursiveList;
 
 /// Objects that are listed together.
@@ -67,6 +67,13 @@ impl Scope {
         })
         .await?;
         Ok(found)
+    }
+
+    /// Returns the rules by which the store's policy removes old versions; none where it keeps
+    /// every version.
+    #[cfg(feature = "wasm")]
+    pub(crate) async fn policy_retention(&self) -> Result<Option<Retention>> {
+        Ok(self.store.policy().await?.policy.retention)
     }
 
     /// Calls `see` with the encoded name and the size of each version.

@@ -14,8 +14,7 @@ use super::ctx::SnapshotCtx;
 use super::error::GuestError;
 use super::ledger::{Account, lock};
 use super::limits::Limits;
-use super::rights::Rights;
-use crate::snapshot::{self, Info, Retention};
+use crate::snapshot::{self, Info, Version};
 
 /// How old the listed numbers become: other hosts save, and operators prune.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
@@ -49,21 +48,22 @@ struct Sum {
     names: u64,
 }
 
-/// What a guest may have removed to make room.
-#[derive(Clone)]
-struct Removable {
-    /// Only of names that begin so.
+/// What a guest may have removed to make room, and how much room it wants.
+struct Removal {
+    /// Only versions of names that begin so.
     prefix: String,
-    retention: Retention,
+    bytes: u64,
+    limits: Limits,
 }
 
-impl Removable {
+impl Removal {
     /// None for a guest without the right `delete`: what it may not remove itself is not removed
     /// for it.
-    fn of(rights: &Rights, retention: &Retention) -> Option<Self> {
-        rights.delete.then(|| Self {
-            prefix: rights.prefix.clone(),
-            retention: retention.clone(),
+    fn of(ctx: &SnapshotCtx, bytes: u64) -> Option<Self> {
+        ctx.rights.delete.then(|| Self {
+            prefix: ctx.rights.prefix.clone(),
+            bytes,
+            limits: ctx.limits.clone(),
         })
     }
 }
@@ -89,8 +89,7 @@ impl Room {
         if let Ok(room) = Self::take(account, limits, bytes, may_be_new) {
             return Ok(room);
         }
-        let removable = Removable::of(&ctx.rights, &ctx.retention);
-        account.make_room(removable).await?;
+        account.make_room(Removal::of(ctx, bytes)).await?;
         Self::take(account, limits, bytes, may_be_new)
     }
 
@@ -176,6 +175,28 @@ impl Numbers {
     fn names(&self) -> u64 {
         self.kept.names.saturating_add(self.promised.names)
     }
+
+    /// How much is to be removed so that what is wanted fits, and a sixteenth of the limit more:
+    /// not every save is to make room for itself.
+    fn missing(&self, removal: &Removal) -> Sum {
+        let (bytes, versions) = (
+            removal.limits.bytes_at_rest,
+            removal.limits.versions_at_rest,
+        );
+        let wanted = self.bytes().saturating_add(removal.bytes.max(1));
+        let mut missing = Sum {
+            bytes: wanted.saturating_sub(bytes),
+            versions: (self.versions() + 1).saturating_sub(versions),
+            names: 0,
+        };
+        if missing.bytes > 0 {
+            missing.bytes += bytes / 16;
+        }
+        if missing.versions > 0 {
+            missing.versions += versions / 16;
+        }
+        missing
+    }
 }
 
 impl Sum {
@@ -183,6 +204,10 @@ impl Sum {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.versions = self.versions.saturating_add(other.versions);
         self.names = self.names.saturating_add(other.names);
+    }
+
+    fn is_none(self) -> bool {
+        self.bytes == 0 && self.versions == 0
     }
 
     /// How much more this is than `before`.
@@ -245,13 +270,12 @@ impl Account {
     }
 
     /// Prunes and looks again, where that was done too long ago.
-    async fn make_room(self: &Arc<Self>, removable: Option<Removable>) -> Result<(), GuestError> {
+    async fn make_room(self: &Arc<Self>, removal: Option<Removal>) -> Result<(), GuestError> {
         let looking = Arc::clone(&self.at_rest.looking).lock_owned().await;
-        let numbers = || lock(&self.at_rest.numbers);
-        let last = match removable {
-            Some(_) => numbers().pruned,
+        let last = match removal {
+            Some(_) => lock(&self.at_rest.numbers).pruned,
             // Another host may have removed something.
-            None => numbers().listed,
+            None => lock(&self.at_rest.numbers).listed,
         };
         if !is_old(last, REFRESH_FULL) {
             return Ok(());
@@ -259,11 +283,14 @@ impl Account {
         let account = Arc::clone(self);
         outliving(async move {
             let _looking = looking;
-            if let Some(removable) = &removable {
-                account.prune(removable).await;
+            if let Some(removal) = &removal {
+                // Where that fails, the save that wanted room is refused, as it would be without.
+                if let Err(error) = account.prune(removal).await {
+                    tracing::debug!(?error, "a full scope could not be pruned");
+                }
             }
             account.look().await?;
-            if removable.is_some() {
+            if removal.is_some() {
                 lock(&account.at_rest.numbers).pruned = Some(Instant::now());
             }
             Ok(())
@@ -287,18 +314,47 @@ impl Account {
         Ok(())
     }
 
-    /// Makes room. Where that fails, the save that wanted it is refused, as it would be without.
-    async fn prune(&self, removable: &Removable) {
-        let Removable { prefix, retention } = removable;
+    /// Removes what the store's policy does not keep. Where that is too little, thins out the rest,
+    /// what was the newest version for the shortest time first: the newest versions, pins, and
+    /// those that the policy keeps of each hour, day and week stay. A policy that keeps every
+    /// version is followed.
+    async fn prune(&self, removal: &Removal) -> Result<(), GuestError> {
+        let Some(retention) = self.scope.policy_retention().await? else {
+            return Ok(());
+        };
         // Of a name with fewer versions, none goes.
         let names = self
             .scope
-            .names_with_more_versions_than(retention.keep_last, prefix);
-        for name in names.await.unwrap_or_default() {
-            if let Err(error) = self.scope.prune(name.as_str(), retention).await {
-                tracing::debug!(%error, "a full scope could not be pruned");
-            }
+            .names_with_more_versions_than(retention.keep_last, &removal.prefix)
+            .await?;
+        for name in &names {
+            self.scope.prune(name.as_str(), &retention).await?;
         }
+        self.look().await?;
+        let mut missing = lock(&self.at_rest.numbers).missing(removal);
+        if missing.is_none() {
+            return Ok(());
+        }
+        let mut candidates = Vec::new();
+        for (at, name) in names.iter().enumerate() {
+            let removable = self.scope.removable(name).await?;
+            candidates.extend(removable.into_iter().map(|version| (at, version)));
+        }
+        candidates.sort_by_key(|(_, version)| version.newest_for);
+        let mut chosen: Vec<Vec<Version>> = vec![Vec::new(); names.len()];
+        for (at, version) in candidates {
+            if missing.is_none() {
+                break;
+            }
+            chosen[at].push(version.version);
+            missing.bytes = missing.bytes.saturating_sub(version.stored_size);
+            missing.versions = missing.versions.saturating_sub(1);
+        }
+        for (name, mut versions) in names.iter().zip(chosen) {
+            versions.sort_unstable();
+            self.scope.remove(name, &versions).await?;
+        }
+        Ok(())
     }
 }
 

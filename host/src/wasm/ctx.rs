@@ -10,9 +10,7 @@ use super::error::GuestError;
 use super::ledger::{Account, Call, Ledger, Place};
 use super::limits::Limits;
 use super::rights::{Right, Rights};
-use crate::snapshot::{
-    Info, MAX_ENCODED, MAX_LABEL_BYTES, Name, Retention, Scope, Version, stat_cost,
-};
+use crate::snapshot::{Info, MAX_ENCODED, MAX_LABEL_BYTES, Name, Scope, Version, stat_cost};
 
 type OnChange = Arc<dyn Fn(&Info) + Send + Sync>;
 
@@ -26,7 +24,6 @@ pub struct SnapshotCtx {
     pub(super) scope: Scope,
     pub(super) limits: Limits,
     pub(super) rights: Rights,
-    pub(super) retention: Retention,
     on_change: Option<OnChange>,
     ledger: Ledger,
     pub(super) account: Arc<Account>,
@@ -46,7 +43,6 @@ impl SnapshotCtx {
             scope,
             limits: None,
             rights: Rights::all(),
-            retention: Retention::default(),
             ledger: None,
             on_change: None,
         }
@@ -203,7 +199,6 @@ pub struct SnapshotCtxBuilder {
     scope: Scope,
     limits: Option<Limits>,
     rights: Rights,
-    retention: Retention,
     ledger: Option<Ledger>,
     on_change: Option<OnChange>,
 }
@@ -221,13 +216,6 @@ impl SnapshotCtxBuilder {
     #[must_use]
     pub fn rights(mut self, rights: Rights) -> Self {
         self.rights = rights;
-        self
-    }
-
-    /// Sets what is kept where the scope is full of old versions, and is pruned before a save is refused.
-    #[must_use]
-    pub fn retention(mut self, retention: Retention) -> Self {
-        self.retention = retention;
         self
     }
 
@@ -256,7 +244,6 @@ impl SnapshotCtxBuilder {
             scope: self.scope,
             limits,
             rights: self.rights,
-            retention: self.retention,
             on_change: self.on_change,
             ledger,
             chosen,

@@ -313,9 +313,8 @@ impl fmt::Display for Refused {
                 );
             }
             Self::Dense => {
-                "one of its functions has far more locals, parameters or branch targets than its \
-                 size explains, and would take too long to compile; split that function, or \
-                 build it with optimization"
+                "one of its functions has far more locals, parameters, blocks or branch targets \
+                 than a compiler takes well; split that function, or build it with optimization"
             }
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use persist_host::snapshot::{Scope, Store, StoreOptions};
+use persist_host::snapshot::{Retention, Scope, Store, StoreOptions};
 use persist_host::storage::{
     Key, List, Memory, Page, Part, ReadRange, RecursiveList, RecursivePage, Result, Storage, Upload,
 };
@@ -200,11 +200,11 @@ fn names_that_are_made_at_the_same_time_are_counted_once_each() {
     });
 }
 
-/// A scope whose names have ten versions each, without a grace.
-async fn full_scope(names: &[&str]) -> Scope {
+/// A scope whose names have ten versions each, in a store with this policy and no grace.
+async fn full_scope(names: &[&str], retention: Option<Retention>) -> Scope {
     let mut options = StoreOptions::default();
     options.grace = Duration::ZERO;
-    options.retention = None;
+    options.retention = retention;
     let store = Store::with_options(Arc::new(Memory::new()), options);
     let scope = store.scope("bot", None).expect("a name");
     for name in names {
@@ -215,27 +215,92 @@ async fn full_scope(names: &[&str]) -> Scope {
     scope
 }
 
-async fn versions(scope: &Scope, name: &str) -> usize {
+/// Keeps three versions, and all of the last day.
+fn three_and_a_day() -> Retention {
+    let mut retention = Retention::nothing();
+    retention.keep_last = 3;
+    retention.keep_within = Duration::from_secs(24 * 60 * 60);
+    retention
+}
+
+async fn versions(scope: &Scope, name: &str) -> Vec<u64> {
     let versions = scope.versions(name, None, 1000).await;
-    versions.expect("lists").len()
+    versions.expect("lists")
+}
+
+/// A guest that may have this many versions, and has these rights below `public/`.
+fn public(scope: &Scope, rights: &str, max: u64) -> SnapshotCtx {
+    let rights: Rights = rights.parse().expect("rights");
+    let mut limits = Limits::default();
+    limits.versions_at_rest = max;
+    SnapshotCtx::builder(scope.clone())
+        .limits(limits)
+        .rights(rights.under("public/"))
+        .build()
+}
+
+#[test]
+fn a_quota_thins_out_what_the_guest_may_delete_and_nothing_else() {
+    block_on(async {
+        let scope = full_scope(&["public/a", "private"], Some(three_and_a_day())).await;
+        scope.pin("public/a", 2).await.expect("pins");
+        let ctx = public(&scope, "save,delete", 20);
+        let answers = play(&host(), ctx, &["save public/a 1", "save public/a 1"]).await;
+        assert_eq!(answers, ["version 11", "version 12"]);
+        assert_eq!(versions(&scope, "private").await.len(), 10);
+        let left = versions(&scope, "public/a").await;
+        assert!(left.len() < 12, "{left:?}");
+        for kept in [12, 11, 10, 9, 8, 2] {
+            assert!(left.contains(&kept), "{kept} of {left:?}");
+        }
+    });
+}
+
+#[test]
+fn a_quota_removes_no_more_than_a_save_needs_and_some() {
+    block_on(async {
+        let scope = full_scope(&["public/a"], Some(three_and_a_day())).await;
+        let ctx = public(&scope, "save,delete", 10);
+        assert_eq!(
+            play(&host(), ctx, &["save public/a 1"]).await,
+            ["version 11"]
+        );
+        assert_eq!(versions(&scope, "public/a").await.len(), 10);
+    });
+}
+
+#[test]
+fn a_save_is_refused_where_nothing_more_may_go() {
+    block_on(async {
+        let scope = full_scope(&["public/a"], Some(three_and_a_day())).await;
+        let ctx = public(&scope, "save,delete", 3);
+        let answers = play(&host(), ctx, &["save public/a 1"]).await;
+        assert_eq!(answers, ["quota-exceeded versions-at-rest 3"]);
+        assert_eq!(versions(&scope, "public/a").await, [10, 9, 8]);
+    });
+}
+
+#[test]
+fn a_policy_that_keeps_every_version_is_followed_by_a_quota() {
+    block_on(async {
+        let scope = full_scope(&["public/a"], None).await;
+        let ctx = public(&scope, "save,delete", 10);
+        let answers = play(&host(), ctx, &["save public/a 1"]).await;
+        assert_eq!(answers, ["quota-exceeded versions-at-rest 10"]);
+        assert_eq!(versions(&scope, "public/a").await.len(), 10);
+    });
 }
 
 #[test]
 fn what_a_guest_may_not_delete_is_not_removed_for_it() {
     block_on(async {
-        let scope = full_scope(&["public/a", "private"]).await;
+        let scope = full_scope(&["public/a", "private"], Some(Retention::nothing())).await;
         for rights in ["save", "load,save,list"] {
-            let rights: Rights = rights.parse().expect("rights");
-            let mut limits = Limits::default();
-            limits.versions_at_rest = 20;
-            let ctx = SnapshotCtx::builder(scope.clone())
-                .limits(limits)
-                .rights(rights.under("public/"))
-                .build();
+            let ctx = public(&scope, rights, 20);
             let answers = play(&host(), ctx, &["save public/a 1"]).await;
             assert_eq!(answers, ["quota-exceeded versions-at-rest 20"]);
-            assert_eq!(versions(&scope, "public/a").await, 10);
-            assert_eq!(versions(&scope, "private").await, 10);
+            assert_eq!(versions(&scope, "public/a").await.len(), 10);
+            assert_eq!(versions(&scope, "private").await.len(), 10);
         }
     });
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use persist_host::snapshot::{Retention, SaveOptions, Scope, Store, StoreOptions};
+use persist_host::snapshot::{SaveOptions, Scope, Store};
 use persist_host::storage::Memory;
 use persist_host::wasm::{AgentHost, Limits, RunError, SnapshotCtx};
 use persist_tests::{block_on, fails, guest, ok, save, scope, tempdir, test_guest};
@@ -176,48 +176,6 @@ fn bytes_at_rest_are_counted_while_they_are_written() {
             "version 2",
         ];
         assert_eq!(play(&host(), ctx, &lines).await, expected);
-    });
-}
-
-#[test]
-fn old_versions_are_pruned_before_a_save_is_refused() {
-    block_on(async {
-        let mut options = StoreOptions::default();
-        options.grace = Duration::ZERO;
-        let store = Store::with_options(Arc::new(Memory::new()), options);
-        let scope = store.scope("bot", None).expect("a name");
-        for _ in 0..10 {
-            let state = SaveOptions::default();
-            scope.save("a", "x".into(), state).await.expect("saves");
-        }
-        let mut limits = Limits::default();
-        limits.versions_at_rest = 10;
-        let mut retention = Retention::nothing();
-        retention.keep_last = 3;
-        let ctx = |retention: &Retention| {
-            SnapshotCtx::builder(scope.clone())
-                .limits(limits.clone())
-                .retention(retention.clone())
-                .build()
-        };
-        // With what everyone keeps, nothing is old enough.
-        let kept = play(
-            &AgentHost::new().expect("a host"),
-            ctx(&Retention::default()),
-            &["save a 1"],
-        )
-        .await;
-        assert_eq!(kept, ["quota-exceeded versions-at-rest 10"]);
-        assert_eq!(scope.usage().await.expect("listed").versions, 10);
-
-        let saved = play(
-            &AgentHost::new().expect("a host"),
-            ctx(&retention),
-            &["save a 1", "save b 1"],
-        )
-        .await;
-        assert_eq!(saved, ["version 11", "version 1"]);
-        assert!(scope.usage().await.expect("listed").versions < 10);
     });
 }
 

@@ -26,15 +26,18 @@ const VALUES_PER_BYTE: u64 = 4;
 /// Values that any function may pass and declare.
 const FREE_VALUES: u64 = 256;
 
-/// Blocks of a function times its locals. A compiler may follow each local through each block.
-/// Python's largest function, 0.4 MiB, has 0.8 million; programs that are not optimized have some
-/// million.
-const MAX_FLOW: u64 = 16 << 20;
+/// Work of one function: a compiler follows each local through each block, and each loop, and looks
+/// at each block from others. A unit takes it some 0.1 us. The largest functions of Python and
+/// JavaScript have a million units; programs that are not optimized have some million.
+const MAX_WORK: u64 = 16 << 20;
 
-/// The same, of all functions together: some ten seconds of a compiler, and as much again for each
-/// MiB of code as twice that of a toolchain may have.
-const MAX_TOTAL_FLOW: u64 = 64 << 20;
-const FLOW_PER_BYTE: u64 = 16;
+/// Blocks in pairs that make one unit of work.
+const PAIRS_OF_BLOCKS: u64 = 16;
+
+/// Work of all functions together: some ten seconds, and for each byte of code twice what a
+/// toolchain's function has at most.
+const MAX_TOTAL_WORK: u64 = 64 << 20;
+const WORK_PER_BYTE: u64 = 16;
 
 /// Loops in loops in one function. A compiler takes the square of it: 2,000 in 6 KB take half a
 /// second, as many blocks or ifs 20 ms. Toolchains nest 6.
@@ -77,7 +80,7 @@ struct Module {
 struct Totals {
     functions: u64,
     bytes: u64,
-    flow: u64,
+    work: u64,
 }
 
 /// Compares the code of a component with `limits`. It was surveyed before: its sections are whole,
@@ -192,9 +195,9 @@ impl Module {
             }
             function.compare(len, limits)?;
             totals.bytes += len;
-            totals.flow = totals.flow.saturating_add(function.flow());
+            totals.work = totals.work.saturating_add(function.work());
         }
-        if totals.flow > MAX_TOTAL_FLOW + FLOW_PER_BYTE * totals.bytes {
+        if totals.work > MAX_TOTAL_WORK + WORK_PER_BYTE * totals.bytes {
             return Err(Refused::Dense);
         }
         Ok(())
@@ -233,7 +236,9 @@ struct Function<'a> {
     locals: u64,
     /// Parameters, results and locals, and what each operator passes.
     values: u64,
+    /// Blocks as a compiler sees them: where the code goes on after a branch, too.
     blocks: u64,
+    all_loops: u64,
     deepest: u64,
     /// Loops that are open, and the most that ever were.
     loops: usize,
@@ -256,6 +261,7 @@ impl<'a> Function<'a> {
             locals: locals + own.params,
             values: locals + own.sum(),
             blocks: 1,
+            all_loops: 0,
             deepest: 0,
             loops: 0,
             most_loops: 0,
@@ -282,6 +288,7 @@ impl<'a> Function<'a> {
                 }
                 Operator::Br { relative_depth } | Operator::BrIf { relative_depth } => {
                     self.values += self.label(relative_depth);
+                    self.blocks += 1;
                 }
                 Operator::BrTable { targets } => {
                     let each = 1 + self.label(targets.default());
@@ -309,6 +316,7 @@ impl<'a> Function<'a> {
         self.labels.push(label);
         self.is_loop.push(is_loop);
         self.loops += usize::from(is_loop);
+        self.all_loops += u64::from(is_loop);
         self.most_loops = self.most_loops.max(self.loops);
         self.values += arity.sum();
         self.blocks += 1;
@@ -331,14 +339,15 @@ impl<'a> Function<'a> {
             return Err(Refused::Loops { max: MAX_LOOPS });
         }
         let is_dense = self.values > FREE_VALUES + VALUES_PER_BYTE * len;
-        if is_dense || self.flow() > MAX_FLOW {
+        if is_dense || self.work() > MAX_WORK {
             return Err(Refused::Dense);
         }
         Ok(())
     }
 
-    fn flow(&self) -> u64 {
-        self.blocks.saturating_mul(self.locals)
+    fn work(&self) -> u64 {
+        let per_block = self.locals + self.all_loops + self.blocks / PAIRS_OF_BLOCKS;
+        self.blocks.saturating_mul(per_block)
     }
 }
 
@@ -356,18 +365,19 @@ mod tests {
         measure(&bytes.expect("valid"), &LIMITS)
     }
 
+    /// A number in LEB128.
+    fn number(mut number: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while number >= 0x80 {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+        bytes
+    }
+
     /// A component of one module of one function, of which `body` are the bytes after its locals.
     fn measure_body(locals: &[u8], body: &[u8]) -> Result<()> {
-        let number = |len: usize| {
-            let mut bytes = Vec::new();
-            let mut rest = len;
-            while rest >= 0x80 {
-                bytes.push(rest as u8 | 0x80);
-                rest >>= 7;
-            }
-            bytes.push(rest as u8);
-            bytes
-        };
         let sized = |bytes: Vec<u8>| [number(bytes.len()), bytes].concat();
         let section = |id: u8, bytes: Vec<u8>| [vec![id], sized(bytes)].concat();
         let body = sized([locals, body, &[0x0b]].concat());
@@ -397,7 +407,7 @@ mod tests {
             let without_end = opening.repeat(200_000);
             assert_eq!(measure_body(&[0], &without_end), refused);
         }
-        let side_by_side = nested(&[0x02, 0x40], 1).repeat(100_000);
+        let side_by_side = nested(&[0x02, 0x40], 1).repeat(10_000);
         assert_eq!(measure_body(&[0], &side_by_side), Ok(()));
     }
 
@@ -415,7 +425,7 @@ mod tests {
         // With a block in each, and side by side.
         let in_blocks = nested(&[0x03, 0x40, 0x02, 0x40], MAX_LOOPS + 1);
         assert_eq!(measure_body(&[0], &in_blocks), refused);
-        let side_by_side = nested(&[0x03, 0x40], 1).repeat(10_000);
+        let side_by_side = nested(&[0x03, 0x40], 1).repeat(1000);
         assert_eq!(measure_body(&[0], &side_by_side), Ok(()));
     }
 
@@ -459,6 +469,36 @@ mod tests {
             measure_body(&locals, &[used, blocks].concat()),
             Err(Refused::Dense)
         );
+    }
+
+    #[test]
+    fn blocks_loops_and_branches_of_one_function_are_limited() {
+        for many in [
+            nested(&[0x03, 0x40], 1).repeat(5000),
+            nested(&[0x02, 0x40], 1).repeat(20_000),
+            nested(&[0x41, 0, 0x04, 0x40], 1).repeat(20_000),
+            [0x41, 0, 0x0d, 0].repeat(20_000),
+        ] {
+            assert_eq!(measure_body(&[0], &many), Err(Refused::Dense));
+            assert_eq!(measure_body(&[0], &many[..many.len() / 10]), Ok(()));
+        }
+    }
+
+    #[test]
+    fn functions_that_are_allowed_alone_have_a_common_limit() {
+        let body = nested(&[0x03, 0x40], 1).repeat(3000);
+        let bodies = |count: usize| -> Result<()> {
+            let mut totals = Totals::default();
+            for _ in 0..count {
+                let body = [&[0][..], &body, &[0x0b]].concat();
+                let sized = [&number(body.len())[..], &body].concat();
+                let section = [&[1][..], &sized].concat();
+                Module::default().measure_code(&section, &LIMITS, &mut totals)?;
+            }
+            Ok(())
+        };
+        assert_eq!(bodies(5), Ok(()));
+        assert_eq!(bodies(20), Err(Refused::Dense));
     }
 
     #[test]
