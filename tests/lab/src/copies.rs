@@ -1,16 +1,18 @@
-//! Copies that are cut short and made again.
+//! Copies that are cut short and made again, and copies of what was damaged in between.
 //!
 //! A copy is cut short at every call that it makes, on either side: before the call, or after it and
 //! before its answer; and at every call to a local disk. Then it is made again. All must arrive, byte
-//! for byte, and no version may ever be reported as the same that is not.
+//! for byte, and no version may ever be reported as the same that is not. After a whole copy, bits
+//! are flipped on either side, and the copy is made again: none of them may be vouched for.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use fastrand::Rng;
 use persist_host::conformance::{Faulty, noise};
 use persist_host::snapshot::{Copied, CopyOptions, Expect, SaveOptions, Store, Version};
 use persist_host::storage::{Call, Entry, Key, List, Local, Memory, ReadRange, Storage, Watch};
@@ -21,8 +23,8 @@ use crate::{Plan, Report, Target, folder};
 /// The target, as the laboratory runs it.
 pub const TARGET: Target = Target {
     name: "copy",
-    about: "copies cut short at every call and made again",
-    count: 0,
+    about: "copies cut short at every call and made again, and bits flipped before a second copy",
+    count: 2000,
     run,
 };
 
@@ -34,9 +36,10 @@ const NAMES: [&str; 2] = ["log", "memory"];
 /// Bytes of a state that is sent in parts. They do not shrink.
 const LARGE: usize = 9 << 20;
 
-fn run(_: Plan) -> Result<Report> {
+fn run(plan: Plan) -> Result<Report> {
     let mut report = interrupted(COPY)?;
     report.add(interrupted_on_disk(COPY)?);
+    report.add(damaged(plan.seed, plan.count, COPY)?);
     Ok(report)
 }
 
@@ -48,23 +51,29 @@ type Copy = fn(&Store, &Store) -> (Vouched, Result<()>);
 
 const COPY: Copy = |from, to| {
     let mut vouched = Vouched::new();
+    let mut left = Vec::new();
     let copied = runtime().and_then(|runtime| {
         runtime.block_on(async {
             for name in NAMES {
+                let mut options = CopyOptions::default();
+                options.read_data = true;
                 let each = |copied| match copied {
-                    Copied::Made(info) | Copied::Same { info, .. } => {
-                        vouched.push((name, info.version))
+                    Copied::Made(info) | Copied::Same { info, read: true } => {
+                        vouched.push((name, info.version));
                     }
-                    _ => {}
+                    other => left.push(format!("{name}: {other:?}")),
                 };
-                from.scope(AGENT, None)?
-                    .copy_to(name, to, CopyOptions::default(), each)
-                    .await?;
+                let scope = from.scope(AGENT, None)?;
+                scope.copy_to(name, to, options, each).await?;
             }
             Ok(())
         })
     });
-    (vouched, copied)
+    let whole = copied.and_then(|()| {
+        anyhow::ensure!(left.is_empty(), "not copied: {}", left.join("; "));
+        Ok(())
+    });
+    (vouched, whole)
 };
 
 /// A store with something of every kind.
@@ -262,6 +271,48 @@ fn interrupted_on_disk(copy: Copy) -> Result<Report> {
     Ok(report)
 }
 
+/// Flips a bit of one version on one side after a whole copy, and copies again, `count` times.
+fn damaged(seed: u64, count: u64, copy: Copy) -> Result<Report> {
+    let mut rng = Rng::with_seed(seed);
+    let mut report = Report::default();
+    let (from, to) = (source()?, Memory::new());
+    let (_, copied) = copy(&store(from.clone()), &store(to.clone()));
+    copied.context("a first copy")?;
+    let whole = objects(&from)?;
+    let small = |(key, bytes): &(&String, &Bytes)| key.ends_with(".gz") && bytes.len() < LARGE;
+    let small: Vec<_> = whole.iter().filter(small).collect();
+    for _ in 0..count {
+        let (key, bytes) = small[rng.usize(..small.len())];
+        let (side, memory) = match rng.bool() {
+            true => (Side::From, &from),
+            false => (Side::To, &to),
+        };
+        let bit = rng.usize(..bytes.len() * 8);
+        let mut flipped = bytes.to_vec();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        put(memory, key, flipped.into())?;
+        let (vouched, _) = copy(&store(from.clone()), &store(to.clone()));
+        report.tried("bits flipped before a second copy", 1);
+        let vouched = vouched.iter().map(|(name, version)| key_of(name, *version));
+        if vouched.into_iter().any(|vouched| vouched == **key) {
+            report.violations.push(format!(
+                "bit {bit} of {key} was flipped ({side:?}, seed {seed}), and it is vouched for"
+            ));
+        }
+        put(memory, key, bytes.clone())?;
+    }
+    Ok(report)
+}
+
+/// Replaces an object.
+fn put(memory: &Memory, key: &str, bytes: Bytes) -> Result<()> {
+    let key = Key::new(key)?;
+    runtime()?.block_on(async {
+        memory.delete(&key).await?;
+        Ok(memory.create(&key, vec![bytes]).await?)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,10 +326,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn no_copy_vouches_for_what_was_damaged() {
+        let report = damaged(1, 300, COPY).expect("copies are made");
+        assert_eq!(report.violations, [""; 0]);
+    }
+
     /// Every version of a name that a store lists.
     fn versions(store: &Store, name: &str) -> Result<Vec<Version>> {
         let scope = store.scope(AGENT, None)?;
         Ok(runtime()?.block_on(scope.versions(name, None, 1000))?)
+    }
+
+    #[test]
+    fn a_copy_that_vouches_for_what_it_only_listed_is_found() {
+        let planted: Copy = |from, to| {
+            let (mut vouched, copied) = COPY(from, to);
+            vouched.clear();
+            for name in NAMES {
+                let there = versions(to, name).unwrap_or_default();
+                vouched.extend(there.into_iter().map(|version| (name, version)));
+            }
+            (vouched, copied)
+        };
+        let report = damaged(1, 20, planted).expect("copies are made");
+        assert!(!report.violations.is_empty(), "it is not found");
     }
 
     #[test]
