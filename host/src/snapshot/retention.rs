@@ -312,7 +312,7 @@ impl Scope {
     ) -> Result<Version> {
         let age = match purge {
             Purge::AfterGrace => Age::Checked(None),
-            Purge::Now => Age::Unchecked,
+            Purge::Now => Age::Unchecked(None),
         };
         let fates = self.fates(name, &Retention::nothing(), age).await?;
         let spared = |fate: &Fate| purge == Purge::AfterGrace && fate.keep == Some(Keep::Recent);
