@@ -175,7 +175,6 @@ fn no_command_shows_a_secret_in_an_argument() {
             &["ls", "--config", secret],
             &["ls", secret],
             &["cat", secret],
-            &["save", secret, "-"],
             &["copy", secret, "file:///tmp"],
             &["copy", "file:///nonexistent", secret],
             &["import", secret],

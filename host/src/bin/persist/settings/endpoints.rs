@@ -34,6 +34,11 @@ impl Binding {
         };
         let bindings = endpoints.into_iter().map(|(host, values)| {
             let place = format!("endpoints.{:?}", redact(&host));
+            if let Some(kind) = secret_in(&host) {
+                return Err(format!(
+                    "{place} holds {kind}, which is not shown; write host:port"
+                ));
+            }
             if host.contains("://") || host.contains(['/', '@', ' ']) {
                 return Err(format!(
                     "{place}: write host:port, without scheme, path or user"
