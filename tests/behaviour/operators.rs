@@ -83,7 +83,7 @@ fn whoever_closes_a_pipe_changes_neither_what_is_done_nor_how_it_ends() {
         local.save(&format!("bot/{n}"), "one");
         local.save(&format!("bot/{n}"), "two");
     }
-    local.put("bot/readme", b"foreign");
+    local.put("bot/README", b"foreign");
     let closed = |args: &[&str]| {
         let mut command = local.command();
         // What goes by without a grace goes at once.

@@ -273,9 +273,10 @@ fn a_store_of_a_later_format_is_refused_by_every_command() {
 fn two_operators_at_once_are_told_who_was_first() {
     for backend in backends() {
         backend.save("bot/memory", "one");
+        backend.save("bot/memory", "two");
         let restore = || {
             let mut command = backend.command();
-            command.args(["restore", "bot/memory@1", "--expect", "1"]);
+            command.args(["restore", "bot/memory@1", "--expect", "2"]);
             let command = command.stdout(Stdio::null()).stderr(Stdio::null());
             command.spawn().expect("persist starts")
         };
@@ -285,7 +286,7 @@ fn two_operators_at_once_are_told_who_was_first() {
             .map(|one| one.wait().expect("it ends").code());
         codes.sort();
         assert_eq!(codes, [Some(0), Some(4)], "{}", backend.name);
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 2);
+        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 3);
     }
 }
 
