@@ -14,12 +14,14 @@ fn local(dir: &Path) -> Scope {
     scope(Arc::new(Local::new(dir)))
 }
 
+/// Is given a count, the temporary file and the name that it is to get.
+type Act = Box<dyn Fn(u64, &Path, &Path) + Send + Sync>;
+
 /// Acts as another program just before a file gets its name.
 struct Beside {
     is_on: AtomicBool,
     count: AtomicU64,
-    /// Is given the temporary file and the name that it is to get.
-    act: Box<dyn Fn(u64, &Path, &Path) + Send + Sync>,
+    act: Act,
 }
 
 impl std::fmt::Debug for Beside {

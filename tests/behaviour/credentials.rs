@@ -358,7 +358,8 @@ fn googles_token_goes_to_google_and_to_the_endpoint_that_it_is_bound_to() {
         assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     }
     let seen = bound.seen();
-    assert_eq!(seen.len(), 5);
+    // A command may ask again before it gives up.
+    assert!(seen.len() >= 5, "{seen:?}");
     assert!(seen.iter().all(|seen| holds(seen, TOKEN)), "{seen:?}");
     assert_eq!(elsewhere.seen().len(), 0);
 

@@ -812,7 +812,9 @@ fn a_hostile_archive_costs_little_memory() {
         header
     };
     let three = 3_u64 << 30;
-    let entries: [(&str, &[(&str, u64, u8)]); 7] = [
+    /// Name, claimed size and type of an entry.
+    type Claim = (&'static str, u64, u8);
+    let entries: [(&str, &[Claim]); 7] = [
         (
             "long name",
             &[("././@LongLink", three, b'L'), ("x", 0, b'0')],

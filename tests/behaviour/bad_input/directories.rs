@@ -222,7 +222,7 @@ fn check_tells_permission_from_damage_and_goes_on() {
     ] {
         let path = store.join(closed);
         let mode = fs::metadata(&path).expect("is there").permissions();
-        fs::set_permissions(&path, Permissions::from_mode(0)).expect("ours");
+        fs::set_permissions(&path, Permissions::from_mode(0o0)).expect("ours");
         let checked = place.run(&["check", "--json"]);
         let printed = text(&checked.stdout).to_owned();
         let said = refused(&checked, 5);

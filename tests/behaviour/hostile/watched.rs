@@ -98,7 +98,9 @@ impl Watched {
 
     /// Waits until so many calls wait at the gate.
     pub(super) async fn until_waiting(&self, calls: usize) {
-        while self.waiting.load(Ordering::SeqCst) < calls {
+        // A call counts as waiting a moment before the most that waited are noted.
+        let are_fewer = |count: &AtomicUsize| count.load(Ordering::SeqCst) < calls;
+        while are_fewer(&self.waiting) || are_fewer(&self.most_waiting) {
             tokio::task::yield_now().await;
         }
     }
