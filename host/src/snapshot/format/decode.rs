@@ -126,7 +126,12 @@ impl Trailer {
         let lens = index
             .chunks_exact(INDEX_ENTRY)
             .map(|entry| Cursor::new(entry).u32());
+        let parent = metadata.parent_sha256.as_deref();
         let sound = metadata.block == BLOCK as u64
+            // They are shown to people: a forged file could put anything into them.
+            && is_hex(&metadata.sha256, 64)
+            && parent.is_none_or(|sha256| is_hex(sha256, 64))
+            && is_hex(&metadata.nonce, 32)
             // What does not shrink is stored, which bounds what has to be read for a block.
             && lens.flatten().all(|len| len as usize <= encode::stored_len(BLOCK))
             && index.len() as u64 == blocks.checked_mul(INDEX_ENTRY as u64)?
@@ -283,6 +288,11 @@ impl Trailer {
             labels: metadata.labels,
         }
     }
+}
+
+/// Returns true for text of `len` lower-case hex digits, which is what [`super::hex`] writes.
+fn is_hex(text: &str, len: usize) -> bool {
+    text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Room for `len` bytes of state, which `stored` bytes say that they hold: a claim, until they are read.
@@ -468,6 +478,34 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn hashes_and_nonces_that_are_not_hex_are_corrupt() {
+        let zeros = "0".repeat(64);
+        let fits = |sha256: &str, parent_sha256: &str, nonce: &str| {
+            let (mut member, mut encoded) = Encoder::encode(b"state");
+            encoded.sha256 = sha256.into();
+            let forged = Seal {
+                parent_sha256: Some(parent_sha256.into()),
+                nonce,
+                ..seal(&[])
+            };
+            member.push(encoded.seal(&forged).0);
+            let file = member.concat();
+            let footer = Footer::find(&file).expect("a footer");
+            let footer = footer.check(file.len() as u64).expect("fits");
+            Trailer::parse(&file[footer.member as usize..], footer).is_ok()
+        };
+        let nonce = "00112233445566778899aabbccddeeff";
+        assert!(fits(&zeros, &zeros, nonce));
+        let escapes = format!("\u{1b}]0;title\u{7}{}", &zeros[12..]);
+        for bad in ["", "0", &zeros[1..], &escapes, &zeros.replace('0', "A")] {
+            assert!(!fits(bad, &zeros, nonce), "{bad:?}");
+            assert!(!fits(&zeros, bad, nonce), "{bad:?}");
+            assert!(!fits(&zeros, &zeros, bad), "{bad:?}");
+        }
+        assert!(!fits(&zeros, &zeros, "0011223344556677\n8899aabbccddeef"));
     }
 
     #[test]

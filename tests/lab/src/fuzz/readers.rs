@@ -178,7 +178,8 @@ fn sealed(blocks: Vec<Vec<u8>>, state: &[u8]) -> Forge {
     crc.update(state);
     let metadata = json!({
         "agent": "bot", "name": "memory", "version": 1, "size": state.len(), "sha256": sha256(state),
-        "crc32": crc.sum(), "block": BLOCK, "created_at": 1_780_000_000_000_u64, "nonce": "0",
+        "crc32": crc.sum(), "block": BLOCK, "created_at": 1_780_000_000_000_u64,
+        "nonce": "00112233445566778899aabbccddeeff",
     });
     let metadata = metadata.to_string().into_bytes();
     let len = (state.len() as u32).to_le_bytes();
