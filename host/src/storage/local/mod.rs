@@ -27,7 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -103,6 +103,26 @@ impl Local {
         }
     }
 
+    /// Runs `work` where it may block and logs the call at debug, like the other backends.
+    async fn call<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        key: &str,
+        work: impl FnOnce(&Tree) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let started = Instant::now();
+        let done = self.blocking(work).await;
+        let took = started.elapsed();
+        match &done {
+            Ok(_) => tracing::debug!(call, key, ?took, "local disk"),
+            Err(error) => {
+                let kind = error.kind();
+                tracing::debug!(call, key, ?took, ?kind, %error, "local disk");
+            }
+        }
+        done
+    }
+
     /// Runs `work` where it may block.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -134,7 +154,7 @@ impl Storage for Local {
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         let key = key.clone();
-        self.blocking(move |tree| {
+        self.call("create", key.clone().as_str(), move |tree| {
             let dir = tree.make(key.split().0)?;
             let mut temp = Temp::new(tree)?;
             for piece in &body {
@@ -157,13 +177,15 @@ impl Storage for Local {
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
         let key = key.clone();
-        self.blocking(move |tree| read(tree, &key, &range)).await
+        let name = key.clone();
+        self.call("read", name.as_str(), move |tree| read(tree, &key, &range))
+            .await
     }
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
         let (dir, prefix) = (list.dir.to_owned(), list.prefix.to_owned());
         let (after, limit, facts) = (list.after.clone(), list.limit, list.facts);
-        self.blocking(move |tree| {
+        self.call("list", list.dir, move |tree| {
             let Some(folder) = tree.open(&dir)? else {
                 return Ok(Page {
                     now: facts.then(SystemTime::now),
@@ -186,7 +208,7 @@ impl Storage for Local {
     async fn list_recursive(&self, list: &RecursiveList<'_>) -> Result<RecursivePage> {
         let (dir, token) = (list.dir.to_owned(), list.token.clone());
         let (limit, facts) = (list.limit, list.facts);
-        self.blocking(move |tree| {
+        self.call("list", list.dir, move |tree| {
             let Some(folder) = tree.open(&dir)? else {
                 return Ok(RecursivePage {
                     now: facts.then(SystemTime::now),
@@ -206,8 +228,9 @@ impl Storage for Local {
     }
 
     async fn empty_dirs(&self, dir: &str) -> Result<Vec<String>> {
+        let name = dir;
         let dir = dir.to_owned();
-        self.blocking(move |tree| {
+        self.call("list", name, move |tree| {
             let Some(folder) = tree.open(&dir)? else {
                 return Ok(Vec::new());
             };
@@ -219,7 +242,7 @@ impl Storage for Local {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         let key = key.clone();
-        self.blocking(move |tree| {
+        self.call("delete", key.clone().as_str(), move |tree| {
             let (dir, file) = key.split();
             let Some(dir) = tree.open(dir)? else {
                 return Ok(());
@@ -246,7 +269,8 @@ impl Storage for Local {
     /// Temporary files whose process died; one that lives keeps its own, however old they are.
     async fn sweep(&self, older_than: Duration, dry_run: bool) -> Result<Swept> {
         let sweep = Sweep::all(older_than, dry_run);
-        self.blocking(move |tree| temp::sweep(tree, &sweep)).await
+        self.call("sweep", "", move |tree| temp::sweep(tree, &sweep))
+            .await
     }
 }
 
@@ -282,6 +306,7 @@ impl Upload for LocalUpload {
     async fn finish(mut self: Box<Self>) -> Result<()> {
         let temp = self.take()?;
         let (key, replace) = (self.key.clone(), self.replace);
+        let object = key.clone();
         let commit = move |tree: &Tree| {
             let (dir, name) = key.split();
             let dir = tree.make(dir)?;
@@ -290,7 +315,7 @@ impl Upload for LocalUpload {
                 false => temp.commit(&dir, name),
             }
         };
-        self.local.blocking(commit).await?;
+        self.local.call("finish", object.as_str(), commit).await?;
         self.local.sweep_once().await;
         Ok(())
     }
