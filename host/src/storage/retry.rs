@@ -348,12 +348,16 @@ mod tries {
             let Some(wait) = wait else {
                 return Err(self.give_up(fault));
             };
+            let lasts = self.started.elapsed().saturating_add(wait);
             tracing::debug!(
+                // The `persist` command tells a person of this event where it lasts.
+                target: "persist_host::retry",
                 call = self.call.name,
                 key = self.call.key,
                 attempt = self.attempts,
                 ?kind,
                 ?wait,
+                lasts_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
                 error = %fault.error,
                 "sending a call again"
             );

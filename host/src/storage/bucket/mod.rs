@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
+use super::retry::{Fault, Next};
 use super::{Error, ErrorKind, Result};
 pub(super) use aside::Aside;
 pub(super) use unsent::Unsent;
@@ -124,6 +125,46 @@ pub(super) fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn Std
     innermost
 }
 
+/// Returns the fault of a connection that failed for a reason that no retry removes: the server's certificate is refused,
+/// or what answers does not speak TLS. Type decides, never text; a name that cannot be resolved and a proxy that wants a
+/// password have no type of their own.
+pub(super) fn permanent(error: &(dyn StdError + 'static), what: &str) -> Option<Fault> {
+    let (hint, unclear) = match tls_error(error)? {
+        // The handshake comes before anything is sent.
+        rustls::Error::InvalidCertificate(_) => (
+            "the server's certificate is not trusted: set SSL_CERT_FILE to the certificate of its CA, or correct the endpoint",
+            false,
+        ),
+        rustls::Error::InvalidMessage(_) => (
+            "the server does not speak TLS: correct the endpoint; http:// is for servers on this machine",
+            true,
+        ),
+        _ => return None,
+    };
+    let error = Error::new(ErrorKind::Config, what).with_hint(hint);
+    Some(Fault {
+        error,
+        next: Next::GiveUp,
+        unclear,
+    })
+}
+
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(tls) = error.downcast_ref() {
+            return Some(tls);
+        }
+        // An I/O error that holds another one has that one's source for its own.
+        let held = error.downcast_ref::<std::io::Error>();
+        let held = held.and_then(std::io::Error::get_ref);
+        cause = held
+            .map(|held| held as &(dyn StdError + 'static))
+            .or_else(|| error.source());
+    }
+    None
+}
+
 /// Why a task of ours did not end by itself.
 pub(super) fn stopped_error(stopped: tokio::task::JoinError) -> Error {
     match stopped.try_into_panic() {
@@ -137,6 +178,10 @@ pub(super) fn stopped_error(stopped: tokio::task::JoinError) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use rustls::{CertificateError, InvalidMessage};
+
     use super::*;
 
     #[test]
@@ -158,5 +203,20 @@ mod tests {
             pages.empty().expect("a large bucket");
         }
         pages.empty().expect_err("too many");
+    }
+
+    #[test]
+    fn refused_certificates_and_servers_without_tls_are_permanent() {
+        let wrapped = |error: rustls::Error| io::Error::other(io::Error::other(error));
+        for error in [
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer),
+            rustls::Error::InvalidCertificate(CertificateError::Expired),
+            rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType),
+        ] {
+            assert!(permanent(&error, "a call").is_some(), "{error}");
+            assert!(permanent(&wrapped(error), "a call").is_some());
+        }
+        assert!(permanent(&wrapped(rustls::Error::HandshakeNotComplete), "a call").is_none());
+        assert!(permanent(&io::Error::from(io::ErrorKind::ConnectionRefused), "a call").is_none());
     }
 }

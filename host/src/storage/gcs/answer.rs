@@ -9,6 +9,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::{Operation, innermost};
+use crate::storage::bucket::permanent;
 use crate::storage::retry::{Fault, Next};
 use crate::storage::{Error, ErrorKind};
 
@@ -132,6 +133,9 @@ fn meaning(reason: &str, status: u16) -> Meaning {
 /// What it means that a request of ours failed without an answer.
 pub(super) fn broken(operation: &Operation, error: &reqwest::Error) -> Fault {
     let what = format!("{}: {}", operation.name, innermost(error));
+    if let Some(fault) = permanent(error, &what) {
+        return fault;
+    }
     match error {
         error if error.is_builder() => {
             Fault::new(Next::GiveUp, Error::new(ErrorKind::Config, what))
@@ -154,6 +158,9 @@ pub(super) fn fault(operation: &Operation, error: &google_cloud_storage::Error) 
         return Refusal::new(status, headers, body).fault(operation);
     }
     let what = format!("{}: {}", operation.name, innermost(error));
+    if let Some(fault) = permanent(error, &what) {
+        return fault;
+    }
     match error {
         error if error.is_authentication() => {
             Fault::new(Next::GiveUp, Error::new(ErrorKind::Unauthenticated, what))

@@ -8,6 +8,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::{Operation, innermost};
+use crate::storage::bucket::permanent;
 use crate::storage::retry::{Fault, Next};
 use crate::storage::{Error, ErrorKind};
 
@@ -227,6 +228,9 @@ where
         return refusal.fault(operation);
     }
     let what = format!("{}: {}", operation.name, innermost(error));
+    if let Some(fault) = permanent(error, &what) {
+        return fault;
+    }
     match error {
         // Nothing was sent.
         SdkError::ConstructionFailure(_) => {
