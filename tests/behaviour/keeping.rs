@@ -246,6 +246,19 @@ fn the_stores_policy_is_shown_changed_and_followed() {
 }
 
 #[test]
+fn a_store_that_a_copy_makes_gets_the_policy_of_its_source() {
+    let [local, ..] = backends();
+    local.save("bot/memory", "one");
+    local.ok(&["policy", "set", "--keep-all", "--grace", "2h"]);
+    let other = tempdir();
+    let to = format!("file://{}", other.path().join("copy").display());
+    local.ok(&["copy", &local.url, &to]);
+    let policy = local.ok(&["policy", "--storage", &to]);
+    assert!(policy.contains("grace        2h"), "{policy}");
+    assert!(policy.contains("keep         every version"), "{policy}");
+}
+
+#[test]
 fn a_prune_by_a_shorter_grace_period_than_the_stores_is_refused() {
     let [local, ..] = backends();
     for state in ["one", "two", "three"] {

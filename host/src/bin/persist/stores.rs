@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use anyhow::Result;
-use persist_host::snapshot::{Store, StoreOptions};
+use persist_host::snapshot::{CurrentPolicy, Store, StoreOptions};
 use persist_host::storage::StorageConfig;
 
 use crate::settings::Settings;
@@ -37,6 +37,16 @@ impl<'a> Stores<'a> {
     /// The one of a URL that is an argument.
     pub(crate) fn at(&self, url: &str) -> Result<Store> {
         self.open(&self.settings.storage_of(url)?, self.settings.store()?)
+    }
+
+    /// Opens the store of a URL to copy into: where it is made, it gets the policy of the one that it is a copy of.
+    pub(crate) fn copy_of(&self, from: &CurrentPolicy, url: &str) -> Result<Store> {
+        let mut options = self.settings.store()?;
+        if from.version.is_some() {
+            options.grace = from.policy.grace;
+            options.retention = from.policy.retention.clone();
+        }
+        self.open(&self.settings.storage_of(url)?, options)
     }
 
     fn open(&self, config: &StorageConfig, options: StoreOptions) -> Result<Store> {

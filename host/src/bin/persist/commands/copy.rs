@@ -68,7 +68,8 @@ impl How {
 
 impl Copy {
     pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
-        let (from, to) = (stores.at(&self.from)?, stores.at(&self.to)?);
+        let from = stores.at(&self.from)?;
+        let to = stores.copy_of(&from.policy().await?, &self.to)?;
         apart(&from, &to)?;
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         copy(&from, &to, &selection, self.how, out).await
