@@ -1,4 +1,5 @@
-//! Reads one file in every way, with no more memory than it is given: `persist-lab-read FILE BYTES`.
+//! Reads one file in every way, with no more memory than it is given: `persist-lab-read FILE BYTES GOLDEN`. The file is put
+//! where the golden file of this name was saved: at another key it would be refused unread.
 //!
 //! Prints `read` where a state came out, `refused` where whoever reads all of it says that it is damaged, and something else
 //! where one failed for another reason, such as memory.
@@ -18,17 +19,12 @@ fn main() -> Result<ExitCode> {
     let file = std::fs::read(file.context("no file is named")?)?;
     let memory: u64 = bytes.context("no memory is given")?.parse()?;
 
-    let place = Place {
-        agent: "bot".into(),
-        session: None,
-        name: "memory".into(),
-        version: 1,
-    };
+    let origin = arguments.next().context("no golden file is named")?;
     let own = "bot/claim.gz";
     let shelf = Shelf::new()?;
+    let place = warm_up(&shelf, &origin)?;
     shelf.put(&place.key()?, file.clone().into())?;
     shelf.put(&Key::new(own)?, file.into())?;
-    warm_up(&shelf)?;
     limit(memory)?;
 
     // Whether each gave something.
@@ -47,7 +43,10 @@ fn main() -> Result<ExitCode> {
     ];
     // What is over the limit of the store is refused before anything else is said of it.
     let refused = |way: &Result<bool, Error>| {
-        matches!(way, Err(Error::Corrupt { .. } | Error::TooLarge { .. }))
+        matches!(
+            way,
+            Err(Error::Corrupt { .. } | Error::Misplaced { .. } | Error::TooLarge { .. })
+        )
     };
     let known = |way: &Result<bool, Error>| refused(way) || matches!(way, Ok(true));
     match () {
@@ -59,8 +58,9 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads what is honest, so that threads and tables are there before the limit is.
-fn warm_up(shelf: &Shelf) -> Result<()> {
+/// Reads the golden files, so that threads and tables are there before the limit is. Returns where `origin` was saved.
+fn warm_up(shelf: &Shelf, origin: &str) -> Result<Place> {
+    let mut found = None;
     for golden in golden::versions()? {
         if let Some(place) = &golden.place {
             shelf.put(&golden.key, golden.bytes.clone())?;
@@ -68,8 +68,11 @@ fn warm_up(shelf: &Shelf) -> Result<()> {
             shelf.fork(place)?;
             shelf.remove(&golden.key)?;
         }
+        if golden.file == origin {
+            found = golden.place;
+        }
     }
-    Ok(())
+    found.context("no such golden file")
 }
 
 /// From now on, this process may take `memory` bytes more than it has.

@@ -18,12 +18,18 @@ use crate::golden;
 /// What reading takes besides what the file justifies.
 const SLACK: u64 = 8 << 20;
 
+/// Golden files that claims are made of.
+const TEXT: &str = "text.gz";
+const BLOCKS: &str = "blocks.gz";
+
 /// The row of the report.
 const ROW: &str = "claims read within 4 times the file and 8 MiB";
 
 /// A file, and what it claims.
 struct Claim {
     what: String,
+    /// The golden file that it was made of.
+    origin: &'static str,
     file: Vec<u8>,
     /// Bytes of memory that are justified.
     memory: u64,
@@ -34,6 +40,7 @@ impl Claim {
         let file = forge.write();
         Self {
             what: what.into(),
+            origin: TEXT,
             memory: 4 * file.len() as u64 + SLACK,
             file,
         }
@@ -50,7 +57,8 @@ pub(super) fn run() -> Result<Report> {
         let mut reader = Command::new(reader()?);
         // One arena: others reserve address space that nobody uses.
         reader.env("MALLOC_ARENA_MAX", "1");
-        let read = reader.arg(&path).arg(claim.memory.to_string()).output()?;
+        reader.arg(&path).arg(claim.memory.to_string());
+        let read = reader.arg(claim.origin).output()?;
         report.tried(ROW, 1);
         let (out, err) = (read.stdout.trim_ascii(), read.stderr.trim_ascii());
         if !read.status.success() || out != b"refused" {
@@ -77,7 +85,8 @@ fn claims() -> Result<Vec<Claim>> {
         let golden = files.iter().find(|golden| golden.file == file);
         Forge::read(&golden.context("no such golden file")?.bytes)
     };
-    let (text, blocks) = (honest("text.gz")?, honest("blocks.gz")?);
+    let text = honest(TEXT)?;
+    let blocks = honest(BLOCKS)?;
     let mut claims = numbers(&text)?;
     claims.extend(lengths(&text));
     claims.extend(indexes(&text)?);
@@ -191,6 +200,7 @@ fn plausible(honest: &Forge) -> Result<Vec<Claim>> {
     forge.end[6..].copy_from_slice(&u32::try_from(state)?.to_le_bytes());
     let mut claim = Claim::new("64 blocks of 2000 bytes that do not decompress", &forge);
     ensure!(claim.file.len() * 1000 > state as usize, "not plausible");
+    claim.origin = BLOCKS;
     claim.memory += state;
     Ok(vec![claim])
 }
@@ -208,14 +218,15 @@ mod tests {
     #[test]
     fn a_reader_that_takes_too_much_memory_is_found() {
         let honest = golden::versions().expect("golden files");
-        let blocks = honest.iter().find(|golden| golden.file == "blocks.gz");
+        let blocks = honest.iter().find(|golden| golden.file == BLOCKS);
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("honest.gz");
         fs::write(&path, &blocks.expect("there").bytes).expect("written");
         let read = |memory: u64| {
             let mut reader = Command::new(reader().expect("built"));
             reader.env("MALLOC_ARENA_MAX", "1").arg(&path);
-            let read = reader.arg(memory.to_string()).output().expect("starts");
+            let read = reader.arg(memory.to_string()).arg(BLOCKS).output();
+            let read = read.expect("starts");
             String::from_utf8_lossy(&read.stdout).trim().to_owned()
         };
         // Three MiB of state.
