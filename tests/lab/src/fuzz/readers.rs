@@ -127,7 +127,10 @@ fn expected(error: &Error) {
     assert!(
         matches!(
             error,
-            Error::Corrupt { .. } | Error::Unsupported { .. } | Error::TooLarge { .. }
+            Error::Corrupt { .. }
+                | Error::Misplaced { .. }
+                | Error::Unsupported { .. }
+                | Error::TooLarge { .. }
         ),
         "{error:?}"
     );

@@ -211,7 +211,10 @@ async fn race(
     let log = Arc::new(Log::default());
     let mut workers = JoinSet::new();
     let mut weathers = Vec::new();
-    let keeper = Store::with_options(storage(shape.rng(3)), options(shape, shape.workers));
+    // A prune spares versions by the first policy, too, for as long as its grace period.
+    let mut first = options(shape, shape.workers);
+    first.grace = shape.grace();
+    let keeper = Store::with_options(storage(shape.rng(3)), first);
     let made = keeper.set_policy(&policy(shape.grace()), Expect::Any).await;
     made.expect("a store with a policy");
     let changes = tokio::spawn(change_policy(keeper, shape));
@@ -222,7 +225,7 @@ async fn race(
         let bug = bug.filter(|bug| *bug != Bug::CachedHead || number == 0);
         let believes = bug == Some(Bug::SleeperBelieved) && number != script::KEEPER;
         let policy = if believes {
-            Some(weather::policy_of_an_hour().await)
+            Some(weather::policies_of_an_hour().await)
         } else {
             None
         };

@@ -563,6 +563,8 @@ mod tests {
         let settings = resolve(Said::default(), &env, file).expect("good");
         let retention = settings.retention().expect("good");
         assert_eq!((retention.keep_last, retention.keep_daily), (4, 30));
+        let s3 = [("PERSIST_STORAGE", "s3://my-bucket")];
+        let settings = resolve(Said::default(), &s3, file).expect("good");
         let region = settings.storage().expect("good").s3_region;
         assert_eq!(region.as_deref(), Some("eu-west-1"));
     }
