@@ -10,7 +10,7 @@ use persist_servers::{Fault, Proxy, Reply};
 use persist_tests::gcs::json;
 use persist_tests::{persist, tempdir, text};
 
-/// What is appended to a value, and what it is replaced by.
+/// Text that is appended to a value, and text that replaces it.
 fn malformed(value: &str) -> Vec<OsString> {
     let mut all: Vec<OsString> = ["\n", "\r\n", "\r", "\u{1}", "\u{7f}", "é", " x"]
         .iter()

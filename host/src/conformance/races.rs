@@ -22,7 +22,7 @@ fn start() -> Arc<Barrier> {
     Arc::new(Barrier::new(CONTENDERS as usize))
 }
 
-/// What came of a contender: its number, and its answer.
+/// Number and answer of a contender.
 type Outcome = Result<(u64, Result<()>), String>;
 
 /// Returns the answer of a contender. One that won must find its own object: a server that looks

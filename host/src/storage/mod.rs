@@ -233,7 +233,7 @@ pub struct RecursiveList<'a> {
     pub token: Option<String>,
     /// At most so many objects.
     pub limit: usize,
-    /// Whether [`RecursivePage::now`] and the [`Facts`] of each object are wanted.
+    /// Asks for [`RecursivePage::now`] and the [`Facts`] of each object are wanted.
     pub facts: bool,
 }
 
@@ -243,7 +243,7 @@ pub struct RecursivePage {
     /// Objects, each once, in any order; those of one directory stand together. Their names are
     /// keys below the directory of the list, such as `a/b` for the key `dir/a/b`.
     pub objects: Vec<Object>,
-    /// Where the list goes on; none at its end.
+    /// Position at which the list goes on; none at its end.
     pub next: Option<String>,
     /// The storage's own time when it made this page, where facts were asked for.
     pub now: Option<SystemTime>,

@@ -73,7 +73,7 @@ pub(super) struct Room {
     account: Arc<Account>,
     bytes: u64,
     max: u64,
-    /// Whether the version may be the first of a new name.
+    /// True if the version may be the first of a new name.
     may_be_new: bool,
     /// What it became.
     outcome: Sum,

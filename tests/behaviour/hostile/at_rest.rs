@@ -1,4 +1,4 @@
-//! What a scope has at rest: how it is counted, and what is removed to make room.
+//! Versions at rest of a scope: how they are counted, and what is removed to make room.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

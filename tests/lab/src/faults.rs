@@ -157,7 +157,7 @@ struct Seen {
 struct Meanwhile {
     /// The version that a save made, as far as it was answered.
     saved: std::result::Result<Version, Error>,
-    /// Whether a load found nothing, where something had been saved.
+    /// Returns true if a load found nothing, although a state had been saved.
     says_nothing: bool,
 }
 
@@ -444,7 +444,7 @@ fn only_removed(before: &Seen, after: &Seen) -> bool {
     old.starts_with(kept) && (newest_is_kept || is_tombstone)
 }
 
-/// What another host saves in the midst of an operation.
+/// State that another host saves during an operation.
 const ANOTHERS: &[u8] = b"another host's";
 
 const BYSTANDER: &[u8] = b"not to be touched";

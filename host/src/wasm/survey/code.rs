@@ -66,7 +66,7 @@ impl Arity {
     }
 }
 
-/// What is known of a module when its code section begins.
+/// Facts of a module when its code section begins.
 #[derive(Debug, Default)]
 struct Module {
     types: Vec<Arity>,
@@ -75,7 +75,7 @@ struct Module {
     imported: usize,
 }
 
-/// What was counted of the modules so far.
+/// Counts over the modules so far.
 #[derive(Debug, Default)]
 struct Totals {
     functions: u64,
@@ -243,7 +243,7 @@ struct Function<'a> {
     /// Loops that are open, and the most that ever were.
     loops: usize,
     most_loops: usize,
-    /// Whether each open block is a loop.
+    /// True for each open block that is a loop.
     is_loop: Vec<bool>,
     /// Values that a branch to each open block passes.
     labels: Vec<u64>,

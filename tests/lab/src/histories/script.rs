@@ -32,7 +32,7 @@ impl Shape {
         self.seed.is_multiple_of(2)
     }
 
-    /// Whether the store's policy changes meanwhile: every third history.
+    /// Returns true for every third history: the store's policy changes meanwhile.
     pub(crate) fn has_policy_changes(&self) -> bool {
         self.seed.is_multiple_of(3)
     }
@@ -46,7 +46,7 @@ impl Shape {
         }
     }
 
-    /// Whether the clock of its storage is wrong now and then: every fourth history.
+    /// Returns true for every fourth history: the clock of its storage is wrong now and then.
     pub(crate) fn has_wrong_clock(&self) -> bool {
         self.seed % 4 == 1
     }

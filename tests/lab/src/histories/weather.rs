@@ -52,11 +52,11 @@ const AHEAD: [i64; 5] = [0, 0, 0, 2 * 60 * 60, 40 * 24 * 60 * 60];
 /// The clock of a storage, which is set wrong for a while.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
-    /// Whether it is ever wrong.
+    /// True if it is ever wrong.
     jumps: bool,
     /// Seconds by which it is ahead.
     ahead: AtomicI64,
-    /// The same at the moment in which each object was made, where it was wrong then.
+    /// Seconds by which it was ahead when each object was made, if it was wrong then.
     made: Mutex<BTreeMap<String, i64>>,
 }
 

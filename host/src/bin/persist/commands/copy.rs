@@ -181,7 +181,7 @@ impl Others {
     }
 }
 
-/// Where a name stands in a walk: directories are listed as their keys sort.
+/// Position of a name in a walk: directories are listed as their keys sort.
 fn order(scope: &Scope, name: &Name) -> [String; 3] {
     let session = scope.session().map_or("~", Name::encoded);
     [scope.agent().encoded(), session, name.encoded()].map(|segment| format!("{segment}/"))
@@ -251,7 +251,7 @@ async fn copy_name(scope: &Scope, name: &Name, to: &Store, how: How) -> Result<T
     Ok(tally)
 }
 
-/// What was left out, and the exit code for it.
+/// Entries that were left out, and the exit code for them.
 #[derive(Default)]
 struct Skipped {
     count: u64,

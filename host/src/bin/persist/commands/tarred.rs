@@ -144,7 +144,7 @@ struct Index {
     ended: bool,
 }
 
-/// What extension headers said of the next entry.
+/// Extension headers of the next entry.
 #[derive(Default)]
 struct Extended {
     path: Option<Vec<u8>>,
@@ -309,7 +309,7 @@ fn is_sound(header: &tar::Header) -> bool {
     stored.is_ok_and(|stored| stored == sum + 8 * u32::from(b' '))
 }
 
-/// What an archive says, cut off and made safe to print.
+/// Returns a text of an archive, shortened and safe to print.
 fn cut(text: &str) -> String {
     print::plain(&text.chars().take(300).collect::<String>())
 }
