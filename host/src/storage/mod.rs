@@ -233,7 +233,7 @@ pub struct RecursiveList<'a> {
     pub token: Option<String>,
     /// At most so many objects.
     pub limit: usize,
-    /// Asks for [`RecursivePage::now`] and the [`Facts`] of each object are wanted.
+    /// Asks for [`RecursivePage::now`] and the [`Facts`] of each object.
     pub facts: bool,
 }
 
