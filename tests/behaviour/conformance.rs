@@ -81,17 +81,9 @@ fn wrong_lists_are_found() {
     }
 }
 
-/// Wrong lists that a store finds before its first save.
-const REFUSED: &[ListFault] = &[
-    ListFault::Descending,
-    ListFault::FirstMissing,
-    ListFault::LastMissing,
-    ListFault::Stale,
-];
-
 #[test]
 fn a_storage_with_wrong_lists_is_refused_before_the_first_save() {
-    for &fault in REFUSED {
+    for &fault in ListFault::ALL {
         let memory = Memory::new();
         let mut faulty = Faulty::new(Arc::new(memory.clone()));
         faulty.list_fault = Some(fault);

@@ -126,7 +126,7 @@ struct Case {
 
 /// Runs a case, and says whether the operation had a request for it to meet.
 async fn judge(case: &Case) -> bool {
-    let place = Place::on(case.server);
+    let place = Place::on(case.server).unprobed();
     let honest = place.scope();
     save(&honest, "old", OLD).await;
     if case.operation == Operation::LoadLarge {
@@ -211,7 +211,7 @@ fn judge_all(operations: &'static [Operation], faults: impl Fn(&Place) -> Vec<(F
             operations.collect::<Vec<_>>()
         });
         for (server, operation) in all {
-            for (fault, passes) in faults(&Place::on(server)) {
+            for (fault, passes) in faults(&Place::on(server).unprobed()) {
                 let turns = Arc::clone(&turns);
                 tasks.spawn(async move {
                     let mut met = 0;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use persist_host::snapshot::{Error, SaveOptions, Store};
+use persist_host::snapshot::{Error, GcOptions, SaveOptions, Store};
 use persist_host::storage::{
     ErrorKind, Key, List, Local, Memory, Page, Part, ReadRange, Result, Storage, Swept, Upload,
 };
@@ -22,7 +22,15 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const ANY: Duration = Duration::ZERO;
 
 async fn gc(store: &Store, older_than: Duration, dry_run: bool) -> Swept {
-    store.gc(older_than, dry_run).await.expect("sweeps")
+    let options = options(older_than, dry_run);
+    store.gc(&options).await.expect("sweeps")
+}
+
+fn options(older_than: Duration, dry_run: bool) -> GcOptions {
+    let mut options = GcOptions::default();
+    options.older_than = older_than;
+    options.dry_run = dry_run;
+    options
 }
 
 #[test]
@@ -202,7 +210,9 @@ fn who_may_not_list_uploads_is_told_which_permission_that_is() {
             (seen.operation() == "ListMultipartUploads")
                 .then(|| Fault::Reply(Reply::s3(403, "AccessDenied")))
         });
-        let denied = Store::new(proxied.storage()).gc(HOUR, false).await;
+        let denied = Store::new(proxied.storage())
+            .gc(&options(HOUR, false))
+            .await;
         assert!(
             matches!(&denied, Err(Error::Storage(error)) if error.kind() == ErrorKind::Denied
                 && error.hint().contains("s3:ListBucketMultipartUploads")),

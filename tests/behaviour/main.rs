@@ -61,6 +61,7 @@ mod moves;
 mod operators;
 mod outcomes;
 mod packages;
+mod probes;
 mod races;
 mod retention;
 mod s3;

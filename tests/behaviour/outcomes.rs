@@ -231,7 +231,7 @@ fn a_store_that_was_copied_to_where_conditions_are_ignored_is_refused() {
 fn a_storage_that_does_not_list_what_was_just_made_is_refused_before_the_first_save() {
     let mut storage = Faulty::new(Arc::new(Memory::new()));
     storage.lists_nothing = true;
-    block_on(refused(storage, "in order"));
+    block_on(refused(storage, "in the order of their keys"));
 }
 
 #[test]

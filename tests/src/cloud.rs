@@ -4,11 +4,25 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use persist_host::conformance;
 use persist_host::snapshot::Scope;
+use persist_host::storage::probe::Way;
 use persist_host::storage::{Storage, StorageConfig};
 use persist_servers::{Kind, Proxy, Reply, Seen};
 
 use crate::{gcs, s3};
+
+/// Records in a place that a server was probed in this way, without probing it. It may be called in a runtime.
+pub(crate) fn record_probe(storage: Arc<dyn Storage>, server: &str, way: Way) {
+    let server = server.to_owned();
+    let recorded = std::thread::spawn(move || {
+        crate::block_on(async {
+            let recorded = conformance::record_probe(&*storage, &server, way).await;
+            recorded.expect("records");
+        });
+    });
+    recorded.join().expect("no panic");
+}
 
 /// One server for each backend.
 pub const BACKENDS: [Kind; 2] = [Kind::SeaweedFs, Kind::FakeGcs];
@@ -26,6 +40,15 @@ impl Place {
         match kind {
             Kind::FakeGcs => Self::Gcs(gcs::Place::new()),
             kind => Self::S3(s3::Place::on(kind)),
+        }
+    }
+
+    /// The same place, whose server is not probed: for tests of so many places that the probes would take most of the time.
+    #[must_use]
+    pub fn unprobed(self) -> Self {
+        match self {
+            Self::S3(place) => Self::S3(place.unprobed()),
+            Self::Gcs(place) => Self::Gcs(place.unprobed()),
         }
     }
 

@@ -14,10 +14,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use persist_host::snapshot::{Scope, Store};
+use persist_host::storage::probe::Way;
 use persist_host::storage::{Retry, Storage, StorageConfig};
 use persist_servers::{Fault, Kind, Proxy, Reply, Seen, Server};
 
+use crate::cloud::record_probe;
+
 /// A prefix in a bucket of a server that all tests share.
+///
+/// Places behind the shared proxy say that uploads that race were probed: tests of the probe use [`Place::probed`].
 #[derive(Clone, Debug)]
 pub struct Place {
     endpoint: String,
@@ -25,16 +30,43 @@ pub struct Place {
     pub bucket: String,
     /// Nobody else's.
     pub prefix: String,
+    /// Ways of creating objects that are not probed here.
+    unprobed: Vec<Way>,
 }
 
 impl Place {
     /// A new place.
     pub fn new() -> Self {
+        let place = Self {
+            unprobed: vec![Way::Parts],
+            ..Self::probed()
+        };
+        place.record_probes(&place.endpoint);
+        place
+    }
+
+    /// A new place on a server that is probed in all ways.
+    pub fn probed() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         Self {
             endpoint: conditional().endpoint().into(),
             bucket: Server::shared(Kind::FakeGcs).facts().bucket.clone(),
             prefix: format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
+            unprobed: Vec::new(),
+        }
+    }
+
+    /// The same place, whose server is not probed.
+    #[must_use]
+    pub fn unprobed(mut self) -> Self {
+        self.unprobed = vec![Way::Single, Way::Parts];
+        self.record_probes(&self.endpoint);
+        self
+    }
+
+    fn record_probes(&self, server: &str) {
+        for way in &self.unprobed {
+            record_probe(self.storage(), server, *way);
         }
     }
 
@@ -42,13 +74,14 @@ impl Place {
     pub fn bare() -> Self {
         Self {
             endpoint: Server::shared(Kind::FakeGcs).endpoint().into(),
-            ..Self::new()
+            ..Self::probed()
         }
     }
 
     /// The same place through a proxy.
     pub fn proxied(&self) -> (Proxy, Self) {
         let proxy = Proxy::start(&self.endpoint);
+        self.record_probes(proxy.endpoint());
         let place = Self {
             endpoint: proxy.endpoint().into(),
             ..self.clone()

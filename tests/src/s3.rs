@@ -7,10 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use persist_host::snapshot::{Scope, Store};
+use persist_host::storage::probe::Way;
 use persist_host::storage::{Retry, S3Credentials, Storage, StorageConfig};
 use persist_servers::{Kind, Proxy, Server};
 
+use crate::cloud::record_probe;
+
 /// A prefix in a bucket of a server that all tests share.
+///
+/// SeaweedFS makes writers of one key wait for seconds, and looks first and writes then where it puts parts together, so that a
+/// store refuses it for large states. The places on it say that it was probed: tests of the probe use [`Place::probed`], and no
+/// other test lets uploads race there.
 #[derive(Clone, Debug)]
 pub struct Place {
     server: &'static Server,
@@ -20,6 +27,8 @@ pub struct Place {
     pub bucket: String,
     /// Nobody else's.
     pub prefix: String,
+    /// Ways of creating objects that are not probed here.
+    unprobed: Vec<Way>,
 }
 
 impl Place {
@@ -27,17 +36,49 @@ impl Place {
     pub fn on(kind: Kind) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let server = Server::shared(kind);
-        Self {
+        let place = Self {
             server,
             endpoint: server.endpoint().into(),
             bucket: server.facts().bucket.clone(),
             prefix: format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
+            unprobed: match kind {
+                Kind::SeaweedFs => vec![Way::Single, Way::Parts],
+                _ => Vec::new(),
+            },
+        };
+        place.record_probes(&place.endpoint);
+        place
+    }
+
+    /// A new place on a server that is probed in all ways.
+    #[must_use]
+    pub fn probed(kind: Kind) -> Self {
+        let place = Self::on(kind);
+        Self {
+            prefix: format!("{}-probed", place.prefix),
+            unprobed: Vec::new(),
+            ..place
+        }
+    }
+
+    /// The same place, whose server is not probed.
+    #[must_use]
+    pub fn unprobed(mut self) -> Self {
+        self.unprobed = vec![Way::Single, Way::Parts];
+        self.record_probes(&self.endpoint);
+        self
+    }
+
+    fn record_probes(&self, server: &str) {
+        for way in &self.unprobed {
+            record_probe(self.storage(), server, *way);
         }
     }
 
     /// The same place through a proxy.
     pub fn proxied(&self) -> (Proxy, Self) {
         let proxy = Proxy::start(self.server.endpoint());
+        self.record_probes(proxy.endpoint());
         let place = Self {
             endpoint: proxy.endpoint().into(),
             ..self.clone()

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::ListFault;
 use crate::storage::{
-    Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Swept, Upload,
+    Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Sweep, Swept, Upload,
 };
 
 /// What happens to a version that is created, or whose upload is finished.
@@ -241,12 +241,9 @@ impl Storage for Faulty {
             .await
     }
 
-    async fn sweep(&self, older_than: Duration, dry_run: bool) -> Result<Swept> {
+    async fn sweep(&self, sweep: &Sweep<'_>) -> Result<Swept> {
         self.life
-            .make(
-                ErrorKind::Unavailable,
-                self.inner.sweep(older_than, dry_run),
-            )
+            .make(ErrorKind::Unavailable, self.inner.sweep(sweep))
             .await
     }
 }

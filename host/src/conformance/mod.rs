@@ -40,6 +40,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::storage::probe::{self, Way};
 use crate::storage::{ErrorKind, Key, Storage};
 
 /// Opens the storage that is tested, anew at each call.
@@ -113,6 +114,19 @@ const CHECKS: &[(&str, Check)] = &[
         Box::pin(snapshots::a_host_may_die_at_any_call(p))
     }),
 ];
+
+/// Records in a storage that a server was probed, without probing it: for tests that give each store a place of its own on a
+/// server that is known. [`Storage::unknown_server`] tells the name of the server.
+///
+/// # Errors
+/// Any kind.
+pub async fn record_probe(
+    storage: &dyn Storage,
+    server: &str,
+    way: Way,
+) -> crate::storage::Result<()> {
+    probe::record_unprobed(storage, server, way).await
+}
 
 /// Runs every check on the storage that `open` opens.
 pub async fn run(open: Open<'_>) -> Report {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::ahead::Ahead;
 use super::version;
 use super::walk::Selection;
-use super::{Error, NO_SESSION, Name, Result, Scope, Store, Version, introduce};
-use crate::storage::{Entry, ErrorKind, Key, List, ReadRange, Swept};
+use super::{Error, NO_SESSION, Name, Result, Scope, Store, Version, gc, introduce};
+use crate::storage::{Entry, ErrorKind, Key, List, ReadRange, RecursiveList, Sweep, Swept, probe};
 
 /// Entries asked for at once.
 const PAGE: usize = 1000;
@@ -15,9 +15,8 @@ const PAGE: usize = 1000;
 /// Versions that are looked at together.
 const AT_ONCE: usize = 8;
 
-/// The file that says what kind of store this is, and how the names of files begin that were made to try the storage.
+/// The file that says what kind of store this is.
 const INTRODUCTION: &str = "store.json";
-const PROBE: &str = "probe-";
 
 /// Prefix of the names of objects that tell the storage's time.
 const CLOCK: &str = "clock-";
@@ -27,6 +26,10 @@ const TEMPORARY: &str = "tmp";
 
 /// What an archive that is unpacked leaves beside its versions.
 const MANIFEST: &str = "manifest.jsonl";
+
+/// Finding of a probe that was not removed.
+const LEFT_PROBE: &str =
+    "made to try the storage, by a process that was killed; `persist gc` removes it";
 
 /// Younger files may belong to saves that are still under way.
 const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
@@ -340,10 +343,17 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
 
     /// What saves that were never finished left behind, long ago. Who may not look for it is not told of it.
     async fn leftovers(&mut self) {
-        let swept = self.store.shared.storage.sweep(LONG_AGO, true).await;
+        let storage = &self.store.shared.storage;
+        let sweep = Sweep {
+            older_than: LONG_AGO,
+            dry_run: true,
+            is_ours: &gc::is_of_store,
+        };
+        let swept = storage.sweep(&sweep).await;
         let Ok(Swept {
             removed: 1..,
             bytes,
+            ..
         }) = swept
         else {
             return;
@@ -360,19 +370,36 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
             match &entry {
                 Entry::Object(object) if object.name == INTRODUCTION => {}
                 Entry::Object(object)
-                    if object.name.starts_with(PROBE) || object.name.starts_with(CLOCK) =>
+                    if object.name.starts_with(probe::PREFIX) || object.name.starts_with(CLOCK) =>
                 {
                     let key = format!("{NO_SESSION}/{}", object.name);
-                    let what =
-                        "made to try the storage, by a process that was killed; it can be removed";
-                    self.found(FindingKind::Leftover, key, what);
+                    self.found(FindingKind::Leftover, key, LEFT_PROBE);
                 }
+                Entry::Object(object) if object.name.starts_with(probe::RECORD) => {}
                 Entry::Object(object) if object.name == TEMPORARY => {
                     self.file_at_a_directory(NO_SESSION, &entry).await?;
                 }
                 Entry::Object(_) => self.foreign(NO_SESSION, &entry),
+                Entry::Dir(dir) if dir.starts_with(probe::PREFIX) => {
+                    self.probe(&format!("{NO_SESSION}/{dir}")).await?;
+                }
                 Entry::Dir(_) => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Tells of the objects of a probe. A server may show their directory for a while after they were deleted.
+    async fn probe(&mut self, dir: &str) -> Result<()> {
+        let list = RecursiveList {
+            dir,
+            token: None,
+            limit: 1,
+            facts: false,
+        };
+        let page = self.store.shared.storage.list_recursive(&list).await?;
+        if !page.objects.is_empty() {
+            self.found(FindingKind::Leftover, dir.into(), LEFT_PROBE);
         }
         Ok(())
     }

@@ -179,9 +179,18 @@ impl Change {
         }
         let what = match self.look(lost).await {
             Found::Nothing => {
-                "the storage refuses the next version as being there, and does not show it; look at the server"
+                "the storage refuses the next version as being there, and does not show it; look at the server".into()
             }
-            _ => "something that is no version is in the way of the next one; remove it",
+            Found::Ours | Found::Anothers => format!(
+                "the storage has version {} and does not list it as the newest. Do not remove it: it was acknowledged. Use a \
+                 storage that lists keys in order, and copy the store there",
+                lost.version
+            ),
+            Found::Damaged | Found::Unseen(_) => {
+                "an object that cannot be read as a version is at the next version's key. Run `persist check`; keep a copy of \
+                 the object before it is moved away"
+                    .into()
+            }
         };
         Err(Error::unsupported(what).at(self.scope.key(&self.name, lost.version)?))
     }

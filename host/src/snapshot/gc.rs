@@ -2,26 +2,54 @@
 
 use std::time::Duration;
 
-use super::{Result, Store, introduce};
-use crate::storage::Swept;
+use super::{NO_SESSION, Result, Store, introduce, version};
+use crate::storage::{Key, Sweep, Swept, probe};
+
+/// What to remove.
+///
+/// ```
+/// use persist_host::snapshot::GcOptions;
+///
+/// let mut options = GcOptions::default();
+/// options.dry_run = true;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GcOptions {
+    /// Age from which it is removed; one day, which is far longer than any save takes.
+    pub older_than: Duration,
+    /// Removes nothing, and counts.
+    pub dry_run: bool,
+    /// Removes uploads for keys that are not the store's too, such as those of an [`Adapter`](super::Adapter), and of others
+    /// who share the bucket.
+    pub all_uploads: bool,
+}
+
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self {
+            older_than: Duration::from_secs(24 * 60 * 60),
+            dry_run: false,
+            all_uploads: false,
+        }
+    }
+}
 
 impl Store {
-    /// Removes what is at least `older_than` old of what was begun and never finished: uploads and temporary files of hosts that
-    /// died, and what they tried a new storage with. A dry run only counts. Where no store is, nothing is touched.
+    /// Removes what was begun and never finished: uploads and temporary files of hosts that died, and probes of a new storage,
+    /// also where no store was made in the end. Uploads are removed where they are for a version or a probe.
     ///
-    /// A day is far longer than any save takes. On S3, a save whose upload is removed while it is at work fails, and says that its
+    /// On S3, a save whose upload is removed while it is at work fails, and says that its
     /// outcome is unknown; on a local disk, what a living process is at work on stays, however old it is.
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// use std::time::Duration;
-    /// use persist_host::snapshot::Store;
+    /// use persist_host::snapshot::{GcOptions, Store};
     /// use persist_host::storage::Memory;
     ///
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let store = Store::new(Arc::new(Memory::new()));
-    /// let day = Duration::from_secs(24 * 60 * 60);
-    /// let swept = store.gc(day, true).await?;
+    /// let swept = store.gc(&GcOptions::default()).await?;
     /// assert_eq!((swept.removed, swept.bytes), (0, 0));
     /// # Ok::<(), persist_host::snapshot::Error>(())
     /// # }).unwrap();
@@ -30,13 +58,58 @@ impl Store {
     /// # Errors
     /// [`Error::Unsupported`](super::Error::Unsupported) where the store is of a later format; [`Error::Storage`](super::Error::Storage), on
     /// S3 also where the account may not list uploads (`s3:ListBucketMultipartUploads`). What was removed before stays removed.
-    pub async fn gc(&self, older_than: Duration, dry_run: bool) -> Result<Swept> {
+    pub async fn gc(&self, options: &GcOptions) -> Result<Swept> {
         let storage = &*self.shared.storage;
-        if !introduce::check(storage).await? {
-            return Ok(Swept::default());
-        }
-        let mut swept = introduce::gc(storage, older_than, dry_run).await?;
-        swept += storage.sweep(older_than, dry_run).await?;
+        // A store of a later format may have other names for its probes.
+        introduce::check(storage).await?;
+        let mut swept = introduce::gc(storage, options).await?;
+        let sweep = Sweep {
+            older_than: options.older_than,
+            dry_run: options.dry_run,
+            is_ours: &|key| options.all_uploads || is_of_store(key),
+        };
+        swept += storage.sweep(&sweep).await?;
         Ok(swept)
+    }
+}
+
+/// Returns true for the key of a version, and for that of a probe.
+pub(super) fn is_of_store(key: &Key) -> bool {
+    let (dir, name) = key.split();
+    let is_version = version::parse(name).is_some() && dir.split('/').count() == 3;
+    let mut segments = key.as_str().split('/');
+    let is_probe = segments.next() == Some(NO_SESSION)
+        && segments
+            .next()
+            .is_some_and(|name| name.starts_with(probe::PREFIX));
+    is_version || is_probe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_keys_of_versions_and_probes_are_of_the_store() {
+        let is_of_store = |key: &str| is_of_store(&Key::new(key).expect("a key"));
+        for own in [
+            "bot/~/memory/9999999998-0000000001.gz",
+            "bot/monday/memory/9999999998-0000000001.gz",
+            "~/~/policy/9999999998-0000000001.gz",
+            "~/probe-00-race",
+        ] {
+            assert!(is_of_store(own), "{own}");
+        }
+        for other in [
+            "backups/db.dump",
+            "videos/2026/cam1.mp4",
+            "9999999998-0000000001.gz",
+            "agent1/large_snapshot.json.gz",
+            "a/bot/~/memory/9999999998-0000000001.gz",
+            "bot/~/memory/9999999998-0000000002.gz",
+            "bot/probe-1",
+        ] {
+            assert!(!is_of_store(other), "{other}");
+        }
     }
 }

@@ -2,32 +2,34 @@
 //!
 //! `~/store.json` is created once and says which format and suffix the store has. Before that, the storage must refuse to
 //! create an object twice (one that accepts ignores conditions, and would let one save overwrite another), and must list
-//! what was just created, at once and in order, since heads are found by listing. A storage that may be any server is asked
-//! again by each process.
+//! what was just created, at once and in order, since heads are found by listing ([`probe::lists`]). A server that is not
+//! Amazon's or Google's must also let one of several writers win that race for one object: it may look whether an object
+//! exists, and write it afterwards. That is recorded in the store, and probed once for each server.
 //!
-//! What is tried is tried with two small objects, the probes, which are removed again. A process that dies meanwhile leaves them:
-//! whoever makes the store removes all that there are, and so does each process that meets one where a list costs no request.
+//! Probes are small objects, which are removed again. Those of a process that was killed are removed by the next one that
+//! makes the store, by each process that meets one where a list costs no request, and by `persist gc`.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{ClockProbe, Moment};
 use super::version::SUFFIX;
-use super::{Error, Result, Store};
-use crate::storage::{self, Entry, ErrorKind, Key, List, Object, ReadRange, Storage, Swept};
+use super::{Error, GcOptions, Result, Store};
+use crate::storage::probe::{self, PREFIX as PROBE, Way};
+use crate::storage::{
+    Entry, ErrorKind, Key, List, Object, ReadRange, RecursiveList, Storage, Swept,
+};
 
 const DIR: &str = "~";
 const FILE: &str = "store.json";
 
-/// What the names of probes begin with.
-const PROBE: &str = "probe-";
-
 /// Prefix of the names of objects that tell the storage's time. A host that initializes the store does not remove them.
 const CLOCK: &str = "clock-";
 
-/// A probe takes four requests: what is younger may be another host's at this moment.
+/// A probe takes seconds: what is younger may be another host's at this moment.
 const PROBING: Duration = Duration::from_secs(60 * 60);
 
 /// Probes of the dead that are removed at once: far more than there ever are.
@@ -51,7 +53,7 @@ struct Introduction {
 /// Before the first write of a process: makes the store, or checks that it is one that this build may write to, in a storage
 /// that keeps its word.
 pub(super) async fn before_writing(store: &Store) -> Result<()> {
-    let storage = &*store.shared.storage;
+    let storage = &store.shared.storage;
     if store.find().await? {
         meet(storage).await
     } else {
@@ -60,13 +62,26 @@ pub(super) async fn before_writing(store: &Store) -> Result<()> {
 }
 
 /// Trusts a store that is there.
-async fn meet(storage: &dyn Storage) -> Result<()> {
-    if !storage.honours_conditions() {
-        // It may have been copied to where conditions mean nothing.
-        return create_again(storage, FILE, introduction()).await;
+async fn meet(storage: &Arc<dyn Storage>) -> Result<()> {
+    if storage.honours_conditions() {
+        sweep(&**storage).await;
+        return Ok(());
     }
-    sweep(storage).await;
+    // It may have been copied to where conditions mean nothing.
+    create_again(&**storage, FILE, introduction()).await?;
+    if let Some(server) = storage.unknown_server() {
+        let probed = probe::ensure_exclusive(storage, &server, Way::Single).await;
+        probed.map_err(|error| refusal(&**storage, error))?;
+    }
     Ok(())
+}
+
+/// Returns the error of a probe. A storage that failed it cannot hold a store.
+fn refusal(storage: &dyn Storage, error: crate::storage::Error) -> Error {
+    match error.kind() {
+        ErrorKind::Unsupported => Error::unsupported(error.to_string()).at(storage.location()),
+        _ => error.into(),
+    }
 }
 
 /// Whether a store is there; refuses one that this build cannot understand.
@@ -78,6 +93,10 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
     };
     let place = format!("~/store.json in {}", storage.location());
     let introduction: Introduction = serde_json::from_slice(&part.bytes).map_err(|error| {
+        if is_of_another_service(&part.bytes) {
+            let what = "another service answers, such as the login page of a network: check the place and its endpoint";
+            return Error::unsupported(what).at(&place);
+        }
         Error::corrupt(format!("it is not what Persist writes: {error}")).at(&place)
     })?;
     if introduction.format != FORMAT || introduction.suffix != SUFFIX {
@@ -91,13 +110,22 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
     Ok(true)
 }
 
+/// Returns true for a page of HTML or XML, and for JSON that says no format: a server that is no storage answers any request
+/// with these.
+fn is_of_another_service(body: &[u8]) -> bool {
+    let is_page = body.trim_ascii_start().starts_with(b"<");
+    let json = serde_json::from_slice::<serde_json::Value>(body).ok();
+    is_page || json.is_some_and(|json| json.get("format").is_none())
+}
+
 async fn make(store: &Store) -> Result<()> {
-    let storage = &*store.shared.storage;
+    let shared = &store.shared.storage;
+    let storage = &**shared;
     // Before there is anything that the next host would believe.
-    if let Err(refused) = probe(storage).await {
+    if let Err(refused) = probe(shared).await {
         // Another host that made the store meanwhile removed our probes with all others.
         return match check(storage).await {
-            Ok(true) => meet(storage).await,
+            Ok(true) => meet(shared).await,
             _ => Err(refused),
         };
     }
@@ -106,7 +134,13 @@ async fn make(store: &Store) -> Result<()> {
     match storage.create(&key(FILE)?, vec![introduction()]).await {
         Ok(()) => {}
         // Another host makes it at this moment: what it says is checked as if it had always been there.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => check(storage).await.map(drop)?,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if !check(storage).await? {
+                let what = "the storage refuses to create the store's header as being there, and does not show it. Look at \
+                            the server; nothing was saved";
+                return Err(Error::unsupported(what).at(storage.location()));
+            }
+        }
         // It may be there, whoever made it.
         Err(error) if error.kind() == ErrorKind::Unanswered => match check(storage).await? {
             true => {}
@@ -132,10 +166,13 @@ async fn sweep(storage: &dyn Storage) {
         return;
     };
     for entry in page.entries {
-        if let Entry::Object(probe) = entry
-            && let Ok(key) = key(&probe.name)
-        {
-            let _ = storage.delete(&key).await;
+        match entry {
+            Entry::Object(probe) => {
+                if let Ok(key) = key(&probe.name) {
+                    probe::remove_object(storage, &key).await;
+                }
+            }
+            Entry::Dir(dir) => probe::remove(storage, &format!("{DIR}/{dir}")).await,
         }
     }
 }
@@ -151,9 +188,19 @@ fn introduction() -> Bytes {
     json.into()
 }
 
-/// Creates two objects in the wrong order, and expects a list to show them at once and in the right one, and the storage to
-/// refuse to create one again.
-async fn probe(storage: &dyn Storage) -> Result<()> {
+/// Verifies that the storage keeps what a store needs. One that is no server is verified by two small objects alone: that it
+/// lists them at once and in order, and refuses to create one again.
+async fn probe(storage: &Arc<dyn Storage>) -> Result<()> {
+    let probed = match storage.unknown_server() {
+        Some(server) => probe::ensure_exclusive(storage, &server, Way::Single).await,
+        None if storage.honours_conditions() => Ok(()),
+        None => probe::lists(storage).await,
+    };
+    probed.map_err(|error| refusal(&**storage, error))?;
+    probe_objects(&**storage).await
+}
+
+async fn probe_objects(storage: &dyn Storage) -> Result<()> {
     let id = format!("{PROBE}{:032x}", crate::random::u128());
     let names = [format!("{id}-1"), format!("{id}-2")];
     let probe = Bytes::from_static(b"probe\n");
@@ -161,24 +208,41 @@ async fn probe(storage: &dyn Storage) -> Result<()> {
         match storage.create(&key(name)?, vec![probe.clone()]).await {
             // The name is nobody else's: an attempt whose answer was lost made it.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            made => made.map_err(storage::Error::of_a_trial)?,
+            made => made.map_err(crate::storage::Error::of_a_trial)?,
         }
     }
-    let list = List {
-        dir: DIR,
-        prefix: &id,
-        after: None,
-        limit: 3,
-        facts: false,
-    };
-    let listed = storage.list(&list).await;
+    let mut listed = Vec::new();
+    let mut more = true;
+    let mut list_error = None;
+    while more && listed.len() <= names.len() {
+        let list = List {
+            dir: DIR,
+            prefix: &id,
+            after: listed.last().cloned(),
+            limit: 1,
+            facts: false,
+        };
+        match storage.list(&list).await {
+            Ok(page) => {
+                more = page.more && !page.entries.is_empty();
+                listed.extend(page.entries);
+            }
+            Err(error) => {
+                list_error = Some(error);
+                break;
+            }
+        }
+    }
     let refused = create_again(storage, &names[0], probe).await;
     for name in &names {
-        storage.delete(&key(name)?).await?;
+        probe::remove_object(storage, &key(name)?).await;
     }
     refused?;
+    if let Some(error) = list_error {
+        return Err(error.into());
+    }
     let expected: Vec<_> = names.map(Entry::object).into();
-    match listed?.entries == expected {
+    match listed == expected {
         true => Ok(()),
         false => Err(Error::unsupported(
             "this storage does not list new objects at once and in order, so the newest version could be missed. Use \
@@ -247,23 +311,14 @@ async fn list_clock(storage: &dyn Storage, before: Moment) -> Result<ClockProbe>
     Ok(ClockProbe { before, created })
 }
 
-/// Removes the probes that are at least `older_than` old, as an operator asks for it.
-pub(super) async fn gc(
-    storage: &dyn Storage,
-    older_than: Duration,
-    dry_run: bool,
-) -> Result<Swept> {
-    let mut swept = gc_of(storage, PROBE, older_than, dry_run).await?;
-    swept += gc_of(storage, CLOCK, older_than, dry_run).await?;
+/// Removes the probes, as an operator asks for it.
+pub(super) async fn gc(storage: &dyn Storage, options: &GcOptions) -> Result<Swept> {
+    let mut swept = gc_of(storage, PROBE, options).await?;
+    swept += gc_of(storage, CLOCK, options).await?;
     Ok(swept)
 }
 
-async fn gc_of(
-    storage: &dyn Storage,
-    prefix: &str,
-    older_than: Duration,
-    dry_run: bool,
-) -> Result<Swept> {
+async fn gc_of(storage: &dyn Storage, prefix: &str, options: &GcOptions) -> Result<Swept> {
     let mut swept = Swept::default();
     let mut after = None;
     loop {
@@ -277,28 +332,65 @@ async fn gc_of(
         let page = storage.list(&list).await?;
         after = page.entries.last().cloned();
         for entry in &page.entries {
-            let Entry::Object(Object { name, facts }) = entry else {
-                continue;
-            };
-            let (Some(facts), Some(now)) = (facts, page.now) else {
-                continue;
-            };
-            let age = now.duration_since(facts.created).unwrap_or_default();
-            if age < older_than.max(PROBING) {
-                continue;
+            match entry {
+                Entry::Object(object) => {
+                    gc_object(storage, object, page.now, options, &mut swept).await?;
+                }
+                Entry::Dir(dir) => gc_dir(storage, dir, options, &mut swept).await?,
             }
-            if !dry_run {
-                storage.delete(&key(name)?).await?;
-            }
-            swept += Swept {
-                removed: 1,
-                bytes: facts.size,
-            };
         }
         if !page.more {
             return Ok(swept);
         }
     }
+}
+
+/// Removes the objects of a probe of lists.
+async fn gc_dir(
+    storage: &dyn Storage,
+    dir: &str,
+    options: &GcOptions,
+    swept: &mut Swept,
+) -> Result<()> {
+    let list = RecursiveList {
+        dir: &format!("{DIR}/{dir}"),
+        token: None,
+        limit: MAX_SWEPT,
+        facts: true,
+    };
+    let page = storage.list_recursive(&list).await?;
+    for object in &page.objects {
+        let object = Object {
+            name: format!("{dir}/{}", object.name),
+            ..object.clone()
+        };
+        gc_object(storage, &object, page.now, options, swept).await?;
+    }
+    Ok(())
+}
+
+async fn gc_object(
+    storage: &dyn Storage,
+    object: &Object,
+    now: Option<SystemTime>,
+    options: &GcOptions,
+    swept: &mut Swept,
+) -> Result<()> {
+    let (Some(facts), Some(now)) = (object.facts, now) else {
+        return Ok(());
+    };
+    let age = now.duration_since(facts.created).unwrap_or_default();
+    if age < options.older_than.max(PROBING) {
+        return Ok(());
+    }
+    let key = key(&object.name)?;
+    if !options.dry_run {
+        storage.delete(&key).await?;
+    }
+    swept.removed += 1;
+    swept.bytes += facts.size;
+    swept.keys.push(key.to_string());
+    Ok(())
 }
 
 /// Creates what is there already, which must be refused.
@@ -320,7 +412,6 @@ fn key(name: &str) -> Result<Key> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use async_trait::async_trait;

@@ -50,6 +50,7 @@ mod writer;
 pub use adapter::{Adapter, AdapterOptions, StateStream};
 pub use check::{Checked, Finding, FindingKind, ReadData, Severity};
 pub use error::{Error, Result};
+pub use gc::GcOptions;
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use name::{MAX_ENCODED, Name};
 pub use policy::{CurrentPolicy, Policy};

@@ -31,6 +31,7 @@ mod gcs;
 mod key;
 mod local;
 mod memory;
+pub mod probe;
 mod recursive;
 mod retry;
 #[cfg(feature = "s3")]
@@ -78,6 +79,14 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Names the server of a storage that may be any: not an operating system, and not Amazon's or Google's own. Before a store
+    /// is trusted to it, its lists and conditional creates are probed (see [`probe`]), once for each store and name.
+    ///
+    /// None unless a backend says otherwise.
+    fn unknown_server(&self) -> Option<String> {
+        None
+    }
+
     /// Makes an object that was not there. When this returns ok, the object is whole and survives a
     /// power failure; when two callers race, one of them wins.
     ///
@@ -91,6 +100,19 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Begins an object whose length is not known yet. Nothing is visible before
     /// [`Upload::finish`].
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>>;
+
+    /// Begins an object in the way of large ones and sends all its bytes: [`Upload::finish`] only completes it. For probes of
+    /// how a server completes uploads.
+    ///
+    /// The same as [`Storage::upload`] and one write, unless a backend creates small objects in another way than large ones.
+    ///
+    /// # Errors
+    /// Any kind.
+    async fn upload_in_parts(&self, key: &Key, body: Bytes) -> Result<Box<dyn Upload>> {
+        let mut upload = self.upload(key).await?;
+        upload.write(body).await?;
+        Ok(upload)
+    }
 
     /// As [`Storage::upload`], for an object that may be there: [`Upload::finish`] puts the new one in its place, in one step. Not
     /// for versions.
@@ -131,16 +153,16 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Removes an object, durably. What is not there is removed already.
     async fn delete(&self, key: &Key) -> Result<()>;
 
-    /// Removes what was begun and never finished, of which nothing was ever visible: temporary files, parts of uploads. A dry run
-    /// only counts. What is younger than `older_than`, by the storage's clock, stays: somebody may be at work on it. Where a storage
+    /// Removes what was begun and never finished, of which nothing was ever visible: temporary files, and parts of uploads for
+    /// keys of the caller's. What is too young, by the storage's clock, stays: somebody may be at work on it. Where a storage
     /// cannot tell (S3), an upload that is swept under its writer fails, and is not acknowledged.
     ///
     /// Finds nothing unless a backend says otherwise.
     ///
     /// # Errors
     /// Any kind. What was removed before stays removed.
-    async fn sweep(&self, older_than: Duration, dry_run: bool) -> Result<Swept> {
-        let _ = (older_than, dry_run);
+    async fn sweep(&self, sweep: &Sweep<'_>) -> Result<Swept> {
+        let _ = sweep;
         Ok(Swept::default())
     }
 
@@ -160,19 +182,46 @@ pub trait Upload: fmt::Debug + Send + Sync {
     async fn finish(self: Box<Self>) -> Result<()>;
 }
 
+/// What to remove of what was begun and never finished.
+#[derive(Clone, Copy)]
+pub struct Sweep<'a> {
+    /// Age from which it is removed.
+    pub older_than: Duration,
+    /// Removes nothing, and counts.
+    pub dry_run: bool,
+    /// Returns true for the key of an upload that may be removed: others may use the same bucket.
+    pub is_ours: &'a (dyn Fn(&Key) -> bool + Send + Sync),
+}
+
+impl fmt::Debug for Sweep<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (older_than, dry_run) = (self.older_than, self.dry_run);
+        write!(
+            f,
+            "Sweep {{ older_than: {older_than:?}, dry_run: {dry_run} }}"
+        )
+    }
+}
+
 /// What a sweep removed, or a dry run would have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// How many files, uploads or objects.
     pub removed: u64,
     /// Bytes of these, where the storage tells. S3 does not tell how long the parts of an upload are.
     pub bytes: u64,
+    /// Keys of the objects that uploads and probes were for. Temporary files of a local disk have none.
+    pub keys: Vec<String>,
+    /// Reason for which unfinished uploads were left: the server cannot list them.
+    pub unlisted: Option<String>,
 }
 
 impl AddAssign for Swept {
     fn add_assign(&mut self, other: Self) {
         self.removed += other.removed;
         self.bytes += other.bytes;
+        self.keys.extend(other.keys);
+        self.unlisted = self.unlisted.take().or(other.unlisted);
     }
 }
 
@@ -254,7 +303,8 @@ pub struct RecursivePage {
 pub enum Entry {
     /// An object.
     Object(Object),
-    /// A directory that holds at least one object at some depth.
+    /// A directory that holds at least one object at some depth. A server may show one for a while after its last object was
+    /// deleted.
     Dir(String),
 }
 

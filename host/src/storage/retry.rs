@@ -310,6 +310,11 @@ mod tries {
             }
         }
 
+        /// Returns whether an attempt may have been made although no answer said so.
+        pub(in crate::storage) fn is_unclear(&self) -> bool {
+            self.unclear
+        }
+
         /// How long a body may stand still.
         pub(in crate::storage) fn stall(&self) -> Duration {
             self.retrier.policy.stall

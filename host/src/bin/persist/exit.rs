@@ -167,6 +167,7 @@ pub(crate) fn storage_code(error: &storage::Error) -> u8 {
         ErrorKind::Denied | ErrorKind::Unauthenticated => 5,
         ErrorKind::Unanswered | ErrorKind::NotDurable => 7,
         ErrorKind::NoSpace => 8,
+        ErrorKind::Unsupported => 6,
         _ => 1,
     }
 }

@@ -2,7 +2,7 @@
 
 mod aside;
 pub(super) mod read;
-pub(super) mod trial;
+mod tail;
 mod unsent;
 
 use std::collections::HashSet;
@@ -14,8 +14,9 @@ use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
 use super::retry::{Fault, Next};
-use super::{Error, ErrorKind, Result};
+use super::{Error, ErrorKind, Key, ReadRange, Result, Storage};
 pub(super) use aside::Aside;
+pub(super) use tail::Tail;
 pub(super) use unsent::Unsent;
 
 /// Never with a content encoding: a server that decompressed what it sends would break every range.
@@ -92,6 +93,32 @@ impl Pages {
         );
         Err(Error::new(ErrorKind::Unsupported, what)
             .with_hint("use a prefix of the bucket where nothing else is kept, or another server"))
+    }
+}
+
+/// Looks at an object whose creation was acknowledged only after an attempt without an answer.
+///
+/// That attempt may have been refused, since another writer was first, and a server may acknowledge
+/// what is sent once more without looking again. The end of the object tells: that of a version
+/// holds a nonce.
+///
+/// # Errors
+/// [`ErrorKind::AlreadyExists`] where it is another writer's; [`ErrorKind::Unanswered`] where it
+/// cannot be read.
+pub(super) async fn confirm(storage: &dyn Storage, key: &Key, tail: &Tail) -> Result<()> {
+    let start = tail.len() - tail.bytes().len() as u64;
+    match storage
+        .read(key, ReadRange::Bounded(start..tail.len()))
+        .await
+    {
+        Ok(part) if part.size == tail.len() && part.bytes == tail.bytes() => Ok(()),
+        Ok(_) => {
+            let what = "the object was acknowledged after an attempt without an answer, and is another writer's";
+            Err(Error::new(ErrorKind::AlreadyExists, what))
+        }
+        Err(error) => Err(error
+            .about("the object was acknowledged after an attempt without an answer; then")
+            .unanswered()),
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) async fn page(gcs: &Gcs, list: &List<'_>) -> Result<Page> {
         let (answer, now) = ask(gcs, list, &base, limit, token.clone()).await?;
         let more = answer.next_page_token.is_some();
         let now = now.filter(|_| list.facts);
+        check_order(&answer)?;
         let mut found = entries(&answer, &base, now);
         if more {
             hold_back(&mut found);
@@ -166,6 +167,16 @@ fn odd(what: String) -> Fault {
     Fault::unclear(Error::new(ErrorKind::Unavailable, what))
 }
 
+/// Refuses an answer whose objects or directories are not in the order of keys.
+fn check_order(answer: &Answer) -> Result<()> {
+    let names = answer.items.iter().map(|listed| &listed.name);
+    if names.is_sorted() && answer.prefixes.is_sorted() {
+        return Ok(());
+    }
+    let what = "this server does not list keys in order, so the newest version could be missed";
+    Err(Error::new(ErrorKind::Unsupported, what).with_hint("use another storage for this store"))
+}
+
 /// What the answer has directly under `base`, objects and directories merged. What cannot be a key of ours is passed over.
 fn entries(answer: &Answer, base: &str, now: Option<SystemTime>) -> Vec<Entry> {
     let objects = answer.items.iter().filter_map(|listed| {
@@ -236,6 +247,23 @@ mod tests {
         assert_eq!(found, expected);
         hold_back(&mut found);
         assert_eq!(found, expected[..4], "b- may come on the next page");
+    }
+
+    #[test]
+    fn a_list_out_of_order_is_refused() {
+        let answer = |items: [&str; 2], prefixes: [&str; 2]| Answer {
+            items: items.map(listed).into(),
+            prefixes: prefixes.map(Into::into).into(),
+            next_page_token: None,
+        };
+        check_order(&answer(["p/a", "p/b"], ["p/a-/", "p/a/"])).expect("in order");
+        for wrong in [
+            answer(["p/b", "p/a"], ["p/a-/", "p/a/"]),
+            answer(["p/a", "p/b"], ["p/a/", "p/a-/"]),
+        ] {
+            let refused = check_order(&wrong).expect_err("is out of order");
+            assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        }
     }
 
     #[test]

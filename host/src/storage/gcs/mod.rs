@@ -1,13 +1,14 @@
 //! Objects of a bucket on Google Cloud Storage.
 //!
 //! `create` is an upload with `ifGenerationMatch=0`: GCS makes the object whole, on several disks, before it answers, and lets one
-//! of two callers win. Whoever serves a bucket without that condition is found out before the first save.
+//! of two callers win. A server without that condition is refused before the first save. Where an attempt had no answer, an
+//! acknowledgement of the next one is verified with an objects.get.
 //!
 //! # Requests
 //! | call | requests |
 //! |---|---|
 //! | `create` of at most 8 MiB | objects.insert |
-//! | `create` of more, `upload` | objects.insert (begins a resumable upload), then one for each 8 MiB; with an endpoint of one's own, four more before the first one of a process, which try the condition |
+//! | `create` of more, `upload` | objects.insert (begins a resumable upload), then one for each 8 MiB; on a server that is not Google's also an objects.get, and before the first one of a store some 150 requests, which probe it |
 //! | `read` | objects.get; of more than 8 MiB, one for each 8 MiB, four at a time |
 //! | `list` | objects.list for each 1000 entries |
 //! | `delete` | objects.delete |
@@ -46,7 +47,7 @@ use google_cloud_gax::retry_policy::NeverRetry;
 use reqwest::{Method, RequestBuilder, Response, redirect};
 use tokio::sync::OnceCell;
 
-use super::bucket::{self, Aside, MAX_ANSWER, content_type, innermost, unlogged};
+use super::bucket::{self, Aside, MAX_ANSWER, Tail, content_type, innermost, unlogged};
 use super::retry::{Attempt, Call, Counts, Fault, Next, Retrier, Tries};
 use super::{
     Endpoint, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage,
@@ -94,8 +95,8 @@ struct Shared {
     unencrypted: AtomicBool,
     /// Uploads that are being aborted.
     aside: Aside,
-    /// Set once a resumable upload kept its condition.
-    uploads_tried: OnceCell<()>,
+    /// Set once it is known that one of several resumable uploads that race is acknowledged.
+    uploads_probed: OnceCell<()>,
 }
 
 /// A call of GCS, as its manual names it.
@@ -168,7 +169,7 @@ impl Gcs {
                 settings,
                 unencrypted: AtomicBool::new(false),
                 aside: Aside::default(),
-                uploads_tried: OnceCell::new(),
+                uploads_probed: OnceCell::new(),
             }),
         })
     }
@@ -278,10 +279,25 @@ impl Gcs {
     where
         F: Future<Output = Attempt<T>> + Send,
     {
+        let (answer, _) = self.call_change(operation, key, body, send).await?;
+        Ok(answer)
+    }
+
+    /// Makes a call as [`Gcs::call`] does. Returns true beside the answer where an attempt before had none.
+    async fn call_change<T, F>(
+        &self,
+        operation: &Operation,
+        key: &str,
+        body: usize,
+        send: impl Fn() -> F + Send + Sync,
+    ) -> Result<(T, bool)>
+    where
+        F: Future<Output = Attempt<T>> + Send,
+    {
         let mut tries = self.begin(operation, key, body);
         loop {
             match self.attempt(&mut tries, send()).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((answer, tries.is_unclear())),
                 Err(fault) => tries.again(fault).await?,
             }
         }
@@ -346,7 +362,11 @@ impl Gcs {
         let full = &self.full(key);
         let body = &body;
         let put = || self.insert(full, body.clone(), mode);
-        self.call(&INSERT, full, body.len(), put).await
+        let ((), unclear) = self.call_change(&INSERT, full, body.len(), put).await?;
+        if unclear && mode == Mode::Create {
+            bucket::confirm(self, key, &Tail::of(body)).await?;
+        }
+        Ok(())
     }
 
     async fn insert(&self, full: &str, body: Bytes, mode: Mode) -> Attempt<()> {
@@ -417,6 +437,12 @@ impl Storage for Gcs {
         bucket::location("gs", &settings.bucket, &settings.prefix, endpoint)
     }
 
+    fn unknown_server(&self) -> Option<String> {
+        let endpoint = &self.settings().endpoint;
+        let is_google = Endpoint::parse(endpoint).is_some_and(|endpoint| endpoint.is_google());
+        (!is_google).then(|| endpoint.clone())
+    }
+
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         if body.iter().map(Bytes::len).sum::<usize>() <= PART {
             return self.put(key, bucket::join(body), Mode::Create).await;
@@ -430,6 +456,10 @@ impl Storage for Gcs {
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
         Ok(self.begin_upload(key, Mode::Create))
+    }
+
+    async fn upload_in_parts(&self, key: &Key, body: Bytes) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(GcsUpload::in_parts(self, key, body).await?))
     }
 
     async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {

@@ -1,6 +1,7 @@
 //! Objects whose length is not known yet: a resumable upload, whose parts can each be sent again.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -12,10 +13,11 @@ use reqwest::{Method, Response};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 
-use super::{GOOGLE, Gcs, INSERT, Mode, Operation, PART, content_type, encode, whole};
-use crate::storage::bucket::{Unsent, trial};
+use super::{Gcs, INSERT, Mode, Operation, PART, content_type, encode, whole};
+use crate::storage::bucket::{Tail, Unsent, confirm};
+use crate::storage::probe::{self, Way};
 use crate::storage::retry::{Attempt, Fault, Next};
-use crate::storage::{Error, ErrorKind, Key, Result, Storage as _, Upload};
+use crate::storage::{Error, ErrorKind, Key, Result, Storage, Upload};
 
 /// Nothing can be seen of it.
 const BEGIN: Operation = Operation {
@@ -44,6 +46,7 @@ pub(super) struct GcsUpload {
     key: Key,
     mode: Mode,
     unsent: Unsent,
+    tail: Tail,
     session: Option<Session>,
     /// Set while a call is under way, and after one that failed: what was written is not whole any more.
     failed: bool,
@@ -77,10 +80,20 @@ impl GcsUpload {
             key: key.clone(),
             mode,
             unsent: Unsent::default(),
+            tail: Tail::default(),
             session: None,
             failed: false,
             runtime: Handle::current(),
         }
+    }
+
+    /// Begins a resumable upload of one part, which is sent when it is finished.
+    pub(super) async fn in_parts(gcs: &Gcs, key: &Key, body: Bytes) -> Result<Self> {
+        let mut upload = Self::new(gcs, key, Mode::Create);
+        upload.tail.push(&body);
+        upload.unsent.push(body);
+        upload.session = Some(Session::begin(gcs, &gcs.full(key), Mode::Create).await?);
+        Ok(upload)
     }
 
     /// Sends the next `len` bytes; with the last of them the object is made.
@@ -91,12 +104,16 @@ impl GcsUpload {
             Some(session) => session,
             none => {
                 if self.mode == Mode::Create {
-                    try_uploads(&self.gcs).await?;
+                    ensure_exclusive(&self.gcs).await?;
                 }
                 none.insert(Session::begin(&self.gcs, &full, self.mode).await?)
             }
         };
-        session.send(&self.gcs, &full, body, last).await
+        let unclear = session.send(&self.gcs, &full, body, last).await?;
+        if last && unclear && self.mode == Mode::Create {
+            confirm(&self.gcs, &self.key, &self.tail).await?;
+        }
+        Ok(())
     }
 
     async fn complete(&mut self) -> Result<()> {
@@ -132,6 +149,7 @@ impl Upload for GcsUpload {
             let what = "an upload cannot go on after an error";
             return Err(Error::new(ErrorKind::Unavailable, what));
         }
+        self.tail.push(&piece);
         self.unsent.push(piece);
         // The last part is sent by `finish`, and is not empty.
         while self.unsent.len() > PART {
@@ -155,23 +173,18 @@ impl Drop for GcsUpload {
     }
 }
 
-/// Before the first upload that must not replace anything; see [`trial`].
-async fn try_uploads(gcs: &Gcs) -> Result<()> {
-    if gcs.settings().endpoint == GOOGLE {
+/// Verifies, before the first upload that must not replace anything, that a server that is not
+/// Google's acknowledges one of several uploads that race.
+async fn ensure_exclusive(gcs: &Gcs) -> Result<()> {
+    let Some(server) = gcs.unknown_server() else {
         return Ok(());
-    }
-    let tried = gcs.shared.uploads_tried.get_or_try_init(|| async {
-        let key = trial::key()?;
-        trial::made(gcs.put(&key, trial::BODY, Mode::Create).await)?;
-        let full = gcs.full(&key);
-        let completed = match Session::begin(gcs, &full, Mode::Create).await {
-            Ok(mut session) => session.send(gcs, &full, trial::BODY, true).await,
-            Err(error) => Err(error),
-        };
-        let removed = gcs.delete(&key).await;
-        trial::judge(completed).and(removed)
-    });
-    tried.await.copied()
+    };
+    let storage: Arc<dyn Storage> = Arc::new(gcs.clone());
+    let probed = gcs
+        .shared
+        .uploads_probed
+        .get_or_try_init(|| async { probe::ensure_exclusive(&storage, &server, Way::Parts).await });
+    probed.await.copied()
 }
 
 impl Session {
@@ -200,20 +213,23 @@ impl Session {
         })
     }
 
-    /// Sends a part. What GCS has of it already when it is sent again, it passes over.
-    async fn send(&mut self, gcs: &Gcs, full: &str, body: Bytes, last: bool) -> Result<()> {
+    /// Sends a part. What GCS has of it already when it is sent again, it passes over. Returns true where an attempt had no
+    /// answer.
+    async fn send(&mut self, gcs: &Gcs, full: &str, body: Bytes, last: bool) -> Result<bool> {
         let end = self.sent + body.len() as u64;
         self.crc32c = crc32c::crc32c_append(self.crc32c, &body);
         let mut rest = body;
+        let mut unclear = false;
         while self.sent < end {
-            let has = self.put(gcs, full, &rest, last).await?;
+            let (has, was_unclear) = self.put(gcs, full, &rest, last).await?;
+            unclear |= was_unclear;
             if has == end && !last {
                 self.sent = end;
-                return Ok(());
+                return Ok(unclear);
             }
             match has.checked_sub(self.sent) {
                 // The object is made.
-                _ if has == u64::MAX => return Ok(()),
+                _ if has == u64::MAX => return Ok(unclear),
                 Some(taken @ 1..) if has < end => {
                     // A part is at most 8 MiB.
                     rest = rest.slice(taken as usize..);
@@ -225,11 +241,12 @@ impl Session {
                 }
             }
         }
-        Ok(())
+        Ok(unclear)
     }
 
-    /// One request, as often as it takes. How many bytes GCS has now; `u64::MAX` once the object is made.
-    async fn put(&self, gcs: &Gcs, full: &str, body: &Bytes, last: bool) -> Result<u64> {
+    /// Makes one request, as often as it takes. Returns how many bytes GCS has now, `u64::MAX` once the object is made, and
+    /// true where an attempt had no answer.
+    async fn put(&self, gcs: &Gcs, full: &str, body: &Bytes, last: bool) -> Result<(u64, bool)> {
         let (operation, end) = (
             if last { &COMPLETE } else { &SEND },
             self.sent + body.len() as u64,
@@ -274,7 +291,7 @@ impl Session {
                 Some(refusal) => Err(refusal.fault(operation)),
             }
         };
-        gcs.call(operation, full, body.len(), put).await
+        gcs.call_change(operation, full, body.len(), put).await
     }
 
     fn checksum(&self) -> String {

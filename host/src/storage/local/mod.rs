@@ -27,7 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,10 +35,10 @@ use rustix::io::Errno;
 
 use super::{
     Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
-    Storage, Swept, Upload,
+    Storage, Sweep, Swept, Upload,
 };
 use disk::Disk;
-use temp::{Sweep, Temp};
+use temp::Temp;
 use tree::Tree;
 
 /// Keeps objects in files under a directory, which is made at the first `create`.
@@ -98,7 +98,7 @@ impl Local {
         if !self.shared.swept.swap(true, Ordering::Relaxed) {
             let shared = Arc::clone(&self.shared);
             // A sweep that fails is tried by the next process.
-            let sweep = move || temp::sweep(&shared.tree, &Sweep::some());
+            let sweep = move || temp::sweep(&shared.tree, &temp::Sweep::some());
             let _ = tokio::task::spawn_blocking(sweep).await;
         }
     }
@@ -267,8 +267,8 @@ impl Storage for Local {
     }
 
     /// Temporary files whose process died; one that lives keeps its own, however old they are.
-    async fn sweep(&self, older_than: Duration, dry_run: bool) -> Result<Swept> {
-        let sweep = Sweep::all(older_than, dry_run);
+    async fn sweep(&self, sweep: &Sweep<'_>) -> Result<Swept> {
+        let sweep = temp::Sweep::all(sweep.older_than, sweep.dry_run);
         self.call("sweep", "", move |tree| temp::sweep(tree, &sweep))
             .await
     }

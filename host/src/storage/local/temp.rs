@@ -199,10 +199,8 @@ pub(super) fn sweep(tree: &Tree, sweep: &Sweep) -> Result<Swept> {
                 dir.remove(&entry.name).map_err(failed)?;
             }
             drop(file);
-            swept += Swept {
-                removed: 1,
-                bytes: size,
-            };
+            swept.removed += 1;
+            swept.bytes += size;
         }
     }
     Ok(swept)

@@ -18,8 +18,6 @@ use crate::storage::{Error, ErrorKind};
 pub(super) struct Heard {
     /// The server's time.
     pub(super) now: Option<SystemTime>,
-    /// Whether it lists by name.
-    pub(super) by_name: bool,
 }
 
 /// Hears one answer.
@@ -56,11 +54,9 @@ impl Intercept for Ear {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let headers = context.response().headers();
-        let server = headers.get("server").unwrap_or_default();
         // A call has one answer.
         let _ = self.0.heard.set(Heard {
             now: headers.get("date").and_then(http_date),
-            by_name: server.starts_with("SeaweedFS"),
         });
         Ok(())
     }

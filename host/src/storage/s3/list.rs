@@ -1,5 +1,6 @@
 //! What is directly under a directory: one ListObjectsV2 with a delimiter.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
@@ -8,7 +9,10 @@ use aws_sdk_s3::types::{EncodingType, Object as Listed};
 use super::ear::{Ear, Heard};
 use super::{Operation, S3, bucket, fault, unlogged};
 use crate::storage::key::is_segment;
-use crate::storage::{Entry, Facts, List, Object, Page, RecursiveList, RecursivePage, Result};
+use crate::storage::{
+    Entry, Error, ErrorKind, Facts, List, Object, Page, RecursiveList, RecursivePage, Result,
+    Storage as _,
+};
 
 const LIST: Operation = Operation {
     name: "ListObjectsV2",
@@ -38,18 +42,20 @@ pub(super) async fn page(s3: &S3, list: &List<'_>) -> Result<Page> {
         let (answer, heard) = ask(s3, &list_of(list, &base, limit, token.clone())).await?;
         let more = answer.is_truncated() == Some(true);
         let now = heard.now.filter(|_| list.facts);
-        let mut came = entries(&answer, &base, now);
-        if heard.by_name {
-            came.extend(hidden(list, first));
-            came = without_empty(s3, &base, came).await?;
+        check_order(&answer, may_list_by_name(s3))?;
+        found.extend(entries(&answer, &base, now));
+        let mut held = Vec::new();
+        if may_list_by_name(s3) {
+            if first {
+                found.extend(passed_over(s3, list, &base).await?);
+            }
+            if more {
+                held = hold_back(&mut found);
+            }
         }
-        found.extend(came);
         found.retain(|entry| after.is_none_or(|after| entry > after));
         found.sort();
-        let held = match heard.by_name && more {
-            true => hold_back(&mut found),
-            false => Vec::new(),
-        };
+        found.dedup();
         // What others put there may fill an answer of which nothing is left.
         if !found.is_empty() || !more {
             let cut = found.len() > limit;
@@ -156,18 +162,59 @@ async fn ask(s3: &S3, question: &Question) -> Result<(ListObjectsV2Output, Heard
     s3.call(&LIST, &question.prefix, 0, ask).await
 }
 
-// S3 lists in the order of keys, where a directory ends in `/`: `a-` and `a.b/` come before `a/`. SeaweedFS walks a tree and lists
-// by name, where `a` comes first, and shows directories that became empty until it removes them. A page of it is put in order
-// like any other; but what belongs before a directory may come on a later page, and a directory may have come before the entry
-// that this page goes on from. This costs a request for each directory.
+// Amazon lists in the order of keys, where a directory ends in `/`: `a-` and `a.b/` come before `a/`. A server that walks a tree
+// of directories (SeaweedFS) lists by name, where `a` comes first. A page of it is put in order like any other; but what belongs
+// before a directory may come on a later page, and a directory may have come before the entry that this page goes on from. No
+// answer says which order a server has, so that both are handled wherever it may be any.
 
-/// Directories that a server that lists by name may have passed over, since their name begins the one that the list goes on from.
-fn hidden<'a>(list: &'a List<'_>, first: bool) -> impl Iterator<Item = Entry> + 'a {
-    let after = list.after.iter().filter(move |_| first);
-    let names = after.flat_map(names_that_begin);
-    names
+/// Returns true where directories may be listed by their names, without the `/` that ends their keys.
+fn may_list_by_name(s3: &S3) -> bool {
+    s3.unknown_server().is_some()
+}
+
+/// Refuses an answer whose objects or directories are not in order: neither by key nor, where that may be, by name.
+fn check_order(answer: &ListObjectsV2Output, may_be_by_name: bool) -> Result<()> {
+    let keys = || {
+        answer
+            .contents()
+            .iter()
+            .filter_map(|object| decode(object.key()?))
+    };
+    let dirs = || {
+        answer
+            .common_prefixes()
+            .iter()
+            .filter_map(|dir| decode(dir.prefix()?))
+    };
+    let names = dirs().map(|dir| dir.trim_end_matches('/').to_owned());
+    if keys().is_sorted() && (dirs().is_sorted() || may_be_by_name && names.is_sorted()) {
+        return Ok(());
+    }
+    let what = "this server does not list keys in order, so the newest version could be missed";
+    Err(Error::new(ErrorKind::Unsupported, what).with_hint("use another storage for this store"))
+}
+
+/// Directories that a server which lists by name passed over, since their name is the beginning of the one that the list goes
+/// on from.
+async fn passed_over(s3: &S3, list: &List<'_>, base: &str) -> Result<Vec<Entry>> {
+    let names = list.after.iter().flat_map(names_that_begin);
+    let names: BTreeSet<_> = names
         .filter(|name| !name.is_empty() && name.starts_with(list.prefix))
-        .map(|name| Entry::Dir(name.into()))
+        .collect();
+    let mut dirs = Vec::new();
+    for name in names {
+        let below = Question {
+            prefix: format!("{base}{name}/"),
+            direct: false,
+            after: None,
+            limit: 1,
+            token: None,
+        };
+        if !ask(s3, &below).await?.0.contents().is_empty() {
+            dirs.push(Entry::Dir(name.into()));
+        }
+    }
+    Ok(dirs)
 }
 
 /// Names of directories that come before `entry` by name, and after it by key.
@@ -175,30 +222,6 @@ fn names_that_begin(entry: &Entry) -> impl Iterator<Item = &str> {
     let name = entry.name();
     let ends = name.match_indices(['-', '.']).map(|(end, _)| end);
     ends.map(move |end| &name[..end])
-}
-
-/// The objects, and the directories that hold one.
-async fn without_empty(s3: &S3, base: &str, entries: Vec<Entry>) -> Result<Vec<Entry>> {
-    let mut full = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let holds = match &entry {
-            Entry::Object(_) => true,
-            Entry::Dir(name) => {
-                let below = Question {
-                    prefix: format!("{base}{name}/"),
-                    direct: false,
-                    after: None,
-                    limit: 1,
-                    token: None,
-                };
-                !ask(s3, &below).await?.0.contents().is_empty()
-            }
-        };
-        if holds {
-            full.push(entry);
-        }
-    }
-    Ok(full)
 }
 
 /// Takes out the directories before which something may belong that is still to come.
@@ -231,9 +254,7 @@ fn entries(answer: &ListObjectsV2Output, base: &str, now: Option<SystemTime>) ->
         let name = name.strip_suffix('/').filter(|name| is_segment(name))?;
         Some(Entry::Dir(name.into()))
     });
-    let mut entries: Vec<_> = objects.chain(dirs).collect();
-    entries.sort();
-    entries
+    objects.chain(dirs).collect()
 }
 
 /// S3 cuts times to seconds: an object may be younger than it looks by one. (It dates what came in parts by when its upload began, as
@@ -295,7 +316,34 @@ mod tests {
             Entry::Dir("a".into()),
             Entry::object("b"),
         ];
-        assert_eq!(entries(&answer, "p/", None), expected);
+        let mut found = entries(&answer, "p/", None);
+        found.sort();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_list_out_of_order_is_refused() {
+        let answer = |keys: [&str; 2], dirs: [&str; 2]| {
+            let answer = ListObjectsV2Output::builder();
+            let answer = keys
+                .iter()
+                .fold(answer, |answer, key| answer.contents(listed(key)));
+            let dirs = dirs.map(|dir| CommonPrefix::builder().prefix(dir).build());
+            answer.set_common_prefixes(Some(dirs.into())).build()
+        };
+        let by_key = answer(["p/a", "p/b"], ["p/a-/", "p/a/"]);
+        let by_name = answer(["p/a", "p/b"], ["p/a/", "p/a-/"]);
+        let objects = answer(["p/b", "p/a"], ["p/a-/", "p/a/"]);
+        let dirs = answer(["p/a", "p/b"], ["p/b/", "p/a/"]);
+        for (answer, on_amazon, elsewhere) in [
+            (by_key, true, true),
+            (by_name, false, true),
+            (objects, false, false),
+            (dirs, false, false),
+        ] {
+            assert_eq!(check_order(&answer, false).is_ok(), on_amazon, "{answer:?}");
+            assert_eq!(check_order(&answer, true).is_ok(), elsewhere, "{answer:?}");
+        }
     }
 
     #[test]

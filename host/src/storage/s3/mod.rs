@@ -1,14 +1,14 @@
 //! Objects of a bucket on Amazon S3, or on a server that speaks as it does.
 //!
 //! `create` is a PutObject with `If-None-Match: *`, or a multipart upload whose completion has it: S3 makes the object whole, on
-//! several disks, before it answers, and lets one of two callers win. Whoever serves a bucket without that condition is found out
-//! before the first save.
+//! several disks, before it answers, and lets one of two callers win. A server without that condition is refused before the first
+//! save. Where an attempt had no answer, an acknowledgement of the next one is verified with a GetObject.
 //!
 //! # Requests
 //! | call | requests |
 //! |---|---|
 //! | `create` of at most one part (8 MiB) | PutObject |
-//! | `create` of more, `upload` | CreateMultipartUpload, UploadPart for each part, CompleteMultipartUpload; with an endpoint of one's own, six more before the first one of a process, which try the condition |
+//! | `create` of more, `upload` | CreateMultipartUpload, UploadPart for each part, CompleteMultipartUpload; on a server that is not Amazon's also GetObject, and before the first one of a store some 200 requests, which probe it |
 //! | `read` | GetObject; of more than 8 MiB, one for each 8 MiB, four at a time |
 //! | `list` | ListObjectsV2 for each 1000 entries |
 //! | `delete` | DeleteObject |
@@ -39,7 +39,7 @@ mod upload;
 use std::env;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -53,11 +53,11 @@ use aws_sdk_s3::types::ServerSideEncryption;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::bucket::{self, Aside, content_type, innermost, unlogged};
+use super::bucket::{self, Aside, Tail, content_type, innermost, unlogged};
 use super::retry::{Attempt, Call, Counts, Next, Retrier, Tries};
 use super::{
-    Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
-    S3Encryption, Storage, StorageConfig, Swept, Upload,
+    Endpoint, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage,
+    Result, S3Encryption, Storage, StorageConfig, Sweep, Swept, Upload,
 };
 use answer::fault;
 use credentials::Source;
@@ -83,8 +83,8 @@ struct Shared {
     litter: AtomicBool,
     /// Uploads that are being aborted.
     aside: Aside,
-    /// Set once an upload in parts kept its condition.
-    uploads_tried: OnceCell<()>,
+    /// Set once it is known that one of several uploads in parts that race is acknowledged.
+    uploads_probed: OnceCell<()>,
 }
 
 /// A call of S3, as its manual names it.
@@ -158,7 +158,7 @@ impl S3 {
                 encryption_checked: AtomicBool::new(false),
                 litter: AtomicBool::new(false),
                 aside: Aside::default(),
-                uploads_tried: OnceCell::new(),
+                uploads_probed: OnceCell::new(),
             }),
         })
     }
@@ -222,10 +222,25 @@ impl S3 {
     where
         F: Future<Output = Attempt<T>> + Send,
     {
+        let (answer, _) = self.call_change(operation, key, body, send).await?;
+        Ok(answer)
+    }
+
+    /// Makes a call as [`S3::call`] does. Returns true beside the answer where an attempt before had none.
+    async fn call_change<T, F>(
+        &self,
+        operation: &Operation,
+        key: &str,
+        body: usize,
+        send: impl Fn() -> F + Send + Sync,
+    ) -> Result<(T, bool)>
+    where
+        F: Future<Output = Attempt<T>> + Send,
+    {
         let mut tries = self.begin(operation, key, body);
         loop {
             match self.attempt(&mut tries, send()).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((answer, tries.is_unclear())),
                 Err(fault) => tries.again(fault).await?,
             }
         }
@@ -253,8 +268,11 @@ impl S3 {
                 .map_err(|error| fault(&PUT, &error))?;
             Ok(answer.server_side_encryption)
         };
-        let confirmed = self.call(&PUT, full, body.len(), put).await?;
-        self.check_encryption(full, confirmed).await;
+        let (encryption, unclear) = self.call_change(&PUT, full, body.len(), put).await?;
+        if unclear && mode == Mode::Create {
+            bucket::confirm(self, key, &Tail::of(body)).await?;
+        }
+        self.check_encryption(full, encryption).await;
         Ok(())
     }
 
@@ -302,6 +320,12 @@ impl Storage for S3 {
         bucket::location("s3", &settings.bucket, &settings.prefix, endpoint)
     }
 
+    fn unknown_server(&self) -> Option<String> {
+        let endpoint = self.settings().endpoint.as_deref()?;
+        let is_amazon = Endpoint::parse(endpoint).is_some_and(|endpoint| endpoint.is_amazon());
+        (!is_amazon).then(|| endpoint.into())
+    }
+
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         if body.iter().map(Bytes::len).sum::<usize>() <= self.settings().part {
             return self.put(key, bucket::join(body), Mode::Create).await;
@@ -315,6 +339,10 @@ impl Storage for S3 {
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
         self.begin_upload(key, Mode::Create).await
+    }
+
+    async fn upload_in_parts(&self, key: &Key, body: Bytes) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(S3Upload::in_parts(self, key, body).await?))
     }
 
     async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
@@ -353,8 +381,8 @@ impl Storage for S3 {
     }
 
     /// Uploads below the prefix that were begun so long ago, whoever began them: S3 does not tell whether somebody is at work.
-    async fn sweep(&self, older_than: Duration, dry_run: bool) -> Result<Swept> {
-        sweep::sweep(self, older_than, dry_run).await
+    async fn sweep(&self, sweep: &Sweep<'_>) -> Result<Swept> {
+        sweep::sweep(self, sweep).await
     }
 
     async fn settle(&self) {

@@ -22,6 +22,15 @@ const PARTS: u64 = 9000;
 /// The largest part that S3 takes.
 const MAX_PART: u64 = 5 << 30;
 
+/// Refuses a directory bucket, which S3 knows by the end of its name.
+fn check_bucket_kind(bucket: &str) -> Result<()> {
+    if !bucket.ends_with("--x-s3") {
+        return Ok(());
+    }
+    let what = "a directory bucket (S3 Express One Zone) does not list its keys in order, so the newest version could be missed";
+    Err(Error::new(ErrorKind::Config, what).with_hint("use a general purpose bucket"))
+}
+
 /// Settings that can work, as far as this can be known without asking.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -84,6 +93,7 @@ impl Settings {
             })?,
         };
         check_bucket(&bucket)?;
+        check_bucket_kind(&bucket)?;
         let prefix = check_prefix(config.s3_prefix.as_deref().unwrap_or_default())?;
         let encryption = match &config.s3_encryption {
             S3Encryption::Bucket => {

@@ -8,7 +8,7 @@ use aws_sdk_s3::types::{EncodingType, MultipartUpload};
 use super::ear::{Ear, Heard};
 use super::list::decode;
 use super::{Operation, S3, fault, unlogged, upload};
-use crate::storage::{Error, ErrorKind, Key, Result, Swept};
+use crate::storage::{Error, ErrorKind, Key, Result, Sweep, Swept};
 
 /// Its permission is not among those that saves and loads need.
 const LIST_UPLOADS: Operation = Operation {
@@ -24,25 +24,36 @@ struct Marker {
     id: Option<String>,
 }
 
-/// Aborts the uploads below the prefix that are at least so old.
-pub(super) async fn sweep(s3: &S3, older_than: Duration, dry_run: bool) -> Result<Swept> {
+/// Aborts the uploads below the prefix that `sweep` asks for.
+///
+/// The prefix is not sent: MinIO takes it for the name of one object, and lists nothing. A bucket
+/// that others fill with unfinished uploads costs their pages.
+pub(super) async fn sweep(s3: &S3, sweep: &Sweep<'_>) -> Result<Swept> {
     let mut swept = Swept::default();
     let mut marker = Marker::default();
     loop {
-        let (page, heard) = ask(s3, &marker).await?;
+        let (page, heard) = match ask(s3, &marker).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                swept.unlisted = Some(error.to_string());
+                return Ok(swept);
+            }
+            page => page?,
+        };
         let now = heard.now.ok_or_else(|| {
             let what = "this server does not tell the time, so the age of an upload is not known";
             Error::new(ErrorKind::Unsupported, what)
         })?;
         for listed in page.uploads() {
-            let old = age(listed, now).is_some_and(|age| age >= older_than);
-            let Some((full, id)) = ours(listed, &s3.settings().prefix).filter(|_| old) else {
+            let old = age(listed, now).is_some_and(|age| age >= sweep.older_than);
+            let ours = upload_of(listed, &s3.settings().prefix);
+            let Some((key, id)) = ours.filter(|(key, _)| old && (sweep.is_ours)(key)) else {
                 continue;
             };
-            if !dry_run {
-                upload::abort(s3, &full, id).await?;
+            if !sweep.dry_run {
+                upload::abort(s3, &s3.full(&key), id).await?;
             }
             swept.removed += 1;
+            swept.keys.push(key.to_string());
         }
         if page.is_truncated() != Some(true) {
             return Ok(swept);
@@ -60,14 +71,12 @@ pub(super) async fn sweep(s3: &S3, older_than: Duration, dry_run: bool) -> Resul
 
 /// One request.
 async fn ask(s3: &S3, after: &Marker) -> Result<(ListMultipartUploadsOutput, Heard)> {
-    let prefix = &s3.settings().prefix;
     let ask = || async {
         let ear = Ear::default();
         let ask = s3
             .client()
             .list_multipart_uploads()
             .bucket(&s3.settings().bucket)
-            .prefix(prefix)
             .encoding_type(EncodingType::Url)
             .set_key_marker(after.key.clone())
             .set_upload_id_marker(after.id.clone());
@@ -77,7 +86,7 @@ async fn ask(s3: &S3, after: &Marker) -> Result<(ListMultipartUploadsOutput, Hea
             Err(error) => Err(fault(&LIST_UPLOADS, &error)),
         }
     };
-    s3.call(&LIST_UPLOADS, prefix, 0, ask).await
+    s3.call(&LIST_UPLOADS, "", 0, ask).await
 }
 
 /// How long ago it was begun, by the server's clock. What is from the future is new.
@@ -86,9 +95,9 @@ fn age(listed: &MultipartUpload, now: SystemTime) -> Option<Duration> {
     Some(now.duration_since(began).unwrap_or_default())
 }
 
-/// The key in the bucket and the upload, where the key can be one of ours: a bucket without a prefix may hold uploads of others.
-fn ours<'a>(listed: &'a MultipartUpload, prefix: &str) -> Option<(String, &'a str)> {
+/// Returns the key below the prefix and the id of an upload; none for one of another prefix.
+fn upload_of<'a>(listed: &'a MultipartUpload, prefix: &str) -> Option<(Key, &'a str)> {
     let full = decode(listed.key()?)?;
-    Key::new(full.strip_prefix(prefix)?).ok()?;
-    Some((full, listed.upload_id()?))
+    let key = Key::new(full.strip_prefix(prefix)?).ok()?;
+    Some((key, listed.upload_id()?))
 }

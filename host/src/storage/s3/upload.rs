@@ -1,6 +1,7 @@
 //! Objects whose length is not known yet: parts, several at once, each of which can be sent again.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
@@ -14,9 +15,10 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::answer::Refusal;
 use super::{Mode, Operation, S3, content_type, fault, unlogged};
-use crate::storage::bucket::{Unsent, stopped_error, trial};
+use crate::storage::bucket::{Tail, Unsent, confirm, stopped_error};
+use crate::storage::probe::{self, Way};
 use crate::storage::retry::{Fault, Next, hashed};
-use crate::storage::{Error, ErrorKind, Key, Result, Storage as _, Upload};
+use crate::storage::{Error, ErrorKind, Key, Result, Storage, Upload};
 
 const PERMISSION: &str = "s3:PutObject on the objects of the bucket";
 
@@ -61,6 +63,7 @@ pub(super) struct S3Upload {
     key: Key,
     mode: Mode,
     unsent: Unsent,
+    tail: Tail,
     parts: Option<Parts>,
     /// Set while a call is under way, and after one that failed: what was written is not whole any more.
     failed: bool,
@@ -86,10 +89,23 @@ impl S3Upload {
             key: key.clone(),
             mode,
             unsent: Unsent::default(),
+            tail: Tail::default(),
             parts: None,
             failed: false,
             runtime: Handle::current(),
         }
+    }
+
+    /// Begins an upload of one part, and sends it.
+    pub(super) async fn in_parts(s3: &S3, key: &Key, body: Bytes) -> Result<Self> {
+        let mut upload = Self::new(s3, key, Mode::Create);
+        upload.tail.push(&body);
+        // From here on, it is aborted where it is dropped.
+        let parts = upload.parts.insert(Parts::begin(s3, key).await?);
+        let part = send_part(s3, &s3.full(key), &parts.id, parts.next, body).await?;
+        parts.next += 1;
+        parts.sent.push(part);
+        Ok(upload)
     }
 
     /// Sends the next `len` bytes as a part, beside the others. Waits only for a place among them.
@@ -99,7 +115,7 @@ impl S3Upload {
             Some(parts) => parts,
             none => {
                 if self.mode == Mode::Create {
-                    try_uploads(&self.s3).await?;
+                    ensure_exclusive(&self.s3).await?;
                 }
                 none.insert(Parts::begin(&self.s3, &self.key).await?)
             }
@@ -126,9 +142,16 @@ impl S3Upload {
             let body = self.unsent.take_all();
             return self.s3.put(&self.key, body, self.mode).await;
         }
-        self.send(self.unsent.len()).await?;
+        // The last part of an upload is never empty.
+        if self.unsent.len() > 0 {
+            self.send(self.unsent.len()).await?;
+        }
         match &mut self.parts {
-            Some(parts) => parts.complete(&self.s3, &self.key, self.mode).await,
+            Some(parts) => {
+                parts
+                    .complete(&self.s3, &self.key, self.mode, &self.tail)
+                    .await
+            }
             None => Ok(()),
         }
     }
@@ -160,6 +183,7 @@ impl Upload for S3Upload {
             let what = "an upload cannot go on after an error";
             return Err(Error::new(ErrorKind::Unavailable, what));
         }
+        self.tail.push(&piece);
         self.unsent.push(piece);
         let part = self.s3.settings().part;
         // The last part is sent by `finish`, and is not empty.
@@ -230,7 +254,7 @@ impl Parts {
         Ok(())
     }
 
-    async fn complete(&mut self, s3: &S3, key: &Key, mode: Mode) -> Result<()> {
+    async fn complete(&mut self, s3: &S3, key: &Key, mode: Mode, tail: &Tail) -> Result<()> {
         while !self.sending.is_empty() {
             self.join().await?;
         }
@@ -271,7 +295,10 @@ impl Parts {
         };
         // S3 may take its time to put many parts together.
         let size = (self.sent.len() << 17).min(MAX_COMPLETION);
-        let encryption = s3.call(&COMPLETE, full, size, complete).await?;
+        let (encryption, unclear) = s3.call_change(&COMPLETE, full, size, complete).await?;
+        if unclear && mode == Mode::Create {
+            confirm(s3, key, tail).await?;
+        }
         let encryption = encryption.or_else(|| self.encryption.clone());
         s3.check_encryption(full, encryption).await;
         Ok(())
@@ -296,35 +323,18 @@ impl Parts {
     }
 }
 
-/// Before the first upload that must not replace anything; see [`trial`].
-async fn try_uploads(s3: &S3) -> Result<()> {
-    if s3.settings().endpoint.is_none() {
+/// Verifies, before the first upload that must not replace anything, that a server that is not
+/// Amazon's acknowledges one of several uploads that race.
+async fn ensure_exclusive(s3: &S3) -> Result<()> {
+    let Some(server) = s3.unknown_server() else {
         return Ok(());
-    }
-    let tried = s3.shared.uploads_tried.get_or_try_init(|| async {
-        let key = trial::key()?;
-        trial::made(s3.put(&key, trial::BODY, Mode::Create).await)?;
-        let completed = upload_again(s3, &key).await;
-        let removed = s3.delete(&key).await;
-        trial::judge(completed).and(removed)
-    });
-    tried.await.copied()
-}
-
-/// Uploads to a key that is there.
-async fn upload_again(s3: &S3, key: &Key) -> Result<()> {
-    let full = s3.full(key);
-    let mut parts = Parts::begin(s3, key).await?;
-    let completed = async {
-        let part = send_part(s3, &full, &parts.id, 1, trial::BODY).await?;
-        parts.sent.push(part);
-        parts.complete(s3, key, Mode::Create).await
     };
-    let completed = completed.await;
-    if completed.is_err() {
-        parts.abort(s3, &full).await;
-    }
-    completed
+    let storage: Arc<dyn Storage> = Arc::new(s3.clone());
+    let probed = s3
+        .shared
+        .uploads_probed
+        .get_or_try_init(|| async { probe::ensure_exclusive(&storage, &server, Way::Parts).await });
+    probed.await.copied()
 }
 
 /// Tells S3 to forget an upload and its parts.

@@ -1,19 +1,20 @@
-//! What saves that were never finished left behind.
+//! The `persist gc` command: unfinished uploads, temporary files and probes.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use persist_host::snapshot::Store;
+use persist_host::snapshot::{GcOptions, Store};
 use serde_json::json;
 
 use super::printed;
-use crate::print::{self, Out};
+use crate::print::{self, Out, say};
 
 /// Remove what saves that were never finished left behind: unfinished uploads, temporary files, probes
 ///
-/// Versions are not touched. On S3, a save that takes longer than --older-than fails where its upload is removed. On S3 the account needs the
-/// right to list uploads, too (s3:ListBucketMultipartUploads).
+/// Versions are not touched. In a bucket, uploads are removed whose key is that of a version or a probe: other programs may use the same
+/// bucket. On S3, a save that takes longer than --older-than fails where its upload is removed, and the account needs the right to list
+/// uploads (s3:ListBucketMultipartUploads).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,17 +24,36 @@ pub(crate) struct Gc {
     /// Only what was begun at least so long ago, such as 12h or 7d
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1d")]
     older_than: Duration,
-    /// Remove nothing; count
+    /// List what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
+    /// Remove unfinished uploads for any key below the prefix, other programs' too
+    #[arg(long)]
+    all_uploads: bool,
 }
 
 impl Gc {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let swept = store.gc(self.older_than, self.dry_run).await?;
+        let mut options = GcOptions::default();
+        options.older_than = self.older_than;
+        options.dry_run = self.dry_run;
+        options.all_uploads = self.all_uploads;
+        let swept = store.gc(&options).await?;
+        if self.dry_run {
+            for key in &swept.keys {
+                let value = json!({ "event": "leftover", "key": key });
+                printed(out.print(&value, || key.clone()), "nothing was removed")?;
+            }
+        }
+        if let Some(why) = &swept.unlisted {
+            say(format_args!(
+                "note: this server cannot list unfinished uploads, which stay; the rest was looked at: {why}"
+            ));
+        }
         let (removed, bytes) = (swept.removed, swept.bytes);
         let value = json!({
             "event": "swept", "dry_run": self.dry_run, "removed": removed, "bytes": bytes,
+            "uploads_listed": swept.unlisted.is_none(),
         });
         let text = || {
             let would = if self.dry_run {

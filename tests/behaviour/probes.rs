@@ -1,0 +1,625 @@
+//! Servers that do not keep what a store needs, and how they are refused before the first save.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use persist_host::snapshot::{Error, Expect, GcOptions, SaveOptions, Scope, Store};
+use persist_host::storage::probe::Way;
+use persist_host::storage::{
+    self, ErrorKind, Key, List, Memory, Page, Part, ReadRange, RecursiveList, Storage,
+    StorageConfig, Upload,
+};
+use persist_servers::{Fault, Kind, Proxy, Reply, Seen};
+use persist_tests::cloud::{BACKENDS, Place};
+use persist_tests::{block_on, gcs, load, noise, s3, save, text};
+
+/// More than a part.
+fn large() -> Bytes {
+    noise(3, (9 << 20) + 5).into()
+}
+
+/// What is wrong with a server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bug {
+    None,
+    /// It looks whether an object is there, and writes it afterwards.
+    LooksThenWrites,
+    /// It acknowledges one of several writers and keeps the bytes of another.
+    KeepsAnothers,
+    /// It refuses the header of a store as being there, and does not show it.
+    HidesHeader,
+    /// It keeps all objects from being deleted.
+    KeepsAll,
+}
+
+/// A server in memory, which is none of Amazon's or Google's.
+#[derive(Clone, Debug)]
+struct Server {
+    memory: Memory,
+    name: &'static str,
+    bug: Bug,
+    creates: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn new(bug: Bug) -> Self {
+        Self {
+            memory: Memory::new(),
+            name: "http://server.example",
+            bug,
+            creates: Arc::default(),
+        }
+    }
+
+    fn scope(&self) -> Scope {
+        persist_tests::scope(Arc::new(self.clone()))
+    }
+
+    /// Keys of all objects.
+    async fn keys(&self) -> Vec<String> {
+        let list = RecursiveList {
+            dir: "",
+            token: None,
+            limit: 1000,
+            facts: false,
+        };
+        let page = self.memory.list_recursive(&list).await.expect("a page");
+        page.objects.into_iter().map(|object| object.name).collect()
+    }
+
+    async fn overwrite(&self, key: &Key, body: &[Bytes]) -> storage::Result<()> {
+        let mut upload = self.memory.replace(key).await?;
+        for piece in body {
+            upload.write(piece.clone()).await?;
+        }
+        upload.finish().await
+    }
+}
+
+#[async_trait]
+impl Storage for Server {
+    fn location(&self) -> String {
+        self.name.into()
+    }
+
+    fn unknown_server(&self) -> Option<String> {
+        Some(self.name.into())
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
+        self.creates.fetch_add(1, Ordering::Relaxed);
+        let is_there = || self.memory.read(key, ReadRange::Suffix(1));
+        match self.bug {
+            Bug::LooksThenWrites if is_there().await.is_err() => {
+                tokio::task::yield_now().await;
+                self.overwrite(key, &body).await
+            }
+            Bug::KeepsAnothers if is_there().await.is_ok() => {
+                self.overwrite(key, &body).await?;
+                Err(storage::Error::new(ErrorKind::AlreadyExists, "it is there"))
+            }
+            Bug::HidesHeader if key.as_str() == "~/store.json" => {
+                Err(storage::Error::new(ErrorKind::AlreadyExists, "it is there"))
+            }
+            _ => self.memory.create(key, body).await,
+        }
+    }
+
+    async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+        self.memory.upload(key).await
+    }
+
+    async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+        self.memory.replace(key).await
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
+        self.memory.read(key, range).await
+    }
+
+    async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
+        self.memory.list(list).await
+    }
+
+    async fn delete(&self, key: &Key) -> storage::Result<()> {
+        match self.bug {
+            Bug::KeepsAll => Err(storage::Error::new(
+                ErrorKind::Denied,
+                "retentionPolicyNotMet",
+            )),
+            _ => self.memory.delete(key).await,
+        }
+    }
+}
+
+async fn try_save(scope: &Scope) -> Result<u64, Error> {
+    let saved = scope
+        .save("memory", "x".into(), SaveOptions::default())
+        .await;
+    saved.map(|info| info.version)
+}
+
+#[test]
+fn servers_whose_creates_are_not_exclusive_are_refused_before_the_first_save() {
+    for bug in [Bug::LooksThenWrites, Bug::KeepsAnothers] {
+        block_on(async {
+            let server = Server::new(bug);
+            for _ in 0..2 {
+                let refused = try_save(&server.scope()).await.expect_err("is refused");
+                let said = refused.to_string();
+                let is_unsupported = matches!(refused, Error::Unsupported { .. });
+                assert!(
+                    is_unsupported && said.contains("nothing was saved"),
+                    "{said}"
+                );
+                assert_eq!(server.keys().await, [""; 0], "{bug:?} leaves something");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_server_is_probed_once_for_each_store_and_server() {
+    block_on(async {
+        let server = Server::new(Bug::None);
+        try_save(&server.scope()).await.expect("saves");
+        let probed = server.creates.swap(0, Ordering::Relaxed);
+        assert!(probed > 80, "{probed} creates");
+        try_save(&server.scope()).await.expect("saves");
+        // The header once more, and the version.
+        assert_eq!(server.creates.swap(0, Ordering::Relaxed), 2);
+
+        // The same objects behind another server.
+        let copied = Server {
+            name: "http://copy.example",
+            ..server.clone()
+        };
+        try_save(&copied.scope()).await.expect("saves");
+        let probed = copied.creates.swap(0, Ordering::Relaxed);
+        assert!(probed > 80, "{probed} creates");
+        let worse = Server {
+            name: "http://worse.example",
+            bug: Bug::LooksThenWrites,
+            ..server.clone()
+        };
+        try_save(&worse.scope()).await.expect_err("is refused");
+        let left = server.keys().await;
+        assert!(!left.iter().any(|key| key.contains("probe-")), "{left:?}");
+    });
+}
+
+#[test]
+fn a_server_that_refuses_the_header_and_does_not_show_it_gets_no_save() {
+    block_on(async {
+        let server = Server::new(Bug::HidesHeader);
+        let refused = try_save(&server.scope()).await;
+        assert!(
+            matches!(refused, Err(Error::Unsupported { .. })),
+            "{refused:?}"
+        );
+        let keys = server.keys().await;
+        assert!(!keys.iter().any(|key| key.starts_with("bot/")), "{keys:?}");
+    });
+}
+
+#[test]
+fn a_bucket_that_keeps_deleted_objects_can_hold_a_store() {
+    block_on(async {
+        let server = Server::new(Bug::KeepsAll);
+        assert_eq!(try_save(&server.scope()).await.expect("saves"), 1);
+        assert_eq!(try_save(&server.scope()).await.expect("saves"), 2);
+    });
+    // The same with the answer of Google's.
+    let (proxy, place) = Place::on(Kind::FakeGcs).proxied();
+    proxy.rule(|_, seen| {
+        let refusal = gcs::refusal(403, "retentionPolicyNotMet");
+        (gcs::operation(seen) == "delete").then_some(Fault::Reply(refusal))
+    });
+    block_on(async {
+        assert_eq!(save(&place.scope(), "memory", "x").await.version, 1);
+        assert!(proxy.faults() > 0, "probes were deleted");
+    });
+}
+
+#[test]
+fn another_service_in_the_place_of_a_store_is_called_so() {
+    for body in ["<html>log in</html>", "{\"error\":\"not found\"}"] {
+        block_on(async {
+            let memory = Memory::new();
+            let key = Key::new("~/store.json").expect("a key");
+            memory
+                .create(&key, vec![body.into()])
+                .await
+                .expect("creates");
+            let refused = try_save(&persist_tests::scope(Arc::new(memory))).await;
+            let said = refused.expect_err("is refused").to_string();
+            assert!(said.contains("another service answers"), "{said}");
+            assert!(!said.contains("Restore an older version"), "{said}");
+        });
+    }
+}
+
+#[test]
+fn directory_buckets_are_refused_by_name() {
+    let refused = StorageConfig::s3_with_bucket("agents--use1-az4--x-s3".into()).build();
+    let said = refused.expect_err("is refused").to_string();
+    assert!(said.contains("directory bucket"), "{said}");
+}
+
+#[test]
+fn real_servers_that_keep_conditions_pass_every_probe() {
+    block_on(async {
+        for storage in [
+            gcs::Place::probed().storage(),
+            s3::Place::probed(Kind::Ministack).storage(),
+        ] {
+            storage::probe::lists(&storage)
+                .await
+                .expect("lists in order");
+            let raced = storage::probe::race(&storage, Way::Single).await;
+            raced.expect("keeps conditions");
+        }
+        let storage = gcs::Place::probed().storage();
+        let raced = storage::probe::race(&storage, Way::Parts).await;
+        raced.expect("keeps conditions of uploads");
+    });
+}
+
+#[test]
+fn a_server_that_puts_parts_together_without_a_look_takes_no_large_state() {
+    block_on(async {
+        let place = s3::Place::probed(Kind::SeaweedFs);
+        for _ in 0..2 {
+            let scope = place.scope();
+            save(&scope, "memory", "small").await;
+            let refused = scope.save("memory", large(), SaveOptions::default()).await;
+            let said = refused.expect_err("is refused").to_string();
+            assert!(
+                said.contains("in parts") && said.contains("nothing was saved"),
+                "{said}"
+            );
+            assert_eq!(load(&scope, "memory").await.as_deref(), Some("small"));
+        }
+        let mut options = GcOptions::default();
+        (options.older_than, options.dry_run) = (Duration::ZERO, true);
+        let left = Store::new(place.storage()).gc(&options).await;
+        assert_eq!(
+            left.expect("lists").removed,
+            0,
+            "nothing is left of the probes"
+        );
+    });
+}
+
+/// Tells the requests that make an object visible: in one request, and in parts.
+fn creates(place: &Place, way: Way) -> fn(&Seen) -> bool {
+    match (place, way) {
+        (Place::S3(_), Way::Single) => |seen| seen.operation() == "PutObject",
+        (Place::S3(_), Way::Parts) => |seen| seen.operation() == "CompleteMultipartUpload",
+        (Place::Gcs(_), Way::Single) => |seen| gcs::operation(seen) == "insert",
+        (Place::Gcs(_), Way::Parts) => |seen| gcs::operation(seen) == "last part",
+    }
+}
+
+/// Answers as a server that made the object that it was sent.
+fn made(place: &Place, seen: &Seen) -> Reply {
+    match place {
+        Place::S3(_) => {
+            let done =
+                "<CompleteMultipartUploadResult><ETag>0</ETag></CompleteMultipartUploadResult>";
+            Reply::new(200, done).header("etag", "\"0\"")
+        }
+        Place::Gcs(_) => {
+            let total = seen
+                .header("content-range")
+                .and_then(|range| range.rsplit_once('/'));
+            let size = total.map_or("0", |(_, total)| total);
+            let object = format!("{{\"name\":\"x\",\"generation\":\"1\",\"size\":\"{size}\"}}");
+            gcs::json(200, object)
+        }
+    }
+}
+
+/// Loses the first request that makes an object visible, and acknowledges the second, which does not come to the server either.
+fn acknowledge_the_second(proxy: &Proxy, place: &Place, way: Way) {
+    let (met, place, creates) = (AtomicUsize::new(0), place.clone(), creates(place, way));
+    proxy.rule(move |_, seen| {
+        if !creates(seen) {
+            return None;
+        }
+        match met.fetch_add(1, Ordering::Relaxed) {
+            0 => Some(Fault::RequestLost),
+            1 => Some(Fault::Reply(made(&place, seen))),
+            _ => None,
+        }
+    });
+}
+
+#[test]
+fn an_acknowledgement_after_a_lost_answer_is_verified() {
+    for place in BACKENDS.map(Place::on) {
+        for (way, other_is_first) in [Way::Single, Way::Parts]
+            .into_iter()
+            .flat_map(|way| [(way, false), (way, true)])
+        {
+            block_on(async {
+                let name = format!("{way:?}-{other_is_first}");
+                let honest = place.scope();
+                let (proxy, proxied) = place.proxied();
+                let scope = proxied.scope();
+                save(&scope, &name, "first").await;
+                let expect = SaveOptions {
+                    expect: Expect::Version(1),
+                    ..SaveOptions::default()
+                };
+                let mut writer = scope.writer(&name, expect).await.expect("a writer");
+                if way == Way::Parts {
+                    writer.write(&large()).await.expect("writes");
+                }
+                if other_is_first {
+                    save(&honest, &name, "another's").await;
+                }
+                acknowledge_the_second(&proxy, &place, way);
+                let finished = writer.finish().await;
+                assert_eq!(proxy.faults(), 2, "{place:?} {name}");
+                let there = load(&honest, &name).await;
+                match other_is_first {
+                    true => {
+                        let is_conflict =
+                            matches!(finished, Err(Error::Conflict { head: Some(2) }));
+                        assert!(is_conflict, "{place:?} {name}: {finished:?}");
+                        assert_eq!(there.as_deref(), Some("another's"));
+                    }
+                    false => {
+                        let is_unknown = matches!(finished, Err(Error::UnknownOutcome { .. }));
+                        assert!(is_unknown, "{place:?} {name}: {finished:?}");
+                        assert_eq!(there.as_deref(), Some("first"));
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_good_server_whose_answers_are_lost_passes_the_probe_of_uploads() {
+    for fault in [Fault::ReplyLost, Fault::RequestLost] {
+        block_on(async {
+            let (proxy, place) = gcs::Place::probed().proxied();
+            let count = AtomicUsize::new(0);
+            proxy.rule(move |_, seen| {
+                let is_met = gcs::operation(seen) == "last part"
+                    && count.fetch_add(1, Ordering::Relaxed) % 3 == 0;
+                is_met.then(|| fault.clone())
+            });
+            let raced = storage::probe::race(&place.storage(), Way::Parts).await;
+            raced.expect("keeps conditions");
+            assert!(proxy.faults() > 0);
+        });
+    }
+}
+
+/// Begins an upload of a part under a key, and leaves it.
+async fn leave_upload(storage: &Arc<dyn Storage>, key: &str) {
+    let key = Key::new(key).expect("a key");
+    let upload = storage.upload_in_parts(&key, "part".into()).await;
+    std::mem::forget(upload.expect("begins"));
+}
+
+#[test]
+fn gc_leaves_the_uploads_of_other_programs() {
+    block_on(async {
+        let place = s3::Place::on(Kind::SeaweedFs);
+        save(&place.scope(), "memory", "x").await;
+        let storage = place.storage();
+        let own = "bot/~/memory/9999999997-0000000002.gz";
+        for key in [own, "backups/db.dump", "videos/2026/cam1.mp4"] {
+            leave_upload(&storage, key).await;
+        }
+        let store = Store::new(Arc::clone(&storage));
+        let mut options = GcOptions::default();
+        options.older_than = Duration::ZERO;
+        assert_eq!(store.gc(&options).await.expect("removes").keys, [own]);
+        options.all_uploads = true;
+        let mut swept = store.gc(&options).await.expect("removes");
+        swept.keys.sort();
+        assert_eq!(swept.keys, ["backups/db.dump", "videos/2026/cam1.mp4"]);
+        assert_eq!(store.gc(&options).await.expect("removes").removed, 0);
+    });
+}
+
+#[test]
+fn uploads_are_listed_without_a_prefix_as_minio_wants_it() {
+    block_on(async {
+        let place = s3::Place::on(Kind::SeaweedFs);
+        save(&place.scope(), "memory", "x").await;
+        let (proxy, proxied) = place.proxied();
+        // MinIO lists nothing where there is a prefix that is no key.
+        proxy.rule(|_, seen| {
+            let is_asked = seen.operation() == "ListMultipartUploads";
+            let query = seen.uri.query().unwrap_or_default();
+            let empty = "<ListMultipartUploadsResult></ListMultipartUploadsResult>";
+            (is_asked && query.contains("prefix=")).then(|| Fault::Reply(Reply::new(200, empty)))
+        });
+        leave_upload(&place.storage(), "bot/~/memory/9999999997-0000000002.gz").await;
+        let mut options = GcOptions::default();
+        options.older_than = Duration::ZERO;
+        let swept = Store::new(proxied.storage()).gc(&options).await;
+        assert_eq!(swept.expect("removes").removed, 1);
+    });
+}
+
+#[test]
+fn gc_does_the_rest_where_a_server_cannot_list_uploads_and_where_no_store_is() {
+    let place = s3::Place::on(Kind::SeaweedFs);
+    let (proxy, proxied) = place.proxied();
+    proxy.rule(|_, seen| {
+        let is_asked = seen.operation() == "ListMultipartUploads";
+        is_asked.then(|| Fault::Reply(Reply::s3(501, "NotImplemented")))
+    });
+    block_on(async {
+        let probe = Key::new("~/probe-0-upload").expect("a key");
+        let body = vec![Bytes::from_static(b"probe")];
+        place.storage().create(&probe, body).await.expect("creates");
+    });
+    let output = proxied
+        .persist()
+        .args(["gc", "--json"])
+        .output()
+        .expect("persist starts");
+    let (printed, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert!(printed.contains("\"uploads_listed\":false"), "{printed}");
+    assert!(said.contains("cannot list unfinished uploads"), "{said}");
+
+    // Younger than an hour, a probe may be another host's. Without a store, it is looked at all the same.
+    let memory = Memory::new();
+    let probe = Key::new("~/probe-0-upload").expect("a key");
+    block_on(async {
+        memory.create(&probe, vec![]).await.expect("creates");
+        let later = Later(memory.clone());
+        let swept = Store::new(Arc::new(later)).gc(&GcOptions::default()).await;
+        assert_eq!(swept.expect("removes").keys, ["~/probe-0-upload"]);
+        memory
+            .read(&probe, ReadRange::Suffix(1))
+            .await
+            .expect_err("is removed");
+    });
+}
+
+/// Objects in memory, as they look two days later.
+#[derive(Debug)]
+struct Later(Memory);
+
+#[async_trait]
+impl Storage for Later {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
+        self.0.create(key, body).await
+    }
+
+    async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+        self.0.upload(key).await
+    }
+
+    async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+        self.0.replace(key).await
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
+        self.0.read(key, range).await
+    }
+
+    async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
+        let mut page = self.0.list(list).await?;
+        page.now = page
+            .now
+            .map(|now| now + Duration::from_secs(2 * 24 * 60 * 60));
+        Ok(page)
+    }
+
+    async fn delete(&self, key: &Key) -> storage::Result<()> {
+        self.0.delete(key).await
+    }
+}
+
+/// A storage that forgets to list one version.
+#[derive(Debug)]
+struct Forgetful(Memory);
+
+#[async_trait]
+impl Storage for Forgetful {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+
+    fn honours_conditions(&self) -> bool {
+        true
+    }
+
+    async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
+        self.0.create(key, body).await
+    }
+
+    async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+        self.0.upload(key).await
+    }
+
+    async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
+        self.0.replace(key).await
+    }
+
+    async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
+        self.0.read(key, range).await
+    }
+
+    async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
+        let mut page = self.0.list(list).await?;
+        page.entries
+            .retain(|entry| entry.name() != "9999999997-0000000002.gz");
+        Ok(page)
+    }
+
+    async fn delete(&self, key: &Key) -> storage::Result<()> {
+        self.0.delete(key).await
+    }
+}
+
+#[test]
+fn no_message_advises_to_remove_an_acknowledged_version() {
+    block_on(async {
+        let memory = Memory::new();
+        let honest = persist_tests::scope(Arc::new(memory.clone()));
+        for state in ["one", "two"] {
+            save(&honest, "memory", state).await;
+        }
+        let scope = persist_tests::scope(Arc::new(Forgetful(memory)));
+        let refused = try_save(&scope).await.expect_err("is refused").to_string();
+        assert!(
+            refused.contains("version 2 and does not list it"),
+            "{refused}"
+        );
+        assert!(refused.contains("Do not remove it"), "{refused}");
+        assert_eq!(load(&honest, "memory").await.as_deref(), Some("two"));
+    });
+}
+
+#[test]
+fn a_file_is_sent_again_where_another_save_comes_first() {
+    let dir = persist_tests::tempdir();
+    let file = dir.path().join("state");
+    std::fs::write(&file, large()).expect("writes");
+    let place = Place::on(Kind::SeaweedFs);
+    save_once(&place);
+    let (proxy, proxied) = place.proxied();
+    let (other, met) = (place.clone(), AtomicUsize::new(0));
+    proxy.rule(move |_, seen| {
+        // Another host saves while the parts are under way.
+        if seen.operation() == "UploadPart" && met.fetch_add(1, Ordering::Relaxed) == 0 {
+            let other = other.clone();
+            std::thread::spawn(move || save_once(&other))
+                .join()
+                .expect("no panic");
+        }
+        None
+    });
+    let mut command = proxied.persist();
+    command.args(["save", "bot/memory"]).arg(&file);
+    let output = command.output().expect("persist starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let versions = block_on(async { place.scope().versions("memory", None, 9).await });
+    assert_eq!(versions.expect("a page"), [3, 2, 1]);
+    let newest = block_on(async { place.scope().load("memory", None).await });
+    assert!(newest.expect("loads").expect("is there").state == large());
+}
+
+/// Saves a small state as another host.
+fn save_once(place: &Place) {
+    block_on(async { save(&place.scope(), "memory", "another's").await });
+}
