@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use persist_host::snapshot::{Expect, Info, SaveOptions, Scope, Store, Version, Writer};
+use persist_host::snapshot::{Error, Expect, Info, SaveOptions, Scope, Store, Version, Writer};
 
 use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
@@ -38,6 +38,9 @@ pub(crate) struct Cat {
 }
 
 /// Save a file, or standard input, as the next version
+///
+/// Where another save of the name comes first while a state over 8 MiB is sent, a FILE is sent again; standard input cannot be, and the
+/// save ends as a conflict.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -165,26 +168,43 @@ impl Save {
             .whole_name("a save makes a new version; to save only over this one, use --expect")?;
         let implied = self.file.is_none();
         let file = self.file.unwrap_or_else(|| "-".into());
-        let (input, size) = open(&file)?;
         let options = SaveOptions {
             expect: self.expected.expect,
             media_type: self.media_type,
             labels: self.label,
         };
         let scope = address.scope(store)?;
-        let mut writer = scope.writer(address.name.as_str(), options).await?;
-        let mut progress = Progress::bytes(out, "saved", size);
-        let len = pour(input, &file, &mut writer, &mut progress).await?;
-        if implied && len == 0 && !is_piped() {
-            return Err(Usage(
-                "standard input is empty, and no pipe; name a FILE, or write - to save an empty state".into(),
-            )
-            .into());
-        }
-        let info = to_its_end(writer.finish()).await?;
-        drop(progress);
+        let mut attempts = 1;
+        let info = loop {
+            let (input, size) = open(&file)?;
+            // What was read of a pipe cannot be read again.
+            let again = options.expect == Expect::Any && size.is_some() && attempts < MAX_ATTEMPTS;
+            let mut progress = Progress::bytes(out, "saved", size);
+            let send = async {
+                let mut writer = scope.writer(address.name.as_str(), options.clone()).await?;
+                let len = pour(input, &file, &mut writer, &mut progress).await?;
+                if implied && len == 0 && !is_piped() {
+                    return Err(Usage(
+                        "standard input is empty, and no pipe; name a FILE, or write - to save an empty state".into(),
+                    )
+                    .into());
+                }
+                anyhow::Ok(to_its_end(writer.finish()).await?)
+            };
+            match send.await {
+                Err(error) if again && is_conflict(&error) => attempts += 1,
+                sent => break sent?,
+            }
+        };
         changed(address, &info, "saved", out)
     }
+}
+
+/// Attempts to send a file while other saves of its name come first.
+const MAX_ATTEMPTS: usize = 100;
+
+fn is_conflict(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::Conflict { .. }))
 }
 
 /// What is saved.
