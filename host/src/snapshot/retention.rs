@@ -69,6 +69,21 @@ impl Retention {
     }
 }
 
+
+    /// Returns the rules by which a full scope is thinned out: at least the default numbers of
+    /// versions, however few these rules keep. A rule by age would keep whatever a flood of saves
+    /// made.
+    #[cfg(feature = "wasm")]
+    fn when_full(&self) -> Self {
+        let default = Self::default();
+        Self {
+            keep_within: Duration::ZERO,
+            keep_last: self.keep_last.max(default.keep_last),
+            keep_hourly: self.keep_hourly.max(default.keep_hourly),
+            keep_daily: self.keep_daily.max(default.keep_daily),
+            keep_weekly: self.keep_weekly.max(default.keep_weekly),
+        }
+    }
 impl Default for Retention {
     fn default() -> Self {
         Self {
@@ -164,16 +179,17 @@ impl Scope {
             .await
     }
 
-    /// Lists the versions of `name` that may go to make room for more: all but the newest 20, pins, and the hourly, daily and weekly
-    /// versions that the store's policy keeps. None where the policy keeps every version.
+    /// Lists the versions of `name` that may go to make room for more: all but pins and what
+    /// [`Retention::when_full`] keeps. None where the policy keeps every version.
     #[cfg(feature = "wasm")]
     pub(crate) async fn removable(&self, name: &Name) -> Result<Vec<Removable>> {
         let policy = self.store.policy().await?.policy;
-        let Some(mut retention) = policy.retention else {
+        let Some(retention) = policy.retention else {
             return Ok(Vec::new());
         };
-        retention.keep_within = Duration::ZERO;
-        let fates = self.fates(name, &retention, Age::Checked(None)).await?;
+        let fates = self
+            .fates(name, &retention.when_full(), Age::Checked(None))
+            .await?;
         let replaced = std::iter::once(None).chain(fates.iter().map(|fate| Some(fate.created)));
         let removable = fates.iter().zip(replaced).filter_map(|(fate, replaced)| {
             let replaced = replaced.filter(|_| fate.keep.is_none())?;
