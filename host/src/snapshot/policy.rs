@@ -17,7 +17,7 @@ use super::clock::{self, Moment};
 use super::commit::Change;
 use super::compute::compute;
 use super::format::Encoder;
-use super::{Error, Expect, Name, Result, Retention, Scope, Store, StoreOptions, Version};
+use super::{Error, Expect, Name, Result, Retention, Scope, Store, StoreOptions, Stored, Version};
 use crate::storage::List;
 
 /// The reserved name of the policy.
@@ -319,6 +319,19 @@ impl Store {
             },
             version: Some(version),
         })
+    }
+
+    /// Opens the file of the newest policy as it is stored, to keep it elsewhere; none where the
+    /// store has no policy.
+    ///
+    /// # Errors
+    /// As [`Scope::stored`].
+    pub async fn stored_policy(&self) -> Result<Option<Stored>> {
+        let scope = self.policy_scope();
+        match scope.head(&policy_name()).await? {
+            Some(head) => scope.stored(NAME, head.version).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Writes the next version of the policy, which every host follows from the next time that it reads the policy: at the
