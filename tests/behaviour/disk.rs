@@ -1,14 +1,15 @@
 //! What lies on the local disk, and what a hostile or dying one can do.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use persist_host::snapshot::{Error, Expect, SaveOptions, Scope, Version};
-use persist_host::storage::{ErrorKind, Local};
+use persist_host::storage::{Call, ErrorKind, Local, Watch};
 use persist_tests::{block_on, load, noise, save, scope, tempdir, text, version_files};
 use sha2::{Digest as _, Sha256};
 
@@ -435,6 +436,46 @@ fn what_a_killed_writer_left_is_swept_and_what_a_living_one_makes_is_not() {
             .map(|entry| entry.expect("an entry").path())
             .collect();
         assert_eq!(left, [living]);
+    });
+}
+
+/// Acts as a sweep that meets a new file before its lock, once, while a backup links what it sees.
+#[derive(Debug)]
+struct SweptAtOnce {
+    backup: PathBuf,
+    is_done: AtomicBool,
+}
+
+impl Watch for SweptAtOnce {
+    fn before(&self, _: Call<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn after(&self, call: Call<'_>, _: bool) -> io::Result<()> {
+        if let Call::CreateFile(path) = call
+            && !self.is_done.swap(true, Ordering::SeqCst)
+        {
+            fs::hard_link(path, &self.backup)?;
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_new_file_that_was_swept_and_is_linked_elsewhere_is_made_again() {
+    let dir = tempdir();
+    block_on(async {
+        save(&local(&dir.path().join("store")), "memory", "one").await;
+        let watch = Arc::new(SweptAtOnce {
+            backup: dir.path().join("backup"),
+            is_done: AtomicBool::new(false),
+        });
+        let watched = Local::watched(dir.path().join("store"), watch.clone());
+        let scope = scope(Arc::new(watched));
+        assert_eq!(save(&scope, "memory", "two").await.version, 2);
+        assert!(watch.is_done.load(Ordering::SeqCst));
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("two"));
     });
 }
 

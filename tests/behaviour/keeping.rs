@@ -1,6 +1,7 @@
 //! What is kept of histories, through the command, on every backend.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use persist_tests::backends::{Backend, backends, json};
@@ -253,9 +254,51 @@ fn a_store_that_a_copy_makes_gets_the_policy_of_its_source() {
     let other = tempdir();
     let to = format!("file://{}", other.path().join("copy").display());
     local.ok(&["copy", &local.url, &to]);
-    let policy = local.ok(&["policy", "--storage", &to]);
-    assert!(policy.contains("grace        2h"), "{policy}");
-    assert!(policy.contains("keep         every version"), "{policy}");
+    let has_it = |url: &str| {
+        let policy = local.ok(&["policy", "--storage", url]);
+        policy.contains("grace        2h") && policy.contains("keep         every version")
+    };
+    assert!(has_it(&to));
+
+    let archive = other.path().join("agents.tar");
+    let archive = archive.to_str().expect("text");
+    local.ok(&["export", archive]);
+    let imported = format!("file://{}", other.path().join("imported").display());
+    local.ok(&["import", archive, "--storage", &imported]);
+    assert!(has_it(&imported));
+    let unpacked = other.path().join("unpacked");
+    std::fs::create_dir(&unpacked).expect("made");
+    let tar = Command::new("tar")
+        .args(["xf", archive, "-C"])
+        .arg(&unpacked)
+        .status();
+    assert!(tar.expect("tar starts").success());
+    assert!(has_it(&format!("file://{}", unpacked.display())));
+    // A store that is there keeps its own.
+    local.ok(&["policy", "set", "--grace", "3h", "--storage", &imported]);
+    local.ok(&["import", archive, "--storage", &imported]);
+    let policy = local.ok(&["policy", "--storage", &imported]);
+    assert!(policy.contains("grace        3h"), "{policy}");
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_is_left_out_of_an_archive_and_said() {
+    let [local, ..] = backends();
+    local.save("bot/memory", "one");
+    let key = "~/~/policy/9999999998-0000000001.gz";
+    local.remove(key);
+    local.put(key, b"no snapshot");
+    let dir = tempdir();
+    let archive = dir.path().join("agents.tar");
+    let archive = archive.to_str().expect("text");
+    let said = local.fails(&["export", archive], 6);
+    assert!(said.contains("policy is left out"), "{said}");
+    let imported = format!("file://{}", dir.path().join("imported").display());
+    local.ok(&["import", archive, "--storage", &imported]);
+    assert_eq!(
+        local.ok(&["cat", "bot/memory", "--storage", &imported]),
+        "one"
+    );
 }
 
 #[test]

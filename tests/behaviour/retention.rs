@@ -1,25 +1,27 @@
 //! What is kept of a history, pinned, pruned, purged and verified.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use persist_host::snapshot::{
-    Error, Expect, Keep, Purge, Retention, SaveOptions, Scope, Store, StoreOptions,
+    Error, Expect, Keep, Policy, Purge, Retention, SaveOptions, Scope, Store, StoreOptions,
 };
 use persist_host::storage::{
     Entry, ErrorKind, Facts, Key, List, Local, Memory, Page, Part, ReadRange, Result, Storage,
     Upload,
 };
-use persist_tests::{block_on, load, on_every_storage, save, scope, tempdir};
+use persist_tests::{block_on, load, on_every_storage, redate, save, scope, tempdir};
 use tokio::sync::Semaphore;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Objects in memory, of which version N says that it was made N hours after the clock began; where the create of one key
-/// can be held up, and what is read can be replaced meanwhile.
+/// Objects in memory, of which version N says that it was made N hours after the clock began, in
+/// lists and in its trailer; where the create of one key can be held up, and what is read can be
+/// replaced meanwhile.
 #[derive(Debug)]
 struct Odd {
     memory: Memory,
@@ -31,6 +33,10 @@ struct Odd {
     dated: Option<(u64, u64)>,
     /// The hour of all versions above the first.
     flood: Option<u64>,
+    /// Other times that trailers say, by version.
+    claims: BTreeMap<u64, SystemTime>,
+    /// Trailers that were read.
+    trailers: AtomicUsize,
     /// The end of a key whose create waits for a permit.
     held: &'static str,
     gate: Semaphore,
@@ -47,6 +53,8 @@ impl Odd {
             hours: None,
             dated: None,
             flood: None,
+            claims: BTreeMap::new(),
+            trailers: AtomicUsize::new(0),
             held: "nothing is held",
             gate: Semaphore::new(0),
             asleep: AtomicBool::new(false),
@@ -65,6 +73,30 @@ impl Odd {
     fn hour(&self, n: u64) -> SystemTime {
         self.origin + HOUR * u32::try_from(n).expect("small")
     }
+
+    /// Returns the hour in which a version was made.
+    fn made(&self, version: u64) -> SystemTime {
+        self.hour(self.flood.filter(|_| version > 1).unwrap_or(version))
+    }
+
+    /// Dates the trailer of a version.
+    fn redated(&self, version: u64, part: Part) -> Part {
+        self.trailers.fetch_add(1, Ordering::SeqCst);
+        let claimed = self.claims.get(&version).copied();
+        let claimed = claimed.unwrap_or_else(|| self.made(version));
+        let since = claimed.duration_since(UNIX_EPOCH).expect("since 1970");
+        let mut file = part.bytes.to_vec();
+        redate(&mut file, u64::try_from(since.as_millis()).expect("small"));
+        Part {
+            bytes: file.into(),
+            ..part
+        }
+    }
+}
+
+/// The version whose file has this name.
+fn version_of(name: &str) -> Option<u64> {
+    name.strip_suffix(".gz")?.get(11..21)?.parse().ok()
 }
 
 #[async_trait]
@@ -99,7 +131,18 @@ impl Storage for Odd {
             save(&scope(Arc::new(self.memory.clone())), "memory", "newer").await;
             self.memory.delete(key).await?;
         }
-        self.memory.read(key, range).await
+        let is_suffix = matches!(range, ReadRange::Suffix(_));
+        let part = self.memory.read(key, range).await?;
+        let version = key
+            .as_str()
+            .strip_prefix("bot/~/memory/")
+            .and_then(version_of);
+        Ok(
+            match version.filter(|_| is_suffix && self.hours.is_some()) {
+                Some(version) if part.start == 0 => self.redated(version, part),
+                _ => part,
+            },
+        )
     }
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
@@ -110,13 +153,11 @@ impl Storage for Odd {
         page.now = Some(self.hour(hours));
         for entry in &mut page.entries {
             if let Entry::Object(object) = entry
-                && object.name.ends_with(".gz")
-                && let Some(version) = object.name.get(11..21).and_then(|n| n.parse().ok())
+                && let Some(version) = version_of(&object.name)
                 && let Some(Facts { created, .. }) = &mut object.facts
             {
                 let dated = self.dated.filter(|(other, _)| *other == version);
-                let flood = self.flood.filter(|_| version > 1);
-                *created = self.hour(dated.map_or(flood.unwrap_or(version), |(_, hour)| hour));
+                *created = dated.map_or_else(|| self.made(version), |(_, hour)| self.hour(hour));
             }
         }
         Ok(page)
@@ -279,6 +320,137 @@ fn what_is_from_the_future_is_new() {
         let scope = scope(Arc::new(storage));
         scope.prune("memory", &nothing()).await.expect("prunes");
         assert_eq!(versions(&scope).await, [3, 2, 1]);
+    });
+}
+
+/// A storage with this many versions, made hourly, the last of them hours ago, of which some claim
+/// in their trailers that they are so many minutes old.
+async fn claiming(count: u64, claims: &[(u64, i64)]) -> Odd {
+    let memory = Memory::new();
+    let plain = scope(Arc::new(memory.clone()));
+    for text in 1..=count {
+        save(&plain, "memory", &text.to_string()).await;
+    }
+    let mut storage = Odd::at_hour(&memory, count + 50);
+    let now = SystemTime::now();
+    let claims = claims.iter().map(|&(version, minutes)| {
+        let age = Duration::from_secs(60 * minutes.unsigned_abs());
+        let claimed = if minutes < 0 { now + age } else { now - age };
+        (version, claimed)
+    });
+    storage.claims = claims.collect();
+    storage
+}
+
+#[test]
+fn a_version_is_no_older_than_its_trailer_says() {
+    const YEAR: i64 = 365 * 24 * 60;
+    block_on(async {
+        for (claims, left) in [
+            (&[][..], &[5][..]),
+            // The storage's clock was behind when these were made.
+            (&[(5, 0), (4, 0), (3, 0)], &[5, 4, 3, 2]),
+            (&[(5, 59)], &[5, 4]),
+            (&[(5, 61)], &[5]),
+            // What an old trailer shows is believed.
+            (&[(3, 0)], &[5]),
+            // Clocks of hosts that are ahead.
+            (&[(5, -30)], &[5, 4]),
+            (&[(5, -62)], &[5]),
+            (&[(5, -YEAR), (4, -YEAR), (3, -YEAR), (2, -YEAR)], &[5]),
+        ] {
+            let storage = claiming(5, claims).await;
+            let scope = scope(Arc::new(storage));
+            let planned = scope.plan_prune("memory", &nothing()).await.expect("plans");
+            let fates = scope.prune("memory", &nothing()).await.expect("prunes");
+            assert_eq!(fates, planned, "{claims:?}");
+            assert_eq!(versions(&scope).await, left, "{claims:?}");
+        }
+    });
+}
+
+#[test]
+fn a_trailer_that_cannot_be_read_proves_no_age() {
+    block_on(async {
+        let storage = claiming(5, &[]).await;
+        let key = Key::new("bot/~/memory/9999999994-0000000005.gz").expect("a key");
+        let mut upload = storage.memory.replace(&key).await.expect("begins");
+        upload.write("no snapshot".into()).await.expect("writes");
+        upload.finish().await.expect("is there");
+        let scope = scope(Arc::new(storage));
+        scope.prune("memory", &nothing()).await.expect("prunes");
+        assert_eq!(versions(&scope).await, [5, 4]);
+    });
+}
+
+#[test]
+fn a_prune_reads_one_trailer_where_clocks_agree_and_few_where_they_do_not() {
+    block_on(async {
+        for (young, trailers) in [(0, 1..=1), (150, 2..=9)] {
+            let claims: Vec<_> = (201 - young..=200).map(|version| (version, 0)).collect();
+            let storage = Arc::new(claiming(200, &claims).await);
+            let scope = scope(storage.clone());
+            scope.prune("memory", &nothing()).await.expect("prunes");
+            let left = u64::try_from(versions(&scope).await.len()).expect("few");
+            assert_eq!(left, young + 1);
+            let read = storage.trailers.load(Ordering::SeqCst);
+            assert!(trailers.contains(&read), "{read}");
+        }
+    });
+}
+
+#[test]
+fn a_version_that_only_the_storage_calls_old_is_kept_as_long_as_the_rule_says() {
+    block_on(async {
+        let storage = claiming(5, &[(5, 120), (4, 180)]).await;
+        let scope = scope(Arc::new(storage));
+        let mut rules = nothing();
+        rules.keep_within = 24 * HOUR;
+        let fates = scope.prune("memory", &rules).await.expect("prunes");
+        let keeps: Vec<_> = fates.iter().map(|fate| fate.keep).collect();
+        let within = Some(Keep::Within);
+        assert_eq!(keeps, [Some(Keep::Head), within, within, None, None]);
+    });
+}
+
+#[test]
+fn a_purge_spares_what_trailers_call_young_pinned_or_not() {
+    block_on(async {
+        let storage = claiming(5, &[(6, 0)]).await;
+        let scope = scope(Arc::new(storage));
+        scope.pin("memory", 5).await.expect("pins");
+        let purged = scope.purge("memory", Purge::AfterGrace).await;
+        let purged = purged.expect("purges");
+        assert_eq!((purged.removed, purged.spared), (4, 1));
+        assert_eq!(versions(&scope).await, [6, 5]);
+    });
+}
+
+/// The clock of the storage is wrong when the grace period is made shorter, or when its history is
+/// read.
+#[test]
+fn a_shorter_grace_period_is_no_older_than_its_trailer_says() {
+    block_on(async {
+        for hours_ago in [5, 3] {
+            let memory = Memory::new();
+            let plain = scope(Arc::new(memory.clone()));
+            for text in 1..=4 {
+                save(&plain, "memory", &text.to_string()).await;
+            }
+            let mut policy = Policy::default();
+            policy.grace = Duration::ZERO;
+            let store = Store::new(Arc::new(memory.clone()));
+            let set = store.set_policy(&policy, Expect::Any).await;
+            assert_eq!(set.expect("set"), 2);
+            // It says that the second policy was made in hour 2, and that this is hour 5.
+            let mut storage = Odd::at_hour(&memory, 5);
+            storage.origin = SystemTime::now() - hours_ago * HOUR;
+            let scope = scope(Arc::new(storage));
+            let fates = scope.plan_prune("memory", &nothing()).await.expect("plans");
+            let keeps: Vec<_> = fates.iter().map(|fate| fate.keep).collect();
+            let recent = Some(Keep::Recent);
+            assert_eq!(keeps, [Some(Keep::Head), recent, None, None], "{hours_ago}");
+        }
     });
 }
 

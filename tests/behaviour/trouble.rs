@@ -2,10 +2,11 @@
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use persist_host::snapshot::{Error, Purge};
+use persist_host::snapshot::{Error, Purge, Retention, Store, StoreOptions};
 use persist_host::storage::{
     self, ErrorKind, Key, List, Memory, Page, Part, ReadRange, Storage, Upload,
 };
@@ -495,6 +496,8 @@ fn deleting_twice_says_that_it_is_deleted_already() {
 struct Small {
     memory: Memory,
     room: Mutex<u64>,
+    /// How far ahead the clock is that lists tell.
+    ahead: Duration,
 }
 
 impl Small {
@@ -541,7 +544,9 @@ impl Storage for Small {
     }
 
     async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
-        self.memory.list(list).await
+        let mut page = self.memory.list(list).await?;
+        page.now = page.now.map(|now| now + self.ahead);
+        Ok(page)
     }
 
     async fn delete(&self, key: &Key) -> storage::Result<()> {
@@ -563,6 +568,7 @@ fn purge_makes_room_for_its_tombstone_on_a_full_disk() {
             let small = Arc::new(Small {
                 memory: Memory::new(),
                 room: Mutex::new(1 << 20),
+                ahead: Duration::ZERO,
             });
             let scope = scope(small.clone());
             for state in 0..versions {
@@ -583,6 +589,36 @@ fn purge_makes_room_for_its_tombstone_on_a_full_disk() {
             assert_eq!(there, [tombstone]);
             *small.room() = 1 << 20;
             assert_eq!(save(&scope, "memory", "next").await.version, tombstone + 1);
+        }
+    });
+}
+
+#[test]
+fn a_prune_on_a_full_disk_takes_the_time_from_a_list_and_compares_it() {
+    block_on(async {
+        let memory = Memory::new();
+        let mut options = StoreOptions::default();
+        options.grace = Duration::ZERO;
+        let store = Store::with_options(Arc::new(memory.clone()), options);
+        let plain = store.scope("bot", None).expect("a name");
+        for state in ["one", "two", "three"] {
+            save(&plain, "memory", state).await;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        for (hours, left) in [(2, &[3, 2, 1][..]), (0, &[3])] {
+            let full = Small {
+                memory: memory.clone(),
+                room: Mutex::new(0),
+                ahead: Duration::from_secs(hours * 60 * 60),
+            };
+            let scope = scope(Arc::new(full));
+            let pruned = scope.prune("memory", &Retention::nothing()).await;
+            match pruned {
+                Err(Error::Unsupported { what, .. }) => assert!(hours > 0, "{what}"),
+                pruned => assert_eq!((hours, pruned.expect("prunes").len()), (0, 3)),
+            }
+            let there = scope.versions("memory", None, 10).await.expect("lists");
+            assert_eq!(there, left);
         }
     });
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use persist_host::snapshot::{Info, SaveOptions, Scope, Store};
 use persist_host::storage::{Local, Memory, Storage};
 use persist_host::wasm::{Agent, AgentHost};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 /// Runs a test that waits.
@@ -46,6 +47,28 @@ pub async fn save(scope: &Scope, name: &str, text: &str) -> Info {
         .save(name, state, SaveOptions::default())
         .await
         .expect("saves")
+}
+
+/// Puts another creation time, in milliseconds since 1970 UTC, into the trailer of a whole file of
+/// a version. Nothing moves.
+pub fn redate(file: &mut [u8], created_at: u64) {
+    const FIELD: &[u8] = b"\"created_at\":";
+    const WIDTH: usize = "1780000000000".len();
+    // The footer is a member of 86 bytes, of which the first 16 are its header.
+    let Some(footer) = file.len().checked_sub(86 - 16) else {
+        return;
+    };
+    let member = u64::from_le_bytes(file[footer + 8..][..8].try_into().expect("8 bytes"));
+    let trailer = &mut file[usize::try_from(member).expect("small")..];
+    let found = trailer.windows(FIELD.len()).position(|at| at == FIELD);
+    let at = found.expect("a creation time") + FIELD.len();
+    trailer[at..at + WIDTH].copy_from_slice(format!("{created_at:WIDTH$}").as_bytes());
+    let sum = trailer.len() - 86 + 16 + 16;
+    let sha256 = Sha256::new()
+        .chain_update(&trailer[..sum])
+        .chain_update(&trailer[sum + 32..])
+        .finalize();
+    trailer[sum..sum + 32].copy_from_slice(&sha256);
 }
 
 /// Loads a text; none where nothing is saved.

@@ -29,10 +29,12 @@ pub(crate) const SEAWEEDFS: Package = Package {
 --hash=sha256:342f19cacd310764cbcd27c55888bd9ca6df41a3de779249ac4505f855eca296\n",
 };
 
-/// Of what it depends on, only what its S3 part needs: all of that runs on any Python.
+/// Of what it depends on, only what its S3 part needs. A bucket's first request loads the API
+/// gateway, too, which imports YAML: its wheels are of CPython 3.10 to 3.14. All else runs on any
+/// Python.
 const MINISTACK: Package = Package {
     folder: "ministack",
-    what: "MiniStack 1.5.33, an S3 server, from PyPI (MIT), 3 MB",
+    what: "MiniStack 1.5.33, an S3 server, from PyPI (MIT), 4 MB",
     requirements: "\
 ministack==1.5.33 --hash=sha256:36f9158cbe7eb7a3f910ccf1c052c98204511164249b783682f7a96ef56b0bba
 defusedxml==0.7.1 --hash=sha256:a352e7e428770286cc899e2542b6cdaedb2b4953ff269a210103ec58f6198a61
@@ -42,6 +44,17 @@ hpack==4.2.0 --hash=sha256:858ac0b02280fa582b5080d68db0899c62a80375e0e5413a74970
 hypercorn==0.18.0 --hash=sha256:225e268f2c1c2f28f6d8f6db8f40cb8c992963610c5725e13ccfcddccb24b1cd
 hyperframe==6.1.0 --hash=sha256:b03380493a519fce58ea5af42e4a42317bf9bd425596f7a0835ffce80f1a42e5
 priority==2.0.0 --hash=sha256:6f8eefce5f3ad59baf2c080a664037bb4725cd0a790d53d59ab4059288faf6aa
+pyyaml==6.0.4 \\
+--hash=sha256:54c23934cf166bb2090d73d82b1388aadb1cead5e73885223dcfa4a459a22d43 \\
+--hash=sha256:88a089e6424a8a256321270620d5a4328ad5227fb2061b07d33f596894336914 \\
+--hash=sha256:71bb5b87465d88d1dfc577115af6d435bff9b26f2512936f610c26aa55966028 \\
+--hash=sha256:622aa875fa6533f25fedcffe23079357d65a690d462200afed5d8e9d0e01ebee \\
+--hash=sha256:45e37dd647db9d67b757444c74060c064ace5fdaa08f42bf4fda3812275d423e \\
+--hash=sha256:93bfb2459195406a518e2f487a9bbf01df240175f31e06f5a252ac6734c7bbf0 \\
+--hash=sha256:41b4669c3a8fd5750e594dff59d3e62d40e321fec467b50449603710ed0a68f3 \\
+--hash=sha256:50588147ab2c6a59b5f990a4905db80899a6c2bd197e046a6201f1e67587e794 \\
+--hash=sha256:ed9b957abb12f6ffcd92d5db32fa3ffd4e4a8423d80ddd51b4efa63b42f6a76b \\
+--hash=sha256:c604dc2613c417130479cdd6e55c2faa691b6365aa82b3dafddfcecc2eaf1ac7
 wsproto==1.3.2 --hash=sha256:61eea322cdf56e8cc904bd3ad7573359a242ba65688716b0710a5eb12beab584
 ",
 };
@@ -212,6 +225,16 @@ impl Drop for Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ministack_gets_the_yaml_that_its_dispatcher_imports() {
+        let requirements = MINISTACK.requirements.replace("\\\n", "");
+        let yaml = requirements
+            .lines()
+            .find(|line| line.starts_with("pyyaml=="));
+        let wheels = yaml.map_or(0, |line| line.matches("--hash=").count());
+        assert_eq!(wheels, 10, "five Pythons on two processors");
+    }
 
     #[test]
     fn every_package_is_pinned_by_version_and_hash() {

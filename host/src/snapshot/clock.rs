@@ -205,6 +205,17 @@ pub(super) fn list_time(
     Ok(listed.min(storage))
 }
 
+/// Returns the age that a trailer's creation time gives a version, or none where that time is
+/// further ahead of `now` than `ahead`: then the clock of the host that saved it was wrong, and it
+/// says nothing.
+pub(super) fn claimed_age(created_at: u64, now: SystemTime, ahead: Duration) -> Option<Duration> {
+    let created = UNIX_EPOCH.checked_add(Duration::from_millis(created_at))?;
+    match now.duration_since(created) {
+        Ok(age) => Some(age),
+        Err(error) => (error.duration() <= ahead).then_some(Duration::ZERO),
+    }
+}
+
 fn tolerance(grace: Duration) -> Duration {
     (grace / 4).max(RESOLUTION)
 }
@@ -261,6 +272,18 @@ mod tests {
         assert!(list_time(now - hour, now, hour).is_err());
         let earlier = now - Duration::from_secs(5);
         assert_eq!(list_time(earlier, now, hour).expect("fits"), earlier);
+    }
+
+    #[test]
+    fn a_creation_time_far_ahead_says_nothing() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        let now = UNIX_EPOCH + 100 * hour;
+        let millis = |hours: u64| hours * 3_600_000;
+        assert_eq!(claimed_age(millis(98), now, hour), Some(2 * hour));
+        assert_eq!(claimed_age(millis(101), now, hour), Some(Duration::ZERO));
+        assert_eq!(claimed_age(millis(101) + 1, now, hour), None);
+        assert_eq!(claimed_age(millis(0), now, second), Some(100 * hour));
+        assert_eq!(claimed_age(u64::MAX, now, hour), None);
     }
 
     #[test]

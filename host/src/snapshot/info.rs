@@ -28,7 +28,8 @@ pub struct Info {
     pub stored_size: u64,
     /// SHA-256 of the state, 64 lower-case hex digits.
     pub sha256: String,
-    /// The saving host's clock, milliseconds since 1970 UTC. For people: `version` is the order.
+    /// The saving host's clock, milliseconds since 1970 UTC. `version` is the order. A version is
+    /// pruned by age only where this time allows it, too.
     pub created_at: u64,
     /// As given when saved.
     pub media_type: Option<String>,

@@ -8,6 +8,7 @@
 //!
 //! Probes are small objects, which are removed again. Those of a process that was killed are removed by the next one that
 //! makes the store, by each process that meets one where a list costs no request, and by `persist gc`.
+//! What a dead prune left is removed by a later one, once it is an hour old.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,7 +21,7 @@ use super::version::SUFFIX;
 use super::{Error, GcOptions, Result, Store};
 use crate::storage::probe::{self, PREFIX as PROBE, Way};
 use crate::storage::{
-    Entry, ErrorKind, Key, List, Object, ReadRange, RecursiveList, Storage, Swept,
+    Entry, ErrorKind, Key, List, Object, Page, ReadRange, RecursiveList, Storage, Swept,
 };
 
 const DIR: &str = "~";
@@ -274,12 +275,19 @@ pub(super) async fn probe_clock(store: &Store) -> Result<ClockProbe> {
     }
     let list = List {
         dir: DIR,
-        prefix: &name,
+        prefix: CLOCK,
         after: None,
-        limit: 1,
+        limit: MAX_SWEPT,
         facts: true,
     };
-    let listed = storage.list(&list).await;
+    let mut listed = storage.list(&list).await;
+    if let Ok(page) = &listed {
+        sweep_clocks(storage, page).await;
+        if page.more {
+            let prefix = &name;
+            listed = storage.list(&List { prefix, ..list }).await;
+        }
+    }
     storage.delete(&key).await?;
     let created = listed?.entries.into_iter().find_map(|entry| match entry {
         Entry::Object(object) if object.name == name => Some(object.facts?.created),
@@ -292,6 +300,20 @@ pub(super) async fn probe_clock(store: &Store) -> Result<ClockProbe> {
         .at(storage.location())
     })?;
     Ok(ClockProbe { before, created })
+}
+
+/// Removes objects that tell the storage's time, of prunes that died: the list of our own shows
+/// them. What fails is left.
+async fn sweep_clocks(storage: &dyn Storage, page: &Page) {
+    for entry in &page.entries {
+        if let Entry::Object(Object { name, facts }) = entry
+            && let (Some(facts), Some(now)) = (facts, page.now)
+            && now.duration_since(facts.created).unwrap_or_default() >= PROBING
+            && let Ok(key) = key(name)
+        {
+            let _ = storage.delete(&key).await;
+        }
+    }
 }
 
 /// Takes the time that the storage says with a list.
@@ -417,7 +439,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::storage::{Memory, Page, Part, Upload};
+    use crate::storage::{Memory, Part, Upload};
 
     /// A storage in which something happens once, when `store.json` or a probe is made.
     #[derive(Debug, Default)]
@@ -427,6 +449,8 @@ mod tests {
         answer_lost: AtomicBool,
         /// Whether another host makes the store, and removes all probes, when probes are listed.
         another_is_first: AtomicBool,
+        /// An object that is said to have been made so many hours ago.
+        left: Option<(&'static str, u32)>,
     }
 
     #[async_trait]
@@ -465,7 +489,18 @@ mod tests {
                     .await
                     .expect("makes it");
             }
-            self.memory.list(list).await
+            let mut page = self.memory.list(list).await?;
+            for entry in &mut page.entries {
+                if let Entry::Object(Object {
+                    name,
+                    facts: Some(facts),
+                }) = entry
+                    && let Some((_, hours)) = self.left.filter(|left| left.0 == name)
+                {
+                    facts.created -= PROBING * hours;
+                }
+            }
+            Ok(page)
         }
 
         async fn delete(&self, key: &Key) -> crate::storage::Result<()> {
@@ -532,6 +567,32 @@ mod tests {
             let store = Store::new(Arc::new(storage));
             before_writing(&store).await.expect("is there");
             assert!(is_clean(&memory).await);
+        });
+    }
+
+    #[test]
+    fn a_prune_removes_what_a_dead_one_left_to_read_the_clock() {
+        block_on(async {
+            for (hours, is_left) in [(0, true), (1, false)] {
+                let storage = Eventful {
+                    left: Some(("clock-0", hours)),
+                    ..Eventful::default()
+                };
+                let memory = storage.memory.clone();
+                let left = key("clock-0").expect("a key");
+                memory.create(&left, Vec::new()).await.expect("creates");
+                let store = Store::new(Arc::new(storage));
+                probe_clock(&store).await.expect("tells the time");
+                let list = List {
+                    dir: DIR,
+                    prefix: CLOCK,
+                    after: None,
+                    limit: 10,
+                    facts: false,
+                };
+                let page = memory.list(&list).await.expect("a page");
+                assert_eq!(page.entries.len(), usize::from(is_left), "{hours}");
+            }
         });
     }
 }

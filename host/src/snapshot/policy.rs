@@ -13,11 +13,11 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::Moment;
+use super::clock::{self, Moment};
 use super::commit::Change;
 use super::compute::compute;
 use super::format::Encoder;
-use super::{Error, Expect, Name, Result, Retention, Scope, Store, StoreOptions, Version};
+use super::{Error, Expect, Name, Result, Retention, Scope, Store, StoreOptions, Stored, Version};
 use crate::storage::List;
 
 /// The reserved name of the policy.
@@ -106,10 +106,12 @@ struct ReadPolicy {
     grace: Duration,
     /// None where the rules are of a later build.
     retention: Option<Option<Retention>>,
+    /// When the host that wrote it did so, by its clock: milliseconds since 1970 UTC.
+    created_at: u64,
 }
 
 impl ReadPolicy {
-    fn parse(json: &[u8], version: Version) -> Result<Self> {
+    fn parse(json: &[u8], version: Version, created_at: u64) -> Result<Self> {
         let stored: StoredPolicy = serde_json::from_slice(json).map_err(|error| {
             Error::corrupt(format!(
                 "version {version} of the store's policy cannot be read ({error}); write a new one with `persist policy set`"
@@ -124,6 +126,7 @@ impl ReadPolicy {
         Ok(Self {
             grace: Duration::from_millis(stored.grace_ms).min(MAX_GRACE),
             retention,
+            created_at,
         })
     }
 }
@@ -318,6 +321,19 @@ impl Store {
         })
     }
 
+    /// Opens the file of the newest policy as it is stored, to keep it elsewhere; none where the
+    /// store has no policy.
+    ///
+    /// # Errors
+    /// As [`Scope::stored`].
+    pub async fn stored_policy(&self) -> Result<Option<Stored>> {
+        let scope = self.policy_scope();
+        match scope.head(&policy_name()).await? {
+            Some(head) => scope.stored(NAME, head.version).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Writes the next version of the policy, which every host follows from the next time that it reads the policy: at the
     /// latest after half the grace period. A prune spares versions by the longer of both grace periods until then. Returns
     /// the version.
@@ -461,19 +477,27 @@ impl Store {
             facts: true,
         };
         let page = self.shared.storage.list(&list).await?;
-        let now = page.now.unwrap_or_else(SystemTime::now);
+        // A storage whose clock is ahead at this moment must not make the history look older than
+        // it is.
+        let host = SystemTime::now();
+        let now = page.now.map_or(host, |now| now.min(host));
         let mut current = None;
         let mut longest = Duration::ZERO;
-        let mut superseded: Option<SystemTime> = None;
+        // How long ago the version above was made, by its trailer and by the storage: the shorter.
+        let mut replaced: Option<Duration> = None;
         for (version, facts) in super::retention::versions_in(page.entries)? {
-            let replaced_at = superseded.replace(facts.created);
             // What is from the future is new.
-            let age = replaced_at.map(|time| now.duration_since(time).unwrap_or_default());
+            let stored = now.duration_since(facts.created).unwrap_or_default();
+            let age = replaced.replace(stored);
             if age.is_some_and(|age| age > MAX_GRACE) {
                 break;
             }
             let grace = match self.read_policy(Some(version)).await {
-                Ok(Some((_, policy))) => policy.grace,
+                Ok(Some((_, policy))) => {
+                    let claimed = clock::claimed_age(policy.created_at, now, MAX_GRACE);
+                    replaced = Some(claimed.map_or(stored, |claimed| claimed.min(stored)));
+                    policy.grace
+                }
                 Ok(None) => continue,
                 // The longest that it can have been.
                 Err(Error::Corrupt { .. } | Error::Unsupported { .. }) if age.is_some() => {
@@ -503,7 +527,7 @@ impl Store {
             return Ok(None);
         };
         let version = snapshot.info.version;
-        let policy = ReadPolicy::parse(&snapshot.state, version)?;
+        let policy = ReadPolicy::parse(&snapshot.state, version, snapshot.info.created_at)?;
         Ok(Some((version, policy)))
     }
 
@@ -547,7 +571,7 @@ mod tests {
         for retention in [None, Some(Retention::default())] {
             policy.retention = retention;
             let json = policy.to_json().expect("JSON");
-            let read = ReadPolicy::parse(&json, 1).expect("a policy");
+            let read = ReadPolicy::parse(&json, 1, 0).expect("a policy");
             assert_eq!(read.grace, policy.grace);
             assert_eq!(read.retention, Some(policy.retention.clone()));
         }
@@ -557,7 +581,7 @@ mod tests {
     fn rules_of_a_later_build_prune_nothing_and_keep_the_grace_period() {
         let json =
             br#"{"grace_ms": 5000, "retention": {"keep_last": 1, "keep_yearly": 3}, "later": 1}"#;
-        let read = ReadPolicy::parse(json, 1).expect("a policy");
+        let read = ReadPolicy::parse(json, 1, 0).expect("a policy");
         assert_eq!(read.grace, Duration::from_secs(5));
         assert_eq!(read.retention, None);
     }

@@ -3,6 +3,8 @@
 //! Pruning runs beside writers, without a lock. What makes that safe is one rule: it never touches the newest version, nor
 //! one that was the newest within the grace ([`StoreOptions::grace`](super::StoreOptions)). How long a version has not been the newest is told by
 //! the age of the one above it, whose writer saw it there before it began; and ages are differences between times of the storage's own clock.
+//! That clock may have been behind when a version was made, so an age must also fit the creation
+//! time in the trailer.
 //! DURABILITY.md argues why a writer that slept cannot lose a save then. Versions go in ascending order, so that what is left
 //! of a prune that was cut short is what a shorter history would be.
 
@@ -65,6 +67,21 @@ impl Retention {
             keep_hourly: 0,
             keep_daily: 0,
             keep_weekly: 0,
+        }
+    }
+
+    /// Returns the rules by which a full scope is thinned out: at least the default numbers of
+    /// versions, however few these rules keep. A rule by age would keep whatever a flood of saves
+    /// made.
+    #[cfg(feature = "wasm")]
+    fn when_full(&self) -> Self {
+        let default = Self::default();
+        Self {
+            keep_within: Duration::ZERO,
+            keep_last: self.keep_last.max(default.keep_last),
+            keep_hourly: self.keep_hourly.max(default.keep_hourly),
+            keep_daily: self.keep_daily.max(default.keep_daily),
+            keep_weekly: self.keep_weekly.max(default.keep_weekly),
         }
     }
 }
@@ -146,7 +163,7 @@ impl Scope {
     /// # Errors
     /// [`Error::Storage`]; [`Error::Unsupported`] where the storage does not tell when its objects were made.
     pub async fn plan_prune(&self, name: &str, retention: &Retention) -> Result<Vec<Fate>> {
-        self.fates(&Name::new(name)?, retention, Age::Unchecked(None))
+        self.fates(&Name::new(name)?, retention, Age::Planned(None))
             .await
     }
 
@@ -160,20 +177,21 @@ impl Scope {
         retention: &Retention,
         grace: Duration,
     ) -> Result<Vec<Fate>> {
-        self.fates(&Name::new(name)?, retention, Age::Unchecked(Some(grace)))
+        self.fates(&Name::new(name)?, retention, Age::Planned(Some(grace)))
             .await
     }
 
-    /// Lists the versions of `name` that may go to make room for more: all but the newest 20, pins, and the hourly, daily and weekly
-    /// versions that the store's policy keeps. None where the policy keeps every version.
+    /// Lists the versions of `name` that may go to make room for more: all but pins and what
+    /// [`Retention::when_full`] keeps. None where the policy keeps every version.
     #[cfg(feature = "wasm")]
     pub(crate) async fn removable(&self, name: &Name) -> Result<Vec<Removable>> {
         let policy = self.store.policy().await?.policy;
-        let Some(mut retention) = policy.retention else {
+        let Some(retention) = policy.retention else {
             return Ok(Vec::new());
         };
-        retention.keep_within = Duration::ZERO;
-        let fates = self.fates(name, &retention, Age::Checked(None)).await?;
+        let fates = self
+            .fates(name, &retention.when_full(), Age::Checked(None))
+            .await?;
         let replaced = std::iter::once(None).chain(fates.iter().map(|fate| Some(fate.created)));
         let removable = fates.iter().zip(replaced).filter_map(|(fate, replaced)| {
             let replaced = replaced.filter(|_| fate.keep.is_none())?;
@@ -279,11 +297,7 @@ impl Scope {
             tombstone => tombstone?,
         };
         purged.tombstone = Some(tombstone);
-        let age = match purge {
-            Purge::AfterGrace => Age::Checked(None),
-            Purge::Now => Age::Unchecked(None),
-        };
-        let fates = self.fates(&name, &Retention::nothing(), age).await?;
+        let fates = self.purge_fates(&name, purge).await?;
         let below = fates.iter().rev().filter(|fate| fate.version < tombstone);
         for &Fate { version, keep, .. } in below {
             if purge == Purge::AfterGrace && keep == Some(Keep::Recent) {
@@ -310,11 +324,7 @@ impl Scope {
         purge: Purge,
         purged: &mut Purged,
     ) -> Result<Version> {
-        let age = match purge {
-            Purge::AfterGrace => Age::Checked(None),
-            Purge::Now => Age::Unchecked(None),
-        };
-        let fates = self.fates(name, &Retention::nothing(), age).await?;
+        let fates = self.purge_fates(name, purge).await?;
         let spared = |fate: &Fate| purge == Purge::AfterGrace && fate.keep == Some(Keep::Recent);
         let old = fates.iter().skip(1).rev().filter(|fate| !spared(fate));
         for fate in old {
@@ -365,12 +375,19 @@ impl Scope {
     /// Removes every version of a name whose numbers are used up. A host that looked at the head before the last
     /// version was made has forgotten it when that is older than the grace, so that none goes on from it.
     async fn purge_the_end(&self, name: &Name, purge: Purge, purged: &mut Purged) -> Result<()> {
-        let (versions, now) = self.listed(name).await?;
-        let grace = self.store.prune_grace().await?;
-        let is_old = |facts: &Facts| now.duration_since(facts.created).unwrap_or_default() > grace;
-        if purge == Purge::AfterGrace && !versions.first().is_some_and(|(_, facts)| is_old(facts)) {
-            purged.spared = versions.len() as u64;
-            return Ok(());
+        let (versions, listed) = self.listed(name).await?;
+        if let (Purge::AfterGrace, Some((newest, facts))) = (purge, versions.first()) {
+            let grace = self.store.prune_grace().await?;
+            let now = clock::list_time(listed, self.store.storage_time(grace).await?, grace)?;
+            let age = now.duration_since(facts.created).unwrap_or_default();
+            let limits = AgeLimits {
+                min: grace,
+                ahead: grace,
+            };
+            if age <= grace || !self.is_older_by_trailer(name, *newest, now, limits).await? {
+                purged.spared = versions.len() as u64;
+                return Ok(());
+            }
         }
         self.introduce().await?;
         // The newest version goes last: until then, nothing can be saved below it.
@@ -449,20 +466,66 @@ impl Scope {
     }
 
     async fn fates(&self, name: &Name, retention: &Retention, age: Age) -> Result<Vec<Fate>> {
+        let (versions, ages) = self.versions_and_ages(name, age).await?;
+        // After the versions: a pin of one that was listed is seen.
+        let pinned = self.pinned(name).await?;
+        self.decide(name, versions, ages, retention, &pinned).await
+    }
+
+    /// Decides about each version for a purge, which no rule and no pin stops.
+    async fn purge_fates(&self, name: &Name, purge: Purge) -> Result<Vec<Fate>> {
+        let age = match purge {
+            Purge::AfterGrace => Age::Checked(None),
+            Purge::Now => Age::Unchecked,
+        };
+        let (versions, ages) = self.versions_and_ages(name, age).await?;
+        self.decide(
+            name,
+            versions,
+            ages,
+            &Retention::nothing(),
+            &BTreeSet::new(),
+        )
+        .await
+    }
+
+    async fn versions_and_ages(
+        &self,
+        name: &Name,
+        age: Age,
+    ) -> Result<(Vec<(Version, Facts)>, Ages)> {
         let mut grace = self.store.prune_grace().await?;
-        let (Age::Checked(shorter) | Age::Unchecked(shorter)) = age;
+        let shorter = match age {
+            Age::Checked(shorter) | Age::Planned(shorter) => shorter,
+            Age::Unchecked => None,
+        };
         grace = grace.min(shorter.unwrap_or(grace));
         let storage_time = match age {
             Age::Checked(_) => Some(self.store.storage_time(grace).await?),
-            Age::Unchecked(_) => None,
+            Age::Planned(_) | Age::Unchecked => None,
         };
         let (versions, mut now) = self.listed(name).await?;
         if let Some(storage_time) = storage_time {
             now = clock::list_time(now, storage_time, grace)?;
         }
-        // After the versions: a pin of one that was listed is seen.
-        let pinned = self.pinned(name).await?;
-        let mut rules = Rules::new(retention, grace, now, &pinned);
+        let ages = Ages {
+            grace,
+            now,
+            // Where all hosts are stopped, no save is lost that a grace period protects.
+            by_trailer: shorter.is_none() && !matches!(age, Age::Unchecked),
+        };
+        Ok((versions, ages))
+    }
+
+    async fn decide(
+        &self,
+        name: &Name,
+        versions: Vec<(Version, Facts)>,
+        ages: Ages,
+        retention: &Retention,
+        pinned: &BTreeSet<Version>,
+    ) -> Result<Vec<Fate>> {
+        let mut rules = Rules::new(retention, ages.grace, ages.now, pinned);
         let fates = versions.into_iter().map(|(version, facts)| Fate {
             version,
             stored_size: facts.size,
@@ -478,7 +541,81 @@ impl Scope {
                 fate.keep.get_or_insert(Keep::Recent);
             }
         }
+        if ages.by_trailer {
+            self.keep_young_by_trailer(name, &mut fates, ages, retention.keep_within)
+                .await?;
+        }
         Ok(fates)
+    }
+
+    /// Keeps the versions that only the storage calls old: its clock may have been behind when the
+    /// versions above them were made.
+    ///
+    /// The trailer of a version has the time of the host that saved it, and was written when the
+    /// versions below were there. So one old trailer shows that everything below it is old. One is
+    /// read where no clock was wrong; else a binary search finds the newest version with an old
+    /// trailer.
+    async fn keep_young_by_trailer(
+        &self,
+        name: &Name,
+        fates: &mut [Fate],
+        ages: Ages,
+        keep_within: Duration,
+    ) -> Result<()> {
+        let limits = AgeLimits {
+            min: ages.grace.max(keep_within),
+            ahead: ages.grace,
+        };
+        let doomed = |(at, fate): (usize, &Fate)| fate.keep.is_none().then_some(at);
+        let doomed: Vec<_> = fates.iter().enumerate().filter_map(doomed).collect();
+        let (mut young, mut old, mut next) = (0, doomed.len(), 0);
+        while young < old {
+            // The newest version is never doomed.
+            let above = fates[doomed[next] - 1].version;
+            match self
+                .is_older_by_trailer(name, above, ages.now, limits)
+                .await?
+            {
+                true => old = next,
+                false => young = next + 1,
+            }
+            next = young + (old - young) / 2;
+        }
+        let why = match keep_within > ages.grace {
+            true => Keep::Within,
+            false => Keep::Recent,
+        };
+        for &at in &doomed[..young] {
+            fates[at].keep = Some(why);
+        }
+        if young > 0 {
+            tracing::info!(
+                versions = young,
+                "kept versions that are old by the storage's clock alone"
+            );
+        }
+        Ok(())
+    }
+
+    /// Returns true where the trailer of a version does not say that it is younger than
+    /// `limits.min`. A trailer that cannot be read shows nothing.
+    async fn is_older_by_trailer(
+        &self,
+        name: &Name,
+        version: Version,
+        now: SystemTime,
+        limits: AgeLimits,
+    ) -> Result<bool> {
+        match self.trailer(name, version).await {
+            Ok(trailer) => {
+                let age = clock::claimed_age(trailer.metadata.created_at, now, limits.ahead);
+                Ok(age.is_none_or(|age| age > limits.min))
+            }
+            // Also where another prune removed it meanwhile.
+            Err(error) if error.is_of_file() => Ok(false),
+            Err(error) if self.is_of_one_version(name, &error).await => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// All versions, newest first, and the storage's time when the first of them was listed.
@@ -557,13 +694,35 @@ impl Scope {
     }
 }
 
-/// How far times are to be trusted. With a grace period that is shorter than the store's, where all hosts are stopped.
+/// Evidence that a version is old. Some: a grace period that is shorter than the store's, where all
+/// hosts are stopped.
 #[derive(Clone, Copy, Debug)]
 enum Age {
-    /// For a removal: the storage's clock is probed first.
+    /// For a removal: the storage's clock is probed first, and times of the storage are compared
+    /// with trailers.
     Checked(Option<Duration>),
-    /// For a plan, or for a removal that does not go by age.
-    Unchecked(Option<Duration>),
+    /// For a plan: times of the storage are compared with trailers.
+    Planned(Option<Duration>),
+    /// For a removal that does not go by age.
+    Unchecked,
+}
+
+/// How the ages of listed versions are told.
+#[derive(Clone, Copy, Debug)]
+struct Ages {
+    grace: Duration,
+    now: SystemTime,
+    /// True if trailers must fit the storage's times.
+    by_trailer: bool,
+}
+
+/// How the creation time in a trailer is judged.
+#[derive(Clone, Copy, Debug)]
+struct AgeLimits {
+    /// The age above which it is old.
+    min: Duration,
+    /// A time that is further ahead than this is not believed.
+    ahead: Duration,
 }
 
 /// A version that may go to make room for others.

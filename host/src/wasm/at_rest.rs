@@ -315,9 +315,9 @@ impl Account {
     }
 
     /// Removes what the store's policy does not keep. Where that is too little, thins out the rest,
-    /// what was the newest version for the shortest time first: the newest versions, pins, and
-    /// those that the policy keeps of each hour, day and week stay. A policy that keeps every
-    /// version is followed.
+    /// what was the newest version for the shortest time first: pins, and the newest versions and
+    /// those of each hour, day and week that the policy or the default rules keep, stay. A policy
+    /// that keeps every version is followed.
     async fn prune(&self, removal: &Removal) -> Result<(), GuestError> {
         let Some(retention) = self.scope.policy_retention().await? else {
             return Ok(());

@@ -200,25 +200,25 @@ fn names_that_are_made_at_the_same_time_are_counted_once_each() {
     });
 }
 
-/// A scope whose names have ten versions each, in a store with this policy and no grace.
-async fn full_scope(names: &[&str], retention: Option<Retention>) -> Scope {
+/// A scope whose names have so many versions each, in a store with this policy and no grace.
+async fn full_scope(names: &[&str], count: u64, retention: Option<Retention>) -> Scope {
     let mut options = StoreOptions::default();
     options.grace = Duration::ZERO;
     options.retention = retention;
     let store = Store::with_options(Arc::new(Memory::new()), options);
     let scope = store.scope("bot", None).expect("a name");
     for name in names {
-        for _ in 0..10 {
+        for _ in 0..count {
             save(&scope, name, "x").await;
         }
     }
     scope
 }
 
-/// Keeps three versions, and all of the last day.
-fn three_and_a_day() -> Retention {
+/// Keeps so many versions, and all of the last day.
+fn some_and_a_day(keep_last: usize) -> Retention {
     let mut retention = Retention::nothing();
-    retention.keep_last = 3;
+    retention.keep_last = keep_last;
     retention.keep_within = Duration::from_secs(24 * 60 * 60);
     retention
 }
@@ -242,15 +242,16 @@ fn public(scope: &Scope, rights: &str, max: u64) -> SnapshotCtx {
 #[test]
 fn a_quota_thins_out_what_the_guest_may_delete_and_nothing_else() {
     block_on(async {
-        let scope = full_scope(&["public/a", "private"], Some(three_and_a_day())).await;
+        let names = ["public/a", "private"];
+        let scope = full_scope(&names, 30, Some(some_and_a_day(23))).await;
         scope.pin("public/a", 2).await.expect("pins");
-        let ctx = public(&scope, "save,delete", 20);
+        let ctx = public(&scope, "save,delete", 60);
         let answers = play(&host(), ctx, &["save public/a 1", "save public/a 1"]).await;
-        assert_eq!(answers, ["version 11", "version 12"]);
-        assert_eq!(versions(&scope, "private").await.len(), 10);
+        assert_eq!(answers, ["version 31", "version 32"]);
+        assert_eq!(versions(&scope, "private").await.len(), 30);
         let left = versions(&scope, "public/a").await;
-        assert!(left.len() < 12, "{left:?}");
-        for kept in [12, 11, 10, 9, 8, 2] {
+        assert!(left.len() < 32, "{left:?}");
+        for kept in (8..=32).chain([2]) {
             assert!(left.contains(&kept), "{kept} of {left:?}");
         }
     });
@@ -259,31 +260,44 @@ fn a_quota_thins_out_what_the_guest_may_delete_and_nothing_else() {
 #[test]
 fn a_quota_removes_no_more_than_a_save_needs_and_some() {
     block_on(async {
-        let scope = full_scope(&["public/a"], Some(three_and_a_day())).await;
-        let ctx = public(&scope, "save,delete", 10);
+        let scope = full_scope(&["public/a"], 30, Some(some_and_a_day(3))).await;
+        let ctx = public(&scope, "save,delete", 30);
         assert_eq!(
             play(&host(), ctx, &["save public/a 1"]).await,
-            ["version 11"]
+            ["version 31"]
         );
-        assert_eq!(versions(&scope, "public/a").await.len(), 10);
+        assert_eq!(versions(&scope, "public/a").await.len(), 29);
     });
 }
 
 #[test]
 fn a_save_is_refused_where_nothing_more_may_go() {
     block_on(async {
-        let scope = full_scope(&["public/a"], Some(three_and_a_day())).await;
-        let ctx = public(&scope, "save,delete", 3);
+        let scope = full_scope(&["public/a"], 30, Some(some_and_a_day(23))).await;
+        let ctx = public(&scope, "save,delete", 23);
         let answers = play(&host(), ctx, &["save public/a 1"]).await;
-        assert_eq!(answers, ["quota-exceeded versions-at-rest 3"]);
-        assert_eq!(versions(&scope, "public/a").await, [10, 9, 8]);
+        assert_eq!(answers, ["quota-exceeded versions-at-rest 23"]);
+        let newest: Vec<_> = (8..=30).rev().collect();
+        assert_eq!(versions(&scope, "public/a").await, newest);
+    });
+}
+
+#[test]
+fn a_quota_keeps_the_newest_twenty_where_the_policy_keeps_fewer() {
+    block_on(async {
+        let scope = full_scope(&["public/a"], 30, Some(some_and_a_day(1))).await;
+        let ctx = public(&scope, "save,delete", 5);
+        let answers = play(&host(), ctx, &["save public/a 1"]).await;
+        assert_eq!(answers, ["quota-exceeded versions-at-rest 5"]);
+        let newest: Vec<_> = (11..=30).rev().collect();
+        assert_eq!(versions(&scope, "public/a").await, newest);
     });
 }
 
 #[test]
 fn a_policy_that_keeps_every_version_is_followed_by_a_quota() {
     block_on(async {
-        let scope = full_scope(&["public/a"], None).await;
+        let scope = full_scope(&["public/a"], 10, None).await;
         let ctx = public(&scope, "save,delete", 10);
         let answers = play(&host(), ctx, &["save public/a 1"]).await;
         assert_eq!(answers, ["quota-exceeded versions-at-rest 10"]);
@@ -294,7 +308,7 @@ fn a_policy_that_keeps_every_version_is_followed_by_a_quota() {
 #[test]
 fn what_a_guest_may_not_delete_is_not_removed_for_it() {
     block_on(async {
-        let scope = full_scope(&["public/a", "private"], Some(Retention::nothing())).await;
+        let scope = full_scope(&["public/a", "private"], 10, Some(Retention::nothing())).await;
         for rights in ["save", "load,save,list"] {
             let ctx = public(&scope, rights, 20);
             let answers = play(&host(), ctx, &["save public/a 1"]).await;

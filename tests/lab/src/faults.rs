@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
@@ -459,6 +459,8 @@ struct Saboteur {
     outside: PathBuf,
     /// What of the store could not be synced, and was not since.
     unsynced: Mutex<Option<PathBuf>>,
+    /// True once that got another name: then it matters although its first name goes.
+    is_named: AtomicBool,
     backup: Backup,
     links: Arc<LinkCount>,
     /// The version that another host saved.
@@ -474,6 +476,7 @@ impl Saboteur {
             store: case.store(),
             outside: case.outside(),
             unsynced: Mutex::default(),
+            is_named: AtomicBool::new(false),
             backup: Backup::new(case.base.path().join("backup"))?,
             links: Arc::default(),
             anothers: AtomicU64::new(0),
@@ -581,8 +584,22 @@ impl Watch for Saboteur {
     fn after(&self, call: Call<'_>, done: bool) -> io::Result<()> {
         self.links.after(call, done);
         let mut unsynced = self.unsynced();
-        if done && unsynced.is_some() && synced(call) == unsynced.as_deref() {
-            *unsynced = None;
+        if done && let Some(path) = &*unsynced {
+            match call {
+                Call::Link(from, _) | Call::RenameNoReplace(from, _) | Call::Rename(from, _)
+                    if from == path =>
+                {
+                    self.is_named.store(true, Ordering::SeqCst);
+                }
+                // A prune whose probe of the clock meets a full disk makes another one.
+                Call::Remove(removed)
+                    if removed == path && !self.is_named.load(Ordering::SeqCst) =>
+                {
+                    *unsynced = None;
+                }
+                call if synced(call) == Some(path) => *unsynced = None,
+                _ => {}
+            }
         }
         drop(unsynced);
         match self.fault {

@@ -223,7 +223,7 @@ impl Command {
             Self::Unpin(unpin) => to_its_end(unpin.run(&stores.usual()?, out)).await,
             Self::Purge(purge) => purge.run(&stores.usual()?, out).await,
             Self::Gc(gc) => gc.run(&stores.usual()?, out).await,
-            Self::Import(import) => import.run(&stores.usual()?, out).await,
+            Self::Import(import) => import.run(stores, out).await,
             Self::Stats(stats) => stats.run(&stores.usual()?, out).await,
             Self::Copy(copy) => copy.run(stores, out).await,
             Self::Export(export) => {

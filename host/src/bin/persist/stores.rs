@@ -41,12 +41,21 @@ impl<'a> Stores<'a> {
 
     /// Opens the store of a URL to copy into: where it is made, it gets the policy of the one that it is a copy of.
     pub(crate) fn copy_of(&self, from: &CurrentPolicy, url: &str) -> Result<Store> {
+        self.open(&self.settings.storage_of(url)?, self.options_of_copy(from)?)
+    }
+
+    /// Opens the store that the settings name to copy into, as [`Stores::copy_of`] does.
+    pub(crate) fn usual_copy_of(&self, from: &CurrentPolicy) -> Result<Store> {
+        self.open(&self.settings.storage()?, self.options_of_copy(from)?)
+    }
+
+    fn options_of_copy(&self, from: &CurrentPolicy) -> Result<StoreOptions> {
         let mut options = self.settings.store()?;
         if from.version.is_some() {
             options.grace = from.policy.grace;
             options.retention = from.policy.retention.clone();
         }
-        self.open(&self.settings.storage_of(url)?, options)
+        Ok(options)
     }
 
     fn open(&self, config: &StorageConfig, options: StoreOptions) -> Result<Store> {

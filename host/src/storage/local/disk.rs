@@ -283,11 +283,6 @@ impl NewFile {
         self.file.lock()
     }
 
-    /// The number of its names, in any directory. Other programs may add names to it.
-    pub(super) fn names(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.nlink())
-    }
-
     /// Identifies this file among all files.
     pub(super) fn id(&self) -> io::Result<FileId> {
         let metadata = self.file.metadata()?;

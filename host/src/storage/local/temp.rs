@@ -36,9 +36,14 @@ impl Temp {
             // The lock tells a sweep that the owner is alive. Where the file system has no locks, a
             // sweep cannot take one either, and removes nothing.
             let _ = file.lock();
-            let was_swept = file.names().map_err(failed)? == 0;
-            if !was_swept {
-                return Ok(Self { dir, name, file });
+            // A sweep may have taken the name before the lock was there. The number of names would
+            // not tell: a backup by hard links may have given the file another one.
+            match dir.id_of(&name) {
+                Ok(there) if there == file.id().map_err(failed)? => {
+                    return Ok(Self { dir, name, file });
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
             }
         }
     }

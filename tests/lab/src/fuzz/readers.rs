@@ -4,9 +4,9 @@ use anyhow::Result;
 use arbitrary::Unstructured;
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
-use persist_host::snapshot::{Error, Snapshot};
+use persist_host::snapshot::{Error, MAX_VERSION, Snapshot};
 use persist_host::storage::Key;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::forge::{BLOCK, Forge};
 use crate::golden;
@@ -19,7 +19,7 @@ thread_local! {
 /// Bytes of a range: no divisor of a block.
 const RANGE: usize = 300_007;
 
-/// The version that is read.
+/// The version that is read where a file names none.
 pub(super) fn place() -> Place {
     Place {
         agent: "bot".into(),
@@ -29,11 +29,33 @@ pub(super) fn place() -> Place {
     }
 }
 
-/// Any bytes as the file of a version: whatever loads is what the file says and what `zcat` prints, however it is read.
+/// Returns the address that the metadata of a file names, at which it is not misplaced.
+fn named(metadata: &[u8]) -> Option<Place> {
+    let metadata: Value = serde_json::from_slice(metadata).ok()?;
+    let text = |field: &str| metadata[field].as_str().map(str::to_owned);
+    let place = Place {
+        agent: text("agent")?,
+        session: text("session"),
+        name: text("name")?,
+        version: metadata["version"].as_u64()?,
+    };
+    let is_address = (1..=MAX_VERSION).contains(&place.version) && place.key().is_ok();
+    // Files are forked to this name.
+    (is_address && place.name != "fork").then_some(place)
+}
+
+/// Returns the address at which a file is read.
+fn place_of(data: &[u8]) -> Place {
+    let forge = Forge::read(data).ok();
+    let named = forge.and_then(|forge| named(&forge.metadata));
+    named.unwrap_or_else(place)
+}
+
+/// Any bytes as the file of a version, read where they say that they were saved: whatever loads is
+/// what the file says and what `zcat` prints, however it is read.
 pub fn file(data: &[u8]) {
     SHELF.with(|shelf| {
-        let place = place();
-        if let Some(state) = read(shelf, &place, data) {
+        if let Ok(Some(state)) = read(shelf, &place_of(data), data) {
             let printed = zcat(data).expect("gzip reads what loads");
             assert!(printed == state, "zcat prints something else");
         }
@@ -47,14 +69,25 @@ pub fn forged(data: &[u8]) {
     let Ok((forge, states)) = honest(&mut from) else {
         return;
     };
-    let mut lying = forge.clone();
-    while !from.is_empty() && lie(&mut lying, &mut from).is_ok() {}
+    let lying = with_lies(&forge, &mut from);
     SHELF.with(|shelf| {
-        let state = read(shelf, &place(), &lying.write());
+        let state = read(shelf, &place_of_forged(&lying), &lying.write());
         if lying == forge {
+            let state = state.expect("an honest file");
             assert!(state == Some(states.concat().into()), "it loads as it is");
         }
     });
+}
+
+fn with_lies(honest: &Forge, from: &mut Unstructured<'_>) -> Forge {
+    let mut lying = honest.clone();
+    while !from.is_empty() && lie(&mut lying, from).is_ok() {}
+    lying
+}
+
+/// Returns the address that a forged file names, whatever else is wrong with it.
+fn place_of_forged(forge: &Forge) -> Place {
+    named(&forge.metadata).unwrap_or_else(place)
 }
 
 /// Any bytes as a file at a key of the caller's own, with a trailer or as others write gzip: what loads is what `zcat` prints.
@@ -74,13 +107,16 @@ pub fn plain(data: &[u8]) {
     });
 }
 
-/// Reads a file in every way; the state, where it loads.
-fn read(shelf: &Shelf, place: &Place, data: &[u8]) -> Option<Bytes> {
-    put(shelf, &place.key().expect("a key"), data);
+/// Reads a file in every way. Returns the state where it loads, and none for a tombstone.
+fn read(shelf: &Shelf, place: &Place, data: &[u8]) -> Result<Option<Bytes>, Error> {
+    let key = place.key().expect("a key");
+    put(shelf, &key, data);
     let loaded = shelf.load(place);
     let ranged = shelf.read(place, RANGE);
     let forked = shelf.fork(place);
     let verified = shelf.verify(place);
+    // The next file may name another address.
+    shelf.remove(&key).expect("memory removes it");
     match loaded {
         Ok(Some(Snapshot { info, state })) => {
             assert_eq!(sha256(&state), info.sha256, "another SHA-256");
@@ -92,12 +128,12 @@ fn read(shelf: &Shelf, place: &Place, data: &[u8]) -> Option<Bytes> {
             assert!(forked.as_ref() == Some(&state), "the fork differs");
             let verified = verified.expect("what loads is verified");
             assert!(verified.is_some_and(|v| v.info == info), "info differs");
-            Some(state)
+            Ok(Some(state))
         }
         Ok(None) => {
             assert!(matches!(ranged, Ok(None)), "a tombstone has ranges");
             assert!(matches!(forked, Ok(None)), "a tombstone was forked");
-            None
+            Ok(None)
         }
         Err(error) => {
             expected(&error);
@@ -108,7 +144,7 @@ fn read(shelf: &Shelf, place: &Place, data: &[u8]) -> Option<Bytes> {
             }
             let verified = verified.expect_err("what does not load was verified");
             expected(&verified);
-            None
+            Err(error)
         }
     }
 }
@@ -329,7 +365,7 @@ mod tests {
         forge.say("crc32", json!(7)).expect("said");
         let file = forge.write();
         zcat(&file).expect_err("another CRC-32");
-        SHELF.with(|shelf| assert_eq!(read(shelf, &place(), &file), None));
+        SHELF.with(|shelf| read(shelf, &place(), &file).expect_err("corrupt"));
     }
 
     #[test]
@@ -339,7 +375,7 @@ mod tests {
         block[0] |= 1;
         let file = sealed(vec![block], state).write();
         zcat(&file).expect_err("it ends before its checksum");
-        SHELF.with(|shelf| assert_eq!(read(shelf, &place(), &file), None));
+        SHELF.with(|shelf| read(shelf, &place(), &file).expect_err("corrupt"));
     }
 
     #[test]
@@ -373,7 +409,57 @@ mod tests {
             let honest = sealed(vec![block], state).write();
             file(&honest);
             let read = SHELF.with(|shelf| read(shelf, &place(), &honest));
-            assert_eq!(read.as_deref(), Some(&state[..]));
+            let read = read.expect("loads").expect("a state");
+            assert_eq!(read, &state[..]);
         }
+    }
+
+    #[test]
+    fn seeds_are_read_where_they_were_saved() {
+        for golden in golden::versions().expect("golden files") {
+            let place = place_of(&golden.bytes);
+            assert_eq!(Some(&place), golden.place.as_ref(), "{}", golden.file);
+            let read = SHELF.with(|shelf| read(shelf, &place, &golden.bytes));
+            assert_eq!(read.expect("loads"), golden.state, "{}", golden.file);
+        }
+    }
+
+    /// Counts how reading ended.
+    #[derive(Debug, Default)]
+    struct Ends {
+        loaded: u32,
+        misplaced: u32,
+        refused: u32,
+    }
+
+    impl Ends {
+        fn count(&mut self, place: &Place, file: &[u8]) {
+            match SHELF.with(|shelf| read(shelf, place, file)) {
+                Ok(_) => self.loaded += 1,
+                Err(Error::Misplaced { .. }) => self.misplaced += 1,
+                Err(_) => self.refused += 1,
+            }
+        }
+    }
+
+    #[test]
+    fn hardly_any_input_is_refused_as_misplaced() {
+        let seeds = files().expect("golden files");
+        let mut rng = fastrand::Rng::with_seed(1);
+        let (mut mutated, mut forged) = (Ends::default(), Ends::default());
+        for _ in 0..500 {
+            let input = super::super::mutate::input(&mut rng, &seeds);
+            mutated.count(&place_of(&input), &input);
+            let input: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(300).collect();
+            let mut from = Unstructured::new(&input);
+            let (honest, _) = honest(&mut from).expect("there are enough bytes");
+            let lying = with_lies(&honest, &mut from);
+            forged.count(&place_of_forged(&lying), &lying.write());
+        }
+        for ends in [&mutated, &forged] {
+            assert!(ends.misplaced <= 25, "{mutated:?} {forged:?}");
+            assert!(ends.refused >= 100, "{mutated:?} {forged:?}");
+        }
+        assert!(mutated.loaded >= 25, "{mutated:?}");
     }
 }

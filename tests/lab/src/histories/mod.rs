@@ -11,7 +11,7 @@
 //! is the recorded history itself, as small as it can be made.
 //!
 //! Hosts have settings of their own, which the store's policy overrules; in every third history the
-//! grace period of the policy changes meanwhile. In every fourth the clock of the storage jumps.
+//! grace period of the policy changes meanwhile. In three of eight the clock of the storage jumps.
 
 mod check;
 mod event;
@@ -218,7 +218,8 @@ async fn race(
     let made = keeper.set_policy(&policy(shape.grace()), Expect::Any).await;
     made.expect("a store with a policy");
     let changes = tokio::spawn(change_policy(keeper, shape));
-    let clock = Arc::new(Clock::new(shape.has_wrong_clock()));
+    let is_wrong = shape.has_wrong_clock() || bug == Some(Bug::TrailerIgnored);
+    let clock = Arc::new(Clock::new(is_wrong));
     for number in 0..shape.workers {
         let part = |part: u64| shape.rng(100 * part + number as u64);
         // Who saves whatever is there is the one whose cache nothing but a lost race corrects.
@@ -243,7 +244,7 @@ async fn race(
             let faulty = Arc::new(Faulty::new(weather.clone()));
             let store = Store::with_options(faulty.clone(), options(shape, number));
             let before = |rng: &mut Rng, call: Call| {
-                weather.take_for_head(call.wanted_version());
+                weather.expect(call);
                 if call.makes() && rng.u32(0..100) < 15 {
                     faulty.plan(fault(rng, shape.grace()));
                 }

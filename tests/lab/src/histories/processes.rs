@@ -46,7 +46,10 @@ pub(super) fn race(lab: &Path, shape: Shape) -> Result<Vec<Event>> {
 
 /// Makes the store with its policy, which the settings of the workers differ from.
 fn make_store(dir: &Path, shape: Shape) -> Result<()> {
-    let store = Store::new(Arc::new(Local::new(dir)));
+    // A prune spares versions by the first policy, too, for as long as its grace period.
+    let mut first = options(shape, shape.workers);
+    first.grace = shape.grace();
+    let store = Store::with_options(Arc::new(Local::new(dir)), first);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;

@@ -282,6 +282,11 @@ fn a_prune_that_believes_the_storages_clock_is_found() {
 }
 
 #[test]
+fn a_prune_that_compares_no_times_with_trailers_is_found() {
+    finds(Bug::TrailerIgnored, "no order");
+}
+
+#[test]
 fn a_success_that_answers_a_repeated_request_and_is_believed_is_found() {
     finds(Bug::RepeatBelieved, "no order");
 }

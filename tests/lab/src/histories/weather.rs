@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -13,12 +13,14 @@ use bytes::Bytes;
 use fastrand::Rng;
 use persist_host::snapshot::{Expect, Policy, Store, Version};
 use persist_host::storage::{
-    Call, Entry, Error, ErrorKind, Key, List, Memory, Object, Page, Part, ReadRange, Result,
+    self, Entry, Error, ErrorKind, Key, List, Memory, Object, Page, Part, ReadRange, Result,
     Storage, Upload, Watch,
 };
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
+use super::Call;
+use crate::forge::redate;
 use crate::links::{Backup, LinkCount};
 
 /// A bug that is planted under a store, where its own checks do not see it.
@@ -32,22 +34,24 @@ pub enum Bug {
     OldVersionAccepted,
     /// The newest go first.
     Descending,
-    /// Versions look a day older than they are.
+    /// Versions look a day older than they are, in lists and in their trailers.
     YoungPruned,
     /// A writer that slept longer than the grace period believes the answer that it gets: it follows another grace period than
     /// the store's.
     SleeperBelieved,
     /// A prune believes the storage's clock, and compares it with nothing.
     ClockBelieved,
+    /// A prune compares the storage's clock with this host's, and not the times of versions with
+    /// their trailers.
+    TrailerIgnored,
     /// A success that answers a repeated request is believed, although the server says so to everybody.
     RepeatBelieved,
     /// On a local disk: a second name of a temporary file is taken for the proof that a version was made.
     LinkCountBelieved,
 }
 
-/// Times by which the clock of a storage is wrong, in seconds; it is right more often than not. Never behind: versions that were
-/// made while it was behind look old once it is set right, and are lost (RELIABILITY.md, "What had been missed").
-const AHEAD: [i64; 5] = [0, 0, 0, 2 * 60 * 60, 40 * 24 * 60 * 60];
+/// Times by which the clock of a storage is wrong, in seconds; it is right as often as not.
+const AHEAD: [i64; 6] = [0, 0, 0, 2 * 60 * 60, 40 * 24 * 60 * 60, -2 * 60 * 60];
 
 /// The clock of a storage, which is set wrong for a while.
 #[derive(Debug, Default)]
@@ -159,6 +163,8 @@ pub(crate) struct Weather {
     taken_for_head: AtomicU64,
     /// With [`Bug::SleeperBelieved`]: the storage whose policy is read in place of the store's.
     policy: Option<Memory>,
+    /// True while this worker prunes.
+    is_pruning: AtomicBool,
 }
 
 impl Weather {
@@ -180,6 +186,7 @@ impl Weather {
             instead: Mutex::default(),
             taken_for_head: AtomicU64::new(0),
             policy: None,
+            is_pruning: AtomicBool::new(false),
         }
     }
 
@@ -189,8 +196,15 @@ impl Weather {
         self
     }
 
-    /// What the worker takes for the head in its next call.
-    pub(crate) fn take_for_head(&self, version: Option<Version>) {
+    /// Prepares for the next call of the worker.
+    pub(crate) fn expect(&self, call: Call) {
+        let is_pruning = matches!(call, Call::Prune { .. });
+        self.is_pruning.store(is_pruning, Ordering::SeqCst);
+        self.take_for_head(call.wanted_version());
+    }
+
+    /// Takes a version for the head in the next call.
+    fn take_for_head(&self, version: Option<Version>) {
         self.taken_for_head
             .store(version.unwrap_or(0), Ordering::Relaxed);
     }
@@ -223,6 +237,16 @@ impl Weather {
 
     fn has(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
+    }
+
+    /// Returns true if trailers say that their versions are old. Only to a prune: a change looks at
+    /// trailers to know its own version.
+    fn hides_trailers(&self) -> bool {
+        let is_hidden = matches!(
+            self.bug,
+            Some(Bug::YoungPruned | Bug::ClockBelieved | Bug::TrailerIgnored)
+        );
+        is_hidden && self.is_pruning.load(Ordering::SeqCst)
     }
 
     async fn create_version(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
@@ -383,6 +407,13 @@ impl Storage for Weather {
                 self.inner.read(key, range.clone()).await?;
                 policies.read(key, range).await
             }
+            _ if self.hides_trailers() && is_version(key) => {
+                let mut part = self.inner.read(key, range).await?;
+                let mut tail = part.bytes.to_vec();
+                redate(&mut tail, 0);
+                part.bytes = tail.into();
+                Ok(part)
+            }
             _ => self.inner.read(key, range).await,
         }
     }
@@ -500,8 +531,8 @@ impl Disturbed {
 }
 
 impl Watch for Disturbed {
-    fn before(&self, call: Call<'_>) -> io::Result<()> {
-        if let Call::Link(temporary, new) = call
+    fn before(&self, call: storage::Call<'_>) -> io::Result<()> {
+        if let storage::Call::Link(temporary, new) = call
             && new.extension().is_some_and(|extension| extension == "gz")
         {
             let mut rng = locked(&self.rng);
@@ -519,7 +550,7 @@ impl Watch for Disturbed {
         Ok(())
     }
 
-    fn after(&self, call: Call<'_>, done: bool) -> io::Result<()> {
+    fn after(&self, call: storage::Call<'_>, done: bool) -> io::Result<()> {
         self.links.after(call, done);
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! Stores as plain tar files.
 //!
-//! An archive holds the objects of a store under their keys, `~/store.json` first and `manifest.jsonl` last. So `tar xf` in an empty
-//! directory makes a store on the local disk; and a tar file without a manifest was cut off.
+//! An archive holds the objects of a store under their keys, `~/store.json` and the newest policy
+//! first and `manifest.jsonl` last. So `tar xf` in an empty directory makes a store on the local
+//! disk; and a tar file without a manifest was cut off.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
@@ -25,6 +26,7 @@ use crate::address::{self, What};
 use crate::exit::{Damaged, Usage};
 use crate::print::{self, Out, say};
 use crate::progress::Progress;
+use crate::stores::Stores;
 
 pub(super) const STORE: &str = "~/store.json";
 const BLOCK: u64 = 512;
@@ -37,7 +39,8 @@ const MAX_TIME: u64 = 0o77_777_777_777 * 1000;
 
 /// Write versions into a plain tar file, each verified as it is read, with a manifest at its end
 ///
-/// In an empty directory, `tar xf` makes a store of it that `persist` reads. The manifest, manifest.jsonl, has a line for each version
+/// In an empty directory, `tar xf` makes a store of it that `persist` reads, with the policy of
+/// this one. The manifest, manifest.jsonl, has a line for each version
 /// and is held in memory meanwhile, some 300 bytes for each.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -53,6 +56,9 @@ pub(crate) struct Export {
 }
 
 /// Copy the versions in a tar file that `export` wrote into the store, as `copy` does
+///
+/// Where it makes the store, that gets the policy in the archive. A store that is there keeps its
+/// own (`persist policy`).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -110,6 +116,9 @@ impl Export {
         let mut progress = Progress::bytes(out, "exported", None);
         let (mut walk, mut names) = (store.walk(&selection), 0_u64);
         while let Some((scope, name)) = walk.next().await? {
+            if names == 0 {
+                archive.policy(store).await?;
+            }
             archive.name(&scope, &name, &mut progress).await?;
             names += 1;
         }
@@ -140,17 +149,11 @@ impl Export {
 }
 
 impl Import {
-    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+    pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
         let selection = self.what.map(|what| what.0).unwrap_or_default();
-        let tarred = Tarred::open(&self.file)?;
-        copy(
-            &Store::new(Arc::new(tarred)),
-            store,
-            &selection,
-            self.how,
-            out,
-        )
-        .await
+        let from = Store::new(Arc::new(Tarred::open(&self.file)?));
+        let to = stores.usual_copy_of(&from.policy().await?)?;
+        copy(&from, &to, &selection, self.how, out).await
     }
 }
 
@@ -200,6 +203,35 @@ impl Archive {
         }
     }
 
+    /// Adds the newest policy. It is not in the manifest, which is of the agents' versions.
+    async fn policy(&mut self, store: &Store) -> Result<()> {
+        let read = async {
+            let Some(mut stored) = store.stored_policy().await? else {
+                return Ok(None);
+            };
+            let mut bytes = Vec::new();
+            while let Some(piece) = stored.next().await? {
+                bytes.extend_from_slice(&piece);
+            }
+            Ok(Some((stored.key().clone(), stored.info().clone(), bytes)))
+        };
+        let (key, info, bytes) = match read.await {
+            Ok(Some(policy)) => policy,
+            Ok(None) => return Ok(()),
+            Err(error @ Error::Storage(_)) => return Err(error.into()),
+            Err(error) => {
+                say(format_args!(
+                    "error: the store's policy is left out: {error}"
+                ));
+                self.damaged += 1;
+                return Ok(());
+            }
+        };
+        self.header(key.as_str(), bytes.len() as u64, tar_time(&info))?;
+        self.body(&bytes)?;
+        self.pad(bytes.len() as u64)
+    }
+
     async fn name(&mut self, scope: &Scope, name: &Name, progress: &mut Progress) -> Result<()> {
         let address = address::address(scope.agent(), scope.session(), name);
         let pins = scope.pins(name.as_str()).await?;
@@ -241,8 +273,7 @@ impl Archive {
             Body::Held(info, key, _) => (info.clone(), key.clone()),
             Body::Read(stored) => (stored.info().clone(), stored.key().clone()),
         };
-        let created = UNIX_EPOCH + Duration::from_millis(info.created_at.min(MAX_TIME));
-        self.header(key.as_str(), info.stored_size, created)?;
+        self.header(key.as_str(), info.stored_size, tar_time(&info))?;
         match body {
             Body::Held(_, _, pieces) => {
                 for piece in pieces {
@@ -301,6 +332,10 @@ impl Archive {
         let rest = size.next_multiple_of(BLOCK) - size;
         self.body(&vec![0; rest as usize])
     }
+}
+
+fn tar_time(info: &Info) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(info.created_at.min(MAX_TIME))
 }
 
 /// Whether the other versions can be read all the same.
