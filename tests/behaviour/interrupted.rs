@@ -120,7 +120,7 @@ fn a_copy_that_is_interrupted_says_what_is_done_and_goes_on_when_it_is_started_a
     }
     let from = format!("file://{}", dir.path().join("store").display());
     let to = format!("file://{}", other.path().display());
-    let mut copying = start(persist(dir.path()).args(["copy", &from, &to]));
+    let mut copying = start(persist(dir.path()).args(["copy", "--create", &from, &to]));
     let mut stdout = BufReader::new(copying.stdout.take().expect("piped"));
     let mut line = String::new();
     stdout.read_line(&mut line).expect("a line");
@@ -135,7 +135,7 @@ fn a_copy_that_is_interrupted_says_what_is_done_and_goes_on_when_it_is_started_a
     );
     assert_eq!(temporary_files(other.path()), 0);
 
-    let again = run(dir.path(), &["copy", &from, &to]);
+    let again = run(dir.path(), &["copy", "--create", &from, &to]);
     assert!(again.status.success(), "{}", text(&again.stderr));
     assert_eq!(ok(other.path(), &["ls"]).lines().count(), 200);
 }

@@ -197,6 +197,16 @@ fn commands_prune_nothing_as_a_side_effect() {
             .args(args);
         command.output().expect("persist starts")
     };
+    let kept = [
+        "--keep-within",
+        "0s",
+        "--keep-last",
+        "3",
+        "--keep-hourly",
+        "0",
+    ];
+    let kept = [&kept[..], &["--keep-daily", "0", "--keep-weekly", "0"]].concat();
+    local.ok(&[&["policy", "set", "--grace", "0s"][..], &kept].concat());
     for version in 1..=32 {
         std::fs::write(&file, version.to_string()).expect("writes");
         let saved = with_rules(&["save", "bot/memory", file.to_str().expect("text")]);
@@ -252,7 +262,7 @@ fn a_store_that_a_copy_makes_gets_the_policy_of_its_source() {
     local.ok(&["policy", "set", "--keep-all", "--grace", "2h"]);
     let other = tempdir();
     let to = format!("file://{}", other.path().join("copy").display());
-    local.ok(&["copy", &local.url, &to]);
+    local.ok(&["copy", "--create", &local.url, &to]);
     let policy = local.ok(&["policy", "--storage", &to]);
     assert!(policy.contains("grace        2h"), "{policy}");
     assert!(policy.contains("keep         every version"), "{policy}");

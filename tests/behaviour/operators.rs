@@ -104,7 +104,7 @@ fn whoever_closes_a_pipe_changes_neither_what_is_done_nor_how_it_ends() {
     assert!(said.contains("before it was whole"), "{said}");
     let other = tempdir();
     let to = format!("file://{}", other.path().display());
-    assert_eq!(closed(&["copy", &local.url, &to]).0, Some(0));
+    assert_eq!(closed(&["copy", "--create", &local.url, &to]).0, Some(0));
     assert_eq!(
         closed(&["prune", "--keep-last", "1", "--all-hosts-stopped"]).0,
         Some(0)
@@ -202,9 +202,7 @@ fn a_difference_is_shown_as_people_read_it() {
 #[test]
 fn what_is_intact_is_verified_and_the_whole_store_is_checked() {
     for backend in backends() {
-        // A disk that is not mounted looks like this, too.
-        let said = backend.fails(&["check"], 3);
-        assert!(said.contains("nothing of this is saved"), "{said}");
+        backend.ok(&["check"]);
         backend.save("bot/memory", "one");
         backend.save("bot/s/memory", "two");
         backend.fails(&["check", "nobody"], 3);

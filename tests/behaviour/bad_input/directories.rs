@@ -71,7 +71,8 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
 fn a_directory_that_may_only_be_read_is_read_and_a_save_says_so() {
     let account = Account::new();
     for _ in 0..2 {
-        assert!(account.run(&["save", "bot/memory", "-"]).status.success());
+        let saved = account.run(&["save", "bot/memory", "-", "--create"]);
+        assert!(saved.status.success());
     }
     account.set_mode(0o500);
     assert!(account.run(&["cat", "bot/memory"]).status.success());
@@ -96,7 +97,8 @@ fn a_directory_that_may_only_be_read_is_read_and_a_save_says_so() {
 #[test]
 fn a_directory_that_may_not_be_read_is_not_taken_for_an_empty_one() {
     let account = Account::new();
-    assert!(account.run(&["save", "bot/memory", "-"]).status.success());
+    let saved = account.run(&["save", "bot/memory", "-", "--create"]);
+    assert!(saved.status.success());
     for mode in [0o000, 0o300] {
         account.set_mode(mode);
         for args in [
@@ -168,7 +170,10 @@ fn a_link_to_nowhere_is_no_place_for_a_store() {
     let dir = tempdir();
     let root = dir.path().join("store");
     symlink(dir.path().join("gone"), &root).expect("links");
-    let said = refused(&run(&root, &["save", "bot/memory", "/dev/null"]), 2);
+    let said = refused(
+        &run(&root, &["save", "--create", "bot/memory", "/dev/null"]),
+        2,
+    );
     assert!(said.contains(root.to_str().expect("text")), "{said}");
     assert!(!dir.path().join("gone").exists());
 }
@@ -200,7 +205,7 @@ fn check_tells_permission_from_damage_and_goes_on() {
         let file = place.dir.path().join("state");
         fs::write(&file, "x").expect("writes");
         fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("ours");
-        let output = place.run(&["save", address, file.to_str().expect("text")]);
+        let output = place.run(&["save", "--create", address, file.to_str().expect("text")]);
         assert!(output.status.success(), "{}", text(&output.stderr));
     };
     for address in [
@@ -250,7 +255,7 @@ fn check_tells_permission_from_damage_and_goes_on() {
             place.dir.path().join("copy").join(closed).display()
         );
         let from = format!("file://{}", store.display());
-        let copied = place.run(&["copy", &from, &to]);
+        let copied = place.run(&["copy", "--create", &from, &to]);
         let said = refused(&copied, 5);
         assert!(said.contains("ermission denied"), "{closed}: {said}");
         let copied = text(&copied.stdout);

@@ -22,14 +22,15 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
-    archive, check, copy, diff, doctor, gc, generate, keep, list, policy, repair, state, stats,
+    archive, check, copy, diff, doctor, gc, generate, init, keep, list, policy, repair, state,
+    stats,
 };
 use exit::Interrupted;
 use interrupt::to_its_end;
 use persist_host::storage::secret_in;
 use print::Out;
 use settings::{Said, Settings};
-use stores::Stores;
+use stores::{Create, Stores};
 
 /// The options that every command takes.
 const EVERYWHERE: &str = "Everywhere";
@@ -69,6 +70,7 @@ enum Command {
     Run(run::Run),
     New(new::New),
     Build(build::Build),
+    Init(init::Init),
     Ls(list::Ls),
     History(list::History),
     Show(state::Show),
@@ -176,6 +178,7 @@ impl Command {
         match self {
             Self::Run(_) => Some("the agent is stopped; what it was told is saved is saved"),
             Self::Save(_) => Some("nothing was saved"),
+            Self::Init(_) => Some("`persist init` can be started again"),
             // These wait for the answer to the one change that they make.
             Self::Rm(_) | Self::Restore(_) | Self::Fork(_) | Self::Pin(_) | Self::Unpin(_) => {
                 Some("nothing was changed")
@@ -202,14 +205,21 @@ impl Command {
 
     async fn do_it(self, stores: &Stores<'_>, settings: &Settings, out: Out) -> Result<()> {
         match self {
-            Self::Run(run) => run.run(&stores.host()?, settings, out).await,
+            Self::Run(run) => {
+                let store = stores.host(run.create)?;
+                run.run(&store, settings, out).await
+            }
             Self::New(new) => new.run(),
             Self::Build(build) => build.run(),
+            Self::Init(init) => to_its_end(init.run(&stores.making(Create::YES)?, out)).await,
             Self::Ls(ls) => ls.run(&stores.usual()?, out).await,
             Self::History(history) => history.run(&stores.usual()?, out).await,
             Self::Show(show) => show.run(&stores.usual()?, out).await,
             Self::Cat(cat) => cat.run(&stores.usual()?, out).await,
-            Self::Save(save) => save.run(&stores.usual()?, out).await,
+            Self::Save(save) => {
+                let store = stores.making(save.create)?;
+                save.run(&store, out).await
+            }
             Self::Rm(rm) => to_its_end(rm.run(&stores.usual()?, out)).await,
             Self::Restore(restore) => to_its_end(restore.run(&stores.usual()?, out)).await,
             Self::Fork(fork) => to_its_end(fork.run(&stores.usual()?, out)).await,
@@ -223,7 +233,10 @@ impl Command {
             Self::Unpin(unpin) => to_its_end(unpin.run(&stores.usual()?, out)).await,
             Self::Purge(purge) => purge.run(&stores.usual()?, out).await,
             Self::Gc(gc) => gc.run(&stores.usual()?, out).await,
-            Self::Import(import) => import.run(&stores.usual()?, out).await,
+            Self::Import(import) => {
+                let store = stores.making(import.create)?;
+                import.run(&store, out).await
+            }
             Self::Stats(stats) => stats.run(&stores.usual()?, out).await,
             Self::Copy(copy) => copy.run(stores, out).await,
             Self::Export(export) => {

@@ -25,6 +25,7 @@ use crate::address::{self, What};
 use crate::exit::{Damaged, Usage};
 use crate::print::{self, Out, say};
 use crate::progress::Progress;
+use crate::stores::Create;
 
 pub(super) const STORE: &str = "~/store.json";
 const BLOCK: u64 = 512;
@@ -57,7 +58,7 @@ pub(crate) struct Export {
 #[command(after_help = "\
 Examples:
   persist import agents.tar
-  persist import agents.tar bot/memory --storage s3://bucket/agents")]
+  persist import agents.tar bot/memory --storage s3://bucket/agents --create")]
 pub(crate) struct Import {
     /// The file, which must be on a disk: it is read in any order
     file: PathBuf,
@@ -65,6 +66,8 @@ pub(crate) struct Import {
     what: Option<What>,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    pub(crate) create: Create,
 }
 
 impl Export {
@@ -99,6 +102,7 @@ impl Export {
             let what = "a tar file is nothing for a terminal; name a FILE";
             return Err(Usage(what.into()).into());
         }
+        store.require().await?;
         let target = Target::open(&self.file)?;
         let mut archive = Archive {
             builder: tar::Builder::new(target),

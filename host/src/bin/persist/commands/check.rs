@@ -89,9 +89,12 @@ impl Check {
         });
         let checked = checked.await?;
         drop(progress);
-        // A disk that is not mounted looks as a store does that was never used: neither is a store that was checked.
-        if checked.versions + checked.findings == 0 && !(whole && store.is_there().await?) {
-            return Err(nowhere(store).into());
+        if checked.versions + checked.findings == 0 {
+            // A disk that is not mounted is no store that was checked.
+            store.require().await?;
+            if !whole {
+                return Err(nowhere(store).into());
+            }
         }
         super::printed(printed, "the store is checked")?;
         conclude(&checked, &counts, out)

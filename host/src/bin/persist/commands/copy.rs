@@ -15,7 +15,7 @@ use crate::address::{self, What};
 use crate::exit::{Code, Usage, snapshot_code};
 use crate::print::{self, Out};
 use crate::progress::{self, Progress};
-use crate::stores::Stores;
+use crate::stores::{Create, Stores};
 
 /// How the location of a store on the local disk begins.
 const LOCAL: &str = "the directory ";
@@ -31,7 +31,7 @@ const LOCAL: &str = "the directory ";
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  persist copy file:///var/lib/agents s3://bucket/agents
+  persist copy file:///var/lib/agents s3://bucket/agents --create
   persist copy s3://bucket/agents gs://bucket/agents bot
   persist copy gs://bucket/agents file:///backup bot/monday/memory --read-data
   persist copy 's3://old?endpoint=http://nas:9000&profile=nas' s3://new")]
@@ -44,6 +44,8 @@ pub(crate) struct Copy {
     what: Option<What>,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    create: Create,
 }
 
 /// How versions are copied and compared.
@@ -69,8 +71,9 @@ impl How {
 impl Copy {
     pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
         let from = stores.at(&self.from)?;
-        let to = stores.copy_of(&from.policy().await?, &self.to)?;
-        apart(&from, &to)?;
+        apart(&from, &stores.at(&self.to)?)?;
+        from.require().await?;
+        let to = stores.copy_of(&from.policy().await?, &self.to, self.create)?;
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         copy(&from, &to, &selection, self.how, out).await
     }
@@ -86,7 +89,7 @@ pub(crate) async fn copy(
 ) -> Result<()> {
     // Both are understood before anything is copied.
     from.is_there().await?;
-    to.is_there().await?;
+    to.require().await?;
     let total = match progress::is_watched(out) {
         true => Some(count(from, selection).await?),
         false => None,

@@ -127,7 +127,7 @@ impl Exam {
         let store = Store::with_options(Arc::clone(&self.storage), settings.store()?);
         let found = match store.is_there().await {
             Ok(true) => Ok("a store that this build reads".into()),
-            Ok(false) => Ok("no store yet; the first save makes it".into()),
+            Ok(false) => Ok("no store yet; `persist init` makes one".into()),
             Err(error) => Err(Wrong(snapshot_code(&error), error.to_string())),
         };
         self.tell("format", found)

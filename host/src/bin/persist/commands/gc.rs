@@ -30,6 +30,7 @@ pub(crate) struct Gc {
 
 impl Gc {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        store.require().await?;
         let swept = store.gc(self.older_than, self.dry_run).await?;
         let (removed, bytes) = (swept.removed, swept.bytes);
         let value = json!({

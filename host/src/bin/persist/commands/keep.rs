@@ -106,7 +106,7 @@ pub(crate) struct Purge {
 impl Prune {
     pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
         let whole = self.what.is_none();
-        store.is_there().await?;
+        store.require().await?;
         let plan = self.plan(store, settings, out).await?;
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let mut walk = store.walk(&selection);

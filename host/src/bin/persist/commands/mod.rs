@@ -7,6 +7,7 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod gc;
 pub(crate) mod generate;
+pub(crate) mod init;
 pub(crate) mod keep;
 pub(crate) mod list;
 pub(crate) mod policy;

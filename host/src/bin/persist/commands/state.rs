@@ -14,6 +14,7 @@ use crate::exit::{Usage, snapshot_code};
 use crate::interrupt::to_its_end;
 use crate::print::{self, Out};
 use crate::progress::Progress;
+use crate::stores::Create;
 
 /// Show what is known of a version, without its state
 #[derive(Debug, Args)]
@@ -51,6 +52,8 @@ pub(crate) struct Save {
     file: Option<PathBuf>,
     #[command(flatten)]
     expected: Expected,
+    #[command(flatten)]
+    pub(crate) create: Create,
     /// What kind of data it is, such as application/json
     #[arg(long, value_name = "TYPE")]
     media_type: Option<String>,
@@ -172,6 +175,8 @@ impl Save {
             labels: self.label,
         };
         let scope = address.scope(store)?;
+        // Before the whole state is read.
+        store.require().await?;
         let mut writer = scope.writer(address.name.as_str(), options).await?;
         let mut progress = Progress::bytes(out, "saved", size);
         let len = pour(input, &file, &mut writer, &mut progress).await?;

@@ -50,7 +50,7 @@ impl Stats {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let mut progress = Progress::items(out, "counted names:", None);
-        store.is_there().await?;
+        store.require().await?;
         let mut walk = store.walk(&selection);
         let (mut all, mut of_agent) = (Figures::default(), Figures::default());
         let mut agent: Option<Name> = None;

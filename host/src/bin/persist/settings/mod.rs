@@ -352,6 +352,13 @@ impl Settings {
             .find(|binding| server.is_named(&binding.host))
     }
 
+    /// Returns true where no setting names a storage, so that it is this user's data directory: a
+    /// typing error cannot lead there, and no disk is missing.
+    pub(crate) fn is_default_place(&self) -> bool {
+        let storage = self.value("PERSIST_STORAGE");
+        storage.is_none_or(|said| said == "local") && self.value("PERSIST_LOCAL_PATH").is_none()
+    }
+
     /// The directory of a local storage.
     pub(crate) fn local_root(&self) -> Result<Option<PathBuf>> {
         let config = self.storage()?;
@@ -368,6 +375,8 @@ impl Settings {
         let mut options = StoreOptions::default();
         // Commands do not prune as a side effect; `run` is a host of its agents.
         options.auto_prune = false;
+        // A mistyped address, or a disk that is not mounted, is no new store.
+        options.create = false;
         if let Some(grace) = self.grace()? {
             options.grace = grace;
         }
