@@ -355,20 +355,42 @@ fn the_doctor_says_what_is_wrong_with_a_storage_that_is_not_there() {
     let file = dir.path().join("file");
     std::fs::write(&file, "not a directory").expect("writes");
     let url = format!("file://{}", file.display());
-    for (backend, url) in [
-        (&local, url.as_str()),
-        (&s3, "s3://no-such-bucket"),
-        (&gcs, "gs://no-such-bucket"),
+    for (backend, url, code) in [
+        (&local, url.as_str(), 1),
+        (&s3, "s3://no-such-bucket", 2),
+        (&gcs, "gs://no-such-bucket", 2),
+        (&s3, "s3://no-such-bucket?endpoint=http://127.0.0.1:1", 1),
     ] {
         let output = backend.run(&["doctor", "--storage", url]);
         let printed = text(&output.stdout);
-        assert!(!output.status.success(), "{}: {printed}", backend.name);
+        assert_eq!(output.status.code(), Some(code), "{url}: {printed}");
+        assert!(printed.contains("wrong  reach"), "{url}: {printed}");
+        let said = text(&output.stderr);
         assert!(
-            printed.contains("wrong  reach"),
-            "{}: {printed}",
-            backend.name
+            said.contains("doctor found problems: reach; see above"),
+            "{url}: {said}"
         );
     }
+}
+
+#[test]
+fn the_doctor_tells_a_refusal_from_a_storage_that_lacks_something() {
+    // It checks no signatures, which cover the conditions that its proxy takes away.
+    let (proxy, place) = s3::Place::on(Kind::Ministack).proxied();
+    let doctor = |hint: &str, code: i32| {
+        let output = place
+            .persist()
+            .arg("doctor")
+            .output()
+            .expect("persist starts");
+        let (printed, said) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{printed}{said}");
+        assert!(said.contains(hint), "{said}");
+    };
+    proxy.rule(|_, _| Some(Fault::IgnoreConditions));
+    doctor("problems: conditions", 6);
+    proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(403, "AccessDenied"))));
+    doctor("problems: reach", 5);
 }
 
 #[test]

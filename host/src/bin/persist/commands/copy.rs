@@ -530,19 +530,23 @@ impl Sum {
             "everything is copied",
         )?;
         if self.skipped.damaged {
-            return Err(Code(6, "not everything could be copied; see above").into());
+            return Err(Code(6, "not everything could be copied; see above".into()).into());
         }
         if self.another > 0 {
             return Err(Another(self.another).into());
         }
         if self.skipped.too_high {
-            return Err(Code(8, "versions were left out for their numbers; see above").into());
+            return Err(Code(
+                8,
+                "versions were left out for their numbers; see above".into(),
+            )
+            .into());
         }
         if self.skipped.denied {
-            return Err(Code(5, "not everything may be read or written; see above").into());
+            return Err(Code(5, "not everything may be read or written; see above".into()).into());
         }
         if self.pins_only_here > 0 {
-            return Err(Code(10, "not every pin could be copied; see above").into());
+            return Err(Code(10, "not every pin could be copied; see above".into()).into());
         }
         Ok(())
     }

@@ -54,6 +54,7 @@ impl Doctor {
             storage,
             out,
             worst: None,
+            wrong: Vec::new(),
         };
         let place = exam.storage.location();
         exam.tell("storage", Ok(place))?;
@@ -67,11 +68,13 @@ impl Doctor {
         }
         match exam.worst {
             None => Ok(()),
-            Some(code) => Err(Code(
-                code,
-                "the storage cannot be trusted with a store as it is; see above",
-            )
-            .into()),
+            Some(code) => {
+                let what = format!(
+                    "doctor found problems: {}; see above",
+                    exam.wrong.join(", ")
+                );
+                Err(Code(code, what.into()).into())
+            }
         }
     }
 }
@@ -82,14 +85,23 @@ struct Exam {
     out: Out,
     /// The exit code of the first thing that is wrong.
     worst: Option<u8>,
+    /// What is wrong, in the order in which it was found.
+    wrong: Vec<String>,
 }
+
+/// The exit code where the storage does not do what a store needs.
+const LACKING: u8 = 6;
 
 /// What is wrong, and the exit code for it.
 struct Wrong(u8, String);
 
 impl Wrong {
     fn new(error: &storage::Error) -> Self {
-        Self(storage_code(error), error.to_string())
+        let code = match error.kind() {
+            ErrorKind::Unsupported => LACKING,
+            _ => storage_code(error),
+        };
+        Self(code, error.to_string())
     }
 }
 
@@ -99,6 +111,7 @@ impl Exam {
             Ok(said) => (true, said),
             Err(Wrong(code, said)) => {
                 self.worst.get_or_insert(code);
+                self.wrong.push(what.to_owned());
                 (false, said)
             }
         };
@@ -225,14 +238,14 @@ impl Exam {
             .map_err(|error| Wrong::new(&error))?;
         if page.entries.len() != 1 {
             let what = "a new object is not listed at once, so the newest version could be missed; use another storage";
-            return Err(Wrong(1, what.into()));
+            return Err(Wrong(LACKING, what.into()));
         }
         let key = key(&format!("{id}-1"));
         let part = self.storage.read(&key, ReadRange::Suffix(100)).await;
         match part {
             Ok(part) if part.bytes == BODY => Ok("what was made is listed and read at once".into()),
             Ok(_) => Err(Wrong(
-                6,
+                LACKING,
                 "what is read is not what was made; use another storage".into(),
             )),
             Err(error) => Err(Wrong::new(&error)),
@@ -265,7 +278,7 @@ impl Exam {
                 let what = format!(
                     "{winners} of {WRITERS} writers that raced made the same object, so one save could overwrite another; use a storage with conditional writes"
                 );
-                return Err(Wrong(1, what));
+                return Err(Wrong(LACKING, what));
             }
         }
         Ok(format!(
@@ -296,7 +309,7 @@ impl Exam {
                 "one winner among {UPLOADERS} that uploaded in parts"
             )),
             winners => Err(Wrong(
-                1,
+                LACKING,
                 format!(
                     "{winners} of {UPLOADERS} uploads that raced made the same object, so one large save could overwrite another; use a storage with conditional writes"
                 ),
