@@ -48,7 +48,7 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     pub(crate) async fn run(self, settings: &Settings, out: Out) -> Result<()> {
-        generate::show(settings, out)?;
+        let problems = generate::show(settings, out)?;
         let storage = settings.storage()?.build()?;
         let mut exam = Exam {
             storage,
@@ -57,9 +57,15 @@ impl Doctor {
             wrong: Vec::new(),
         };
         let place = exam.storage.location();
+        for (_, what) in &problems {
+            exam.tell("settings", Err(Wrong(2, what.clone())))?;
+        }
+        if problems.is_empty() {
+            exam.tell("settings", Ok("every value can be used".into()))?;
+        }
         exam.tell("storage", Ok(place))?;
         if exam.reach().await? {
-            exam.format(settings).await?;
+            exam.format().await?;
             exam.clock().await?;
             exam.space(settings)?;
             if !self.read_only {
@@ -136,8 +142,8 @@ impl Exam {
         self.tell("reach", found)
     }
 
-    async fn format(&mut self, settings: &Settings) -> Result<bool> {
-        let store = Store::with_options(Arc::clone(&self.storage), settings.store()?);
+    async fn format(&mut self) -> Result<bool> {
+        let store = Store::new(Arc::clone(&self.storage));
         let found = match store.is_there().await {
             Ok(true) => Ok("a store that this build reads".into()),
             Ok(false) => Ok("no store yet; `persist init` makes one".into()),

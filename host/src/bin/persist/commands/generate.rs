@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use persist_host::storage::{redact, secret_in};
 use serde_json::json;
 
+use crate::exit::Usage;
 use crate::print::Out;
 use crate::settings::{SETTINGS, Settings, Source, table};
 
@@ -36,6 +37,9 @@ pub(crate) struct Man {
 }
 
 /// Show every setting, its value, and where that comes from
+///
+/// Each is read as the commands read it: a value that cannot be used is told, and the exit code is
+/// 2.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -75,7 +79,14 @@ impl Show {
         if self.table {
             return Ok(std::io::stdout().write_all(table().as_bytes())?);
         }
-        show(settings, out)
+        let problems = show(settings, out)?;
+        match problems.is_empty() {
+            true => Ok(()),
+            false => {
+                let problems: Vec<_> = problems.into_iter().map(|(_, what)| what).collect();
+                Err(Usage(problems.join("\n")).into())
+            }
+        }
     }
 }
 
@@ -87,8 +98,10 @@ fn shown(value: &str) -> String {
     }
 }
 
-/// Prints every setting as it was resolved.
-pub(crate) fn show(settings: &Settings, out: Out) -> Result<()> {
+/// Prints every setting as it was resolved. Returns what is wrong: the first variable of a setting,
+/// and why.
+pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, String)>> {
+    let problems = settings.problems();
     for setting in SETTINGS {
         let (value, source) = settings.of(setting);
         let value = value.map(|value| match setting.is_secret {
@@ -103,10 +116,15 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<()> {
             Source::Default => "default".into(),
         };
         let name = setting.variables[0];
-        let json = json!({ "setting": name, "key": setting.key, "value": value, "from": from });
+        let problem = problems.iter().find(|(wrong, _)| *wrong == name);
+        let problem = problem.map(|(_, what)| what);
+        let json = json!({
+            "setting": name, "key": setting.key, "value": value, "from": from, "problem": problem,
+        });
         out.print(&json, || {
             let value = value.as_deref().unwrap_or(setting.default).replace('`', "");
-            format!("{name:<32} {value}  ({from})")
+            let wrong = if problem.is_some() { "  WRONG" } else { "" };
+            format!("{name:<32} {value}  ({from}){wrong}")
         })?;
     }
     for binding in settings.bindings() {
@@ -117,5 +135,5 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<()> {
         let json = json!({ "setting": name, "key": "endpoints", "value": value, "from": from });
         out.print(&json, || format!("{name:<32} {value}  ({from})"))?;
     }
-    Ok(())
+    Ok(problems)
 }
