@@ -173,7 +173,8 @@ fn an_empty_list_says_where_it_looked() {
     };
     let here = dir.path().to_str().expect("text").to_owned();
     assert!(said(&["ls", "nobody"]).contains(&here));
-    assert!(said(&["ls", "bot/memory"]).contains("nothing of bot/memory"));
+    assert!(said(&["ls", "bot/typo"]).contains("nothing matches bot/typo"));
+    assert!(said(&["ls", "bot/memory/"]).contains("bot/memory is a name"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use persist_tests::backends::{backends, json};
 use persist_tests::{tempdir, text};
+use serde_json::Value;
 
 #[test]
 fn a_bad_save_is_undone_in_one_command_that_says_how_to_undo_it() {
@@ -118,13 +119,68 @@ fn whoever_closes_a_pipe_changes_neither_what_is_done_nor_how_it_ends() {
 }
 
 #[test]
-fn a_name_that_is_asked_for_as_a_session_is_hinted_at() {
+fn a_list_takes_an_address_and_shows_its_row() {
     for backend in backends() {
-        backend.save("bot/memory", "one");
-        let said = backend.run(&["ls", "bot/memory"]).stderr;
+        for address in [
+            "bot/memory",
+            "bot/memory",
+            "bot/monday/notes",
+            "bot/both/x",
+            "bot/both",
+        ] {
+            backend.save(address, "one");
+        }
+        let listed = |what: &str| -> Vec<String> {
+            let lines = json(&backend.ok(&["ls", what, "--json"]));
+            let address = |line: &Value| line["address"].as_str().expect("text").to_owned();
+            lines.iter().map(address).collect()
+        };
+        for (what, rows) in [
+            ("bot/memory", &["bot/memory@2"][..]),
+            ("bot/memory@1", &["bot/memory@1"]),
+            ("bot/monday", &["bot/monday/notes@1"]),
+            ("bot/monday/", &["bot/monday/notes@1"]),
+            ("bot/monday/notes", &["bot/monday/notes@1"]),
+            ("bot/both", &["bot/both@1", "bot/both/x@1"]),
+            ("bot/both/", &["bot/both/x@1"]),
+            ("bot/~/", &["bot/both@1", "bot/memory@2"]),
+        ] {
+            assert_eq!(listed(what), rows, "{}: {what}", backend.name);
+        }
+        backend.ok(&["rm", "bot/memory"]);
+        assert_eq!(listed("bot/memory"), ["bot/memory@3"]);
+        assert!(
+            backend
+                .fails(&["ls", "bot/memory@9"], 3)
+                .contains("version 9")
+        );
+        assert!(
+            backend
+                .fails(&["ls", "bot/monday/typo"], 3)
+                .contains("bot/monday/typo")
+        );
+    }
+}
+
+#[test]
+fn a_session_that_is_asked_for_as_a_name_is_hinted_at() {
+    for backend in backends() {
+        backend.save("bot/monday/memory", "one");
+        for args in [
+            &["check", "bot/monday"][..],
+            &["prune", "bot/monday"],
+            &["export", "-", "bot/monday"],
+        ] {
+            let said = backend.fails(args, 3);
+            assert!(
+                said.contains("for the session, write bot/monday/"),
+                "{args:?}: {said}"
+            );
+        }
+        let said = backend.run(&["stats", "bot/monday"]).stderr;
         let said = text(&said);
         assert!(
-            said.contains("bot/memory is a name: see persist history bot/memory"),
+            said.contains("for the session, write bot/monday/"),
             "{said}"
         );
     }

@@ -17,25 +17,20 @@ pub(crate) struct Address {
     pub(crate) version: Option<Version>,
 }
 
-/// Part of a store: an agent, or one session of it.
+/// What is to be listed: `agent`, `agent/session/`, or an address. `agent/x` is the name `x` and
+/// the session `x`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) agent: Name,
-    pub(crate) session: Option<Name>,
+pub(crate) enum Listed {
+    Agent(Name),
+    /// None: what belongs to no session.
+    Session(Name, Option<Name>),
+    Either(Address),
+    Address(Address),
 }
 
 /// Which names a command is for: `agent`, `agent/session/`, `agent/name` or `agent/session/name`.
 #[derive(Clone, Debug)]
 pub(crate) struct What(pub(crate) Selection);
-
-impl Place {
-    pub(crate) fn selection(&self) -> Selection {
-        match &self.session {
-            None => Selection::Agent(self.agent.clone()),
-            session => Selection::Session(self.agent.clone(), session.clone()),
-        }
-    }
-}
 
 impl Address {
     pub(crate) fn scope(&self, store: &Store) -> Result<Scope> {
@@ -49,6 +44,11 @@ impl Address {
             None => Ok(self),
             Some(version) => Err(Usage(format!("leave @{version} away: {why}")).into()),
         }
+    }
+
+    /// The name, as a selection.
+    pub(crate) fn selection(&self) -> Selection {
+        Selection::Name(self.agent.clone(), self.session.clone(), self.name.clone())
     }
 
     /// The address of the name, without a version.
@@ -90,21 +90,22 @@ impl FromStr for Address {
     }
 }
 
-impl FromStr for Place {
+impl FromStr for Listed {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let text = text.strip_suffix('/').unwrap_or(text);
-        let (agent, session) = match text.split_once('/') {
-            None => (text, None),
-            Some((agent, session)) => (agent, Some(session)),
-        };
-        if session.is_some_and(|session| session.contains('/')) {
-            bail!("write agent, or agent/session; `persist show` and `history` take a name");
-        }
-        Ok(Self {
-            agent: decode(agent)?,
-            session: session.map_or(Ok(None), session_of)?,
+        let parts: Vec<_> = text.split('/').collect();
+        Ok(match parts[..] {
+            _ if text.contains('@') => Self::Address(text.parse()?),
+            [agent] | [agent, ""] => Self::Agent(decode(agent)?),
+            [agent, session, ""] => Self::Session(decode(agent)?, session_of(session)?),
+            [agent, "~"] => Self::Session(decode(agent)?, None),
+            [_, _] => Self::Either(text.parse()?),
+            [_, _, _] => Self::Address(text.parse()?),
+            _ => bail!(
+                "write agent, agent/session/, agent/name or agent/session/name; \
+                 a slash in a name is ~2f"
+            ),
         })
     }
 }
@@ -141,12 +142,19 @@ fn session_of(text: &str) -> Result<Option<Name>> {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Listed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&encode(&self.agent))?;
-        match &self.session {
-            Some(session) => write!(f, "/{}", encode(session)),
-            None => Ok(()),
+        match self {
+            Self::Agent(agent) => f.write_str(&encode(agent)),
+            Self::Session(agent, session) => f.write_str(&session_address(agent, session.as_ref())),
+            // Without the ~ it may be a session, too.
+            Self::Address(address) if address.session.is_none() && address.version.is_none() => {
+                write!(f, "{}/~/{}", encode(&address.agent), encode(&address.name))
+            }
+            Self::Either(address) | Self::Address(address) => match address.version {
+                None => f.write_str(&address.name()),
+                Some(version) => f.write_str(&address.at(version)),
+            },
         }
     }
 }
@@ -156,6 +164,12 @@ pub(crate) fn address(agent: &Name, session: Option<&Name>, name: &Name) -> Stri
     let parts = [Some(agent), session, Some(name)];
     let parts: Vec<_> = parts.into_iter().flatten().map(encode).collect();
     parts.join("/")
+}
+
+/// A session, as commands take it; none: what belongs to no session.
+pub(crate) fn session_address(agent: &Name, session: Option<&Name>) -> String {
+    let session = session.map_or_else(|| "~".into(), encode);
+    format!("{}/{session}/", encode(agent))
 }
 
 /// An agent, as it is written in an address.
@@ -256,6 +270,29 @@ mod tests {
         }
         for text in ["", "bot/", "/m", "bot//m", "bot/s/m/", "bot/m@3"] {
             text.parse::<What>().expect_err(text);
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_an_agent_a_session_or_an_address() {
+        for (text, kind) in [
+            ("bot", "Agent"),
+            ("bot/", "Agent"),
+            ("bot/s/", "Session"),
+            ("bot/~", "Session"),
+            ("bot/x", "Either"),
+            ("bot/x@3", "Address"),
+            ("bot/s/x", "Address"),
+            ("bot/s/x@3", "Address"),
+        ] {
+            let listed: Listed = text.parse().expect(text);
+            assert!(
+                format!("{listed:?}").starts_with(kind),
+                "{text}: {listed:?}"
+            );
+        }
+        for text in ["", "a/b/c/", "a/b/c/d", "bot/x@y", "bot/s/@3"] {
+            text.parse::<Listed>().expect_err(text);
         }
     }
 

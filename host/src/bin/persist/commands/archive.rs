@@ -119,7 +119,7 @@ impl Export {
         }
         drop(progress);
         if archive.proof.versions == 0 {
-            return Err(nowhere(store).into());
+            return Err(nowhere(store, &selection).await.into());
         }
         let damaged = archive.damaged;
         let proof = archive.finish()?;

@@ -93,7 +93,7 @@ impl Check {
             // A disk that is not mounted is no store that was checked.
             store.require().await?;
             if !whole {
-                return Err(nowhere(store).into());
+                return Err(nowhere(store, &selection).await.into());
             }
         }
         super::printed(printed, "the store is checked")?;

@@ -122,7 +122,7 @@ pub(crate) async fn copy(
     }
     drop(progress);
     if sum.names == 0 && sum.skipped.count == 0 {
-        return Err(nowhere(from).into());
+        return Err(nowhere(from, selection).await.into());
     }
     others.count_rest(&mut sum).await?;
     sum.conclude(from, to, out)

@@ -137,7 +137,7 @@ impl Prune {
         }
         drop(progress);
         if sum.versions == 0 && !whole {
-            return Err(nowhere(store).into());
+            return Err(nowhere(store, &selection).await.into());
         }
         sum.print(self.dry_run, out)
     }

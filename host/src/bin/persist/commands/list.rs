@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use clap::Args;
-use persist_host::snapshot::{Error, Info, Store};
+use persist_host::snapshot::{Error, Info, Selection, Store};
 
-use super::nothing;
-use crate::address::{self, Address, Place};
+use super::{nothing, nothing_matches};
+use crate::address::{self, Address, Listed};
 use crate::exit::{Damaged, Unlisted};
 use crate::print::{self, Out};
 
@@ -18,11 +18,14 @@ use crate::print::{self, Out};
 #[command(after_help = "\
 Examples:
   persist ls
-  persist ls bot/monday --all
+  persist ls bot/monday/ --all
+  persist ls bot/memory
   persist ls --json | jq -r .address")]
 pub(crate) struct Ls {
-    /// agent, or agent/session [default: everything]
-    place: Option<Place>,
+    /// agent, agent/session/, agent/name or agent/session/name, with @N for version N; agent/x
+    /// lists the name x and the session x [default: everything]
+    #[arg(value_name = "WHAT")]
+    listed: Option<Listed>,
     /// Show deleted names too
     #[arg(long)]
     all: bool,
@@ -46,17 +49,69 @@ pub(crate) struct History {
 
 impl Ls {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let (mut shown, mut damaged) = (0, 0);
-        let mut unlisted = Unlisted::default();
-        let selection = self.place.as_ref().map(Place::selection);
-        let mut heads = store.heads(&selection.unwrap_or_default());
+        let mut rows = Rows {
+            all: self.all,
+            shown: 0,
+            damaged: 0,
+            unlisted: Unlisted::default(),
+            out,
+        };
+        let selections = match &self.listed {
+            None => vec![Selection::All],
+            Some(Listed::Agent(agent)) => vec![Selection::Agent(agent.clone())],
+            Some(Listed::Session(agent, session)) => {
+                vec![Selection::Session(agent.clone(), session.clone())]
+            }
+            Some(Listed::Either(address)) => {
+                // What is asked for by its name is shown, deleted or not.
+                rows.all = true;
+                let session = Selection::Session(address.agent.clone(), Some(address.name.clone()));
+                vec![address.selection(), session]
+            }
+            Some(Listed::Address(address)) => {
+                return one(store, address, out).await;
+            }
+        };
+        for (n, selection) in selections.iter().enumerate() {
+            if n > 0 {
+                rows.all = self.all;
+            }
+            rows.add(store, selection).await?;
+        }
+        if rows.shown + rows.damaged == 0 && rows.unlisted.0.is_none() {
+            let what = match &self.listed {
+                Some(Listed::Either(address)) => {
+                    format!("nothing matches {} in {}", address.name(), store.location())
+                }
+                _ => nothing_matches(store, &selections[0]).await?,
+            };
+            out.note(format_args!("{what}"));
+        }
+        Damaged::none_of(rows.damaged)?;
+        rows.unlisted.none()
+    }
+}
+
+/// The lines of a list of names.
+struct Rows {
+    /// Shows deleted names, too.
+    all: bool,
+    shown: usize,
+    damaged: usize,
+    unlisted: Unlisted,
+    out: Out,
+}
+
+impl Rows {
+    async fn add(&mut self, store: &Store, selection: &Selection) -> Result<()> {
+        let mut heads = store.heads(selection);
         loop {
             let head = match heads.next().await {
                 Ok(Some(head)) => head,
-                Ok(None) => break,
+                Ok(None) => return Ok(()),
                 // A directory that cannot be listed hides no other.
                 Err(error) if store.is_of_one_place(&error).await => {
-                    unlisted.add(&error);
+                    self.unlisted.add(&error);
                     print::say(format_args!("error: {error}"));
                     continue;
                 }
@@ -67,43 +122,25 @@ impl Ls {
             match head.info {
                 Ok(info) if info.deleted && !self.all => {}
                 Ok(info) => {
-                    shown += 1;
-                    line(&format!("{address}@{}", info.version), &info, false, out)?;
+                    self.shown += 1;
+                    let address = format!("{address}@{}", info.version);
+                    line(&address, &info, false, self.out)?;
                 }
                 Err(error) => {
-                    damaged += 1;
-                    out.damaged(&address, &error)?;
+                    self.damaged += 1;
+                    self.out.damaged(&address, &error)?;
                 }
             }
         }
-        if shown + damaged == 0 && unlisted.0.is_none() {
-            // An empty list and a mistyped name look the same otherwise.
-            let whose = self
-                .place
-                .as_ref()
-                .map(|place| format!("nothing of {place}"));
-            let whose = whose.unwrap_or_else(|| "nothing".into());
-            out.note(format_args!("{whose} is saved in {}", store.location()));
-            if let Some(place) = &self.place {
-                hint(store, place, out).await?;
-            }
-        }
-        Damaged::none_of(damaged)?;
-        unlisted.none()
     }
 }
 
-/// Where what is asked for as a session is a name.
-async fn hint(store: &Store, place: &Place, out: Out) -> Result<()> {
-    let Some(name) = &place.session else {
-        return Ok(());
-    };
-    let scope = store.scope(place.agent.as_str(), None)?;
-    if !scope.versions(name.as_str(), None, 1).await?.is_empty() {
-        let history = out.command("history", &place.to_string());
-        out.note(format_args!("{place} is a name: see {history}"));
-    }
-    Ok(())
+/// Shows one version: the newest, or the one of the address.
+async fn one(store: &Store, address: &Address, out: Out) -> Result<()> {
+    let scope = address.scope(store)?;
+    let info = scope.stat(address.name.as_str(), address.version).await?;
+    let info = info.ok_or_else(|| nothing(address))?;
+    line(&address.at(info.version), &info, false, out)
 }
 
 impl History {

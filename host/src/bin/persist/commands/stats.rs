@@ -7,6 +7,7 @@ use clap::Args;
 use persist_host::snapshot::{Fate, Name, Retention, Scope, Store};
 use serde_json::json;
 
+use super::nothing_matches;
 use crate::address::{self, What};
 use crate::print::{self, Out};
 use crate::progress::Progress;
@@ -76,10 +77,8 @@ impl Stats {
             of_agent.print("agent", &address::part(&agent), self.states, out)?;
         }
         if all.versions == 0 {
-            out.note(format_args!(
-                "nothing of this is saved in {}",
-                store.location()
-            ));
+            let what = nothing_matches(store, &selection).await?;
+            out.note(format_args!("{what}"));
         }
         if all.unread > 0 {
             let versions = print::count(all.unread, "version");
