@@ -4,6 +4,7 @@ pub mod backends;
 pub mod cloud;
 pub mod gcs;
 pub mod s3;
+pub mod terminal;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

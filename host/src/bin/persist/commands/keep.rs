@@ -447,11 +447,12 @@ fn confirm(name: &str, place: &str) -> Result<()> {
         ))
         .into());
     }
-    let mut stderr = io::stderr().lock();
-    write!(
-        stderr,
+    // Not locked while a person thinks: an interruption is told there, too.
+    let question = format!(
         "This removes the whole history of {name} in {place} for good. Type the name to go on: "
-    )?;
+    );
+    let mut stderr = io::stderr();
+    stderr.write_all(print::plain(&question).as_bytes())?;
     stderr.flush()?;
     let mut line = String::new();
     interrupt::ask(|| io::stdin().lock().read_line(&mut line).map(drop))?;
