@@ -5,6 +5,7 @@ mod build;
 mod commands;
 mod exit;
 mod interrupt;
+mod logging;
 mod new;
 mod print;
 mod progress;
@@ -13,7 +14,6 @@ mod sdk;
 mod settings;
 mod stores;
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -126,15 +126,10 @@ fn start(cli: Cli) -> Result<()> {
         config: cli.config,
     };
     let settings = Settings::resolve(said)?;
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::builder()
-                .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
-                .parse_lossy(settings.log()?),
-        )
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    // What a guest's call meets is told to the guest, and logged for the operator.
+    let reports = !matches!(cli.command, Command::Run(_));
+    let watched = progress::is_watched(out);
+    logging::start(&settings.log()?, settings.has_log(), reports, watched);
     // One thread is enough: the disk has its own, agents give way to each other, and servers are slower than it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -181,7 +181,7 @@ pub(crate) fn plain(text: &str) -> String {
 }
 
 /// The same where it is part of a line: it cannot begin another one.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     escaped(text, is_unseen)
 }
 

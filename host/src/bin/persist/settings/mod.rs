@@ -238,6 +238,11 @@ impl Settings {
         Ok(self.text("RUST_LOG")?.unwrap_or_else(|| "warn".into()))
     }
 
+    /// Returns true where a setting says what is logged.
+    pub(crate) fn has_log(&self) -> bool {
+        self.value("RUST_LOG").is_some()
+    }
+
     /// The storage, with nothing left to be found elsewhere but what nobody said.
     pub(crate) fn storage(&self) -> Result<StorageConfig> {
         // A URL is checked where it is parsed, which says more.
