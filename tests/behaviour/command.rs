@@ -45,14 +45,17 @@ fn what_is_saved_can_be_listed_shown_printed_deleted_and_brought_back() {
         shown.contains("version     2") && shown.contains("parent      1"),
         "{shown}"
     );
-    assert_eq!(ok(dir, &["history", "bot/memory"]).lines().count(), 2);
+    assert_eq!(ok(dir, &["history", "-q", "bot/memory"]).lines().count(), 2);
     assert_eq!(
-        ok(dir, &["history", "bot/memory", "-n", "1"])
+        ok(dir, &["history", "-q", "bot/memory", "-n", "1"])
             .lines()
             .count(),
         1
     );
-    assert_eq!(ok(dir, &["history", "bot/memory@2"]).lines().count(), 1);
+    assert_eq!(
+        ok(dir, &["history", "-q", "bot/memory@2"]).lines().count(),
+        1
+    );
 
     let removed = run(dir, &["rm", "bot/memory"]);
     assert_eq!(text(&removed.stdout), "deleted bot/memory@3\n");
@@ -62,9 +65,9 @@ fn what_is_saved_can_be_listed_shown_printed_deleted_and_brought_back() {
     );
     let gone = fails(dir, &["cat", "bot/memory"], 3);
     assert!(gone.contains("persist restore bot/memory@2"), "{gone}");
-    assert_eq!(ok(dir, &["ls"]).lines().count(), 1);
-    assert_eq!(ok(dir, &["ls", "--all"]).lines().count(), 2);
-    assert_eq!(ok(dir, &["ls", "bot/s1"]).lines().count(), 1);
+    assert_eq!(ok(dir, &["ls", "-q"]).lines().count(), 1);
+    assert_eq!(ok(dir, &["ls", "-q", "--all"]).lines().count(), 2);
+    assert_eq!(ok(dir, &["ls", "-q", "bot/s1"]).lines().count(), 1);
     ok(dir, &["restore", "bot/memory@2"]);
     assert_eq!(ok(dir, &["cat", "bot/memory"]), "two");
 }
@@ -133,7 +136,7 @@ fn a_damaged_version_does_not_hide_the_others() {
     }
     save(dir, "bot/other", "fine");
     fs::write(dir.join("bot/~/memory/9999999996-0000000003.gz"), "").expect("writes");
-    let history = run(dir, &["history", "bot/memory"]);
+    let history = run(dir, &["history", "-q", "bot/memory"]);
     assert_eq!(history.status.code(), Some(6));
     assert_eq!(text(&history.stdout).lines().count(), 2);
     assert!(text(&history.stderr).contains("bot/memory@3"));
@@ -188,8 +191,8 @@ fn sessions_are_listed_whatever_their_names() {
     ] {
         save(dir.path(), address, "x");
     }
-    assert_eq!(ok(dir.path(), &["ls"]).lines().count(), 4);
-    assert_eq!(ok(dir.path(), &["ls", "bot"]).lines().count(), 4);
+    assert_eq!(ok(dir.path(), &["ls", "-q"]).lines().count(), 4);
+    assert_eq!(ok(dir.path(), &["ls", "-q", "bot"]).lines().count(), 4);
 }
 
 #[test]
@@ -295,7 +298,7 @@ fn an_agent_runs_from_the_command_line_and_remembers() {
     ok(dir, &["run", agent, "--", "say", "and I like rain"]);
     let recalled = ok(dir, &["run", agent, "--", "recall", "Oslo"]);
     assert!(recalled.contains("I live in Oslo"), "{recalled}");
-    assert!(ok(dir, &["ls"]).starts_with("chat_memory/memory@2"));
+    assert!(ok(dir, &["ls", "-q"]).starts_with("chat_memory/memory@2"));
     let said = run(dir, &["run", agent, "-v", "--", "say", "hi"]).stderr;
     assert!(
         text(&said).starts_with("saved chat_memory/memory@3 ("),

@@ -138,7 +138,7 @@ fn a_copy_that_is_interrupted_says_what_is_done_and_goes_on_when_it_is_started_a
 
     let again = run(dir.path(), &["copy", "--create", &from, &to]);
     assert!(again.status.success(), "{}", text(&again.stderr));
-    assert_eq!(ok(other.path(), &["ls"]).lines().count(), 200);
+    assert_eq!(ok(other.path(), &["ls", "-q"]).lines().count(), 200);
 }
 
 #[test]

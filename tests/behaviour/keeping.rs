@@ -15,7 +15,7 @@ fn a_plan_to_prune_names_the_rule_for_each_version() {
         backend.ok(&["pin", "bot/memory@1"]);
         assert!(
             backend
-                .ok(&["history", "bot/memory"])
+                .ok(&["history", "-q", "bot/memory"])
                 .trim_end()
                 .ends_with("pinned")
         );
@@ -24,7 +24,7 @@ fn a_plan_to_prune_names_the_rule_for_each_version() {
                 .ok(&["show", "bot/memory@1"])
                 .contains("pinned      yes")
         );
-        let planned = backend.ok(&["prune", "--dry-run", "--keep-last", "1"]);
+        let planned = backend.ok(&["prune", "-q", "--dry-run", "--keep-last", "1"]);
         let lines: Vec<_> = planned.lines().collect();
         for (line, why) in lines.iter().zip([
             "it is the newest",
@@ -40,7 +40,10 @@ fn a_plan_to_prune_names_the_rule_for_each_version() {
             (&lines[0]["versions"], &lines[0]["removed"]),
             (&3.into(), &0.into())
         );
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 3);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            3
+        );
 
         assert_eq!(
             backend.ok(&["unpin", "bot/memory@1"]),
@@ -72,10 +75,13 @@ fn a_purge_asks_spares_who_is_writing_and_can_be_told_not_to() {
         let printed = backend.ok(&["purge", "bot/memory", "--yes", "--now"]);
         let wanted = "purged bot/memory: 2 versions removed; bot/memory@3 is a deletion\n";
         assert_eq!(printed, wanted);
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 1);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            1
+        );
         backend.save("bot/memory", "new");
-        assert_eq!(backend.ok(&["ls"]).lines().count(), 1);
-        assert!(backend.ok(&["ls"]).starts_with("bot/memory@4"));
+        assert_eq!(backend.ok(&["ls", "-q"]).lines().count(), 1);
+        assert!(backend.ok(&["ls", "-q"]).starts_with("bot/memory@4"));
     }
 }
 
@@ -106,7 +112,7 @@ fn what_no_rule_keeps_is_pruned_and_said() {
         backend.ok(&["pin", "bot/memory@2"]);
         // The times of servers are whole seconds.
         std::thread::sleep(Duration::from_secs(2));
-        let args = ["prune", "--keep-last", "1"];
+        let args = ["prune", "-q", "--keep-last", "1"];
         let planned = impatient(&backend, &[&args[..], &["--dry-run"]].concat());
         for (line, why) in planned.lines().zip([
             "it is the newest",
@@ -119,12 +125,15 @@ fn what_no_rule_keeps_is_pruned_and_said() {
         }
         let pruned = impatient(&backend, &args);
         let lines: Vec<_> = pruned.lines().collect();
-        assert!(lines[0].starts_with("removed bot/memory@3"), "{pruned}");
+        assert!(lines[0].starts_with("removed  bot/memory@3"), "{pruned}");
         assert!(
             lines[2].starts_with("removed 2 of 5 versions of 2 names"),
             "{pruned}"
         );
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 2);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            2
+        );
         assert_eq!(backend.ok(&["cat", "bot/memory"]), "four");
     }
 }
@@ -214,7 +223,10 @@ fn commands_prune_nothing_as_a_side_effect() {
     }
     let restored = with_rules(&["restore", "bot/memory@1"]);
     assert!(restored.status.success(), "{}", text(&restored.stderr));
-    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 33);
+    assert_eq!(
+        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        33
+    );
 }
 
 #[test]
@@ -285,10 +297,16 @@ fn a_prune_by_a_shorter_grace_period_than_the_stores_is_refused() {
     for part in ["PERSIST_GRACE is 0s", "is 1h", "--all-hosts-stopped"] {
         assert!(said.contains(part), "{said}");
     }
-    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 3);
+    assert_eq!(
+        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        3
+    );
     let pruned = prune(&["--keep-last", "1", "--all-hosts-stopped"]);
     assert!(pruned.status.success(), "{}", text(&pruned.stderr));
-    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 1);
+    assert_eq!(
+        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        1
+    );
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn an_agent_or_a_name_can_be_copied_alone() {
     let (lines, _) = copy(&stores, &[&local.url, &s3.url, "bot/memory"], 0);
     assert_eq!(lines.last().expect("a summary")["versions"], 3);
     copy(&stores, &[&local.url, &s3.url, "bot/monday/"], 0);
-    let listed = s3.ok(&["ls", "--all"]);
+    let listed = s3.ok(&["ls", "-q", "--all"]);
     assert_eq!(listed.lines().count(), 2, "{listed}");
     assert!(s3.ok(&["history", "bot/memory"]).contains("pinned"));
     copy(&stores, &[&local.url, &s3.url, "nobody"], 3);

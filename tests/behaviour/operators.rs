@@ -64,7 +64,7 @@ fn what_an_agent_chose_never_looks_like_a_line_of_ours() {
             "--media-type",
             "a/b\nc",
         ]);
-        let listed = backend.ok(&["ls"]);
+        let listed = backend.ok(&["ls", "-q"]);
         assert_eq!(listed.lines().count(), 1, "{listed}");
         assert!(!listed.contains('\u{202e}'), "{listed}");
         let address = listed.split(' ').next().expect("an address");
@@ -111,9 +111,9 @@ fn whoever_closes_a_pipe_changes_neither_what_is_done_nor_how_it_ends() {
         Some(0)
     );
     for n in 0..40 {
-        let history = local.ok(&["history", &format!("bot/{n}")]);
+        let history = local.ok(&["history", "-q", &format!("bot/{n}")]);
         assert_eq!(history.lines().count(), 1, "{history}");
-        let copied = persist_tests::ok(other.path(), &["history", &format!("bot/{n}")]);
+        let copied = persist_tests::ok(other.path(), &["history", "-q", &format!("bot/{n}")]);
         assert_eq!(copied.lines().count(), 2, "{copied}");
     }
 }
@@ -305,4 +305,31 @@ fn shells_and_manuals_know_every_command() {
         let page = std::fs::read_to_string(page).expect("a page");
         assert!(page.contains("Examples"), "{page}");
     }
+}
+
+#[test]
+fn a_table_has_a_header_and_columns_as_wide_as_their_content() {
+    let [local, ..] = backends();
+    let long = "an-agent-of-a-long-name/chat-20261031-3/history";
+    local.save_bytes(long, &[b'x'; 2000]);
+    local.save("b/m", "one");
+    local.ok(&["pin", "b/m@1"]);
+    for (args, title, quiet_lines) in [
+        (&["ls"][..], "ADDRESS", 2),
+        (&["history", "b/m"], "ADDRESS", 1),
+        (&["stats"], "NAME", 5),
+        (&["prune", "--dry-run"], "ACTION", 3),
+    ] {
+        let shown = local.ok(args);
+        assert!(shown.starts_with(title), "{args:?}: {shown}");
+        let quiet = local.ok(&[args, &["-q"]].concat());
+        assert_eq!(quiet.lines().count(), quiet_lines, "{args:?}: {quiet}");
+        assert_eq!(shown.lines().count(), quiet_lines + 1, "{args:?}: {shown}");
+    }
+    let listed = local.ok(&["ls"]);
+    let lines: Vec<_> = listed.lines().collect();
+    let end = lines[0].find("SIZE").expect("a column") + "SIZE".len();
+    assert!(lines[1][..end].ends_with("2.0 KiB"), "{listed}");
+    assert!(lines[2][..end].ends_with("  3 B"), "{listed}");
+    assert_eq!(local.ok(&["ls", "nobody"]), "");
 }

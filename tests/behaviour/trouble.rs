@@ -284,7 +284,10 @@ fn two_operators_at_once_are_told_who_was_first() {
             .map(|one| one.wait().expect("it ends").code());
         codes.sort();
         assert_eq!(codes, [Some(0), Some(4)], "{}", backend.name);
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 3);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            3
+        );
     }
 }
 
@@ -344,7 +347,7 @@ fn the_doctor_tries_everything_and_leaves_nothing() {
         backend.save("bot/memory", "one");
         exam(&[]);
         assert_eq!(findings(&backend, &[], 0), [] as [[String; 3]; 0]);
-        assert_eq!(backend.ok(&["ls"]).lines().count(), 1);
+        assert_eq!(backend.ok(&["ls", "-q"]).lines().count(), 1);
     }
 }
 
@@ -418,7 +421,10 @@ fn what_is_not_there_is_not_found_by_any_command() {
         for args in [&["ls", "nobody"][..], &["stats", "nobody"]] {
             backend.ok(args);
         }
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 1);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            1
+        );
     }
 }
 
@@ -496,7 +502,10 @@ fn restoring_the_newest_version_changes_nothing() {
         assert!(said.contains("newest version already"), "{said}");
         backend.ok(&["restore", "bot/memory@2", "--expect", "2"]);
         backend.fails(&["restore", "bot/memory@2", "--expect", "1"], 4);
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 2);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            2
+        );
         backend.ok(&["restore", "bot/memory@1"]);
         assert_eq!(backend.ok(&["cat", "bot/memory"]), "one");
     }
@@ -509,7 +518,10 @@ fn deleting_twice_says_that_it_is_deleted_already() {
     local.ok(&["rm", "bot/memory"]);
     let said = local.fails(&["rm", "bot/memory"], 3);
     assert!(said.contains("is deleted already, by version 2"), "{said}");
-    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 2);
+    assert_eq!(
+        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        2
+    );
 }
 
 /// A storage with room for so many bytes.

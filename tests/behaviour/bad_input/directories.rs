@@ -90,7 +90,7 @@ fn a_directory_that_may_only_be_read_is_read_and_a_save_says_so() {
         assert!(said.contains("check the permissions"), "{said}");
     }
     account.set_mode(0o700);
-    let listed = account.run(&["history", "bot/memory"]);
+    let listed = account.run(&["history", "-q", "bot/memory"]);
     assert_eq!(text(&listed.stdout).lines().count(), 2);
 }
 
@@ -241,7 +241,7 @@ fn check_tells_permission_from_damage_and_goes_on() {
         );
         assert!(finding.contains(&path.display().to_string()), "{finding}");
         assert!(printed.contains("\"damaged\":0"), "{printed}");
-        let listing = place.run(&["ls"]);
+        let listing = place.run(&["ls", "-q"]);
         let said = text(&listing.stderr);
         assert_eq!(
             text(&listing.stdout).lines().count(),

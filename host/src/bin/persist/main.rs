@@ -13,6 +13,7 @@ mod run;
 mod sdk;
 mod settings;
 mod stores;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,7 +56,7 @@ struct Cli {
     #[arg(long, global = true, display_order = 102, help_heading = EVERYWHERE)]
     json: bool,
 
-    /// Print results and errors, and nothing beside them
+    /// Print results and errors, and nothing beside them; tables without a header
     #[arg(long, short, global = true, display_order = 103, help_heading = EVERYWHERE)]
     quiet: bool,
 

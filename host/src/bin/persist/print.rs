@@ -9,6 +9,7 @@ use persist_host::storage::redact;
 use serde_json::{Value, json};
 
 use crate::address::is_unseen;
+use crate::table::{self, Column};
 
 /// Where and how results go.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +28,12 @@ impl Out {
             true => value.to_string(),
             false => text(),
         };
-        writeln!(io::stdout().lock(), "{line}")
+        self.write(format!("{line}\n").as_bytes())
+    }
+
+    /// Writes results.
+    pub(crate) fn write(self, bytes: &[u8]) -> io::Result<()> {
+        io::stdout().lock().write_all(bytes)
     }
 
     /// Says something beside the results that a person may want to know.
@@ -86,23 +92,42 @@ pub(crate) fn event(event: &str, address: &str, info: &Info) -> Value {
     json!({ "event": event, "address": address, "info": info })
 }
 
-/// One line for a version: address, size, bytes at rest, time, labels.
-pub(crate) fn line(address: &str, info: &Info) -> String {
+/// The columns of a list of names.
+pub(crate) const NAMES: [Column; 5] = [
+    table::text("ADDRESS"),
+    table::number("SIZE"),
+    table::number("AT REST"),
+    table::text("CREATED"),
+    table::text("LABELS"),
+];
+
+/// The columns of a history.
+pub(crate) const VERSIONS: [Column; 6] = [
+    NAMES[0],
+    NAMES[1],
+    NAMES[2],
+    NAMES[3],
+    table::text("PIN"),
+    NAMES[4],
+];
+
+/// The row of a version; in a history it tells whether the version is pinned.
+pub(crate) fn cells(address: &str, info: &Info, pinned: Option<bool>) -> Vec<String> {
     let size = match info.deleted {
         true => "deleted".into(),
-        false => format!("{:>10} {:>10}", bytes(info.size), bytes(info.stored_size)),
+        false => bytes(info.size),
     };
-    let labels: Vec<_> = info
-        .labels
-        .iter()
-        .map(|(k, v)| format!("{}={}", one_line(k), one_line(v)))
-        .collect();
-    let line = format!(
-        "{address:<32} {size:>21}  {}  {}",
+    let labels = info.labels.iter();
+    let labels = labels.map(|(k, v)| format!("{}={}", one_line(k), one_line(v)));
+    let mut cells = vec![
+        address.to_owned(),
+        size,
+        bytes(info.stored_size),
         time(info.created_at),
-        labels.join(" ")
-    );
-    line.trim_end().to_owned()
+    ];
+    cells.extend(pinned.map(|pinned| if pinned { "pinned" } else { "" }.to_owned()));
+    cells.push(labels.collect::<Vec<_>>().join(" "));
+    cells
 }
 
 /// All that is known of a version.

@@ -438,7 +438,7 @@ impl Tally {
                 more => format!("; {more} more only there"),
             };
             format!(
-                "copied {address:<32} {}, {bytes}; {before} there before{only_there}",
+                "copied {address}: {}, {bytes}; {before} there before{only_there}",
                 print::count(made, "version")
             )
         };

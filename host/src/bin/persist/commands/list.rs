@@ -10,6 +10,7 @@ use super::{nothing, nothing_matches};
 use crate::address::{self, Address, Listed};
 use crate::exit::{Damaged, Unlisted};
 use crate::print::{self, Out};
+use crate::table::Table;
 
 /// List names, with their newest version: size, bytes at rest, time, labels
 ///
@@ -54,6 +55,7 @@ impl Ls {
             shown: 0,
             damaged: 0,
             unlisted: Unlisted::default(),
+            table: Table::new(out, &print::NAMES),
             out,
         };
         let selections = match &self.listed {
@@ -87,6 +89,7 @@ impl Ls {
             };
             out.note(format_args!("{what}"));
         }
+        rows.table.flush()?;
         Damaged::none_of(rows.damaged)?;
         rows.unlisted.none()
     }
@@ -99,6 +102,7 @@ struct Rows {
     shown: usize,
     damaged: usize,
     unlisted: Unlisted,
+    table: Table,
     out: Out,
 }
 
@@ -124,7 +128,7 @@ impl Rows {
                 Ok(info) => {
                     self.shown += 1;
                     let address = format!("{address}@{}", info.version);
-                    line(&address, &info, false, self.out)?;
+                    line(&mut self.table, &address, &info, None)?;
                 }
                 Err(error) => {
                     self.damaged += 1;
@@ -140,7 +144,9 @@ async fn one(store: &Store, address: &Address, out: Out) -> Result<()> {
     let scope = address.scope(store)?;
     let info = scope.stat(address.name.as_str(), address.version).await?;
     let info = info.ok_or_else(|| nothing(address))?;
-    line(&address.at(info.version), &info, false, out)
+    let mut table = Table::new(out, &print::NAMES);
+    line(&mut table, &address.at(info.version), &info, None)?;
+    Ok(table.flush()?)
 }
 
 impl History {
@@ -151,17 +157,19 @@ impl History {
         let pins: BTreeSet<_> = scope.pins(name).await?.into_iter().collect();
         let mut past = scope.past(name, address.version, limit)?;
         let (mut shown, mut damaged) = (0, 0);
+        let mut table = Table::new(out, &print::VERSIONS);
         while let Some((version, info)) = past.next().await? {
             shown += 1;
             let text = address.at(version);
             match info {
-                Ok(info) => line(&text, &info, pins.contains(&version), out)?,
+                Ok(info) => line(&mut table, &text, &info, Some(pins.contains(&version)))?,
                 Err(error) => {
                     damaged += 1;
                     out.damaged(&text, &error)?;
                 }
             }
         }
+        table.flush()?;
         match address.version {
             _ if shown > 0 || limit == 0 => Damaged::none_of(damaged),
             None => Err(nothing(&address).into()),
@@ -173,11 +181,8 @@ impl History {
     }
 }
 
-fn line(address: &str, info: &Info, pinned: bool, out: Out) -> Result<()> {
+fn line(table: &mut Table, address: &str, info: &Info, pinned: Option<bool>) -> Result<()> {
     let mut value = print::info(address, info);
-    value["pinned"] = pinned.into();
-    Ok(out.print(&value, || match pinned {
-        true => format!("{}  pinned", print::line(address, info)),
-        false => print::line(address, info),
-    })?)
+    value["pinned"] = pinned.unwrap_or_default().into();
+    Ok(table.row(&value, || print::cells(address, info, pinned))?)
 }
