@@ -303,8 +303,35 @@ fn shells_and_manuals_know_every_command() {
     for command in commands {
         let page = dir.path().join(format!("persist-{command}.1"));
         let page = std::fs::read_to_string(page).expect("a page");
-        assert!(page.contains("Examples"), "{page}");
+        assert!(page.contains(".SH \"EXAMPLES\"\n.nf\n"), "{page}");
     }
+    // Each exit code has a line of its own.
+    let page = local.ok(&["man"]);
+    let (_, codes) = page
+        .split_once(".SH \"EXIT STATUS\"\n.nf\n")
+        .expect("a section");
+    for code in ["  9", " 10", "130"] {
+        assert!(codes.lines().any(|line| line.starts_with(code)), "{codes}");
+    }
+    assert!(!page.contains("EXTRA"), "{page}");
+}
+
+#[test]
+fn help_is_found_however_it_is_asked_for() {
+    let [local, ..] = backends();
+    let whole = local.ok(&["help"]);
+    for args in [&["help", "--help"][..], &["help", "-h"], &["--help"]] {
+        assert_eq!(local.ok(args), whole, "{args:?}");
+    }
+    assert!(
+        local
+            .ok(&["help", "ls", "--help"])
+            .contains("persist ls bot/memory")
+    );
+    let said = local.fails(&["ls", "--sort"], 2);
+    assert!(!said.contains("similar"), "{said}");
+    let said = local.fails(&["ls", "--storge"], 2);
+    assert!(said.contains("'--storage'"), "{said}");
 }
 
 #[test]

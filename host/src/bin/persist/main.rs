@@ -15,11 +15,13 @@ mod settings;
 mod stores;
 mod table;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
@@ -101,7 +103,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| {
+    let cli = Cli::try_parse_from(arguments()).unwrap_or_else(|mut error| {
+        drop_far_suggestion(&mut error);
         let said = error.to_string();
         // An argument that is repeated may hold a secret.
         if error.use_stderr() && secret_in(&said).is_some() {
@@ -113,6 +116,47 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
     }
+}
+
+/// The words of the command line. `persist help --help` asks for help, and not for a command of
+/// that name.
+fn arguments() -> Vec<OsString> {
+    let mut words: Vec<_> = std::env::args_os().collect();
+    if words.get(1).is_some_and(|word| word == "help") {
+        words.retain(|word| word != "--help" && word != "-h");
+    }
+    words
+}
+
+/// Leaves out a suggestion that is no misspelling of what was written, as `--storage` is none of
+/// `--sort`.
+fn drop_far_suggestion(error: &mut clap::Error) {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let written = text(ContextKind::InvalidArg);
+    let suggested = text(ContextKind::SuggestedArg);
+    if let (Some(written), Some(suggested)) = (written, suggested)
+        && distance(&written, &suggested) > 2
+    {
+        error.remove(ContextKind::SuggestedArg);
+    }
+}
+
+/// Letters to insert, remove or change to make one word of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<_> = other.chars().collect();
+    let mut row: Vec<_> = (0..=other.len()).collect();
+    for (n, c) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], n + 1);
+        for (m, d) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(c != *d);
+            diagonal = row[m + 1];
+            row[m + 1] = changed.min(diagonal + 1).min(row[m] + 1);
+        }
+    }
+    row[other.len()]
 }
 
 fn start(cli: Cli) -> Result<()> {
@@ -254,6 +298,18 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_a_misspelling_is_close() {
+        for (one, other, letters) in [
+            ("--sort", "--storage", 4),
+            ("--storge", "--storage", 1),
+            ("--dryrun", "--dry-run", 1),
+            ("", "ab", 2),
+        ] {
+            assert_eq!(distance(one, other), letters, "{one} {other}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is made of the command line itself, and of the settings.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Command};
@@ -63,15 +63,46 @@ impl Man {
     pub(crate) fn run(self, command: Command) -> Result<()> {
         match self.dir {
             Some(dir) => std::fs::create_dir_all(&dir)
-                .and_then(|()| clap_mangen::generate_to(command, &dir))
+                .and_then(|()| {
+                    let mut command = command.disable_help_subcommand(true);
+                    command.build();
+                    pages(&command, &dir)
+                })
                 .with_context(|| format!("write into {}", dir.display())),
-            None => {
-                let mut page = Vec::new();
-                clap_mangen::Man::new(command).render(&mut page)?;
-                Ok(std::io::stdout().write_all(&page)?)
-            }
+            None => Ok(std::io::stdout().write_all(page(&command)?.1.as_bytes())?),
         }
     }
+}
+
+/// Writes the page of a command, and those of its subcommands.
+fn pages(command: &Command, dir: &Path) -> std::io::Result<()> {
+    for command in command.get_subcommands().filter(|one| !one.is_hide_set()) {
+        pages(command, dir)?;
+    }
+    let (name, page) = page(command)?;
+    std::fs::write(dir.join(name), page)
+}
+
+/// The name of the file of a command's page, and the page. What is written at the end of its help
+/// keeps its lines, and has a section of the usual name.
+fn page(command: &Command) -> std::io::Result<(String, String)> {
+    let man = clap_mangen::Man::new(command.clone());
+    let (mut page, mut end) = (Vec::new(), Vec::new());
+    man.render(&mut page)?;
+    man.render_extra_section(&mut end)?;
+    let page = String::from_utf8_lossy(&page).into_owned();
+    let end = String::from_utf8_lossy(&end);
+    let Some((_, body)) = end.split_once(".SH EXTRA\n") else {
+        return Ok((man.get_filename(), page));
+    };
+    let (first, lines) = body.split_once('\n').unwrap_or((body, ""));
+    let title = match first {
+        "Exit codes:" => "EXIT STATUS",
+        _ => "EXAMPLES",
+    };
+    let section = format!(".SH \"{title}\"\n.nf\n{lines}.fi\n");
+    let page = page.replace(&format!(".SH EXTRA\n{body}"), &section);
+    Ok((man.get_filename(), page))
 }
 
 impl Show {
