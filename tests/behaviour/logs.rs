@@ -212,7 +212,7 @@ fn a_person_is_told_at_once_that_the_storage_does_not_answer() {
     let mut ls = place.persist();
     ls.arg("ls");
     proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(503, "SlowDown"))));
-    let mut terminal = Terminal::start(&ls);
+    let terminal = Terminal::start(&ls);
     terminal.wait_for("waiting for the storage: ");
     terminal.wait_for("trying again");
     proxy.forget();

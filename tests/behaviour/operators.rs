@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use persist_tests::backends::{backends, json};
+use persist_tests::terminal::Terminal;
 use persist_tests::{tempdir, text};
 use serde_json::Value;
 
@@ -359,4 +360,79 @@ fn a_table_has_a_header_and_columns_as_wide_as_their_content() {
     assert!(lines[1][..end].ends_with("2.0 KiB"), "{listed}");
     assert!(lines[2][..end].ends_with("  3 B"), "{listed}");
     assert_eq!(local.ok(&["ls", "nobody"]), "");
+}
+
+#[test]
+fn a_state_is_printed_bit_for_bit_and_shown_plainly_on_a_terminal() {
+    let [local, ..] = backends();
+    let hostile = "title \u{1b}]0;owned\u{7} clip \u{1b}]52;c;AAAA\u{7}\u{9b}2J \u{202e}日本\n";
+    local.save("bot/memory", hostile);
+    assert_eq!(local.ok(&["cat", "bot/memory"]), hostile);
+    let mut cat = local.command();
+    cat.args(["cat", "bot/memory"]);
+    let (code, shown) = Terminal::start(&cat).end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(
+        !shown.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']),
+        "{shown:?}"
+    );
+    assert!(
+        shown.contains("\\u{1b}]52;c;AAAA") && shown.contains("日本"),
+        "{shown:?}"
+    );
+}
+
+#[test]
+fn json_escapes_what_cannot_be_seen() {
+    let [local, ..] = backends();
+    let file = tempdir();
+    let state = file.path().join("state");
+    std::fs::write(&state, "x").expect("writes");
+    let state = state.to_str().expect("text");
+    let label = "a\u{9b}2J=b\u{202e}\u{3164}";
+    local.ok(&[
+        "save",
+        "bot/memory",
+        state,
+        "--label",
+        label,
+        "--media-type",
+        "x/\u{85}",
+    ]);
+    for args in [
+        &["ls"][..],
+        &["show", "bot/memory"],
+        &["history", "bot/memory"],
+    ] {
+        let printed = local.ok(&[args, &["--json"]].concat());
+        assert!(printed.is_ascii(), "{printed:?}");
+        let info = &json(&printed)[0]["info"];
+        assert_eq!(info["labels"][0][0], "a\u{9b}2J", "{printed}");
+        assert_eq!(info["media_type"], "x/\u{85}");
+    }
+}
+
+#[test]
+fn a_difference_takes_little_memory() {
+    let [local, ..] = backends();
+    // A value a line would be 600 MiB: each number has 120 spaces before it, twice.
+    for last in ["1", "2"] {
+        let numbers = "1,".repeat(2_000_000);
+        let (open, close) = ("[".repeat(120), "]".repeat(120));
+        local.save("bot/deep", &format!("{open}{numbers}{last}{close}"));
+    }
+    let script = "ulimit -v 1200000; exec $persist diff bot/deep";
+    let mut bash = std::process::Command::new("bash");
+    let command = local.command();
+    bash.args(["-c", script])
+        .env("persist", command.get_program());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            bash.env(name, value);
+        }
+    }
+    let output = bash.output().expect("bash starts");
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(text(&output.stdout).contains("differs, as text"), "{said}");
 }

@@ -177,12 +177,22 @@ pub(crate) fn part(name: &Name) -> String {
     encode(name)
 }
 
-/// As people write it: only what would mean something else in an address is escaped, and what cannot be seen.
+/// Writes a name as people do: only what would mean something else in an address is escaped, and
+/// what cannot be seen.
 fn encode(name: &Name) -> String {
     let mut text = String::new();
-    for c in name.as_str().chars() {
+    let name = name.as_str();
+    // A space at an end looks like none.
+    let inner = name.trim_matches(' ');
+    let start = name.find(inner).unwrap_or_default();
+    let inner = start..start + inner.len();
+    for (at, c) in name.char_indices() {
         match c {
-            c if matches!(c, '/' | '@' | '~') || is_unseen(c) => {
+            c if matches!(c, '/' | '@' | '~')
+                || is_unseen(c)
+                || is_blank(c)
+                || (c == ' ' && !inner.contains(&at)) =>
+            {
                 for byte in c.encode_utf8(&mut [0; 4]).bytes() {
                     write!(text, "~{byte:02x}").expect("writing to a string");
                 }
@@ -193,15 +203,24 @@ fn encode(name: &Name) -> String {
     text
 }
 
-/// Characters that show nothing by themselves, and change how what is around them is shown: control characters, other ends of lines, marks
-/// that turn the direction of the text, and those without any width.
+/// Characters that show nothing by themselves, and change how what is around them is shown: control
+/// characters, other ends of lines, marks that turn the direction of the text, those that Unicode
+/// lets a font ignore, and a Braille pattern without dots.
 pub(crate) fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-                | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+                | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+                | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
         )
+}
+
+/// Characters that look like a space, and are another one.
+fn is_blank(c: char) -> bool {
+    c != ' ' && c.is_whitespace()
 }
 
 fn decode(text: &str) -> Result<Name> {
@@ -239,6 +258,9 @@ mod tests {
             ("Bot A", Some("s/1"), "notes@home/~me"),
             ("ä", None, ".."),
             ("bot", None, "turned\u{202e}round"),
+            ("bot", None, " spaces "),
+            ("bot ", Some(" "), "a b\u{a0}"),
+            ("bot", None, "\u{2800}\u{fe0f}\u{3164}"),
         ] {
             let (agent, name) = (
                 Name::new(agent).expect("a name"),
@@ -253,6 +275,50 @@ mod tests {
                 (agent, session, name)
             );
         }
+    }
+
+    #[test]
+    fn names_that_look_the_same_are_told_apart() {
+        let unseen = [
+            '\u{80}',
+            '\u{9f}',
+            '\u{ad}',
+            '\u{34f}',
+            '\u{61c}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{180e}',
+            '\u{200b}',
+            '\u{200f}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2800}',
+            '\u{3164}',
+            '\u{fe00}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{ffa0}',
+            '\u{fffb}',
+            '\u{e0001}',
+            '\u{e01ef}',
+        ];
+        for c in unseen {
+            assert!(is_unseen(c), "{c:?}");
+        }
+        for c in ['a', ' ', '~', 'é', '日', '🦀', '\u{a0}'] {
+            assert!(!is_unseen(c), "{c:?}");
+        }
+        let ends = ['\u{a0}', '\u{2003}', '\u{3000}', ' '];
+        for end in unseen.into_iter().chain(ends) {
+            let Ok(name) = Name::new(format!("memory{end}")) else {
+                assert!(end.is_control(), "{end:?}");
+                continue;
+            };
+            let text = encode(&name);
+            assert!(text.starts_with("memory~") && text.is_ascii(), "{text:?}");
+        }
+        let name = Name::new("my notes").expect("a name");
+        assert_eq!(encode(&name), "my notes");
     }
 
     #[test]

@@ -301,6 +301,16 @@ mod tests {
     }
 
     #[test]
+    fn what_unicode_lets_a_font_ignore_is_unseen() {
+        use icu_properties::{CodePointSetData, props::DefaultIgnorableCodePoint};
+
+        let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+        for c in '\0'..=char::MAX {
+            assert!(address::is_unseen(c) || !ignorable.contains(c), "{c:?}");
+        }
+    }
+
+    #[test]
     fn only_a_misspelling_is_close() {
         for (one, other, letters) in [
             ("--sort", "--storage", 4),

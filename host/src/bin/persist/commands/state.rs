@@ -12,7 +12,7 @@ use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
 use crate::exit::{Usage, snapshot_code};
 use crate::interrupt::to_its_end;
-use crate::print::{self, Out};
+use crate::print::{self, Out, Plainly};
 use crate::progress::Progress;
 use crate::stores::Create;
 
@@ -28,6 +28,8 @@ pub(crate) struct Show {
 }
 
 /// Print the state of a version, bit for bit (--json changes nothing)
+///
+/// On a terminal, characters that would control it are escaped.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -138,9 +140,10 @@ impl Cat {
             return Err(deleted(address, &info, out).into());
         };
         let mut stdout = io::stdout().lock();
-        let mut progress = match stdout.is_terminal() {
-            true => Progress::none(),
-            false => Progress::bytes(out, "printed", Some(reader.info().size)),
+        let mut plainly = stdout.is_terminal().then(Plainly::default);
+        let mut progress = match plainly {
+            Some(_) => Progress::none(),
+            None => Progress::bytes(out, "printed", Some(reader.info().size)),
         };
         let mut offset = 0;
         loop {
@@ -152,9 +155,14 @@ impl Cat {
                 })?,
             };
             if piece.is_empty() {
+                let rest = plainly.map(Plainly::end).unwrap_or_default();
+                stdout.write_all(rest.as_bytes())?;
                 return Ok(stdout.flush()?);
             }
-            stdout.write_all(&piece)?;
+            match &mut plainly {
+                Some(plainly) => stdout.write_all(plainly.piece(&piece).as_bytes())?,
+                None => stdout.write_all(&piece)?,
+            }
             offset += piece.len() as u64;
             progress.add(piece.len() as u64);
         }
