@@ -22,6 +22,7 @@ use super::copy::{How, Proof, copy};
 use super::tarred::{MANIFEST, Tarred};
 use super::{nowhere, printed};
 use crate::address::{self, What};
+use crate::build::random_suffix;
 use crate::exit::{Damaged, Usage};
 use crate::print::{self, Out, say};
 use crate::progress::Progress;
@@ -342,7 +343,8 @@ enum Target {
     File(Unnamed),
 }
 
-/// A file without a name, which is gone with the process where the file system has such files; else one called NAME.part.
+/// A file without a name, which is gone with the process where the file system has such files; else
+/// one called NAME.RANDOM.part.
 struct Unnamed {
     file: io::BufWriter<File>,
     part: Option<PathBuf>,
@@ -374,11 +376,7 @@ impl Unnamed {
         let (file, part) = match without_name(directory(name)) {
             Some(file) => (file, None),
             None => {
-                let mut part = name.as_os_str().to_owned();
-                part.push(".part");
-                let part = PathBuf::from(part);
-                let file = File::create(&part);
-                let file = file.with_context(|| format!("make {}", part.display()))?;
+                let (file, part) = with_a_name(name)?;
                 (file, Some(part))
             }
         };
@@ -425,6 +423,20 @@ fn without_name(directory: &Path) -> Option<File> {
     file
 }
 
+/// Makes a file beside `name` that only this account can read, never through a link.
+fn with_a_name(name: &Path) -> Result<(File, PathBuf)> {
+    let mut part = name.as_os_str().to_owned();
+    part.push(format!(".{}.part", random_suffix()?));
+    let part = PathBuf::from(part);
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(&part);
+    let file = file.with_context(|| format!("make {}", part.display()))?;
+    Ok((file, part))
+}
+
 fn directory(name: &Path) -> &Path {
     let parent = name
         .parent()
@@ -458,5 +470,32 @@ impl Drop for Unnamed {
                 part.display()
             ));
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn an_archive_that_needs_a_name_is_private_and_follows_no_link() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (name, mine) = (dir.path().join("agents.tar"), dir.path().join("mine"));
+        std::fs::write(&mine, "mine").expect("written");
+        symlink(&mine, dir.path().join("agents.tar.part")).expect("linked");
+        let (file, part) = with_a_name(&name).expect("made");
+        let mode = file.metadata().expect("is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_ne!(part, with_a_name(&name).expect("made").1);
+        assert_eq!(std::fs::read(&mine).expect("readable"), b"mine");
+        let unnamed = Unnamed {
+            file: io::BufWriter::new(file),
+            part: Some(part.clone()),
+            name: name.clone(),
+        };
+        unnamed.name().expect("named");
+        assert!(name.exists() && !part.exists());
     }
 }
