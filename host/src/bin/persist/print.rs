@@ -75,16 +75,22 @@ impl Out {
     }
 
     /// Reports something that was listed and cannot be read, so that the list can go on.
-    pub(crate) fn damaged(self, address: &str, error: &impl fmt::Display) -> io::Result<()> {
-        say(format_args!("error: {address}: {error}"));
+    pub(crate) fn damaged(self, address: &str, why: &impl fmt::Display) -> io::Result<()> {
+        error(format_args!("{address}: {why}"));
         match self.json {
             true => self.print(
-                &json!({ "address": address, "error": error.to_string() }),
+                &json!({ "address": address, "error": why.to_string() }),
                 String::new,
             ),
             false => Ok(()),
         }
     }
+}
+
+/// Tells of an error beside the results, on one line: what a file says of itself may look like
+/// lines of ours.
+pub(crate) fn error(what: fmt::Arguments<'_>) {
+    say(format_args!("error: {}", one_line(&what.to_string())));
 }
 
 /// Says something beside the results, on standard error. Nobody may be listening there, and that is no reason to fail.

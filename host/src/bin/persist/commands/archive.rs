@@ -218,9 +218,7 @@ impl Archive {
                     Err(Error::NotFound(_)) => continue,
                     Err(error) if is_of_one_version(scope, name, &error).await => {
                         progress.aside(|| {
-                            say(format_args!(
-                                "error: {address}@{version} is left out: {error}"
-                            ))
+                            print::error(format_args!("{address}@{version} is left out: {error}"))
                         });
                         self.damaged += 1;
                         continue;

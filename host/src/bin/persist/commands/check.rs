@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{nothing, nowhere};
 use crate::address::{self, Address, What};
 use crate::exit::Found;
-use crate::print::{self, Out};
+use crate::print::{self, Out, one_line};
 use crate::progress::Progress;
 
 /// Read one version whole and verify every byte of it
@@ -136,11 +136,12 @@ fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
         "severity": severity, "kind": kind, "address": address, "key": finding.key, "what": finding.what,
     });
     out.print(&value, || {
-        let what = print::plain(&finding.what);
-        let place = address.map_or_else(
-            || finding.key.clone(),
-            |address| format!("{address} ({})", finding.key),
-        );
+        // A stranger may have chosen both.
+        let (what, key) = (one_line(&finding.what), one_line(&finding.key));
+        let place = match address {
+            None => key,
+            Some(address) => format!("{address} ({key})"),
+        };
         let advice = advice(finding.kind);
         format!("{severity:<8} {kind:<15} {place}: {what}{advice}")
     })

@@ -103,7 +103,7 @@ pub(crate) async fn copy(
             Ok(Some(next)) => next,
             Ok(None) => break,
             Err(error) if from.is_of_one_place(&error).await => {
-                progress.aside(|| print::say(format_args!("error: {error}; left out")));
+                progress.aside(|| print::error(format_args!("{error}; left out")));
                 sum.skipped.add(&error, 1);
                 continue;
             }
@@ -152,7 +152,7 @@ impl Others {
                 Ok(Some(next)) => self.next = Some(next),
                 Ok(None) => self.more = false,
                 Err(error) if self.to.is_of_one_place(&error).await => {
-                    print::say(format_args!("error: in the destination: {error}"));
+                    print::error(format_args!("in the destination: {error}"));
                     sum.skipped.add(&error, 1);
                 }
                 Err(error) => return Err(error.into()),
@@ -403,24 +403,26 @@ impl Tally {
     fn print(&self, out: Out) -> Result<()> {
         let (address, versions, made) = (&self.address, self.proof.versions, self.made);
         for version in &self.another {
-            print::say(format_args!(
-                "error: {address}@{version}: the destination has a different version {version}; left unchanged"
+            print::error(format_args!(
+                "{address}@{version}: the destination has a different version {version}; \
+                 left unchanged"
             ));
         }
         if let Some(version) = self.ahead {
-            print::say(format_args!(
-                "error: {address}@{version} is only in the destination, and newer than all that is in the source; left unchanged"
+            print::error(format_args!(
+                "{address}@{version} is only in the destination, and newer than all that is in the \
+                 source; left unchanged"
             ));
         }
         for (version, what) in &self.damaged {
-            print::say(format_args!("error: {address}@{version}: {what}"));
+            print::error(format_args!("{address}@{version}: {what}"));
         }
         if let Some(what) = &self.unlisted {
-            print::say(format_args!("error: {address}: {what}"));
+            print::error(format_args!("{address}: {what}"));
         }
         for version in &self.pins_only_here {
-            print::say(format_args!(
-                "error: {address}@{version} is pinned, and the pin could not be copied"
+            print::error(format_args!(
+                "{address}@{version} is pinned, and the pin could not be copied"
             ));
         }
         let damaged: Vec<_> = self.damaged.iter().map(|(version, _)| version).collect();

@@ -116,7 +116,7 @@ impl Rows {
                 // A directory that cannot be listed hides no other.
                 Err(error) if store.is_of_one_place(&error).await => {
                     self.unlisted.add(&error);
-                    print::say(format_args!("error: {error}"));
+                    print::error(format_args!("{error}"));
                     continue;
                 }
                 Err(error) => return Err(error.into()),
