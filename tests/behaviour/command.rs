@@ -223,6 +223,34 @@ fn nobody_to_hear_it_is_no_failure() {
 }
 
 #[test]
+fn an_output_that_is_full_is_not_taken_for_the_storage() {
+    let dir = tempdir();
+    let dir = dir.path();
+    let agent = guest("chat_memory");
+    let agent = agent.to_str().expect("text");
+    save(dir, "bot/memory", "one");
+    for args in [
+        &["cat", "bot/memory"][..],
+        &["ls"],
+        &["history", "bot/memory"],
+        &["show", "bot/memory", "--json"],
+        &["stats"],
+        &["export", "-"],
+        &["settings"],
+        &["completions", "bash"],
+        &["man"],
+        &["run", agent, "--", "say", "hi"],
+    ] {
+        let full = File::create("/dev/full").expect("is there");
+        let output = persist(dir).args(args).stdout(full).output();
+        let output = output.expect("persist starts");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(8), "{args:?}: {said}");
+        assert!(said.contains("standard output"), "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn output_may_end_early() {
     let dir = tempdir();
     save(dir.path(), "bot/big", &"line\n".repeat(1_000_000));

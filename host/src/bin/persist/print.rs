@@ -54,7 +54,7 @@ impl Out {
 
     /// Writes results.
     pub(crate) fn write(self, bytes: &[u8]) -> io::Result<()> {
-        io::stdout().lock().write_all(bytes)
+        results(bytes)
     }
 
     /// Says something beside the results that a person may want to know.
@@ -85,6 +85,16 @@ impl Out {
             false => Ok(()),
         }
     }
+}
+
+/// Writes results to standard output.
+pub(crate) fn results(bytes: &[u8]) -> io::Result<()> {
+    io::stdout().lock().write_all(bytes).map_err(of_output)
+}
+
+/// Says of an error that it is the output that failed, and not the storage.
+pub(crate) fn of_output(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("write to standard output: {error}"))
 }
 
 /// Tells of an error beside the results, on one line: what a file says of itself may look like

@@ -161,7 +161,7 @@ fn end(ran: Ran, out: Out) -> Result<()> {
         })
     };
     if !out.json {
-        print::from_guest(io::stdout().lock(), &ran.stdout)?;
+        print::from_guest(io::stdout().lock(), &ran.stdout).map_err(print::of_output)?;
         // As for all that is said beside the results.
         let _ = print::from_guest(io::stderr().lock(), &ran.stderr);
     }
@@ -170,7 +170,8 @@ fn end(ran: Ran, out: Out) -> Result<()> {
         (Ok(answer), false) => Ok(print::from_guest(
             io::stdout().lock(),
             format!("{answer}\n").as_bytes(),
-        )?),
+        )
+        .map_err(print::of_output)?),
         (Err(error), json) => {
             if json {
                 out.print(&output("error", &error.to_string()), String::new)?;

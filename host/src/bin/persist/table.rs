@@ -1,6 +1,6 @@
 //! Tables: a header, and columns as wide as what is in them.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -122,7 +122,6 @@ impl Drop for Table {
     fn drop(&mut self) {
         // An error is on its way already, or nobody reads any more.
         let _ = self.flush();
-        let _ = io::stdout().flush();
     }
 }
 

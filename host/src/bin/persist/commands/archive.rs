@@ -81,7 +81,10 @@ impl Export {
                 anyhow::anyhow!("whoever reads the archive went away before it was whole")
             }
             Ok(error) => {
-                let what = format!("write the archive {}; it was not kept", file.display());
+                let what = match file.as_os_str() == "-" {
+                    true => "write the archive to standard output; it is not whole".to_owned(),
+                    false => format!("write the archive {}; it was not kept", file.display()),
+                };
                 anyhow::Error::new(error).context(what)
             }
             Err(error) => error,

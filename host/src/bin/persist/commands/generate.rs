@@ -1,6 +1,5 @@
 //! What is made of the command line itself, and of the settings.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -10,7 +9,7 @@ use persist_host::storage::{redact, secret_in};
 use serde_json::json;
 
 use crate::exit::Usage;
-use crate::print::Out;
+use crate::print::{Out, results};
 use crate::settings::{SETTINGS, Settings, Source, table};
 
 /// Print what a shell needs to complete this command
@@ -55,7 +54,7 @@ impl Completions {
     pub(crate) fn run(self, mut command: Command) -> Result<()> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "persist", &mut script);
-        Ok(std::io::stdout().write_all(&script)?)
+        Ok(results(&script)?)
     }
 }
 
@@ -69,7 +68,7 @@ impl Man {
                     pages(&command, &dir)
                 })
                 .with_context(|| format!("write into {}", dir.display())),
-            None => Ok(std::io::stdout().write_all(page(&command)?.1.as_bytes())?),
+            None => Ok(results(page(&command)?.1.as_bytes())?),
         }
     }
 }
@@ -108,7 +107,7 @@ fn page(command: &Command) -> std::io::Result<(String, String)> {
 impl Show {
     pub(crate) fn run(self, settings: &Settings, out: Out) -> Result<()> {
         if self.table {
-            return Ok(std::io::stdout().write_all(table().as_bytes())?);
+            return Ok(results(table().as_bytes())?);
         }
         let problems = show(settings, out)?;
         match problems.is_empty() {

@@ -156,13 +156,16 @@ impl Cat {
             };
             if piece.is_empty() {
                 let rest = plainly.map(Plainly::end).unwrap_or_default();
-                stdout.write_all(rest.as_bytes())?;
-                return Ok(stdout.flush()?);
+                let written = stdout.write_all(rest.as_bytes());
+                return Ok(written
+                    .and_then(|()| stdout.flush())
+                    .map_err(print::of_output)?);
             }
-            match &mut plainly {
-                Some(plainly) => stdout.write_all(plainly.piece(&piece).as_bytes())?,
-                None => stdout.write_all(&piece)?,
-            }
+            let written = match &mut plainly {
+                Some(plainly) => stdout.write_all(plainly.piece(&piece).as_bytes()),
+                None => stdout.write_all(&piece),
+            };
+            written.map_err(print::of_output)?;
             offset += piece.len() as u64;
             progress.add(piece.len() as u64);
         }
