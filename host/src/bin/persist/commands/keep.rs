@@ -374,11 +374,11 @@ impl Unpin {
         let (address, name) = (&self.address, self.address.name.as_str());
         let version = version(address, "unpin")?;
         let scope = address.scope(store)?;
-        let was_pinned = scope.pins(name).await?.contains(&version);
-        scope.unpin(name, version).await?;
-        if !was_pinned {
+        store.require().await?;
+        match scope.pins(name).await?.contains(&version) {
+            true => scope.unpin(name, version).await?,
             // A mistyped version and one that is not pinned look the same otherwise.
-            out.note(format_args!("{} was not pinned", address.at(version)));
+            false => out.note(format_args!("{} was not pinned", address.at(version))),
         }
         tell("unpinned", &address.at(version), out)
     }
