@@ -75,7 +75,7 @@ fn a_computation_that_is_killed_again_and_again_ends_with_the_same_result() {
     assert_eq!(answer_of(&output.stdout), answer);
     let history = ok(
         store.path(),
-        &["history", "checkpoint/progress", "--limit", "1000"],
+        &["history", "-q", "checkpoint/progress", "--limit", "1000"],
     );
     assert_eq!(history.lines().count() as u64, NUMBERS / EVERY);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use persist_host::snapshot::{Adapter, GcOptions, SaveOptions, Store};
 use persist_host::wasm::{Limits, RunError, SnapshotCtx};
-use persist_servers::{Fault, Kind, Proxy};
+use persist_servers::{Fault, Kind, Proxy, Reply};
 use persist_tests::cloud::{BACKENDS, Place};
 use persist_tests::{block_on, gcs, guest, host, load, noise, save, test_guest, text};
 
@@ -197,5 +197,34 @@ fn a_guest_that_ends_in_the_midst_of_an_upload_leaves_nothing_on_a_server() {
             assert_eq!(dry_gc(&store).await, 0);
             assert_eq!(load(&scope, "log").await.as_deref(), Some("kept"));
         });
+    }
+}
+
+#[test]
+fn a_refused_range_of_what_is_there_is_not_called_damage() {
+    for place in BACKENDS.map(Place::on) {
+        block_on(save(&place.scope(), "memory", "one"));
+        let (proxy, proxied) = place.proxied();
+        let refuses = place.clone();
+        proxy.rule(move |_, seen| {
+            // Without the header Content-Range, which tells the size.
+            let refusal = match &refuses {
+                Place::S3(_) => Reply::s3(416, "InvalidRange"),
+                Place::Gcs(_) => gcs::refusal(416, "requestedRangeNotSatisfiable"),
+            };
+            let is_version = seen.uri.to_string().contains("0000000001.gz");
+            (refuses.reads(seen) && is_version).then_some(Fault::Reply(refusal))
+        });
+        let output = proxied.persist().args(["cat", "bot/memory"]).output();
+        let output = output.expect("persist starts");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{place:?}: {said}");
+        assert!(
+            said.contains("416") && !said.contains("corrupt"),
+            "{place:?}: {said}"
+        );
+        proxy.forget();
+        let output = proxied.persist().args(["cat", "bot/memory"]).output();
+        assert_eq!(output.expect("persist starts").stdout, b"one");
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use persist_tests::{fails, guest, ok, persist, run, tempdir, text};
+use persist_tests::{fails, guest, ok, persist, persist_without_store, run, tempdir, text};
 use serde_json::Value;
 
 fn json(lines: &str) -> Vec<Value> {
@@ -45,14 +45,17 @@ fn what_is_saved_can_be_listed_shown_printed_deleted_and_brought_back() {
         shown.contains("version     2") && shown.contains("parent      1"),
         "{shown}"
     );
-    assert_eq!(ok(dir, &["history", "bot/memory"]).lines().count(), 2);
+    assert_eq!(ok(dir, &["history", "-q", "bot/memory"]).lines().count(), 2);
     assert_eq!(
-        ok(dir, &["history", "bot/memory", "-n", "1"])
+        ok(dir, &["history", "-q", "bot/memory", "-n", "1"])
             .lines()
             .count(),
         1
     );
-    assert_eq!(ok(dir, &["history", "bot/memory@2"]).lines().count(), 1);
+    assert_eq!(
+        ok(dir, &["history", "-q", "bot/memory@2"]).lines().count(),
+        1
+    );
 
     let removed = run(dir, &["rm", "bot/memory"]);
     assert_eq!(text(&removed.stdout), "deleted bot/memory@3\n");
@@ -62,9 +65,9 @@ fn what_is_saved_can_be_listed_shown_printed_deleted_and_brought_back() {
     );
     let gone = fails(dir, &["cat", "bot/memory"], 3);
     assert!(gone.contains("persist restore bot/memory@2"), "{gone}");
-    assert_eq!(ok(dir, &["ls"]).lines().count(), 1);
-    assert_eq!(ok(dir, &["ls", "--all"]).lines().count(), 2);
-    assert_eq!(ok(dir, &["ls", "bot/s1"]).lines().count(), 1);
+    assert_eq!(ok(dir, &["ls", "-q"]).lines().count(), 1);
+    assert_eq!(ok(dir, &["ls", "-q", "--all"]).lines().count(), 2);
+    assert_eq!(ok(dir, &["ls", "-q", "bot/s1"]).lines().count(), 1);
     ok(dir, &["restore", "bot/memory@2"]);
     assert_eq!(ok(dir, &["cat", "bot/memory"]), "two");
 }
@@ -99,7 +102,7 @@ fn each_kind_of_failure_has_its_exit_code_and_a_message_that_helps() {
             "persist.x",
         ),
         (
-            &["--storage", "file:///proc/none", "save", "a/b"],
+            &["--storage", "file:///proc/none", "save", "--create", "a/b"],
             2,
             "/proc/none",
         ),
@@ -133,7 +136,7 @@ fn a_damaged_version_does_not_hide_the_others() {
     }
     save(dir, "bot/other", "fine");
     fs::write(dir.join("bot/~/memory/9999999996-0000000003.gz"), "").expect("writes");
-    let history = run(dir, &["history", "bot/memory"]);
+    let history = run(dir, &["history", "-q", "bot/memory"]);
     assert_eq!(history.status.code(), Some(6));
     assert_eq!(text(&history.stdout).lines().count(), 2);
     assert!(text(&history.stderr).contains("bot/memory@3"));
@@ -173,8 +176,8 @@ fn an_empty_list_says_where_it_looked() {
     };
     let here = dir.path().to_str().expect("text").to_owned();
     assert!(said(&["ls", "nobody"]).contains(&here));
-    assert!(said(&["ls", "bot/memory"]).contains("nothing of bot/memory"));
-    assert!(said(&["ls", "--storage", "file:///no/such/store"]).contains("/no/such/store"));
+    assert!(said(&["ls", "bot/typo"]).contains("nothing matches bot/typo"));
+    assert!(said(&["ls", "bot/memory/"]).contains("bot/memory is a name"));
 }
 
 #[test]
@@ -188,8 +191,8 @@ fn sessions_are_listed_whatever_their_names() {
     ] {
         save(dir.path(), address, "x");
     }
-    assert_eq!(ok(dir.path(), &["ls"]).lines().count(), 4);
-    assert_eq!(ok(dir.path(), &["ls", "bot"]).lines().count(), 4);
+    assert_eq!(ok(dir.path(), &["ls", "-q"]).lines().count(), 4);
+    assert_eq!(ok(dir.path(), &["ls", "-q", "bot"]).lines().count(), 4);
 }
 
 #[test]
@@ -220,6 +223,34 @@ fn nobody_to_hear_it_is_no_failure() {
 }
 
 #[test]
+fn an_output_that_is_full_is_not_taken_for_the_storage() {
+    let dir = tempdir();
+    let dir = dir.path();
+    let agent = guest("chat_memory");
+    let agent = agent.to_str().expect("text");
+    save(dir, "bot/memory", "one");
+    for args in [
+        &["cat", "bot/memory"][..],
+        &["ls"],
+        &["history", "bot/memory"],
+        &["show", "bot/memory", "--json"],
+        &["stats"],
+        &["export", "-"],
+        &["settings"],
+        &["completions", "bash"],
+        &["man"],
+        &["run", agent, "--", "say", "hi"],
+    ] {
+        let full = File::create("/dev/full").expect("is there");
+        let output = persist(dir).args(args).stdout(full).output();
+        let output = output.expect("persist starts");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(8), "{args:?}: {said}");
+        assert!(said.contains("standard output"), "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn output_may_end_early() {
     let dir = tempdir();
     save(dir.path(), "bot/big", &"line\n".repeat(1_000_000));
@@ -240,7 +271,7 @@ fn output_may_end_early() {
 #[test]
 fn nothing_needs_to_be_configured() {
     let home = tempdir();
-    let mut command = persist(home.path());
+    let mut command = persist_without_store(home.path());
     command
         .env_remove("PERSIST_LOCAL_PATH")
         .env("HOME", home.path());
@@ -295,7 +326,7 @@ fn an_agent_runs_from_the_command_line_and_remembers() {
     ok(dir, &["run", agent, "--", "say", "and I like rain"]);
     let recalled = ok(dir, &["run", agent, "--", "recall", "Oslo"]);
     assert!(recalled.contains("I live in Oslo"), "{recalled}");
-    assert!(ok(dir, &["ls"]).starts_with("chat_memory/memory@2"));
+    assert!(ok(dir, &["ls", "-q"]).starts_with("chat_memory/memory@2"));
     let said = run(dir, &["run", agent, "-v", "--", "say", "hi"]).stderr;
     assert!(
         text(&said).starts_with("saved chat_memory/memory@3 ("),

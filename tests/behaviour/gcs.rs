@@ -36,9 +36,12 @@ fn an_agent_remembers_on_gcs_from_one_run_to_the_next() {
     ok(&["run", agent, "--", "say", "I live in Oslo"]);
     ok(&["run", agent, "--", "say", "and I like rain"]);
     assert!(ok(&["run", agent, "--", "recall", "Oslo"]).contains("I live in Oslo"));
-    let listed = ok(&["ls"]);
+    let listed = ok(&["ls", "-q"]);
     assert!(listed.starts_with("chat_memory/memory@2"), "{listed}");
-    assert_eq!(ok(&["history", "chat_memory/memory"]).lines().count(), 2);
+    assert_eq!(
+        ok(&["history", "-q", "chat_memory/memory"]).lines().count(),
+        2
+    );
 }
 
 #[test]

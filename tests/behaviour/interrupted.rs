@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use persist_tests::cloud::{BACKENDS, Place};
+use persist_tests::terminal::Terminal;
 use persist_tests::{guest, noise, ok, persist, run, tempdir, text};
 
 use crate::clouds::aborted;
@@ -120,7 +121,7 @@ fn a_copy_that_is_interrupted_says_what_is_done_and_goes_on_when_it_is_started_a
     }
     let from = format!("file://{}", dir.path().join("store").display());
     let to = format!("file://{}", other.path().display());
-    let mut copying = start(persist(dir.path()).args(["copy", &from, &to]));
+    let mut copying = start(persist(dir.path()).args(["copy", "--create", &from, &to]));
     let mut stdout = BufReader::new(copying.stdout.take().expect("piped"));
     let mut line = String::new();
     stdout.read_line(&mut line).expect("a line");
@@ -135,9 +136,9 @@ fn a_copy_that_is_interrupted_says_what_is_done_and_goes_on_when_it_is_started_a
     );
     assert_eq!(temporary_files(other.path()), 0);
 
-    let again = run(dir.path(), &["copy", &from, &to]);
+    let again = run(dir.path(), &["copy", "--create", &from, &to]);
     assert!(again.status.success(), "{}", text(&again.stderr));
-    assert_eq!(ok(other.path(), &["ls"]).lines().count(), 200);
+    assert_eq!(ok(other.path(), &["ls", "-q"]).lines().count(), 200);
 }
 
 #[test]
@@ -158,4 +159,33 @@ fn a_command_that_leaves_nothing_ends_at_once() {
     signal(&printing, "TERM");
     let status = printing.wait().expect("it ends");
     assert_eq!(status.code(), None, "{status}");
+}
+
+#[test]
+fn a_question_that_is_interrupted_ends_at_once_and_changes_nothing() {
+    let dir = tempdir();
+    let state = dir.path().join("state");
+    fs::write(&state, "one").expect("writes");
+    ok(
+        dir.path(),
+        &["save", "bot/memory", state.to_str().expect("text")],
+    );
+    for (keys, code) in [
+        ("\u{3}", 130),
+        ("\u{4}", 2),
+        ("no\n", 2),
+        ("bot/memory\n", 10),
+    ] {
+        let mut purge = persist(dir.path());
+        purge.args(["purge", "bot/memory"]);
+        let mut terminal = Terminal::start(&purge);
+        terminal.wait_for("Type the name to go on: ");
+        if code != 10 {
+            let before = ok(dir.path(), &["history", "bot/memory", "--json"]);
+            assert_eq!(before.lines().count(), 1);
+        }
+        terminal.press(keys);
+        let (ended, shown) = terminal.end();
+        assert_eq!(ended, Some(code), "{keys:?}: {shown}");
+    }
 }

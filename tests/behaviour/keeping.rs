@@ -16,7 +16,7 @@ fn a_plan_to_prune_names_the_rule_for_each_version() {
         backend.ok(&["pin", "bot/memory@1"]);
         assert!(
             backend
-                .ok(&["history", "bot/memory"])
+                .ok(&["history", "-q", "bot/memory"])
                 .trim_end()
                 .ends_with("pinned")
         );
@@ -25,7 +25,7 @@ fn a_plan_to_prune_names_the_rule_for_each_version() {
                 .ok(&["show", "bot/memory@1"])
                 .contains("pinned      yes")
         );
-        let planned = backend.ok(&["prune", "--dry-run", "--keep-last", "1"]);
+        let planned = backend.ok(&["prune", "-q", "--dry-run", "--keep-last", "1"]);
         let lines: Vec<_> = planned.lines().collect();
         for (line, why) in lines.iter().zip([
             "it is the newest",
@@ -41,7 +41,10 @@ fn a_plan_to_prune_names_the_rule_for_each_version() {
             (&lines[0]["versions"], &lines[0]["removed"]),
             (&3.into(), &0.into())
         );
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 3);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            3
+        );
 
         assert_eq!(
             backend.ok(&["unpin", "bot/memory@1"]),
@@ -73,10 +76,13 @@ fn a_purge_asks_spares_who_is_writing_and_can_be_told_not_to() {
         let printed = backend.ok(&["purge", "bot/memory", "--yes", "--now"]);
         let wanted = "purged bot/memory: 2 versions removed; bot/memory@3 is a deletion\n";
         assert_eq!(printed, wanted);
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 1);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            1
+        );
         backend.save("bot/memory", "new");
-        assert_eq!(backend.ok(&["ls"]).lines().count(), 1);
-        assert!(backend.ok(&["ls"]).starts_with("bot/memory@4"));
+        assert_eq!(backend.ok(&["ls", "-q"]).lines().count(), 1);
+        assert!(backend.ok(&["ls", "-q"]).starts_with("bot/memory@4"));
     }
 }
 
@@ -107,7 +113,7 @@ fn what_no_rule_keeps_is_pruned_and_said() {
         backend.ok(&["pin", "bot/memory@2"]);
         // The times of servers are whole seconds.
         std::thread::sleep(Duration::from_secs(2));
-        let args = ["prune", "--keep-last", "1"];
+        let args = ["prune", "-q", "--keep-last", "1"];
         let planned = impatient(&backend, &[&args[..], &["--dry-run"]].concat());
         for (line, why) in planned.lines().zip([
             "it is the newest",
@@ -120,12 +126,15 @@ fn what_no_rule_keeps_is_pruned_and_said() {
         }
         let pruned = impatient(&backend, &args);
         let lines: Vec<_> = pruned.lines().collect();
-        assert!(lines[0].starts_with("removed bot/memory@3"), "{pruned}");
+        assert!(lines[0].starts_with("removed  bot/memory@3"), "{pruned}");
         assert!(
             lines[2].starts_with("removed 2 of 5 versions of 2 names"),
             "{pruned}"
         );
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 2);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            2
+        );
         assert_eq!(backend.ok(&["cat", "bot/memory"]), "four");
     }
 }
@@ -198,6 +207,16 @@ fn commands_prune_nothing_as_a_side_effect() {
             .args(args);
         command.output().expect("persist starts")
     };
+    let kept = [
+        "--keep-within",
+        "0s",
+        "--keep-last",
+        "3",
+        "--keep-hourly",
+        "0",
+    ];
+    let kept = [&kept[..], &["--keep-daily", "0", "--keep-weekly", "0"]].concat();
+    local.ok(&[&["policy", "set", "--grace", "0s"][..], &kept].concat());
     for version in 1..=32 {
         std::fs::write(&file, version.to_string()).expect("writes");
         let saved = with_rules(&["save", "bot/memory", file.to_str().expect("text")]);
@@ -205,7 +224,10 @@ fn commands_prune_nothing_as_a_side_effect() {
     }
     let restored = with_rules(&["restore", "bot/memory@1"]);
     assert!(restored.status.success(), "{}", text(&restored.stderr));
-    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 33);
+    assert_eq!(
+        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        33
+    );
 }
 
 #[test]
@@ -253,7 +275,7 @@ fn a_store_that_a_copy_makes_gets_the_policy_of_its_source() {
     local.ok(&["policy", "set", "--keep-all", "--grace", "2h"]);
     let other = tempdir();
     let to = format!("file://{}", other.path().join("copy").display());
-    local.ok(&["copy", &local.url, &to]);
+    local.ok(&["copy", "--create", &local.url, &to]);
     let has_it = |url: &str| {
         let policy = local.ok(&["policy", "--storage", url]);
         policy.contains("grace        2h") && policy.contains("keep         every version")
@@ -264,7 +286,7 @@ fn a_store_that_a_copy_makes_gets_the_policy_of_its_source() {
     let archive = archive.to_str().expect("text");
     local.ok(&["export", archive]);
     let imported = format!("file://{}", other.path().join("imported").display());
-    local.ok(&["import", archive, "--storage", &imported]);
+    local.ok(&["import", "--create", archive, "--storage", &imported]);
     assert!(has_it(&imported));
     let unpacked = other.path().join("unpacked");
     std::fs::create_dir(&unpacked).expect("made");
@@ -276,7 +298,7 @@ fn a_store_that_a_copy_makes_gets_the_policy_of_its_source() {
     assert!(has_it(&format!("file://{}", unpacked.display())));
     // A store that is there keeps its own.
     local.ok(&["policy", "set", "--grace", "3h", "--storage", &imported]);
-    local.ok(&["import", archive, "--storage", &imported]);
+    local.ok(&["import", "--create", archive, "--storage", &imported]);
     let policy = local.ok(&["policy", "--storage", &imported]);
     assert!(policy.contains("grace        3h"), "{policy}");
 }
@@ -294,7 +316,7 @@ fn a_policy_that_cannot_be_read_is_left_out_of_an_archive_and_said() {
     let said = local.fails(&["export", archive], 6);
     assert!(said.contains("policy is left out"), "{said}");
     let imported = format!("file://{}", dir.path().join("imported").display());
-    local.ok(&["import", archive, "--storage", &imported]);
+    local.ok(&["import", "--create", archive, "--storage", &imported]);
     assert_eq!(
         local.ok(&["cat", "bot/memory", "--storage", &imported]),
         "one"
@@ -318,10 +340,16 @@ fn a_prune_by_a_shorter_grace_period_than_the_stores_is_refused() {
     for part in ["PERSIST_GRACE is 0s", "is 1h", "--all-hosts-stopped"] {
         assert!(said.contains(part), "{said}");
     }
-    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 3);
+    assert_eq!(
+        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        3
+    );
     let pruned = prune(&["--keep-last", "1", "--all-hosts-stopped"]);
     assert!(pruned.status.success(), "{}", text(&pruned.stderr));
-    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 1);
+    assert_eq!(
+        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        1
+    );
 }
 
 #[test]

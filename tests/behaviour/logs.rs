@@ -9,6 +9,7 @@ use std::time::Duration;
 use persist_host::snapshot::Store;
 use persist_servers::{Fault, Kind, Reply};
 use persist_tests::s3::Place;
+use persist_tests::terminal::Terminal;
 use persist_tests::{noise, text};
 use tracing::Level;
 
@@ -203,4 +204,48 @@ fn what_a_server_is_configured_with_shows_no_credential_when_it_is_printed() {
     assert!(!printed.contains(&facts.secret_key), "{printed}");
     let said = place.persist().arg("ls").output().expect("persist starts");
     assert!(!text(&said.stderr).contains(&facts.secret_key));
+}
+
+#[test]
+fn a_person_is_told_at_once_that_the_storage_does_not_answer() {
+    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let mut ls = place.persist();
+    ls.arg("ls");
+    proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(503, "SlowDown"))));
+    let terminal = Terminal::start(&ls);
+    terminal.wait_for("waiting for the storage: ");
+    terminal.wait_for("trying again");
+    proxy.forget();
+    let (code, shown) = terminal.end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert_eq!(shown.matches("waiting for").count(), 1, "{shown}");
+    // A script is told nothing of what went well in the end.
+    proxy.plan(0, Fault::Reply(Reply::s3(503, "SlowDown")));
+    let output = place.persist().arg("ls").output().expect("persist starts");
+    let said = text(&output.stderr);
+    assert!(
+        said.starts_with("nothing is saved") && said.lines().count() == 1,
+        "{said}"
+    );
+}
+
+#[test]
+fn an_error_of_a_command_is_told_once() {
+    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    for (log, lines) in [(None, 1), (Some("warn"), 2)] {
+        let mut ls = place.persist();
+        ls.arg("ls").envs(log.map(|log| ("RUST_LOG", log)));
+        proxy.rule(|number, _| {
+            let refused = if number == 0 {
+                Reply::s3(503, "SlowDown")
+            } else {
+                Reply::s3(403, "AccessDenied")
+            };
+            Some(Fault::Reply(refused))
+        });
+        let output = ls.output().expect("persist starts");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(5), "{said}");
+        assert_eq!(said.lines().count(), lines, "{log:?}: {said}");
+    }
 }

@@ -35,7 +35,10 @@ fn everywhere(backends: &[Backend]) -> Command {
 
 fn copy(backends: &[Backend], args: &[&str], code: i32) -> (Vec<Value>, String) {
     let mut command = everywhere(backends);
-    let output = command.arg("copy").args(args).arg("--json").output();
+    let output = command
+        .args(["copy", "--create", "--json"])
+        .args(args)
+        .output();
     let output = output.expect("persist starts");
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
@@ -147,7 +150,7 @@ fn an_agent_or_a_name_can_be_copied_alone() {
     let (lines, _) = copy(&stores, &[&local.url, &s3.url, "bot/memory"], 0);
     assert_eq!(lines.last().expect("a summary")["versions"], 3);
     copy(&stores, &[&local.url, &s3.url, "bot/monday/"], 0);
-    let listed = s3.ok(&["ls", "--all"]);
+    let listed = s3.ok(&["ls", "-q", "--all"]);
     assert_eq!(listed.lines().count(), 2, "{listed}");
     assert!(s3.ok(&["history", "bot/memory"]).contains("pinned"));
     copy(&stores, &[&local.url, &s3.url, "nobody"], 3);
@@ -203,7 +206,7 @@ fn a_copy_over_a_store_that_went_on_is_no_proof() {
         assert_eq!(to.ok(&["cat", &name]), "two");
         // What is not there is no name that was copied.
         let (_, said) = copy(&stores, &[&from.url, &to.url, "bot/nothing"], 3);
-        assert!(said.contains("nothing of this is saved"), "{said}");
+        assert!(said.contains("nothing matches bot/nothing"), "{said}");
     }
 }
 
@@ -266,7 +269,7 @@ fn a_store_moves_between_two_servers_of_which_each_has_an_account_of_its_own() {
     let copied = persist_tests::persist(dir.path())
         .env("AWS_SHARED_CREDENTIALS_FILE", &credentials)
         .env("AWS_CONFIG_FILE", dir.path().join("none"))
-        .args(["copy", &url(&places[0]), &url(&places[1])])
+        .args(["copy", "--create", &url(&places[0]), &url(&places[1])])
         .output()
         .expect("persist starts");
     assert!(copied.status.success(), "{}", text(&copied.stderr));
@@ -331,7 +334,7 @@ fn an_archive_is_a_plain_tar_file_that_goes_back_into_any_store() {
         assert_eq!(json(&manifest).len(), 7);
 
         let url = format!("file://{}", dir.path().join("new").display());
-        let import = ["--storage", &url, "import", file];
+        let import = ["--storage", &url, "import", "--create", file];
         let printed = backend.ok(&import);
         assert!(
             printed.contains("identical: 7 versions of 4 names"),
@@ -367,7 +370,7 @@ fn an_archive_is_a_plain_tar_file_that_goes_back_into_any_store() {
         fs::write(&part, &piped.stdout).expect("writes");
         let part = part.to_str().expect("text");
         let url = format!("file://{}", dir.path().join("part").display());
-        let printed = backend.ok(&["--storage", &url, "import", part]);
+        let printed = backend.ok(&["--storage", &url, "import", "--create", part]);
         assert!(
             printed.contains("identical: 3 versions of 1 name"),
             "{printed}"
@@ -385,7 +388,7 @@ fn an_archive_that_is_cut_off_or_changed_is_refused() {
     local.ok(&["export", path]);
     let whole = fs::read(&file).expect("readable");
     let url = format!("file://{}", dir.path().join("new").display());
-    let import = |code| local.fails(&["--storage", &url, "import", path], code);
+    let import = |code| local.fails(&["--storage", &url, "import", "--create", path], code);
     for len in [0, 100, 512, 5000, whole.len() / 2, whole.len() - 4096] {
         fs::write(&file, &whole[..len]).expect("writes");
         let said = import(1);
@@ -485,7 +488,7 @@ impl Disks {
     /// Copies A to B, and returns the summary and what was said.
     fn copy(&self, options: &[&str], code: i32) -> (Value, String) {
         let (from, to) = (self.url("A"), self.url("B"));
-        let args = [&["copy", &from, &to, "--json"], options].concat();
+        let args = [&["copy", "--create", &from, &to, "--json"], options].concat();
         let output = persist_tests::run(&self.path("A"), &args);
         let said = text(&output.stderr).to_owned();
         assert_eq!(output.status.code(), Some(code), "{said}");
@@ -845,7 +848,7 @@ fn a_hostile_archive_costs_little_memory() {
         file.set_len(at.next_multiple_of(512) + 1024).expect("set");
         let binary = persist_tests::persist(dir.path());
         let script = format!(
-            "ulimit -v 600000; exec {} import {}",
+            "ulimit -v 600000; exec {} import --create {}",
             binary.get_program().display(),
             path.display()
         );

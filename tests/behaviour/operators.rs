@@ -3,7 +3,9 @@
 use std::process::Stdio;
 
 use persist_tests::backends::{backends, json};
+use persist_tests::terminal::Terminal;
 use persist_tests::{tempdir, text};
+use serde_json::Value;
 
 #[test]
 fn a_bad_save_is_undone_in_one_command_that_says_how_to_undo_it() {
@@ -63,7 +65,7 @@ fn what_an_agent_chose_never_looks_like_a_line_of_ours() {
             "--media-type",
             "a/b\nc",
         ]);
-        let listed = backend.ok(&["ls"]);
+        let listed = backend.ok(&["ls", "-q"]);
         assert_eq!(listed.lines().count(), 1, "{listed}");
         assert!(!listed.contains('\u{202e}'), "{listed}");
         let address = listed.split(' ').next().expect("an address");
@@ -104,27 +106,82 @@ fn whoever_closes_a_pipe_changes_neither_what_is_done_nor_how_it_ends() {
     assert!(said.contains("before it was whole"), "{said}");
     let other = tempdir();
     let to = format!("file://{}", other.path().display());
-    assert_eq!(closed(&["copy", &local.url, &to]).0, Some(0));
+    assert_eq!(closed(&["copy", "--create", &local.url, &to]).0, Some(0));
     assert_eq!(
         closed(&["prune", "--keep-last", "1", "--all-hosts-stopped"]).0,
         Some(0)
     );
     for n in 0..40 {
-        let history = local.ok(&["history", &format!("bot/{n}")]);
+        let history = local.ok(&["history", "-q", &format!("bot/{n}")]);
         assert_eq!(history.lines().count(), 1, "{history}");
-        let copied = persist_tests::ok(other.path(), &["history", &format!("bot/{n}")]);
+        let copied = persist_tests::ok(other.path(), &["history", "-q", &format!("bot/{n}")]);
         assert_eq!(copied.lines().count(), 2, "{copied}");
     }
 }
 
 #[test]
-fn a_name_that_is_asked_for_as_a_session_is_hinted_at() {
+fn a_list_takes_an_address_and_shows_its_row() {
     for backend in backends() {
-        backend.save("bot/memory", "one");
-        let said = backend.run(&["ls", "bot/memory"]).stderr;
+        for address in [
+            "bot/memory",
+            "bot/memory",
+            "bot/monday/notes",
+            "bot/both/x",
+            "bot/both",
+        ] {
+            backend.save(address, "one");
+        }
+        let listed = |what: &str| -> Vec<String> {
+            let lines = json(&backend.ok(&["ls", what, "--json"]));
+            let address = |line: &Value| line["address"].as_str().expect("text").to_owned();
+            lines.iter().map(address).collect()
+        };
+        for (what, rows) in [
+            ("bot/memory", &["bot/memory@2"][..]),
+            ("bot/memory@1", &["bot/memory@1"]),
+            ("bot/monday", &["bot/monday/notes@1"]),
+            ("bot/monday/", &["bot/monday/notes@1"]),
+            ("bot/monday/notes", &["bot/monday/notes@1"]),
+            ("bot/both", &["bot/both@1", "bot/both/x@1"]),
+            ("bot/both/", &["bot/both/x@1"]),
+            ("bot/~/", &["bot/both@1", "bot/memory@2"]),
+        ] {
+            assert_eq!(listed(what), rows, "{}: {what}", backend.name);
+        }
+        backend.ok(&["rm", "bot/memory"]);
+        assert_eq!(listed("bot/memory"), ["bot/memory@3"]);
+        assert!(
+            backend
+                .fails(&["ls", "bot/memory@9"], 3)
+                .contains("version 9")
+        );
+        assert!(
+            backend
+                .fails(&["ls", "bot/monday/typo"], 3)
+                .contains("bot/monday/typo")
+        );
+    }
+}
+
+#[test]
+fn a_session_that_is_asked_for_as_a_name_is_hinted_at() {
+    for backend in backends() {
+        backend.save("bot/monday/memory", "one");
+        for args in [
+            &["check", "bot/monday"][..],
+            &["prune", "bot/monday"],
+            &["export", "-", "bot/monday"],
+        ] {
+            let said = backend.fails(args, 3);
+            assert!(
+                said.contains("for the session, write bot/monday/"),
+                "{args:?}: {said}"
+            );
+        }
+        let said = backend.run(&["stats", "bot/monday"]).stderr;
         let said = text(&said);
         assert!(
-            said.contains("bot/memory is a name: see persist history bot/memory"),
+            said.contains("for the session, write bot/monday/"),
             "{said}"
         );
     }
@@ -202,9 +259,7 @@ fn a_difference_is_shown_as_people_read_it() {
 #[test]
 fn what_is_intact_is_verified_and_the_whole_store_is_checked() {
     for backend in backends() {
-        // A disk that is not mounted looks like this, too.
-        let said = backend.fails(&["check"], 3);
-        assert!(said.contains("nothing of this is saved"), "{said}");
+        backend.ok(&["check"]);
         backend.save("bot/memory", "one");
         backend.save("bot/s/memory", "two");
         backend.fails(&["check", "nobody"], 3);
@@ -249,6 +304,135 @@ fn shells_and_manuals_know_every_command() {
     for command in commands {
         let page = dir.path().join(format!("persist-{command}.1"));
         let page = std::fs::read_to_string(page).expect("a page");
-        assert!(page.contains("Examples"), "{page}");
+        assert!(page.contains(".SH \"EXAMPLES\"\n.nf\n"), "{page}");
     }
+    // Each exit code has a line of its own.
+    let page = local.ok(&["man"]);
+    let (_, codes) = page
+        .split_once(".SH \"EXIT STATUS\"\n.nf\n")
+        .expect("a section");
+    for code in ["  9", " 10", "130"] {
+        assert!(codes.lines().any(|line| line.starts_with(code)), "{codes}");
+    }
+    assert!(!page.contains("EXTRA"), "{page}");
+}
+
+#[test]
+fn help_is_found_however_it_is_asked_for() {
+    let [local, ..] = backends();
+    let whole = local.ok(&["help"]);
+    for args in [&["help", "--help"][..], &["help", "-h"], &["--help"]] {
+        assert_eq!(local.ok(args), whole, "{args:?}");
+    }
+    assert!(
+        local
+            .ok(&["help", "ls", "--help"])
+            .contains("persist ls bot/memory")
+    );
+    let said = local.fails(&["ls", "--sort"], 2);
+    assert!(!said.contains("similar"), "{said}");
+    let said = local.fails(&["ls", "--storge"], 2);
+    assert!(said.contains("'--storage'"), "{said}");
+}
+
+#[test]
+fn a_table_has_a_header_and_columns_as_wide_as_their_content() {
+    let [local, ..] = backends();
+    let long = "an-agent-of-a-long-name/chat-20261031-3/history";
+    local.save_bytes(long, &[b'x'; 2000]);
+    local.save("b/m", "one");
+    local.ok(&["pin", "b/m@1"]);
+    for (args, title, quiet_lines) in [
+        (&["ls"][..], "ADDRESS", 2),
+        (&["history", "b/m"], "ADDRESS", 1),
+        (&["stats"], "NAME", 5),
+        (&["prune", "--dry-run"], "ACTION", 3),
+    ] {
+        let shown = local.ok(args);
+        assert!(shown.starts_with(title), "{args:?}: {shown}");
+        let quiet = local.ok(&[args, &["-q"]].concat());
+        assert_eq!(quiet.lines().count(), quiet_lines, "{args:?}: {quiet}");
+        assert_eq!(shown.lines().count(), quiet_lines + 1, "{args:?}: {shown}");
+    }
+    let listed = local.ok(&["ls"]);
+    let lines: Vec<_> = listed.lines().collect();
+    let end = lines[0].find("SIZE").expect("a column") + "SIZE".len();
+    assert!(lines[1][..end].ends_with("2.0 KiB"), "{listed}");
+    assert!(lines[2][..end].ends_with("  3 B"), "{listed}");
+    assert_eq!(local.ok(&["ls", "nobody"]), "");
+}
+
+#[test]
+fn a_state_is_printed_bit_for_bit_and_shown_plainly_on_a_terminal() {
+    let [local, ..] = backends();
+    let hostile = "title \u{1b}]0;owned\u{7} clip \u{1b}]52;c;AAAA\u{7}\u{9b}2J \u{202e}日本\n";
+    local.save("bot/memory", hostile);
+    assert_eq!(local.ok(&["cat", "bot/memory"]), hostile);
+    let mut cat = local.command();
+    cat.args(["cat", "bot/memory"]);
+    let (code, shown) = Terminal::start(&cat).end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(
+        !shown.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']),
+        "{shown:?}"
+    );
+    assert!(
+        shown.contains("\\u{1b}]52;c;AAAA") && shown.contains("日本"),
+        "{shown:?}"
+    );
+}
+
+#[test]
+fn json_escapes_what_cannot_be_seen() {
+    let [local, ..] = backends();
+    let file = tempdir();
+    let state = file.path().join("state");
+    std::fs::write(&state, "x").expect("writes");
+    let state = state.to_str().expect("text");
+    let label = "a\u{9b}2J=b\u{202e}\u{3164}";
+    local.ok(&[
+        "save",
+        "bot/memory",
+        state,
+        "--label",
+        label,
+        "--media-type",
+        "x/\u{85}",
+    ]);
+    for args in [
+        &["ls"][..],
+        &["show", "bot/memory"],
+        &["history", "bot/memory"],
+    ] {
+        let printed = local.ok(&[args, &["--json"]].concat());
+        assert!(printed.is_ascii(), "{printed:?}");
+        let info = &json(&printed)[0]["info"];
+        assert_eq!(info["labels"][0][0], "a\u{9b}2J", "{printed}");
+        assert_eq!(info["media_type"], "x/\u{85}");
+    }
+}
+
+#[test]
+fn a_difference_takes_little_memory() {
+    let [local, ..] = backends();
+    // A value a line would be 600 MiB: each number has 120 spaces before it, twice.
+    for last in ["1", "2"] {
+        let numbers = "1,".repeat(2_000_000);
+        let (open, close) = ("[".repeat(120), "]".repeat(120));
+        local.save("bot/deep", &format!("{open}{numbers}{last}{close}"));
+    }
+    let script = "ulimit -v 1200000; exec $persist diff bot/deep";
+    let mut bash = std::process::Command::new("bash");
+    let command = local.command();
+    bash.args(["-c", script])
+        .env("persist", command.get_program());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            bash.env(name, value);
+        }
+    }
+    let output = bash.output().expect("bash starts");
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(text(&output.stdout).contains("differs, as text"), "{said}");
 }

@@ -120,6 +120,6 @@ fn every_acknowledged_save_of_racing_processes_is_there_and_numbered() {
             "{address} was acknowledged twice"
         );
     }
-    let history = ok(dir.path(), &["history", "bot/memory"]);
+    let history = ok(dir.path(), &["history", "-q", "bot/memory"]);
     assert_eq!(history.lines().count(), PROCESSES);
 }

@@ -64,9 +64,11 @@ fn an_agent_remembers_on_s3_from_one_run_to_the_next() {
         run(&["say", "I live in Oslo"]);
         run(&["say", "and I like rain"]);
         assert!(run(&["recall", "Oslo"]).contains("I live in Oslo"));
-        let listed = ok(place.persist().arg("ls"));
+        let listed = ok(place.persist().args(["ls", "-q"]));
         assert!(listed.starts_with("chat_memory/memory@2"), "{listed}");
-        let history = ok(place.persist().args(["history", "chat_memory/memory"]));
+        let history = ok(place
+            .persist()
+            .args(["history", "-q", "chat_memory/memory"]));
         assert_eq!(history.lines().count(), 2);
     }
 }

@@ -12,7 +12,7 @@ use persist_host::storage::{
 };
 use persist_servers::{Fault, Kind, Reply};
 use persist_tests::backends::{Backend, backends, json};
-use persist_tests::{block_on, gcs, s3, save, scope, tempdir, text};
+use persist_tests::{block_on, gcs, guest, s3, save, scope, tempdir, text};
 use serde_json::Value;
 
 /// Every command that asks something of a store.
@@ -285,7 +285,10 @@ fn two_operators_at_once_are_told_who_was_first() {
             .map(|one| one.wait().expect("it ends").code());
         codes.sort();
         assert_eq!(codes, [Some(0), Some(4)], "{}", backend.name);
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 3);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            3
+        );
     }
 }
 
@@ -345,7 +348,7 @@ fn the_doctor_tries_everything_and_leaves_nothing() {
         backend.save("bot/memory", "one");
         exam(&[]);
         assert_eq!(findings(&backend, &[], 0), [] as [[String; 3]; 0]);
-        assert_eq!(backend.ok(&["ls"]).lines().count(), 1);
+        assert_eq!(backend.ok(&["ls", "-q"]).lines().count(), 1);
     }
 }
 
@@ -356,20 +359,42 @@ fn the_doctor_says_what_is_wrong_with_a_storage_that_is_not_there() {
     let file = dir.path().join("file");
     std::fs::write(&file, "not a directory").expect("writes");
     let url = format!("file://{}", file.display());
-    for (backend, url) in [
-        (&local, url.as_str()),
-        (&s3, "s3://no-such-bucket"),
-        (&gcs, "gs://no-such-bucket"),
+    for (backend, url, code) in [
+        (&local, url.as_str(), 1),
+        (&s3, "s3://no-such-bucket", 2),
+        (&gcs, "gs://no-such-bucket", 2),
+        (&s3, "s3://no-such-bucket?endpoint=http://127.0.0.1:1", 1),
     ] {
         let output = backend.run(&["doctor", "--storage", url]);
         let printed = text(&output.stdout);
-        assert!(!output.status.success(), "{}: {printed}", backend.name);
+        assert_eq!(output.status.code(), Some(code), "{url}: {printed}");
+        assert!(printed.contains("wrong  reach"), "{url}: {printed}");
+        let said = text(&output.stderr);
         assert!(
-            printed.contains("wrong  reach"),
-            "{}: {printed}",
-            backend.name
+            said.contains("doctor found problems: reach; see above"),
+            "{url}: {said}"
         );
     }
+}
+
+#[test]
+fn the_doctor_tells_a_refusal_from_a_storage_that_lacks_something() {
+    // It checks no signatures, which cover the conditions that its proxy takes away.
+    let (proxy, place) = s3::Place::on(Kind::Ministack).proxied();
+    let doctor = |hint: &str, code: i32| {
+        let output = place
+            .persist()
+            .arg("doctor")
+            .output()
+            .expect("persist starts");
+        let (printed, said) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{printed}{said}");
+        assert!(said.contains(hint), "{said}");
+    };
+    proxy.rule(|_, _| Some(Fault::IgnoreConditions));
+    doctor("problems: conditions", 6);
+    proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(403, "AccessDenied"))));
+    doctor("problems: reach", 5);
 }
 
 #[test]
@@ -397,7 +422,10 @@ fn what_is_not_there_is_not_found_by_any_command() {
         for args in [&["ls", "nobody"][..], &["stats", "nobody"]] {
             backend.ok(args);
         }
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 1);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            1
+        );
     }
 }
 
@@ -475,7 +503,10 @@ fn restoring_the_newest_version_changes_nothing() {
         assert!(said.contains("newest version already"), "{said}");
         backend.ok(&["restore", "bot/memory@2", "--expect", "2"]);
         backend.fails(&["restore", "bot/memory@2", "--expect", "1"], 4);
-        assert_eq!(backend.ok(&["history", "bot/memory"]).lines().count(), 2);
+        assert_eq!(
+            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            2
+        );
         backend.ok(&["restore", "bot/memory@1"]);
         assert_eq!(backend.ok(&["cat", "bot/memory"]), "one");
     }
@@ -488,7 +519,10 @@ fn deleting_twice_says_that_it_is_deleted_already() {
     local.ok(&["rm", "bot/memory"]);
     let said = local.fails(&["rm", "bot/memory"], 3);
     assert!(said.contains("is deleted already, by version 2"), "{said}");
-    assert_eq!(local.ok(&["history", "bot/memory"]).lines().count(), 2);
+    assert_eq!(
+        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        2
+    );
 }
 
 /// A storage with room for so many bytes.
@@ -642,4 +676,116 @@ fn purge_frees_a_name_whose_numbers_are_used_up() {
     local.fails(&["history", "bot/memory"], 3);
     local.save("bot/memory", "again");
     assert_eq!(local.ok(&["cat", "bot/memory@1"]), "again");
+}
+
+/// Every command that asks something of a store, and none that may make one.
+const NEEDING: [&[&str]; 24] = [
+    &["ls"],
+    &["ls", "bot"],
+    &["ls", "bot/memory"],
+    &["history", "bot/memory"],
+    &["show", "bot/memory"],
+    &["cat", "bot/memory"],
+    &["save", "bot/memory", "/dev/null"],
+    &["rm", "bot/memory"],
+    &["restore", "bot/memory@1"],
+    &["fork", "bot/memory", "bot/other"],
+    &["diff", "bot/memory"],
+    &["verify", "bot/memory"],
+    &["check"],
+    &["check", "bot"],
+    &["repair", "bot", "--adopt"],
+    &["policy"],
+    &["policy", "set", "--keep-last", "3"],
+    &["prune"],
+    &["pin", "bot/memory@1"],
+    &["unpin", "bot/memory@1"],
+    &["purge", "bot/memory", "--yes"],
+    &["gc"],
+    &["export", "-"],
+    &["stats"],
+];
+
+#[test]
+fn a_place_without_a_store_is_named_and_no_command_makes_one_unasked() {
+    for backend in backends() {
+        let run = |args: &[&str]| {
+            let mut command = backend.command_without_store();
+            command.args(args).output().expect("persist starts")
+        };
+        let refused = |args: &[&str]| {
+            let output = run(args);
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(3), "{args:?}: {said}");
+            assert!(said.contains("no store in "), "{args:?}: {said}");
+            assert!(said.contains("persist init"), "{args:?}: {said}");
+        };
+        for args in NEEDING {
+            refused(args);
+        }
+        let agent = guest("chat_memory");
+        let agent = agent.to_str().expect("text");
+        refused(&["run", agent, "--", "say", "hi"]);
+        let dir = tempdir();
+        let missing = format!("file://{}/missing", dir.path().display());
+        let other = format!("file://{}/other", dir.path().display());
+        refused(&["copy", &missing, &other, "--create"]);
+        let full = dir.path().join("full");
+        persist_tests::ok(&full, &["save", "bot/memory", "/dev/null"]);
+        let full = format!("file://{}", full.display());
+        refused(&["copy", &full, &other]);
+        let archive = dir.path().join("agents.tar");
+        let archive = archive.to_str().expect("text");
+        let exported = run(&["export", archive, "--storage", &full]);
+        assert!(exported.status.success(), "{}", text(&exported.stderr));
+        refused(&["import", archive]);
+        let left = std::fs::read_dir(dir.path()).expect("readable").count();
+        assert_eq!(
+            left, 2,
+            "the store that was made on purpose, and its archive"
+        );
+
+        let imported = run(&["import", archive, "--create"]);
+        assert!(imported.status.success(), "{}", text(&imported.stderr));
+        let saved = run(&["save", "bot/memory", "/dev/null"]);
+        assert!(saved.status.success(), "{}", text(&saved.stderr));
+        for (create, args) in [
+            (
+                "saved",
+                &["save", "bot/memory", "/dev/null", "--create"][..],
+            ),
+            ("ran", &["run", "--create", agent, "--", "say", "hi"]),
+            ("copied", &["copy", &full, &other, "--create"]),
+        ] {
+            let url = format!("file://{}/{create}", dir.path().display());
+            let output = run(&[&["--storage", &url], args].concat());
+            let said = text(&output.stderr);
+            assert!(output.status.success(), "{create}: {said}");
+        }
+    }
+}
+
+#[test]
+fn init_makes_a_store_once_and_says_what_it_made() {
+    for backend in backends() {
+        let init = |args: &[&str]| {
+            let mut command = backend.command_without_store();
+            command.arg("init").args(args).env("PERSIST_KEEP_LAST", "7");
+            let output = command.output().expect("persist starts");
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            text(&output.stdout).to_owned()
+        };
+        let first = init(&[]);
+        assert!(first.starts_with("made a store in "), "{first}");
+        assert!(first.contains("keep-last    7"), "{first}");
+        let again = init(&[]);
+        assert!(again.contains("nothing was changed"), "{again}");
+        let told = json(&init(&["--json"]));
+        assert_eq!(told[0]["created"], false);
+        assert_eq!(told[0]["policy"]["version"], 1);
+        // An empty store is a store.
+        for args in [&["ls"][..], &["stats"], &["prune"], &["gc"], &["check"]] {
+            backend.ok(args);
+        }
+    }
 }

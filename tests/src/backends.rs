@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use persist_host::storage::{Key, Local, ReadRange, Storage};
 use persist_servers::Kind;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::cloud::Place;
-use crate::{block_on, persist, tempdir, text};
+use crate::{block_on, init, persist_without_store, tempdir, text};
 
 /// A store of its own on one backend, and the command on it.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Backend {
     /// What is below the command.
     pub storage: Arc<dyn Storage>,
     access: Access,
+    /// Set once the store is made.
+    made: OnceLock<()>,
     /// Gone with this value.
     _dir: Option<TempDir>,
 }
@@ -44,6 +46,7 @@ pub fn backends() -> [Backend; 3] {
             url: format!("file://{}", path.display()),
             storage: Arc::new(Local::new(&path)),
             access: Access::Local(path),
+            made: OnceLock::new(),
             _dir: Some(dir),
         },
         Backend::on("s3", Kind::SeaweedFs),
@@ -59,15 +62,22 @@ impl Backend {
             url: place.url(),
             storage: place.storage(),
             access: Access::Server(place),
+            made: OnceLock::new(),
             _dir: None,
         }
     }
 
-    /// The command, with nothing else in its environment.
+    /// The command, with nothing else in its environment. The first one makes the store.
     pub fn command(&self) -> Command {
+        self.made.get_or_init(|| init(Arc::clone(&self.storage)));
+        self.command_without_store()
+    }
+
+    /// The command, whatever is there.
+    pub fn command_without_store(&self) -> Command {
         match &self.access {
-            Access::Local(path) => persist(path),
-            Access::Server(place) => place.persist(),
+            Access::Local(path) => persist_without_store(path),
+            Access::Server(place) => place.persist_without_store(),
         }
     }
 

@@ -102,11 +102,20 @@ impl Place {
         }
     }
 
-    /// The `persist` command here, with nothing else in its environment.
+    /// The `persist` command here, where a store is made if it is missing, with nothing else in its
+    /// environment.
     pub fn persist(&self) -> Command {
         match self {
             Self::S3(place) => place.persist(),
             Self::Gcs(place) => place.persist(),
+        }
+    }
+
+    /// The `persist` command here, whatever is there.
+    pub fn persist_without_store(&self) -> Command {
+        match self {
+            Self::S3(place) => place.persist_without_store(),
+            Self::Gcs(place) => place.persist_without_store(),
         }
     }
 

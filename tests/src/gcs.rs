@@ -123,8 +123,20 @@ impl Place {
         format!("gs://{}/{}", self.bucket, self.prefix)
     }
 
-    /// The `persist` command here, with nothing else in its environment.
+    /// The `persist` command here, where a store is made if it is missing, with nothing else in its
+    /// environment.
     pub fn persist(&self) -> Command {
+        // Not through a proxy, which counts what the command sends.
+        let direct = Self {
+            endpoint: conditional().endpoint().into(),
+            ..self.clone()
+        };
+        crate::init(direct.storage());
+        self.persist_without_store()
+    }
+
+    /// The `persist` command here, whatever is there.
+    pub fn persist_without_store(&self) -> Command {
         let mut command = crate::persist(Path::new(""));
         command
             .env_remove("PERSIST_LOCAL_PATH")

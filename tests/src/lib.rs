@@ -4,6 +4,7 @@ pub mod backends;
 pub mod cloud;
 pub mod gcs;
 pub mod s3;
+pub mod terminal;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -84,8 +85,24 @@ fn target() -> PathBuf {
     deps.parent().expect("in target/debug").to_owned()
 }
 
-/// The `persist` command on the store in `dir`, with nothing else in its environment.
+/// Makes a store where there is none, as an operator does before anything is saved. What is wrong
+/// with the storage is told by the command.
+pub fn init(storage: Arc<dyn Storage>) {
+    let made = std::thread::spawn(move || block_on(Store::new(storage).init()));
+    let _ = made.join().expect("no panic");
+}
+
+/// The `persist` command on the store in `dir`, which is made if it is missing, with nothing else
+/// in its environment.
 pub fn persist(dir: &Path) -> Command {
+    if !dir.as_os_str().is_empty() && !dir.join("~/store.json").exists() {
+        init(Arc::new(Local::new(dir)));
+    }
+    persist_without_store(dir)
+}
+
+/// The `persist` command on `dir` as it is.
+pub fn persist_without_store(dir: &Path) -> Command {
     let binary = target().join("persist");
     assert!(
         binary.exists(),

@@ -441,7 +441,7 @@ fn show_history(workspace: &Workspace, host: &Host) -> Result<()> {
     for line in history.lines().take(LINES) {
         println!("{line}");
     }
-    println!("... {} lines in all\n", history.lines().count());
+    println!("... {} versions in all\n", history.lines().skip(1).count());
     Ok(())
 }
 

@@ -184,10 +184,35 @@ impl Store {
         }
     }
 
+    /// Makes the store, with the policy of the options, unless it is there. Returns true where it
+    /// was not.
+    ///
+    /// Every change does so by itself, if [`StoreOptions::create`] lets it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](super::Error::Unsupported) where the storage does not do what a store
+    /// needs, or the store is of a later format; [`Error::NoStore`](super::Error::NoStore) as
+    /// [`Store::require`]; [`Error::Storage`](super::Error::Storage).
+    pub async fn init(&self) -> Result<bool> {
+        let is_there = self.find().await?;
+        self.ensure_initialized().await?;
+        Ok(!is_there)
+    }
+
+    /// Refuses a place without a store, unless [`StoreOptions::create`] lets this process make one.
+    ///
+    /// # Errors
+    /// [`Error::NoStore`](super::Error::NoStore); [`Error::Unsupported`](super::Error::Unsupported)
+    /// where the store is of a later format; [`Error::Corrupt`](super::Error::Corrupt);
+    /// [`Error::Storage`](super::Error::Storage).
+    pub async fn require(&self) -> Result<()> {
+        self.find().await.map(drop)
+    }
+
     /// Returns whether a store is there.
     ///
     /// # Errors
-    /// [`Error::NoStore`](super::Error::NoStore) where there is none and the options do not let this process make one.
+    /// As [`Store::require`].
     pub(super) async fn find(&self) -> Result<bool> {
         let is_there = introduce::check(&*self.shared.storage).await?;
         if is_there || self.shared.options.create {

@@ -71,7 +71,8 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
 fn a_directory_that_may_only_be_read_is_read_and_a_save_says_so() {
     let account = Account::new();
     for _ in 0..2 {
-        assert!(account.run(&["save", "bot/memory", "-"]).status.success());
+        let saved = account.run(&["save", "bot/memory", "-", "--create"]);
+        assert!(saved.status.success());
     }
     account.set_mode(0o500);
     assert!(account.run(&["cat", "bot/memory"]).status.success());
@@ -88,15 +89,21 @@ fn a_directory_that_may_only_be_read_is_read_and_a_save_says_so() {
         assert!(said.contains(store.to_str().expect("text")), "{said}");
         assert!(said.contains("check the permissions"), "{said}");
     }
+    // There is nothing to remove, and nothing fails.
+    let unpinned = account.run(&["unpin", "bot/memory@1"]);
+    let said = text(&unpinned.stderr);
+    assert!(unpinned.status.success(), "{said}");
+    assert_eq!(said, "bot/memory@1 was not pinned\n");
     account.set_mode(0o700);
-    let listed = account.run(&["history", "bot/memory"]);
+    let listed = account.run(&["history", "-q", "bot/memory"]);
     assert_eq!(text(&listed.stdout).lines().count(), 2);
 }
 
 #[test]
 fn a_directory_that_may_not_be_read_is_not_taken_for_an_empty_one() {
     let account = Account::new();
-    assert!(account.run(&["save", "bot/memory", "-"]).status.success());
+    let saved = account.run(&["save", "bot/memory", "-", "--create"]);
+    assert!(saved.status.success());
     for mode in [0o000, 0o300] {
         account.set_mode(mode);
         for args in [
@@ -168,7 +175,10 @@ fn a_link_to_nowhere_is_no_place_for_a_store() {
     let dir = tempdir();
     let root = dir.path().join("store");
     symlink(dir.path().join("gone"), &root).expect("links");
-    let said = refused(&run(&root, &["save", "bot/memory", "/dev/null"]), 2);
+    let said = refused(
+        &run(&root, &["save", "--create", "bot/memory", "/dev/null"]),
+        2,
+    );
     assert!(said.contains(root.to_str().expect("text")), "{said}");
     assert!(!dir.path().join("gone").exists());
 }
@@ -200,7 +210,7 @@ fn check_tells_permission_from_damage_and_goes_on() {
         let file = place.dir.path().join("state");
         fs::write(&file, "x").expect("writes");
         fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("ours");
-        let output = place.run(&["save", address, file.to_str().expect("text")]);
+        let output = place.run(&["save", "--create", address, file.to_str().expect("text")]);
         assert!(output.status.success(), "{}", text(&output.stderr));
     };
     for address in [
@@ -236,7 +246,7 @@ fn check_tells_permission_from_damage_and_goes_on() {
         );
         assert!(finding.contains(&path.display().to_string()), "{finding}");
         assert!(printed.contains("\"damaged\":0"), "{printed}");
-        let listing = place.run(&["ls"]);
+        let listing = place.run(&["ls", "-q"]);
         let said = text(&listing.stderr);
         assert_eq!(
             text(&listing.stdout).lines().count(),
@@ -250,7 +260,7 @@ fn check_tells_permission_from_damage_and_goes_on() {
             place.dir.path().join("copy").join(closed).display()
         );
         let from = format!("file://{}", store.display());
-        let copied = place.run(&["copy", &from, &to]);
+        let copied = place.run(&["copy", "--create", &from, &to]);
         let said = refused(&copied, 5);
         assert!(said.contains("ermission denied"), "{closed}: {said}");
         let copied = text(&copied.stdout);

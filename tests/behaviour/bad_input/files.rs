@@ -365,3 +365,56 @@ fn claim(golden: &[u8], blocks: usize) -> Vec<u8> {
     seal(&mut file);
     file
 }
+
+#[test]
+fn what_a_strangers_files_say_is_one_line_that_no_terminal_obeys() {
+    let (pair, other) = (Pair::new(), tempdir());
+    let dir = pair.dir.path();
+    let mut forged = pair.bytes(2);
+    let at = member(&forged);
+    for (old, new) in [("\"bot\"", "\"a\\n\""), ("\"memory\"", "\"\\u001b\"")] {
+        assert_eq!(old.len(), new.len());
+        let found = forged[at..]
+            .windows(old.len())
+            .position(|part| part == old.as_bytes());
+        let found = at + found.expect("it says where it belongs");
+        forged[found..][..new.len()].copy_from_slice(new.as_bytes());
+    }
+    seal(&mut forged);
+    fs::write(pair.path(2), forged).expect("writes");
+    let checked = run(dir, &["check"]);
+    let found = text(&checked.stdout).to_owned();
+    let lines: Vec<_> = found.lines().collect();
+    assert!(
+        lines.len() == 2 && lines[1].starts_with("checked "),
+        "{found:?}"
+    );
+    for args in [
+        &["check"][..],
+        &["ls"],
+        &["history", "bot/memory"],
+        &["show", "bot/memory"],
+        &["diff", "bot/memory"],
+        &["verify", "bot/memory"],
+        &["export", "-"],
+        &[
+            "copy",
+            "--create",
+            &format!("file://{}", dir.display()),
+            &format!("file://{}", other.path().join("copy").display()),
+        ],
+    ] {
+        let output = run(dir, args);
+        let said = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
+        for (n, said) in said.iter().enumerate() {
+            let is_archive = args[0] == "export" && n == 0;
+            if is_archive {
+                continue;
+            }
+            assert!(!said.contains('\u{1b}'), "{args:?}: {said:?}");
+            // Behind the line break comes a slash.
+            let begins = said.lines().any(|line| line.starts_with('/'));
+            assert!(!begins, "{args:?}: {said}");
+        }
+    }
+}

@@ -103,7 +103,7 @@ fn names_that_look_like_paths_stay_in_the_store() {
     for address in twins {
         assert_eq!(ok(&store, &["cat", address]), address);
     }
-    assert_eq!(ok(&store, &["ls"]).lines().count(), twins.len());
+    assert_eq!(ok(&store, &["ls", "-q"]).lines().count(), twins.len());
     assert_eq!(version_files(&store).len(), twins.len());
     let beside = fs::read_dir(dir.path()).expect("readable").count();
     assert_eq!(beside, 1, "nothing beside the store");
@@ -136,7 +136,9 @@ fn a_version_that_was_never_made_is_not_found_and_a_number_that_is_none_is_refus
         assert!(said.contains("not a version number"), "{said}");
     }
     assert_eq!(
-        ok(dir.path(), &["history", "bot/memory"]).lines().count(),
+        ok(dir.path(), &["history", "-q", "bot/memory"])
+            .lines()
+            .count(),
         1
     );
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use persist_tests::{fails, guest_in, ok, persist, tempdir, text, toolchains};
+use persist_tests::{fails, guest, guest_in, ok, persist, tempdir, text, toolchains};
 
 /// The `persist` command with the toolchains of the languages on its PATH.
 fn persist_with_tools(store: &Path) -> Command {
@@ -98,6 +98,85 @@ fn the_packages_of_the_sdks_carry_the_licences_of_the_project() {
             assert!(copy == text, "{package}: {name}");
         }
     }
+}
+
+/// Makes a file that can be run.
+#[cfg(unix)]
+fn program(path: &Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+    std::fs::write(path, script).expect("written");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("ours");
+}
+
+#[test]
+fn programs_of_the_folder_are_run_only_for_languages_that_install_them_there() {
+    let dir = tempdir();
+    let planted = dir.path().join("planted");
+    let script = format!("#!/bin/sh\n: > {}\nexit 7\n", planted.display());
+    for (language, tool, is_own) in [
+        ("c", "clang-14", None),
+        ("go", "go", None),
+        ("rust", "cargo", None),
+        ("js", "componentize-qjs", Some("node_modules/.bin")),
+        ("python", "componentize-py", Some(".venv/bin")),
+    ] {
+        let folder = dir.path().join(format!("in-{language}"));
+        let text_of = |path: &Path| path.to_str().expect("text").to_owned();
+        ok(dir.path(), &["new", "--lang", language, &text_of(&folder)]);
+        for own in ["node_modules/.bin", ".venv/bin"] {
+            program(&folder.join(own).join(tool), &script);
+            let said = fails(dir.path(), &["build", &text_of(&folder)], 1);
+            assert_eq!(
+                planted.exists(),
+                is_own == Some(own),
+                "{language}: {own}: {said}"
+            );
+            let _ = std::fs::remove_file(&planted);
+            std::fs::remove_file(folder.join(own).join(tool)).expect("removed");
+        }
+    }
+}
+
+#[test]
+fn a_build_writes_through_no_link_of_the_folder_and_leaves_nothing() {
+    let dir = tempdir();
+    let folder = dir.path().join("notes");
+    let text_of = |path: &Path| path.to_str().expect("text").to_owned();
+    ok(dir.path(), &["new", "--lang", "js", &text_of(&folder)]);
+    // A toolchain that copies a component that is known.
+    let component = guest("chat_memory");
+    let script = format!(
+        "#!/bin/sh\nwhile [ $# -gt 1 ]; do shift; done\ncp {} \"$1\"\n",
+        component.display()
+    );
+    program(&folder.join("node_modules/.bin/componentize-qjs"), &script);
+    let mine = dir.path().join("mine");
+    for planted in ["notes.partial", "notes.wasm"] {
+        std::fs::write(&mine, "mine").expect("written");
+        std::os::unix::fs::symlink(&mine, folder.join(planted)).expect("linked");
+        let mut build = persist(dir.path());
+        build.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        let built = build
+            .args(["build", &text_of(&folder)])
+            .output()
+            .expect("starts");
+        assert!(built.status.success(), "{}", text(&built.stderr));
+        assert_eq!(
+            std::fs::read(&mine).expect("readable"),
+            b"mine",
+            "{planted}"
+        );
+        let made = std::fs::symlink_metadata(folder.join("notes.wasm")).expect("is there");
+        assert!(made.is_file(), "{planted}");
+        let _ = std::fs::remove_file(folder.join("notes.partial"));
+        std::fs::remove_file(folder.join("notes.wasm")).expect("removed");
+    }
+    let left = std::fs::read_dir(&folder).expect("readable").flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    let is_scratch = |name: &std::ffi::OsString| name.to_string_lossy().contains("persist-build");
+    assert!(!left.iter().any(is_scratch), "{left:?}");
 }
 
 #[test]

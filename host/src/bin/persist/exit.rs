@@ -1,5 +1,6 @@
 //! Exit codes, so that a script can tell what happened without reading the message.
 
+use std::borrow::Cow;
 use std::io;
 use std::process::ExitCode;
 
@@ -35,7 +36,7 @@ pub(crate) struct Usage(pub(crate) String);
 /// An end with this code, for this reason.
 #[derive(Debug, thiserror::Error)]
 #[error("{1}")]
-pub(crate) struct Code(pub(crate) u8, pub(crate) &'static str);
+pub(crate) struct Code(pub(crate) u8, pub(crate) Cow<'static, str>);
 
 /// A signal asked the process to end.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +87,9 @@ impl Unlisted {
     pub(crate) fn none(self) -> anyhow::Result<()> {
         match self.0 {
             None => Ok(()),
-            Some(code) => Err(Code(code, "not everything could be listed; see above").into()),
+            Some(code) => {
+                Err(Code(code, "not everything could be listed; see above".into()).into())
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod build;
 mod commands;
 mod exit;
 mod interrupt;
+mod logging;
 mod new;
 mod print;
 mod progress;
@@ -12,24 +13,27 @@ mod run;
 mod sdk;
 mod settings;
 mod stores;
+mod table;
 
-use std::io::IsTerminal as _;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
-    archive, check, copy, diff, doctor, gc, generate, keep, list, policy, repair, state, stats,
+    archive, check, copy, diff, doctor, gc, generate, init, keep, list, policy, repair, state,
+    stats,
 };
 use exit::Interrupted;
 use interrupt::to_its_end;
 use persist_host::storage::secret_in;
 use print::Out;
 use settings::{Said, Settings};
-use stores::Stores;
+use stores::{Create, Stores};
 
 /// The options that every command takes.
 const EVERYWHERE: &str = "Everywhere";
@@ -54,7 +58,7 @@ struct Cli {
     #[arg(long, global = true, display_order = 102, help_heading = EVERYWHERE)]
     json: bool,
 
-    /// Print results and errors, and nothing beside them
+    /// Print results and errors, and nothing beside them; tables without a header
     #[arg(long, short, global = true, display_order = 103, help_heading = EVERYWHERE)]
     quiet: bool,
 
@@ -69,6 +73,7 @@ enum Command {
     Run(run::Run),
     New(new::New),
     Build(build::Build),
+    Init(init::Init),
     Ls(list::Ls),
     History(list::History),
     Show(state::Show),
@@ -98,7 +103,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| {
+    let cli = Cli::try_parse_from(arguments()).unwrap_or_else(|mut error| {
+        drop_far_suggestion(&mut error);
         let said = error.to_string();
         // An argument that is repeated may hold a secret.
         if error.use_stderr() && secret_in(&said).is_some() {
@@ -110,6 +116,47 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
     }
+}
+
+/// The words of the command line. `persist help --help` asks for help, and not for a command of
+/// that name.
+fn arguments() -> Vec<OsString> {
+    let mut words: Vec<_> = std::env::args_os().collect();
+    if words.get(1).is_some_and(|word| word == "help") {
+        words.retain(|word| word != "--help" && word != "-h");
+    }
+    words
+}
+
+/// Leaves out a suggestion that is no misspelling of what was written, as `--storage` is none of
+/// `--sort`.
+fn drop_far_suggestion(error: &mut clap::Error) {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let written = text(ContextKind::InvalidArg);
+    let suggested = text(ContextKind::SuggestedArg);
+    if let (Some(written), Some(suggested)) = (written, suggested)
+        && distance(&written, &suggested) > 2
+    {
+        error.remove(ContextKind::SuggestedArg);
+    }
+}
+
+/// Letters to insert, remove or change to make one word of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<_> = other.chars().collect();
+    let mut row: Vec<_> = (0..=other.len()).collect();
+    for (n, c) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], n + 1);
+        for (m, d) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(c != *d);
+            diagonal = row[m + 1];
+            row[m + 1] = changed.min(diagonal + 1).min(row[m] + 1);
+        }
+    }
+    row[other.len()]
 }
 
 fn start(cli: Cli) -> Result<()> {
@@ -124,15 +171,10 @@ fn start(cli: Cli) -> Result<()> {
         config: cli.config,
     };
     let settings = Settings::resolve(said)?;
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::builder()
-                .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
-                .parse_lossy(settings.log()?),
-        )
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    // What a guest's call meets is told to the guest, and logged for the operator.
+    let reports = !matches!(cli.command, Command::Run(_));
+    let watched = progress::is_watched(out);
+    logging::start(&settings.log()?, settings.has_log(), reports, watched);
     // One thread is enough: the disk has its own, agents give way to each other, and servers are slower than it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -176,6 +218,7 @@ impl Command {
         match self {
             Self::Run(_) => Some("the agent is stopped; what it was told is saved is saved"),
             Self::Save(_) => Some("nothing was saved"),
+            Self::Init(_) => Some("`persist init` can be started again"),
             // These wait for the answer to the one change that they make.
             Self::Rm(_) | Self::Restore(_) | Self::Fork(_) | Self::Pin(_) | Self::Unpin(_) => {
                 Some("nothing was changed")
@@ -202,14 +245,21 @@ impl Command {
 
     async fn do_it(self, stores: &Stores<'_>, settings: &Settings, out: Out) -> Result<()> {
         match self {
-            Self::Run(run) => run.run(&stores.host()?, settings, out).await,
+            Self::Run(run) => {
+                let store = stores.host(run.create)?;
+                run.run(&store, settings, out).await
+            }
             Self::New(new) => new.run(),
             Self::Build(build) => build.run(),
+            Self::Init(init) => to_its_end(init.run(&stores.making(Create::YES)?, out)).await,
             Self::Ls(ls) => ls.run(&stores.usual()?, out).await,
             Self::History(history) => history.run(&stores.usual()?, out).await,
             Self::Show(show) => show.run(&stores.usual()?, out).await,
             Self::Cat(cat) => cat.run(&stores.usual()?, out).await,
-            Self::Save(save) => save.run(&stores.usual()?, out).await,
+            Self::Save(save) => {
+                let store = stores.making(save.create)?;
+                save.run(&store, out).await
+            }
             Self::Rm(rm) => to_its_end(rm.run(&stores.usual()?, out)).await,
             Self::Restore(restore) => to_its_end(restore.run(&stores.usual()?, out)).await,
             Self::Fork(fork) => to_its_end(fork.run(&stores.usual()?, out)).await,
@@ -245,6 +295,28 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_unicode_lets_a_font_ignore_is_unseen() {
+        use icu_properties::{CodePointSetData, props::DefaultIgnorableCodePoint};
+
+        let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+        for c in '\0'..=char::MAX {
+            assert!(address::is_unseen(c) || !ignorable.contains(c), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_misspelling_is_close() {
+        for (one, other, letters) in [
+            ("--sort", "--storage", 4),
+            ("--storge", "--storage", 1),
+            ("--dryrun", "--dry-run", 1),
+            ("", "ab", 2),
+        ] {
+            assert_eq!(distance(one, other), letters, "{one} {other}");
+        }
     }
 
     #[test]

@@ -9,6 +9,28 @@ use persist_host::storage::redact;
 use serde_json::{Value, json};
 
 use crate::address::is_unseen;
+use crate::table::{self, Column};
+
+/// A value as JSON, in which characters that a terminal obeys or does not show are escaped.
+fn seen(value: &Value) -> String {
+    let json = value.to_string();
+    // The parts that are not strings are ASCII without control characters.
+    if !json.chars().any(is_unseen) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match is_unseen(c) {
+            true => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    escaped += &format!("\\u{unit:04x}");
+                }
+            }
+            false => escaped.push(c),
+        }
+    }
+    escaped
+}
 
 /// Where and how results go.
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +46,15 @@ impl Out {
     /// Prints a value as JSON or, where that was not asked for, what `text` makes of it.
     pub(crate) fn print(self, value: &Value, text: impl FnOnce() -> String) -> io::Result<()> {
         let line = match self.json {
-            true => value.to_string(),
+            true => seen(value),
             false => text(),
         };
-        writeln!(io::stdout().lock(), "{line}")
+        self.write(format!("{line}\n").as_bytes())
+    }
+
+    /// Writes results.
+    pub(crate) fn write(self, bytes: &[u8]) -> io::Result<()> {
+        results(bytes)
     }
 
     /// Says something beside the results that a person may want to know.
@@ -48,16 +75,32 @@ impl Out {
     }
 
     /// Reports something that was listed and cannot be read, so that the list can go on.
-    pub(crate) fn damaged(self, address: &str, error: &impl fmt::Display) -> io::Result<()> {
-        say(format_args!("error: {address}: {error}"));
+    pub(crate) fn damaged(self, address: &str, why: &impl fmt::Display) -> io::Result<()> {
+        error(format_args!("{address}: {why}"));
         match self.json {
             true => self.print(
-                &json!({ "address": address, "error": error.to_string() }),
+                &json!({ "address": address, "error": why.to_string() }),
                 String::new,
             ),
             false => Ok(()),
         }
     }
+}
+
+/// Writes results to standard output.
+pub(crate) fn results(bytes: &[u8]) -> io::Result<()> {
+    io::stdout().lock().write_all(bytes).map_err(of_output)
+}
+
+/// Says of an error that it is the output that failed, and not the storage.
+pub(crate) fn of_output(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("write to standard output: {error}"))
+}
+
+/// Tells of an error beside the results, on one line: what a file says of itself may look like
+/// lines of ours.
+pub(crate) fn error(what: fmt::Arguments<'_>) {
+    say(format_args!("error: {}", one_line(&what.to_string())));
 }
 
 /// Says something beside the results, on standard error. Nobody may be listening there, and that is no reason to fail.
@@ -86,23 +129,42 @@ pub(crate) fn event(event: &str, address: &str, info: &Info) -> Value {
     json!({ "event": event, "address": address, "info": info })
 }
 
-/// One line for a version: address, size, bytes at rest, time, labels.
-pub(crate) fn line(address: &str, info: &Info) -> String {
+/// The columns of a list of names.
+pub(crate) const NAMES: [Column; 5] = [
+    table::text("ADDRESS"),
+    table::number("SIZE"),
+    table::number("AT REST"),
+    table::text("CREATED"),
+    table::text("LABELS"),
+];
+
+/// The columns of a history.
+pub(crate) const VERSIONS: [Column; 6] = [
+    NAMES[0],
+    NAMES[1],
+    NAMES[2],
+    NAMES[3],
+    table::text("PIN"),
+    NAMES[4],
+];
+
+/// The row of a version; in a history it tells whether the version is pinned.
+pub(crate) fn cells(address: &str, info: &Info, pinned: Option<bool>) -> Vec<String> {
     let size = match info.deleted {
         true => "deleted".into(),
-        false => format!("{:>10} {:>10}", bytes(info.size), bytes(info.stored_size)),
+        false => bytes(info.size),
     };
-    let labels: Vec<_> = info
-        .labels
-        .iter()
-        .map(|(k, v)| format!("{}={}", one_line(k), one_line(v)))
-        .collect();
-    let line = format!(
-        "{address:<32} {size:>21}  {}  {}",
+    let labels = info.labels.iter();
+    let labels = labels.map(|(k, v)| format!("{}={}", one_line(k), one_line(v)));
+    let mut cells = vec![
+        address.to_owned(),
+        size,
+        bytes(info.stored_size),
         time(info.created_at),
-        labels.join(" ")
-    );
-    line.trim_end().to_owned()
+    ];
+    cells.extend(pinned.map(|pinned| if pinned { "pinned" } else { "" }.to_owned()));
+    cells.push(labels.collect::<Vec<_>>().join(" "));
+    cells
 }
 
 /// All that is known of a version.
@@ -181,7 +243,7 @@ pub(crate) fn plain(text: &str) -> String {
 }
 
 /// The same where it is part of a line: it cannot begin another one.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     escaped(text, is_unseen)
 }
 
@@ -194,6 +256,42 @@ fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> String {
         }
     }
     escaped
+}
+
+/// Shows a state on a terminal, a piece after the other: as [`plain`] does, and with bytes that are
+/// no text replaced.
+#[derive(Debug, Default)]
+pub(crate) struct Plainly {
+    /// The beginning of a character whose end is in the next piece.
+    rest: Vec<u8>,
+}
+
+impl Plainly {
+    /// Returns the next piece as it can be shown.
+    pub(crate) fn piece(&mut self, piece: &[u8]) -> String {
+        self.rest.extend_from_slice(piece);
+        let bytes = std::mem::take(&mut self.rest);
+        let end = bytes
+            .utf8_chunks()
+            .last()
+            .map_or(&[][..], |last| last.invalid());
+        // A character that is whole or wrong is told from one that goes on: it has four bytes at
+        // most.
+        let goes_on = !end.is_empty() && bytes.ends_with(end) && is_begun(end);
+        let (now, rest) = bytes.split_at(bytes.len() - if goes_on { end.len() } else { 0 });
+        self.rest = rest.into();
+        plain(&String::from_utf8_lossy(now))
+    }
+
+    /// Returns what is left.
+    pub(crate) fn end(self) -> String {
+        plain(&String::from_utf8_lossy(&self.rest))
+    }
+}
+
+/// Returns true where bytes are the beginning of a character.
+fn is_begun(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
 /// Writes what a guest printed: bit for bit into a file or a pipe, and plain on a terminal.
@@ -220,6 +318,36 @@ mod tests {
         assert_eq!(plain("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
         assert_eq!(one_line("v\nbot/memory@9\t1 B"), "v\\nbot/memory@9\\t1 B");
         assert_eq!(one_line("naïve 日本 🦀"), "naïve 日本 🦀");
+    }
+
+    #[test]
+    fn json_shows_no_character_that_a_terminal_obeys() {
+        let text = "\u{1b}[2J\u{7f}\u{9b}31m\u{202e}\u{e0041}é\u{3164}";
+        let value = json!({ "label": text });
+        let shown = seen(&value);
+        assert!(
+            shown.is_ascii() || shown.replace('é', "").is_ascii(),
+            "{shown}"
+        );
+        assert!(!shown.chars().any(char::is_control), "{shown:?}");
+        let read: Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(read, value);
+    }
+
+    #[test]
+    fn a_state_in_pieces_is_shown_as_it_is_whole() {
+        let text = "naïve 日本 🦀 \u{1b}]52;c;AAAA\u{7} \u{9b}2J\n".as_bytes();
+        let broken = [text, &[0xff, b'x', 0xf0, 0x9f]].concat();
+        for size in 1..9 {
+            let mut plainly = Plainly::default();
+            let mut shown: String = broken
+                .chunks(size)
+                .map(|piece| plainly.piece(piece))
+                .collect();
+            shown += &plainly.end();
+            assert_eq!(shown, plain(&String::from_utf8_lossy(&broken)), "{size}");
+            assert!(!shown.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{shown:?}");
+        }
     }
 
     #[test]

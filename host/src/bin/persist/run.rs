@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::address::address;
 use crate::print::{self, Out, say};
 use crate::settings::Settings;
+use crate::stores::Create;
 
 /// What `run -h` says at its end.
 pub(crate) const EXAMPLES: &str = "\
@@ -47,6 +48,8 @@ pub(crate) struct Run {
     /// What it may use, as in `memory=64MiB` or `cpu=5s`; may be given again. --help lists all limits
     #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
     limit: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) create: Create,
     /// Say on standard error what it saves, as it does
     #[arg(long, short)]
     verbose: bool,
@@ -60,6 +63,8 @@ impl Run {
         let bytes = std::fs::read(&self.component)
             .with_context(|| format!("read the agent {}", self.component.display()))?;
         let scope = store.scope(&self.agent()?, self.session.as_deref())?;
+        // An agent is told less of a storage than the operator needs to know.
+        store.require().await?;
         let (agent, session) = (scope.agent().clone(), scope.session().cloned());
         let (verbose, limits) = (self.verbose, self.limits(settings)?);
         let ctx = SnapshotCtx::builder(scope)
@@ -156,7 +161,7 @@ fn end(ran: Ran, out: Out) -> Result<()> {
         })
     };
     if !out.json {
-        print::from_guest(io::stdout().lock(), &ran.stdout)?;
+        print::from_guest(io::stdout().lock(), &ran.stdout).map_err(print::of_output)?;
         // As for all that is said beside the results.
         let _ = print::from_guest(io::stderr().lock(), &ran.stderr);
     }
@@ -165,7 +170,8 @@ fn end(ran: Ran, out: Out) -> Result<()> {
         (Ok(answer), false) => Ok(print::from_guest(
             io::stdout().lock(),
             format!("{answer}\n").as_bytes(),
-        )?),
+        )
+        .map_err(print::of_output)?),
         (Err(error), json) => {
             if json {
                 out.print(&output("error", &error.to_string()), String::new)?;

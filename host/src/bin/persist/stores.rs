@@ -3,10 +3,25 @@
 use std::cell::RefCell;
 
 use anyhow::Result;
+use clap::Args;
 use persist_host::snapshot::{CurrentPolicy, Store, StoreOptions};
 use persist_host::storage::StorageConfig;
 
 use crate::settings::Settings;
+
+/// Lets a command make the store that it saves into.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Create {
+    /// Make the store where there is none; without it, only a store in this user's data directory
+    /// is made
+    #[arg(long)]
+    create: bool,
+}
+
+impl Create {
+    /// The permission.
+    pub(crate) const YES: Self = Self { create: true };
+}
 
 /// Opens stores as the settings say, and remembers which.
 pub(crate) struct Stores<'a> {
@@ -22,35 +37,50 @@ impl<'a> Stores<'a> {
         }
     }
 
-    /// The one that the settings name.
+    /// Opens the store that the settings name. It must be there.
     pub(crate) fn usual(&self) -> Result<Store> {
         self.open(&self.settings.storage()?, self.settings.store()?)
     }
 
-    /// The one that the settings name, for a host of agents: it prunes by the store's policy beside their saves.
-    pub(crate) fn host(&self) -> Result<Store> {
+    /// Opens the store that the settings name, and makes it where it is missing and may be made.
+    pub(crate) fn making(&self, create: Create) -> Result<Store> {
         let mut options = self.settings.store()?;
+        options.create = create.create || self.settings.is_default_place();
+        self.open(&self.settings.storage()?, options)
+    }
+
+    /// Opens the store that the settings name for a host of agents: it prunes by the store's policy
+    /// beside their saves.
+    pub(crate) fn host(&self, create: Create) -> Result<Store> {
+        let mut options = self.settings.store()?;
+        options.create = create.create || self.settings.is_default_place();
         options.auto_prune = true;
         self.open(&self.settings.storage()?, options)
     }
 
-    /// The one of a URL that is an argument.
+    /// Opens the store of a URL that is an argument. It must be there.
     pub(crate) fn at(&self, url: &str) -> Result<Store> {
         self.open(&self.settings.storage_of(url)?, self.settings.store()?)
     }
 
     /// Opens the store of a URL to copy into: where it is made, it gets the policy of the one that it is a copy of.
-    pub(crate) fn copy_of(&self, from: &CurrentPolicy, url: &str) -> Result<Store> {
-        self.open(&self.settings.storage_of(url)?, self.options_of_copy(from)?)
+    pub(crate) fn copy_of(&self, from: &CurrentPolicy, url: &str, create: Create) -> Result<Store> {
+        let options = self.options_of_copy(from, create.create)?;
+        self.open(&self.settings.storage_of(url)?, options)
     }
 
     /// Opens the store that the settings name to copy into, as [`Stores::copy_of`] does.
-    pub(crate) fn usual_copy_of(&self, from: &CurrentPolicy) -> Result<Store> {
-        self.open(&self.settings.storage()?, self.options_of_copy(from)?)
+    pub(crate) fn usual_copy_of(&self, from: &CurrentPolicy, create: Create) -> Result<Store> {
+        let may_make = create.create || self.settings.is_default_place();
+        self.open(
+            &self.settings.storage()?,
+            self.options_of_copy(from, may_make)?,
+        )
     }
 
-    fn options_of_copy(&self, from: &CurrentPolicy) -> Result<StoreOptions> {
+    fn options_of_copy(&self, from: &CurrentPolicy, create: bool) -> Result<StoreOptions> {
         let mut options = self.settings.store()?;
+        options.create = create;
         if from.version.is_some() {
             options.grace = from.policy.grace;
             options.retention = from.policy.retention.clone();

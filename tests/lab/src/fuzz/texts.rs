@@ -5,7 +5,7 @@ use bytes::Bytes;
 use persist_host::snapshot::{MAX_ENCODED, MAX_VERSION, Name};
 use persist_host::storage::Key;
 
-use super::command::address::{Address, Place, address as print};
+use super::command::address::{Address, Listed, address as print};
 use crate::golden;
 use crate::shelf::{self, Shelf};
 
@@ -105,8 +105,8 @@ pub fn address(data: &[u8]) {
         let again = printed.parse::<Address>().expect("what is printed is read");
         assert_eq!(again, found, "{printed} is another address");
     }
-    if let Ok(found) = text.parse::<Place>() {
-        let again = found.to_string().parse::<Place>();
+    if let Ok(found) = text.parse::<Listed>() {
+        let again = found.to_string().parse::<Listed>();
         assert_eq!(again.expect("what is printed is read"), found);
     }
     // The same the other way: any three names have an address.

@@ -23,10 +23,11 @@ use super::copy::{How, Proof, copy};
 use super::tarred::{MANIFEST, Tarred};
 use super::{nowhere, printed};
 use crate::address::{self, What};
+use crate::build::random_suffix;
 use crate::exit::{Damaged, Usage};
 use crate::print::{self, Out, say};
 use crate::progress::Progress;
-use crate::stores::Stores;
+use crate::stores::{Create, Stores};
 
 pub(super) const STORE: &str = "~/store.json";
 const BLOCK: u64 = 512;
@@ -63,7 +64,7 @@ pub(crate) struct Export {
 #[command(after_help = "\
 Examples:
   persist import agents.tar
-  persist import agents.tar bot/memory --storage s3://bucket/agents")]
+  persist import agents.tar bot/memory --storage s3://bucket/agents --create")]
 pub(crate) struct Import {
     /// The file, which must be on a disk: it is read in any order
     file: PathBuf,
@@ -71,6 +72,8 @@ pub(crate) struct Import {
     what: Option<What>,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    pub(crate) create: Create,
 }
 
 impl Export {
@@ -83,7 +86,10 @@ impl Export {
                 anyhow::anyhow!("whoever reads the archive went away before it was whole")
             }
             Ok(error) => {
-                let what = format!("write the archive {}; it was not kept", file.display());
+                let what = match file.as_os_str() == "-" {
+                    true => "write the archive to standard output; it is not whole".to_owned(),
+                    false => format!("write the archive {}; it was not kept", file.display()),
+                };
                 anyhow::Error::new(error).context(what)
             }
             Err(error) => error,
@@ -105,6 +111,7 @@ impl Export {
             let what = "a tar file is nothing for a terminal; name a FILE";
             return Err(Usage(what.into()).into());
         }
+        store.require().await?;
         let target = Target::open(&self.file)?;
         let mut archive = Archive {
             builder: tar::Builder::new(target),
@@ -124,7 +131,7 @@ impl Export {
         }
         drop(progress);
         if archive.proof.versions == 0 {
-            return Err(nowhere(store).into());
+            return Err(nowhere(store, &selection).await.into());
         }
         let damaged = archive.damaged;
         let proof = archive.finish()?;
@@ -152,7 +159,7 @@ impl Import {
     pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let from = Store::new(Arc::new(Tarred::open(&self.file)?));
-        let to = stores.usual_copy_of(&from.policy().await?)?;
+        let to = stores.usual_copy_of(&from.policy().await?, self.create)?;
         copy(&from, &to, &selection, self.how, out).await
     }
 }
@@ -245,9 +252,7 @@ impl Archive {
                     Err(Error::NotFound(_)) => continue,
                     Err(error) if is_of_one_version(scope, name, &error).await => {
                         progress.aside(|| {
-                            say(format_args!(
-                                "error: {address}@{version} is left out: {error}"
-                            ))
+                            print::error(format_args!("{address}@{version} is left out: {error}"))
                         });
                         self.damaged += 1;
                         continue;
@@ -373,7 +378,8 @@ enum Target {
     File(Unnamed),
 }
 
-/// A file without a name, which is gone with the process where the file system has such files; else one called NAME.part.
+/// A file without a name, which is gone with the process where the file system has such files; else
+/// one called NAME.RANDOM.part.
 struct Unnamed {
     file: io::BufWriter<File>,
     part: Option<PathBuf>,
@@ -405,11 +411,7 @@ impl Unnamed {
         let (file, part) = match without_name(directory(name)) {
             Some(file) => (file, None),
             None => {
-                let mut part = name.as_os_str().to_owned();
-                part.push(".part");
-                let part = PathBuf::from(part);
-                let file = File::create(&part);
-                let file = file.with_context(|| format!("make {}", part.display()))?;
+                let (file, part) = with_a_name(name)?;
                 (file, Some(part))
             }
         };
@@ -456,6 +458,20 @@ fn without_name(directory: &Path) -> Option<File> {
     file
 }
 
+/// Makes a file beside `name` that only this account can read, never through a link.
+fn with_a_name(name: &Path) -> Result<(File, PathBuf)> {
+    let mut part = name.as_os_str().to_owned();
+    part.push(format!(".{}.part", random_suffix()?));
+    let part = PathBuf::from(part);
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(&part);
+    let file = file.with_context(|| format!("make {}", part.display()))?;
+    Ok((file, part))
+}
+
 fn directory(name: &Path) -> &Path {
     let parent = name
         .parent()
@@ -489,5 +505,32 @@ impl Drop for Unnamed {
                 part.display()
             ));
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn an_archive_that_needs_a_name_is_private_and_follows_no_link() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (name, mine) = (dir.path().join("agents.tar"), dir.path().join("mine"));
+        std::fs::write(&mine, "mine").expect("written");
+        symlink(&mine, dir.path().join("agents.tar.part")).expect("linked");
+        let (file, part) = with_a_name(&name).expect("made");
+        let mode = file.metadata().expect("is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_ne!(part, with_a_name(&name).expect("made").1);
+        assert_eq!(std::fs::read(&mine).expect("readable"), b"mine");
+        let unnamed = Unnamed {
+            file: io::BufWriter::new(file),
+            part: Some(part.clone()),
+            name: name.clone(),
+        };
+        unnamed.name().expect("named");
+        assert!(name.exists() && !part.exists());
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{nothing, nowhere};
 use crate::address::{self, Address, What};
 use crate::exit::Found;
-use crate::print::{self, Out};
+use crate::print::{self, Out, one_line};
 use crate::progress::Progress;
 
 /// Read one version whole and verify every byte of it
@@ -89,9 +89,12 @@ impl Check {
         });
         let checked = checked.await?;
         drop(progress);
-        // A disk that is not mounted looks as a store does that was never used: neither is a store that was checked.
-        if checked.versions + checked.findings == 0 && !(whole && store.is_there().await?) {
-            return Err(nowhere(store).into());
+        if checked.versions + checked.findings == 0 {
+            // A disk that is not mounted is no store that was checked.
+            store.require().await?;
+            if !whole {
+                return Err(nowhere(store, &selection).await.into());
+            }
         }
         super::printed(printed, "the store is checked")?;
         conclude(&checked, &counts, out)
@@ -133,11 +136,12 @@ fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
         "severity": severity, "kind": kind, "address": address, "key": finding.key, "what": finding.what,
     });
     out.print(&value, || {
-        let what = print::plain(&finding.what);
-        let place = address.map_or_else(
-            || finding.key.clone(),
-            |address| format!("{address} ({})", finding.key),
-        );
+        // A stranger may have chosen both.
+        let (what, key) = (one_line(&finding.what), one_line(&finding.key));
+        let place = match address {
+            None => key,
+            Some(address) => format!("{address} ({key})"),
+        };
         let advice = advice(finding.kind);
         format!("{severity:<8} {kind:<15} {place}: {what}{advice}")
     })

@@ -15,7 +15,7 @@ use crate::address::{self, What};
 use crate::exit::{Code, Usage, snapshot_code};
 use crate::print::{self, Out};
 use crate::progress::{self, Progress};
-use crate::stores::Stores;
+use crate::stores::{Create, Stores};
 
 /// How the location of a store on the local disk begins.
 const LOCAL: &str = "the directory ";
@@ -31,7 +31,7 @@ const LOCAL: &str = "the directory ";
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  persist copy file:///var/lib/agents s3://bucket/agents
+  persist copy file:///var/lib/agents s3://bucket/agents --create
   persist copy s3://bucket/agents gs://bucket/agents bot
   persist copy gs://bucket/agents file:///backup bot/monday/memory --read-data
   persist copy 's3://old?endpoint=http://nas:9000&profile=nas' s3://new")]
@@ -44,6 +44,8 @@ pub(crate) struct Copy {
     what: Option<What>,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    create: Create,
 }
 
 /// How versions are copied and compared.
@@ -69,8 +71,9 @@ impl How {
 impl Copy {
     pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
         let from = stores.at(&self.from)?;
-        let to = stores.copy_of(&from.policy().await?, &self.to)?;
-        apart(&from, &to)?;
+        apart(&from, &stores.at(&self.to)?)?;
+        from.require().await?;
+        let to = stores.copy_of(&from.policy().await?, &self.to, self.create)?;
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         copy(&from, &to, &selection, self.how, out).await
     }
@@ -86,7 +89,7 @@ pub(crate) async fn copy(
 ) -> Result<()> {
     // Both are understood before anything is copied.
     from.is_there().await?;
-    to.is_there().await?;
+    to.require().await?;
     let total = match progress::is_watched(out) {
         true => Some(count(from, selection).await?),
         false => None,
@@ -100,7 +103,7 @@ pub(crate) async fn copy(
             Ok(Some(next)) => next,
             Ok(None) => break,
             Err(error) if from.is_of_one_place(&error).await => {
-                progress.aside(|| print::say(format_args!("error: {error}; left out")));
+                progress.aside(|| print::error(format_args!("{error}; left out")));
                 sum.skipped.add(&error, 1);
                 continue;
             }
@@ -119,7 +122,7 @@ pub(crate) async fn copy(
     }
     drop(progress);
     if sum.names == 0 && sum.skipped.count == 0 {
-        return Err(nowhere(from).into());
+        return Err(nowhere(from, selection).await.into());
     }
     others.count_rest(&mut sum).await?;
     sum.conclude(from, to, out)
@@ -149,7 +152,7 @@ impl Others {
                 Ok(Some(next)) => self.next = Some(next),
                 Ok(None) => self.more = false,
                 Err(error) if self.to.is_of_one_place(&error).await => {
-                    print::say(format_args!("error: in the destination: {error}"));
+                    print::error(format_args!("in the destination: {error}"));
                     sum.skipped.add(&error, 1);
                 }
                 Err(error) => return Err(error.into()),
@@ -400,24 +403,26 @@ impl Tally {
     fn print(&self, out: Out) -> Result<()> {
         let (address, versions, made) = (&self.address, self.proof.versions, self.made);
         for version in &self.another {
-            print::say(format_args!(
-                "error: {address}@{version}: the destination has a different version {version}; left unchanged"
+            print::error(format_args!(
+                "{address}@{version}: the destination has a different version {version}; \
+                 left unchanged"
             ));
         }
         if let Some(version) = self.ahead {
-            print::say(format_args!(
-                "error: {address}@{version} is only in the destination, and newer than all that is in the source; left unchanged"
+            print::error(format_args!(
+                "{address}@{version} is only in the destination, and newer than all that is in the \
+                 source; left unchanged"
             ));
         }
         for (version, what) in &self.damaged {
-            print::say(format_args!("error: {address}@{version}: {what}"));
+            print::error(format_args!("{address}@{version}: {what}"));
         }
         if let Some(what) = &self.unlisted {
-            print::say(format_args!("error: {address}: {what}"));
+            print::error(format_args!("{address}: {what}"));
         }
         for version in &self.pins_only_here {
-            print::say(format_args!(
-                "error: {address}@{version} is pinned, and the pin could not be copied"
+            print::error(format_args!(
+                "{address}@{version} is pinned, and the pin could not be copied"
             ));
         }
         let damaged: Vec<_> = self.damaged.iter().map(|(version, _)| version).collect();
@@ -435,7 +440,7 @@ impl Tally {
                 more => format!("; {more} more only there"),
             };
             format!(
-                "copied {address:<32} {}, {bytes}; {before} there before{only_there}",
+                "copied {address}: {}, {bytes}; {before} there before{only_there}",
                 print::count(made, "version")
             )
         };
@@ -527,19 +532,23 @@ impl Sum {
             "everything is copied",
         )?;
         if self.skipped.damaged {
-            return Err(Code(6, "not everything could be copied; see above").into());
+            return Err(Code(6, "not everything could be copied; see above".into()).into());
         }
         if self.another > 0 {
             return Err(Another(self.another).into());
         }
         if self.skipped.too_high {
-            return Err(Code(8, "versions were left out for their numbers; see above").into());
+            return Err(Code(
+                8,
+                "versions were left out for their numbers; see above".into(),
+            )
+            .into());
         }
         if self.skipped.denied {
-            return Err(Code(5, "not everything may be read or written; see above").into());
+            return Err(Code(5, "not everything may be read or written; see above".into()).into());
         }
         if self.pins_only_here > 0 {
-            return Err(Code(10, "not every pin could be copied; see above").into());
+            return Err(Code(10, "not every pin could be copied; see above".into()).into());
         }
         Ok(())
     }

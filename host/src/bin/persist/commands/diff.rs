@@ -1,5 +1,6 @@
 //! How two states differ.
 
+use std::io;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -15,6 +16,9 @@ use crate::print::{self, Out, plain};
 
 /// Larger states are compared by their hashes only: nobody reads such a difference, and both are held in memory.
 const MAX: u64 = 4 << 20;
+
+/// JSON that is longer a value a line is compared as the text that it is.
+const MAX_PRETTY: usize = 16 << 20;
 
 /// A difference that takes longer to find is shown coarser.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -170,12 +174,34 @@ fn difference(from: &Side, to: &Side) -> String {
     format!("differs, {how}:\n{}", plain(hunks.to_string().trim_end()))
 }
 
+/// JSON, a value a line; none where it is none, or becomes longer than anybody reads: brackets
+/// within brackets are indented.
 fn as_json(state: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(state).ok()?;
     // A number or a word alone is better read as the text that it is.
-    let pretty =
-        (value.is_object() || value.is_array()).then(|| serde_json::to_string_pretty(&value));
-    pretty?.ok().map(|text| text + "\n")
+    if !value.is_object() && !value.is_array() {
+        return None;
+    }
+    let mut pretty = Limited(Vec::new());
+    serde_json::to_writer_pretty(&mut pretty, &value).ok()?;
+    String::from_utf8(pretty.0).ok().map(|text| text + "\n")
+}
+
+/// A text of at most [`MAX_PRETTY`] bytes.
+struct Limited(Vec<u8>);
+
+impl io::Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_PRETTY {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn as_text(state: &[u8]) -> Option<String> {

@@ -41,17 +41,24 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     pub(crate) async fn run(self, settings: &Settings, out: Out) -> Result<()> {
-        generate::show(settings, out)?;
+        let problems = generate::show(settings, out)?;
         let storage = settings.storage()?.build()?;
         let mut exam = Exam {
             storage,
             out,
             worst: None,
+            wrong: Vec::new(),
         };
         let place = exam.storage.location();
+        for (_, what) in &problems {
+            exam.tell("settings", Err(Wrong(2, what.clone())))?;
+        }
+        if problems.is_empty() {
+            exam.tell("settings", Ok("every value can be used".into()))?;
+        }
         exam.tell("storage", Ok(place))?;
         if exam.reach().await? {
-            exam.format(settings).await?;
+            exam.format().await?;
             exam.clock().await?;
             exam.space(settings)?;
             if !self.read_only {
@@ -60,11 +67,13 @@ impl Doctor {
         }
         match exam.worst {
             None => Ok(()),
-            Some(code) => Err(Code(
-                code,
-                "the storage cannot be trusted with a store as it is; see above",
-            )
-            .into()),
+            Some(code) => {
+                let what = format!(
+                    "doctor found problems: {}; see above",
+                    exam.wrong.join(", ")
+                );
+                Err(Code(code, what.into()).into())
+            }
         }
     }
 }
@@ -75,7 +84,12 @@ struct Exam {
     out: Out,
     /// The exit code of the first thing that is wrong.
     worst: Option<u8>,
+    /// What is wrong, in the order in which it was found.
+    wrong: Vec<String>,
 }
+
+/// The exit code where the storage does not do what a store needs.
+const LACKING: u8 = 6;
 
 /// What is wrong, and the exit code for it.
 struct Wrong(u8, String);
@@ -92,6 +106,7 @@ impl Exam {
             Ok(said) => (true, said),
             Err(Wrong(code, said)) => {
                 self.worst.get_or_insert(code);
+                self.wrong.push(what.to_owned());
                 (false, said)
             }
         };
@@ -116,11 +131,11 @@ impl Exam {
         self.tell("reach", found)
     }
 
-    async fn format(&mut self, settings: &Settings) -> Result<bool> {
-        let store = Store::with_options(Arc::clone(&self.storage), settings.store()?);
+    async fn format(&mut self) -> Result<bool> {
+        let store = Store::new(Arc::clone(&self.storage));
         let found = match store.is_there().await {
             Ok(true) => Ok("a store that this build reads".into()),
-            Ok(false) => Ok("no store yet; the first save makes it".into()),
+            Ok(false) => Ok("no store yet; `persist init` makes one".into()),
             Err(error) => Err(Wrong(snapshot_code(&error), error.to_string())),
         };
         self.tell("format", found)
@@ -225,14 +240,14 @@ impl Exam {
             .map_err(|error| Wrong::new(&error))?;
         if page.entries.len() != 1 {
             let what = "a new object is not listed at once, so the newest version could be missed; use another storage";
-            return Err(Wrong(6, what.into()));
+            return Err(Wrong(LACKING, what.into()));
         }
         let key = key(&format!("{id}-1"));
         let part = self.storage.read(&key, ReadRange::Suffix(100)).await;
         match part {
             Ok(part) if part.bytes == BODY => Ok("what was made is listed and read at once".into()),
             Ok(_) => Err(Wrong(
-                6,
+                LACKING,
                 format!(
                     "the last 100 bytes of an object of {} bytes are not what was made; use another storage",
                     BODY.len()

@@ -39,6 +39,10 @@ impl Gc {
         options.dry_run = self.dry_run;
         options.all_uploads = self.all_uploads;
         let swept = store.gc(&options).await?;
+        // A server that was refused may hold probes, and no store.
+        if swept.removed == 0 {
+            store.require().await?;
+        }
         if self.dry_run {
             for key in &swept.keys {
                 let value = json!({ "event": "leftover", "key": key });

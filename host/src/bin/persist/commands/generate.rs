@@ -1,7 +1,6 @@
 //! What is made of the command line itself, and of the settings.
 
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Command};
@@ -9,7 +8,8 @@ use clap_complete::Shell;
 use persist_host::storage::{redact, secret_in};
 use serde_json::json;
 
-use crate::print::Out;
+use crate::exit::Usage;
+use crate::print::{Out, results};
 use crate::settings::{SETTINGS, Settings, Source, table};
 
 /// Print what a shell needs to complete this command
@@ -36,6 +36,9 @@ pub(crate) struct Man {
 }
 
 /// Show every setting, its value, and where that comes from
+///
+/// Each is read as the commands read it: a value that cannot be used is told, and the exit code is
+/// 2.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -51,7 +54,7 @@ impl Completions {
     pub(crate) fn run(self, mut command: Command) -> Result<()> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "persist", &mut script);
-        Ok(std::io::stdout().write_all(&script)?)
+        Ok(results(&script)?)
     }
 }
 
@@ -59,23 +62,61 @@ impl Man {
     pub(crate) fn run(self, command: Command) -> Result<()> {
         match self.dir {
             Some(dir) => std::fs::create_dir_all(&dir)
-                .and_then(|()| clap_mangen::generate_to(command, &dir))
+                .and_then(|()| {
+                    let mut command = command.disable_help_subcommand(true);
+                    command.build();
+                    pages(&command, &dir)
+                })
                 .with_context(|| format!("write into {}", dir.display())),
-            None => {
-                let mut page = Vec::new();
-                clap_mangen::Man::new(command).render(&mut page)?;
-                Ok(std::io::stdout().write_all(&page)?)
-            }
+            None => Ok(results(page(&command)?.1.as_bytes())?),
         }
     }
+}
+
+/// Writes the page of a command, and those of its subcommands.
+fn pages(command: &Command, dir: &Path) -> std::io::Result<()> {
+    for command in command.get_subcommands().filter(|one| !one.is_hide_set()) {
+        pages(command, dir)?;
+    }
+    let (name, page) = page(command)?;
+    std::fs::write(dir.join(name), page)
+}
+
+/// The name of the file of a command's page, and the page. What is written at the end of its help
+/// keeps its lines, and has a section of the usual name.
+fn page(command: &Command) -> std::io::Result<(String, String)> {
+    let man = clap_mangen::Man::new(command.clone());
+    let (mut page, mut end) = (Vec::new(), Vec::new());
+    man.render(&mut page)?;
+    man.render_extra_section(&mut end)?;
+    let page = String::from_utf8_lossy(&page).into_owned();
+    let end = String::from_utf8_lossy(&end);
+    let Some((_, body)) = end.split_once(".SH EXTRA\n") else {
+        return Ok((man.get_filename(), page));
+    };
+    let (first, lines) = body.split_once('\n').unwrap_or((body, ""));
+    let title = match first {
+        "Exit codes:" => "EXIT STATUS",
+        _ => "EXAMPLES",
+    };
+    let section = format!(".SH \"{title}\"\n.nf\n{lines}.fi\n");
+    let page = page.replace(&format!(".SH EXTRA\n{body}"), &section);
+    Ok((man.get_filename(), page))
 }
 
 impl Show {
     pub(crate) fn run(self, settings: &Settings, out: Out) -> Result<()> {
         if self.table {
-            return Ok(std::io::stdout().write_all(table().as_bytes())?);
+            return Ok(results(table().as_bytes())?);
         }
-        show(settings, out)
+        let problems = show(settings, out)?;
+        match problems.is_empty() {
+            true => Ok(()),
+            false => {
+                let problems: Vec<_> = problems.into_iter().map(|(_, what)| what).collect();
+                Err(Usage(problems.join("\n")).into())
+            }
+        }
     }
 }
 
@@ -87,8 +128,10 @@ fn shown(value: &str) -> String {
     }
 }
 
-/// Prints every setting as it was resolved.
-pub(crate) fn show(settings: &Settings, out: Out) -> Result<()> {
+/// Prints every setting as it was resolved. Returns what is wrong: the first variable of a setting,
+/// and why.
+pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, String)>> {
+    let problems = settings.problems();
     for setting in SETTINGS {
         let (value, source) = settings.of(setting);
         let value = value.map(|value| match setting.is_secret {
@@ -103,10 +146,15 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<()> {
             Source::Default => "default".into(),
         };
         let name = setting.variables[0];
-        let json = json!({ "setting": name, "key": setting.key, "value": value, "from": from });
+        let problem = problems.iter().find(|(wrong, _)| *wrong == name);
+        let problem = problem.map(|(_, what)| what);
+        let json = json!({
+            "setting": name, "key": setting.key, "value": value, "from": from, "problem": problem,
+        });
         out.print(&json, || {
             let value = value.as_deref().unwrap_or(setting.default).replace('`', "");
-            format!("{name:<32} {value}  ({from})")
+            let wrong = if problem.is_some() { "  WRONG" } else { "" };
+            format!("{name:<32} {value}  ({from}){wrong}")
         })?;
     }
     for binding in settings.bindings() {
@@ -117,5 +165,5 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<()> {
         let json = json!({ "setting": name, "key": "endpoints", "value": value, "from": from });
         out.print(&json, || format!("{name:<32} {value}  ({from})"))?;
     }
-    Ok(())
+    Ok(problems)
 }

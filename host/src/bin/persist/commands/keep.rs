@@ -15,6 +15,7 @@ use crate::interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
 use crate::settings::Settings;
+use crate::table::{self, Column, Table};
 
 /// Remove old versions that no rule keeps
 ///
@@ -40,6 +41,15 @@ pub(crate) struct Prune {
     #[arg(long)]
     all_hosts_stopped: bool,
 }
+
+/// The columns of a plan.
+const COLUMNS: [Column; 5] = [
+    table::text("ACTION"),
+    table::text("ADDRESS"),
+    table::number("AT REST"),
+    table::text("STORED"),
+    table::text("RULE"),
+];
 
 /// Retention rules on the command line.
 #[derive(Debug, Args)]
@@ -106,12 +116,13 @@ pub(crate) struct Purge {
 impl Prune {
     pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
         let whole = self.what.is_none();
-        store.is_there().await?;
+        store.require().await?;
         let plan = self.plan(store, settings, out).await?;
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let mut walk = store.walk(&selection);
         let mut sum = Sum::default();
         let mut progress = Progress::items(out, "looked at names:", None);
+        let mut table = Table::new(out, &COLUMNS);
         while let Some((scope, name)) = walk.next().await? {
             let address = address::address(scope.agent(), scope.session(), &name);
             let name = name.as_str();
@@ -130,14 +141,15 @@ impl Prune {
             for fate in &fates {
                 sum.add(fate);
                 if self.dry_run || fate.keep.is_none() {
-                    progress.aside(|| plan.line(&address, fate, out))?;
+                    progress.aside(|| plan.line(&address, fate, &mut table))?;
                 }
             }
             progress.add(1);
         }
         drop(progress);
+        printed(table.flush(), "pruned")?;
         if sum.versions == 0 && !whole {
-            return Err(nowhere(store).into());
+            return Err(nowhere(store, &selection).await.into());
         }
         sum.print(self.dry_run, out)
     }
@@ -281,7 +293,7 @@ impl Sum {
 }
 
 impl Plan {
-    fn line(&self, address: &str, fate: &Fate, out: Out) -> Result<()> {
+    fn line(&self, address: &str, fate: &Fate, table: &mut Table) -> Result<()> {
         let address = format!("{address}@{}", fate.version);
         let since = fate.created.duration_since(UNIX_EPOCH).unwrap_or_default();
         let created = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
@@ -289,16 +301,16 @@ impl Plan {
         let value = json!({
             "address": address, "keep": fate.keep.is_some(), "rule": rule, "stored_size": fate.stored_size, "stored_at": created,
         });
-        let text = || {
+        let cells = || {
             let does = match (fate.keep, self.dry_run) {
                 (Some(_), _) => "keep",
                 (None, true) => "remove",
                 (None, false) => "removed",
             };
             let (bytes, time) = (print::bytes(fate.stored_size), print::time(created));
-            format!("{does:<7} {address:<32} {bytes:>10}  stored {time}  {why}")
+            vec![does.to_owned(), address, bytes, time, why]
         };
-        printed(out.print(&value, text), "pruned")
+        printed(table.row(&value, cells), "pruned")
     }
 
     /// The rule, for programs and for people.
@@ -362,11 +374,11 @@ impl Unpin {
         let (address, name) = (&self.address, self.address.name.as_str());
         let version = version(address, "unpin")?;
         let scope = address.scope(store)?;
-        let was_pinned = scope.pins(name).await?.contains(&version);
-        scope.unpin(name, version).await?;
-        if !was_pinned {
+        store.require().await?;
+        match scope.pins(name).await?.contains(&version) {
+            true => scope.unpin(name, version).await?,
             // A mistyped version and one that is not pinned look the same otherwise.
-            out.note(format_args!("{} was not pinned", address.at(version)));
+            false => out.note(format_args!("{} was not pinned", address.at(version))),
         }
         tell("unpinned", &address.at(version), out)
     }
@@ -447,11 +459,12 @@ fn confirm(name: &str, place: &str) -> Result<()> {
         ))
         .into());
     }
-    let mut stderr = io::stderr().lock();
-    write!(
-        stderr,
+    // Not locked while a person thinks: an interruption is told there, too.
+    let question = format!(
         "This removes the whole history of {name} in {place} for good. Type the name to go on: "
-    )?;
+    );
+    let mut stderr = io::stderr();
+    stderr.write_all(print::plain(&question).as_bytes())?;
     stderr.flush()?;
     let mut line = String::new();
     interrupt::ask(|| io::stdin().lock().read_line(&mut line).map(drop))?;

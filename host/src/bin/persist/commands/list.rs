@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use clap::Args;
-use persist_host::snapshot::{Error, Info, Store};
+use persist_host::snapshot::{Error, Info, Selection, Store};
 
-use super::nothing;
-use crate::address::{self, Address, Place};
+use super::{nothing, nothing_matches};
+use crate::address::{self, Address, Listed};
 use crate::exit::{Damaged, Unlisted};
 use crate::print::{self, Out};
+use crate::table::Table;
 
 /// List names, with their newest version: size, bytes at rest, time, labels
 ///
@@ -18,11 +19,14 @@ use crate::print::{self, Out};
 #[command(after_help = "\
 Examples:
   persist ls
-  persist ls bot/monday --all
+  persist ls bot/monday/ --all
+  persist ls bot/memory
   persist ls --json | jq -r .address")]
 pub(crate) struct Ls {
-    /// agent, or agent/session [default: everything]
-    place: Option<Place>,
+    /// agent, agent/session/, agent/name or agent/session/name, with @N for version N; agent/x
+    /// lists the name x and the session x [default: everything]
+    #[arg(value_name = "WHAT")]
+    listed: Option<Listed>,
     /// Show deleted names too
     #[arg(long)]
     all: bool,
@@ -46,18 +50,73 @@ pub(crate) struct History {
 
 impl Ls {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let (mut shown, mut damaged) = (0, 0);
-        let mut unlisted = Unlisted::default();
-        let selection = self.place.as_ref().map(Place::selection);
-        let mut heads = store.heads(&selection.unwrap_or_default());
+        let mut rows = Rows {
+            all: self.all,
+            shown: 0,
+            damaged: 0,
+            unlisted: Unlisted::default(),
+            table: Table::new(out, &print::NAMES),
+            out,
+        };
+        let selections = match &self.listed {
+            None => vec![Selection::All],
+            Some(Listed::Agent(agent)) => vec![Selection::Agent(agent.clone())],
+            Some(Listed::Session(agent, session)) => {
+                vec![Selection::Session(agent.clone(), session.clone())]
+            }
+            Some(Listed::Either(address)) => {
+                // What is asked for by its name is shown, deleted or not.
+                rows.all = true;
+                let session = Selection::Session(address.agent.clone(), Some(address.name.clone()));
+                vec![address.selection(), session]
+            }
+            Some(Listed::Address(address)) => {
+                return one(store, address, out).await;
+            }
+        };
+        for (n, selection) in selections.iter().enumerate() {
+            if n > 0 {
+                rows.all = self.all;
+            }
+            rows.add(store, selection).await?;
+        }
+        if rows.shown + rows.damaged == 0 && rows.unlisted.0.is_none() {
+            let what = match &self.listed {
+                Some(Listed::Either(address)) => {
+                    format!("nothing matches {} in {}", address.name(), store.location())
+                }
+                _ => nothing_matches(store, &selections[0]).await?,
+            };
+            out.note(format_args!("{what}"));
+        }
+        rows.table.flush()?;
+        Damaged::none_of(rows.damaged)?;
+        rows.unlisted.none()
+    }
+}
+
+/// The lines of a list of names.
+struct Rows {
+    /// Shows deleted names, too.
+    all: bool,
+    shown: usize,
+    damaged: usize,
+    unlisted: Unlisted,
+    table: Table,
+    out: Out,
+}
+
+impl Rows {
+    async fn add(&mut self, store: &Store, selection: &Selection) -> Result<()> {
+        let mut heads = store.heads(selection);
         loop {
             let head = match heads.next().await {
                 Ok(Some(head)) => head,
-                Ok(None) => break,
+                Ok(None) => return Ok(()),
                 // A directory that cannot be listed hides no other.
                 Err(error) if store.is_of_one_place(&error).await => {
-                    unlisted.add(&error);
-                    print::say(format_args!("error: {error}"));
+                    self.unlisted.add(&error);
+                    print::error(format_args!("{error}"));
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -67,43 +126,27 @@ impl Ls {
             match head.info {
                 Ok(info) if info.deleted && !self.all => {}
                 Ok(info) => {
-                    shown += 1;
-                    line(&format!("{address}@{}", info.version), &info, false, out)?;
+                    self.shown += 1;
+                    let address = format!("{address}@{}", info.version);
+                    line(&mut self.table, &address, &info, None)?;
                 }
                 Err(error) => {
-                    damaged += 1;
-                    out.damaged(&address, &error)?;
+                    self.damaged += 1;
+                    self.out.damaged(&address, &error)?;
                 }
             }
         }
-        if shown + damaged == 0 && unlisted.0.is_none() {
-            // An empty list and a mistyped name look the same otherwise.
-            let whose = self
-                .place
-                .as_ref()
-                .map(|place| format!("nothing of {place}"));
-            let whose = whose.unwrap_or_else(|| "nothing".into());
-            out.note(format_args!("{whose} is saved in {}", store.location()));
-            if let Some(place) = &self.place {
-                hint(store, place, out).await?;
-            }
-        }
-        Damaged::none_of(damaged)?;
-        unlisted.none()
     }
 }
 
-/// Where what is asked for as a session is a name.
-async fn hint(store: &Store, place: &Place, out: Out) -> Result<()> {
-    let Some(name) = &place.session else {
-        return Ok(());
-    };
-    let scope = store.scope(place.agent.as_str(), None)?;
-    if !scope.versions(name.as_str(), None, 1).await?.is_empty() {
-        let history = out.command("history", &place.to_string());
-        out.note(format_args!("{place} is a name: see {history}"));
-    }
-    Ok(())
+/// Shows one version: the newest, or the one of the address.
+async fn one(store: &Store, address: &Address, out: Out) -> Result<()> {
+    let scope = address.scope(store)?;
+    let info = scope.stat(address.name.as_str(), address.version).await?;
+    let info = info.ok_or_else(|| nothing(address))?;
+    let mut table = Table::new(out, &print::NAMES);
+    line(&mut table, &address.at(info.version), &info, None)?;
+    Ok(table.flush()?)
 }
 
 impl History {
@@ -114,17 +157,19 @@ impl History {
         let pins: BTreeSet<_> = scope.pins(name).await?.into_iter().collect();
         let mut past = scope.past(name, address.version, limit)?;
         let (mut shown, mut damaged) = (0, 0);
+        let mut table = Table::new(out, &print::VERSIONS);
         while let Some((version, info)) = past.next().await? {
             shown += 1;
             let text = address.at(version);
             match info {
-                Ok(info) => line(&text, &info, pins.contains(&version), out)?,
+                Ok(info) => line(&mut table, &text, &info, Some(pins.contains(&version)))?,
                 Err(error) => {
                     damaged += 1;
                     out.damaged(&text, &error)?;
                 }
             }
         }
+        table.flush()?;
         match address.version {
             _ if shown > 0 || limit == 0 => Damaged::none_of(damaged),
             None => Err(nothing(&address).into()),
@@ -136,11 +181,8 @@ impl History {
     }
 }
 
-fn line(address: &str, info: &Info, pinned: bool, out: Out) -> Result<()> {
+fn line(table: &mut Table, address: &str, info: &Info, pinned: Option<bool>) -> Result<()> {
     let mut value = print::info(address, info);
-    value["pinned"] = pinned.into();
-    Ok(out.print(&value, || match pinned {
-        true => format!("{}  pinned", print::line(address, info)),
-        false => print::line(address, info),
-    })?)
+    value["pinned"] = pinned.unwrap_or_default().into();
+    Ok(table.row(&value, || print::cells(address, info, pinned))?)
 }

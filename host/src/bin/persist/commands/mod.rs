@@ -7,6 +7,7 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod gc;
 pub(crate) mod generate;
+pub(crate) mod init;
 pub(crate) mod keep;
 pub(crate) mod list;
 pub(crate) mod policy;
@@ -18,9 +19,9 @@ mod tarred;
 use std::io;
 
 use anyhow::Result;
-use persist_host::snapshot::{Error, Expect, Info, Store};
+use persist_host::snapshot::{Error, Expect, Info, Selection, Store};
 
-use crate::address::Address;
+use crate::address::{self, Address};
 use crate::print::{self, Out};
 
 /// What is read from a file, or from a snapshot, at once.
@@ -68,9 +69,47 @@ fn nothing(address: &Address) -> Error {
     Error::NotFound(format!("nothing is saved as {}", address.name()))
 }
 
-/// Nothing that was selected is there: an empty answer and a mistyped name look the same otherwise.
-fn nowhere(store: &Store) -> Error {
-    Error::NotFound(format!("nothing of this is saved in {}", store.location()))
+/// Says that nothing that was selected is there: an empty answer and a mistyped name look the same
+/// otherwise.
+async fn nowhere(store: &Store, selection: &Selection) -> Error {
+    match nothing_matches(store, selection).await {
+        Ok(what) => Error::NotFound(what),
+        Err(error) => error,
+    }
+}
+
+/// Says that nothing matches, and what may be meant.
+async fn nothing_matches(store: &Store, selection: &Selection) -> Result<String, Error> {
+    let location = store.location();
+    let (what, hint) = match selection {
+        Selection::Agent(agent) => (address::part(agent), None),
+        Selection::Session(agent, session) => {
+            let what = address::session_address(agent, session.as_ref());
+            let name = address::address(agent, None, session.as_ref().unwrap_or(agent));
+            let as_name = session
+                .as_ref()
+                .map(|name| Selection::Name(agent.clone(), None, name.clone()));
+            let hint = as_name.map(|selection| (selection, format!("{name} is a name")));
+            (what, hint)
+        }
+        Selection::Name(agent, session, name) => {
+            let what = address::address(agent, session.as_ref(), name);
+            let meant = address::session_address(agent, Some(name));
+            let hint = session.is_none().then(|| {
+                let selection = Selection::Session(agent.clone(), Some(name.clone()));
+                (selection, format!("for the session, write {meant}"))
+            });
+            (what, hint)
+        }
+        _ => return Ok(format!("nothing is saved in {location}")),
+    };
+    let nothing = format!("nothing matches {what} in {location}");
+    if let Some((other, hint)) = hint
+        && store.heads(&other).next().await?.is_some()
+    {
+        return Ok(format!("{nothing}; {hint}"));
+    }
+    Ok(format!("{nothing}; `persist ls` shows the names"))
 }
 
 fn deleted(address: &Address, info: &Info, out: Out) -> Error {

@@ -51,7 +51,7 @@ struct Set {
 
 impl Policy {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        store.is_there().await?;
+        store.require().await?;
         match self.action {
             None => show("policy", &store.policy().await?, out),
             Some(Action::Set(set)) => set.run(store, out).await,
@@ -92,35 +92,42 @@ fn warn_of_nothing(version: Version, retention: Option<&Retention>, out: Out) {
 }
 
 fn show(event: &str, current: &CurrentPolicy, out: Out) -> Result<()> {
+    let mut value = value(current);
+    value["event"] = event.into();
+    printed(out.print(&value, || table(current)), "the policy is set")
+}
+
+/// A policy as JSON.
+pub(super) fn value(current: &CurrentPolicy) -> Value {
     let policy = &current.policy;
-    let retention = policy.retention.as_ref();
-    let value = json!({
-        "event": event,
+    json!({
         "version": current.version,
         "grace_seconds": policy.grace.as_secs_f64(),
-        "retention": retention.map(rules),
-    });
-    let text = || {
-        let version = current.version.map_or_else(
-            || "none; these are the defaults. `persist policy set` writes one".to_owned(),
-            |version| version.to_string(),
-        );
-        let duration = |time| humantime::format_duration(time).to_string();
-        let mut rows = vec![("version", version), ("grace", duration(policy.grace))];
-        match retention {
-            None => rows.push(("keep", "every version".to_owned())),
-            Some(rules) => rows.extend([
-                ("keep-last", rules.keep_last.to_string()),
-                ("keep-within", duration(rules.keep_within)),
-                ("keep-hourly", rules.keep_hourly.to_string()),
-                ("keep-daily", rules.keep_daily.to_string()),
-                ("keep-weekly", rules.keep_weekly.to_string()),
-            ]),
-        }
-        let lines = rows.iter().map(|(key, value)| format!("{key:<12} {value}"));
-        lines.collect::<Vec<_>>().join("\n")
-    };
-    printed(out.print(&value, text), "the policy is set")
+        "retention": policy.retention.as_ref().map(rules),
+    })
+}
+
+/// A policy as people read it, a rule a line.
+pub(super) fn table(current: &CurrentPolicy) -> String {
+    let policy = &current.policy;
+    let version = current.version.map_or_else(
+        || "none; these are the defaults. `persist policy set` writes one".to_owned(),
+        |version| version.to_string(),
+    );
+    let duration = |time| humantime::format_duration(time).to_string();
+    let mut rows = vec![("version", version), ("grace", duration(policy.grace))];
+    match &policy.retention {
+        None => rows.push(("keep", "every version".to_owned())),
+        Some(rules) => rows.extend([
+            ("keep-last", rules.keep_last.to_string()),
+            ("keep-within", duration(rules.keep_within)),
+            ("keep-hourly", rules.keep_hourly.to_string()),
+            ("keep-daily", rules.keep_daily.to_string()),
+            ("keep-weekly", rules.keep_weekly.to_string()),
+        ]),
+    }
+    let lines = rows.iter().map(|(key, value)| format!("{key:<12} {value}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn rules(rules: &Retention) -> Value {

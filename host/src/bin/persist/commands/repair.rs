@@ -82,7 +82,7 @@ impl Repair {
             }
         }
         if names == 0 {
-            return Err(nowhere(store).into());
+            return Err(nowhere(store, &selection).await.into());
         }
         Damaged::none_of(failed)
     }

@@ -12,8 +12,9 @@ use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
 use crate::exit::{Usage, snapshot_code};
 use crate::interrupt::to_its_end;
-use crate::print::{self, Out};
+use crate::print::{self, Out, Plainly};
 use crate::progress::Progress;
+use crate::stores::Create;
 
 /// Show what is known of a version, without its state
 #[derive(Debug, Args)]
@@ -27,6 +28,8 @@ pub(crate) struct Show {
 }
 
 /// Print the state of a version, bit for bit (--json changes nothing)
+///
+/// On a terminal, characters that would control it are escaped.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -54,6 +57,8 @@ pub(crate) struct Save {
     file: Option<PathBuf>,
     #[command(flatten)]
     expected: Expected,
+    #[command(flatten)]
+    pub(crate) create: Create,
     /// What kind of data it is, such as application/json
     #[arg(long, value_name = "TYPE")]
     media_type: Option<String>,
@@ -138,9 +143,10 @@ impl Cat {
             return Err(deleted(address, &info, out).into());
         };
         let mut stdout = io::stdout().lock();
-        let mut progress = match stdout.is_terminal() {
-            true => Progress::none(),
-            false => Progress::bytes(out, "printed", Some(reader.info().size)),
+        let mut plainly = stdout.is_terminal().then(Plainly::default);
+        let mut progress = match plainly {
+            Some(_) => Progress::none(),
+            None => Progress::bytes(out, "printed", Some(reader.info().size)),
         };
         let mut offset = 0;
         loop {
@@ -152,9 +158,17 @@ impl Cat {
                 })?,
             };
             if piece.is_empty() {
-                return Ok(stdout.flush()?);
+                let rest = plainly.map(Plainly::end).unwrap_or_default();
+                let written = stdout.write_all(rest.as_bytes());
+                return Ok(written
+                    .and_then(|()| stdout.flush())
+                    .map_err(print::of_output)?);
             }
-            stdout.write_all(&piece)?;
+            let written = match &mut plainly {
+                Some(plainly) => stdout.write_all(plainly.piece(&piece).as_bytes()),
+                None => stdout.write_all(&piece),
+            };
+            written.map_err(print::of_output)?;
             offset += piece.len() as u64;
             progress.add(piece.len() as u64);
         }
@@ -174,6 +188,8 @@ impl Save {
             labels: self.label,
         };
         let scope = address.scope(store)?;
+        // Before the whole state is read.
+        store.require().await?;
         let mut attempts = 1;
         let info = loop {
             let (input, size) = open(&file)?;

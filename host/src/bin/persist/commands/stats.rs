@@ -7,12 +7,31 @@ use clap::Args;
 use persist_host::snapshot::{Fate, Name, Retention, Scope, Store};
 use serde_json::json;
 
+use super::nothing_matches;
 use crate::address::{self, What};
 use crate::print::{self, Out};
 use crate::progress::Progress;
+use crate::table::{self, Column, Table};
 
 /// Days that the picture shows.
 const DAYS: usize = 14;
+
+const COLUMNS: [Column; 5] = [
+    table::text("NAME"),
+    table::number("VERSIONS"),
+    table::number("AT REST"),
+    table::text("14 DAYS"),
+    table::number("GROWTH/DAY"),
+];
+
+const WITH_STATES: [Column; 6] = [
+    COLUMNS[0],
+    COLUMNS[1],
+    COLUMNS[2],
+    table::number("STATES"),
+    COLUMNS[3],
+    COLUMNS[4],
+];
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -50,36 +69,40 @@ impl Stats {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let mut progress = Progress::items(out, "counted names:", None);
-        store.is_there().await?;
+        store.require().await?;
         let mut walk = store.walk(&selection);
         let (mut all, mut of_agent) = (Figures::default(), Figures::default());
         let mut agent: Option<Name> = None;
-        if !out.json {
-            progress.aside(|| out.print(&json!(null), heading))?;
-        }
+        let states = self.states;
+        let mut table = Table::new(
+            out,
+            if states {
+                &WITH_STATES[..]
+            } else {
+                &COLUMNS[..]
+            },
+        );
         while let Some((scope, name)) = walk.next().await? {
-            let figures = figures(&scope, &name, self.states).await?;
+            let figures = figures(&scope, &name, states).await?;
             if let Some(done) = agent.as_ref().filter(|agent| *agent != scope.agent()) {
                 let of_agent = std::mem::take(&mut of_agent);
-                progress
-                    .aside(|| of_agent.print("agent", &address::part(done), self.states, out))?;
+                let done = address::part(done);
+                progress.aside(|| of_agent.print("agent", &done, states, &mut table))?;
             }
             agent = Some(scope.agent().clone());
             let address = address::address(scope.agent(), scope.session(), &name);
-            progress.aside(|| figures.print("name", &address, self.states, out))?;
+            progress.aside(|| figures.print("name", &address, states, &mut table))?;
             of_agent.add(&figures);
             all.add(&figures);
             progress.add(1);
         }
         drop(progress);
         if let Some(agent) = agent {
-            of_agent.print("agent", &address::part(&agent), self.states, out)?;
+            of_agent.print("agent", &address::part(&agent), states, &mut table)?;
         }
         if all.versions == 0 {
-            out.note(format_args!(
-                "nothing of this is saved in {}",
-                store.location()
-            ));
+            let what = nothing_matches(store, &selection).await?;
+            out.note(format_args!("{what}"));
         }
         if all.unread > 0 {
             let versions = print::count(all.unread, "version");
@@ -87,7 +110,8 @@ impl Stats {
                 "{versions} cannot be read, and the states of these are not counted; `persist check` says why"
             ));
         }
-        all.print("all", "", self.states, out)
+        all.print("all", "", states, &mut table)?;
+        Ok(table.flush()?)
     }
 }
 
@@ -138,7 +162,7 @@ impl Figures {
         }
     }
 
-    fn print(&self, of: &str, address: &str, states: bool, out: Out) -> Result<()> {
+    fn print(&self, of: &str, address: &str, states: bool, table: &mut Table) -> Result<()> {
         let Self {
             names,
             versions,
@@ -154,31 +178,21 @@ impl Figures {
             value["states"] = self.states.into();
             value["unread"] = self.unread.into();
         }
-        let text = || {
+        let cells = || {
             let what = match of {
                 "name" => address.to_owned(),
                 "agent" => format!("= {address}, {}", print::count(*names, "name")),
                 _ => format!("= everything, {}", print::count(*names, "name")),
             };
-            let states = match states {
-                true => format!(" {:>10}", print::bytes(self.states)),
-                false => String::new(),
-            };
-            let (bytes, growth) = (print::bytes(*bytes), print::bytes(growth));
-            format!(
-                "{what:<32} {versions:>8} {bytes:>10}{states} {:<DAYS$} {growth:>10}",
-                picture(days)
-            )
+            let mut cells = vec![what, versions.to_string(), print::bytes(*bytes)];
+            if states {
+                cells.push(print::bytes(self.states));
+            }
+            cells.extend([picture(days), print::bytes(growth)]);
+            cells
         };
-        Ok(out.print(&value, text)?)
+        Ok(table.row(&value, cells)?)
     }
-}
-
-fn heading() -> String {
-    format!(
-        "{:<32} {:>8} {:>10} {:<DAYS$} {:>10}",
-        "NAME", "VERSIONS", "AT REST", "14 DAYS", "GROWTH/DAY"
-    )
 }
 
 /// One column for each day, of eight heights; a day on which nothing was made has none.

@@ -159,7 +159,10 @@ impl Settings {
             Some(Source::File) => {
                 let setting = SETTINGS.iter().find(|one| one.variables[0] == variable);
                 let key = setting.map_or(variable, |setting| setting.key);
-                format!("{key} in the file of settings")
+                match &self.file {
+                    Some(file) => format!("{key} in {}", file.display()),
+                    None => format!("{key} in the file of settings"),
+                }
             }
             Some(Source::Default) | None => variable.to_owned(),
         }
@@ -233,6 +236,11 @@ impl Settings {
     /// What is logged.
     pub(crate) fn log(&self) -> Result<String> {
         Ok(self.text("RUST_LOG")?.unwrap_or_else(|| "warn".into()))
+    }
+
+    /// Returns true where a setting says what is logged.
+    pub(crate) fn has_log(&self) -> bool {
+        self.value("RUST_LOG").is_some()
     }
 
     /// The storage, with nothing left to be found elsewhere but what nobody said.
@@ -352,6 +360,13 @@ impl Settings {
             .find(|binding| server.is_named(&binding.host))
     }
 
+    /// Returns true where no setting names a storage, so that it is this user's data directory: a
+    /// typing error cannot lead there, and no disk is missing.
+    pub(crate) fn is_default_place(&self) -> bool {
+        let storage = self.value("PERSIST_STORAGE");
+        storage.is_none_or(|said| said == "local") && self.value("PERSIST_LOCAL_PATH").is_none()
+    }
+
     /// The directory of a local storage.
     pub(crate) fn local_root(&self) -> Result<Option<PathBuf>> {
         let config = self.storage()?;
@@ -368,18 +383,66 @@ impl Settings {
         let mut options = StoreOptions::default();
         // Commands do not prune as a side effect; `run` is a host of its agents.
         options.auto_prune = false;
+        // A mistyped address, or a disk that is not mounted, is no new store.
+        options.create = false;
         if let Some(grace) = self.grace()? {
             options.grace = grace;
         }
-        options.retention = match self.text("PERSIST_RETENTION")?.as_deref() {
-            None | Some("on") => Some(self.retention()?),
-            Some("off") => None,
-            Some(other) => {
-                let what = format!("PERSIST_RETENTION is {:?}; write on or off", redact(other));
-                return Err(Usage(what).into());
-            }
+        options.retention = match self.prunes()? {
+            true => Some(self.retention()?),
+            false => None,
         };
         Ok(options)
+    }
+
+    /// Returns false where a store that this process makes keeps every version.
+    fn prunes(&self) -> Result<bool> {
+        match self.text("PERSIST_RETENTION")?.as_deref() {
+            None | Some("on") => Ok(true),
+            Some("off") => Ok(false),
+            Some(other) => {
+                let name = self.name("PERSIST_RETENTION");
+                let what = format!("{name} is {:?}; write on or off", redact(other));
+                Err(Usage(what).into())
+            }
+        }
+    }
+
+    /// Reads every setting, and returns what is wrong: the first variable of the setting, and why.
+    pub(crate) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        let mut note = |variable, read: Result<()>| {
+            if let Err(error) = read {
+                let what = redact(&format!("{error:#}")).into_owned();
+                // One that a storage needs is met again with the storage.
+                if found.iter().all(|(_, known)| *known != what) {
+                    found.push((variable, what));
+                }
+            }
+        };
+        for variable in ["PERSIST_GRACE", "PERSIST_KEEP_WITHIN"] {
+            note(variable, self.duration(variable).map(drop));
+        }
+        for variable in KEEP_COUNTS.into_iter().chain(["PERSIST_GCS_TIMEOUT"]) {
+            note(variable, self.number(variable).map(drop));
+        }
+        note("PERSIST_RETENTION", self.prunes().map(drop));
+        note("PERSIST_LIMITS", self.limits().map(drop));
+        note("RUST_LOG", self.check_log());
+        for variable in ["PERSIST_LOCAL_PATH", "GOOGLE_APPLICATION_CREDENTIALS"] {
+            note(variable, self.path(variable).map(drop));
+        }
+        note("PERSIST_STORAGE", self.storage().map(drop));
+        found
+    }
+
+    fn check_log(&self) -> Result<()> {
+        let log = self.log()?;
+        let parsed = log.parse::<tracing_subscriber::filter::EnvFilter>();
+        parsed.map(drop).map_err(|error| {
+            let (name, log) = (self.name("RUST_LOG"), redact(&log));
+            Usage(format!("{name} is {log:?}: {error}")).into()
+        })
     }
 
     /// What an agent may use.
@@ -390,7 +453,8 @@ impl Settings {
         };
         for limit in text.split(',').filter(|limit| !limit.trim().is_empty()) {
             let limit = limit.trim();
-            let wrong = |why: String| Usage(format!("limits ({}): {why}", redact(limit)));
+            let of = self.name("PERSIST_LIMITS");
+            let wrong = |why: String| Usage(format!("{of}, {}: {why}", redact(limit)));
             let parts = limit.split_once('=');
             let (name, value) = parts.ok_or_else(|| wrong("write NAME=VALUE".into()))?;
             let set = limits.set(name.trim(), value.trim());

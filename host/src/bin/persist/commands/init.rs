@@ -1,0 +1,40 @@
+//! Makes a store.
+
+use anyhow::Result;
+use clap::Args;
+use persist_host::snapshot::Store;
+use serde_json::json;
+
+use super::{policy, printed};
+use crate::print::Out;
+
+/// Make a store, with a policy, in a directory or a bucket that has none
+///
+/// Nothing is changed where there is a store already. The storage is tried first: one that would
+/// let a save overwrite another is refused. The policy is that of the settings; `persist policy
+/// set` changes it. Other commands make a store only in this user's data directory, or with
+/// --create.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist init --storage file:///srv/agents
+  persist init --storage s3://bucket/agents")]
+pub(crate) struct Init {}
+
+impl Init {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let is_new = store.init().await?;
+        let current = store.policy().await?;
+        let location = store.location();
+        let mut value = json!({ "event": "initialized", "location": location, "created": is_new });
+        value["policy"] = policy::value(&current);
+        let text = || {
+            let first = match is_new {
+                true => format!("made a store in {location}"),
+                false => format!("there is a store already in {location}; nothing was changed"),
+            };
+            format!("{first}\n{}", policy::table(&current))
+        };
+        printed(out.print(&value, text), "the store is there")
+    }
+}
