@@ -333,7 +333,7 @@ fn a_directory_in_place_of_the_next_version_is_named() {
             .await;
         let said = blocked.expect_err("refused").to_string();
         assert!(
-            said.contains("9999999997-0000000002.gz") && said.contains("in the way"),
+            said.contains("9999999997-0000000002.gz") && said.contains("persist check"),
             "{said}"
         );
     });

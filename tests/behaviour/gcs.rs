@@ -68,7 +68,7 @@ async fn save_large(scope: &Scope, name: &str) -> persist_host::snapshot::Result
 
 /// A store in which `old` is saved, behind a proxy that saw nothing yet.
 async fn ready(change: impl FnOnce(&mut StorageConfig)) -> (Proxy, Place, Scope) {
-    let place = Place::new();
+    let place = Place::new().unprobed();
     save(&place.scope(), "old", "old").await;
     let (proxy, proxied) = place.proxied();
     let mut config = proxied.config();

@@ -21,7 +21,7 @@ fn large() -> Bytes {
     noise(3, (9 << 20) + 5).into()
 }
 
-/// What is wrong with a server.
+/// Fault of a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bug {
     None,

@@ -43,7 +43,8 @@ impl Place {
         }
     }
 
-    /// The same place, whose server is not probed: for tests of so many places that the probes would take most of the time.
+    /// Returns the place with records that its server was probed, for tests of so many places that
+    /// the probes would take most of the time.
     #[must_use]
     pub fn unprobed(self) -> Self {
         match self {

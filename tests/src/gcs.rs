@@ -56,7 +56,7 @@ impl Place {
         }
     }
 
-    /// The same place, whose server is not probed.
+    /// Returns the place with records that its server was probed.
     #[must_use]
     pub fn unprobed(mut self) -> Self {
         self.unprobed = vec![Way::Single, Way::Parts];

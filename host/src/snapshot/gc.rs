@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{NO_SESSION, Result, Store, introduce, version};
 use crate::storage::{Key, Sweep, Swept, probe};
 
-/// What to remove.
+/// Options of [`Store::gc`].
 ///
 /// ```
 /// use persist_host::snapshot::GcOptions;

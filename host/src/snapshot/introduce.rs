@@ -8,7 +8,7 @@
 //!
 //! Probes are small objects, which are removed again. Those of a process that was killed are removed by the next one that
 //! makes the store, by each process that meets one where a list costs no request, and by `persist gc`.
-//! What a dead prune left is removed by a later one, once it is an hour old.
+//! Another prune removes those of a prune that was killed, once they are an hour old.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -104,7 +104,7 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Begins an object in the way of large ones and sends all its bytes: [`Upload::finish`] only completes it. For probes of
     /// how a server completes uploads.
     ///
-    /// The same as [`Storage::upload`] and one write, unless a backend creates small objects in another way than large ones.
+    /// Calls [`Storage::upload`] and writes once, unless a backend creates small objects in another way than large ones.
     ///
     /// # Errors
     /// Any kind.
@@ -182,7 +182,7 @@ pub trait Upload: fmt::Debug + Send + Sync {
     async fn finish(self: Box<Self>) -> Result<()>;
 }
 
-/// What to remove of what was begun and never finished.
+/// Selection of what was begun and never finished, to be removed.
 #[derive(Clone, Copy)]
 pub struct Sweep<'a> {
     /// Age from which it is removed.

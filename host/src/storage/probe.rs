@@ -141,8 +141,8 @@ struct Record {
 
 /// Verifies a server that may be any, once for each store: lists, and that creates are exclusive.
 ///
-/// What was found is recorded in the store. A store that was copied to another server is probed
-/// again there.
+/// Records the outcome in the store. A store that was copied to another server is probed again
+/// there.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] where the server cannot be trusted with a store; others as for any

@@ -121,13 +121,17 @@ impl Export {
         };
         archive.introduction(storage).await?;
         let mut progress = Progress::bytes(out, "exported", None);
-        let (mut walk, mut names) = (store.walk(&selection), 0_u64);
+        let mut walk = store.walk(&selection);
+        let mut names = 0_u64;
+        let mut has_policy = false;
         while let Some((scope, name)) = walk.next().await? {
-            if names == 0 {
-                archive.policy(store).await?;
-            }
             archive.name(&scope, &name, &mut progress).await?;
             names += 1;
+            // An archive of nothing is an error, and holds nothing.
+            if archive.proof.versions > 0 && !has_policy {
+                archive.policy(store).await?;
+                has_policy = true;
+            }
         }
         drop(progress);
         if archive.proof.versions == 0 {

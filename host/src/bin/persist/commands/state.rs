@@ -42,8 +42,8 @@ pub(crate) struct Cat {
 
 /// Save a file, or standard input, as the next version
 ///
-/// Where another save of the name comes first while a state over 8 MiB is sent, a FILE is sent again; standard input cannot be, and the
-/// save ends as a conflict.
+/// Another save of the name may come first while a state over 8 MiB is sent. Then a FILE is sent
+/// again; standard input cannot be, and the save ends as a conflict.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
