@@ -392,7 +392,7 @@ fn a_good_server_whose_answers_are_lost_passes_the_probe_of_uploads() {
             let count = AtomicUsize::new(0);
             proxy.rule(move |_, seen| {
                 let is_met = gcs::operation(seen) == "last part"
-                    && count.fetch_add(1, Ordering::Relaxed) % 3 == 0;
+                    && count.fetch_add(1, Ordering::Relaxed).is_multiple_of(3);
                 is_met.then(|| fault.clone())
             });
             let raced = storage::probe::race(&place.storage(), Way::Parts).await;
