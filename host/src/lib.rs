@@ -1,7 +1,7 @@
 //! Lets sandboxed WebAssembly agents save and load versioned snapshots of their state.
 //!
-//! Give the guests of your own wasmtime program the imports of `persist:snapshot`. You keep your `T`, your engine,
-//! your table and your runtime:
+//! Give the guests of your own wasmtime program the imports of `persist:snapshot`. You keep your
+//! `T`, your engine, your table and your runtime:
 //!
 //! ```
 //! # #[cfg(feature = "wasm")]
@@ -46,11 +46,12 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example::main()).unwrap();
 //! ```
 //!
-//! Of the guest, the calls limit what it may ask of the store ([`wasm::Limits`]). Its memory and CPU time are yours to
-//! limit, with wasmtime's `ResourceLimiter` and epochs.
+//! Of the guest, the calls limit what it may ask of the store ([`wasm::Limits`]). Its memory and
+//! CPU time are yours to limit, with wasmtime's `ResourceLimiter` and epochs.
 //!
-//! No engine of your own? [`wasm::AgentHost`] runs agents with limits on everything. No guests at all? A native
-//! program uses [`snapshot`] alone, with `default-features = false`, and pulls in no wasmtime.
+//! No engine of your own? [`wasm::AgentHost`] runs agents with limits on everything. No guests at
+//! all? A native program uses [`snapshot`] alone, with `default-features = false`, and pulls in no
+//! wasmtime.
 //!
 //! # Layers
 //! | module | knows | does not know |

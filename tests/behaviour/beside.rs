@@ -1,4 +1,5 @@
-//! Other programs beside a store on the local disk: backups by hard links, and disks that are unmounted.
+//! Other programs beside a store on the local disk: backups by hard links, and disks that are
+//! unmounted.
 
 use std::fs;
 use std::io;
@@ -60,7 +61,8 @@ impl Watch for Beside {
     }
 }
 
-/// A store whose temporary files get a second name before each link, as `cp -al` of the store gives them.
+/// A store whose temporary files get a second name before each link, as `cp -al` of the store gives
+/// them.
 fn backed_up(dir: &Path) -> (Scope, Arc<Beside>) {
     let backup = dir.join("backup");
     fs::create_dir(&backup).expect("a directory");
@@ -80,7 +82,8 @@ fn a_lost_race_is_lost_though_a_backup_linked_the_temporary_file() {
         save(&ours, "memory", "first").await;
         backup.start();
         for round in 0..10 {
-            // This process still believes in its own last version, and loses the race for the next one.
+            // This process still believes in its own last version, and loses the race for the next
+            // one.
             let theirs = save(&other, "memory", &format!("theirs {round}")).await;
             let saved = save(&ours, "memory", &format!("ours {round}")).await;
             assert!(saved.version > theirs.version, "{saved:?}");

@@ -62,7 +62,8 @@ fn a_computation_that_is_killed_again_and_again_ends_with_the_same_result() {
     let mut acknowledged = 0;
     for kill in 0..10 {
         let (first, last) = killed_after(1 + kill * 5 % 7, store.path());
-        // It goes on after the last checkpoint that was acknowledged, or after one that was saved while its host died.
+        // It goes on after the last checkpoint that was acknowledged, or after one that was saved
+        // while its host died.
         let next = [acknowledged + EVERY, acknowledged + 2 * EVERY];
         assert!(
             next.contains(&first),

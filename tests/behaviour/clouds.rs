@@ -92,8 +92,9 @@ fn a_state_of_any_size_goes_to_a_server_and_back_in_the_same_memory() {
 }
 
 fn stream(place: &Place, large: u64) {
-    /// What differs from run to run: buffers of connections, what the allocator keeps, and that a short stream to a quick server never has
-    /// all four parts of 8 MiB under way. A stream that was kept, or half of it, would be far more.
+    /// What differs from run to run: buffers of connections, what the allocator keeps, and that a
+    /// short stream to a quick server never has all four parts of 8 MiB under way. A stream that
+    /// was kept, or half of it, would be far more.
     const BOUND: u64 = 64 << 20;
     // `PERSIST_TEST_STREAM_MIB` asks for more.
     let asked = std::env::var("PERSIST_TEST_STREAM_MIB").ok();

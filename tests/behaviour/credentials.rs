@@ -1,5 +1,6 @@
-//! Which servers are sent credentials. A fake server records what arrives, since a real one cannot show it; it stands in for every
-//! host by being the HTTP proxy of the command, which sees plain requests whole, and of encrypted ones the host.
+//! Which servers are sent credentials. A fake server records what arrives, since a real one cannot
+//! show it; it stands in for every host by being the HTTP proxy of the command, which sees plain
+//! requests whole, and of encrypted ones the host.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,7 +32,8 @@ fn token_server() -> Proxy {
     server
 }
 
-/// A home with the files that a test writes, and a command whose requests all go through `recorder`.
+/// A home with the files that a test writes, and a command whose requests all go through
+/// `recorder`.
 struct Home {
     dir: TempDir,
     recorder: Proxy,
@@ -136,9 +138,11 @@ fn holds(seen: &Seen, planted: &str) -> bool {
 /// Profiles of a server that is not Amazon's.
 fn profiles() -> String {
     format!(
-        "[profile minio]\nregion = eu-west-1\nendpoint_url = https://minio.test\naws_access_key_id = {KEY_ID}\n\
+        "[profile minio]\nregion = eu-west-1\nendpoint_url = \
+         https://minio.test\naws_access_key_id = {KEY_ID}\n\
          aws_secret_access_key = {SECRET}\n\
-         [profile services]\nservices = ours\naws_access_key_id = {KEY_ID}\naws_secret_access_key = {SECRET}\n\
+         [profile services]\nservices = ours\naws_access_key_id = {KEY_ID}\naws_secret_access_key \
+         = {SECRET}\n\
          [services ours]\ns3 =\n  endpoint_url = https://minio.test\n\
          [profile plain]\naws_access_key_id = {KEY_ID}\naws_secret_access_key = {SECRET}\n\
          [profile role]\nrole_arn = arn:aws:iam::111122223333:role/x\nsource_profile = minio\n\

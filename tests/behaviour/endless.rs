@@ -34,7 +34,8 @@ fn storages(server: &Proxy) -> [Arc<dyn Storage>; 2] {
     [s3.build().expect("good"), gcs.build().expect("good")]
 }
 
-/// Lists through a server that answers S3 and GCS so; the kinds of error and how often each was asked.
+/// Lists through a server that answers S3 and GCS so; the kinds of error and how often each was
+/// asked.
 fn list(s3: Answer, gcs: Answer) -> Vec<(ErrorKind, usize, String)> {
     let server = Proxy::start("nowhere");
     let rule = move |n, seen: &Seen| {

@@ -1,5 +1,5 @@
-//! Every backend with a fault at each request of each operation. Whatever happens: the outcome is never misreported, and the next call
-//! works.
+//! Every backend with a fault at each request of each operation. Whatever happens: the outcome is
+//! never misreported, and the next call works.
 //!
 //! The servers are real ones; the proxy before them does the harm.
 
@@ -150,7 +150,8 @@ async fn judge(case: &Case) -> bool {
     true
 }
 
-/// Only objects carry checksums: a bit of a list that another one takes the place of is TLS's to find.
+/// Only objects carry checksums: a bit of a list that another one takes the place of is TLS's to
+/// find.
 fn fits(place: &Place, fault: &Fault, seen: &Seen) -> bool {
     !matches!(fault, Fault::Corrupt) || place.reads(seen)
 }

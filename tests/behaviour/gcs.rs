@@ -1,5 +1,6 @@
-//! Google Cloud Storage, on a server that others wrote: fake-gcs-server. What it cannot show (credentials that are refused, keys of
-//! KMS, wrong checksums, answers that are lost) the proxy before it says.
+//! Google Cloud Storage, on a server that others wrote: fake-gcs-server. What it cannot show
+//! (credentials that are refused, keys of KMS, wrong checksums, answers that are lost) the proxy
+//! before it says.
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Hosts remember heads, so that a save need not look. What they say is what hosts would say that look each time; and what they
-//! remember grows old.
+//! Hosts remember heads, so that a save need not look. What they say is what hosts would say that
+//! look each time; and what they remember grows old.
 
 use std::io;
 use std::sync::Arc;
@@ -57,7 +57,8 @@ fn a_save_after_a_look_or_after_our_own_reads_no_directory() {
             assert_eq!(saved.expect("saves").version, head + 2);
         }
         assert_eq!(reads.0.load(Ordering::Relaxed), before);
-        // A host that was just started looks once, once for the policy, and once for what dead ones left.
+        // A host that was just started looks once, once for the policy, and once for what dead ones
+        // left.
         save(&host(&watched), "memory", "next").await;
         assert_eq!(reads.0.load(Ordering::Relaxed), before + 3);
     });
@@ -241,8 +242,9 @@ enum Prune {
     AsIfStopped,
 }
 
-/// One host makes the store with grace period `made`, saves, and sleeps for longer than [`GRACE`]. Others, whose own setting is
-/// `others`, save and prune meanwhile. It saves again. Returns which version that was, and the state that is loaded then.
+/// One host makes the store with grace period `made`, saves, and sleeps for longer than [`GRACE`].
+/// Others, whose own setting is `others`, save and prune meanwhile. It saves again. Returns which
+/// version that was, and the state that is loaded then.
 async fn sleep_over_the_grace(made: Duration, others: Duration, prune: Prune) -> (u64, String) {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
     let sleeper = with_grace(&storage, made);

@@ -29,7 +29,8 @@ fn signal(child: &Child, name: &str) {
     assert!(sent.expect("kill is there").success());
 }
 
-/// Waits for its end, which must be that of a process that was interrupted, and returns what it said.
+/// Waits for its end, which must be that of a process that was interrupted, and returns what it
+/// said.
 fn interrupted(child: Child) -> (String, String) {
     let Output {
         status,

@@ -1,5 +1,6 @@
-//! What is logged. Above debug an operator sees what went wrong, and an attacker nothing: no key, no name, no agent. At debug
-//! they are shown. Credentials and payloads are shown nowhere, at no level, by nobody: not by the libraries below either.
+//! What is logged. Above debug an operator sees what went wrong, and an attacker nothing: no key,
+//! no name, no agent. At debug they are shown. Credentials and payloads are shown nowhere, at no
+//! level, by nobody: not by the libraries below either.
 
 use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
@@ -27,7 +28,8 @@ fn state() -> Vec<u8> {
     [noise(1, 5000), PAYLOAD.into(), noise(2, 5000)].concat()
 }
 
-/// All that the commands of a bad day say at a level, on standard error. Results are on standard output.
+/// All that the commands of a bad day say at a level, on standard error. Results are on standard
+/// output.
 fn said(place: &Place, level: &str) -> String {
     let (proxy, proxied) = place.proxied();
     let mut all = String::new();
@@ -63,7 +65,8 @@ fn said(place: &Place, level: &str) -> String {
     all + &stderr_of(&mut refused, false)
 }
 
-/// What a command logs; its own last words, which are for whoever asked, begin with `error:` or `to undo:`.
+/// What a command logs; its own last words, which are for whoever asked, begin with `error:` or `to
+/// undo:`.
 fn stderr_of(persist: &mut Command, succeeds: bool) -> String {
     let mut child = persist
         .stdin(Stdio::piped())

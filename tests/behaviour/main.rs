@@ -6,15 +6,18 @@
 //! - `heads`: what hosts remember of heads, and that it is never misreported
 //! - `races`: many writers of one name, in one process and in many
 //! - `disk`: what lies on the local disk, and what a hostile or dying one can do
-//! - `beside`: other programs beside a store on the local disk: backups by hard links, unmounted disks
+//! - `beside`: other programs beside a store on the local disk: backups by hard links, unmounted
+//!   disks
 //! - `adapter`: states at keys of the caller's own choice
 //! - `streams`: states larger than memory
 //! - `conformance`: the suite for storages on ours, and that it finds what it must
 //! - `sandbox`: what agents can do, and cannot
-//! - `hostile`: guests that mean harm, alone and all at once; rights, quotas, and calls in any order
+//! - `hostile`: guests that mean harm, alone and all at once; rights, quotas, and calls in any
+//!   order
 //! - `clouds`: what every backend on a server promises
 //! - `faults`: every backend with a fault at each request of each operation
-//! - `languages`: the same in every language that has an SDK, and a conversation handed from one to the next
+//! - `languages`: the same in every language that has an SDK, and a conversation handed from one to
+//!   the next
 //! - `checkpoint`: a long computation that is killed over and over
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`: what Amazon S3 promises, and what is asked of it

@@ -1,4 +1,5 @@
-//! Keys, files and variables that no request can carry: each is an error that names what is wrong, and none is a panic.
+//! Keys, files and variables that no request can carry: each is an error that names what is wrong,
+//! and none is a panic.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -49,7 +50,8 @@ fn ls_s3(home: &Path, server: &Proxy) -> Command {
     ls
 }
 
-/// Runs a command that must end with one of the codes of Persist and without a panic, and returns what it said.
+/// Runs a command that must end with one of the codes of Persist and without a panic, and returns
+/// what it said.
 fn ends(command: &mut Command) -> (Option<i32>, String) {
     let output = command.output().expect("persist starts");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

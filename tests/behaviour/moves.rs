@@ -701,7 +701,8 @@ fn a_bad_entry_is_left_out_of_a_copy_and_all_others_are_copied() {
     }
 }
 
-/// Saves a version with this number in A. What is the newest is told by the names of the files alone.
+/// Saves a version with this number in A. What is the newest is told by the names of the files
+/// alone.
 fn save_as(disks: &Disks, address: &str, version: u64) {
     let (agent, name) = address.split_once('/').expect("an address");
     let dir = disks.path("A").join(agent).join("~").join(name);

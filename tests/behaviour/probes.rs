@@ -323,7 +323,8 @@ fn made(place: &Place, seen: &Seen) -> Reply {
     }
 }
 
-/// Loses the first request that makes an object visible, and acknowledges the second, which does not come to the server either.
+/// Loses the first request that makes an object visible, and acknowledges the second, which does
+/// not come to the server either.
 fn acknowledge_the_second(proxy: &Proxy, place: &Place, way: Way) {
     let (met, place, creates) = (AtomicUsize::new(0), place.clone(), creates(place, way));
     proxy.rule(move |_, seen| {
@@ -475,7 +476,8 @@ fn gc_does_the_rest_where_a_server_cannot_list_uploads_and_where_no_store_is() {
     assert!(printed.contains("\"uploads_listed\":false"), "{printed}");
     assert!(said.contains("cannot list unfinished uploads"), "{said}");
 
-    // Younger than an hour, a probe may be another host's. Without a store, it is looked at all the same.
+    // Younger than an hour, a probe may be another host's. Without a store, it is looked at all the
+    // same.
     let memory = Memory::new();
     let probe = Key::new("~/probe-0-upload").expect("a key");
     block_on(async {

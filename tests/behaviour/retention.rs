@@ -41,7 +41,8 @@ struct Odd {
     held: &'static str,
     gate: Semaphore,
     asleep: AtomicBool,
-    /// Whether the next version that is read in pieces is replaced, and pruned, before the first of them is read.
+    /// Whether the next version that is read in pieces is replaced, and pruned, before the first of
+    /// them is read.
     replaces: AtomicBool,
 }
 
@@ -504,7 +505,8 @@ fn the_newest_version_of_each_week_is_kept_from_monday_on() {
         let fates = scope.plan_prune("memory", &rules).await.expect("plans");
         let weekly = fates.iter().filter(|fate| fate.keep == Some(Keep::Weekly));
         let weekly: Vec<_> = weekly.map(|fate| fate.version).collect();
-        // The newest of the last week is the newest of all. The week before ended 3 days before Thursday.
+        // The newest of the last week is the newest of all. The week before ended 3 days before
+        // Thursday.
         assert_eq!(weekly, [count - 3 * 24 - 1]);
     });
 }
@@ -590,7 +592,8 @@ fn a_purge_leaves_a_tombstone_and_numbering_goes_on() {
     });
 }
 
-/// A writer looks up the head, sleeps, and creates the version after it, while others purge, save, and purge again.
+/// A writer looks up the head, sleeps, and creates the version after it, while others purge, save,
+/// and purge again.
 async fn sleep_through_two_purges(purge: Purge) -> (persist_host::snapshot::Result<u64>, Scope) {
     let memory = Memory::new();
     let others = scope(Arc::new(memory.clone()));

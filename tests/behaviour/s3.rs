@@ -1,4 +1,5 @@
-//! Amazon S3, on servers that others wrote: SeaweedFS, and MiniStack where the two differ from Amazon's in opposite ways.
+//! Amazon S3, on servers that others wrote: SeaweedFS, and MiniStack where the two differ from
+//! Amazon's in opposite ways.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -73,7 +74,8 @@ fn an_agent_remembers_on_s3_from_one_run_to_the_next() {
     }
 }
 
-/// Saves a small state and one of several parts through a proxy, loads them, and returns the proxy that saw it.
+/// Saves a small state and one of several parts through a proxy, loads them, and returns the proxy
+/// that saw it.
 fn seen_with(encryption: S3Encryption) -> Proxy {
     let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
     let mut config = place.config();
@@ -182,7 +184,8 @@ fn objects_are_gzip_by_type_and_never_by_content_encoding() {
 
 #[test]
 fn a_server_that_ignores_conditions_is_refused_before_the_first_save() {
-    // The real server, but that its proxy takes the conditions away: two of the servers we tried are like that.
+    // The real server, but that its proxy takes the conditions away: two of the servers we tried
+    // are like that.
     let (proxy, place) = Place::on(Kind::Ministack).proxied();
     proxy.rule(|_, _| Some(Fault::IgnoreConditions));
     block_on(async {

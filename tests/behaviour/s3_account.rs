@@ -1,4 +1,5 @@
-//! S3 with an account that may not do everything, credentials that are wrong, expired or absent, and a clock that is wrong.
+//! S3 with an account that may not do everything, credentials that are wrong, expired or absent,
+//! and a clock that is wrong.
 
 use std::path::Path;
 use std::process::Command;
@@ -81,7 +82,8 @@ fn deny_aborts(proxy: &Proxy, more: impl Fn(&Seen) -> Option<Fault> + Send + 'st
 fn who_may_not_abort_uploads_saves_all_the_same() {
     let place = Place::on(Kind::SeaweedFs);
     let (proxy, proxied) = place.proxied();
-    // Another host saves just before an upload is completed, which is refused then and cannot be aborted.
+    // Another host saves just before an upload is completed, which is refused then and cannot be
+    // aborted.
     let overtaken = AtomicBool::new(false);
     deny_aborts(&proxy, move |seen| {
         if seen.operation() == "CompleteMultipartUpload" && !overtaken.swap(true, Ordering::Relaxed)

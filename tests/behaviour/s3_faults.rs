@@ -1,4 +1,5 @@
-//! What S3 answers on bad days, and in no other words: completions, conflicts, lost and late answers.
+//! What S3 answers on bad days, and in no other words: completions, conflicts, lost and late
+//! answers.
 //!
 //! The server is a real one (SeaweedFS); the proxy before it does the harm.
 

@@ -109,7 +109,8 @@ fn hosts_that_share_a_name_soon_look_before_they_save() {
     });
 }
 
-/// Makes versions up to `last`, of the bytes of version 1: as a history of that length would lie there.
+/// Makes versions up to `last`, of the bytes of version 1: as a history of that length would lie
+/// there.
 async fn fill(place: &Place, head: u64, last: u64) {
     let storage = place.storage();
     let key = |version: u64| {

@@ -52,7 +52,8 @@ pub(crate) fn save(mut persist: Command, pieces: u64) -> u64 {
     peak
 }
 
-/// Prints a state with `persist`, compares it piece by piece, and returns the peak just before the end.
+/// Prints a state with `persist`, compares it piece by piece, and returns the peak just before the
+/// end.
 pub(crate) fn cat(mut persist: Command, pieces: u64) -> u64 {
     let mut child = persist
         .args(["cat", "bot/big"])

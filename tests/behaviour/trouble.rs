@@ -154,7 +154,8 @@ fn what_cannot_be_read_hides_nothing_else() {
 
 #[test]
 fn what_lies_in_the_place_of_something_else_is_damage() {
-    // Made in the store of a name with three versions, at this key, which held what is removed first.
+    // Made in the store of a name with three versions, at this key, which held what is removed
+    // first.
     let version = |n: usize| format!("bot/~/memory/{}", VERSIONS[n]);
     let cases = [
         ("directory", version(2), version(2)),
@@ -303,7 +304,8 @@ fn the_doctor_tries_everything_and_leaves_nothing() {
                 .iter()
                 .filter(|line| line["state"] == "wrong")
                 .collect();
-            // SeaweedFS looks first and writes then where it puts parts together: two uploads win now and then, and it is told.
+            // SeaweedFS looks first and writes then where it puts parts together: two uploads win
+            // now and then, and it is told.
             let known = |line: &&&Value| backend.name == "s3" && line["what"] == "uploads";
             assert!(
                 wrong.iter().all(|line| known(&line)),

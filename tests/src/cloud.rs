@@ -1,4 +1,5 @@
-//! Places on servers of object storage, whichever they are: what all backends promise is tested on all.
+//! Places on servers of object storage, whichever they are: what all backends promise is tested on
+//! all.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use persist_servers::{Kind, Proxy, Reply, Seen};
 
 use crate::{gcs, s3};
 
-/// Records in a place that a server was probed in this way, without probing it. It may be called in a runtime.
+/// Records in a place that a server was probed in this way, without probing it. It may be called in
+/// a runtime.
 pub(crate) fn record_probe(storage: Arc<dyn Storage>, server: &str, way: Way) {
     let server = server.to_owned();
     let recorded = std::thread::spawn(move || {

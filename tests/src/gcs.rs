@@ -1,8 +1,9 @@
 //! Places on a GCS server, one for each test.
 //!
-//! Of a resumable upload, fake-gcs-server ignores `ifGenerationMatch`, appends a part again that it has, and forgets that it completed
-//! it. Google's does none of this, so a proxy before it, which all tests share, answers as theirs would. It looks, and then lets pass,
-//! one request after the other: enough for uploads that race with uploads.
+//! Of a resumable upload, fake-gcs-server ignores `ifGenerationMatch`, appends a part again that it
+//! has, and forgets that it completed it. Google's does none of this, so a proxy before it, which
+//! all tests share, answers as theirs would. It looks, and then lets pass, one request after the
+//! other: enough for uploads that race with uploads.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write as _};
@@ -22,7 +23,8 @@ use crate::cloud::record_probe;
 
 /// A prefix in a bucket of a server that all tests share.
 ///
-/// Places behind the shared proxy say that uploads that race were probed: tests of the probe use [`Place::probed`].
+/// Places behind the shared proxy say that uploads that race were probed: tests of the probe use
+/// [`Place::probed`].
 #[derive(Clone, Debug)]
 pub struct Place {
     endpoint: String,
@@ -89,7 +91,8 @@ impl Place {
         (proxy, place)
     }
 
-    /// How a program is told to use it: with the default policy, but no wait between attempts that a test would notice.
+    /// How a program is told to use it: with the default policy, but no wait between attempts that
+    /// a test would notice.
     pub fn config(&self) -> StorageConfig {
         let mut retry = Retry::default();
         retry.first_wait = Duration::from_millis(2);
@@ -266,7 +269,8 @@ impl Conditions {
                 let upload = param(seen, "upload_id");
                 let there = about(&name);
                 match (self.made.get(&name), there) {
-                    // The server has forgotten the upload. Google's says again what it said when it made the object.
+                    // The server has forgotten the upload. Google's says again what it said when it
+                    // made the object.
                     (Some(by), Some(object)) if *by == upload => {
                         Some(Fault::Reply(json(200, object)))
                     }

@@ -168,8 +168,8 @@ pub fn guest(name: &str) -> PathBuf {
     file
 }
 
-/// The file of an agent in another language than Rust that `cargo xtask guests` builds; none where it had no toolchain, which
-/// CI does not let pass.
+/// The file of an agent in another language than Rust that `cargo xtask guests` builds; none where
+/// it had no toolchain, which CI does not let pass.
 pub fn guest_in(language: &str, name: &str) -> Option<PathBuf> {
     let targets = target().parent().expect("target").to_owned();
     let file = targets.join(format!("guests/languages/{language}/{name}.wasm"));

@@ -15,9 +15,9 @@ use crate::cloud::record_probe;
 
 /// A prefix in a bucket of a server that all tests share.
 ///
-/// SeaweedFS makes writers of one key wait for seconds, and looks first and writes then where it puts parts together, so that a
-/// store refuses it for large states. The places on it say that it was probed: tests of the probe use [`Place::probed`], and no
-/// other test lets uploads race there.
+/// SeaweedFS makes writers of one key wait for seconds, and looks first and writes then where it
+/// puts parts together, so that a store refuses it for large states. The places on it say that it
+/// was probed: tests of the probe use [`Place::probed`], and no other test lets uploads race there.
 #[derive(Clone, Debug)]
 pub struct Place {
     server: &'static Server,
@@ -91,7 +91,8 @@ impl Place {
         self.server
     }
 
-    /// How a program is told to use it: with the default policy, but no wait between attempts that a test would notice.
+    /// How a program is told to use it: with the default policy, but no wait between attempts that
+    /// a test would notice.
     pub fn config(&self) -> StorageConfig {
         let mut retry = Retry::default();
         retry.first_wait = Duration::from_millis(2);

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what save and load cost, beside what one would use instead (`tests/bench`), and BENCHMARKS.md.
+//! `cargo xtask bench`: what save and load cost, beside what one would use instead (`tests/bench`),
+//! and BENCHMARKS.md.
 
 use crate::figures::Page;
 use crate::machine::{self, Workspace};

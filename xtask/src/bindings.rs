@@ -1,5 +1,6 @@
-//! The bindings that the SDKs for C and Go ship: generated from the contract, and kept in the tree, so that whoever writes an
-//! agent needs no generator. `cargo xtask bindings` makes them, and `cargo xtask ci` checks that they are what it makes.
+//! The bindings that the SDKs for C and Go ship: generated from the contract, and kept in the tree,
+//! so that whoever writes an agent needs no generator. `cargo xtask bindings` makes them, and
+//! `cargo xtask ci` checks that they are what it makes.
 
 #[cfg(all(feature = "bindings", feature = "ci"))]
 pub(crate) use generate::check;
@@ -30,7 +31,8 @@ mod generate {
     const GO: &str = "guest-sdk/go/internal";
     /// Appended to a core module, it says which world that is of.
     const SECTION: &str = "guest-sdk/go/agent.component-type.section";
-    /// Go's runtime for bindings, of which the SDK has these files as they are. The rest of it is the SDK's own.
+    /// Go's runtime for bindings, of which the SDK has these files as they are. The rest of it is
+    /// the SDK's own.
     const GO_TYPES: [&str; 4] = ["option.go", "result.go", "tuple.go", "unit.go"];
 
     type Made = BTreeMap<PathBuf, Vec<u8>>;
@@ -114,8 +116,8 @@ mod generate {
         Ok(files.collect())
     }
 
-    /// Go's bindings as packages inside the SDK's module. Each call first gives back what the host wrote for the one before:
-    /// the SDK's `internal/wit/runtime` says why.
+    /// Go's bindings as packages inside the SDK's module. Each call first gives back what the host
+    /// wrote for the one before: the SDK's `internal/wit/runtime` says why.
     fn go_text(text: &str) -> String {
         text.replace("\"wit_component/", "\"persist/internal/bindings/")
             .replace(

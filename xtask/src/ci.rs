@@ -1,5 +1,5 @@
-//! `cargo xtask ci`: everything that is checked besides the tests. Every check is made, whatever the
-//! others say, and a summary comes last.
+//! `cargo xtask ci`: everything that is checked besides the tests. Every check is made, whatever
+//! the others say, and a summary comes last.
 
 #[cfg(feature = "ci")]
 mod advisories;
@@ -16,8 +16,8 @@ use {
     std::time::Instant,
 };
 
-/// Runs this program again, with the parsers that the checks need. All features of the workspace are
-/// named, not one of this package: so what the tests compiled serves here too.
+/// Runs this program again, with the parsers that the checks need. All features of the workspace
+/// are named, not one of this package: so what the tests compiled serves here too.
 #[cfg(not(feature = "ci"))]
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let again = [

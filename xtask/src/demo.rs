@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: an agent follows a conversation and saves its memory after each turn, while
-//! the host that it runs in is killed over and over. Nothing that was acknowledged may be forgotten.
+//! the host that it runs in is killed over and over. Nothing that was acknowledged may be
+//! forgotten.
 //!
 //! What counts as acknowledged is what the host had printed before it died: the pipe is read to its
 //! end after the kill. The first turn that the agent saves after the restart then tells what it
@@ -33,7 +34,8 @@ pub(crate) struct Options {
     /// How often the host is killed
     #[arg(long, default_value_t = 20)]
     kills: usize,
-    /// Where the agent's memory is kept, a new place; `s3` or `gcs` starts a server for it; a fresh folder if not given
+    /// Where the agent's memory is kept, a new place; `s3` or `gcs` starts a server for it; a fresh
+    /// folder if not given
     #[arg(long, value_name = "URL")]
     storage: Option<String>,
     /// How much of the conversation is followed; all of it if not given
@@ -459,7 +461,8 @@ fn show_newest_file(workspace: &Workspace, folder: &Path) -> Result<()> {
         .context("no file is where the newest version should be")?;
     let shown = format!("zcat {} | head -c 300", workspace.short(newest).display());
     println!("What is kept is gzip, which ordinary tools open:\n\n$ {shown}");
-    // The file is an argument, not part of the script: its path is the user's and may hold anything.
+    // The file is an argument, not part of the script: its path is the user's and may hold
+    // anything.
     let mut shell = Command::new("sh");
     shell
         .args(["-c", "zcat <\"$1\" | head -c 300", "sh"])

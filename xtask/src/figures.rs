@@ -1,5 +1,5 @@
-//! Pages whose figures a chore writes: between two lines that say so, with the command and the machine that they are of. What
-//! people wrote around them stays.
+//! Pages whose figures a chore writes: between two lines that say so, with the command and the
+//! machine that they are of. What people wrote around them stays.
 
 use crate::machine::{self, Workspace};
 use anyhow::{Context, Result};
@@ -21,7 +21,8 @@ impl Page {
         format!("<!-- figures: written by `{} --write` -->\n", self.chore)
     }
 
-    /// Figures under a line that says how they were made: by this chore with these arguments, on this machine.
+    /// Figures under a line that says how they were made: by this chore with these arguments, on
+    /// this machine.
     pub(crate) fn headed(
         &self,
         workspace: &Workspace,

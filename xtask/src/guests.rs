@@ -1,8 +1,8 @@
 //! Compiles the agents that the demo and the tests run to WebAssembly.
 //!
 //! There are two ways, and the first that is there is taken: the active toolchain has the target
-//! (rustup fetches it where it may, `rust-toolchain.toml` asks for it), or Debian's compiler for the
-//! web builds the standard library from its own sources.
+//! (rustup fetches it where it may, `rust-toolchain.toml` asks for it), or Debian's compiler for
+//! the web builds the standard library from its own sources.
 
 use crate::machine::{self, Workspace};
 use anyhow::{Context, Result, ensure};
@@ -136,8 +136,8 @@ impl Debian {
         ]
     }
 
-    /// A program called cargo that builds as this does, for the tests of `persist build`: what it does for a user, whose toolchain has
-    /// the target, cannot be seen here otherwise.
+    /// A program called cargo that builds as this does, for the tests of `persist build`: what it
+    /// does for a user, whose toolchain has the target, cannot be seen here otherwise.
     fn write_program(&self, workspace: &Workspace) -> Result<()> {
         let quoted = |text: &OsStr| format!("'{}'", text.to_string_lossy().replace('\'', r"'\''"));
         let environment = self
@@ -165,7 +165,10 @@ fn install_debian_programs() -> Result<(PathBuf, PathBuf)> {
     let otherwise = format!("type `rustup target add {TARGET}`");
     machine::install(&DEBIAN_PACKAGES, &otherwise)?;
     debian_programs().with_context(|| {
-        format!("Debian has no Rust {RUST_VERSION} for this machine with its library's source; {otherwise}")
+        format!(
+            "Debian has no Rust {RUST_VERSION} for this machine with its library's source; \
+            {otherwise}"
+        )
     })
 }
 

@@ -1,4 +1,5 @@
-//! `cargo xtask lab`: tries to make the local store lose what it acknowledged (`tests/lab`), and RELIABILITY.md.
+//! `cargo xtask lab`: tries to make the local store lose what it acknowledged (`tests/lab`), and
+//! RELIABILITY.md.
 
 use crate::figures::Page;
 use crate::machine::{self, Workspace};

@@ -1,8 +1,9 @@
-//! Compiles the agents that are not in Rust to WebAssembly: one with a scenario per argument for the tests of each SDK, and
-//! one that remembers a conversation, in C, Go, JavaScript and Python.
+//! Compiles the agents that are not in Rust to WebAssembly: one with a scenario per argument for
+//! the tests of each SDK, and one that remembers a conversation, in C, Go, JavaScript and Python.
 //!
-//! They are built again when something that they are made of has changed, and lie in `target/guests/languages`, where the tests
-//! look for them. A toolchain that cannot be had fails in CI. Elsewhere its agents are skipped, and its install line is said.
+//! They are built again when something that they are made of has changed, and lie in
+//! `target/guests/languages`, where the tests look for them. A toolchain that cannot be had fails
+//! in CI. Elsewhere its agents are skipped, and its install line is said.
 
 use crate::machine::{self, Workspace};
 use crate::toolchains;
@@ -176,7 +177,8 @@ fn build_go(workspace: &Workspace, mut go: Command, folder: &Path, out: &Path) -
     Ok(fs::write(out, module)?)
 }
 
-/// In a folder of its own with a copy of the SDK, as npm installs it: the toolchain reads nothing outside.
+/// In a folder of its own with a copy of the SDK, as npm installs it: the toolchain reads nothing
+/// outside.
 fn build_js(
     workspace: &Workspace,
     mut qjs: Command,
@@ -222,7 +224,8 @@ fn build_python(
     machine::run(componentize.current_dir(folder))
 }
 
-/// A hash of all that an agent is made of. It says whether to build again, and nothing hangs on its strength.
+/// A hash of all that an agent is made of. It says whether to build again, and nothing hangs on its
+/// strength.
 fn fingerprint(workspace: &Workspace, language: Language, source: &Source) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     RECIPE.hash(&mut hasher);

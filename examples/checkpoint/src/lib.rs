@@ -1,8 +1,10 @@
-//! An agent that computes for a long time, and goes on where it was stopped: by a crash, by its limit of CPU time, by a kill.
+//! An agent that computes for a long time, and goes on where it was stopped: by a crash, by its
+//! limit of CPU time, by a kill.
 //!
-//! `checkpoint N EVERY` looks for the number up to N with the longest Collatz sequence, and saves how far it is after each EVERY
-//! numbers. Run it again until it answers. What it answers does not depend on how often it was stopped, as a checkpoint holds all
-//! that the rest of the computation needs, and a run begins with nothing else.
+//! `checkpoint N EVERY` looks for the number up to N with the longest Collatz sequence, and saves
+//! how far it is after each EVERY numbers. Run it again until it answers. What it answers does not
+//! depend on how often it was stopped, as a checkpoint holds all that the rest of the computation
+//! needs, and a run begins with nothing else.
 
 use persist_guest::{Error, Expect, SaveOptions, Version, agent, load_snapshot, save_with};
 
@@ -40,7 +42,8 @@ fn compute(last: u64, every: u64) -> Result<String, Error> {
         ..
     } = progress;
     Ok(format!(
-        "up to {last}, the longest sequence begins at {start} and has {longest} steps; all have {steps}"
+        "up to {last}, the longest sequence begins at {start} and has {longest} steps; all have \
+         {steps}"
     ))
 }
 
@@ -80,7 +83,8 @@ impl Progress {
         }
     }
 
-    /// Saves a checkpoint, unless another run did meanwhile: two of them would only undo each other's work.
+    /// Saves a checkpoint, unless another run did meanwhile: two of them would only undo each
+    /// other's work.
     fn save(&self, last: u64, head: Option<Version>) -> Result<Version, Error> {
         let state = format!(
             "{last} {} {} {} {}",

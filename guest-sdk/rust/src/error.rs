@@ -1,5 +1,5 @@
-//! Why a call failed: one case for each of the contract's, and one for what is no JSON of the agent's, with a message
-//! that says what to do.
+//! Why a call failed: one case for each of the contract's, and one for what is no JSON of the
+//! agent's, with a message that says what to do.
 
 use std::fmt;
 use std::io;
@@ -42,8 +42,8 @@ pub enum Error {
     Timeout,
     /// The change may have been made, as this version.
     UnknownOutcome(Version),
-    /// A version was loaded and verified, and its state is not the type that [`json`](crate::json) was asked for. It was
-    /// left as it is.
+    /// A version was loaded and verified, and its state is not the type that [`json`](crate::json)
+    /// was asked for. It was left as it is.
     #[cfg(feature = "serde")]
     Unreadable {
         /// The name that was loaded.

@@ -1,6 +1,7 @@
 //! States that are JSON: any type of yours that serde knows. Feature `serde`.
 //!
-//! The functions are those of the crate, with a value in place of bytes. This agent keeps a list of what to do:
+//! The functions are those of the crate, with a value in place of bytes. This agent keeps a list of
+//! what to do:
 //!
 //! ```
 //! use persist_guest::{Error, agent, json};
@@ -28,11 +29,12 @@
 //! ```
 //!
 //! # What JSON does to a value
-//! - A field that your type does not know is skipped, so the next save is without it. With `deny_unknown_fields`, as
-//!   above, a state that a later agent wrote is [`Error::Unreadable`] instead, and stays.
+//! - A field that your type does not know is skipped, so the next save is without it. With
+//!   `deny_unknown_fields`, as above, a state that a later agent wrote is [`Error::Unreadable`]
+//!   instead, and stays.
 //! - A new field needs `#[serde(default)]`, else the states from before it are unreadable.
-//! - Finite numbers come back exactly. JSON has no NaN and no infinity: they are saved as `null`, and a `null` is no
-//!   number when it is loaded. Let such a field be an `Option`.
+//! - Finite numbers come back exactly. JSON has no NaN and no infinity: they are saved as `null`,
+//!   and a `null` is no number when it is loaded. Let such a field be an `Option`.
 //! - Numbers beyond 64 bits are for Rust alone; many readers of JSON round what is beyond 53.
 
 use serde::Serialize;
@@ -52,20 +54,21 @@ pub struct Snapshot<T> {
     pub value: T,
 }
 
-/// Saves `value` as the next version of `name`, whatever the head is, with the media type `application/json`.
+/// Saves `value` as the next version of `name`, whatever the head is, with the media type
+/// `application/json`.
 ///
-/// The JSON is indented, for the people who look at it with `zcat` and compare two versions line by line. For a state of
-/// many megabytes give `serde_json` a [`Writer`](crate::Writer) instead.
+/// The JSON is indented, for the people who look at it with `zcat` and compare two versions line by
+/// line. For a state of many megabytes give `serde_json` a [`Writer`](crate::Writer) instead.
 ///
 /// # Errors
-/// As [`save`](crate::save), and [`Error::Invalid`] for a value that JSON cannot hold, such as a map whose keys are not
-/// text.
+/// As [`save`](crate::save), and [`Error::Invalid`] for a value that JSON cannot hold, such as a
+/// map whose keys are not text.
 pub fn save<T: Serialize + ?Sized>(name: &str, value: &T) -> Result<Info, Error> {
     save_with(name, value, &SaveOptions::new())
 }
 
-/// Saves `value` as the next version of `name`, with an expectation or labels. A media type of your own, such as
-/// `application/geo+json`, is kept.
+/// Saves `value` as the next version of `name`, with an expectation or labels. A media type of your
+/// own, such as `application/geo+json`, is kept.
 ///
 /// ```
 /// use persist_guest::{Error, Expect, SaveOptions, json};
@@ -95,12 +98,14 @@ pub fn save_with<T: Serialize + ?Sized>(
 /// Loads the value at the head of `name`. `None`: nothing was saved, or it was deleted.
 ///
 /// # Errors
-/// As [`load`](crate::load), and [`Error::Unreadable`] where the state is not a `T`. It stays as it is.
+/// As [`load`](crate::load), and [`Error::Unreadable`] where the state is not a `T`. It stays as it
+/// is.
 pub fn load<T: DeserializeOwned>(name: &str) -> Result<Option<T>, Error> {
     Ok(load_snapshot(name, None)?.map(|snapshot| snapshot.value))
 }
 
-/// Loads the head of `name`, or version `at`, with what is known of it. `None`: nothing was saved, or it is a tombstone.
+/// Loads the head of `name`, or version `at`, with what is known of it. `None`: nothing was saved,
+/// or it is a tombstone.
 ///
 /// Where the head cannot be read, an older version may be:
 ///

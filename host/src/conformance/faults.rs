@@ -81,7 +81,8 @@ impl Faulty {
         }))
     }
 
-    /// Dies at the call after `after` others: that one is still made, if `made`, and no later one is.
+    /// Dies at the call after `after` others: that one is still made, if `made`, and no later one
+    /// is.
     pub fn die_at(&self, after: usize, made: bool) {
         *self.life.death() = Some(Death { after, made });
     }

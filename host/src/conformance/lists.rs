@@ -10,7 +10,8 @@ use crate::storage::{Entry, Key, List, Page, Result, Storage};
 pub enum ListFault {
     /// Entries follow the order of their hashes, within a page and from page to page.
     Unordered,
-    /// Entries are divided into pages by the order of their hashes; each page in itself is in order.
+    /// Entries are divided into pages by the order of their hashes; each page in itself is in
+    /// order.
     UnorderedPages,
     /// Entries follow each other from the last to the first.
     Descending,

@@ -13,8 +13,8 @@
 //! # });
 //! ```
 //!
-//! Each check works under a directory of its own with a random name, and leaves its objects there: give it a place
-//! that may be thrown away.
+//! Each check works under a directory of its own with a random name, and leaves its objects there:
+//! give it a place that may be thrown away.
 //!
 //! | group | what it asks |
 //! |---|---|
@@ -115,8 +115,9 @@ const CHECKS: &[(&str, Check)] = &[
     }),
 ];
 
-/// Records in a storage that a server was probed, without probing it: for tests that give each store a place of its own on a
-/// server that is known. [`Storage::unknown_server`] tells the name of the server.
+/// Records in a storage that a server was probed, without probing it: for tests that give each
+/// store a place of its own on a server that is known. [`Storage::unknown_server`] tells the name
+/// of the server.
 ///
 /// # Errors
 /// Any kind.

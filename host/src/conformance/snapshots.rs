@@ -95,7 +95,8 @@ pub(super) async fn a_host_may_die_at_any_call(place: &Place<'_>) -> Verdict {
     Ok(())
 }
 
-/// All that was acknowledged is there; at most the change under way is there too, whole; the next save works.
+/// All that was acknowledged is there; at most the change under way is there too, whole; the next
+/// save works.
 async fn check_after_death(scope: &Scope, told: &Told) -> Verdict {
     let acknowledged = told.newest.map_or(0, |(version, _)| version);
     let head = scope.stat("memory", None).await.map_err(on("stat"))?;

@@ -50,11 +50,13 @@ impl Default for AdapterOptions {
     }
 }
 
-/// Saves and loads states at keys of the caller's own choice, such as `agent1/large_snapshot.json.gz`.
+/// Saves and loads states at keys of the caller's own choice, such as
+/// `agent1/large_snapshot.json.gz`.
 ///
-/// What it saves are files as [`Scope`](super::Scope) makes them: gzip, with a trailer that is verified when they are
-/// loaded. It also loads plain gzip files that others made. There are no versions here: a save replaces what was there, in one
-/// step. Keys that belong to scopes are refused.
+/// What it saves are files as [`Scope`](super::Scope) makes them: gzip, with a trailer that is
+/// verified when they are loaded. It also loads plain gzip files that others made. There are no
+/// versions here: a save replaces what was there, in one step. Keys that belong to scopes are
+/// refused.
 ///
 /// ```
 /// # use std::path::PathBuf;
@@ -144,11 +146,12 @@ impl Adapter {
         Ok(self.storage.delete(&own_key(key)?).await?)
     }
 
-    /// Saves what `state` gives, to its end, at `key`, in place of what is there. Nothing changes before all of it is
-    /// durable. Memory: as [`Writer`](super::Writer).
+    /// Saves what `state` gives, to its end, at `key`, in place of what is there. Nothing changes
+    /// before all of it is durable. Memory: as [`Writer`](super::Writer).
     ///
     /// # Errors
-    /// As [`Adapter::save`]; an error of `state` itself is an [`Error::Storage`], and nothing was saved.
+    /// As [`Adapter::save`]; an error of `state` itself is an [`Error::Storage`], and nothing was
+    /// saved.
     pub async fn save_stream(&self, mut state: impl AsyncRead + Unpin, key: &str) -> Result<()> {
         let key = own_key(key)?;
         let mut upload = self.storage.replace(&key).await?;
@@ -194,8 +197,8 @@ impl Adapter {
         Ok(upload.finish().await?)
     }
 
-    /// Reads the state at `key` in pieces. Each was verified by itself; whether all of them are what was saved, only the end of
-    /// the stream says: an error, or none.
+    /// Reads the state at `key` in pieces. Each was verified by itself; whether all of them are
+    /// what was saved, only the end of the stream says: an error, or none.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Corrupt`] and [`Error::Storage`], here or from the stream.
@@ -263,8 +266,9 @@ fn own_key(key: &str) -> Result<Key> {
     }
 }
 
-/// Compares the key that an adapter saved a file at with the key that it is read at. One may be the end of the
-/// other, where the storage is opened at another level now. The file of a version may be read at any key.
+/// Compares the key that an adapter saved a file at with the key that it is read at. One may be the
+/// end of the other, where the storage is opened at another level now. The file of a version may be
+/// read at any key.
 fn check_key(object: &Object, key: &Key) -> Result<()> {
     let metadata = &object.trailer.metadata;
     let (saved, read) = (metadata.name.as_str(), key.as_str());
@@ -281,7 +285,8 @@ fn check_key(object: &Object, key: &Key) -> Result<()> {
     })
 }
 
-/// Sends the state of a file with a trailer. The reader verifies the whole of it before it gives the last piece.
+/// Sends the state of a file with a trailer. The reader verifies the whole of it before it gives
+/// the last piece.
 async fn send_blocks(mut reader: Reader, sender: &mpsc::Sender<Result<Bytes>>) -> Result<()> {
     let mut offset = 0;
     loop {
@@ -294,7 +299,8 @@ async fn send_blocks(mut reader: Reader, sender: &mpsc::Sender<Result<Bytes>>) -
     }
 }
 
-/// Sends the state of a plain gzip file. Runs on a thread of its own: nothing says how much its bytes decompress to.
+/// Sends the state of a plain gzip file. Runs on a thread of its own: nothing says how much its
+/// bytes decompress to.
 fn send_plain(
     storage: &dyn Storage,
     key: &Key,
@@ -359,7 +365,8 @@ impl Plain {
     /// Ends a member, and gives what is left of its content.
     fn end_member(&mut self) -> Result<Bytes> {
         let member = std::mem::replace(&mut self.member, GzDecoder::new(Vec::new()));
-        // A file with a trailer that could not be told from its last bytes: they are not what was written.
+        // A file with a trailer that could not be told from its last bytes: they are not what was
+        // written.
         let extra = member.header().and_then(|header| header.extra());
         if extra.is_some_and(is_of_trailer) {
             return Err(Error::corrupt("the end of its trailer is damaged"));
@@ -384,7 +391,8 @@ impl StateStream {
     /// The next piece of the state, verified; none at the end.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where what is stored is not what was saved; [`Error::Storage`]. Nothing follows an error.
+    /// [`Error::Corrupt`] where what is stored is not what was saved; [`Error::Storage`]. Nothing
+    /// follows an error.
     pub async fn next(&mut self) -> Option<Result<Bytes>> {
         match self.piece.is_empty() {
             true => self.receiver.recv().await,

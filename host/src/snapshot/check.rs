@@ -34,8 +34,8 @@ const LEFT_PROBE: &str =
 /// Younger files may belong to saves that are still under way.
 const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Of which versions a check reads every byte. Of the others it reads and verifies the trailer: what is known of the version, and
-/// the length of its file.
+/// Of which versions a check reads every byte. Of the others it reads and verifies the trailer:
+/// what is known of the version, and the length of its file.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum ReadData {
     /// Of none.
@@ -70,7 +70,8 @@ pub enum FindingKind {
     Unreadable,
     /// The storage refuses to give it to the account that runs the check.
     Denied,
-    /// It lies where a version, a pin or a directory of the store belongs: nothing can be saved there.
+    /// It lies where a version, a pin or a directory of the store belongs: nothing can be saved
+    /// there.
     InTheWay,
     /// It is of a format that this build does not read.
     Unsupported,
@@ -149,18 +150,22 @@ impl FindingKind {
 }
 
 impl Store {
-    /// Whether a store is there: something was saved in it once. Refuses one that this build cannot understand.
+    /// Whether a store is there: something was saved in it once. Refuses one that this build cannot
+    /// understand.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where it is of a later format; [`Error::Corrupt`]; [`Error::Storage`].
+    /// [`Error::Unsupported`] where it is of a later format; [`Error::Corrupt`];
+    /// [`Error::Storage`].
     pub async fn is_there(&self) -> Result<bool> {
         introduce::check(&*self.shared.storage).await
     }
 
-    /// Looks at every object of `selection`. `each` is told what was gone through so far, after every version, and of each finding. What is saved or
-    /// pruned meanwhile is no finding. What cannot be listed or read is one, and the rest is looked at all the same.
+    /// Looks at every object of `selection`. `each` is told what was gone through so far, after
+    /// every version, and of each finding. What is saved or pruned meanwhile is no finding. What
+    /// cannot be listed or read is one, and the rest is looked at all the same.
     ///
-    /// Cost: a list for each directory, and for each version a read of its trailer, or of all of it.
+    /// Cost: a list for each directory, and for each version a read of its trailer, or of all of
+    /// it.
     ///
     /// # Errors
     /// [`Error::Storage`]; [`Error::Unsupported`] where the store is of a later format.
@@ -193,7 +198,8 @@ impl Store {
         Ok(check.checked)
     }
 
-    /// Returns true where `error` is of one object or directory alone: the store still lists what it has.
+    /// Returns true where `error` is of one object or directory alone: the store still lists what
+    /// it has.
     pub async fn is_of_one_place(&self, error: &Error) -> bool {
         let Error::Storage(error) = error else {
             return error.is_of_file();
@@ -290,7 +296,8 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
         Ok(None)
     }
 
-    /// Tells of a file where a directory of the store belongs. On a disk, nothing can be saved below its name.
+    /// Tells of a file where a directory of the store belongs. On a disk, nothing can be saved
+    /// below its name.
     async fn file_at_a_directory(&mut self, dir: &str, entry: &Entry) -> Result<()> {
         let name = entry.name();
         let key = key_of(dir, name);
@@ -315,7 +322,8 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
         self.blocks(dir, entry, &key, what).await
     }
 
-    /// Tells whether an entry of the wrong kind keeps `key` from being used, as the storage itself says.
+    /// Tells whether an entry of the wrong kind keeps `key` from being used, as the storage itself
+    /// says.
     async fn blocks(&mut self, dir: &str, entry: &Entry, key: &Key, what: &str) -> Result<()> {
         let read = self
             .store
@@ -341,7 +349,8 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
         Ok(())
     }
 
-    /// What saves that were never finished left behind, long ago. Who may not look for it is not told of it.
+    /// What saves that were never finished left behind, long ago. Who may not look for it is not
+    /// told of it.
     async fn leftovers(&mut self) {
         let storage = &self.store.shared.storage;
         let sweep = Sweep {
@@ -363,7 +372,8 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
         self.found(FindingKind::Leftover, NO_SESSION.into(), &what);
     }
 
-    /// What is the store's own. Files that are being written on a local disk are that disk's, and show as a directory.
+    /// What is the store's own. Files that are being written on a local disk are that disk's, and
+    /// show as a directory.
     async fn own(&mut self) -> Result<()> {
         let mut entries = Entries::of(NO_SESSION);
         while let Some(entry) = self.next_of(&mut entries).await? {
@@ -389,7 +399,8 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
         Ok(())
     }
 
-    /// Tells of the objects of a probe. A server may show their directory for a while after they were deleted.
+    /// Tells of the objects of a probe. A server may show their directory for a while after they
+    /// were deleted.
     async fn probe(&mut self, dir: &str) -> Result<()> {
         let list = RecursiveList {
             dir,
@@ -601,7 +612,8 @@ async fn look(scope: Scope, name: Name, version: Version, read: bool) -> Result<
         }
         Err(Error::Corrupt { what, .. }) => (0, Some((FindingKind::Corrupt, what))),
         Err(Error::Unsupported { what, .. }) => (0, Some((FindingKind::Unsupported, what))),
-        // A bad sector, or a file of another account: the rest of the store is looked at all the same.
+        // A bad sector, or a file of another account: the rest of the store is looked at all the
+        // same.
         Err(error) if scope.is_of_one_version(&name, &error).await => {
             (0, Some((kind_of(&error), error.to_string())))
         }

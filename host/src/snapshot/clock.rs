@@ -11,7 +11,8 @@ const RESOLUTION: Duration = Duration::from_secs(2);
 /// How long one look at the storage's clock serves.
 const OBSERVED_FOR: Duration = Duration::from_secs(60);
 
-/// The longest time over which this host's two clocks are compared: they drift apart by some seconds a day.
+/// The longest time over which this host's two clocks are compared: they drift apart by some
+/// seconds a day.
 const COMPARED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Milliseconds since 1970 UTC, as this machine believes.
@@ -22,9 +23,10 @@ pub(crate) fn unix_millis() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A moment on two clocks: one that goes on while the machine sleeps, which `std::time::Instant` does not everywhere, since a writer
-/// that slept must know that it did; and the one of people, which jumps ahead when it is set after a pause that the first one missed,
-/// as that of a virtual machine may.
+/// A moment on two clocks: one that goes on while the machine sleeps, which `std::time::Instant`
+/// does not everywhere, since a writer that slept must know that it did; and the one of people,
+/// which jumps ahead when it is set after a pause that the first one missed, as that of a virtual
+/// machine may.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     boot: Duration,
@@ -74,8 +76,8 @@ impl Moment {
 
 /// Compares the storage's clock with this host's two clocks before anything is removed by age.
 ///
-/// An age is a difference of two times of the storage. If its clock jumps ahead between them, the age is too large, and a prune
-/// would remove what a writer still relies on.
+/// An age is a difference of two times of the storage. If its clock jumps ahead between them, the
+/// age is too large, and a prune would remove what a writer still relies on.
 #[derive(Debug)]
 pub(super) struct StorageClock(Mutex<ClockState>);
 
@@ -115,7 +117,8 @@ impl Default for StorageClock {
 }
 
 impl StorageClock {
-    /// Returns the storage's time now, from a probe that is recent enough; none where a new probe is due.
+    /// Returns the storage's time now, from a probe that is recent enough; none where a new probe
+    /// is due.
     pub(super) fn now(&self, grace: Duration) -> Option<SystemTime> {
         let observed = self.state().observed?;
         let since = observed.at.elapsed();
@@ -125,8 +128,8 @@ impl StorageClock {
     /// Takes the storage's time from a probe, and returns it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the storage's clock and this host's wall clock differ by more than a quarter of the grace
-    /// period.
+    /// [`Error::Unsupported`] where the storage's clock and this host's wall clock differ by more
+    /// than a quarter of the grace period.
     pub(super) fn observe(&self, probe: ClockProbe, grace: Duration) -> Result<SystemTime> {
         let earliest = UNIX_EPOCH + probe.before.wall;
         let latest = SystemTime::now().max(earliest);
@@ -164,8 +167,8 @@ impl StorageClock {
         } else if state.reference.until(now) > COMPARED_FOR {
             state.reference = now;
         }
-        // What was made before the jump is older than it was by as much, and what is older than the grace then is so
-        // by both clocks.
+        // What was made before the jump is older than it was by as much, and what is older than the
+        // grace then is so by both clocks.
         let wait = grace + grace / 4;
         match state
             .jumped
@@ -184,8 +187,8 @@ impl StorageClock {
     }
 }
 
-/// Checks that a list was made at a time that fits the storage's clock, and returns the earlier of both: ages are rather too
-/// small.
+/// Checks that a list was made at a time that fits the storage's clock, and returns the earlier of
+/// both: ages are rather too small.
 ///
 /// # Errors
 /// [`Error::Unsupported`] where they differ by more than a quarter of the grace period.

@@ -1,11 +1,11 @@
 //! How a version comes to be: one exclusive create, and what is done when its answer is not clear.
 //!
-//! Truth is the highest version that exists. A change looks up the head, or goes on from the one that this process knows
-//! (`heads`), checks what the caller expects of it, and creates the version after it; whoever creates it first has it, on every
-//! storage, between all processes.
+//! Truth is the highest version that exists. A change looks up the head, or goes on from the one
+//! that this process knows (`heads`), checks what the caller expects of it, and creates the version
+//! after it; whoever creates it first has it, on every storage, between all processes.
 //!
-//! An answer that says "exists", or none at all, is looked at before it is believed: a nonce in the trailer
-//! tells whether the version that is there is the one that we made.
+//! An answer that says "exists", or none at all, is looked at before it is believed: a nonce in the
+//! trailer tells whether the version that is there is the one that we made.
 
 use bytes::Bytes;
 
@@ -16,8 +16,8 @@ use super::version::MAX_VERSION;
 use super::{Error, Expect, Info, Name, Result, Scope, Version};
 use crate::storage::{self, ErrorKind, Upload};
 
-/// How often a change with [`Expect::Any`] tries the next version after losing a race. Every loss is somebody
-/// else's save, so this many losses mean a name that a hundred writers want at once.
+/// How often a change with [`Expect::Any`] tries the next version after losing a race. Every loss
+/// is somebody else's save, so this many losses mean a name that a hundred writers want at once.
 const MAX_ATTEMPTS: usize = 100;
 
 /// Pieces of a file that go to the storage together.
@@ -84,7 +84,8 @@ impl Change {
         self.pending.extend(bytes);
     }
 
-    /// Adds bytes of the file, and sends them once there are enough. From then on the version is settled.
+    /// Adds bytes of the file, and sends them once there are enough. From then on the version is
+    /// settled.
     pub(crate) async fn send(&mut self, bytes: Vec<Bytes>) -> Result<()> {
         self.keep(bytes);
         if self.pending_len < PIECE {
@@ -117,7 +118,8 @@ impl Change {
         Ok(())
     }
 
-    /// Why an upload that is not complete was refused. Where its version is there already, it is not ours: the race is lost.
+    /// Why an upload that is not complete was refused. Where its version is there already, it is
+    /// not ours: the race is lost.
     async fn refused(&self, error: storage::Error, version: Version) -> Error {
         if error.kind() != ErrorKind::AlreadyExists {
             return error.into();
@@ -182,12 +184,14 @@ impl Change {
                 "the storage refuses the next version as being there, and does not show it; look at the server".into()
             }
             Found::Ours | Found::Anothers => format!(
-                "the storage has version {} and does not list it as the newest. Do not remove it: it was acknowledged. Use a \
+                "the storage has version {} and does not list it as the newest. Do not remove it: \
+                 it was acknowledged. Use a \
                  storage that lists keys in order, and copy the store there",
                 lost.version
             ),
             Found::Damaged | Found::Unseen(_) => {
-                "an object that cannot be read as a version is at the next version's key. Run `persist check`; keep a copy of \
+                "an object that cannot be read as a version is at the next version's key. Run \
+                 `persist check`; keep a copy of \
                  the object before it is moved away"
                     .into()
             }
@@ -271,7 +275,8 @@ impl Change {
         (trailer, info)
     }
 
-    /// Whether the version that was to be made on `base` is ours. False: it is certain that it is not, and that nothing was made.
+    /// Whether the version that was to be made on `base` is ours. False: it is certain that it is
+    /// not, and that nothing was made.
     async fn settle(
         &self,
         answer: storage::Result<()>,
@@ -317,8 +322,8 @@ impl Change {
         }
     }
 
-    /// After a version was made on a head that was seen too long ago: versions above it may have come, and the ones below may have
-    /// been pruned.
+    /// After a version was made on a head that was seen too long ago: versions above it may have
+    /// come, and the ones below may have been pruned.
     async fn check_late(&self, base: &Seen, version: Version) -> Result<()> {
         if self.heads().is_good(base.since) {
             return Ok(());
@@ -354,8 +359,8 @@ impl Change {
         }
     }
 
-    /// Returns whether this change made the version with this trailer. The nonce alone does not tell: a clone of a virtual
-    /// machine goes on with the random numbers of its original.
+    /// Returns whether this change made the version with this trailer. The nonce alone does not
+    /// tell: a clone of a virtual machine goes on with the random numbers of its original.
     fn made(&self, trailer: &Trailer, info: &Info) -> bool {
         let metadata = &trailer.metadata;
         metadata.nonce == self.nonce
@@ -367,7 +372,8 @@ impl Change {
 fn after(base: &Seen) -> Result<Version> {
     match base.version() {
         MAX_VERSION => Err(Error::unsupported(format!(
-            "version {MAX_VERSION} is the last that a name can have; fork it to another name, or purge it and begin again"
+            "version {MAX_VERSION} is the last that a name can have; fork it to another name, or \
+             purge it and begin again"
         ))),
         head => Ok(head + 1),
     }

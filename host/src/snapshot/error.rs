@@ -9,14 +9,16 @@ use super::Version;
 /// The result of a snapshot call.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a snapshot call failed. After every case but [`Error::UnknownOutcome`], it has changed nothing.
+/// Why a snapshot call failed. After every case but [`Error::UnknownOutcome`], it has changed
+/// nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// What the caller expected of the name does not hold.
     #[error(
         "conflict: {}; load the newest version and try again",
-        .head.map_or("nothing is saved under this name".into(), |head| format!("the newest version is {head}"))
+        .head.map_or("nothing is saved under this name".into(), |head| format!("the newest \
+            version is {head}"))
     )]
     Conflict {
         /// The newest version; none where nothing was saved.
@@ -30,7 +32,8 @@ pub enum Error {
     Invalid(String),
     /// The state is larger than allowed here.
     #[error(
-        "the state is {size} bytes and the limit here is {max}; use a writer or reader, or raise the limit"
+        "the state is {size} bytes and the limit here is {max}; use a writer or reader, or raise \
+         the limit"
     )]
     TooLarge {
         /// Bytes of the state.
@@ -51,7 +54,8 @@ pub enum Error {
     },
     /// The file of a version says that it was saved as another version, or under another name.
     #[error(
-        "misplaced: {}its file was saved as {saved_as}; nothing of it was used. Move the file back to the key \
+        "misplaced: {}its file was saved as {saved_as}; nothing of it was used. Move the file \
+         back to the key \
          of {saved_as}, or take it over where it is with `persist repair --adopt`",
         .object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default()
     )]
@@ -71,7 +75,8 @@ pub enum Error {
     },
     /// The change may have been made, as this version.
     #[error(
-        "the outcome is unknown: version {version} may have been made ({why}); look at the newest version \
+        "the outcome is unknown: version {version} may have been made ({why}); look at the newest \
+         version \
          before trying again"
     )]
     UnknownOutcome {
@@ -80,7 +85,8 @@ pub enum Error {
         /// What happened.
         why: String,
     },
-    /// There is no store, and this process may not make one ([`StoreOptions::create`](super::StoreOptions::create)).
+    /// There is no store, and this process may not make one
+    /// ([`StoreOptions::create`](super::StoreOptions::create)).
     #[error("no store in {location}; make one with `persist init`, or correct the storage setting")]
     NoStore {
         /// The storage, for the operator.
@@ -106,8 +112,8 @@ impl Error {
         }
     }
 
-    /// Says where it was found, where that is not known yet. The place is the operator's to know, and stays out of
-    /// what a guest is told.
+    /// Says where it was found, where that is not known yet. The place is the operator's to know,
+    /// and stays out of what a guest is told.
     pub(crate) fn at(self, place: impl fmt::Display) -> Self {
         let place = || Some(place.to_string());
         match self {

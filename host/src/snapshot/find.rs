@@ -9,7 +9,8 @@ use super::{
 };
 use crate::storage::{Entry, List};
 
-/// The newest version is read once more where it was pruned while it was read: there is a newer one, since longer than the grace.
+/// The newest version is read once more where it was pruned while it was read: there is a newer
+/// one, since longer than the grace.
 #[derive(Debug)]
 pub(super) struct Rereads {
     left: usize,
@@ -59,7 +60,8 @@ impl Scope {
             Some(0 | 1) => return Ok(Vec::new()),
             Some(before) => Some(Entry::object(version::segment(before.min(MAX_VERSION)))),
         };
-        // No version is above the highest: "below it or all" is then the same list from the beginning.
+        // No version is above the highest: "below it or all" is then the same list from the
+        // beginning.
         if before.is_some_and(|before| before > MAX_VERSION) {
             after = None;
         }
@@ -144,7 +146,8 @@ impl Scope {
         )))
     }
 
-    /// Whether an error is of one version alone: the storage answers, and does not give what it lists.
+    /// Whether an error is of one version alone: the storage answers, and does not give what it
+    /// lists.
     pub(super) async fn is_of_one_version(&self, name: &Name, error: &Error) -> bool {
         matches!(error, Error::Storage(_)) && self.versions_of(name, None, 1).await.is_ok()
     }
@@ -161,7 +164,8 @@ impl Scope {
     pub(super) fn deleted_already(&self, name: &Name, version: Version) -> Error {
         let agent = self.described();
         Error::NotFound(format!(
-            "{name} of {agent} is deleted already, by version {version}; older versions may still be there"
+            "{name} of {agent} is deleted already, by version {version}; older versions may still \
+             be there"
         ))
     }
 

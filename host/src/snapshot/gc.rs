@@ -1,4 +1,5 @@
-//! What saves that were never finished leave behind. Nobody ever sees it; it takes space until it is removed.
+//! What saves that were never finished leave behind. Nobody ever sees it; it takes space until it
+//! is removed.
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ pub struct GcOptions {
     pub older_than: Duration,
     /// Removes nothing, and counts.
     pub dry_run: bool,
-    /// Removes uploads for keys that are not the store's too, such as those of an [`Adapter`](super::Adapter), and of others
-    /// who share the bucket.
+    /// Removes uploads for keys that are not the store's too, such as those of an
+    /// [`Adapter`](super::Adapter), and of others who share the bucket.
     pub all_uploads: bool,
 }
 
@@ -36,11 +37,12 @@ impl Default for GcOptions {
 }
 
 impl Store {
-    /// Removes what was begun and never finished: uploads and temporary files of hosts that died, and probes of a new storage,
-    /// also where no store was made in the end. Uploads are removed where they are for a version or a probe.
+    /// Removes what was begun and never finished: uploads and temporary files of hosts that died,
+    /// and probes of a new storage, also where no store was made in the end. Uploads are removed
+    /// where they are for a version or a probe.
     ///
-    /// On S3, a save whose upload is removed while it is at work fails, and says that its
-    /// outcome is unknown; on a local disk, what a living process is at work on stays, however old it is.
+    /// On S3, a save whose upload is removed while it is at work fails, and says that its outcome
+    /// is unknown; on a local disk, what a living process is at work on stays, however old it is.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -56,8 +58,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unsupported`](super::Error::Unsupported) where the store is of a later format; [`Error::Storage`](super::Error::Storage), on
-    /// S3 also where the account may not list uploads (`s3:ListBucketMultipartUploads`). What was removed before stays removed.
+    /// [`Error::Unsupported`](super::Error::Unsupported) where the store is of a later format;
+    /// [`Error::Storage`](super::Error::Storage), on S3 also where the account may not list uploads
+    /// (`s3:ListBucketMultipartUploads`). What was removed before stays removed.
     pub async fn gc(&self, options: &GcOptions) -> Result<Swept> {
         let storage = &*self.shared.storage;
         // A store of a later format may have other names for its probes.

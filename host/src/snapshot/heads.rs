@@ -1,8 +1,9 @@
 //! The heads that this process knows, so that a save need not look.
 //!
-//! A head is known from a list, or since this process made it. Another host may save at any moment, and what is known is out of
-//! date then: that costs a create that is refused, and a look. Only changes use what is known here, and only for half the grace,
-//! in which no version above it can have come and been pruned (DURABILITY.md, "Writers that sleep"). Reads look.
+//! A head is known from a list, or since this process made it. Another host may save at any moment,
+//! and what is known is out of date then: that costs a create that is refused, and a look. Only
+//! changes use what is known here, and only for half the grace, in which no version above it can
+//! have come and been pruned (DURABILITY.md, "Writers that sleep"). Reads look.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,8 +76,8 @@ struct Known {
     at: Moment,
     /// Whether a change may go on from it.
     trusted: bool,
-    /// Whether others write this name, too. Then our own last version is looked up before the next, which costs less than a create
-    /// that is refused; until nobody wrote in between.
+    /// Whether others write this name, too. Then our own last version is looked up before the next,
+    /// which costs less than a create that is refused; until nobody wrote in between.
     shared: bool,
 }
 
@@ -93,8 +94,8 @@ impl Remembered {
         self.policy.is_good(since)
     }
 
-    /// What a change may go on from without looking. Never from nothing: a store may be copied to where nothing is, and histories that
-    /// were pruned do not begin with version 1.
+    /// What a change may go on from without looking. Never from nothing: a store may be copied to
+    /// where nothing is, and histories that were pruned do not begin with version 1.
     pub(super) fn get(&self, dir: &str) -> Option<Seen> {
         let known = self.known();
         let known = known.get(dir)?;
@@ -154,7 +155,8 @@ impl Remembered {
             return;
         };
         let (last, new) = (known.seen.version(), seen.version());
-        // A call that began earlier may end later. What is lower otherwise is a store that vanished, or was put back.
+        // A call that began earlier may end later. What is lower otherwise is a store that
+        // vanished, or was put back.
         if new < last && seen.since.is_before(known.at) {
             return;
         }
@@ -185,7 +187,8 @@ impl Remembered {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
-        // Every change of an entry leaves one that costs a look at most, wherever it was broken off.
+        // Every change of an entry leaves one that costs a look at most, wherever it was broken
+        // off.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -76,7 +76,8 @@ impl SaveOptions {
         let bytes: usize = texts.chain(&self.media_type).map(String::len).sum();
         if bytes > MAX_LABEL_BYTES {
             return Err(Error::Invalid(format!(
-                "labels and media type are {bytes} bytes; together they may be at most {MAX_LABEL_BYTES}"
+                "labels and media type are {bytes} bytes; together they may be at most \
+                 {MAX_LABEL_BYTES}"
             )));
         }
         let mut keys: Vec<_> = self.labels.iter().map(|(key, _)| key.as_str()).collect();
@@ -90,7 +91,8 @@ impl SaveOptions {
         }
         match keys.iter().find(|key| key.starts_with(HOST_LABEL)) {
             Some(key) => Err(Error::Invalid(format!(
-                "the label {key:?} is not one that this host knows; keys under {HOST_LABEL} are the host's"
+                "the label {key:?} is not one that this host knows; keys under {HOST_LABEL} are \
+                 the host's"
             ))),
             None => Ok(()),
         }

@@ -1,14 +1,17 @@
-//! A store introduces itself: what makes sure that a storage keeps its word before anything is trusted to it.
+//! A store introduces itself: what makes sure that a storage keeps its word before anything is
+//! trusted to it.
 //!
-//! `~/store.json` is created once and says which format and suffix the store has. Before that, the storage must refuse to
-//! create an object twice (one that accepts ignores conditions, and would let one save overwrite another), and must list
-//! what was just created, at once and in order, since heads are found by listing ([`probe::lists`]). A server that is not
-//! Amazon's or Google's must also let one of several writers win that race for one object: it may look whether an object
+//! `~/store.json` is created once and says which format and suffix the store has. Before that, the
+//! storage must refuse to create an object twice (one that accepts ignores conditions, and would
+//! let one save overwrite another), and must list what was just created, at once and in order,
+//! since heads are found by listing ([`probe::lists`]). A server that is not Amazon's or Google's
+//! must also let one of several writers win that race for one object: it may look whether an object
 //! exists, and write it afterwards. That is recorded in the store, and probed once for each server.
 //!
-//! Probes are small objects, which are removed again. Those of a process that was killed are removed by the next one that
-//! makes the store, by each process that meets one where a list costs no request, and by `persist gc`.
-//! Another prune removes those of a prune that was killed, once they are an hour old.
+//! Probes are small objects, which are removed again. Those of a process that was killed are
+//! removed by the next one that makes the store, by each process that meets one where a list costs
+//! no request, and by `persist gc`. Another prune removes those of a prune that was killed, once
+//! they are an hour old.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,7 +30,8 @@ use crate::storage::{
 const DIR: &str = "~";
 const FILE: &str = "store.json";
 
-/// Prefix of the names of objects that tell the storage's time. A host that initializes the store does not remove them.
+/// Prefix of the names of objects that tell the storage's time. A host that initializes the store
+/// does not remove them.
 const CLOCK: &str = "clock-";
 
 /// A probe takes seconds: what is younger may be another host's at this moment.
@@ -51,8 +55,8 @@ struct Introduction {
     created_by: String,
 }
 
-/// Before the first write of a process: makes the store, or checks that it is one that this build may write to, in a storage
-/// that keeps its word.
+/// Before the first write of a process: makes the store, or checks that it is one that this build
+/// may write to, in a storage that keeps its word.
 pub(super) async fn before_writing(store: &Store) -> Result<()> {
     let storage = &store.shared.storage;
     if store.find().await? {
@@ -95,14 +99,16 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
     let place = format!("~/store.json in {}", storage.location());
     let introduction: Introduction = serde_json::from_slice(&part.bytes).map_err(|error| {
         if is_of_another_service(&part.bytes) {
-            let what = "another service answers, such as the login page of a network: check the place and its endpoint";
+            let what = "another service answers, such as the login page of a network: check the \
+                place and its endpoint";
             return Error::unsupported(what).at(&place);
         }
         Error::corrupt(format!("it is not what Persist writes: {error}")).at(&place)
     })?;
     if introduction.format != FORMAT || introduction.suffix != SUFFIX {
         let what = format!(
-            "this store has format {} and suffix {:?}; this build writes format {FORMAT} and suffix {SUFFIX:?}. \
+            "this store has format {} and suffix {:?}; this build writes format {FORMAT} and \
+             suffix {SUFFIX:?}. \
              Use the Persist that made it, or another place",
             introduction.format, introduction.suffix
         );
@@ -111,8 +117,8 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
     Ok(true)
 }
 
-/// Returns true for a page of HTML or XML, and for JSON that says no format: a server that is no storage answers any request
-/// with these.
+/// Returns true for a page of HTML or XML, and for JSON that says no format: a server that is no
+/// storage answers any request with these.
 fn is_of_another_service(body: &[u8]) -> bool {
     let is_page = body.trim_ascii_start().starts_with(b"<");
     let json = serde_json::from_slice::<serde_json::Value>(body).ok();
@@ -134,10 +140,12 @@ async fn make(store: &Store) -> Result<()> {
     store.write_first_policy().await?;
     match storage.create(&key(FILE)?, vec![introduction()]).await {
         Ok(()) => {}
-        // Another host makes it at this moment: what it says is checked as if it had always been there.
+        // Another host makes it at this moment: what it says is checked as if it had always been
+        // there.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             if !check(storage).await? {
-                let what = "the storage refuses to create the store's header as being there, and does not show it. Look at \
+                let what = "the storage refuses to create the store's header as being there, and \
+                    does not show it. Look at \
                             the server; nothing was saved";
                 return Err(Error::unsupported(what).at(storage.location()));
             }
@@ -153,8 +161,8 @@ async fn make(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Removes probes, now that there is a store: of hosts that died, and of those that will look for the store when they miss them.
-/// They cost nothing but space: what fails is left.
+/// Removes probes, now that there is a store: of hosts that died, and of those that will look for
+/// the store when they miss them. They cost nothing but space: what fails is left.
 async fn sweep(storage: &dyn Storage) {
     let list = List {
         dir: DIR,
@@ -189,8 +197,8 @@ fn introduction() -> Bytes {
     json.into()
 }
 
-/// Verifies that the storage keeps what a store needs. One that is no server is verified by two small objects alone: that it
-/// lists them at once and in order, and refuses to create one again.
+/// Verifies that the storage keeps what a store needs. One that is no server is verified by two
+/// small objects alone: that it lists them at once and in order, and refuses to create one again.
 async fn probe(storage: &Arc<dyn Storage>) -> Result<()> {
     let probed = match storage.unknown_server() {
         Some(server) => probe::ensure_exclusive(storage, &server, Way::Single).await,
@@ -246,7 +254,8 @@ async fn probe_objects(storage: &dyn Storage) -> Result<()> {
     match listed == expected {
         true => Ok(()),
         false => Err(Error::unsupported(
-            "this storage does not list new objects at once and in order, so the newest version could be missed. Use \
+            "this storage does not list new objects at once and in order, so the newest version \
+             could be missed. Use \
              another one; nothing was saved",
         )
         .at(storage.location())),
@@ -421,7 +430,8 @@ async fn create_again(storage: &dyn Storage, name: &str, body: Bytes) -> Result<
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error.of_a_trial().into()),
         Ok(()) => Err(Error::unsupported(
-            "this storage lets an object be created twice, so one save could overwrite another. Use one that honours \
+            "this storage lets an object be created twice, so one save could overwrite another. \
+             Use one that honours \
              conditional writes; nothing was saved",
         )
         .at(storage.location())),

@@ -1,7 +1,8 @@
 //! What the bytes mean: versions of an agent's state, with their history and integrity.
 //!
-//! A [`Store`] is everything in one storage; a [`Scope`] is what one agent, or one session of it, sees of it.
-//! A save never overwrites: version N of a name is one immutable object, made by one exclusive create.
+//! A [`Store`] is everything in one storage; a [`Scope`] is what one agent, or one session of it,
+//! sees of it. A save never overwrites: version N of a name is one immutable object, made by one
+//! exclusive create.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -71,7 +72,8 @@ const NO_SESSION: &str = "~";
 /// How often a read starts again because what it was about to read was pruned.
 const MAX_REREADS: usize = 10;
 
-/// Entries asked for where a page showed nothing of ours: what others put there must not cost a list for each.
+/// Entries asked for where a page showed nothing of ours: what others put there must not cost a
+/// list for each.
 const WIDE_PAGE: usize = 1000;
 
 fn check_limit(limit: usize) -> Result<()> {

@@ -9,10 +9,10 @@ pub const MAX_ENCODED: usize = 200;
 
 /// The name of an agent, a session or a snapshot.
 ///
-/// Any UTF-8 without control characters is a name; `/`, `.` and `..` mean nothing special, and two names are
-/// the same only if their bytes are. In a key, `a-z 0-9 . _ -` stand for themselves, except a dot in front;
-/// every other byte is `~` and two hex digits. So no two names meet on any file system, however it treats
-/// case or Unicode, and nothing needs to be decoded twice.
+/// Any UTF-8 without control characters is a name; `/`, `.` and `..` mean nothing special, and two
+/// names are the same only if their bytes are. In a key, `a-z 0-9 . _ -` stand for themselves,
+/// except a dot in front; every other byte is `~` and two hex digits. So no two names meet on any
+/// file system, however it treats case or Unicode, and nothing needs to be decoded twice.
 ///
 /// ```
 /// use persist_host::snapshot::Name;
@@ -32,8 +32,8 @@ impl Name {
     /// Takes a name as a person or a guest wrote it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where it is empty, holds control characters, or is longer than 200 bytes once
-    /// encoded.
+    /// [`Error::Invalid`] where it is empty, holds control characters, or is longer than 200 bytes
+    /// once encoded.
     pub fn new(text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         if text.is_empty() {
@@ -58,7 +58,8 @@ impl Name {
         Ok(Self { text, encoded })
     }
 
-    /// The name in place of an agent's, for what belongs to the store itself. No other name is encoded so.
+    /// The name in place of an agent's, for what belongs to the store itself. No other name is
+    /// encoded so.
     pub(super) fn reserved() -> Self {
         Self {
             text: "~".into(),
@@ -118,7 +119,8 @@ pub(crate) fn encode(text: &str) -> String {
 
 fn too_long(len: usize) -> Error {
     Error::Invalid(format!(
-        "a name is {len} bytes; it may be at most {MAX_ENCODED}, where every byte but a-z 0-9 . _ - counts \
+        "a name is {len} bytes; it may be at most {MAX_ENCODED}, where every byte but a-z 0-9 . _ \
+         - counts \
          as three"
     ))
 }

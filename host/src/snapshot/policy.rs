@@ -1,12 +1,16 @@
 //! Store-wide policy: the grace period and the retention rules, kept in the store itself.
 //!
-//! Every host of a store follows the same policy, whatever its own settings say. Each change of the policy is a version of a
-//! reserved name, made by the same conditional create as every other version; the highest one is current. A host reads the
-//! policy before its first write, and again once it is older than half the grace period.
+//! Every host of a store follows the same policy, whatever its own settings say. Each change of the
+//! policy is a version of a reserved name, made by the same conditional create as every other
+//! version; the highest one is current. A host reads the policy before its first write, and again
+//! once it is older than half the grace period.
 //!
-//! A change of the grace period is safe while hosts run. DURABILITY.md, "The grace period belongs to the store", argues why:
-//! - A host that reads a longer grace period trusts heads that it saw before by the shorter one ([`PolicyCache::is_good`]).
-//! - A prune spares versions by every grace period that another host may still follow ([`Store::prune_grace`]).
+//! A change of the grace period is safe while hosts run. DURABILITY.md, "The grace period belongs
+//! to the store", argues why:
+//! - A host that reads a longer grace period trusts heads that it saw before by the shorter one
+//!   ([`PolicyCache::is_good`]).
+//! - A prune spares versions by every grace period that another host may still follow
+//!   ([`Store::prune_grace`]).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -57,7 +61,8 @@ const PRUNE_REFRESH: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Policy {
-    /// Grace period: a version that was the newest within this time is not pruned. At most 30 days; 1 hour by default.
+    /// Grace period: a version that was the newest within this time is not pruned. At most 30 days;
+    /// 1 hour by default.
     pub grace: Duration,
     /// Versions to keep of each name. None: every version is kept until an operator prunes.
     pub retention: Option<Retention>,
@@ -85,7 +90,8 @@ pub struct CurrentPolicy {
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredPolicy {
     grace_ms: u64,
-    // Not parsed at once: an older build saves by the grace period even if it does not know all rules.
+    // Not parsed at once: an older build saves by the grace period even if it does not know all
+    // rules.
     #[serde(default)]
     retention: serde_json::Value,
 }
@@ -114,7 +120,8 @@ impl ReadPolicy {
     fn parse(json: &[u8], version: Version, created_at: u64) -> Result<Self> {
         let stored: StoredPolicy = serde_json::from_slice(json).map_err(|error| {
             Error::corrupt(format!(
-                "version {version} of the store's policy cannot be read ({error}); write a new one with `persist policy set`"
+                "version {version} of the store's policy cannot be read ({error}); write a new \
+                 one with `persist policy set`"
             ))
         })?;
         let retention = match stored.retention {
@@ -213,7 +220,8 @@ struct CachedPruneGrace {
 }
 
 impl PolicyCache {
-    /// Returns whether a change may go on from a head that was seen after `since`, without another look.
+    /// Returns whether a change may go on from a head that was seen after `since`, without another
+    /// look.
     pub(super) fn is_good(&self, since: Moment) -> bool {
         let state = self.state();
         let Some(known) = &*state else {
@@ -222,8 +230,8 @@ impl PolicyCache {
         if !known.is_fresh() {
             return false;
         }
-        // A longer grace period holds for heads that were seen after it was read. A prune that began before that spares
-        // versions by the shorter one.
+        // A longer grace period holds for heads that were seen after it was read. A prune that
+        // began before that spares versions by the shorter one.
         let followed = known
             .earlier
             .iter()
@@ -233,7 +241,8 @@ impl PolicyCache {
         since.elapsed() < followed / 2
     }
 
-    /// Returns the rules by which old versions are removed without an operator; none where every version is kept.
+    /// Returns the rules by which old versions are removed without an operator; none where every
+    /// version is kept.
     pub(super) fn retention(&self) -> Option<Retention> {
         self.state()
             .as_ref()
@@ -244,7 +253,8 @@ impl PolicyCache {
         self.state().as_ref().is_some_and(CachedPolicy::is_fresh)
     }
 
-    /// Notes what a read found that began after `read_at`. Returns whether the policy is another one than before.
+    /// Notes what a read found that began after `read_at`. Returns whether the policy is another
+    /// one than before.
     fn learn(
         &self,
         version: Option<Version>,
@@ -299,8 +309,8 @@ impl Store {
     /// Reads the policy that this store has now.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where it cannot be read; [`Error::Unsupported`] where a later build wrote rules that this one does
-    /// not know; [`Error::Storage`].
+    /// [`Error::Corrupt`] where it cannot be read; [`Error::Unsupported`] where a later build wrote
+    /// rules that this one does not know; [`Error::Storage`].
     pub async fn policy(&self) -> Result<CurrentPolicy> {
         let Some((version, read)) = self.read_policy(None).await? else {
             return Ok(CurrentPolicy {
@@ -334,13 +344,13 @@ impl Store {
         }
     }
 
-    /// Writes the next version of the policy, which every host follows from the next time that it reads the policy: at the
-    /// latest after half the grace period. A prune spares versions by the longer of both grace periods until then. Returns
-    /// the version.
+    /// Writes the next version of the policy, which every host follows from the next time that it
+    /// reads the policy: at the latest after half the grace period. A prune spares versions by the
+    /// longer of both grace periods until then. Returns the version.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the grace period is longer than 30 days; [`Error::Conflict`] where `expect` does not hold;
-    /// then as [`Scope::save`].
+    /// [`Error::Invalid`] where the grace period is longer than 30 days; [`Error::Conflict`] where
+    /// `expect` does not hold; then as [`Scope::save`].
     pub async fn set_policy(&self, policy: &Policy, expect: Expect) -> Result<Version> {
         policy.to_json()?;
         self.policy_scope().ensure_initialized().await?;
@@ -350,7 +360,8 @@ impl Store {
         Ok(version)
     }
 
-    /// Writes the first policy of a store that is being made, as this process's options say. Another host may be first.
+    /// Writes the first policy of a store that is being made, as this process's options say.
+    /// Another host may be first.
     pub(super) async fn write_first_policy(&self) -> Result<()> {
         let StoreOptions {
             grace, retention, ..
@@ -376,8 +387,8 @@ impl Store {
         Ok(change.finish(&encoded).await?.version)
     }
 
-    /// Reads the policy unless what this process knows of it is younger than half the grace period. To be called before
-    /// every change.
+    /// Reads the policy unless what this process knows of it is younger than half the grace period.
+    /// To be called before every change.
     pub(super) async fn refresh_policy(&self) -> Result<()> {
         let cache = &self.shared.policy;
         if cache.is_fresh() {
@@ -399,7 +410,8 @@ impl Store {
             let grace = options.grace.min(DEFAULT_GRACE);
             if self.shared.policy.learn(None, grace, None, read_at) {
                 tracing::info!(
-                    "this store has no policy, so no version is pruned automatically; `persist policy set` writes one"
+                    "this store has no policy, so no version is pruned automatically; `persist \
+                     policy set` writes one"
                 );
             }
             return Ok(());
@@ -415,14 +427,16 @@ impl Store {
         Ok(())
     }
 
-    /// Logs where this host's own options differ from the policy. Options that have their default value were not chosen.
+    /// Logs where this host's own options differ from the policy. Options that have their default
+    /// value were not chosen.
     fn report_differences(&self, version: Version, policy: &ReadPolicy) {
         let options = &self.shared.options;
         let default = StoreOptions::default();
         if options.grace != default.grace && options.grace != policy.grace {
             tracing::warn!(
                 version,
-                "the store's policy has a grace period of {:?}, this host's settings {:?}; the store's is used. \
+                "the store's policy has a grace period of {:?}, this host's settings {:?}; the \
+                 store's is used. \
                  `persist policy set` changes it",
                 policy.grace,
                 options.grace
@@ -434,21 +448,25 @@ impl Store {
             {
                 tracing::warn!(
                     version,
-                    "the store's policy keeps other versions than this host's settings; the store's policy is used. \
+                    "the store's policy keeps other versions than this host's settings; the \
+                     store's policy is used. \
                      `persist policy set` changes it"
                 );
             }
             None => tracing::warn!(
                 version,
-                "the store's policy has rules that this version of Persist does not know; this host prunes nothing"
+                "the store's policy has rules that this version of Persist does not know; this \
+                 host prunes nothing"
             ),
             Some(_) => {}
         }
     }
 
-    /// Returns the grace period that a prune must spare versions by: the longest that any host may follow at this moment.
+    /// Returns the grace period that a prune must spare versions by: the longest that any host may
+    /// follow at this moment.
     ///
-    /// A policy that was replaced counts until its own grace period has passed since: a host follows it for at most half of that.
+    /// A policy that was replaced counts until its own grace period has passed since: a host
+    /// follows it for at most half of that.
     pub(super) async fn prune_grace(&self) -> Result<Duration> {
         let cached = *self.prune_cache();
         if let Some(cached) = cached
@@ -552,7 +570,8 @@ fn policy_name() -> Name {
 
 pub(super) fn unknown_rules(version: Version) -> Error {
     Error::unsupported(format!(
-        "version {version} of the store's policy has retention rules that this version of Persist does not know; update Persist"
+        "version {version} of the store's policy has retention rules that this version of Persist \
+         does not know; update Persist"
     ))
 }
 

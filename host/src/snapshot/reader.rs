@@ -25,7 +25,8 @@ const AHEAD: usize = 4;
 
 /// One version of a name. It stays that version, whatever is saved meanwhile.
 ///
-/// Memory: one block of 1 MiB and its stored bytes, four where it is read from front to back, and 256 KiB.
+/// Memory: one block of 1 MiB and its stored bytes, four where it is read from front to back, and
+/// 256 KiB.
 #[derive(Debug)]
 pub struct Reader {
     object: Arc<Object>,
@@ -68,14 +69,16 @@ impl Reader {
         &self.info
     }
 
-    /// Returns at most `len` verified bytes of the state from `offset`: fewer is not the end, none is.
+    /// Returns at most `len` verified bytes of the state from `offset`: fewer is not the end, none
+    /// is.
     ///
-    /// A range is as sound as its blocks. A reader that goes from the beginning to the end has verified the
-    /// whole file when it gets the last piece: its header, its end, and the SHA-256 of the state.
+    /// A range is as sound as its blocks. A reader that goes from the beginning to the end has
+    /// verified the whole file when it gets the last piece: its header, its end, and the SHA-256 of
+    /// the state.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where what is stored is not what was saved; [`Error::NotFound`] where the version was
-    /// pruned meanwhile; [`Error::Storage`].
+    /// [`Error::Corrupt`] where what is stored is not what was saved; [`Error::NotFound`] where the
+    /// version was pruned meanwhile; [`Error::Storage`].
     pub async fn read(&mut self, offset: u64, len: usize) -> Result<Bytes> {
         if self.info.size == 0 {
             self.object.frame().await?;
@@ -103,7 +106,8 @@ impl Reader {
         Ok(self.state.slice(start..end))
     }
 
-    /// Adds blocks to the sums where they go on from what was read before, and compares the sums at the end.
+    /// Adds blocks to the sums where they go on from what was read before, and compares the sums at
+    /// the end.
     async fn sum(&mut self, blocks: &Range<usize>, state: &Bytes) -> Result<()> {
         let (sums, next) = &self.sums;
         if blocks.start != *next {
@@ -186,7 +190,8 @@ impl Object {
         })
     }
 
-    /// What stands before and after the blocks, verified: all that a tombstone has besides its trailer.
+    /// What stands before and after the blocks, verified: all that a tombstone has besides its
+    /// trailer.
     pub(crate) async fn frame(&self) -> Result<(Bytes, Bytes)> {
         let blocks = self.trailer.stored(0..self.trailer.blocks());
         let head = self.bytes(0..blocks.start).await?;
@@ -247,7 +252,8 @@ impl Object {
         })
     }
 
-    /// Returns the address that the file was saved at. The file chose its text: it is made safe to show.
+    /// Returns the address that the file was saved at. The file chose its text: it is made safe to
+    /// show.
     pub(super) fn saved_as(&self) -> String {
         let Metadata {
             agent,
@@ -269,7 +275,8 @@ impl Object {
         format!("{}@{version}", parts.join("/"))
     }
 
-    /// Reads blocks, and with the first and the last one also the bytes before and after them, in one request.
+    /// Reads blocks, and with the first and the last one also the bytes before and after them, in
+    /// one request.
     async fn read_blocks(this: &Arc<Self>, blocks: Range<usize>) -> Result<Bytes> {
         let trailer = &this.trailer;
         let stored = trailer.stored(blocks.clone());

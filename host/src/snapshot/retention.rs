@@ -1,12 +1,13 @@
 //! What is kept of a name's history, and how the rest is removed.
 //!
-//! Pruning runs beside writers, without a lock. What makes that safe is one rule: it never touches the newest version, nor
-//! one that was the newest within the grace ([`StoreOptions::grace`](super::StoreOptions)). How long a version has not been the newest is told by
-//! the age of the one above it, whose writer saw it there before it began; and ages are differences between times of the storage's own clock.
-//! That clock may have been behind when a version was made, so an age must also fit the creation
-//! time in the trailer.
-//! DURABILITY.md argues why a writer that slept cannot lose a save then. Versions go in ascending order, so that what is left
-//! of a prune that was cut short is what a shorter history would be.
+//! Pruning runs beside writers, without a lock. What makes that safe is one rule: it never touches
+//! the newest version, nor one that was the newest within the grace
+//! ([`StoreOptions::grace`](super::StoreOptions)). How long a version has not been the newest is
+//! told by the age of the one above it, whose writer saw it there before it began; and ages are
+//! differences between times of the storage's own clock. That clock may have been behind when a
+//! version was made, so an age must also fit the creation time in the trailer. DURABILITY.md argues
+//! why a writer that slept cannot lose a save then. Versions go in ascending order, so that what is
+//! left of a prune that was cut short is what a shorter history would be.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -45,8 +46,9 @@ const BEFORE_EPOCH: u64 = 3 * DAY;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retention {
-    /// Keeps versions that were the newest at some time within this duration; 1 day. It counts from when a version was
-    /// replaced: a state that was the newest for a month is kept for a day after it is saved over.
+    /// Keeps versions that were the newest at some time within this duration; 1 day. It counts from
+    /// when a version was replaced: a state that was the newest for a month is kept for a day after
+    /// it is saved over.
     pub keep_within: Duration,
     /// Keeps this many of the newest versions; 20.
     pub keep_last: usize,
@@ -54,7 +56,8 @@ pub struct Retention {
     pub keep_hourly: usize,
     /// Keeps the newest version of each of the last N days (UTC) that have one; 30.
     pub keep_daily: usize,
-    /// Keeps the newest version of each of the last N weeks (Monday to Sunday, UTC) that have one; 52.
+    /// Keeps the newest version of each of the last N weeks (Monday to Sunday, UTC) that have one;
+    /// 52.
     pub keep_weekly: usize,
 }
 
@@ -104,7 +107,8 @@ impl Default for Retention {
 pub enum Keep {
     /// It is the newest.
     Head,
-    /// It was the newest within the grace: a writer that began before it was made may still be at work.
+    /// It was the newest within the grace: a writer that began before it was made may still be at
+    /// work.
     Recent,
     /// It is pinned.
     Pinned,
@@ -140,16 +144,18 @@ pub enum Purge {
     /// What was the newest version within the grace is spared; a later purge removes it.
     #[default]
     AfterGrace,
-    /// Everything goes at once. Only where no host has written this name within the grace, nor does: one that goes on from a head that
-    /// it saw before may have its save acknowledged, below the newest version.
+    /// Everything goes at once. Only where no host has written this name within the grace, nor
+    /// does: one that goes on from a head that it saw before may have its save acknowledged, below
+    /// the newest version.
     Now,
 }
 
 /// What a purge did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purged {
-    /// The tombstone that stays, so that numbering goes on. None where the last possible version was there: there
-    /// is no number for a tombstone, and numbering begins again once all versions are removed.
+    /// The tombstone that stays, so that numbering goes on. None where the last possible version
+    /// was there: there is no number for a tombstone, and numbering begins again once all versions
+    /// are removed.
     pub tombstone: Option<Version>,
     /// How many versions were removed.
     pub removed: u64,
@@ -161,7 +167,8 @@ impl Scope {
     /// What [`Scope::prune`] would do, newest version first.
     ///
     /// # Errors
-    /// [`Error::Storage`]; [`Error::Unsupported`] where the storage does not tell when its objects were made.
+    /// [`Error::Storage`]; [`Error::Unsupported`] where the storage does not tell when its objects
+    /// were made.
     pub async fn plan_prune(&self, name: &str, retention: &Retention) -> Result<Vec<Fate>> {
         self.fates(&Name::new(name)?, retention, Age::Planned(None))
             .await
@@ -213,8 +220,9 @@ impl Scope {
         Ok(())
     }
 
-    /// Removes the versions that `retention` does not keep, the oldest first, and says what became of each, newest first. Never
-    /// the newest version, nor one that is pinned or was the newest within the grace. What was removed before an error stays removed.
+    /// Removes the versions that `retention` does not keep, the oldest first, and says what became
+    /// of each, newest first. Never the newest version, nor one that is pinned or was the newest
+    /// within the grace. What was removed before an error stays removed.
     ///
     /// # Errors
     /// As [`Scope::plan_prune`].
@@ -223,10 +231,11 @@ impl Scope {
         self.prune_at_most(&name, retention, usize::MAX, None).await
     }
 
-    /// Prunes as [`Scope::prune`] does, by a grace period that is shorter than that of the store's policy.
+    /// Prunes as [`Scope::prune`] does, by a grace period that is shorter than that of the store's
+    /// policy.
     ///
-    /// Only where every host of the store is stopped: one that is at work, or sleeps, may have a save acknowledged below the newest
-    /// version, where no load finds it.
+    /// Only where every host of the store is stopped: one that is at work, or sleeps, may have a
+    /// save acknowledged below the newest version, where no load finds it.
     ///
     /// # Errors
     /// As [`Scope::plan_prune`].
@@ -241,8 +250,8 @@ impl Scope {
             .await
     }
 
-    /// Prunes as [`Scope::prune`] does, at most the oldest `most` versions. A shorter grace period than the store's is only
-    /// for a store whose hosts are stopped.
+    /// Prunes as [`Scope::prune`] does, at most the oldest `most` versions. A shorter grace period
+    /// than the store's is only for a store whose hosts are stopped.
     pub(super) async fn prune_at_most(
         &self,
         name: &Name,
@@ -271,14 +280,17 @@ impl Scope {
         Ok(fates)
     }
 
-    /// Commits a tombstone, then removes every version below it, pinned ones too. It cannot be undone. Numbering goes on.
+    /// Commits a tombstone, then removes every version below it, pinned ones too. It cannot be
+    /// undone. Numbering goes on.
     ///
-    /// Where the storage is full, versions that are not the newest are removed first, to make room for the tombstone. If only the newest
-    /// is left and there is still no room, [`Purge::Now`] removes that, too, and then commits the tombstone; a process that
-    /// dies between these two leaves nothing, and numbering begins again.
+    /// Where the storage is full, versions that are not the newest are removed first, to make room
+    /// for the tombstone. If only the newest is left and there is still no room, [`Purge::Now`]
+    /// removes that, too, and then commits the tombstone; a process that dies between these two
+    /// leaves nothing, and numbering begins again.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where nothing was ever saved; then as [`Scope::delete`] and [`Scope::prune`].
+    /// [`Error::NotFound`] where nothing was ever saved; then as [`Scope::delete`] and
+    /// [`Scope::prune`].
     pub async fn purge(&self, name: &str, purge: Purge) -> Result<Purged> {
         let name = Name::new(name)?;
         let mut purged = Purged {
@@ -316,8 +328,8 @@ impl Scope {
         Ok(())
     }
 
-    /// Removes versions until there is room for a tombstone, and commits it. The newest version is the last to go: as
-    /// long as it is there, numbering goes on from it.
+    /// Removes versions until there is room for a tombstone, and commits it. The newest version is
+    /// the last to go: as long as it is there, numbering goes on from it.
     async fn tombstone_when_full(
         &self,
         name: &Name,
@@ -337,7 +349,8 @@ impl Scope {
         let Some(head) = self.head(name).await? else {
             return Err(self.missing(name, None));
         };
-        // The caller says that no host writes this name: none sees that its head is gone for a moment.
+        // The caller says that no host writes this name: none sees that its head is gone for a
+        // moment.
         self.purge_version(name, head.version, purged).await?;
         self.heads().doubt(&self.dir_of(name));
         self.create_tombstone(name, head.version).await
@@ -366,14 +379,16 @@ impl Scope {
         Ok(version)
     }
 
-    /// Returns true where the newest version has the last possible number: no tombstone can be above it.
+    /// Returns true where the newest version has the last possible number: no tombstone can be
+    /// above it.
     async fn is_at_the_end(&self, name: &Name) -> Result<bool> {
         let head = self.head(name).await?;
         Ok(head.is_some_and(|head| head.version == MAX_VERSION))
     }
 
-    /// Removes every version of a name whose numbers are used up. A host that looked at the head before the last
-    /// version was made has forgotten it when that is older than the grace, so that none goes on from it.
+    /// Removes every version of a name whose numbers are used up. A host that looked at the head
+    /// before the last version was made has forgotten it when that is older than the grace, so that
+    /// none goes on from it.
     async fn purge_the_end(&self, name: &Name, purge: Purge, purged: &mut Purged) -> Result<()> {
         let (versions, listed) = self.listed(name).await?;
         if let (Purge::AfterGrace, Some((newest, facts))) = (purge, versions.first()) {
@@ -415,8 +430,8 @@ impl Scope {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotFound`] where there is no such version, or a prune that runs at this moment removed it;
-    /// [`Error::Storage`].
+    /// [`Error::NotFound`] where there is no such version, or a prune that runs at this moment
+    /// removed it; [`Error::Storage`].
     pub async fn pin(&self, name: &str, version: Version) -> Result<()> {
         let name = Name::new(name)?;
         let exists = async || self.open(&name, Some(version)).await.map(drop);
@@ -533,8 +548,8 @@ impl Scope {
             keep: rules.keep(version, &facts),
         });
         let mut fates: Vec<_> = fates.collect();
-        // A storage's times may be later than what they are of: on a disk they change with every name that a file gets or loses. A
-        // version is never older than one below it.
+        // A storage's times may be later than what they are of: on a disk they change with every
+        // name that a file gets or loses. A version is never older than one below it.
         let recent = |fate: &Fate| fate.keep == Some(Keep::Recent);
         if let Some(lowest) = fates.iter().rposition(recent) {
             for fate in &mut fates[..lowest] {
@@ -672,7 +687,8 @@ impl Scope {
         ))?)
     }
 
-    /// The tombstone that everything is removed below: a new one, or the newest version where that is one already.
+    /// The tombstone that everything is removed below: a new one, or the newest version where that
+    /// is one already.
     async fn tombstone_for_purge(&self, name: &str) -> Result<Version> {
         let mut head = None;
         for _ in 0..MAX_REREADS {

@@ -36,9 +36,10 @@ impl Scope {
     /// Saves `state` as the next version of `name`. Zero bytes are a state.
     ///
     /// # Errors
-    /// [`Error::Conflict`] where `options.expect` does not hold; [`Error::Invalid`] and [`Error::TooLarge`] for
-    /// what cannot be kept; [`Error::UnknownOutcome`] where no answer came; [`Error::Storage`]. The outcome of a future that is
-    /// dropped is unknown, too: this holds for every change.
+    /// [`Error::Conflict`] where `options.expect` does not hold; [`Error::Invalid`] and
+    /// [`Error::TooLarge`] for what cannot be kept; [`Error::UnknownOutcome`] where no answer came;
+    /// [`Error::Storage`]. The outcome of a future that is dropped is unknown, too: this holds for
+    /// every change.
     pub async fn save(&self, name: &str, state: Bytes, options: SaveOptions) -> Result<Info> {
         let name = Name::new(name)?;
         options.check()?;
@@ -69,8 +70,9 @@ impl Scope {
         Writer::open(self, &Name::new(name)?, options).await
     }
 
-    /// As [`Scope::writer`], where [`Expect::Any`] means the head that is there now: what `persist:snapshot` promises its
-    /// guests, since they cannot write again what they have written.
+    /// As [`Scope::writer`], where [`Expect::Any`] means the head that is there now: what
+    /// `persist:snapshot` promises its guests, since they cannot write again what they have
+    /// written.
     #[cfg(feature = "wasm")]
     pub(crate) async fn writer_from_head(
         &self,
@@ -85,12 +87,13 @@ impl Scope {
         Writer::open(self, &name, options).await
     }
 
-    /// Loads the newest version, or version `at`, and verifies every byte of it. None: nothing was saved, or
-    /// that version is a tombstone.
+    /// Loads the newest version, or version `at`, and verifies every byte of it. None: nothing was
+    /// saved, or that version is a tombstone.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where there is no version `at`; [`Error::Corrupt`] where what is stored is not what
-    /// was saved; [`Error::TooLarge`] where the state is over the limit of the store; [`Error::Storage`].
+    /// [`Error::NotFound`] where there is no version `at`; [`Error::Corrupt`] where what is stored
+    /// is not what was saved; [`Error::TooLarge`] where the state is over the limit of the store;
+    /// [`Error::Storage`].
     pub async fn load(&self, name: &str, at: Option<Version>) -> Result<Option<Snapshot>> {
         self.load_at_most(name, at, self.max_state()).await
     }
@@ -139,7 +142,8 @@ impl Scope {
         Ok(Some(Reader::new(object, name.as_str(), version)))
     }
 
-    /// What is known of the newest version, or of version `at`, tombstones too. None: nothing was saved.
+    /// What is known of the newest version, or of version `at`, tombstones too. None: nothing was
+    /// saved.
     ///
     /// # Errors
     /// As [`Scope::load`].
@@ -149,8 +153,8 @@ impl Scope {
         Ok(object.map(|(version, object)| object.trailer.info(name.as_str(), version)))
     }
 
-    /// Reads the newest version, or version `at`, and verifies every byte of it, in bounded memory. None: as [`Scope::load`],
-    /// but a tombstone is verified, too.
+    /// Reads the newest version, or version `at`, and verifies every byte of it, in bounded memory.
+    /// None: as [`Scope::load`], but a tombstone is verified, too.
     ///
     /// # Errors
     /// As [`Scope::load`].
@@ -168,8 +172,8 @@ impl Scope {
         }
     }
 
-    /// Numbers of the versions below `before`, or of all, newest first, tombstones too; only an empty page is
-    /// the end.
+    /// Numbers of the versions below `before`, or of all, newest first, tombstones too; only an
+    /// empty page is the end.
     ///
     /// # Errors
     /// [`Error::Invalid`] where `limit` is 0; [`Error::Storage`].
@@ -182,12 +186,12 @@ impl Scope {
         self.versions_of(&Name::new(name)?, before, limit).await
     }
 
-    /// What is known of the versions below `before`, or of all, newest first, tombstones too; only an empty page
-    /// is the end.
+    /// What is known of the versions below `before`, or of all, newest first, tombstones too; only
+    /// an empty page is the end.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where `limit` is 0; [`Error::Corrupt`] where one cannot be read, with its key;
-    /// [`Error::Storage`].
+    /// [`Error::Invalid`] where `limit` is 0; [`Error::Corrupt`] where one cannot be read, with its
+    /// key; [`Error::Storage`].
     pub async fn history(
         &self,
         name: &str,
@@ -214,7 +218,8 @@ impl Scope {
         }
     }
 
-    /// Names that begin with `prefix`, deleted ones too, after `after`; only an empty page is the end.
+    /// Names that begin with `prefix`, deleted ones too, after `after`; only an empty page is the
+    /// end.
     ///
     /// # Errors
     /// [`Error::Invalid`] where `limit` is 0, or `after` is not a name; [`Error::Storage`].
@@ -236,7 +241,8 @@ impl Scope {
             .await
     }
 
-    /// Makes a tombstone the next version. [`Scope::restore`] undoes it until old versions are pruned.
+    /// Makes a tombstone the next version. [`Scope::restore`] undoes it until old versions are
+    /// pruned.
     ///
     /// # Errors
     /// [`Error::NotFound`] where there is nothing to delete; then as [`Scope::save`].
@@ -249,7 +255,8 @@ impl Scope {
         let Some(head) = head else {
             return Err(self.missing(&name, None));
         };
-        // A head that cannot be read, for whatever reason, must not keep its name from being deleted.
+        // A head that cannot be read, for whatever reason, must not keep its name from being
+        // deleted.
         if let Ok(trailer) = self.trailer(&name, head.version).await
             && trailer.is_tombstone()
         {
@@ -264,8 +271,8 @@ impl Scope {
     /// Saves the state of `version` again as the next version.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where there is no such version, or it is a tombstone; [`Error::Corrupt`] where it
-    /// fails verification; then as [`Scope::save`].
+    /// [`Error::NotFound`] where there is no such version, or it is a tombstone; [`Error::Corrupt`]
+    /// where it fails verification; then as [`Scope::save`].
     pub async fn restore(&self, name: &str, version: Version, expect: Expect) -> Result<Info> {
         let name = Name::new(name)?;
         let origin = ("restored-from", version.to_string());
@@ -273,7 +280,8 @@ impl Scope {
             .await
     }
 
-    /// Saves the newest state of `name`, or that of version `at`, as the next version of `new_name`.
+    /// Saves the newest state of `name`, or that of version `at`, as the next version of
+    /// `new_name`.
     ///
     /// # Errors
     /// As [`Scope::restore`].
@@ -290,9 +298,10 @@ impl Scope {
             .await
     }
 
-    /// Saves the state of a misplaced version, the newest or version `at`, as the next version of the name where
-    /// its file lies. Returns the new version, and the address that the file was saved at, which is also kept
-    /// as the label `persist.adopted-from`. The file itself stays where it is.
+    /// Saves the state of a misplaced version, the newest or version `at`, as the next version of
+    /// the name where its file lies. Returns the new version, and the address that the file was
+    /// saved at, which is also kept as the label `persist.adopted-from`. The file itself stays
+    /// where it is.
     ///
     /// # Errors
     /// [`Error::Invalid`] where the version is in its place; then as [`Scope::restore`].
@@ -408,7 +417,8 @@ impl Scope {
         self.store.shared.options.max_state
     }
 
-    /// Prepares a change: makes the store where it is missing, and reads its policy where that is due.
+    /// Prepares a change: makes the store where it is missing, and reads its policy where that is
+    /// due.
     pub(crate) async fn introduce(&self) -> Result<()> {
         self.ensure_initialized().await?;
         self.store.refresh_policy().await

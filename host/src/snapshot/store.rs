@@ -25,18 +25,20 @@ use crate::storage::{Entry, List, Storage};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreOptions {
-    /// Bytes of one state. A larger one that is there already is not loaded either. 16 GiB: far more than an agent's memory.
+    /// Bytes of one state. A larger one that is there already is not loaded either. 16 GiB: far
+    /// more than an agent's memory.
     pub max_state: u64,
-    /// Grace period of the [`Policy`](super::Policy) of a store that this process makes; one hour. A store that is there has
-    /// its own, which is followed.
+    /// Grace period of the [`Policy`](super::Policy) of a store that this process makes; one hour.
+    /// A store that is there has its own, which is followed.
     pub grace: Duration,
-    /// Retention rules of the [`Policy`](super::Policy) of a store that this process makes; none: every version is kept. A
-    /// store that is there has its own, which are followed.
+    /// Retention rules of the [`Policy`](super::Policy) of a store that this process makes; none:
+    /// every version is kept. A store that is there has its own, which are followed.
     pub retention: Option<Retention>,
-    /// Makes the store at the first change where there is none; true. False: a place without a store is an
-    /// [`Error::NoStore`](super::Error::NoStore), for reads too.
+    /// Makes the store at the first change where there is none; true. False: a place without a
+    /// store is an [`Error::NoStore`](super::Error::NoStore), for reads too.
     pub create: bool,
-    /// Removes old versions by the store's policy beside saves, which neither wait for it nor fail because of it; true.
+    /// Removes old versions by the store's policy beside saves, which neither wait for it nor fail
+    /// because of it; true.
     pub auto_prune: bool,
 }
 
@@ -121,8 +123,8 @@ impl Store {
             .collect())
     }
 
-    /// Sessions of an agent, after `after`; None among them stands for what belongs to no session. Only an empty page is the
-    /// end.
+    /// Sessions of an agent, after `after`; None among them stands for what belongs to no session.
+    /// Only an empty page is the end.
     ///
     /// # Errors
     /// [`Error::Storage`](super::Error::Storage).
@@ -175,8 +177,8 @@ impl Store {
         }
     }
 
-    /// Before "nothing is there" is said: a store of a later format may keep its versions where this build does not look.
-    /// Once a process was introduced, it knows.
+    /// Before "nothing is there" is said: a store of a later format may keep its versions where
+    /// this build does not look. Once a process was introduced, it knows.
     pub(super) async fn check_empty(&self) -> Result<()> {
         match self.shared.introduced.initialized() {
             true => Ok(()),
@@ -223,7 +225,8 @@ impl Store {
         })
     }
 
-    /// Makes the store where it is missing, and checks that its storage can be trusted. To be called before every change.
+    /// Makes the store where it is missing, and checks that its storage can be trusted. To be
+    /// called before every change.
     pub(super) async fn ensure_initialized(&self) -> Result<()> {
         let introduced = &self.shared.introduced;
         introduced
@@ -232,7 +235,8 @@ impl Store {
             .copied()
     }
 
-    /// Names of directories; a page that holds nothing of ours is passed over, since an empty one means the end.
+    /// Names of directories; a page that holds nothing of ours is passed over, since an empty one
+    /// means the end.
     pub(super) async fn dirs(
         &self,
         dir: &str,

@@ -38,7 +38,8 @@ const PATIENCE: [Duration; 4] = [
 /// Versions listed at once.
 const PAGE: usize = 1000;
 
-/// The file of one version as it is stored, from front to back, verified. `zcat` prints the state of what this gives.
+/// The file of one version as it is stored, from front to back, verified. `zcat` prints the state
+/// of what this gives.
 ///
 /// Memory: eight blocks of 1 MiB.
 #[derive(Debug)]
@@ -63,11 +64,12 @@ enum Part {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CopyOptions {
-    /// Reads on both sides what is there already, and compares every byte. Otherwise its trailer is compared,
-    /// which holds a checksum of every block.
+    /// Reads on both sides what is there already, and compares every byte. Otherwise its trailer is
+    /// compared, which holds a checksum of every block.
     pub read_data: bool,
-    /// Copies a version whatever its number is. Otherwise a number above 9,000,000,000 is refused, and one more
-    /// than 1,000,000 above the newest version there: after it, few or no saves would be left to the name.
+    /// Copies a version whatever its number is. Otherwise a number above 9,000,000,000 is refused,
+    /// and one more than 1,000,000 above the newest version there: after it, few or no saves would
+    /// be left to the name.
     pub any_version: bool,
 }
 
@@ -81,7 +83,8 @@ pub enum Copied {
     Same {
         /// The version.
         info: Info,
-        /// True where every byte was read on both sides and compared; false where the trailers were.
+        /// True where every byte was read on both sides and compared; false where the trailers
+        /// were.
         read: bool,
     },
     /// Another version has its number there; it was not touched.
@@ -96,18 +99,21 @@ pub enum Copied {
     Unlisted(Error),
     /// The versions or pins of the name cannot be listed there; nothing of it was copied.
     UnlistedThere(Error),
-    /// The newest version there is newer than all that is here: what is the newest there is not what is the newest here.
+    /// The newest version there is newer than all that is here: what is the newest there is not
+    /// what is the newest here.
     Ahead(Version),
     /// The version is there alone.
     OnlyThere(Version),
     /// The version is pinned there alone.
     PinOnlyThere(Version),
-    /// The version is pinned here alone: it is not there to be pinned, or the pin could not be made.
+    /// The version is pinned here alone: it is not there to be pinned, or the pin could not be
+    /// made.
     PinOnlyHere(Version),
 }
 
 impl Scope {
-    /// Opens the file of a version as it is stored, to copy or to keep elsewhere. A tombstone has one, too.
+    /// Opens the file of a version as it is stored, to copy or to keep elsewhere. A tombstone has
+    /// one, too.
     ///
     /// # Errors
     /// [`Error::NotFound`] where there is no such version; [`Error::Corrupt`]; [`Error::Storage`].
@@ -119,17 +125,19 @@ impl Scope {
         }
     }
 
-    /// Copies every version of `name`, byte for byte, to the same address in another store, beginning with the oldest, tombstones and pins
-    /// too. `each` is told of each version, in ascending order. What was made is read back, and its bytes are compared.
+    /// Copies every version of `name`, byte for byte, to the same address in another store,
+    /// beginning with the oldest, tombstones and pins too. `each` is told of each version, in
+    /// ascending order. What was made is read back, and its bytes are compared.
     ///
-    /// What is there already is compared as `options` say, and never touched; so a copy that was cut short can be made again, and does
-    /// only what is left. What cannot be read is told and left out. What is saved here meanwhile is not copied. Nobody may save under
-    /// that name over there meanwhile, nor go on from a head that it knew before: a save into a gap of the history would be acknowledged
-    /// below what is copied above it.
+    /// What is there already is compared as `options` say, and never touched; so a copy that was
+    /// cut short can be made again, and does only what is left. What cannot be read is told and
+    /// left out. What is saved here meanwhile is not copied. Nobody may save under that name over
+    /// there meanwhile, nor go on from a head that it knew before: a save into a gap of the history
+    /// would be acknowledged below what is copied above it.
     ///
     /// # Errors
-    /// [`Error::Storage`] where a storage fails, and not one entry of it; [`Error::Unsupported`] where `to` does not keep its word, or has
-    /// a later format.
+    /// [`Error::Storage`] where a storage fails, and not one entry of it; [`Error::Unsupported`]
+    /// where `to` does not keep its word, or has a later format.
     pub async fn copy_to(
         &self,
         name: &str,
@@ -218,8 +226,8 @@ impl Scope {
         self.copy_pins(&name, &to, &same, each).await
     }
 
-    /// Saves the newest state of `name`, or that of version `at`, as the next version of `new_name` in another scope of the same
-    /// store.
+    /// Saves the newest state of `name`, or that of version `at`, as the next version of `new_name`
+    /// in another scope of the same store.
     ///
     /// # Errors
     /// As [`Scope::restore`].
@@ -339,8 +347,8 @@ impl Stored {
     /// The next bytes of the file, verified; none at its end.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where what is stored is not what was saved; [`Error::NotFound`] where the version was pruned meanwhile;
-    /// [`Error::Storage`].
+    /// [`Error::Corrupt`] where what is stored is not what was saved; [`Error::NotFound`] where the
+    /// version was pruned meanwhile; [`Error::Storage`].
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         let blocks = self.object.trailer.blocks();
         let piece = match self.next {
@@ -498,7 +506,8 @@ impl CopyOf {
         Err(error)
     }
 
-    /// The outcome where the version cannot be made or read there; an error where the storage fails.
+    /// The outcome where the version cannot be made or read there; an error where the storage
+    /// fails.
     async fn damaged_there(&self, error: Error) -> Result<Copied> {
         if self.to.store.is_of_one_place(&error).await {
             return Ok(Copied::DamagedThere(self.version, error));
@@ -507,8 +516,8 @@ impl CopyOf {
     }
 }
 
-/// The version as it is there. Where it is `announced`, another copy may be making it at this moment, and a server may have said so
-/// before it can be read.
+/// The version as it is there. Where it is `announced`, another copy may be making it at this
+/// moment, and a server may have said so before it can be read.
 async fn look(to: &Scope, name: &Name, version: Version, announced: bool) -> Result<Object> {
     for wait in PATIENCE {
         match to.object(name, version).await {

@@ -1,8 +1,10 @@
 //! Retention that runs by itself: after some of the saves, beside what comes next.
 //!
-//! - No save waits for it, and none fails because of it: it begins when a version is acknowledged already, and what goes wrong is logged.
-//! - It is bounded: one name of a store at a time in this process, after every sixteenth version of a name that has more than are kept
-//!   anyway, and so many removals in one go. What it leaves, the next one finds.
+//! - No save waits for it, and none fails because of it: it begins when a version is acknowledged
+//!   already, and what goes wrong is logged.
+//! - It is bounded: one name of a store at a time in this process, after every sixteenth version of
+//!   a name that has more than are kept anyway, and so many removals in one go. What it leaves, the
+//!   next one finds.
 //! - It removes what [`Scope::prune`] would remove, by the same rules.
 
 use std::sync::Arc;
@@ -29,8 +31,9 @@ impl Default for Tending {
 }
 
 impl Store {
-    /// Waits for what goes on when nobody waits for it: retention that began by itself, and the aborts of uploads that were dropped. A
-    /// process that ends at once would otherwise leave them undone; it waits with a limit of its own, as a server may take its time.
+    /// Waits for what goes on when nobody waits for it: retention that began by itself, and the
+    /// aborts of uploads that were dropped. A process that ends at once would otherwise leave them
+    /// undone; it waits with a limit of its own, as a server may take its time.
     ///
     /// ```
     /// # use std::sync::Arc;

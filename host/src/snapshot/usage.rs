@@ -11,7 +11,8 @@ use crate::storage::RecursiveList;
 /// Objects that are listed together.
 const PAGE: usize = 1000;
 
-/// What the versions of a scope take of the storage, tombstones too. Pins, which are empty, are not counted.
+/// What the versions of a scope take of the storage, tombstones too. Pins, which are empty, are not
+/// counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Names that have at least one version.
@@ -100,7 +101,8 @@ impl Scope {
         }
     }
 
-    /// Which store this is a scope of: the same for all that share one, as long as one of them lives.
+    /// Which store this is a scope of: the same for all that share one, as long as one of them
+    /// lives.
     #[cfg(feature = "wasm")]
     pub(crate) fn store_id(&self) -> usize {
         Arc::as_ptr(&self.store.shared).addr()

@@ -9,8 +9,8 @@ pub const MAX_VERSION: Version = 9_999_999_999;
 /// How the files of this store end.
 pub(crate) const SUFFIX: &str = ".gz";
 
-/// The last segment of a version's key. The newest sorts first, so that the head is the first key of a
-/// list, however long the history is.
+/// The last segment of a version's key. The newest sorts first, so that the head is the first key
+/// of a list, however long the history is.
 pub(crate) fn segment(version: Version) -> String {
     debug_assert!((1..=MAX_VERSION).contains(&version));
     format!("{:010}-{version:010}{SUFFIX}", MAX_VERSION - version)

@@ -68,7 +68,8 @@ pub struct NameHead {
     pub scope: Scope,
     /// The name.
     pub name: Name,
-    /// What is known of its newest version. An error is that version's: it is damaged, of a later format, or cannot be read.
+    /// What is known of its newest version. An error is that version's: it is damaged, of a later
+    /// format, or cannot be read.
     pub info: Result<Info>,
 }
 
@@ -95,7 +96,8 @@ struct Level<T> {
 }
 
 impl Store {
-    /// Goes through the names of `selection`. A single name is met whether anything is saved under it or not.
+    /// Goes through the names of `selection`. A single name is met whether anything is saved under
+    /// it or not.
     pub fn walk(&self, selection: &Selection) -> Walk {
         let mut walk = Walk {
             store: self.clone(),
@@ -128,8 +130,8 @@ impl Store {
 }
 
 impl Walk {
-    /// The next name, and the scope that it is in; none after the last. After an error, it goes on behind the
-    /// directory that could not be listed.
+    /// The next name, and the scope that it is in; none after the last. After an error, it goes on
+    /// behind the directory that could not be listed.
     ///
     /// # Errors
     /// [`Error::Storage`]; [`Error::Unsupported`] where the store is of a later
@@ -191,8 +193,8 @@ impl Walk {
 }
 
 impl Store {
-    /// The newest version of each name of `selection`, deleted ones too, in the order of their keys. Some are looked at together: what one look
-    /// costs is waited for once for all of them.
+    /// The newest version of each name of `selection`, deleted ones too, in the order of their
+    /// keys. Some are looked at together: what one look costs is waited for once for all of them.
     pub fn heads(&self, selection: &Selection) -> Heads {
         Heads {
             walk: self.walk(selection),
@@ -203,8 +205,8 @@ impl Store {
 }
 
 impl Heads {
-    /// The next one; none after the last. A name of which nothing is there any more is passed over. After an
-    /// error it goes on, as [`Walk::next`] does.
+    /// The next one; none after the last. A name of which nothing is there any more is passed over.
+    /// After an error it goes on, as [`Walk::next`] does.
     ///
     /// # Errors
     /// As [`Walk::next`], and [`Error::Storage`].
@@ -245,8 +247,9 @@ async fn look_at(scope: &Scope, name: &Name, at: Option<Version>) -> Result<Opti
 }
 
 impl Scope {
-    /// The versions of `name` below `before`, or all, newest first, tombstones too. As [`Scope::history`], but a version that cannot
-    /// be read does not hide the others, and some are looked at together. At most `limit` are.
+    /// The versions of `name` below `before`, or all, newest first, tombstones too. As
+    /// [`Scope::history`], but a version that cannot be read does not hide the others, and some are
+    /// looked at together. At most `limit` are.
     ///
     /// # Errors
     /// [`Error::Invalid`] where `name` is not a name.
@@ -263,7 +266,8 @@ impl Scope {
 }
 
 impl Past {
-    /// The next version, and what is known of it; none after the oldest. What was pruned since it was listed is passed over.
+    /// The next version, and what is known of it; none after the oldest. What was pruned since it
+    /// was listed is passed over.
     ///
     /// # Errors
     /// As [`Heads::next`].

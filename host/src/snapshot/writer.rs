@@ -5,8 +5,8 @@ use super::compute::compute;
 use super::format::Encoder;
 use super::{Error, Info, Name, Result, SaveOptions, Scope};
 
-/// A state that is being saved piece by piece. Nothing is visible before [`Writer::finish`] returned ok;
-/// dropping the writer aborts.
+/// A state that is being saved piece by piece. Nothing is visible before [`Writer::finish`]
+/// returned ok; dropping the writer aborts.
 ///
 /// Memory: 4 MiB of state, and at most 12 MiB of compressed pieces, whatever the size of the state.
 ///
@@ -66,8 +66,9 @@ impl Writer {
     /// Appends to the state. After an error the writer can only be dropped.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] where the state grows over the limit of the scope; [`Error::Conflict`] where pieces are sent
-    /// for the first time and the expectation does not hold any more; [`Error::Storage`].
+    /// [`Error::TooLarge`] where the state grows over the limit of the scope; [`Error::Conflict`]
+    /// where pieces are sent for the first time and the expectation does not hold any more;
+    /// [`Error::Storage`].
     pub async fn write(&mut self, piece: &[u8]) -> Result<()> {
         self.check()?;
         self.failed = true;
@@ -90,9 +91,10 @@ impl Writer {
     /// Commits what was written as the next version.
     ///
     /// # Errors
-    /// [`Error::Conflict`] where another save came first and pieces were sent already, which cannot be sent
-    /// again as another version, even with [`Expect::Any`](super::Expect::Any); [`Error::UnknownOutcome`];
-    /// [`Error::Storage`]. The outcome of a future that is dropped is unknown, too.
+    /// [`Error::Conflict`] where another save came first and pieces were sent already, which cannot
+    /// be sent again as another version, even with [`Expect::Any`](super::Expect::Any);
+    /// [`Error::UnknownOutcome`]; [`Error::Storage`]. The outcome of a future that is dropped is
+    /// unknown, too.
     pub async fn finish(mut self) -> Result<Info> {
         self.check()?;
         let (size, encoder) = (self.encoder.size(), self.encoder);
@@ -102,7 +104,8 @@ impl Writer {
     }
 
     async fn compress(&mut self) -> Result<()> {
-        // It comes back with its output; if it does not, this writer has failed and is not used again.
+        // It comes back with its output; if it does not, this writer has failed and is not used
+        // again.
         let mut encoder = std::mem::replace(&mut self.encoder, Encoder::new());
         let compress = move || Ok((encoder.compress(), encoder));
         let (output, encoder) = compute(u64::MAX, compress).await?;

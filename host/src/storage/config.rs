@@ -62,7 +62,8 @@ pub enum StorageBackend {
 /// ```
 ///
 /// # Where a setting comes from
-/// The field, else the environment, else the default. The environment is read by [`StorageConfig::build`].
+/// The field, else the environment, else the default. The environment is read by
+/// [`StorageConfig::build`].
 ///
 /// | field | environment | default |
 /// |---|---|---|
@@ -83,21 +84,23 @@ pub enum StorageBackend {
 /// | `gcs_endpoint` | `STORAGE_EMULATOR_HOST` | Google's |
 ///
 /// # Credentials for S3
-/// Where the config has none, they are looked for, at the first call, in this order: the environment; the profile files
-/// (`~/.aws/credentials` and `~/.aws/config`, `AWS_PROFILE`), with roles that they assume; a web identity
-/// (`AWS_WEB_IDENTITY_TOKEN_FILE`, as on EKS); a container's (`AWS_CONTAINER_CREDENTIALS_…_URI`, as on ECS and EKS); those of the
-/// EC2 machine. Not built in: single sign-on and `credential_process`; `aws configure export-credentials` turns these into
-/// environment variables. They are looked up again before they expire, and once where they are refused.
+/// Where the config has none, they are looked for, at the first call, in this order: the
+/// environment; the profile files (`~/.aws/credentials` and `~/.aws/config`, `AWS_PROFILE`), with
+/// roles that they assume; a web identity (`AWS_WEB_IDENTITY_TOKEN_FILE`, as on EKS); a container's
+/// (`AWS_CONTAINER_CREDENTIALS_…_URI`, as on ECS and EKS); those of the EC2 machine. Not built in:
+/// single sign-on and `credential_process`; `aws configure export-credentials` turns these into
+/// environment variables. They are looked up again before they expire, and once where they are
+/// refused.
 ///
 /// # Credentials for Google Cloud Storage
-/// A file that the config or `GOOGLE_APPLICATION_CREDENTIALS` names: the key of a service account, what
-/// `gcloud auth application-default login` writes, a workload identity, or an impersonated account. Else
-/// application default credentials: gcloud's own file, then the metadata server of GCE, GKE and Cloud Run. The
-/// only scope that is asked for is `devstorage.read_write`.
+/// A file that the config or `GOOGLE_APPLICATION_CREDENTIALS` names: the key of a service account,
+/// what `gcloud auth application-default login` writes, a workload identity, or an impersonated
+/// account. Else application default credentials: gcloud's own file, then the metadata server of
+/// GCE, GKE and Cloud Run. The only scope that is asked for is `devstorage.read_write`.
 ///
 /// # Where credentials are sent
-/// Credentials go to Amazon S3 or Google itself, through TLS. Any other endpoint is sent only those that are
-/// named together with it:
+/// Credentials go to Amazon S3 or Google itself, through TLS. Any other endpoint is sent only those
+/// that are named together with it:
 ///
 /// | endpoint | AWS keys that it is sent | Google credentials that it is sent |
 /// |---|---|---|
@@ -107,34 +110,37 @@ pub enum StorageBackend {
 /// | `endpoint_url` of a profile | those of the profile | |
 /// | on this machine (loopback) | any | as above |
 ///
-/// Through plain HTTP, AWS keys are sent to loopback and to the server that `s3_allow_http` names, Google's
-/// credentials to loopback alone. An S3 endpoint that may be sent no keys is an error of
-/// [`StorageConfig::build`]; a Google endpoint is asked without credentials. Redirects are not followed.
+/// Through plain HTTP, AWS keys are sent to loopback and to the server that `s3_allow_http` names,
+/// Google's credentials to loopback alone. An S3 endpoint that may be sent no keys is an error of
+/// [`StorageConfig::build`]; a Google endpoint is asked without credentials. Redirects are not
+/// followed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StorageConfig {
     /// The kind of storage.
     pub backend: StorageBackend,
-    /// The directory of [`StorageBackend::Local`]. None: `PERSIST_LOCAL_PATH`, and where that is not
-    /// set, `persist` in the platform's data directory (on Linux `~/.local/share/persist`).
+    /// The directory of [`StorageBackend::Local`]. None: `PERSIST_LOCAL_PATH`, and where that is
+    /// not set, `persist` in the platform's data directory (on Linux `~/.local/share/persist`).
     pub local_base_path: Option<PathBuf>,
     /// The bucket of [`StorageBackend::S3`].
     pub s3_bucket: Option<String>,
     /// The region of the bucket.
     pub s3_region: Option<String>,
-    /// What all keys in the bucket begin with, without the `/` that follows: segments of `[A-Za-z0-9._~-]`, joined by `/`.
-    /// Stores under prefixes of one bucket must not lie within each other.
+    /// What all keys in the bucket begin with, without the `/` that follows: segments of
+    /// `[A-Za-z0-9._~-]`, joined by `/`. Stores under prefixes of one bucket must not lie within
+    /// each other.
     pub s3_prefix: Option<String>,
     /// A server that is not Amazon's, such as `http://127.0.0.1:8333`.
     pub s3_endpoint: Option<String>,
-    /// The server, as `host:port`, that may be sent AWS keys through plain HTTP although it is not on this machine.
+    /// The server, as `host:port`, that may be sent AWS keys through plain HTTP although it is not
+    /// on this machine.
     pub s3_allow_http: Option<String>,
-    /// Set by [`StorageConfig::from_url`] if the URL names the endpoint. Such an endpoint is sent no
-    /// credentials of this config. A program that trusts the endpoint sets this to false.
+    /// Set by [`StorageConfig::from_url`] if the URL names the endpoint. Such an endpoint is sent
+    /// no credentials of this config. A program that trusts the endpoint sets this to false.
     pub endpoint_from_url: bool,
     /// Whether the bucket is named in the path of a URL instead of in its host.
     pub s3_path_style: Option<bool>,
-    /// The profile of `~/.aws` that has the credentials for this storage, and maybe its endpoint; nothing else is asked for
-    /// credentials then.
+    /// The profile of `~/.aws` that has the credentials for this storage, and maybe its endpoint;
+    /// nothing else is asked for credentials then.
     pub s3_profile: Option<String>,
     /// How the server encrypts what it keeps.
     pub s3_encryption: S3Encryption,
@@ -142,22 +148,25 @@ pub struct StorageConfig {
     pub s3_credentials: Option<S3Credentials>,
     /// The bucket of [`StorageBackend::Gcs`].
     pub gcs_bucket: Option<String>,
-    /// What all keys in the bucket begin with, as in `s3_prefix`. Empty: nothing, whatever the environment says.
+    /// What all keys in the bucket begin with, as in `s3_prefix`. Empty: nothing, whatever the
+    /// environment says.
     pub gcs_prefix: Option<String>,
     /// A file with credentials for this storage alone.
     pub gcs_credentials: Option<PathBuf>,
-    /// The longest wait for the answer to one request, in place of `retry.attempt`; not for a whole stream. A call is sent again
-    /// within `retry.budget`, and within twice this time.
+    /// The longest wait for the answer to one request, in place of `retry.attempt`; not for a whole
+    /// stream. A call is sent again within `retry.budget`, and within twice this time.
     pub gcs_timeout: Option<Duration>,
-    /// The key of Cloud KMS that objects are encrypted with: `projects/P/locations/L/keyRings/R/cryptoKeys/K`. The service
-    /// agent of Cloud Storage needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` for it.
+    /// The key of Cloud KMS that objects are encrypted with:
+    /// `projects/P/locations/L/keyRings/R/cryptoKeys/K`. The service agent of Cloud Storage needs
+    /// `roles/cloudkms.cryptoKeyEncrypterDecrypter` for it.
     pub gcs_kms_key: Option<String>,
     /// A server that is not Google's, such as `http://127.0.0.1:4443`.
     pub gcs_endpoint: Option<String>,
     /// When a call to a server is sent again, and how long is waited for it.
     pub retry: Retry,
-    /// The most bytes that one object may have. None: 70 GiB, which is more than a store takes for a state unless told so.
-    /// Uploads go in parts of 8 MiB, or of 1/9000 of this where that is more; memory is five parts for each upload.
+    /// The most bytes that one object may have. None: 70 GiB, which is more than a store takes for
+    /// a state unless told so. Uploads go in parts of 8 MiB, or of 1/9000 of this where that is
+    /// more; memory is five parts for each upload.
     pub max_object: Option<u64>,
 }
 
@@ -170,8 +179,8 @@ pub enum S3Encryption {
     Bucket,
     /// With keys of S3 (SSE-S3, AES-256).
     S3,
-    /// With a key of KMS (SSE-KMS) and a bucket key: an id, an alias or an ARN. The account needs `kms:GenerateDataKey` and
-    /// `kms:Decrypt` for it.
+    /// With a key of KMS (SSE-KMS) and a bucket key: an id, an alias or an ARN. The account needs
+    /// `kms:GenerateDataKey` and `kms:Decrypt` for it.
     Kms(String),
 }
 
@@ -245,7 +254,8 @@ impl StorageConfig {
         }
     }
 
-    /// A bucket on Google Cloud Storage, with what all keys in it begin with, and maybe a file of credentials.
+    /// A bucket on Google Cloud Storage, with what all keys in it begin with, and maybe a file of
+    /// credentials.
     pub fn gcs_with_bucket_prefix_and_credentials(
         bucket: String,
         prefix: String,
@@ -265,8 +275,8 @@ impl StorageConfig {
         }
     }
 
-    /// What the environment asks for: `PERSIST_STORAGE` names a backend (`local`, `s3`, `gcs`) or a URL; the local disk where it is
-    /// not set.
+    /// What the environment asks for: `PERSIST_STORAGE` names a backend (`local`, `s3`, `gcs`) or a
+    /// URL; the local disk where it is not set.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where it names something else.
@@ -286,11 +296,13 @@ impl StorageConfig {
         }
     }
 
-    /// The storage that `url` names: `file:///absolute/path`, `s3://bucket/prefix` or `gs://bucket/prefix`.
+    /// The storage that `url` names: `file:///absolute/path`, `s3://bucket/prefix` or
+    /// `gs://bucket/prefix`.
     ///
-    /// A bucket's URL may say more behind a `?`, joined by `&`: for S3 `endpoint`, `region` and `profile`, for Google Cloud
-    /// Storage `endpoint`. The rest of its settings come from the environment. An endpoint that a URL names is sent no
-    /// credentials that are not bound to it; see [`StorageConfig`].
+    /// A bucket's URL may say more behind a `?`, joined by `&`: for S3 `endpoint`, `region` and
+    /// `profile`, for Google Cloud Storage `endpoint`. The rest of its settings come from the
+    /// environment. An endpoint that a URL names is sent no credentials that are not bound to it;
+    /// see [`StorageConfig`].
     ///
     /// ```
     /// # use persist_host::storage::StorageConfig;
@@ -356,14 +368,17 @@ impl StorageConfig {
                 })
             }
             None if url == "s3" => refuse(
-                "names no bucket; write s3://bucket/prefix, or set PERSIST_STORAGE=s3 and AWS_S3_BUCKET",
+                "names no bucket; write s3://bucket/prefix, or set PERSIST_STORAGE=s3 and \
+                 AWS_S3_BUCKET",
             ),
             None if url == "gcs" => refuse(
-                "names no bucket; write gs://bucket/prefix, or set PERSIST_STORAGE=gcs and PERSIST_GCS_BUCKET",
+                "names no bucket; write gs://bucket/prefix, or set PERSIST_STORAGE=gcs and \
+                 PERSIST_GCS_BUCKET",
             ),
             None if url.starts_with('/') => refuse(&format!("is a path; write file://{url}")),
             _ => refuse(
-                "is not a storage; write file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix",
+                "is not a storage; write file:///absolute/path, s3://bucket/prefix or \
+                 gs://bucket/prefix",
             ),
         }
     }
@@ -371,7 +386,8 @@ impl StorageConfig {
     /// The storage itself. Nothing is opened, made or asked yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where a setting is missing or cannot work, or this build lacks the backend's feature.
+    /// [`ErrorKind::Config`] where a setting is missing or cannot work, or this build lacks the
+    /// backend's feature.
     pub fn build(&self) -> Result<Arc<dyn Storage>> {
         match self.backend {
             StorageBackend::Local => Ok(Arc::new(Local::new(self.local_path()?))),
@@ -415,8 +431,8 @@ impl StorageConfig {
 /// Returns a directory for snapshots with `~/` expanded.
 ///
 /// # Errors
-/// [`ErrorKind::Config`] where it cannot be what somebody meant: it holds a secret, a control character, or a
-/// variable that only a shell expands.
+/// [`ErrorKind::Config`] where it cannot be what somebody meant: it holds a secret, a control
+/// character, or a variable that only a shell expands.
 pub fn local_path(path: &Path) -> Result<PathBuf> {
     let refuse = |why: String| Err(Error::new(ErrorKind::Config, why));
     let shown = path.to_string_lossy();
@@ -427,7 +443,8 @@ pub fn local_path(path: &Path) -> Result<PathBuf> {
     }
     if shown.chars().any(char::is_control) {
         return refuse(format!(
-            "the directory for snapshots, {shown:?}, has a line break or another control character in it"
+            "the directory for snapshots, {shown:?}, has a line break or another control \
+             character in it"
         ));
     }
     let is_variable = |part: &str| {
@@ -446,7 +463,8 @@ pub fn local_path(path: &Path) -> Result<PathBuf> {
         .any(|part| is_variable(&part.as_os_str().to_string_lossy()))
     {
         return refuse(format!(
-            "variables are not expanded in the directory for snapshots, {shown:?}; write the whole path, or ~/"
+            "variables are not expanded in the directory for snapshots, {shown:?}; write the \
+             whole path, or ~/"
         ));
     }
     let mut parts = path.components();
@@ -464,8 +482,8 @@ pub fn local_path(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Returns a directory for snapshots as [`local_path`] does, and refuses a relative one, which would be another directory
-/// wherever the program is started.
+/// Returns a directory for snapshots as [`local_path`] does, and refuses a relative one, which
+/// would be another directory wherever the program is started.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] where it is relative, or as for [`local_path`].
@@ -476,7 +494,8 @@ pub fn absolute_local_path(path: &Path) -> Result<PathBuf> {
     }
     let here = env::current_dir().unwrap_or_default().join(&path);
     let what = format!(
-        "{:?} is relative, so the store would depend on where the program is started; write the whole path, such as {:?}",
+        "{:?} is relative, so the store would depend on where the program is started; write the \
+         whole path, such as {:?}",
         path.display().to_string(),
         here.display().to_string()
     );
@@ -504,7 +523,8 @@ fn check_bucket_of(bucket: &str, longest: usize) -> Result<()> {
         false => Err(Error::new(
             ErrorKind::Config,
             format!(
-                "{:?} is not the name of a bucket: 3 to {longest} letters, digits, dots, hyphens and underscores, a letter or digit at both ends",
+                "{:?} is not the name of a bucket: 3 to {longest} letters, digits, dots, hyphens \
+                 and underscores, a letter or digit at both ends",
                 redact(bucket)
             ),
         )),
@@ -525,7 +545,8 @@ pub(super) fn check_prefix(prefix: &str) -> Result<Option<String>> {
         _ => Err(Error::new(
             ErrorKind::Config,
             format!(
-                "{:?} is not a prefix: segments of A-Z a-z 0-9 . _ ~ -, not beginning with a dot, joined by /, at most \
+                "{:?} is not a prefix: segments of A-Z a-z 0-9 . _ ~ -, not beginning with a dot, \
+                 joined by /, at most \
                  {MAX_PREFIX} bytes",
                 redact(prefix)
             ),
@@ -533,8 +554,10 @@ pub(super) fn check_prefix(prefix: &str) -> Result<Option<String>> {
     }
 }
 
-const CREDENTIALS_IN_URL: &str = "credentials= in a URL is not supported any more, since a URL must not decide which key \
-     is sent where; set GOOGLE_APPLICATION_CREDENTIALS, or for another endpoint than Google's gcs_credentials under \
+const CREDENTIALS_IN_URL: &str = "credentials= in a URL is not supported any more, since a URL \
+    must not decide which key \
+     is sent where; set GOOGLE_APPLICATION_CREDENTIALS, or for another endpoint than Google's \
+     gcs_credentials under \
      [endpoints.\"host:port\"] in persist.toml";
 
 /// What stands behind the `?` of a URL, in the order of `names`.
@@ -554,7 +577,8 @@ fn parameters<const N: usize>(text: &str, names: [&str; N]) -> Result<[Option<St
                 _ => "what is not shown",
             };
             return refuse(format!(
-                "{name:?} says nothing of a bucket; behind its ? may stand {names}, each with = and a value"
+                "{name:?} says nothing of a bucket; behind its ? may stand {names}, each with = \
+                 and a value"
             ));
         };
         let value = String::from_utf8(percent_decode(value)?);

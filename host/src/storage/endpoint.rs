@@ -21,7 +21,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Parses `https://host`, `http://host:port` and what follows such a URL; none where it names no server.
+    /// Parses `https://host`, `http://host:port` and what follows such a URL; none where it names
+    /// no server.
     pub fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         let is_encrypted = match scheme.to_ascii_lowercase().as_str() {
@@ -64,7 +65,8 @@ impl Endpoint {
             || address.parse::<Ipv6Addr>().is_ok_and(|a| a.is_loopback())
     }
 
-    /// Returns whether it is Amazon S3 itself, through TLS. Other hosts below `amazonaws.com` belong to customers.
+    /// Returns whether it is Amazon S3 itself, through TLS. Other hosts below `amazonaws.com`
+    /// belong to customers.
     pub fn is_amazon(&self) -> bool {
         let host = self.host.strip_suffix(".cn").unwrap_or(&self.host);
         let Some(host) = host.strip_suffix(".amazonaws.com") else {

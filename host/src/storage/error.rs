@@ -95,7 +95,8 @@ impl Error {
         self
     }
 
-    /// The same, where it was only tried whether the storage can be used: nothing that anybody asked for was sent yet.
+    /// The same, where it was only tried whether the storage can be used: nothing that anybody
+    /// asked for was sent yet.
     pub(crate) fn of_a_trial(mut self) -> Self {
         if matches!(self.kind, ErrorKind::Unanswered | ErrorKind::NotDurable) {
             self.kind = ErrorKind::Unavailable;

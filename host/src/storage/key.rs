@@ -12,8 +12,8 @@ const MAX_SEGMENT: usize = 240;
 
 /// Where an object is: one or more segments, joined by `/`.
 ///
-/// A segment is 1 to 240 bytes of `[A-Za-z0-9._~-]` and does not begin with a dot: so no key is `..`,
-/// none is absolute, and nothing needs to be escaped, or decoded twice, anywhere below.
+/// A segment is 1 to 240 bytes of `[A-Za-z0-9._~-]` and does not begin with a dot: so no key is
+/// `..`, none is absolute, and nothing needs to be escaped, or decoded twice, anywhere below.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 

@@ -6,9 +6,9 @@
 //!
 //! # Why not a file system interface?
 //!
-//! Renames, appends and locks mean different things on a disk and in a bucket. Exclusive creation means
-//! the same on all of them (`link(2)`, `If-None-Match: *`, `ifGenerationMatch=0`), and is enough for
-//! atomic saves, compare-and-swap between machines, and history.
+//! Renames, appends and locks mean different things on a disk and in a bucket. Exclusive creation
+//! means the same on all of them (`link(2)`, `If-None-Match: *`, `ifGenerationMatch=0`), and is
+//! enough for atomic saves, compare-and-swap between machines, and history.
 //!
 //! # Backends
 //! | backend | objects are | with |
@@ -18,8 +18,8 @@
 //! | `Gcs` | objects of a bucket on Google Cloud Storage | feature `gcs` |
 //! | [`Memory`] | in this process, for tests | always |
 //!
-//! [`StorageConfig`] says which one, from a program, the environment or a URL. [`Retry`] says when a call to a server is sent
-//! again.
+//! [`StorageConfig`] says which one, from a program, the environment or a URL. [`Retry`] says when
+//! a call to a server is sent again.
 
 #[cfg(any(feature = "s3", feature = "gcs"))]
 mod bucket;
@@ -66,21 +66,23 @@ use bytes::Bytes;
 
 /// A place that keeps immutable objects under keys.
 ///
-/// Reads see every object whose creation was acknowledged before, at once, and lists show it, in order.
-/// A backend that cannot promise this must not implement this trait.
+/// Reads see every object whose creation was acknowledged before, at once, and lists show it, in
+/// order. A backend that cannot promise this must not implement this trait.
 #[async_trait]
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Where this is, for messages to the operator. Never a credential.
     fn location(&self) -> String;
 
-    /// Whether it is known that [`Storage::create`] never replaces an object, as of an operating system or this process's own
-    /// memory. Where it is not, as of a server that may be any, each process tries before it trusts.
+    /// Whether it is known that [`Storage::create`] never replaces an object, as of an operating
+    /// system or this process's own memory. Where it is not, as of a server that may be any, each
+    /// process tries before it trusts.
     fn honours_conditions(&self) -> bool {
         false
     }
 
-    /// Names the server of a storage that may be any: not an operating system, and not Amazon's or Google's own. Before a store
-    /// is trusted to it, its lists and conditional creates are probed (see [`probe`]), once for each store and name.
+    /// Names the server of a storage that may be any: not an operating system, and not Amazon's or
+    /// Google's own. Before a store is trusted to it, its lists and conditional creates are probed
+    /// (see [`probe`]), once for each store and name.
     ///
     /// None unless a backend says otherwise.
     fn unknown_server(&self) -> Option<String> {
@@ -91,8 +93,8 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// power failure; when two callers race, one of them wins.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] where an object is there, which is left as it is (and may be our own, where a server made it,
-    /// its answer was lost, and it was asked again);
+    /// [`ErrorKind::AlreadyExists`] where an object is there, which is left as it is (and may be
+    /// our own, where a server made it, its answer was lost, and it was asked again);
     /// [`ErrorKind::Unanswered`] and [`ErrorKind::NotDurable`] where the outcome is not known; any
     /// other kind says that nothing was made. A future that is dropped has an unknown outcome, too.
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()>;
@@ -101,10 +103,11 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// [`Upload::finish`].
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>>;
 
-    /// Begins an object in the way of large ones and sends all its bytes: [`Upload::finish`] only completes it. For probes of
-    /// how a server completes uploads.
+    /// Begins an object in the way of large ones and sends all its bytes: [`Upload::finish`] only
+    /// completes it. For probes of how a server completes uploads.
     ///
-    /// Calls [`Storage::upload`] and writes once, unless a backend creates small objects in another way than large ones.
+    /// Calls [`Storage::upload`] and writes once, unless a backend creates small objects in another
+    /// way than large ones.
     ///
     /// # Errors
     /// Any kind.
@@ -114,8 +117,8 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         Ok(upload)
     }
 
-    /// As [`Storage::upload`], for an object that may be there: [`Upload::finish`] puts the new one in its place, in one step. Not
-    /// for versions.
+    /// As [`Storage::upload`], for an object that may be there: [`Upload::finish`] puts the new one
+    /// in its place, in one step. Not for versions.
     async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>>;
 
     /// Reads part of an object.
@@ -138,8 +141,9 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         recursive::page(self, list).await
     }
 
-    /// Names the directories directly under `dir` in which no object is, at any depth. A bucket has none.
-    /// [`Storage::list`] leaves them out; on a disk, an object cannot be made in the place of one.
+    /// Names the directories directly under `dir` in which no object is, at any depth. A bucket has
+    /// none. [`Storage::list`] leaves them out; on a disk, an object cannot be made in the place of
+    /// one.
     ///
     /// Finds none unless a backend says otherwise.
     ///
@@ -153,9 +157,10 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Removes an object, durably. What is not there is removed already.
     async fn delete(&self, key: &Key) -> Result<()>;
 
-    /// Removes what was begun and never finished, of which nothing was ever visible: temporary files, and parts of uploads for
-    /// keys of the caller's. What is too young, by the storage's clock, stays: somebody may be at work on it. Where a storage
-    /// cannot tell (S3), an upload that is swept under its writer fails, and is not acknowledged.
+    /// Removes what was begun and never finished, of which nothing was ever visible: temporary
+    /// files, and parts of uploads for keys of the caller's. What is too young, by the storage's
+    /// clock, stays: somebody may be at work on it. Where a storage cannot tell (S3), an upload
+    /// that is swept under its writer fails, and is not acknowledged.
     ///
     /// Finds nothing unless a backend says otherwise.
     ///
@@ -166,8 +171,9 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         Ok(Swept::default())
     }
 
-    /// Waits for what goes on when nobody waits for it, such as the abort of an upload that was dropped. A process calls it before
-    /// it ends, with a limit of its own: the wait is as long as a server takes, and its retries.
+    /// Waits for what goes on when nobody waits for it, such as the abort of an upload that was
+    /// dropped. A process calls it before it ends, with a limit of its own: the wait is as long as
+    /// a server takes, and its retries.
     async fn settle(&self) {}
 }
 
@@ -177,8 +183,8 @@ pub trait Upload: fmt::Debug + Send + Sync {
     /// Appends a piece.
     async fn write(&mut self, piece: Bytes) -> Result<()>;
 
-    /// Makes the object visible, as [`Storage::create`] does, and with its errors; what was begun by [`Storage::replace`] takes
-    /// the place of what is there.
+    /// Makes the object visible, as [`Storage::create`] does, and with its errors; what was begun
+    /// by [`Storage::replace`] takes the place of what is there.
     async fn finish(self: Box<Self>) -> Result<()>;
 }
 
@@ -208,9 +214,11 @@ impl fmt::Debug for Sweep<'_> {
 pub struct Swept {
     /// How many files, uploads or objects.
     pub removed: u64,
-    /// Bytes of these, where the storage tells. S3 does not tell how long the parts of an upload are.
+    /// Bytes of these, where the storage tells. S3 does not tell how long the parts of an upload
+    /// are.
     pub bytes: u64,
-    /// Keys of the objects that uploads and probes were for. Temporary files of a local disk have none.
+    /// Keys of the objects that uploads and probes were for. Temporary files of a local disk have
+    /// none.
     pub keys: Vec<String>,
     /// Reason for which unfinished uploads were left: the server cannot list them.
     pub unlisted: Option<String>,
@@ -269,7 +277,8 @@ pub struct List<'a> {
     pub after: Option<Entry>,
     /// At most so many entries.
     pub limit: usize,
-    /// Whether [`Page::now`] and the [`Facts`] of each object are wanted; on a local disk these cost a call for each.
+    /// Whether [`Page::now`] and the [`Facts`] of each object are wanted; on a local disk these
+    /// cost a call for each.
     pub facts: bool,
 }
 
@@ -303,8 +312,8 @@ pub struct RecursivePage {
 pub enum Entry {
     /// An object.
     Object(Object),
-    /// A directory that holds at least one object at some depth. A server may show one for a while after its last object was
-    /// deleted.
+    /// A directory that holds at least one object at some depth. A server may show one for a while
+    /// after its last object was deleted.
     Dir(String),
 }
 
@@ -322,7 +331,8 @@ pub struct Object {
 pub struct Facts {
     /// Length in bytes.
     pub size: u64,
-    /// When the object was made, by the clock that [`Page::now`] is of. Some servers tell of a long upload only when it began.
+    /// When the object was made, by the clock that [`Page::now`] is of. Some servers tell of a long
+    /// upload only when it began.
     pub created: SystemTime,
 }
 
@@ -379,8 +389,8 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// Whether something may follow.
     pub more: bool,
-    /// The storage's own time when it made this page, where facts were asked for. Ages are differences to it, never to the
-    /// clock of the process that asks.
+    /// The storage's own time when it made this page, where facts were asked for. Ages are
+    /// differences to it, never to the clock of the process that asks.
     pub now: Option<SystemTime>,
 }
 

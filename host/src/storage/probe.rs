@@ -156,10 +156,12 @@ pub(crate) async fn ensure_exclusive(
     match recorded(&**storage, &key, server).await? {
         Some(true) => return Ok(()),
         Some(false) => {
-            let what = "this server was found to acknowledge more than one of several writers that create the same object in parts \
+            let what = "this server was found to acknowledge more than one of several writers \
+                that create the same object in parts \
                         at once";
             let hint = format!(
-                "use one that honours conditional writes of large objects, too; nothing was saved. Where the server was mended \
+                "use one that honours conditional writes of large objects, too; nothing was \
+                 saved. Where the server was mended \
                  since, remove {key}"
             );
             return Err(Error::new(ErrorKind::Unsupported, what).with_hint(hint));
@@ -282,7 +284,8 @@ async fn verify_lists(storage: &Arc<dyn Storage>, top: &str, keys: &[Key]) -> Re
     for (dir, expected) in [(dir.as_str(), &objects), (top, &dirs)] {
         for limit in [1, MAX_OBJECTS] {
             if pages(&**storage, dir, limit, expected.len()).await? != *expected {
-                let what = "this storage does not list new objects at once, completely and in the order of their keys, so the \
+                let what = "this storage does not list new objects at once, completely and in the \
+                    order of their keys, so the \
                             newest version could be missed";
                 return Err(Error::new(ErrorKind::Unsupported, what)
                     .with_hint("use another storage; nothing was saved"));

@@ -1,7 +1,8 @@
 //! When a call to a server is sent again: one policy for every backend that has a server.
 //!
-//! It runs around the smallest thing that can be sent again: a call, a part, a completion. The backend reads an answer
-//! and says in a [`Fault`] what it means; [`Tries`] decides. The SDKs' own retries are off, so that nothing is multiplied.
+//! It runs around the smallest thing that can be sent again: a call, a part, a completion. The
+//! backend reads an answer and says in a [`Fault`] what it means; [`Tries`] decides. The SDKs' own
+//! retries are off, so that nothing is multiplied.
 
 use std::time::Duration;
 
@@ -20,9 +21,10 @@ use super::{Error, ErrorKind, Result};
 /// assert_eq!(config.retry.stall, Retry::default().stall);
 /// ```
 ///
-/// Sent again is what the server asks to be sent again, or did not answer: 408, 429, 5xx, broken connections, timeouts. The wait
-/// before is random, up to a bound that doubles each time ("full jitter"), and at least what the server asks for in `Retry-After`.
-/// Refused credentials are looked up once more, and the call is sent once more if others were found.
+/// Sent again is what the server asks to be sent again, or did not answer: 408, 429, 5xx, broken
+/// connections, timeouts. The wait before is random, up to a bound that doubles each time ("full
+/// jitter"), and at least what the server asks for in `Retry-After`. Refused credentials are looked
+/// up once more, and the call is sent once more if others were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retry {
@@ -30,13 +32,15 @@ pub struct Retry {
     pub budget: Duration,
     /// The longest wait for an answer; 10 seconds. Less than the budget, unless that is zero.
     pub attempt: Duration,
-    /// The longest time in which nothing of a body arrives, and in which 1 MiB of a body leaves; 15 seconds. A call with a body
-    /// has this time for each MiB, and a part of it for less, in addition to the two above. Its first attempt is given up sooner where
-    /// earlier bodies left faster: after four times what they took.
+    /// The longest time in which nothing of a body arrives, and in which 1 MiB of a body leaves; 15
+    /// seconds. A call with a body has this time for each MiB, and a part of it for less, in
+    /// addition to the two above. Its first attempt is given up sooner where earlier bodies left
+    /// faster: after four times what they took.
     pub stall: Duration,
     /// The bound of the first wait; 100 milliseconds.
     pub first_wait: Duration,
-    /// What the bound of a wait never exceeds; 5 seconds. `Retry-After` may, as long as the budget lasts.
+    /// What the bound of a wait never exceeds; 5 seconds. `Retry-After` may, as long as the budget
+    /// lasts.
     pub longest_wait: Duration,
 }
 
@@ -63,7 +67,8 @@ impl Retry {
                 "retry.first_wait is longer than retry.longest_wait"
             }
             retry if !retry.budget.is_zero() && retry.budget <= retry.attempt => {
-                "retry.budget is not longer than retry.attempt, so that a call without an answer would never be sent again; \
+                "retry.budget is not longer than retry.attempt, so that a call without an answer \
+                 would never be sent again; \
                  zero means never"
             }
             _ => return Ok(()),
@@ -94,7 +99,8 @@ mod tries {
 
     const MEBIBYTE: f64 = (1 << 20) as f64;
 
-    /// How many times the usual time the first attempt to send a body may take: the others are sent at the same time, and paths change.
+    /// How many times the usual time the first attempt to send a body may take: the others are sent
+    /// at the same time, and paths change.
     const PATIENCE: f64 = 4.0;
 
     /// What an attempt that failed means for the next one.
@@ -104,7 +110,8 @@ mod tries {
         Again(Option<Duration>),
         /// It may help, once, at once: what was refused is set right.
         Once,
-        /// As [`Next::Once`], if other credentials can be found. The backend looks, and says `Once` or `GiveUp`.
+        /// As [`Next::Once`], if other credentials can be found. The backend looks, and says `Once`
+        /// or `GiveUp`.
         Renew,
         /// It does not help.
         GiveUp,
@@ -381,7 +388,8 @@ mod tries {
                     ErrorKind::Unavailable | ErrorKind::Timeout => {
                         let server = self.call.server;
                         let hint = format!(
-                            "check that the storage at {server} is there and healthy, and the right place"
+                            "check that the storage at {server} is there and healthy, and the \
+                             right place"
                         );
                         fault.error.with_hint_unless(hint)
                     }

@@ -1,8 +1,8 @@
 //! Recognizes secrets in texts where they do not belong, and keeps them out of messages.
 //!
-//! People put the content of a key file where its path belongs, or a password into a URL. Every text that
-//! comes from a setting, an argument or a URL passes [`redact`] before it is shown, and [`secret_in`] decides
-//! whether a setting is refused.
+//! People put the content of a key file where its path belongs, or a password into a URL. Every
+//! text that comes from a setting, an argument or a URL passes [`redact`] before it is shown, and
+//! [`secret_in`] decides whether a setting is refused.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -46,7 +46,8 @@ const TOKEN_STARTS: [&str; 9] = [
     "xoxp-",
 ];
 
-/// Returns the kind of secret that `text` holds, such as `a private key`; none where it may be shown.
+/// Returns the kind of secret that `text` holds, such as `a private key`; none where it may be
+/// shown.
 ///
 /// ```
 /// use persist_host::storage::secret_in;
@@ -197,7 +198,8 @@ fn has_key_id(run: &str) -> bool {
     })
 }
 
-/// Returns whether a run is as long and as mixed as secret keys are: Amazon's have 40 characters of base64.
+/// Returns whether a run is as long and as mixed as secret keys are: Amazon's have 40 characters of
+/// base64.
 fn is_random(run: &str) -> bool {
     let class = |byte: u8| match byte {
         b'a'..=b'z' => 0,

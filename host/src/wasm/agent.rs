@@ -25,8 +25,8 @@ use super::unwound::caught;
 
 /// Runs agents, each call in a store of its own: an agent keeps what it saved, and nothing else.
 ///
-/// An agent has clocks, random numbers and its snapshots. It has no files, no network and no environment; what it
-/// prints is captured.
+/// An agent has clocks, random numbers and its snapshots. It has no files, no network and no
+/// environment; what it prints is captured.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -71,8 +71,8 @@ pub struct Agent {
     pre: AgentPre<AgentState>,
 }
 
-/// A run that has ended, one way or another. What the agent saved before is kept; writers that it did not finish are
-/// aborted, and nothing of them is visible.
+/// A run that has ended, one way or another. What the agent saved before is kept; writers that it
+/// did not finish are aborted, and nothing of them is visible.
 #[derive(Debug)]
 pub struct Ran {
     /// What the agent answered, or why it has no answer.
@@ -115,7 +115,8 @@ pub enum RunError {
     WallClockLimit(Duration),
     /// It was not compiled within [`Limits::compile_time`].
     #[error(
-        "the agent was not compiled within {0:?}; others may be compiling, or it is built to take long"
+        "the agent was not compiled within {0:?}; others may be compiling, or it is built to take \
+         long"
     )]
     CompileTimeLimit(Duration),
     /// The run did not get its turn within [`Limits::run_wait`], and did not begin.
@@ -124,9 +125,11 @@ pub enum RunError {
          or of all; try again later, or raise the limits `runs-of-scope`, `runs` or `run-wait`"
     )]
     WaitLimit(Duration),
-    /// The host itself failed in a call of the agent: a defect of this program, or of what it is built of.
+    /// The host itself failed in a call of the agent: a defect of this program, or of what it is
+    /// built of.
     #[error(
-        "the host failed in a call of the agent ({0}); what it saved before is kept. Please report this"
+        "the host failed in a call of the agent ({0}); what it saved before is kept. Please \
+         report this"
     )]
     Host(String),
     /// The host could not be set up.
@@ -159,16 +162,17 @@ impl AgentHost {
         }
     }
 
-    /// Compiles an agent: a component, or a core module that carries its world in a custom section, as wit-bindgen leaves it
-    /// there (a Rust library for `wasm32-unknown-unknown`, or a WASI 0.1 reactor).
+    /// Compiles an agent: a component, or a core module that carries its world in a custom section,
+    /// as wit-bindgen leaves it there (a Rust library for `wasm32-unknown-unknown`, or a WASI 0.1
+    /// reactor).
     ///
-    /// [`Limits::compilations`] are compiled at a time, on threads where this may take long. One cannot be stopped: after
-    /// [`Limits::compile_time`] it is no longer waited for, and it keeps its place until it ends. So load what you chose, not what a guest
-    /// sends.
+    /// [`Limits::compilations`] are compiled at a time, on threads where this may take long. One
+    /// cannot be stopped: after [`Limits::compile_time`] it is no longer waited for, and it keeps
+    /// its place until it ends. So load what you chose, not what a guest sends.
     ///
     /// # Errors
-    /// [`RunError::NotAnAgent`] where it is not one, is over a limit, or wants imports that this host does not give;
-    /// [`RunError::CompileTimeLimit`].
+    /// [`RunError::NotAnAgent`] where it is not one, is over a limit, or wants imports that this
+    /// host does not give; [`RunError::CompileTimeLimit`].
     pub async fn load(&self, bytes: &[u8]) -> Result<Agent, RunError> {
         let limits = &self.shared.limits;
         let max = limits.component;
@@ -196,7 +200,8 @@ impl AgentHost {
             let compiled = compile(&shared.engine, &shared.linker, &shared.limits, bytes);
             let _ = answer.send(compiled);
         };
-        // A thread of its own: a runtime waits for its threads when it ends, and this one may take for ever.
+        // A thread of its own: a runtime waits for its threads when it ends, and this one may take
+        // for ever.
         std::thread::Builder::new()
             .name("persist-compile".into())
             .stack_size(COMPILER_STACK)
@@ -209,7 +214,8 @@ impl AgentHost {
         })
     }
 
-    /// What the host's agents use is counted here; give it to contexts of guests that run elsewhere and share it.
+    /// What the host's agents use is counted here; give it to contexts of guests that run elsewhere
+    /// and share it.
     pub fn ledger(&self) -> &Ledger {
         &self.shared.ledger
     }
@@ -232,7 +238,8 @@ impl std::fmt::Debug for Agent {
 }
 
 impl AgentHostBuilder {
-    /// Sets what all guests of this host may use together, and what one run may use where its [`SnapshotCtx`] does not say.
+    /// Sets what all guests of this host may use together, and what one run may use where its
+    /// [`SnapshotCtx`] does not say.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -387,7 +394,8 @@ const COMPILER_STACK: usize = 8 << 20;
 /// Random bytes of one call: it is the host that makes them, and its time is not the guest's.
 const MAX_RANDOM: u64 = 1 << 20;
 
-/// Clocks, random numbers and captured output. A socket that may connect to nothing is still a descriptor of the host.
+/// Clocks, random numbers and captured output. A socket that may connect to nothing is still a
+/// descriptor of the host.
 fn wasi(stdout: &MemoryOutputPipe, stderr: &MemoryOutputPipe) -> WasiCtx {
     WasiCtx::builder()
         .stdout(stdout.clone())
@@ -492,7 +500,8 @@ fn in_our_words(why: String, limits: &Limits) -> String {
     if why.contains("fuel allocated for hostcalls") {
         let max = limits.hostcall_fuel() >> 20;
         return format!(
-            "one call brought more than {max} MiB into the host (limit `inline-size`); a writer takes a state in pieces"
+            "one call brought more than {max} MiB into the host (limit `inline-size`); a writer \
+             takes a state in pieces"
         );
     }
     match COUNTS.iter().find(|(theirs, _)| why.contains(theirs)) {

@@ -1,7 +1,8 @@
 //! What a scope has at rest, and room for more.
 //!
-//! It is listed at first use, tracked, and listed again now and then: between hosts, the limit is soft by what the others save
-//! in that time. Within a host it is not: a save has its room before it begins, and gives back what it did not need.
+//! It is listed at first use, tracked, and listed again now and then: between hosts, the limit is
+//! soft by what the others save in that time. Within a host it is not: a save has its room before
+//! it begins, and gives back what it did not need.
 //!
 //! Lists and prunes run in tasks of their own. A run that ends while it waits for one does not end
 //! it: the next run finds what it found, and a scope that takes long to list can be saved to all
@@ -19,7 +20,8 @@ use crate::snapshot::{self, Info, Version};
 /// How old the listed numbers become: other hosts save, and operators prune.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
 
-/// How soon they are listed again for a scope that is full: an agent that tries on and on must not list on and on.
+/// How soon they are listed again for a scope that is full: an agent that tries on and on must not
+/// list on and on.
 const REFRESH_FULL: Duration = Duration::from_secs(10);
 
 /// What a scope has at rest, as far as this host knows.
@@ -229,7 +231,8 @@ impl std::fmt::Debug for Room {
 }
 
 impl Account {
-    /// Counts a version that had no room of its own: a tombstone, which must be possible where everything is full.
+    /// Counts a version that had no room of its own: a tombstone, which must be possible where
+    /// everything is full.
     pub(super) fn made(&self, info: &Info) {
         lock(&self.at_rest.numbers).kept.add(Sum {
             bytes: info.stored_size,

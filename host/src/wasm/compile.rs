@@ -77,7 +77,8 @@ fn short(error: &wasmtime::Error) -> String {
 fn another_world(error: &wasmtime::Error) -> RunError {
     let error = short(error);
     RunError::NotAnAgent(format!(
-        "{error}; an agent exports `run: func(args: list<string>) -> result<string, string>`, as the world \
+        "{error}; an agent exports `run: func(args: list<string>) -> result<string, string>`, as \
+         the world \
          persist:snapshot/agent says"
     ))
 }

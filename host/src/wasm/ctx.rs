@@ -14,11 +14,11 @@ use crate::snapshot::{Info, MAX_ENCODED, MAX_LABEL_BYTES, Name, Scope, Version, 
 
 type OnChange = Arc<dyn Fn(&Info) + Send + Sync>;
 
-/// What one guest sees of a store: a scope that the host chose, rights in it, and limits. A guest cannot name another
-/// scope, a bucket, a path or a credential.
+/// What one guest sees of a store: a scope that the host chose, rights in it, and limits. A guest
+/// cannot name another scope, a bucket, a path or a credential.
 ///
-/// Clones share what is counted, so that a guest with many instances has one allowance; contexts with the same [`Ledger`] share
-/// it by scope.
+/// Clones share what is counted, so that a guest with many instances has one allowance; contexts
+/// with the same [`Ledger`] share it by scope.
 #[derive(Clone)]
 pub struct SnapshotCtx {
     pub(super) scope: Scope,
@@ -66,8 +66,8 @@ impl SnapshotCtx {
         self
     }
 
-    /// What every call that names something begins with: nothing was asked of the storage before, and nothing is where this is
-    /// an error.
+    /// What every call that names something begins with: nothing was asked of the storage before,
+    /// and nothing is where this is an error.
     pub(super) async fn call(&self, needs: &[(Right, &str)]) -> Result<Call, GuestError> {
         for (right, name) in needs {
             self.rights.check(*right, name)?;
@@ -204,8 +204,9 @@ pub struct SnapshotCtxBuilder {
 }
 
 impl SnapshotCtxBuilder {
-    /// Sets what the guest may use, of the store and, run by an [`AgentHost`](super::AgentHost), of the machine; what all guests
-    /// share is the host's. Without this: what the host was built with.
+    /// Sets what the guest may use, of the store and, run by an [`AgentHost`](super::AgentHost), of
+    /// the machine; what all guests share is the host's. Without this: what the host was built
+    /// with.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
@@ -219,15 +220,16 @@ impl SnapshotCtxBuilder {
         self
     }
 
-    /// Sets where what the guest uses is counted. Without this: with its [`AgentHost`](super::AgentHost), or by itself.
+    /// Sets where what the guest uses is counted. Without this: with its
+    /// [`AgentHost`](super::AgentHost), or by itself.
     #[must_use]
     pub fn ledger(mut self, ledger: &Ledger) -> Self {
         self.ledger = Some(ledger.clone());
         self
     }
 
-    /// Sets what is called with every save, deletion, restore and fork once it is durable, before the guest
-    /// hears of it. It should not block.
+    /// Sets what is called with every save, deletion, restore and fork once it is durable, before
+    /// the guest hears of it. It should not block.
     #[must_use]
     pub fn on_change(mut self, on_change: impl Fn(&Info) + Send + Sync + 'static) -> Self {
         self.on_change = Some(Arc::new(on_change));

@@ -1,4 +1,5 @@
-//! What a guest is told. A guest-visible outcome is a case of the contract; a broken handle is a trap.
+//! What a guest is told. A guest-visible outcome is a case of the contract; a broken handle is a
+//! trap.
 
 use wasmtime::component::ResourceTableError;
 
@@ -75,7 +76,8 @@ impl From<Error> for GuestError {
     }
 }
 
-/// A guest never sees a path, a bucket or an account: so it gets the kind, and the operator the rest.
+/// A guest never sees a path, a bucket or an account: so it gets the kind, and the operator the
+/// rest.
 fn from_storage(error: &storage::Error) -> types::Error {
     tracing::warn!(kind = ?error.kind(), "a guest's call failed in the storage");
     tracing::debug!(%error, "a guest's call failed in the storage");

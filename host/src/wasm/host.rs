@@ -1,7 +1,8 @@
 //! The host side of `persist:snapshot/store`.
 //!
-//! Everything here is called by a guest that may mean harm: every length it chooses is compared with a limit before
-//! anything is allocated for it, and every handle is looked up in the guest's own table.
+//! Everything here is called by a guest that may mean harm: every length it chooses is compared
+//! with a limit before anything is allocated for it, and every handle is looked up in the guest's
+//! own table.
 
 use bytes::Bytes;
 use wasmtime::component::{HasData, Linker, Resource};
@@ -17,10 +18,11 @@ use crate::snapshot::{self, Expect, Name, Reader, SaveOptions, Version, Writer};
 
 type Result<T> = std::result::Result<T, GuestError>;
 
-/// Gives every guest of `linker` the imports of `persist:snapshot`. `view` finds its context in your `T`.
+/// Gives every guest of `linker` the imports of `persist:snapshot`. `view` finds its context in
+/// your `T`.
 ///
-/// The calls are async: use [`call_async`](wasmtime::component::TypedFunc::call_async) and a tokio runtime. The crate
-/// page has a complete example.
+/// The calls are async: use [`call_async`](wasmtime::component::TypedFunc::call_async) and a tokio
+/// runtime. The crate page has a complete example.
 ///
 /// # Errors
 /// Where the linker has these imports already.
@@ -99,7 +101,8 @@ impl Host for SnapshotView<'_> {
         }
         ctx.check_labels(&options.labels, options.media_type.as_ref())?;
         let room = ctx.change(&name, size).await?;
-        // The guest's list was copied once, into this vector; from here on it is shared, not copied.
+        // The guest's list was copied once, into this vector; from here on it is shared, not
+        // copied.
         let state = Bytes::from(state);
         let made = ctx.scope.save(&name, state, options.into()).await;
         Ok(ctx.changed(room.settle(made)?).into())

@@ -9,8 +9,9 @@
 //! | names at rest | refused | |
 //! | bytes and versions at rest | refused, after old versions were pruned | |
 //!
-//! A guest's own ceiling comes first, so that a guest at it does not touch the one that others share. Nothing here waits for
-//! something that only a guest can give back: a writer stays open as long as its guest likes, a call ends.
+//! A guest's own ceiling comes first, so that a guest at it does not touch the one that others
+//! share. Nothing here waits for something that only a guest can give back: a writer stays open as
+//! long as its guest likes, a call ends.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,17 +26,19 @@ use super::error::GuestError;
 use super::limits::{Limits, size};
 use crate::snapshot::Scope;
 
-/// How long a scope that nobody uses is remembered, with its changes of the last minute and what it has at rest.
+/// How long a scope that nobody uses is remembered, with its changes of the last minute and what it
+/// has at rest.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 
 /// How often what is not used is looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// Counts what guests use, so that a guest with many instances has one allowance, and all guests of a host share another. Clones
-/// share the counts.
+/// Counts what guests use, so that a guest with many instances has one allowance, and all guests of
+/// a host share another. Clones share the counts.
 ///
-/// An [`AgentHost`](super::AgentHost) has one for all its agents. A program with an engine of its own makes one, and gives it to every
-/// [`SnapshotCtx`](super::SnapshotCtx); without one, each context and its clones count for themselves.
+/// An [`AgentHost`](super::AgentHost) has one for all its agents. A program with an engine of its
+/// own makes one, and gives it to every [`SnapshotCtx`](super::SnapshotCtx); without one, each
+/// context and its clones count for themselves.
 ///
 /// ```
 /// # use std::sync::Arc;

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Makes [`Limits`], its default, its table for people and its table for programs from one list, so that they cannot differ.
+/// Makes [`Limits`], its default, its table for people and its table for programs from one list, so
+/// that they cannot differ.
 macro_rules! limits {
     ($($name:literal $field:ident: $type:ty = $default:expr, $shown:literal, $range:expr;
        $what:literal; $why:literal; $at:literal;)*) => {
         /// What guests may use.
         ///
-        /// A size of the store is advertised to the guest, so that it can plan. Where it can be told, a guest at a limit gets
-        /// `quota-exceeded` with the limit's name; where not, its run ends, and no other.
+        /// A size of the store is advertised to the guest, so that it can plan. Where it can be
+        /// told, a guest at a limit gets `quota-exceeded` with the limit's name; where not, its run
+        /// ends, and no other.
         ///
         /// | limit | default | what | why this number | at it |
         /// |---|---|---|---|---|
@@ -217,7 +219,8 @@ limits! {
 
 const MONTH: u64 = 31 * 24 * 60 * 60;
 
-/// What an open writer holds of the host at most: 4 MiB of state, 12 MiB of pieces, and what is on its way.
+/// What an open writer holds of the host at most: 4 MiB of state, 12 MiB of pieces, and what is on
+/// its way.
 const WRITER: u64 = 20 << 20;
 
 /// What an open reader holds at most: four blocks, their stored bytes, and the end of the file.
@@ -280,8 +283,8 @@ impl Limits {
         TABLE
     }
 
-    /// Sets a limit by its name. Sizes are bytes, or end in KiB, MiB, GiB or TiB; times end in ms, s, min or h; all else are plain
-    /// numbers.
+    /// Sets a limit by its name. Sizes are bytes, or end in KiB, MiB, GiB or TiB; times end in ms,
+    /// s, min or h; all else are plain numbers.
     ///
     /// # Errors
     /// [`LimitError`], and nothing is changed.
@@ -301,8 +304,8 @@ impl Limits {
         Some((limit.show)(self))
     }
 
-    /// Bytes that one call of a guest may bring into the host before it is a trap: what is advertised, and 1 MiB more, so that a
-    /// guest slightly over a limit is told which one.
+    /// Bytes that one call of a guest may bring into the host before it is a trap: what is
+    /// advertised, and 1 MiB more, so that a guest slightly over a limit is told which one.
     pub fn hostcall_fuel(&self) -> usize {
         size(self.inline_size.max(self.chunk).saturating_add(1 << 20))
     }
@@ -316,8 +319,8 @@ impl Limits {
         self.runs_of_scope.min(most)
     }
 
-    /// Bytes of memory that all guests together can make an [`AgentHost`](super::AgentHost) hold, whatever they do, beside the
-    /// compiled agents and the compilations that are under way.
+    /// Bytes of memory that all guests together can make an [`AgentHost`](super::AgentHost) hold,
+    /// whatever they do, beside the compiled agents and the compilations that are under way.
     pub fn memory_bound(&self) -> u64 {
         let call = 4 * self.inline_size.max(self.chunk) + (4 << 20);
         let run = self.memory

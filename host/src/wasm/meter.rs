@@ -1,5 +1,5 @@
-//! How long a guest's own code has run. Time in the host does not count, nor does time in which this thread waited for a
-//! processor.
+//! How long a guest's own code has run. Time in the host does not count, nor does time in which
+//! this thread waited for a processor.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 pub(super) struct Meter {
     limit: Duration,
     used: Duration,
-    /// This thread's CPU time when the guest's code began to run; none while the host runs. A guest changes threads only while
-    /// the host runs.
+    /// This thread's CPU time when the guest's code began to run; none while the host runs. A guest
+    /// changes threads only while the host runs.
     entered: Option<Duration>,
 }
 

@@ -1,8 +1,8 @@
 //! Who may ask: the host side of `persist:snapshot`, and a runner for agents.
 //!
-//! - [`add_to_linker`] gives a wasmtime program of your own the imports that agents call. You keep your
-//!   `T`, your `Engine`, your `ResourceTable` and your runtime; each store has a [`SnapshotCtx`], which says what
-//!   its guest sees ([`Rights`]) and how much ([`Limits`]).
+//! - [`add_to_linker`] gives a wasmtime program of your own the imports that agents call. You keep
+//!   your `T`, your `Engine`, your `ResourceTable` and your runtime; each store has a
+//!   [`SnapshotCtx`], which says what its guest sees ([`Rights`]) and how much ([`Limits`]).
 //! - [`AgentHost`] runs agents of the world `persist:snapshot/agent` with limits on everything.
 //! - A [`Ledger`] counts what guests use, so that many instances of one guest have one allowance.
 

@@ -4,10 +4,11 @@ use std::str::FromStr;
 
 use super::error::GuestError;
 
-/// What a guest may do with the names of its scope. Each right is separate, and none is implied by another.
+/// What a guest may do with the names of its scope. Each right is separate, and none is implied by
+/// another.
 ///
-/// What a guest may not do is refused before the storage is asked anything, and in the same words whether the thing is
-/// there or not.
+/// What a guest may not do is refused before the storage is asked anything, and in the same words
+/// whether the thing is there or not.
 ///
 /// | right | calls |
 /// |---|---|
@@ -110,7 +111,8 @@ impl Rights {
         }
     }
 
-    /// The prefix to list, where `prefix` was asked for; none where no name that may be seen begins so.
+    /// The prefix to list, where `prefix` was asked for; none where no name that may be seen begins
+    /// so.
     pub(super) fn listed<'a>(&'a self, prefix: &'a str) -> Result<Option<&'a str>, GuestError> {
         if !self.list {
             return Err(GuestError::denied(Right::List));

@@ -1,15 +1,19 @@
 //! What a component would cost, before anything is built for it.
 //!
-//! Three costs are in no limit of the engine. A component may instantiate a component that instantiates others, a thousand each: a few
-//! KB then stand for billions of definitions, all of which a compiler writes down. And an instance holds memory of the host for
-//! each global, function and segment of its module, which no linear memory counts. And types may be nested without end (`types`).
+//! Three costs are in no limit of the engine. A component may instantiate a component that
+//! instantiates others, a thousand each: a few KB then stand for billions of definitions, all of
+//! which a compiler writes down. And an instance holds memory of the host for each global, function
+//! and segment of its module, which no linear memory counts. And types may be nested without end
+//! (`types`).
 //!
-//! The first two follow from which module and which component is instantiated where, and the binary says that in order: a definition
-//! can only name what stands before it. What could only be told from types (a module or component that is passed as an argument)
-//! no toolchain makes, and is refused. That the rest is valid is for the engine to find; a survey only has to end, and not to
+//! The first two follow from which module and which component is instantiated where, and the binary
+//! says that in order: a definition can only name what stands before it. What could only be told
+//! from types (a module or component that is passed as an argument) no toolchain makes, and is
+//! refused. That the rest is valid is for the engine to find; a survey only has to end, and not to
 //! count too little for what is.
 //!
-//! <https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md> is what is read here.
+//! <https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md> is what is read
+//! here.
 
 mod code;
 mod reader;
@@ -23,11 +27,12 @@ use reader::{Reader, Sort};
 /// Components in components in components, or their types: toolchains nest three or four.
 const MAX_DEPTH: usize = 32;
 
-/// What an instance holds for each import, function, global, table and segment of its module: the largest, a reference to a
-/// function with its context.
+/// What an instance holds for each import, function, global, table and segment of its module: the
+/// largest, a reference to a function with its context.
 const ITEM: u64 = 32;
 
-/// What it holds for each byte of its element segments, which name at least one function or value in it.
+/// What it holds for each byte of its element segments, which name at least one function or value
+/// in it.
 const ELEMENT_BYTE: u64 = 16;
 
 /// What an instance holds at least.
@@ -349,7 +354,8 @@ mod tests {
             let below = level - 1;
             let instances = format!("(instance (instantiate $c{below}))").repeat(10);
             text.push_str(&format!(
-                "(component $c{level} (alias outer $root $c{below} (component $c{below})) {instances})"
+                "(component $c{level} (alias outer $root $c{below} (component $c{below})) \
+                 {instances})"
             ));
         }
         let text = format!("(component $root {text} (instance (instantiate $c9)))");

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Waits for a future; a panic in it is an error with its text. The future must own what it may leave half-made.
+/// Waits for a future; a panic in it is an error with its text. The future must own what it may
+/// leave half-made.
 pub(super) async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let mut future = pin!(future);
     poll_fn(move |cx| {

@@ -155,7 +155,8 @@ fn an_agent_that_dies_between_write_and_finish_leaves_nothing() {
     );
 }
 
-// That the limit stops it without anyone's help takes the default's 30 seconds: see `sandbox`, where it is lower.
+// That the limit stops it without anyone's help takes the default's 30 seconds: see `sandbox`,
+// where it is lower.
 #[test]
 fn an_agent_that_loops_can_be_killed_and_what_it_saved_is_kept() {
     let dir = tempdir();

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// `persist` as an account whose rights are checked: root's are not. Where the tests are run by an ordinary account, by
-/// that one.
+/// `persist` as an account whose rights are checked: root's are not. Where the tests are run by an
+/// ordinary account, by that one.
 struct Account {
     /// The binary lies here too: where it was built, others may have no business.
     dir: TempDir,
@@ -16,8 +16,8 @@ impl Account {
     fn new() -> Self {
         let dir = tempdir();
         let built = persist(dir.path());
-        // By another process: while this one has the copy open for writing, a child that another test forks has it, too,
-        // and then nobody can execute it.
+        // By another process: while this one has the copy open for writing, a child that another
+        // test forks has it, too, and then nobody can execute it.
         let copied = Command::new("cp")
             .arg(built.get_program())
             .arg(dir.path().join("persist"))

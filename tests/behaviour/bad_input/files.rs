@@ -33,8 +33,9 @@ impl Pair {
         fs::read(self.path(version)).expect("is there")
     }
 
-    /// Puts `bytes` in place of version 2, which must be refused with a message that names the file, and must stand in
-    /// the way of nothing else. Returns what `cat` printed before it met the damage.
+    /// Puts `bytes` in place of version 2, which must be refused with a message that names the
+    /// file, and must stand in the way of nothing else. Returns what `cat` printed before it met
+    /// the damage.
     fn refuses(&self, bytes: &[u8], hint: &str) -> Vec<u8> {
         let dir = self.dir.path();
         fs::write(self.path(2), bytes).expect("writes");
@@ -196,7 +197,8 @@ fn a_later_format_is_left_for_a_later_persist() {
 #[test]
 fn a_size_that_a_file_only_claims_is_never_allocated() {
     let pair = Pair::new();
-    // An intact trailer that lists so many blocks of one byte each, and says that they hold a MiB each.
+    // An intact trailer that lists so many blocks of one byte each, and says that they hold a MiB
+    // each.
     for blocks in [900, 50_000] {
         let claim = claim(&pair.bytes(2), blocks);
         fs::write(pair.path(2), claim).expect("writes");

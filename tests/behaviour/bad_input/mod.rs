@@ -1,5 +1,6 @@
-//! Bad input through the command: whatever is wrong, the exit code says of what kind it is, the message says what to do, and
-//! nothing that was saved before suffers. What only the library can show is with `disk`, `sandbox` and `versions`.
+//! Bad input through the command: whatever is wrong, the exit code says of what kind it is, the
+//! message says what to do, and nothing that was saved before suffers. What only the library can
+//! show is with `disk`, `sandbox` and `versions`.
 
 mod agents;
 mod directories;

@@ -1,7 +1,8 @@
 //! Calls in any order, with any arguments, against a model that has the contract and nothing else.
 //!
-//! A guest plays scripts of bare calls (see `tests/guest/src/script.rs`), made up from a seed, and every answer must be the model's.
-//! `PERSIST_FUZZ_SCRIPTS` says how many scripts, `PERSIST_FUZZ_SEED` which is the first.
+//! A guest plays scripts of bare calls (see `tests/guest/src/script.rs`), made up from a seed, and
+//! every answer must be the model's. `PERSIST_FUZZ_SCRIPTS` says how many scripts,
+//! `PERSIST_FUZZ_SEED` which is the first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -26,7 +26,8 @@ macro_rules! file {
 const EMPTY: &str = "size 0 sum cbf29ce484222325";
 
 guests! {
-    // Lists and names that are not what they say. GHSA-852m-cvvp-9p4w (CVE-2026-27204): guest-sized buffers.
+    // Lists and names that are not what they say. GHSA-852m-cvvp-9p4w (CVE-2026-27204): guest-sized
+    // buffers.
     a_list_of_four_gib_is_refused_before_it_is_copied: Wat(file!("four_gib_list")) => Traps("out of bounds");
     a_list_that_ends_behind_its_memory_is_not_read: Wat(file!("list_past_the_end")) => Traps("out of bounds");
     a_name_that_is_no_text_reaches_nobody: Wat(file!("name_of_no_text")) => Traps("utf-8");
@@ -96,7 +97,8 @@ guests! {
         "save memory%20 7", "stat memory", "stat Memory", "stat %c3%a9", "stat e%cc%81",
     ]) => Answers(&[
         "version 1", "version 1", "version 1", "version 1", "version 1", "version 1", "version 1",
-        "version 1 saved size 1", "version 1 saved size 2", "version 1 saved size 4", "version 1 saved size 5",
+        "version 1 saved size 1", "version 1 saved size 2", "version 1 saved size 4", "version 1 \
+         saved size 5",
     ]);
     a_name_that_is_none_is_refused_everywhere: Script(&[
         "save  1", "save a%00b 1", "save a%0ab 1", "save %c2%85 1", "save a^1000000 1", "save a^201 1", "save %f0%9f%92%a9^17 1",
@@ -117,9 +119,12 @@ guests! {
 
     // Numbers and labels at their ends.
     versions_at_the_ends_of_numbers_are_not_there: Script(&[
-        "save a 1", "load a 0", "load a 18446744073709551615", "load a 10000000000", "history a 0 10",
-        "history a 18446744073709551615 10", "history a 4294967295", "save a 1 18446744073709551615",
-        "save a 1 0", "restore a 18446744073709551615", "restore a 0", "delete a 18446744073709551615", "history a 0",
+        "save a 1", "load a 0", "load a 18446744073709551615", "load a 10000000000", "history a 0 \
+         10",
+        "history a 18446744073709551615 10", "history a 4294967295", "save a 1 \
+         18446744073709551615",
+        "save a 1 0", "restore a 18446744073709551615", "restore a 0", "delete a \
+         18446744073709551615", "history a 0",
         "stat a",
     ]) => Answers(&[
         "version 1", "not-found", "not-found", "not-found", "[]", "[1]", "[1]", "conflict 1", "conflict 1", "not-found",
@@ -127,16 +132,19 @@ guests! {
     ]);
     a_reader_at_the_end_of_numbers_reads_nothing: Wat(file!("reader_at_the_end_of_numbers")) => Answers(&["done"]);
     a_reader_past_the_end_reads_nothing: Script(&[
-        "reader r a", "save a 5", "reader r a", "read r 5 1", "read r 18446744073709551615 4294967295", "read r 0 0",
+        "reader r a", "save a 5", "reader r a", "read r 5 1", "read r 18446744073709551615 \
+         4294967295", "read r 0 0",
         "save a 0", "delete a", "read r 4 9", "reader r a",
     ]) => Answers(&[
         "none", "version 1", "version 1", EMPTY, EMPTY, "invalid…", "version 2", "version 3", "size 1…", "none",
     ]);
     floods_of_labels_are_refused: Script(&[
-        "labels a 50000 x", "labels a 1 x^8193", "labels a 9000 ", "label a persist.restored-from 7", "label a  x",
+        "labels a 50000 x", "labels a 1 x^8193", "labels a 9000 ", "label a persist.restored-from \
+         7", "label a  x",
         "label a k v", "stat a",
     ]) => Answers(&[
-        "invalid…", "invalid…", "invalid…", "invalid…", "invalid…", "version 1", "version 1 saved size 0",
+        "invalid…", "invalid…", "invalid…", "invalid…", "invalid…", "version 1", "version 1 saved \
+         size 0",
     ]);
     a_writer_that_failed_stays_failed: Script(&[
         "open w log", "write w 1048577", "write w 1", "finish w", "stat log", "open w log", "write w 0", "finish w",
@@ -155,7 +163,8 @@ guests! {
     what_imports_everything_is_refused: Whole(file!("whole_imports_everything")) => Refused("wasi:http");
     what_imports_another_store_is_refused: Whole(file!("whole_another_types_store")) => Refused("save");
     what_is_cut_off_is_refused: Made(cut_off) => Refused("damaged");
-    what_has_millions_of_globals_is_refused: Made(millions_of_globals) => Refused("bytes of the host");
+    what_has_millions_of_globals_is_refused: Made(millions_of_globals) => Refused("bytes of the \
+        host");
     what_stands_for_billions_of_components_is_refused: Made(billions_of_components) => Refused("definitions");
     what_is_nested_a_thousand_deep_is_refused: Made(nested_deeply) => Refused("");
     types_nested_without_end_are_refused: Made(nested_types) => Refused("nested");
@@ -177,7 +186,8 @@ fn cut_off() -> Vec<u8> {
     whole
 }
 
-/// A hundred instances of a hundred thousand globals: ten times that is 1.7 GB of the host, for one run.
+/// A hundred instances of a hundred thousand globals: ten times that is 1.7 GB of the host, for one
+/// run.
 fn millions_of_globals() -> Vec<u8> {
     let globals = "(global i64 (i64.const 0))".repeat(100_000);
     let instances = "(core instance (instantiate $m))".repeat(99);

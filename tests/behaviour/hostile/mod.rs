@@ -1,9 +1,11 @@
-//! Guests that mean harm, one idea each. Every one runs alone, and all of them run beside honest agents (`crowd`).
+//! Guests that mean harm, one idea each. Every one runs alone, and all of them run beside honest
+//! agents (`crowd`).
 //!
-//! A guest is a file of `tests/hostile` (with the prelude there, or `whole_…` alone), a scenario of the test guest, a script of bare
-//! calls, or bytes that are no agent. Whatever it does, what must hold afterwards is the same: its run ends as is written
-//! here, nothing partial is visible, no temporary file is left, everything that is there verifies, all its places are given back, and the
-//! next call in its scope works.
+//! A guest is a file of `tests/hostile` (with the prelude there, or `whole_…` alone), a scenario of
+//! the test guest, a script of bare calls, or bytes that are no agent. Whatever it does, what must
+//! hold afterwards is the same: its run ends as is written here, nothing partial is visible, no
+//! temporary file is left, everything that is there verifies, all its places are given back, and
+//! the next call in its scope works.
 
 mod at_rest;
 mod crowd;
@@ -156,8 +158,8 @@ async fn aftermath(host: &AgentHost, scope: &Scope, dir: &Path, claim: &str) {
             sound.unwrap_or_else(|error| panic!("{claim}: {name}@{version}: {error}"));
         }
     }
-    // All places are free again, and a save works: in the account of the guest itself, which may have made its saves of this
-    // minute.
+    // All places are free again, and a save works: in the account of the guest itself, which may
+    // have made its saves of this minute.
     let mut limits = limits();
     limits.saves_per_minute = 1_000_000_000;
     let ctx = SnapshotCtx::builder(scope.clone()).limits(limits).build();

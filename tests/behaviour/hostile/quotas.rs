@@ -150,7 +150,8 @@ fn bytes_at_rest_are_counted_while_they_are_written() {
         let scope = memory();
         let ctx = with(&scope, |limits| limits.bytes_at_rest = 100_000);
         let full = "quota-exceeded bytes-at-rest 100000";
-        // What it takes compressed is known when it is saved; until then, room is kept for all of it.
+        // What it takes compressed is known when it is saved; until then, room is kept for all of
+        // it.
         let lines = [
             "save a 60000",
             "save a 99999",

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// The memory of WASI's adapter was once handed to the host as room for a result: a load of about 64 KiB, the size of its
-/// stack, came back wrong.
+/// The memory of WASI's adapter was once handed to the host as room for a result: a load of about
+/// 64 KiB, the size of its stack, came back wrong.
 #[test]
 fn a_state_as_large_as_what_the_adapter_keeps_loads_as_it_was_saved() {
     block_on(in_each(&["go"], "scenarios", async |language, agent| {

@@ -1,4 +1,5 @@
-//! Agents in every language that has an SDK: each keeps the same promises, and all of them one memory.
+//! Agents in every language that has an SDK: each keeps the same promises, and all of them one
+//! memory.
 
 mod build;
 mod c;
@@ -17,7 +18,8 @@ use persist_tests::{block_on, guest, guest_in, host, load, save, scope, tempdir}
 use tokio::sync::Mutex;
 
 const LANGUAGES: [&str; 5] = ["rust", "c", "go", "js", "python"];
-/// Those whose agents print, and know random numbers, too. Rust's have no WASI, and JavaScript's engine has no use for all of it.
+/// Those whose agents print, and know random numbers, too. Rust's have no WASI, and JavaScript's
+/// engine has no use for all of it.
 const WITH_WASI: [&str; 3] = ["c", "go", "python"];
 
 type Answer = Result<String, String>;

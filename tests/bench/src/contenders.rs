@@ -1,8 +1,9 @@
-//! Who saves and loads: Persist, two libraries with flate2 as it comes, and the commands that one would type.
+//! Who saves and loads: Persist, two libraries with flate2 as it comes, and the commands that one
+//! would type.
 //!
-//! A save ends when the disk has it: Persist and object_store sync the file and its directory; OpenDAL syncs the file,
-//! which is all that it offers; what a command wrote is synced here, file and directory. A load begins with the file in
-//! the page cache, for everyone.
+//! A save ends when the disk has it: Persist and object_store sync the file and its directory;
+//! OpenDAL syncs the file, which is all that it offers; what a command wrote is synced here, file
+//! and directory. A load begins with the file in the page cache, for everyone.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -39,8 +40,8 @@ pub(crate) trait Contender {
     fn load(&mut self) -> Result<Option<Bytes>>;
 }
 
-/// All that this machine has, each in a folder of its own below `place`. Commands only where starting one is not all that
-/// would be measured.
+/// All that this machine has, each in a folder of its own below `place`. Commands only where
+/// starting one is not all that would be measured.
 pub(crate) fn all(place: &Path, commands: bool) -> Result<Vec<Box<dyn Contender>>> {
     let runtime = Rc::new(
         tokio::runtime::Builder::new_current_thread()

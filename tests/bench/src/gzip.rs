@@ -1,8 +1,8 @@
 //! flate2 as it comes: gzip of its default level, by its default backend.
 //!
-//! One build has one flate2 with one backend, and Persist's is zlib-rs. So flate2's own default, miniz_oxide, is called
-//! here directly, as flate2's `GzEncoder` and `GzDecoder` call it: a raw deflate stream through a buffer of 32 KiB, and the
-//! CRC-32 by crc32fast.
+//! One build has one flate2 with one backend, and Persist's is zlib-rs. So flate2's own default,
+//! miniz_oxide, is called here directly, as flate2's `GzEncoder` and `GzDecoder` call it: a raw
+//! deflate stream through a buffer of 32 KiB, and the CRC-32 by crc32fast.
 
 use anyhow::{Result, bail, ensure};
 use miniz_oxide::deflate::core::CompressorOxide;

@@ -76,8 +76,8 @@ impl Input {
     }
 }
 
-/// Writes new sentences out of old ones: each word is one that followed the word before somewhere. Random words
-/// would compress worse than what people write, a text repeated would compress better.
+/// Writes new sentences out of old ones: each word is one that followed the word before somewhere.
+/// Random words would compress worse than what people write, a text repeated would compress better.
 struct Prose {
     words: Vec<&'static str>,
     /// For each word, where in `words` there is the same one.

@@ -1,4 +1,5 @@
-//! What each level of flate2 with zlib-rs costs and gives: blocks of 1 MiB on one processor, as the file format has them.
+//! What each level of flate2 with zlib-rs costs and gives: blocks of 1 MiB on one processor, as the
+//! file format has them.
 
 use std::fmt::Write as _;
 
@@ -37,7 +38,8 @@ pub(crate) fn run(options: &Options) -> Result<String> {
     writeln!(text, "### Levels\n")?;
     writeln!(
         text,
-        "MB/s on one processor, and bytes stored for each byte of state: flate2 with zlib-rs, 8 MiB in blocks of 1 MiB.\n\n{table}"
+        "MB/s on one processor, and bytes stored for each byte of state: flate2 with zlib-rs, 8 \
+         MiB in blocks of 1 MiB.\n\n{table}"
     )?;
     Ok(text)
 }

@@ -1,11 +1,14 @@
-//! Save and load, measured beside what one would use instead: on the same bytes, on the same disk, in one run.
+//! Save and load, measured beside what one would use instead: on the same bytes, on the same disk,
+//! in one run.
 //!
-//! `cargo xtask bench` runs this and explains the options. It prints Markdown tables, which a person can read as they are.
+//! `cargo xtask bench` runs this and explains the options. It prints Markdown tables, which a
+//! person can read as they are.
 //!
 //! # Why not criterion or divan
-//! They time one thing after another, and the disk of a shared machine is a different disk a minute later. Here all
-//! contenders take turns, round by round, so that what slows the machine slows all of them; and the question is a
-//! ratio between them, beside the bytes at rest, which neither of the two can print.
+//! They time one thing after another, and the disk of a shared machine is a different disk a minute
+//! later. Here all contenders take turns, round by round, so that what slows the machine slows all
+//! of them; and the question is a ratio between them, beside the bytes at rest, which neither of
+//! the two can print.
 //!
 //! | module | what |
 //! |---|---|
@@ -64,7 +67,8 @@ impl Options {
         sizes
     }
 
-    /// How often each contender has its turn: as often as patience allows, and an odd number, for the median.
+    /// How often each contender has its turn: as often as patience allows, and an odd number, for
+    /// the median.
     fn rounds(&self, size: usize) -> usize {
         match (size, self.quick) {
             (..=MIB, false) => 9,

@@ -1,4 +1,5 @@
-//! A save of 4 KiB beside the system calls that no durable save can do without, and where the difference goes.
+//! A save of 4 KiB beside the system calls that no durable save can do without, and where the
+//! difference goes.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};

@@ -170,7 +170,8 @@ fn saves(cases: &[Case]) -> Result<String> {
     writeln!(text, "### Save\n")?;
     writeln!(
         text,
-        "Milliseconds of Persist's save, and how many times as long the others take (more than 1: Persist is faster). \
+        "Milliseconds of Persist's save, and how many times as long the others take (more than 1: \
+         Persist is faster). \
          \"At rest\" and the columns after it: bytes stored for each byte of state.\n\n{table}"
     )?;
     Ok(text)
@@ -205,7 +206,8 @@ fn loads(cases: &[Case]) -> Result<String> {
     writeln!(text, "### Load\n")?;
     writeln!(
         text,
-        "Milliseconds of Persist's load, with every checksum verified, and how many times as long the others take. The \
+        "Milliseconds of Persist's load, with every checksum verified, and how many times as long \
+         the others take. The \
          commands write to /dev/null; `gzip -dc` reads what pigz wrote.\n\n{table}"
     )?;
     Ok(text)

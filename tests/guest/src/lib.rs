@@ -34,7 +34,8 @@ const SCENARIOS: &[(&str, Scenario, &str)] = &[
     ("big-save", store::big_save, "NAME BYTES"),
     ("load", store::load, "NAME [VERSION] -> VERSION TEXT, or none"),
     ("big-load", store::big_load, "NAME -> size N sum FNV1A"),
-    ("load-uncaught", store::load_uncaught, "NAME: a version that is not there, in the SDK's words"),
+    ("load-uncaught", store::load_uncaught, "NAME: a version that is not there, in the SDK's \
+        words"),
     ("stat", store::stat, "NAME [VERSION] -> one line, or none"),
     ("history", store::history, "NAME [BEFORE LIMIT] -> one line each; a page where LIMIT"),
     ("names", store::names, "PREFIX [LIMIT [AFTER]] -> one name a line; a page where LIMIT"),

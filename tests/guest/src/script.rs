@@ -1,8 +1,9 @@
-//! A scenario that is itself written down by the test: bare calls, one after the other, with writers and readers that are
-//! kept under names. So a test can ask in any order, for anything, without a guest of its own.
+//! A scenario that is itself written down by the test: bare calls, one after the other, with
+//! writers and readers that are kept under names. So a test can ask in any order, for anything,
+//! without a guest of its own.
 //!
-//! A line is words between spaces. In a word, `%0a` is a byte and `a^1000` is a thousand times `a`. Each line has one answer,
-//! and an error is an answer, too.
+//! A line is words between spaces. In a word, `%0a` is a byte and `a^1000` is a thousand times `a`.
+//! Each line has one answer, and an error is an answer, too.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +40,8 @@ impl Open {
         }
     }
 
-    /// A line, again and again; `#` in it is the number of the round. Answers how many succeeded, and the last error.
+    /// A line, again and again; `#` in it is the number of the round. Answers how many succeeded,
+    /// and the last error.
     fn flood(&mut self, count: u64, line: &str) -> Result<String, Failure> {
         let line = line.splitn(3, ' ').nth(2).ok_or(Failure::Usage)?;
         let (mut made, mut last) = (0, String::from("no error"));

@@ -1,9 +1,10 @@
 //! Copies that are cut short and made again, and copies of what was damaged in between.
 //!
-//! A copy is cut short at every call that it makes, on either side: before the call, or after it and
-//! before its answer; and at every call to a local disk. Then it is made again. All must arrive, byte
-//! for byte, and no version may ever be reported as the same that is not. After a whole copy, bits
-//! are flipped on either side, and the copy is made again: none of them may be vouched for.
+//! A copy is cut short at every call that it makes, on either side: before the call, or after it
+//! and before its answer; and at every call to a local disk. Then it is made again. All must
+//! arrive, byte for byte, and no version may ever be reported as the same that is not. After a
+//! whole copy, bits are flipped on either side, and the copy is made again: none of them may be
+//! vouched for.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,8 +1,9 @@
 //! Every call to the disk fails, in every operation, in every way.
 //!
-//! The real code runs over a watch that makes one call fail: before it is made, or after, so that its answer is lost; or that changes the
-//! store at that moment, as an operator or an attacker would. Then another host looks. What was answered *done* must be
-//! there; what was answered *not done* must have changed nothing; and the next call of the same host must work.
+//! The real code runs over a watch that makes one call fail: before it is made, or after, so that
+//! its answer is lost; or that changes the store at that moment, as an operator or an attacker
+//! would. Then another host looks. What was answered *done* must be there; what was answered *not
+//! done* must have changed nothing; and the next call of the same host must work.
 
 use std::fs;
 use std::io;
@@ -248,7 +249,8 @@ impl Case {
                 self.judge_remounted(&answer, &meanwhile, &before)?
             }
         };
-        // A process does not go on in another directory than the one that it began with; the next one does.
+        // A process does not go on in another directory than the one that it began with; the next
+        // one does.
         let (scope, storage) = if matches!(self.fault, Fault::StoreRemoved) {
             self.other_host()
         } else {
@@ -418,8 +420,8 @@ fn judge(answer: &Result<Deed>, before: &Seen, after: &Seen) -> Option<String> {
                 };
                 strip(before) == strip(after)
             }
-            // Some of what was to be removed may be gone, the oldest first; the newest is there. A sync that
-            // failed makes a change that was made uncertain.
+            // Some of what was to be removed may be gone, the oldest first; the newest is there. A
+            // sync that failed makes a change that was made uncertain.
             Some(Error::Storage(error)) if is_uncertain(error.kind()) => true,
             _ => before == after || only_removed(before, after),
         },
@@ -432,7 +434,8 @@ fn is_uncertain(kind: persist_host::storage::ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotDurable | ErrorKind::Unanswered)
 }
 
-/// Whether `after` is `before` without some of the oldest versions, or with a tombstone on top that a purge made.
+/// Whether `after` is `before` without some of the oldest versions, or with a tombstone on top that
+/// a purge made.
 fn only_removed(before: &Seen, after: &Seen) -> bool {
     let (Some((_, old, state)), Some((_, new, head))) = (before.names.first(), after.names.first())
     else {

@@ -1,8 +1,9 @@
 //! Files of format 1 that are kept for ever, with what they must give.
 //!
-//! They lie in `tests/golden`, with a manifest that says at which key each belongs, the SHA-256 of its state, and what is
-//! known of it. No file that is there is ever made again: the whole point is that an old build wrote it. What is missing is made
-//! by `cargo test -p persist-lab -- --ignored golden_files_that_are_missing`.
+//! They lie in `tests/golden`, with a manifest that says at which key each belongs, the SHA-256 of
+//! its state, and what is known of it. No file that is there is ever made again: the whole point is
+//! that an old build wrote it. What is missing is made by `cargo test -p persist-lab -- --ignored
+//! golden_files_that_are_missing`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -388,7 +389,8 @@ mod tests {
         Ok((entry, bytes))
     }
 
-    /// Files at keys of the caller's own: one of ours, and one that gzip could have made, of two members.
+    /// Files at keys of the caller's own: one of ours, and one that gzip could have made, of two
+    /// members.
     async fn make_others(memory: &Memory) -> Result<Vec<(Entry, Bytes)>> {
         let state = b"{\"turns\": [1, 2, 3]}\n";
         let key = "golden/adapter.json.gz";
@@ -420,7 +422,8 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "writes into the tree: golden files are made once, by hand, when a new kind is added"]
+    #[ignore = "writes into the tree: golden files are made once, by hand, when a new kind is \
+        added"]
     fn golden_files_that_are_missing_are_made() -> Result<()> {
         let memory = Memory::new();
         let made = wait(async {

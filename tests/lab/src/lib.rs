@@ -1,8 +1,8 @@
 //! Tries to make the local store lose, tear or mix up what it acknowledged.
 //!
-//! Each module is one way of trying, runs alone, and replays from a seed. `cargo xtask lab` runs them all at full size and
-//! writes RELIABILITY.md's figures; the tests of this crate run a bounded part of each, and show that each finds what was
-//! broken on purpose.
+//! Each module is one way of trying, runs alone, and replays from a seed. `cargo xtask lab` runs
+//! them all at full size and writes RELIABILITY.md's figures; the tests of this crate run a bounded
+//! part of each, and show that each finds what was broken on purpose.
 
 pub mod copies;
 pub mod corrupt;
@@ -26,7 +26,8 @@ pub use report::Report;
 pub struct Plan {
     /// Everything that is random follows from it.
     pub seed: u64,
-    /// How many states, kills, histories or faults to try, where the target has no number of its own.
+    /// How many states, kills, histories or faults to try, where the target has no number of its
+    /// own.
     pub count: u64,
 }
 
@@ -79,7 +80,8 @@ pub fn worker(args: &[String]) -> anyhow::Result<()> {
     }
 }
 
-/// A folder for a store that is looked at and thrown away: in memory where there is such a file system, which honours the same calls.
+/// A folder for a store that is looked at and thrown away: in memory where there is such a file
+/// system, which honours the same calls.
 fn folder() -> anyhow::Result<tempfile::TempDir> {
     let memory = std::path::Path::new("/dev/shm");
     Ok(tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir())?)

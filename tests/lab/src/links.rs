@@ -1,4 +1,5 @@
-//! Hard links to temporary files, as `cp -al` and backup tools make them; and the bug that they show.
+//! Hard links to temporary files, as `cp -al` and backup tools make them; and the bug that they
+//! show.
 
 use std::fs;
 use std::io;
@@ -131,8 +132,8 @@ impl LinkCount {
     }
 }
 
-/// A local disk with a bug: it takes a second name of its temporary file for the proof that the file
-/// got its name.
+/// A local disk with a bug: it takes a second name of its temporary file for the proof that the
+/// file got its name.
 #[derive(Debug)]
 pub(crate) struct LinkCountBelieved {
     local: Local,

@@ -121,7 +121,8 @@ impl Shelf {
         self.wait(scope.load(&place.name, Some(place.version)))
     }
 
-    /// The whole state by a [`Reader`](persist_host::snapshot::Reader), from front to back in ranges of `range` bytes.
+    /// The whole state by a [`Reader`](persist_host::snapshot::Reader), from front to back in
+    /// ranges of `range` bytes.
     ///
     /// # Errors
     /// What the reader said, and what it gave before.

@@ -1,4 +1,5 @@
-//! A bounded part of what the laboratory does with processes of its own, and what was broken on purpose under them.
+//! A bounded part of what the laboratory does with processes of its own, and what was broken on
+//! purpose under them.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Starts a server and waits until it answers.
 //!
-//! Its ports are free when they are chosen. Somebody may take one before the server does; then the server ends by itself,
-//! and other ports are tried.
+//! Its ports are free when they are chosen. Somebody may take one before the server does; then the
+//! server ends by itself, and other ports are tried.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -223,7 +223,8 @@ fn facts(port: u16, dir: &Path) -> Facts {
     }
 }
 
-/// A program that knows nothing of whoever runs the tests: not their credentials, not their settings.
+/// A program that knows nothing of whoever runs the tests: not their credentials, not their
+/// settings.
 fn program(path: PathBuf, dir: &Path) -> Command {
     let mut command = Command::new(path);
     command

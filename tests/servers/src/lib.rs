@@ -1,7 +1,9 @@
 //! Servers for tests.
 //!
-//! - [`Server`]: a server that others wrote, on loopback ports of its own, gone when the process is that started it.
-//! - [`Proxy`]: stands before one, counts what is asked of it, and cuts, delays or answers as planned.
+//! - [`Server`]: a server that others wrote, on loopback ports of its own, gone when the process is
+//!   that started it.
+//! - [`Proxy`]: stands before one, counts what is asked of it, and cuts, delays or answers as
+//!   planned.
 //!
 //! ```no_run
 //! use persist_servers::{Fault, Kind, Proxy, Server};
@@ -13,7 +15,8 @@
 //! assert_eq!(proxy.operations(), ["ListObjectsV2", "PutObject", "GetObject"]);
 //! ```
 //!
-//! `cargo xtask test` installs the servers, and builds the program `persist-servers`, which keeps one of them running.
+//! `cargo xtask test` installs the servers, and builds the program `persist-servers`, which keeps
+//! one of them running.
 
 mod proxy;
 mod server;

@@ -1,4 +1,5 @@
-//! `persist-servers NAME`: starts a server, prints where it is as one line of JSON, and keeps it until standard input is closed.
+//! `persist-servers NAME`: starts a server, prints where it is as one line of JSON, and keeps it
+//! until standard input is closed.
 
 mod keeper;
 

@@ -1,8 +1,9 @@
 //! A proxy before an HTTP server: counts what is asked of it, and does harm as planned.
 //!
-//! It knows requests, not packets, so a fault meets exactly the request that it was planned for, whatever connection that comes
-//! on. `Host` and all other headers go on unchanged, and signatures hold. What no real server can be made to say, it says
-//! itself ([`Fault::Reply`]), and names itself in the header `server`.
+//! It knows requests, not packets, so a fault meets exactly the request that it was planned for,
+//! whatever connection that comes on. `Host` and all other headers go on unchanged, and signatures
+//! hold. What no real server can be made to say, it says itself ([`Fault::Reply`]), and names
+//! itself in the header `server`.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -37,7 +38,8 @@ pub enum Fault {
     RequestLost,
     /// The server does it, and the connection ends before it can say so.
     ReplyLost,
-    /// The server does it, and the connection ends in the middle of the answer's body, if it has one.
+    /// The server does it, and the connection ends in the middle of the answer's body, if it has
+    /// one.
     CutDownload,
     /// The server does it, and the answer never comes.
     Stall,
@@ -53,9 +55,11 @@ pub enum Fault {
     Reply(Reply),
     /// The server does it, and this is the answer.
     DoneThen(Reply),
-    /// The server is asked without `If-Match` and `If-None-Match`, as if it knew no conditions. It must not check signatures.
+    /// The server is asked without `If-Match` and `If-None-Match`, as if it knew no conditions. It
+    /// must not check signatures.
     IgnoreConditions,
-    /// The server is not asked to encrypt, as if it knew no encryption. It must not check signatures.
+    /// The server is not asked to encrypt, as if it knew no encryption. It must not check
+    /// signatures.
     IgnoreEncryption,
 }
 
@@ -80,7 +84,8 @@ impl Reply {
     /// An error as S3 tells of it, of the request `PLANNED-REQUEST-ID`.
     pub fn s3(status: u16, code: &str) -> Self {
         let body = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>as planned</Message>\
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>as \
+             planned</Message>\
              <RequestId>PLANNED-REQUEST-ID</RequestId></Error>"
         );
         Self::new(status, body).header("x-amz-request-id", "PLANNED-REQUEST-ID")

@@ -1,5 +1,6 @@
-//! A real server, as the tests see it. The program of this package starts and stops it (`keeper`); between the two is a
-//! pipe, so that the server is gone as soon as the process is that asked for it, however it ends.
+//! A real server, as the tests see it. The program of this package starts and stops it (`keeper`);
+//! between the two is a pipe, so that the server is gone as soon as the process is that asked for
+//! it, however it ends.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
@@ -14,7 +15,8 @@ use serde::{Deserialize, Serialize};
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// S3: one winner of each race, signatures checked, encryption real. `If-Match` on a missing key is 412 (on AWS 404).
+    /// S3: one winner of each race, signatures checked, encryption real. `If-Match` on a missing
+    /// key is 412 (on AWS 404).
     SeaweedFs,
     /// S3: as AWS where SeaweedFS is not, but never checks a signature.
     Ministack,
@@ -127,7 +129,8 @@ impl Server {
         &self.facts.endpoint
     }
 
-    /// What a process needs in its environment to use this S3 server at `endpoint`: its own, or that of a proxy before it.
+    /// What a process needs in its environment to use this S3 server at `endpoint`: its own, or
+    /// that of a proxy before it.
     pub fn environment(&self, endpoint: &str) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL", endpoint.to_owned()),

@@ -128,7 +128,8 @@ impl FromStr for What {
                 Selection::Name(decode(agent)?, session_of(session)?, decode(name)?)
             }
             _ => bail!(
-                "write agent, agent/session/, agent/name or agent/session/name; a slash in a name is ~2f"
+                "write agent, agent/session/, agent/name or agent/session/name; a slash in a name \
+                 is ~2f"
             ),
         }))
     }

@@ -1,4 +1,5 @@
-//! `persist build`: turns the folder of an agent into a component, with the toolchain of its language.
+//! `persist build`: turns the folder of an agent into a component, with the toolchain of its
+//! language.
 
 use std::ffi::OsString;
 use std::fs;
@@ -104,7 +105,8 @@ pub(crate) fn random_suffix() -> Result<String> {
 }
 
 fn c(folder: &Path, out: &Path) -> Result<()> {
-    let hint = "type `apt-get install --no-install-recommends clang-14 lld-14 libclang-rt-14-dev-wasm32 wasi-libc`, \
+    let hint = "type `apt-get install --no-install-recommends clang-14 lld-14 \
+        libclang-rt-14-dev-wasm32 wasi-libc`, \
                 or have clang with a C library for wasm32-wasi on your PATH";
     let mut clang = tool(folder, &["clang-14", "clang"], &[], hint)?;
     clang.args([
@@ -156,7 +158,8 @@ fn js(folder: &Path, out: &Path) -> Result<()> {
 }
 
 fn python(folder: &Path, out: &Path) -> Result<()> {
-    let hint = "type `pip install componentize-py==0.25.1`, in a virtual environment .venv of the agent's folder if you like";
+    let hint = "type `pip install componentize-py==0.25.1`, in a virtual environment .venv of the \
+        agent's folder if you like";
     let mut componentize = tool(folder, &["componentize-py"], &[".venv/bin"], hint)?;
     componentize.args([
         "--quiet",

@@ -1,7 +1,8 @@
 //! Ctrl-C, and the signal that asks a process to end.
 //!
-//! A command that could leave something behind is told of them: what it was at is dropped, which removes temporary files and aborts
-//! uploads, and it says what is done. All other commands end at once, as any process does.
+//! A command that could leave something behind is told of them: what it was at is dropped, which
+//! removes temporary files and aborts uploads, and it says what is done. All other commands end at
+//! once, as any process does.
 
 use std::io;
 use std::process::exit;
@@ -63,7 +64,8 @@ pub(crate) fn listen() -> Result<()> {
 
 fn give_up(when: &str) -> ! {
     say(format_args!(
-        "error: interrupted {when}, before it was known what became of it: look before trying again; `persist gc` removes what it left"
+        "error: interrupted {when}, before it was known what became of it: look before trying \
+         again; `persist gc` removes what it left"
     ));
     exit(CODE.into());
 }
@@ -76,7 +78,8 @@ pub(crate) async fn heard() {
     }
 }
 
-/// Makes a change, and is not left before its answer is there: else nobody could tell whether it was made.
+/// Makes a change, and is not left before its answer is there: else nobody could tell whether it
+/// was made.
 pub(crate) async fn to_its_end<T>(change: impl Future<Output = T>) -> T {
     struct Committing;
 

@@ -40,17 +40,20 @@ const EVERYWHERE: &str = "Everywhere";
 
 /// Runs WebAssembly agents, and shows, keeps, moves and checks what they saved.
 ///
-/// An ADDRESS is agent/name or agent/session/name, with @N behind it for version N. WHAT is an address without a version, agent for all
-/// of an agent, or agent/session/ for all of a session. Where an agent, a session or a name has a / in it, write ~2f; ~40 for an @, ~7e for a ~.
+/// An ADDRESS is agent/name or agent/session/name, with @N behind it for version N. WHAT is an
+/// address without a version, agent for all of an agent, or agent/session/ for all of a session.
+/// Where an agent, a session or a name has a / in it, write ~2f; ~40 for an @, ~7e for a ~.
 #[derive(Debug, Parser)]
 #[command(name = "persist", version, after_help = exit::HELP)]
 struct Cli {
-    /// Where snapshots are kept: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix [default: PERSIST_STORAGE,
-    /// else the directory PERSIST_LOCAL_PATH, else this user's data directory]
+    /// Where snapshots are kept: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix
+    /// [default: PERSIST_STORAGE, else the directory PERSIST_LOCAL_PATH, else this user's data
+    /// directory]
     #[arg(long, global = true, value_name = "URL", display_order = 100, help_heading = EVERYWHERE)]
     storage: Option<String>,
 
-    /// Read settings from this file [default: PERSIST_CONFIG, else persist/persist.toml in this user's configuration directory]
+    /// Read settings from this file [default: PERSIST_CONFIG, else persist/persist.toml in this
+    /// user's configuration directory]
     #[arg(long, global = true, value_name = "FILE", display_order = 101, help_heading = EVERYWHERE)]
     config: Option<PathBuf>,
 
@@ -175,7 +178,8 @@ fn start(cli: Cli) -> Result<()> {
     let reports = !matches!(cli.command, Command::Run(_));
     let watched = progress::is_watched(out);
     logging::start(&settings.log()?, settings.has_log(), reports, watched);
-    // One thread is enough: the disk has its own, agents give way to each other, and servers are slower than it.
+    // One thread is enough: the disk has its own, agents give way to each other, and servers are
+    // slower than it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -213,7 +217,8 @@ impl Command {
         done
     }
 
-    /// What an interruption leaves, for a command that has something to leave; all others end at once.
+    /// What an interruption leaves, for a command that has something to leave; all others end at
+    /// once.
     fn left(&self) -> Option<&'static str> {
         match self {
             Self::Run(_) => Some("the agent is stopped; what it was told is saved is saved"),
@@ -225,7 +230,8 @@ impl Command {
             }
             Self::Repair(_) => Some("what a line was printed for is adopted"),
             Self::Copy(_) | Self::Import(_) => Some(
-                "each name that a line was printed for is copied and read back; start it again to go on",
+                "each name that a line was printed for is copied and read back; start it again to \
+                 go on",
             ),
             Self::Prune(_) => Some("what was removed stays removed; start it again to go on"),
             Self::Purge(_) => {

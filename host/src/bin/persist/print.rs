@@ -38,7 +38,8 @@ pub(crate) struct Out {
     pub(crate) json: bool,
     /// Nothing beside results and errors.
     pub(crate) quiet: bool,
-    /// The options that lead another command to the same store, each with a space behind it, as a shell takes them.
+    /// The options that lead another command to the same store, each with a space behind it, as a
+    /// shell takes them.
     pub(crate) options: &'static str,
 }
 
@@ -103,8 +104,8 @@ pub(crate) fn error(what: fmt::Arguments<'_>) {
     say(format_args!("error: {}", one_line(&what.to_string())));
 }
 
-/// Says something beside the results, on standard error. Nobody may be listening there, and that is no reason to fail.
-/// It may repeat an argument, in which somebody put a secret.
+/// Says something beside the results, on standard error. Nobody may be listening there, and that is
+/// no reason to fail. It may repeat an argument, in which somebody put a secret.
 pub(crate) fn say(what: fmt::Arguments<'_>) {
     let text = what.to_string();
     let _ = writeln!(io::stderr().lock(), "{}", redact(&text));
@@ -236,8 +237,8 @@ pub(crate) fn time(millis: u64) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// A guest's text on a person's terminal: without its control characters, which could move the cursor or worse. Lines and
-/// tabs stay.
+/// A guest's text on a person's terminal: without its control characters, which could move the
+/// cursor or worse. Lines and tabs stay.
 pub(crate) fn plain(text: &str) -> String {
     escaped(text, |c| is_unseen(c) && !matches!(c, '\n' | '\t'))
 }

@@ -45,7 +45,8 @@ pub(crate) struct Run {
         hide_default_value = true
     )]
     only: String,
-    /// What it may use, as in `memory=64MiB` or `cpu=5s`; may be given again. --help lists all limits
+    /// What it may use, as in `memory=64MiB` or `cpu=5s`; may be given again. --help lists all
+    /// limits
     #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
     limit: Vec<(String, String)>,
     #[command(flatten)]

@@ -63,7 +63,8 @@ impl<'a> Stores<'a> {
         self.open(&self.settings.storage_of(url)?, self.settings.store()?)
     }
 
-    /// Opens the store of a URL to copy into: where it is made, it gets the policy of the one that it is a copy of.
+    /// Opens the store of a URL to copy into: where it is made, it gets the policy of the one that
+    /// it is a copy of.
     pub(crate) fn copy_of(&self, from: &CurrentPolicy, url: &str, create: Create) -> Result<Store> {
         let options = self.options_of_copy(from, create.create)?;
         self.open(&self.settings.storage_of(url)?, options)

@@ -1,7 +1,7 @@
 //! From the bytes of a file to what it says, trusting none of it.
 //!
-//! Every length is compared with the bytes that are really there before it is used, and nothing is allocated by
-//! what a file claims.
+//! Every length is compared with the bytes that are really there before it is used, and nothing is
+//! allocated by what a file claims.
 
 use std::ops::Range;
 
@@ -38,7 +38,8 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
-    /// The footer that these last bytes of an object end in; none where it was not written by Persist, or is cut off.
+    /// The footer that these last bytes of an object end in; none where it was not written by
+    /// Persist, or is cut off.
     ///
     /// It is believed only as far as lengths go: [`Trailer::parse`] verifies its checksum.
     pub(crate) fn find(suffix: &[u8]) -> Option<Self> {
@@ -93,7 +94,8 @@ impl Trailer {
         // From here on the bytes are what someone meant to write.
         if footer.format != FORMAT {
             return Err(Error::unsupported(format!(
-                "this snapshot has format {}; this build reads format {FORMAT}. Use a newer Persist",
+                "this snapshot has format {}; this build reads format {FORMAT}. Use a newer \
+                 Persist",
                 footer.format
             )));
         }
@@ -272,7 +274,8 @@ impl Trailer {
         Ok(())
     }
 
-    /// What is known of the version, as `name` and `version` of the key say; these are the authority.
+    /// What is known of the version, as `name` and `version` of the key say; these are the
+    /// authority.
     pub(crate) fn info(&self, name: &str, version: Version) -> Info {
         let metadata = self.metadata.clone();
         Info {
@@ -295,7 +298,8 @@ fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Room for `len` bytes of state, which `stored` bytes say that they hold: a claim, until they are read.
+/// Room for `len` bytes of state, which `stored` bytes say that they hold: a claim, until they are
+/// read.
 fn plausible(len: usize, stored: usize) -> Result<Vec<u8>> {
     let mut state = Vec::new();
     if len > stored.saturating_mul(MAX_RATIO) {

@@ -9,17 +9,20 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 
-/// Four to eight times as fast as the usual 6, for 4 % of size (GNU gzip's and flate2's default is 6).
+/// Four to eight times as fast as the usual 6, for 4 % of size (GNU gzip's and flate2's default is
+/// 6).
 const LEVEL: u32 = 3;
 
 /// Most bytes in one stored deflate block.
 const MAX_STORED: usize = u16::MAX as usize;
 
-/// Bytes of a sample, and how many are taken of a block to see whether it shrinks at all: an eighth of it at most.
+/// Bytes of a sample, and how many are taken of a block to see whether it shrinks at all: an eighth
+/// of it at most.
 const SAMPLE: usize = 8 * 1024;
 const SAMPLES: usize = 8;
 
-/// State that a stream gathers before it is compressed: four blocks at once, and four MiB of memory.
+/// State that a stream gathers before it is compressed: four blocks at once, and four MiB of
+/// memory.
 const BATCH: usize = 4 * BLOCK;
 
 /// Below this, hashing and compressing take less time than waking another thread.
@@ -173,7 +176,8 @@ fn compress(compress: &mut Compress, state: &[u8]) -> Option<Vec<u8>> {
     deflate(compress, state)
 }
 
-/// Whether samples from all over a block do not shrink. Deflate needs longest for what it can do nothing with.
+/// Whether samples from all over a block do not shrink. Deflate needs longest for what it can do
+/// nothing with.
 fn is_noise(compress: &mut Compress, state: &[u8]) -> bool {
     let apart = (state.len() - SAMPLE) / (SAMPLES - 1);
     let mut samples = (0..SAMPLES).map(|n| &state[n * apart..][..SAMPLE]);
@@ -182,7 +186,8 @@ fn is_noise(compress: &mut Compress, state: &[u8]) -> bool {
 
 fn deflate(compress: &mut Compress, state: &[u8]) -> Option<Vec<u8>> {
     compress.reset();
-    // Far more room than deflate ever needs: zlib-rs 0.6 panics where a block that does not shrink meets the end of it.
+    // Far more room than deflate ever needs: zlib-rs 0.6 panics where a block that does not shrink
+    // meets the end of it.
     let mut block = Vec::with_capacity(state.len() + state.len() / 8 + 1024);
     let status = compress.compress_vec(state, &mut block, FlushCompress::Full);
     let whole = matches!(status, Ok(Status::Ok)) && compress.total_in() == state.len() as u64;

@@ -17,16 +17,16 @@
 //!                    magic                              "PERSISTs"
 //!                  03 00  0  0
 //! ```
-//! All numbers are little-endian. The payload of all trailer members together is the length of the metadata
-//! (u32), the metadata (JSON), and 20 bytes for each block: its stored length (u32) and the first 16
-//! bytes of the SHA-256 of its stored bytes.
+//! All numbers are little-endian. The payload of all trailer members together is the length of the
+//! metadata (u32), the metadata (JSON), and 20 bytes for each block: its stored length (u32) and
+//! the first 16 bytes of the SHA-256 of its stored bytes.
 //!
 //! # Why it is shaped so
 //! - `zcat` prints the state, and nothing but the state: the members after the first are empty.
-//! - Each block ends on a byte, refers to nothing before it and is listed: so blocks are compressed,
-//!   read and verified alone, in any order.
-//! - What is known of a version is at the end, where one read of a suffix finds it, since a stream knows
-//!   it only when it ends.
+//! - Each block ends on a byte, refers to nothing before it and is listed: so blocks are
+//!   compressed, read and verified alone, in any order.
+//! - What is known of a version is at the end, where one read of a suffix finds it, since a stream
+//!   knows it only when it ends.
 //! - The footer stays as it is in every later format. So a later format is told from damage by its
 //!   checksum: a footer that is intact and names an unknown format or kind is *unsupported*.
 //! - Every byte is covered: constants are compared, blocks and trailer are hashed, and CRC and
@@ -92,7 +92,8 @@ const INDEX_ENTRY: usize = 20;
 /// What a version says of itself. Unknown fields are left alone: a later build may add some.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Metadata {
-    /// The agent that saved it. A file at the key of another agent, session, name or version is not loaded.
+    /// The agent that saved it. A file at the key of another agent, session, name or version is not
+    /// loaded.
     pub(crate) agent: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) session: Option<String>,

@@ -38,10 +38,12 @@ pub(super) fn location(scheme: &str, bucket: &str, prefix: &str, endpoint: Optio
     }
 }
 
-/// The longest answer that is read as a whole, in bytes: a list of 1000 keys of 1 KiB each has a tenth of it.
+/// The longest answer that is read as a whole, in bytes: a list of 1000 keys of 1 KiB each has a
+/// tenth of it.
 pub(super) const MAX_ANSWER: usize = 16 << 20;
 
-/// The most pages in a row of which nothing is used. What others keep below the prefix may fill a million entries.
+/// The most pages in a row of which nothing is used. What others keep below the prefix may fill a
+/// million entries.
 const MAX_EMPTY_PAGES: usize = 1000;
 
 /// The pages of one list, which must come to an end.
@@ -66,7 +68,8 @@ impl Pages {
     /// Returns the token that the list goes on with.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where the server gives none, or one that it gave before, which would never end.
+    /// [`ErrorKind::Unsupported`] where the server gives none, or one that it gave before, which
+    /// would never end.
     pub(super) fn next(&mut self, token: Option<String>) -> Result<String> {
         let is_new = |token: &String| {
             let mut hasher = DefaultHasher::new();
@@ -89,7 +92,8 @@ impl Pages {
             return Ok(());
         }
         let what = format!(
-            "{MAX_EMPTY_PAGES} pages of a list in a row had nothing of this store in them, and the server says that it goes on"
+            "{MAX_EMPTY_PAGES} pages of a list in a row had nothing of this store in them, and \
+             the server says that it goes on"
         );
         Err(Error::new(ErrorKind::Unsupported, what)
             .with_hint("use a prefix of the bucket where nothing else is kept, or another server"))
@@ -113,7 +117,8 @@ pub(super) async fn confirm(storage: &dyn Storage, key: &Key, tail: &Tail) -> Re
     {
         Ok(part) if part.size == tail.len() && part.bytes == tail.bytes() => Ok(()),
         Ok(_) => {
-            let what = "the object was acknowledged after an attempt without an answer, and is another writer's";
+            let what = "the object was acknowledged after an attempt without an answer, and is \
+                another writer's";
             Err(Error::new(ErrorKind::AlreadyExists, what))
         }
         Err(error) => Err(error
@@ -138,12 +143,14 @@ pub(super) fn join(mut pieces: Vec<Bytes>) -> Bytes {
     }
 }
 
-/// The libraries below may log headers, with signatures and tokens, and bodies, at levels that anybody may turn on.
+/// The libraries below may log headers, with signatures and tokens, and bodies, at levels that
+/// anybody may turn on.
 pub(super) fn unlogged<F: Future>(send: F) -> tracing::instrument::WithDispatch<F> {
     send.with_subscriber(NoSubscriber::new())
 }
 
-/// What lies at the bottom of an error: those above say only that something failed, or name the URL.
+/// What lies at the bottom of an error: those above say only that something failed, or name the
+/// URL.
 pub(super) fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -152,18 +159,20 @@ pub(super) fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn Std
     innermost
 }
 
-/// Returns the fault of a connection that failed for a reason that no retry removes: the server's certificate is refused,
-/// or what answers does not speak TLS. Type decides, never text; a name that cannot be resolved and a proxy that wants a
-/// password have no type of their own.
+/// Returns the fault of a connection that failed for a reason that no retry removes: the server's
+/// certificate is refused, or what answers does not speak TLS. Type decides, never text; a name
+/// that cannot be resolved and a proxy that wants a password have no type of their own.
 pub(super) fn permanent(error: &(dyn StdError + 'static), what: &str) -> Option<Fault> {
     let (hint, unclear) = match tls_error(error)? {
         // The handshake comes before anything is sent.
         rustls::Error::InvalidCertificate(_) => (
-            "the server's certificate is not trusted: set SSL_CERT_FILE to the certificate of its CA, or correct the endpoint",
+            "the server's certificate is not trusted: set SSL_CERT_FILE to the certificate of its \
+             CA, or correct the endpoint",
             false,
         ),
         rustls::Error::InvalidMessage(_) => (
-            "the server does not speak TLS: correct the endpoint; http:// is for servers on this machine",
+            "the server does not speak TLS: correct the endpoint; http:// is for servers on this \
+             machine",
             true,
         ),
         _ => return None,

@@ -1,4 +1,5 @@
-//! Parts of an object: ranged GETs, resumed where the stream broke, several at once where there is much to read.
+//! Parts of an object: ranged GETs, resumed where the stream broke, several at once where there is
+//! much to read.
 
 use std::ops::Range;
 
@@ -110,7 +111,8 @@ impl<B> Answer<B> {
 }
 
 impl About {
-    /// From the headers `Content-Range` and `Content-Length` of an answer, which must hold what was asked for.
+    /// From the headers `Content-Range` and `Content-Length` of an answer, which must hold what was
+    /// asked for.
     pub(in crate::storage) fn new(
         call: &str,
         wanted: &Wanted,
@@ -233,7 +235,8 @@ fn nothing(start: u64, size: u64) -> Part {
     part(BytesMut::new(), start.min(size), size)
 }
 
-/// `head`, and `rest` of the object that `tag` names, read into one buffer by several requests at once.
+/// `head`, and `rest` of the object that `tag` names, read into one buffer by several requests at
+/// once.
 async fn pieces<S: Source>(
     source: &S,
     rest: Range<u64>,
@@ -283,8 +286,8 @@ async fn pieces<S: Source>(
     Ok(Some(whole))
 }
 
-/// Appends what is wanted to `bytes`, in as many requests as it takes; none where the object is not the one that `tag` names, or was
-/// replaced meanwhile.
+/// Appends what is wanted to `bytes`, in as many requests as it takes; none where the object is not
+/// the one that `tag` names, or was replaced meanwhile.
 async fn fetch<S: Source>(
     source: &S,
     wanted: Wanted,

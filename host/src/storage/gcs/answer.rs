@@ -1,6 +1,8 @@
-//! What an answer that is an error means: its kind, whether to send the call again, and what a person can do.
+//! What an answer that is an error means: its kind, whether to send the call again, and what a
+//! person can do.
 //!
-//! Status and reason decide. The server's own text is never read, nor shown above debug: it names buckets, keys and accounts.
+//! Status and reason decide. The server's own text is never read, nor shown above debug: it names
+//! buckets, keys and accounts.
 
 use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
@@ -53,7 +55,8 @@ impl Refusal {
         text
     }
 
-    /// What it means for any operation. An operation that knows more of an answer looks at it first.
+    /// What it means for any operation. An operation that knows more of an answer looks at it
+    /// first.
     pub(super) fn fault(&self, operation: &Operation) -> Fault {
         let meaning = meaning(&self.reason, self.status);
         let no_bucket = self.status == 404 && operation.needs_bucket;

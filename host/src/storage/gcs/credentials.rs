@@ -1,4 +1,5 @@
-//! Whose account it is: found when first needed, kept until it expires, and found anew where it is refused.
+//! Whose account it is: found when first needed, kept until it expires, and found anew where it is
+//! refused.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -112,7 +113,8 @@ fn well_known() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// Asks the metadata server, and gives up within seconds: a machine that has none is the usual case.
+/// Asks the metadata server, and gives up within seconds: a machine that has none is the usual
+/// case.
 async fn of_machine() -> Attempt<Credentials> {
     let mut machine = mds::Builder::default().with_scopes([SCOPE]);
     if let Some(project) = quota_project() {
@@ -141,7 +143,8 @@ async fn of_machine() -> Attempt<Credentials> {
         Err(_) => format!("the metadata server does not answer within {SEARCH:?}"),
     };
     tracing::debug!(why, "no Google credentials were found");
-    let what = "no Google credentials: GOOGLE_APPLICATION_CREDENTIALS is not set, gcloud keeps none, and no metadata server \
+    let what = "no Google credentials: GOOGLE_APPLICATION_CREDENTIALS is not set, gcloud keeps \
+        none, and no metadata server \
                 of GCE, GKE or Cloud Run answers here";
     Err(Fault::new(Next::GiveUp, unauthenticated(what.into())))
 }
@@ -162,7 +165,8 @@ async fn read(path: &Path) -> Attempt<Value> {
     serde_json::from_slice(&bytes).map_err(|_| wrong("is not JSON"))
 }
 
-/// Builds what a file says it is. A user's token has the scopes that the user granted: asking for others is refused.
+/// Builds what a file says it is. A user's token has the scopes that the user granted: asking for
+/// others is refused.
 fn of_file(json: &Value) -> Result<Credentials, google_cloud_auth::build_errors::Error> {
     /// Adds the project that is billed, where the environment names one.
     macro_rules! billed {
@@ -192,7 +196,8 @@ fn of_file(json: &Value) -> Result<Credentials, google_cloud_auth::build_errors:
     }
 }
 
-/// Returns the project that is billed for requests, where the environment names one that a header can hold.
+/// Returns the project that is billed for requests, where the environment names one that a header
+/// can hold.
 fn quota_project() -> Option<String> {
     let project = std::env::var("GOOGLE_CLOUD_QUOTA_PROJECT").ok()?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:_".contains(&byte);
@@ -222,7 +227,8 @@ fn fault(error: &CredentialsError) -> Fault {
 }
 
 fn unauthenticated(what: String) -> Error {
-    let hint = "set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account, or run `gcloud auth \
+    let hint = "set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account, or run \
+        `gcloud auth \
                 application-default login`";
     Error::new(ErrorKind::Unauthenticated, what).with_hint(hint)
 }

@@ -59,7 +59,8 @@ pub(super) async fn page(gcs: &Gcs, list: &List<'_>) -> Result<Page> {
         }
         let after = list.after.as_ref();
         found.retain(|entry| after.is_none_or(|after| entry > after));
-        // The entry that the list goes on from, or what others put there, may fill an answer of which nothing is left.
+        // The entry that the list goes on from, or what others put there, may fill an answer of
+        // which nothing is left.
         if !found.is_empty() || !more {
             let cut = found.len() > limit;
             found.truncate(limit);
@@ -177,7 +178,8 @@ fn check_order(answer: &Answer) -> Result<()> {
     Err(Error::new(ErrorKind::Unsupported, what).with_hint("use another storage for this store"))
 }
 
-/// What the answer has directly under `base`, objects and directories merged. What cannot be a key of ours is passed over.
+/// What the answer has directly under `base`, objects and directories merged. What cannot be a key
+/// of ours is passed over.
 fn entries(answer: &Answer, base: &str, now: Option<SystemTime>) -> Vec<Entry> {
     let objects = answer.items.iter().filter_map(|listed| {
         let name = listed.name.strip_prefix(base)?;
@@ -197,8 +199,9 @@ fn entries(answer: &Answer, base: &str, now: Option<SystemTime>) -> Vec<Entry> {
     entries
 }
 
-/// GCS counts directories among what a page may hold. Others (fake-gcs-server) count objects only, and show all directories at
-/// once: so what comes after the last object of a page that has one is left to the next page.
+/// GCS counts directories among what a page may hold. Others (fake-gcs-server) count objects only,
+/// and show all directories at once: so what comes after the last object of a page that has one is
+/// left to the next page.
 fn hold_back(found: &mut Vec<Entry>) {
     let last = found
         .iter()
@@ -208,7 +211,8 @@ fn hold_back(found: &mut Vec<Entry>) {
     }
 }
 
-/// GCS tells when an upload was completed, to the millisecond, and the time of a page in whole seconds.
+/// GCS tells when an upload was completed, to the millisecond, and the time of a page in whole
+/// seconds.
 fn facts(listed: &Listed, now: SystemTime) -> Option<Facts> {
     let created = humantime::parse_rfc3339(listed.time_created.as_deref()?).ok()?;
     Some(Facts {

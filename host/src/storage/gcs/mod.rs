@@ -1,8 +1,9 @@
 //! Objects of a bucket on Google Cloud Storage.
 //!
-//! `create` is an upload with `ifGenerationMatch=0`: GCS makes the object whole, on several disks, before it answers, and lets one
-//! of two callers win. A server without that condition is refused before the first save. Where an attempt had no answer, an
-//! acknowledgement of the next one is verified with an objects.get.
+//! `create` is an upload with `ifGenerationMatch=0`: GCS makes the object whole, on several disks,
+//! before it answers, and lets one of two callers win. A server without that condition is refused
+//! before the first save. Where an attempt had no answer, an acknowledgement of the next one is
+//! verified with an objects.get.
 //!
 //! # Requests
 //! | call | requests |
@@ -14,20 +15,25 @@
 //! | `delete` | objects.delete |
 //! | [`Gcs::bucket_is_there`] | buckets.get |
 //!
-//! Permissions: `storage.objects.create`, `.get`, `.list` and `.delete` on the bucket. `storage.buckets.get` is for
-//! [`Gcs::bucket_is_there`] alone, which does without, too.
+//! Permissions: `storage.objects.create`, `.get`, `.list` and `.delete` on the bucket.
+//! `storage.buckets.get` is for [`Gcs::bucket_is_there`] alone, which does without, too.
 //!
 //! # What the crate does, and what it does not
-//! google-cloud-storage makes the objects of one request, with its retries off, and google-cloud-auth makes the credentials of all
-//! requests. The rest is asked of the JSON API directly:
-//! - Lists and deletions: the crate has them over gRPC only, on which no server but Google's can be tested.
-//! - Resumable uploads: the crate runs all requests of one in a loop of its own, which has no time limit for an attempt and does
-//!   not say which request stayed unanswered. That is the difference between *not done* and *unknown*.
-//! - Reads: the crate hands on no `Content-Range`, and so no size where a server leaves out a header of Google's own.
+//! google-cloud-storage makes the objects of one request, with its retries off, and
+//! google-cloud-auth makes the credentials of all requests. The rest is asked of the JSON API
+//! directly:
+//! - Lists and deletions: the crate has them over gRPC only, on which no server but Google's can be
+//!   tested.
+//! - Resumable uploads: the crate runs all requests of one in a loop of its own, which has no time
+//!   limit for an attempt and does not say which request stayed unanswered. That is the difference
+//!   between *not done* and *unknown*.
+//! - Reads: the crate hands on no `Content-Range`, and so no size where a server leaves out a
+//!   header of Google's own.
 //!
 //! # What deleting means
-//! GCS keeps what was deleted as long as the bucket's soft delete or versioning says. A store needs neither, and no lifecycle rule
-//! other than one that aborts incomplete multipart uploads. A resumable upload that was not completed is forgotten within a week.
+//! GCS keeps what was deleted as long as the bucket's soft delete or versioning says. A store needs
+//! neither, and no lifecycle rule other than one that aborts incomplete multipart uploads. A
+//! resumable upload that was not completed is forgotten within a week.
 
 mod answer;
 mod credentials;
@@ -91,7 +97,8 @@ struct Shared {
     /// Made when first needed: that waits.
     crates: OnceCell<google_cloud_storage::client::Storage>,
     retrier: Retrier,
-    /// Set once it was said that the server did not confirm the key that it was asked to encrypt with.
+    /// Set once it was said that the server did not confirm the key that it was asked to encrypt
+    /// with.
     unencrypted: AtomicBool,
     /// Uploads that are being aborted.
     aside: Aside,
@@ -179,11 +186,12 @@ impl Gcs {
         self.shared.retrier.counts()
     }
 
-    /// Whether the bucket is known to be there: a check before the first save, which no call needs. False where the account may
-    /// not ask (`storage.buckets.get`), which is no failure.
+    /// Whether the bucket is known to be there: a check before the first save, which no call needs.
+    /// False where the account may not ask (`storage.buckets.get`), which is no failure.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where there is no such bucket; [`ErrorKind::Unauthenticated`]; others as for any call.
+    /// [`ErrorKind::Config`] where there is no such bucket; [`ErrorKind::Unauthenticated`]; others
+    /// as for any call.
     pub async fn bucket_is_there(&self) -> Result<bool> {
         let url = self.url("/storage/v1/b/", "?fields=name");
         let ask = || async { self.send(&BUCKET, self.request(Method::GET, &url)).await };
@@ -262,7 +270,8 @@ impl Gcs {
         let endpoint = Endpoint::parse(&settings.endpoint)?;
         (settings.account == Account::Nobody).then(|| {
             format!(
-                "no credentials are bound to {endpoint}, so none were sent; bind some in persist.toml: gcs_credentials = \
+                "no credentials are bound to {endpoint}, so none were sent; bind some in \
+                 persist.toml: gcs_credentials = \
                  \"FILE\" under [endpoints.\"{endpoint}\"]"
             )
         })
@@ -283,7 +292,8 @@ impl Gcs {
         Ok(answer)
     }
 
-    /// Makes a call as [`Gcs::call`] does. Returns true beside the answer where an attempt before had none.
+    /// Makes a call as [`Gcs::call`] does. Returns true beside the answer where an attempt before
+    /// had none.
     async fn call_change<T, F>(
         &self,
         operation: &Operation,

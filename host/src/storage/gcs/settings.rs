@@ -45,9 +45,14 @@ impl Settings {
         };
         let bucket = match &config.gcs_bucket {
             Some(bucket) => bucket.clone(),
-            None => env("PERSIST_GCS_BUCKET")?.or(env("GCS_BUCKET")?).ok_or_else(|| {
-                wrong("no bucket for snapshots; set PERSIST_GCS_BUCKET, or name it in gs://bucket/prefix")
-            })?,
+            None => env("PERSIST_GCS_BUCKET")?
+                .or(env("GCS_BUCKET")?)
+                .ok_or_else(|| {
+                    wrong(
+                        "no bucket for snapshots; set PERSIST_GCS_BUCKET, or name it in \
+                    gs://bucket/prefix",
+                    )
+                })?,
         };
         check_gcs_bucket(&bucket)?;
         let prefix = match &config.gcs_prefix {
@@ -129,12 +134,16 @@ fn account(config: &StorageConfig, endpoint: &str, file: Option<OsString>) -> Re
         return Err(wrong(format!(
             "a URL names the endpoint {server}, so the credentials of the config are not sent there"
         ))
-        .with_hint("set gcs_endpoint and gcs_credentials on the same config, and endpoint_from_url to false"));
+        .with_hint(
+            "set gcs_endpoint and gcs_credentials on the same config, and \
+            endpoint_from_url to false",
+        ));
     }
     match server.is_encrypted() || server.is_loopback() {
         true => Ok(Account::File(named.into())),
         false => Err(wrong(format!(
-            "{server} is spoken to through plain HTTP, where others could read and use Google's token, so it is not sent there"
+            "{server} is spoken to through plain HTTP, where others could read and use Google's \
+             token, so it is not sent there"
         ))
         .with_hint("use https://, or name no credentials for this endpoint")),
     }
@@ -203,12 +212,14 @@ fn check_kms_key(key: &str) -> Result<()> {
             Ok(())
         }
         _ => Err(wrong(
-            "PERSIST_GCS_KMS_KEY is not a key; they look like projects/P/locations/L/keyRings/R/cryptoKeys/K",
+            "PERSIST_GCS_KMS_KEY is not a key; they look like \
+             projects/P/locations/L/keyRings/R/cryptoKeys/K",
         )),
     }
 }
 
-/// Google's where nothing is said. `host:port` is `http://host:port`, as Google's other clients read it.
+/// Google's where nothing is said. `host:port` is `http://host:port`, as Google's other clients
+/// read it.
 fn endpoint(said: Option<String>) -> Result<String> {
     let Some(said) = said else {
         return Ok(GOOGLE.into());
@@ -237,7 +248,8 @@ fn endpoint(said: Option<String>) -> Result<String> {
 /// It may hold a password, so it is not shown.
 fn not_an_endpoint() -> Error {
     wrong(
-        "the endpoint is not the URL of a server; write https://host or http://host:port, without user, path or query",
+        "the endpoint is not the URL of a server; write https://host or http://host:port, without \
+         user, path or query",
     )
 }
 

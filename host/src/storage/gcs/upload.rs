@@ -48,7 +48,8 @@ pub(super) struct GcsUpload {
     unsent: Unsent,
     tail: Tail,
     session: Option<Session>,
-    /// Set while a call is under way, and after one that failed: what was written is not whole any more.
+    /// Set while a call is under way, and after one that failed: what was written is not whole any
+    /// more.
     failed: bool,
     runtime: Handle,
 }
@@ -213,8 +214,8 @@ impl Session {
         })
     }
 
-    /// Sends a part. What GCS has of it already when it is sent again, it passes over. Returns true where an attempt had no
-    /// answer.
+    /// Sends a part. What GCS has of it already when it is sent again, it passes over. Returns true
+    /// where an attempt had no answer.
     async fn send(&mut self, gcs: &Gcs, full: &str, body: Bytes, last: bool) -> Result<bool> {
         let end = self.sent + body.len() as u64;
         self.crc32c = crc32c::crc32c_append(self.crc32c, &body);
@@ -244,8 +245,8 @@ impl Session {
         Ok(unclear)
     }
 
-    /// Makes one request, as often as it takes. Returns how many bytes GCS has now, `u64::MAX` once the object is made, and
-    /// true where an attempt had no answer.
+    /// Makes one request, as often as it takes. Returns how many bytes GCS has now, `u64::MAX` once
+    /// the object is made, and true where an attempt had no answer.
     async fn put(&self, gcs: &Gcs, full: &str, body: &Bytes, last: bool) -> Result<(u64, bool)> {
         let (operation, end) = (
             if last { &COMPLETE } else { &SEND },
@@ -280,7 +281,8 @@ impl Session {
                     }
                     has => Ok(has),
                 },
-                // The upload is gone: completed by an attempt whose answer was lost, or cancelled. Only looking tells.
+                // The upload is gone: completed by an attempt whose answer was lost, or cancelled.
+                // Only looking tells.
                 Some(gone) if matches!(gone.status, 404 | 410 | 499) => {
                     let what = format!("{}: the upload is gone", operation.name);
                     Err(Fault {
@@ -322,8 +324,8 @@ impl Session {
     }
 }
 
-/// Where the upload goes on. Of the address only path and query are taken: credentials go to no other server, and some servers do
-/// not know their own port.
+/// Where the upload goes on. Of the address only path and query are taken: credentials go to no
+/// other server, and some servers do not know their own port.
 fn location(headers: &HeaderMap, endpoint: &str) -> Attempt<String> {
     let url = headers.get(LOCATION).and_then(|url| url.to_str().ok());
     let path = url.and_then(|url| match url.split_once("://") {

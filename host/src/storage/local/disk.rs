@@ -1,7 +1,7 @@
 //! The calls to the operating system, each of them made here and nowhere else.
 //!
-//! So one place can be watched: the crash laboratory records what is written and synced in which order, and makes any
-//! call fail. Without a [`Watch`] each is the bare call.
+//! So one place can be watched: the crash laboratory records what is written and synced in which
+//! order, and makes any call fail. Without a [`Watch`] each is the bare call.
 
 use std::ffi::OsString;
 use std::fs;
@@ -227,8 +227,8 @@ fn not_ours(_: OsString) -> Option<io::Error> {
     None
 }
 
-/// Device and inode: two names with the same id are the same file. The inode is not used again while the file is
-/// open.
+/// Device and inode: two names with the same id are the same file. The inode is not used again
+/// while the file is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId {
     device: u64,
@@ -244,8 +244,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Its length and the time of its last change. A link counts as a change, so this is when it got its name; the last write may
-    /// have been long before.
+    /// Its length and the time of its last change. A link counts as a change, so this is when it
+    /// got its name; the last write may have been long before.
     pub(super) fn size_and_change(&self) -> io::Result<(u64, SystemTime)> {
         use cap_std::fs::MetadataExt as _;
 
@@ -314,7 +314,8 @@ impl OldFile {
         })
     }
 
-    /// Whether the process that made it is gone; if so, its lock is ours until this value is dropped.
+    /// Whether the process that made it is gone; if so, its lock is ours until this value is
+    /// dropped.
     pub(super) fn is_abandoned(&self) -> bool {
         self.file.try_lock().is_ok()
     }

@@ -37,7 +37,8 @@ pub(super) fn page(dir: &Folder, list: &List<'_>) -> io::Result<Page> {
     }
 }
 
-/// The first entries after `after`, no more than the limit held in memory at once, and whether more follow.
+/// The first entries after `after`, no more than the limit held in memory at once, and whether more
+/// follow.
 fn smallest(
     dir: &Folder,
     list: &List<'_>,
@@ -92,8 +93,8 @@ pub(super) fn empty_dirs(dir: &Folder) -> io::Result<Vec<String>> {
     Ok(empty)
 }
 
-/// Looks for a file below a directory in `dir`. A directory that cannot be opened may hold one: whoever lists
-/// it is told why it cannot, and the ones beside it are listed all the same.
+/// Looks for a file below a directory in `dir`. A directory that cannot be opened may hold one:
+/// whoever lists it is told why it cannot, and the ones beside it are listed all the same.
 fn may_hold_a_file(dir: &Folder, name: &str, depth: usize) -> io::Result<bool> {
     let dir = match dir.open(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

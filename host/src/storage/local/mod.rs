@@ -1,18 +1,19 @@
 //! Objects as files under one directory of the local disk.
 //!
-//! `create` writes a temporary file, syncs it, links it to its key and syncs the directory; only then is
-//! it done. `link(2)` fails where the name is taken, in one step, between all processes: that is the
-//! whole of our concurrency control. Nothing is ever renamed over, and nothing written in place.
+//! `create` writes a temporary file, syncs it, links it to its key and syncs the directory; only
+//! then is it done. `link(2)` fails where the name is taken, in one step, between all processes:
+//! that is the whole of our concurrency control. Nothing is ever renamed over, and nothing written
+//! in place.
 //!
 //! # What a hostile tree can do
 //! Every directory is opened from its parent's handle, one segment at a time, and never through a
-//! symbolic link; a segment cannot be `..` or hold a `/` ([`Key`]). So nothing outside the root is read or
-//! written, whatever lies inside it.
+//! symbolic link; a segment cannot be `..` or hold a `/` ([`Key`]). So nothing outside the root is
+//! read or written, whatever lies inside it.
 //!
 //! # What is synced when
-//! A new directory is synced into its parent before anything in it is acknowledged. One that was there
-//! already may have been made a moment ago by a process that died before it synced: so the first time
-//! that this process meets a directory, it syncs its parent too, whoever made it.
+//! A new directory is synced into its parent before anything in it is acknowledged. One that was
+//! there already may have been made a moment ago by a process that died before it synced: so the
+//! first time that this process meets a directory, it syncs its parent too, whoever made it.
 
 mod disk;
 mod list;
@@ -43,7 +44,8 @@ use tree::Tree;
 
 /// Keeps objects in files under a directory, which is made at the first `create`.
 ///
-/// Directories are made with mode 0700, files with 0600. Clones share what they know of the directory.
+/// Directories are made with mode 0700, files with 0600. Clones share what they know of the
+/// directory.
 #[derive(Clone, Debug)]
 pub struct Local {
     shared: Arc<Shared>,
@@ -56,7 +58,8 @@ struct Shared {
 }
 
 impl Local {
-    /// Objects under `root`. Touches nothing yet. A relative path is taken from where the process is now.
+    /// Objects under `root`. Touches nothing yet. A relative path is taken from where the process
+    /// is now.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self::with_disk(root.into(), Disk::default())
     }
@@ -92,8 +95,8 @@ impl Local {
         }))
     }
 
-    /// Removes temporary files whose process died, once in a process. It is waited for: a process that
-    /// saves once and ends would otherwise end before its sweep began.
+    /// Removes temporary files whose process died, once in a process. It is waited for: a process
+    /// that saves once and ends would otherwise end before its sweep began.
     async fn sweep_once(&self) {
         if !self.shared.swept.swap(true, Ordering::Relaxed) {
             let shared = Arc::clone(&self.shared);

@@ -54,8 +54,9 @@ impl Temp {
             .map_err(|error| Error::io("write a temporary file", error))
     }
 
-    /// Gives the complete file its name in `dir`, in the one order that survives a power failure: the
-    /// bytes, then the name, then the directory. All of it is here, so that no caller can forget a part.
+    /// Gives the complete file its name in `dir`, in the one order that survives a power failure:
+    /// the bytes, then the name, then the directory. All of it is here, so that no caller can
+    /// forget a part.
     pub(super) fn commit(self, dir: &Folder, name: &str) -> Result<()> {
         self.commit_with(dir, |temp| temp.link(dir, name))
     }
@@ -75,7 +76,8 @@ impl Temp {
         let named = give_name(&self);
         match &named {
             Err(error) if error.kind() != ErrorKind::Unanswered => return named,
-            // Where the answer is unclear, the caller looks at the name. If the file has it, it must be durable.
+            // Where the answer is unclear, the caller looks at the name. If the file has it, it
+            // must be durable.
             _ => {}
         }
         dir.sync().map_err(|error| {
@@ -107,8 +109,8 @@ impl Temp {
         self.confirm(linked, dir, name)
     }
 
-    /// Checks the answer of the call that was to give this file its name, by device and inode. The number of names
-    /// proves nothing: a backup by hard links adds one to a temporary file, too.
+    /// Checks the answer of the call that was to give this file its name, by device and inode. The
+    /// number of names proves nothing: a backup by hard links adds one to a temporary file, too.
     fn confirm(&self, answer: io::Result<()>, dir: &Folder, name: &str) -> Result<()> {
         match (answer, self.has_name(dir, name)) {
             // An answer may be lost after the call was made.
@@ -143,7 +145,8 @@ impl Drop for Temp {
     }
 }
 
-/// A file did not get its name, as far as the answer says. What the errno does not settle, only looking can.
+/// A file did not get its name, as far as the answer says. What the errno does not settle, only
+/// looking can.
 fn not_named(error: io::Error) -> Error {
     let kind = match kind_of(&error) {
         ErrorKind::Unavailable | ErrorKind::Timeout => ErrorKind::Unanswered,
@@ -196,7 +199,8 @@ pub(super) fn sweep(tree: &Tree, sweep: &Sweep) -> Result<Swept> {
         if age.unwrap_or_default() < sweep.older_than {
             continue;
         }
-        // The lock is held until the name is gone: a new file waits for it, and sees that it has no name.
+        // The lock is held until the name is gone: a new file waits for it, and sees that it has no
+        // name.
         if let Ok(file) = dir.open_file(&entry.name)
             && file.is_abandoned()
         {

@@ -1,4 +1,5 @@
-//! The directories: opened from their parents, one segment at a time, and durable before anything in them is.
+//! The directories: opened from their parents, one segment at a time, and durable before anything
+//! in them is.
 
 use std::collections::HashSet;
 use std::io;
@@ -18,7 +19,8 @@ pub(super) struct Tree {
     disk: Disk,
     /// The directories that this process has synced into their parents.
     synced: Mutex<HashSet<FolderId>>,
-    /// The root that this process met first: a disk that is mounted over it, or unmounted, is another directory.
+    /// The root that this process met first: a disk that is mounted over it, or unmounted, is
+    /// another directory.
     root_id: OnceLock<FolderId>,
 }
 
@@ -103,7 +105,8 @@ impl Tree {
     fn root_changed(&self, what: &str) -> Error {
         let what = format!("the store's directory {} {what}", self.root.display());
         Error::new(ErrorKind::Unavailable, what).with_hint(
-            "its disk was unmounted, or the directory was replaced; mount the disk again and restart this process",
+            "its disk was unmounted, or the directory was replaced; mount the disk again and \
+             restart this process",
         )
     }
 
@@ -127,7 +130,8 @@ impl Tree {
                 _ => Error::io(what, error),
             }
         };
-        // Another process may have made the last one that is there a moment ago, and died before it synced.
+        // Another process may have made the last one that is there a moment ago, and died before it
+        // synced.
         if let Some(there) = missing.last().and_then(|dir| dir.parent())
             && let Err(error) = self.sync_path(parent_of(there))
             && error.kind() != io::ErrorKind::PermissionDenied
@@ -185,7 +189,8 @@ impl Tree {
         }
     }
 
-    /// Runs `sync`, which makes `dir` durable, if it was just made or this process meets it for the first time.
+    /// Runs `sync`, which makes `dir` durable, if it was just made or this process meets it for the
+    /// first time.
     fn sync_once(
         &self,
         dir: &Folder,

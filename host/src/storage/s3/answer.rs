@@ -1,6 +1,8 @@
-//! What an answer that is an error means: its kind, whether to send the call again, and what a person can do.
+//! What an answer that is an error means: its kind, whether to send the call again, and what a
+//! person can do.
 //!
-//! Status and error code decide. The server's own text is never read, nor shown above debug: it names buckets, keys and accounts.
+//! Status and error code decide. The server's own text is never read, nor shown above debug: it
+//! names buckets, keys and accounts.
 
 use std::time::Duration;
 
@@ -56,7 +58,8 @@ impl Refusal {
         text
     }
 
-    /// What it means for any operation. An operation that knows more of an answer looks at it first.
+    /// What it means for any operation. An operation that knows more of an answer looks at it
+    /// first.
     pub(super) fn fault(&self, operation: &Operation) -> Fault {
         let meaning = meaning(&self.code, self.status);
         let mut error = Error::new(meaning.kind, self.text(operation));
@@ -102,7 +105,8 @@ impl Refusal {
                     format!("the bucket is in the region {region}; set AWS_REGION to it")
                 }
                 None if matches!(self.status, 300..=399) => {
-                    "the bucket is in another region, or the endpoint is another place; set AWS_REGION to the region, or correct \
+                    "the bucket is in another region, or the endpoint is another place; set \
+                     AWS_REGION to the region, or correct \
                      AWS_ENDPOINT_URL"
                         .into()
                 }
@@ -129,7 +133,8 @@ struct Meaning {
     unclear: bool,
 }
 
-/// By code where there is one: servers agree on these more than on statuses, and S3 answers 400 for a timeout.
+/// By code where there is one: servers agree on these more than on statuses, and S3 answers 400 for
+/// a timeout.
 fn meaning(code: &str, status: u16) -> Meaning {
     use ErrorKind::{
         AlreadyExists, Config, Denied, NoSpace, NotFound, Throttled, Timeout, Unauthenticated,

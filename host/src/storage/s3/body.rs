@@ -11,7 +11,8 @@ use http_body_util::Limited;
 
 use crate::storage::bucket::MAX_ANSWER;
 
-/// Cuts every answer that the SDK reads as a whole: all but the bytes of an object, which are taken piece by piece.
+/// Cuts every answer that the SDK reads as a whole: all but the bytes of an object, which are taken
+/// piece by piece.
 #[derive(Debug)]
 pub(super) struct LimitAnswers;
 

@@ -1,4 +1,5 @@
-//! Whose account it is: found when first needed, kept until they expire, and found anew where they are refused.
+//! Whose account it is: found when first needed, kept until they expire, and found anew where they
+//! are refused.
 
 use std::env;
 use std::fmt;
@@ -26,8 +27,10 @@ const SEARCH: Duration = Duration::from_secs(10);
 /// Credentials that expire sooner than this are looked up again.
 const EARLY: Duration = Duration::from_secs(5 * 60);
 
-const PLACES: &str = "the environment (AWS_ACCESS_KEY_ID), the profile files (~/.aws/credentials, ~/.aws/config), a web \
-     identity (AWS_WEB_IDENTITY_TOKEN_FILE), a container's (AWS_CONTAINER_CREDENTIALS_FULL_URI) and an EC2 machine's";
+const PLACES: &str = "the environment (AWS_ACCESS_KEY_ID), the profile files (~/.aws/credentials, \
+    ~/.aws/config), a web \
+     identity (AWS_WEB_IDENTITY_TOKEN_FILE), a container's (AWS_CONTAINER_CREDENTIALS_FULL_URI) \
+     and an EC2 machine's";
 
 /// The variables that hold a key.
 const VARIABLES: [&str; 3] = [
@@ -36,8 +39,8 @@ const VARIABLES: [&str; 3] = [
     "AWS_SESSION_TOKEN",
 ];
 
-/// Refuses a key that no request can carry, or that was surely not meant: a line break at its end is in every second
-/// secret of Kubernetes.
+/// Refuses a key that no request can carry, or that was surely not meant: a line break at its end
+/// is in every second secret of Kubernetes.
 ///
 /// # Errors
 /// The reason, as the end of a sentence.
@@ -153,8 +156,8 @@ impl Source {
         }
     }
 
-    /// Looks in the places that are allowed for this endpoint, each time anew: the SDK's chain remembers what the profile
-    /// files said when it was made.
+    /// Looks in the places that are allowed for this endpoint, each time anew: the SDK's chain
+    /// remembers what the profile files said when it was made.
     async fn search(&self) -> Result<Credentials, CredentialsError> {
         if self.account != Account::Profile {
             check_variables().map_err(refused)?;
@@ -164,7 +167,8 @@ impl Source {
             let says = says.map_err(|error| refused(error.to_string()))?;
             if says.endpoint != said.endpoint {
                 return Err(refused(format!(
-                    "the AWS profile {name:?} names another endpoint than when this process started; start it again"
+                    "the AWS profile {name:?} names another endpoint than when this process \
+                     started; start it again"
                 )));
             }
             if let Some(problem) = says.problem {
@@ -202,7 +206,8 @@ impl Source {
         let (mut what, mut hint) = match (&self.account, &self.profile) {
             (Account::Profile, Some((profile, _))) => (
                 format!(
-                    "no AWS credentials in the profile {profile:?} (~/.aws/credentials, ~/.aws/config)"
+                    "no AWS credentials in the profile {profile:?} (~/.aws/credentials, \
+                     ~/.aws/config)"
                 ),
                 "make the profile with `aws configure --profile`, or name another one",
             ),
@@ -224,7 +229,8 @@ impl Source {
                 what = format!(
                     "there is no AWS profile {name:?} in ~/.aws/config or ~/.aws/credentials"
                 );
-                hint = "correct AWS_PROFILE or the URL, or make the profile with `aws configure --profile`";
+                hint = "correct AWS_PROFILE or the URL, or make the profile with `aws configure \
+                    --profile`";
             }
             CredentialsError::CredentialsNotLoaded(_) => {}
             CredentialsError::ProviderTimedOut(_) => {
@@ -242,7 +248,8 @@ impl Source {
                 what = format!(
                     "{what}: the profile uses single sign-on or a program, which is not built in"
                 );
-                hint = "run `eval \"$(aws configure export-credentials --format env)\"` first, with --profile for another profile";
+                hint = "run `eval \"$(aws configure export-credentials --format env)\"` first, \
+                    with --profile for another profile";
             }
             _ => what = format!("{what}: {cause}"),
         }

@@ -32,7 +32,8 @@ struct Said {
 }
 
 impl Ear {
-    /// What was heard of an answer with a list in it. The SDK takes a list that breaks off in the middle for a shorter one.
+    /// What was heard of an answer with a list in it. The SDK takes a list that breaks off in the
+    /// middle for a shorter one.
     pub(super) fn heard(&self, operation: &Operation) -> Attempt<Heard> {
         if self.0.cut.get().is_some() {
             let what = format!("the answer to {} ends too early", operation.name);
@@ -75,7 +76,8 @@ impl Intercept for Ear {
     }
 }
 
-/// Whether an answer ends with the end of its outermost element, as every list's is called, whatever its prefix.
+/// Whether an answer ends with the end of its outermost element, as every list's is called,
+/// whatever its prefix.
 fn is_whole(body: &[u8]) -> bool {
     body.trim_ascii_end().ends_with(b"Result>")
 }

@@ -162,17 +162,20 @@ async fn ask(s3: &S3, question: &Question) -> Result<(ListObjectsV2Output, Heard
     s3.call(&LIST, &question.prefix, 0, ask).await
 }
 
-// Amazon lists in the order of keys, where a directory ends in `/`: `a-` and `a.b/` come before `a/`. A server that walks a tree
-// of directories (SeaweedFS) lists by name, where `a` comes first. A page of it is put in order like any other; but what belongs
-// before a directory may come on a later page, and a directory may have come before the entry that this page goes on from. No
-// answer says which order a server has, so that both are handled wherever it may be any.
+// Amazon lists in the order of keys, where a directory ends in `/`: `a-` and `a.b/` come before
+// `a/`. A server that walks a tree of directories (SeaweedFS) lists by name, where `a` comes first.
+// A page of it is put in order like any other; but what belongs before a directory may come on a
+// later page, and a directory may have come before the entry that this page goes on from. No answer
+// says which order a server has, so that both are handled wherever it may be any.
 
-/// Returns true where directories may be listed by their names, without the `/` that ends their keys.
+/// Returns true where directories may be listed by their names, without the `/` that ends their
+/// keys.
 fn may_list_by_name(s3: &S3) -> bool {
     s3.unknown_server().is_some()
 }
 
-/// Refuses an answer whose objects or directories are not in order: neither by key nor, where that may be, by name.
+/// Refuses an answer whose objects or directories are not in order: neither by key nor, where that
+/// may be, by name.
 fn check_order(answer: &ListObjectsV2Output, may_be_by_name: bool) -> Result<()> {
     let keys = || {
         answer
@@ -194,8 +197,8 @@ fn check_order(answer: &ListObjectsV2Output, may_be_by_name: bool) -> Result<()>
     Err(Error::new(ErrorKind::Unsupported, what).with_hint("use another storage for this store"))
 }
 
-/// Directories that a server which lists by name passed over, since their name is the beginning of the one that the list goes
-/// on from.
+/// Directories that a server which lists by name passed over, since their name is the beginning of
+/// the one that the list goes on from.
 async fn passed_over(s3: &S3, list: &List<'_>, base: &str) -> Result<Vec<Entry>> {
     let names = list.after.iter().flat_map(names_that_begin);
     let names: BTreeSet<_> = names
@@ -238,7 +241,8 @@ fn hold_back(found: &mut Vec<Entry>) -> Vec<Entry> {
     found.extract_if(.., is_early).collect()
 }
 
-/// What the answer has directly under `base`, objects and directories merged. What cannot be a key of ours is passed over.
+/// What the answer has directly under `base`, objects and directories merged. What cannot be a key
+/// of ours is passed over.
 fn entries(answer: &ListObjectsV2Output, base: &str, now: Option<SystemTime>) -> Vec<Entry> {
     let name = |key: Option<&str>| {
         let key = decode(key?)?;
@@ -257,8 +261,8 @@ fn entries(answer: &ListObjectsV2Output, base: &str, now: Option<SystemTime>) ->
     objects.chain(dirs).collect()
 }
 
-/// S3 cuts times to seconds: an object may be younger than it looks by one. (It dates what came in parts by when its upload began, as
-/// [`Facts::created`] says.)
+/// S3 cuts times to seconds: an object may be younger than it looks by one. (It dates what came in
+/// parts by when its upload began, as [`Facts::created`] says.)
 fn facts(listed: &Listed, now: SystemTime) -> Option<Facts> {
     let modified = SystemTime::try_from(*listed.last_modified()?).ok()?;
     Some(Facts {

@@ -1,8 +1,9 @@
 //! Objects of a bucket on Amazon S3, or on a server that speaks as it does.
 //!
-//! `create` is a PutObject with `If-None-Match: *`, or a multipart upload whose completion has it: S3 makes the object whole, on
-//! several disks, before it answers, and lets one of two callers win. A server without that condition is refused before the first
-//! save. Where an attempt had no answer, an acknowledgement of the next one is verified with a GetObject.
+//! `create` is a PutObject with `If-None-Match: *`, or a multipart upload whose completion has it:
+//! S3 makes the object whole, on several disks, before it answers, and lets one of two callers win.
+//! A server without that condition is refused before the first save. Where an attempt had no
+//! answer, an acknowledgement of the next one is verified with a GetObject.
 //!
 //! # Requests
 //! | call | requests |
@@ -14,13 +15,15 @@
 //! | `delete` | DeleteObject |
 //! | `sweep` | ListMultipartUploads for each 1000 uploads, AbortMultipartUpload for each that is removed |
 //!
-//! There is no HeadObject. Permissions: `s3:GetObject`, `s3:PutObject`, `s3:DeleteObject` on the objects, `s3:ListBucket` on the
-//! bucket; `s3:AbortMultipartUpload`, where it is given, cleans up after uploads that failed. `s3:ListBucketMultipartUploads` on the
-//! bucket finds those whose process died, and only `sweep` needs it.
+//! There is no HeadObject. Permissions: `s3:GetObject`, `s3:PutObject`, `s3:DeleteObject` on the
+//! objects, `s3:ListBucket` on the bucket; `s3:AbortMultipartUpload`, where it is given, cleans up
+//! after uploads that failed. `s3:ListBucketMultipartUploads` on the bucket finds those whose
+//! process died, and only `sweep` needs it.
 //!
 //! # What deleting means
-//! In a bucket with versioning, S3 keeps what was deleted as a noncurrent version, until a lifecycle rule of the bucket removes
-//! it. A store needs no versioning, and no other lifecycle rule than one that aborts incomplete multipart uploads.
+//! In a bucket with versioning, S3 keeps what was deleted as a noncurrent version, until a
+//! lifecycle rule of the bucket removes it. A store needs no versioning, and no other lifecycle
+//! rule than one that aborts incomplete multipart uploads.
 //!
 //! # Logs
 //! What the SDK logs holds headers and bodies, so its calls are made where nobody listens.
@@ -144,7 +147,8 @@ impl S3 {
             .identity_cache(IdentityCache::no_cache())
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            // Part of an object has no checksum, and some servers send that of the whole. We verify what we read ourselves.
+            // Part of an object has no checksum, and some servers send that of the whole. We verify
+            // what we read ourselves.
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .force_path_style(settings.path_style)
             .interceptor(body::LimitAnswers);
@@ -226,7 +230,8 @@ impl S3 {
         Ok(answer)
     }
 
-    /// Makes a call as [`S3::call`] does. Returns true beside the answer where an attempt before had none.
+    /// Makes a call as [`S3::call`] does. Returns true beside the answer where an attempt before
+    /// had none.
     async fn call_change<T, F>(
         &self,
         operation: &Operation,
@@ -289,8 +294,9 @@ impl S3 {
         }
     }
 
-    /// Some servers take the header and ignore it. Others say nothing when an object is made, as SeaweedFS of one that comes in parts, and
-    /// tell of its encryption when it is read: so that is looked at, once, before an operator is alarmed.
+    /// Some servers take the header and ignore it. Others say nothing when an object is made, as
+    /// SeaweedFS of one that comes in parts, and tell of its encryption when it is read: so that is
+    /// looked at, once, before an operator is alarmed.
     async fn check_encryption(&self, full: &str, confirmed: Option<ServerSideEncryption>) {
         let (asked, _) = self.encryption();
         if asked.is_none()
@@ -380,7 +386,8 @@ impl Storage for S3 {
         self.call(&DELETE, full, 0, delete).await
     }
 
-    /// Uploads below the prefix that were begun so long ago, whoever began them: S3 does not tell whether somebody is at work.
+    /// Uploads below the prefix that were begun so long ago, whoever began them: S3 does not tell
+    /// whether somebody is at work.
     async fn sweep(&self, sweep: &Sweep<'_>) -> Result<Swept> {
         sweep::sweep(self, sweep).await
     }
@@ -390,8 +397,8 @@ impl Storage for S3 {
     }
 }
 
-/// Makes sure that a server can be trusted at all: without a CA certificate, no connection through TLS succeeds, and a
-/// debug build of the SDK panics, even where none is needed.
+/// Makes sure that a server can be trusted at all: without a CA certificate, no connection through
+/// TLS succeeds, and a debug build of the SDK panics, even where none is needed.
 fn check_certificates(endpoint: Option<&str>) -> Result<()> {
     static COUNT: OnceLock<usize> = OnceLock::new();
     let is_set = ["SSL_CERT_FILE", "SSL_CERT_DIR"]

@@ -96,8 +96,8 @@ fn service<'a>(profiles: &'a ProfileSet, profile: &'a Profile, service: &str) ->
     Some(endpoint.as_str()).filter(|endpoint| !endpoint.is_empty())
 }
 
-/// Follows the profiles that the keys of a profile come from, and returns what forbids their use: Amazon's STS is asked
-/// for a role with keys that may belong to another server.
+/// Follows the profiles that the keys of a profile come from, and returns what forbids their use:
+/// Amazon's STS is asked for a role with keys that may belong to another server.
 fn problem(profiles: &ProfileSet, profile: &Profile) -> Option<String> {
     let mut profile = profile;
     for depth in 0..MAX_CHAIN {
@@ -115,8 +115,10 @@ fn problem(profiles: &ProfileSet, profile: &Profile) -> Option<String> {
         let other = service(profiles, profile, "sts").or_else(|| profile.get("endpoint_url"));
         if other.is_some() && (takes_role || depth > 0) {
             return Some(format!(
-                "the AWS profile {name:?} names an endpoint_url, and its keys would be sent to Amazon's STS to take a role; \
-                 take the role with another tool and set AWS_ACCESS_KEY_ID, or name the endpoint in a profile without role_arn"
+                "the AWS profile {name:?} names an endpoint_url, and its keys would be sent to \
+                 Amazon's STS to take a role; \
+                 take the role with another tool and set AWS_ACCESS_KEY_ID, or name the endpoint \
+                 in a profile without role_arn"
             ));
         }
         let source = profile.get("source_profile").filter(|_| takes_role)?;

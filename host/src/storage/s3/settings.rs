@@ -15,7 +15,8 @@ use crate::storage::{
 /// Where nobody says a region.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// The smallest part, and the most of them: S3 takes 10,000, of at least 5 MiB each but for the last.
+/// The smallest part, and the most of them: S3 takes 10,000, of at least 5 MiB each but for the
+/// last.
 const MIN_PART: u64 = 8 << 20;
 const PARTS: u64 = 9000;
 
@@ -27,7 +28,8 @@ fn check_bucket_kind(bucket: &str) -> Result<()> {
     if !bucket.ends_with("--x-s3") {
         return Ok(());
     }
-    let what = "a directory bucket (S3 Express One Zone) does not list its keys in order, so the newest version could be missed";
+    let what = "a directory bucket (S3 Express One Zone) does not list its keys in order, so the \
+        newest version could be missed";
     Err(Error::new(ErrorKind::Config, what).with_hint("use a general purpose bucket"))
 }
 
@@ -270,7 +272,8 @@ impl Resolved {
         }
         if is_here && uses_profile && own == Some(false) {
             return Err(wrong(format!(
-                "the AWS profile {name:?} names another endpoint_url than the endpoint that is set, so its keys are not sent to Amazon"
+                "the AWS profile {name:?} names another endpoint_url than the endpoint that is \
+                 set, so its keys are not sent to Amazon"
             ))
             .with_hint("use another profile, or leave the endpoint to the profile"));
         }
@@ -290,7 +293,8 @@ impl Resolved {
         this.checked(config, &env, bound, advice)
     }
 
-    /// Refuses to send keys to an endpoint that they are not bound to, or where others could read them.
+    /// Refuses to send keys to an endpoint that they are not bound to, or where others could read
+    /// them.
     fn checked(
         self,
         config: &StorageConfig,
@@ -325,10 +329,12 @@ impl Resolved {
             return Ok(self);
         }
         let what = format!(
-            "{endpoint} is spoken to through plain HTTP, where others can read which AWS key is used, and its session token"
+            "{endpoint} is spoken to through plain HTTP, where others can read which AWS key is \
+             used, and its session token"
         );
         Err(wrong(what).with_hint(format!(
-            "use https://, or where you trust the network, set PERSIST_S3_ALLOW_HTTP={endpoint} (s3_allow_http in persist.toml)"
+            "use https://, or where you trust the network, set PERSIST_S3_ALLOW_HTTP={endpoint} \
+             (s3_allow_http in persist.toml)"
         )))
     }
 }
@@ -352,7 +358,8 @@ fn check_credentials(fixed: &S3Credentials) -> Result<()> {
     Ok(())
 }
 
-/// A region becomes part of a host's name; other servers than Amazon's have names of their own, such as `RegionOne`.
+/// A region becomes part of a host's name; other servers than Amazon's have names of their own,
+/// such as `RegionOne`.
 fn check_region(region: &str, is_elsewhere: bool) -> Result<()> {
     let plain = |byte: u8| {
         byte.is_ascii_lowercase()
@@ -390,7 +397,8 @@ fn check_endpoint(endpoint: &str) -> Result<()> {
 /// It may hold a password, so it is not shown.
 fn not_an_endpoint() -> Error {
     wrong(
-        "the endpoint is not the URL of a server; write https://host or http://host:port, without user or query",
+        "the endpoint is not the URL of a server; write https://host or http://host:port, without \
+         user or query",
     )
 }
 

@@ -1,4 +1,5 @@
-//! Uploads that were begun, and neither completed nor aborted: nobody sees their parts, and they are paid for.
+//! Uploads that were begun, and neither completed nor aborted: nobody sees their parts, and they
+//! are paid for.
 
 use std::time::{Duration, SystemTime};
 

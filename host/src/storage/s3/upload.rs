@@ -52,8 +52,8 @@ const AT_ONCE: usize = 4;
 /// The most parts that S3 takes.
 const MAX_PARTS: i32 = 10_000;
 
-/// A completion waits for its answer as long as an upload of 128 KiB for each part, but no longer than one of this: two minutes
-/// more than any other call, with the default policy.
+/// A completion waits for its answer as long as an upload of 128 KiB for each part, but no longer
+/// than one of this: two minutes more than any other call, with the default policy.
 const MAX_COMPLETION: usize = 8 << 20;
 
 /// An object that is being uploaded. It is one PutObject unless it grows over one part.
@@ -65,7 +65,8 @@ pub(super) struct S3Upload {
     unsent: Unsent,
     tail: Tail,
     parts: Option<Parts>,
-    /// Set while a call is under way, and after one that failed: what was written is not whole any more.
+    /// Set while a call is under way, and after one that failed: what was written is not whole any
+    /// more.
     failed: bool,
     runtime: Handle,
 }
@@ -273,8 +274,8 @@ impl Parts {
             match unlogged(complete.send()).await {
                 Ok(answer) => Ok(answer.server_side_encryption),
                 Err(error) => Err(match Refusal::of(&error) {
-                    // The upload is gone: completed by an attempt whose answer was lost, or aborted by somebody, or by S3 after a
-                    // conflict. Only looking tells.
+                    // The upload is gone: completed by an attempt whose answer was lost, or aborted
+                    // by somebody, or by S3 after a conflict. Only looking tells.
                     Some(gone)
                         if matches!(gone.status, 404 | 410) && gone.code != "NoSuchBucket" =>
                     {
@@ -304,7 +305,8 @@ impl Parts {
         Ok(())
     }
 
-    /// Tells S3 to forget the parts. What cannot be aborted is found by `persist gc`, or by the bucket's lifecycle rule.
+    /// Tells S3 to forget the parts. What cannot be aborted is found by `persist gc`, or by the
+    /// bucket's lifecycle rule.
     async fn abort(mut self, s3: &S3, full: &str) {
         // A part that arrives after the abort would stay.
         self.sending.shutdown().await;

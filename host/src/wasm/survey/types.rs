@@ -1,5 +1,6 @@
-//! Types of a component, which are read for one thing: how deeply they are nested. The engine's own reader calls itself for each
-//! level, and has no end to it; a few KB would be the end of the process.
+//! Types of a component, which are read for one thing: how deeply they are nested. The engine's own
+//! reader calls itself for each level, and has no end to it; a few KB would be the end of the
+//! process.
 
 use super::reader::Reader;
 use super::{MAX_DEPTH, Refused, Result};

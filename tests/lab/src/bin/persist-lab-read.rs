@@ -1,8 +1,9 @@
-//! Reads one file in every way, with no more memory than it is given: `persist-lab-read FILE BYTES GOLDEN`. The file is put
-//! where the golden file of this name was saved: at another key it would be refused unread.
+//! Reads one file in every way, with no more memory than it is given: `persist-lab-read FILE BYTES
+//! GOLDEN`. The file is put where the golden file of this name was saved: at another key it would
+//! be refused unread.
 //!
-//! Prints `read` where a state came out, `refused` where whoever reads all of it says that it is damaged, and something else
-//! where one failed for another reason, such as memory.
+//! Prints `read` where a state came out, `refused` where whoever reads all of it says that it is
+//! damaged, and something else where one failed for another reason, such as memory.
 
 use std::process::ExitCode;
 
@@ -58,7 +59,8 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the golden files, so that threads and tables are there before the limit is. Returns where `origin` was saved.
+/// Reads the golden files, so that threads and tables are there before the limit is. Returns where
+/// `origin` was saved.
 fn warm_up(shelf: &Shelf, origin: &str) -> Result<Place> {
     let mut found = None;
     for golden in golden::versions()? {

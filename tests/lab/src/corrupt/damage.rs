@@ -131,7 +131,8 @@ impl Damage {
         (!intact).then_some(damaged)
     }
 
-    /// What can happen to file `n`: at most `count` of each kind, evenly spread where there are more.
+    /// What can happen to file `n`: at most `count` of each kind, evenly spread where there are
+    /// more.
     pub(super) fn all(n: usize, files: &[Golden], count: u64, rng: &mut Rng) -> Vec<Self> {
         let len = files[n].bytes.len();
         let pages = len.div_ceil(PAGE);
@@ -176,7 +177,8 @@ fn seams(n: usize, files: &[Golden]) -> impl Iterator<Item = Damage> {
     })
 }
 
-/// Splices of file `n` at places that mean nothing: where both files have the same length before, and anywhere.
+/// Splices of file `n` at places that mean nothing: where both files have the same length before,
+/// and anywhere.
 fn places(n: usize, files: &[Golden], rng: &mut Rng) -> Vec<Damage> {
     let mut splices = Vec::new();
     for (other, with) in files.iter().enumerate() {

@@ -1,7 +1,9 @@
-//! Files that claim too much, read by a process that may not have more memory than the file justifies.
+//! Files that claim too much, read by a process that may not have more memory than the file
+//! justifies.
 //!
-//! Their checksums are right: what they claim was written on purpose. A claim that is believed before it is compared with
-//! the bytes that are there ends the process, or takes more than there is.
+//! Their checksums are right: what they claim was written on purpose. A claim that is believed
+//! before it is compared with the bytes that are there ends the process, or takes more than there
+//! is.
 
 use std::fs;
 use std::path::PathBuf;
@@ -189,7 +191,8 @@ fn metadata(honest: &Forge) -> Result<Vec<Claim>> {
     Ok(claims)
 }
 
-/// Claims that could be true, as far as anyone can tell before decompressing: these may be allocated.
+/// Claims that could be true, as far as anyone can tell before decompressing: these may be
+/// allocated.
 fn plausible(honest: &Forge) -> Result<Vec<Claim>> {
     let mut forge = honest.clone();
     let state = 64 * BLOCK as u64;

@@ -1,8 +1,8 @@
 //! Damages stored files in every way that disks do, and reads what is left.
 //!
-//! Every [golden file](crate::golden) is damaged in each place where it can be. A load of what is left must say that it is
-//! corrupt: never another state, never "nothing is saved", never a panic. Other ways of reading verify less, since they
-//! read less; none may give a wrong byte.
+//! Every [golden file](crate::golden) is damaged in each place where it can be. A load of what is
+//! left must say that it is corrupt: never another state, never "nothing is saved", never a panic.
+//! Other ways of reading verify less, since they read less; none may give a wrong byte.
 //!
 //! A file at another version's key is misplaced: no way of reading gives its state.
 
@@ -33,7 +33,8 @@ pub const TARGET: Target = Target {
     run,
 };
 
-/// Ways of reading that cost more than they find are tried on one damage of so many. Odd, so that each bit of a byte has its turn.
+/// Ways of reading that cost more than they find are tried on one damage of so many. Odd, so that
+/// each bit of a byte has its turn.
 const SELDOM: usize = 7;
 
 /// Violations that are printed: the thousandth says nothing that the first did not.
@@ -55,7 +56,8 @@ enum Outcome {
 enum Finds {
     /// Whatever was done to any byte.
     Everything,
-    /// The same, in files that hold a state; but what is left where a trailer is gone, all of it, is the plain gzip of the same state.
+    /// The same, in files that hold a state; but what is left where a trailer is gone, all of it,
+    /// is the plain gzip of the same state.
     EverythingInStatesAndPlain,
 }
 
@@ -153,7 +155,8 @@ impl Way {
         }
     }
 
-    /// Reads a file that is, or was made of, some golden files; what is wrong with the outcome, if anything is.
+    /// Reads a file that is, or was made of, some golden files; what is wrong with the outcome, if
+    /// anything is.
     fn judge(&self, shelf: &Shelf, of: &[&Golden], file: Vec<u8>) -> Option<String> {
         let golden = of[0];
         let Some(place) = &golden.place else {
@@ -171,7 +174,8 @@ impl Way {
             Ok(Err(error)) => return Some(format!("cannot be tried: {error:#}")),
             Ok(Ok(outcome)) => outcome,
         };
-        // Who reads only a part of a splice, and that part is of one file, reads what someone saved.
+        // Who reads only a part of a splice, and that part is of one file, reads what someone
+        // saved.
         let sound = |golden: &&Golden| outcome == Outcome::State(golden.state.clone());
         let same = sound(&golden);
         match &outcome {
@@ -187,7 +191,8 @@ impl Way {
     }
 }
 
-/// Whether a file is all of the first member of another, which is gzip by itself, and nothing of its trailer.
+/// Whether a file is all of the first member of another, which is gzip by itself, and nothing of
+/// its trailer.
 fn is_state_alone(file: &[u8], golden: &Golden) -> bool {
     file.len() < golden.bytes.len()
         && golden.bytes.starts_with(file)

@@ -1,11 +1,12 @@
 //! What a disk may hold after a crash.
 //!
 //! The model is weaker than any journalling file system, so that what survives here survives there:
-//! - a change of a directory (a file or directory made, linked, renamed, removed) is certain once that directory was synced,
-//!   and until then may be kept or lost independently of every other, in any combination;
+//! - a change of a directory (a file or directory made, linked, renamed, removed) is certain once
+//!   that directory was synced, and until then may be kept or lost independently of every other, in
+//!   any combination;
 //! - the two halves of a rename are two such changes;
-//! - bytes of a file are certain once the file was synced, and until then may be missing, cut off, or zeros, whatever
-//!   names it has;
+//! - bytes of a file are certain once the file was synced, and until then may be missing, cut off,
+//!   or zeros, whatever names it has;
 //! - nothing that was synced is lost.
 
 use std::collections::BTreeMap;
@@ -159,7 +160,8 @@ impl Disk {
         }
     }
 
-    /// The ways in which a crash at this moment may turn out: all of them, or the extreme ones and some more.
+    /// The ways in which a crash at this moment may turn out: all of them, or the extreme ones and
+    /// some more.
     pub(super) fn choices(&self, rng: &mut Rng) -> Vec<Choice> {
         let n = self.pending.len();
         let mut keeps: Vec<Vec<bool>> = Vec::new();

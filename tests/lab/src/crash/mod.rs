@@ -1,9 +1,11 @@
-//! Every state in which a crash may leave the disk is built in a folder, and opened by the real code.
+//! Every state in which a crash may leave the disk is built in a folder, and opened by the real
+//! code.
 //!
-//! The real code is run over a watch that records what it makes, writes and syncs. After each call of that trace, `disk` says what
-//! a crash may leave; `check` looks at it with the real code: nothing that was acknowledged is lost, nothing is torn, nothing
-//! that was removed comes back, and the next save, delete and load work. That next save is recorded in turn for some states,
-//! and crashed again.
+//! The real code is run over a watch that records what it makes, writes and syncs. After each call
+//! of that trace, `disk` says what a crash may leave; `check` looks at it with the real code:
+//! nothing that was acknowledged is lost, nothing is torn, nothing that was removed comes back, and
+//! the next save, delete and load work. That next save is recorded in turn for some states, and
+//! crashed again.
 
 mod check;
 mod disk;
@@ -40,7 +42,8 @@ const RECOVERIES: usize = 50;
 /// Where the real code fails while it is recorded.
 pub fn run(plan: Plan) -> Result<Report> {
     let mut report = Report::default();
-    // Further rounds differ in the states, in the order in which hosts take turns, and in what is tried of what is random.
+    // Further rounds differ in the states, in the order in which hosts take turns, and in what is
+    // tried of what is random.
     for round in 0.. {
         let before = report.total();
         for scenario in SCENARIOS {

@@ -8,7 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use fastrand::Rng;
 use persist_host::storage::{Call, Watch};
 
-/// One effect on the disk, or a mark in between. Paths are relative to where the store's own directory is made.
+/// One effect on the disk, or a mark in between. Paths are relative to where the store's own
+/// directory is made.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     MakeDir(PathBuf),
@@ -118,7 +119,8 @@ impl Watch for Host {
     }
 }
 
-/// Lets one host go on at a time, and only when each of the others waits: so the order follows from the seed alone.
+/// Lets one host go on at a time, and only when each of the others waits: so the order follows from
+/// the seed alone.
 #[derive(Debug)]
 struct Turns {
     state: Mutex<State>,

@@ -1,4 +1,5 @@
-//! The parser of the command's addresses, which is part of a binary and therefore compiled here once more.
+//! The parser of the command's addresses, which is part of a binary and therefore compiled here
+//! once more.
 
 #[expect(dead_code, reason = "the command uses the rest")]
 #[path = "../../../../host/src/bin/persist/address.rs"]

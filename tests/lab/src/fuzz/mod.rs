@@ -1,8 +1,9 @@
 //! Feeds everything that reads what others wrote with what nobody meant to write.
 //!
-//! A [`Function`] takes any bytes and asserts what must hold of them: it does not panic, and what is accepted is
-//! what it claims to be. The same functions are libFuzzer's targets (`tests/fuzz`), which follow coverage, and those of
-//! this module's own driver, which needs no nightly compiler: it mutates what is known to be good, from a seed.
+//! A [`Function`] takes any bytes and asserts what must hold of them: it does not panic, and what
+//! is accepted is what it claims to be. The same functions are libFuzzer's targets (`tests/fuzz`),
+//! which follow coverage, and those of this module's own driver, which needs no nightly compiler:
+//! it mutates what is known to be good, from a seed.
 
 mod command;
 mod mutate;
@@ -122,7 +123,8 @@ fn drive(function: &Function, plan: Plan) -> Result<Report> {
     Ok(report)
 }
 
-/// Feeds a function until all is done or something was found. Input `n` follows from the seed and `n` alone.
+/// Feeds a function until all is done or something was found. Input `n` follows from the seed and
+/// `n` alone.
 fn feed(function: &Function, plan: Plan, seeds: &[Vec<u8>], next: &AtomicU64) -> Option<Vec<u8>> {
     loop {
         let n = next.fetch_add(1, Ordering::Relaxed);

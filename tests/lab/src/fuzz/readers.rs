@@ -62,7 +62,8 @@ pub fn file(data: &[u8]) {
     });
 }
 
-/// A file that was written on purpose, and lies in some places: its checksums fit. Without a lie it loads.
+/// A file that was written on purpose, and lies in some places: its checksums fit. Without a lie it
+/// loads.
 pub fn forged(data: &[u8]) {
     let mut from = Unstructured::new(data);
     // Too little is a shorter file.
@@ -90,7 +91,8 @@ fn place_of_forged(forge: &Forge) -> Place {
     named(&forge.metadata).unwrap_or_else(place)
 }
 
-/// Any bytes as a file at a key of the caller's own, with a trailer or as others write gzip: what loads is what `zcat` prints.
+/// Any bytes as a file at a key of the caller's own, with a trailer or as others write gzip: what
+/// loads is what `zcat` prints.
 pub fn plain(data: &[u8]) {
     SHELF.with(|shelf| {
         let key = "bot/plain.gz";

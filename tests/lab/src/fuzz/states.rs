@@ -13,8 +13,8 @@ thread_local! {
     static SHELF: Shelf = Shelf::new().expect("a runtime");
 }
 
-/// Longest states, of which the small ones are tried far more often: within a stored piece of deflate, and over one and three
-/// blocks.
+/// Longest states, of which the small ones are tried far more often: within a stored piece of
+/// deflate, and over one and three blocks.
 const LONGEST: [usize; 3] = [70_000, BLOCK + 70_000, 3 * BLOCK + 70_000];
 
 /// A state of noise, runs and text: saved at once and in pieces, and loaded in every way.

@@ -16,7 +16,8 @@ thread_local! {
 /// A page that shows everything.
 const ALL: usize = 100;
 
-/// Any text as a name, and as a segment of a key: a name and its encoding stand for each other, and for nothing else.
+/// Any text as a name, and as a segment of a key: a name and its encoding stand for each other, and
+/// for nothing else.
 pub fn name(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -65,7 +66,8 @@ fn listed(segment: &str) -> Vec<Name> {
     })
 }
 
-/// Any text as the last segment of a key: a version is listed if it is exactly that version's segment.
+/// Any text as the last segment of a key: a version is listed if it is exactly that version's
+/// segment.
 pub fn segment(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         for version in versions(text) {
@@ -92,7 +94,8 @@ fn versions(segment: &str) -> Vec<u64> {
     })
 }
 
-/// Any text as an address of the command: what is understood is printed so that it is understood again, as the same.
+/// Any text as an address of the command: what is understood is printed so that it is understood
+/// again, as the same.
 pub fn address(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;

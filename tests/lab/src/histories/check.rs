@@ -1,8 +1,9 @@
 //! Whether a history could have been made by one change after the other.
 //!
-//! The search is Wing and Gong's ("Testing and verifying concurrent objects", 1993) with Lowe's memory of what was tried
-//! ("Testing for linearizability", 2017): take any step that may be first, since none of the others was answered before it
-//! was asked; go on from the state after it; come back where that fails, and never try the same steps in the same state twice.
+//! The search is Wing and Gong's ("Testing and verifying concurrent objects", 1993) with Lowe's
+//! memory of what was tried ("Testing for linearizability", 2017): take any step that may be first,
+//! since none of the others was answered before it was asked; go on from the state after it; come
+//! back where that fails, and never try the same steps in the same state twice.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -150,9 +151,9 @@ impl History<'_> {
         Witness { events }
     }
 
-    /// The smallest part that still cannot be explained; none where none can be decided. Only what makes a history easier to
-    /// explain is done to it, so that what is left is as wrong as the whole: it ends earlier, forgets what was seen, and lets a
-    /// change be made or not.
+    /// The smallest part that still cannot be explained; none where none can be decided. Only what
+    /// makes a history easier to explain is done to it, so that what is left is as wrong as the
+    /// whole: it ends earlier, forgets what was seen, and lets a change be made or not.
     pub(crate) fn smallest(&self, name: usize) -> Option<Witness> {
         let told = self.told();
         let check = |events: &[Event], max| self.check_part(&told, events, name, max);

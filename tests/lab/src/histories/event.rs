@@ -10,7 +10,8 @@ use persist_host::snapshot::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Microseconds on a clock that all processes of this machine share, and that goes on while one of them is stopped.
+/// Microseconds on a clock that all processes of this machine share, and that goes on while one of
+/// them is stopped.
 pub(crate) type Micros = u64;
 
 /// Now.

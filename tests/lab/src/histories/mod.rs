@@ -1,5 +1,5 @@
-//! Races of savers, loaders, deleters, restorers, pruners and purgers, each a history that must be explained by one change after
-//! the other (linearizability).
+//! Races of savers, loaders, deleters, restorers, pruners and purgers, each a history that must be
+//! explained by one change after the other (linearizability).
 //!
 //! | where | handles | what befalls them |
 //! |---|---|---|
@@ -7,8 +7,8 @@
 //! | disk | the same, a `Local` each | lost answers; sleep right before a version gets its name |
 //! | processes | this program again, a `Local` each | stopped for longer than the grace (SIGSTOP), killed (SIGKILL) |
 //!
-//! A history's seed says what each worker asks and what befalls it, not how the scheduler mixes them: what a violation prints
-//! is the recorded history itself, as small as it can be made.
+//! A history's seed says what each worker asks and what befalls it, not how the scheduler mixes
+//! them: what a violation prints is the recorded history itself, as small as it can be made.
 //!
 //! Hosts have settings of their own, which the store's policy overrules; in every third history the
 //! grace period of the policy changes meanwhile. In three of eight the clock of the storage jumps.
@@ -93,7 +93,8 @@ fn run(plan: Plan) -> Result<Report> {
     Ok(report)
 }
 
-/// `count` histories in memory, over a bug that was planted, if one was: then the first that shows it is the last.
+/// `count` histories in memory, over a bug that was planted, if one was: then the first that shows
+/// it is the last.
 ///
 /// # Errors
 /// Where none can be made.
@@ -111,7 +112,8 @@ pub fn in_memory(seed: u64, count: u64, bug: Option<Bug>) -> Result<Report> {
     )
 }
 
-/// `count` histories on the disk, in a folder that is gone afterwards; over a bug that was planted, if one was.
+/// `count` histories on the disk, in a folder that is gone afterwards; over a bug that was planted,
+/// if one was.
 ///
 /// # Errors
 /// Where none can be made.
@@ -293,8 +295,8 @@ fn policy(grace: Duration) -> Policy {
     policy
 }
 
-/// Changes the grace period again and again, where the history has such changes; it is never shorter
-/// than [`Shape::shortest_grace`].
+/// Changes the grace period again and again, where the history has such changes; it is never
+/// shorter than [`Shape::shortest_grace`].
 async fn change_policy(store: Store, shape: Shape) {
     let mut rng = shape.rng(4);
     while shape.has_policy_changes() {
@@ -368,17 +370,18 @@ impl Found {
             match history.check(name) {
                 Verdict::Linear(_) => {}
                 // An end that comes earlier is decided sooner, and is as wrong.
-                Verdict::GivenUp | Verdict::Not => self.violations.push(
-                    match history.smallest(name) {
+                Verdict::GivenUp | Verdict::Not => {
+                    self.violations.push(match history.smallest(name) {
                         Some(witness) => format!(
-                            "history {seed}: on name-{name} no order of these explains the answers:{witness}"
+                            "history {seed}: on name-{name} no order of these explains the \
+                             answers:{witness}"
                         ),
                         None => format!(
                             "history {seed}: it takes too long to decide on name-{name}:{}",
                             history.of_name(name)
                         ),
-                    },
-                ),
+                    })
+                }
             }
         }
     }
@@ -416,7 +419,8 @@ impl Found {
         } = self;
         let mut report = Report::default();
         let what = format!(
-            "{place}: {calls} calls, {unknown} of unknown outcome, {slow} longer than the grace, {pruned} versions pruned"
+            "{place}: {calls} calls, {unknown} of unknown outcome, {slow} longer than the grace, \
+             {pruned} versions pruned"
         );
         report.tried(&what, self.histories);
         report.violations = self.violations;

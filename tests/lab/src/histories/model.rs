@@ -1,11 +1,14 @@
-//! What a name is, one change after the other: the sequential model that histories are checked against.
+//! What a name is, one change after the other: the sequential model that histories are checked
+//! against.
 //!
-//! A name is its versions, each a state or a tombstone. The highest is the head. A change makes head + 1, and only where what it
-//! wants of the head is so. Retention takes versions away, the oldest first, never the head, and none that is younger than
-//! the grace. Nothing else ever happens to a version.
+//! A name is its versions, each a state or a tombstone. The highest is the head. A change makes
+//! head + 1, and only where what it wants of the head is so. Retention takes versions away, the
+//! oldest first, never the head, and none that is younger than the grace. Nothing else ever happens
+//! to a version.
 //!
-//! A change whose outcome is unknown may be made at any later time, or never. A request that arrives so late that its number
-//! was used and removed fills the hole: below the head, acknowledged to nobody under that number, and only seen by who asks for it.
+//! A change whose outcome is unknown may be made at any later time, or never. A request that
+//! arrives so late that its number was used and removed fills the hole: below the head,
+//! acknowledged to nobody under that number, and only seen by who asks for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +39,8 @@ pub(crate) struct Op {
     /// None: at any time, or never.
     pub(crate) answered: Option<Micros>,
     pub(crate) step: Step,
-    /// Of the steps with the same number, one happens at the most: they are what one event may have done.
+    /// Of the steps with the same number, one happens at the most: they are what one event may have
+    /// done.
     pub(crate) either: Option<usize>,
 }
 
@@ -90,7 +94,8 @@ pub(crate) struct Known {
     acknowledged: BTreeSet<Version>,
 }
 
-/// What each name may have been: before the history, by what anybody was told in it, and by what was asked.
+/// What each name may have been: before the history, by what anybody was told in it, and by what
+/// was asked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Told(BTreeSet<(usize, Version, What)>);
 
@@ -156,7 +161,8 @@ impl Told {
     }
 }
 
-/// How far behind the time of an event the time of a file may be: the kernel's coarse clock ticks each 1 to 10 ms.
+/// How far behind the time of an event the time of a file may be: the kernel's coarse clock ticks
+/// each 1 to 10 ms.
 const COARSE: Micros = 10_000;
 
 impl State {
@@ -222,7 +228,8 @@ impl State {
         }
     }
 
-    /// Whether a step that must happen cannot happen in this state nor in any later one: the head only rises.
+    /// Whether a step that must happen cannot happen in this state nor in any later one: the head
+    /// only rises.
     pub(crate) fn is_past(&self, op: &Op) -> bool {
         let head = self.head().map_or(0, |head| head.0);
         op.answered.is_some()
@@ -267,8 +274,8 @@ impl State {
         self
     }
 
-    /// The state without a version, which was never made, or was removed by now. The oldest go first: so everything below it
-    /// is gone as well.
+    /// The state without a version, which was never made, or was removed by now. The oldest go
+    /// first: so everything below it is gone as well.
     fn without(&self, version: Version, op: &Op, known: &Known) -> Option<Self> {
         if !self.versions.contains_key(&version) {
             return Some(self.clone());

@@ -1,5 +1,6 @@
-//! Histories of processes: this program again, several times, on one directory. Each says on its standard output, a line of JSON
-//! each, what it asks and what it is answered, and when; its parent stops, wakes and kills it.
+//! Histories of processes: this program again, several times, on one directory. Each says on its
+//! standard output, a line of JSON each, what it asks and what it is answered, and when; its parent
+//! stops, wakes and kills it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;

@@ -16,8 +16,9 @@ pub(crate) fn steps(told: &Told, events: &[Event], name: usize) -> Vec<Op> {
     steps.chain(fills(events, name)).collect()
 }
 
-/// What may have filled a hole: only what somebody saw makes a difference, and only a change that could have made it. A state that
-/// was acknowledged there, where nobody saw another, did not: what copies it came after it.
+/// What may have filled a hole: only what somebody saw makes a difference, and only a change that
+/// could have made it. A state that was acknowledged there, where nobody saw another, did not: what
+/// copies it came after it.
 fn fills(events: &[Event], name: usize) -> impl Iterator<Item = Op> {
     let told: BTreeSet<_> = events.iter().flat_map(|event| event.tells(name)).collect();
     let is_first = |version, what| {
@@ -93,7 +94,8 @@ fn perhaps(told: &Told, event: &Event, version: Option<Version>, wanted: Wanted)
     let of = event.changed();
     let whats: BTreeSet<_> = match event.call {
         Call::Save { tag, .. } | Call::Stream { tag, .. } => [What::State(tag)].into(),
-        // Of what was there under that number; where it was pruned and filled since, only the copy tells.
+        // Of what was there under that number; where it was pruned and filled since, only the copy
+        // tells.
         Call::Restore {
             version: source, ..
         } => {
@@ -102,7 +104,8 @@ fn perhaps(told: &Told, event: &Event, version: Option<Version>, wanted: Wanted)
                 .chain(copies.into_iter().flatten())
                 .collect()
         }
-        // Of what its source may have been at any time. Where somebody was told of the copy, that says which.
+        // Of what its source may have been at any time. Where somebody was told of the copy, that
+        // says which.
         Call::Fork { .. } => {
             let source = told.states(event.name);
             let copies: BTreeSet<_> = version
@@ -130,7 +133,8 @@ fn perhaps(told: &Told, event: &Event, version: Option<Version>, wanted: Wanted)
 }
 
 impl Call {
-    /// The name that a call makes a version of, and what it wants of its head; none for one that makes nothing.
+    /// The name that a call makes a version of, and what it wants of its head; none for one that
+    /// makes nothing.
     fn changes(&self, name: usize) -> Option<(usize, Wanted)> {
         Some(match *self {
             Self::Save { wanted, .. }
@@ -164,8 +168,8 @@ impl Event {
         changes.map_or(self.name, |changed| changed.0)
     }
 
-    /// Whether a request of this change that was given up, or slept, can have made this version long after. One that was
-    /// acknowledged as this very version did not make it a second time.
+    /// Whether a request of this change that was given up, or slept, can have made this version
+    /// long after. One that was acknowledged as this very version did not make it a second time.
     fn may_fill(&self, version: Version, what: What) -> bool {
         let made = match &self.answered {
             Some((_, Answer::Made(made, _))) if *made == version => return false,

@@ -1,5 +1,5 @@
-//! A storage in bad weather: calls that take their time, writers that sleep, requests that arrive late; and the bugs that
-//! are planted to see that they are found.
+//! A storage in bad weather: calls that take their time, writers that sleep, requests that arrive
+//! late; and the bugs that are planted to see that they are found.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,17 +36,19 @@ pub enum Bug {
     Descending,
     /// Versions look a day older than they are, in lists and in their trailers.
     YoungPruned,
-    /// A writer that slept longer than the grace period believes the answer that it gets: it follows another grace period than
-    /// the store's.
+    /// A writer that slept longer than the grace period believes the answer that it gets: it
+    /// follows another grace period than the store's.
     SleeperBelieved,
     /// A prune believes the storage's clock, and compares it with nothing.
     ClockBelieved,
     /// A prune compares the storage's clock with this host's, and not the times of versions with
     /// their trailers.
     TrailerIgnored,
-    /// A success that answers a repeated request is believed, although the server says so to everybody.
+    /// A success that answers a repeated request is believed, although the server says so to
+    /// everybody.
     RepeatBelieved,
-    /// On a local disk: a second name of a temporary file is taken for the proof that a version was made.
+    /// On a local disk: a second name of a temporary file is taken for the proof that a version was
+    /// made.
     LinkCountBelieved,
 }
 
@@ -95,8 +97,8 @@ impl Clock {
         self.shift(dir, page, 0);
     }
 
-    /// Tells the ages of versions by this clock, and everything else by the right one: whoever compares
-    /// clocks sees no difference.
+    /// Tells the ages of versions by this clock, and everything else by the right one: whoever
+    /// compares clocks sees no difference.
     fn tell_ages(&self, dir: &str, page: &mut Page) {
         if !is_reserved(dir) {
             self.shift(dir, page, -self.ahead.load(Ordering::SeqCst));
@@ -159,7 +161,8 @@ pub(crate) struct Weather {
     pages: Mutex<BTreeMap<String, Page>>,
     /// With [`Bug::Descending`]: which key is removed in place of which.
     instead: Mutex<BTreeMap<String, String>>,
-    /// With [`Bug::OldVersionAccepted`]: the version that this worker takes for the head; 0 for none.
+    /// With [`Bug::OldVersionAccepted`]: the version that this worker takes for the head; 0 for
+    /// none.
     taken_for_head: AtomicU64,
     /// With [`Bug::SleeperBelieved`]: the storage whose policy is read in place of the store's.
     policy: Option<Memory>,
@@ -283,7 +286,8 @@ impl Weather {
         created
     }
 
-    /// As a cache of heads would: a create that succeeds is the new head, one that is lost says that the cache was wrong.
+    /// As a cache of heads would: a create that succeeds is the new head, one that is lost says
+    /// that the cache was wrong.
     fn remember_create(&self, key: &Key, created: &Result<()>) {
         let Some((dir, name)) = key.as_str().rsplit_once('/') else {
             return;

@@ -1,12 +1,15 @@
-//! Kills the process that saves, at any moment and over and over, and opens the store anew after each.
+//! Kills the process that saves, at any moment and over and over, and opens the store anew after
+//! each.
 //!
-//! Two processes share a store on the real disk, each with two agents that save, stream, delete, restore, fork, prune and purge.
-//! They say on a pipe what they ask and what they are answered; each is killed (SIGKILL) 0 to 30 ms after it asked for something,
-//! most soon. Then everything that is there is loaded and verified, by the model that the histories are
-//! checked against: each acknowledged version is there with its bytes unless an acknowledged prune took it, the one call that
-//! was under way happened whole or not at all, and nothing else changed.
+//! Two processes share a store on the real disk, each with two agents that save, stream, delete,
+//! restore, fork, prune and purge. They say on a pipe what they ask and what they are answered;
+//! each is killed (SIGKILL) 0 to 30 ms after it asked for something, most soon. Then everything
+//! that is there is loaded and verified, by the model that the histories are checked against: each
+//! acknowledged version is there with its bytes unless an acknowledged prune took it, the one call
+//! that was under way happened whole or not at all, and nothing else changed.
 //!
-//! At the end one save sweeps what the dead left: then every file of the store is a version, or the store's own.
+//! At the end one save sweeps what the dead left: then every file of the store is a version, or the
+//! store's own.
 
 mod bugs;
 mod worker;
@@ -42,7 +45,8 @@ const NEW_STORES: u64 = 5;
 /// Calls that a process begins before it is killed, at most.
 const CALLS: usize = 12;
 
-/// How long after a call began the kill comes, at most, in milliseconds. Most come soon: a save takes one or two.
+/// How long after a call began the kill comes, at most, in milliseconds. Most come soon: a save
+/// takes one or two.
 const LATEST_MS: f64 = 30.0;
 
 /// How long the last save may take to sweep what is left, on the slowest disk.
@@ -221,7 +225,8 @@ impl Record for Log {
     }
 }
 
-/// Saves once more, as the next process would, and says what is left that is no version and not the store's own.
+/// Saves once more, as the next process would, and says what is left that is no version and not the
+/// store's own.
 fn litter(dir: &Path, states: &mut States) -> Result<Vec<String>> {
     let store = Store::new(Arc::new(Local::new(dir)));
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -249,8 +254,8 @@ fn litter(dir: &Path, states: &mut States) -> Result<Vec<String>> {
     let strange: Vec<_> = files
         .iter()
         .filter(|path| !is_gz(path) && !path.ends_with("~/store.json"))
-        // A prune that was killed may leave one of 6 bytes, which may be another host's at any moment:
-        // `gc` removes it.
+        // A prune that was killed may leave one of 6 bytes, which may be another host's at any
+        // moment: `gc` removes it.
         .filter(|path| !path.to_string_lossy().contains("/~/clock-"))
         .map(|path| path.strip_prefix(dir).unwrap_or(path).display().to_string())
         .collect();

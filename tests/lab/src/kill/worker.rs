@@ -29,7 +29,8 @@ pub(super) fn agent(who: usize) -> String {
     format!("agent-{who}")
 }
 
-/// Works until it is killed: its arguments are the directory, its number, the round, a seed, and a bug where one is planted.
+/// Works until it is killed: its arguments are the directory, its number, the round, a seed, and a
+/// bug where one is planted.
 ///
 /// # Errors
 /// Where the arguments are not those.

@@ -99,7 +99,8 @@ impl Export {
     async fn write(self, store: &Store, storage: &dyn Storage, out: Out) -> Result<()> {
         if let Some(pipe) = compressor(&self.file) {
             return Err(Usage(format!(
-                "{0} names a compressed file, and an archive is a plain tar file of compressed versions; \
+                "{0} names a compressed file, and an archive is a plain tar file of compressed \
+                 versions; \
                  name it .tar, or write `persist export - | {pipe} > {0}`",
                 self.file.display()
             ))
@@ -168,7 +169,8 @@ impl Import {
     }
 }
 
-/// The program that makes files of such a name; none where the name is not that of a compressed file.
+/// The program that makes files of such a name; none where the name is not that of a compressed
+/// file.
 fn compressor(file: &Path) -> Option<&'static str> {
     let extension = file.extension()?.to_str()?.to_ascii_lowercase();
     Some(match &*extension {

@@ -24,10 +24,11 @@ pub(crate) struct Verify {
 
 /// Look at everything that is stored, and say what is wrong with it
 ///
-/// Without --read-data or --sample, of each version the length and the trailer are verified, which holds all that is known of it and the
-/// checksums of its blocks; the blocks themselves are not read. Exit code 6: something is damaged. 5: nothing is, and this account may not read
-/// all of it. 10: someone should look.
-/// Cost: a request for each version, and with --read-data one for each 8 MiB.
+/// Without --read-data or --sample, of each version the length and the trailer are verified, which
+/// holds all that is known of it and the checksums of its blocks; the blocks themselves are not
+/// read. Exit code 6: something is damaged. 5: nothing is, and this account may not read all of it.
+/// 10: someone should look. Cost: a request for each version, and with --read-data one for each 8
+/// MiB.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -183,7 +184,8 @@ fn conclude(checked: &Checked, counts: &Counts, out: Out) -> Result<()> {
     let summary = out.print(&value, || {
         let bytes = print::bytes(bytes);
         format!(
-            "checked {} of {}, {bytes} at rest, {read} of them read whole: {damaged} damaged, {denied} denied, {}, {}",
+            "checked {} of {}, {bytes} at rest, {read} of them read whole: {damaged} damaged, \
+             {denied} denied, {}, {}",
             print::count(versions, "version"),
             print::count(names, "name"),
             print::count(warnings, "warning"),

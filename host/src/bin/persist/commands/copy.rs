@@ -22,12 +22,15 @@ const LOCAL: &str = "the directory ";
 
 /// Copy versions to another store, byte for byte, and read back what was written
 ///
-/// Every version goes to the same address, deletions and pins too. Each version that is made is read back, and its bytes are compared. What is
-/// there already is never touched: the checksum in its trailer is compared, or with --read-data every byte on both sides. So a copy that was
-/// interrupted can be started again and does what is left. What cannot be read or written is reported and left out, and the exit code says so; all
-/// else is copied. What only TO has is counted. Nobody may save under these names in TO meanwhile: stop its hosts, and start them when the copy is
-/// done. Prune counts the age of a copied version from the day it was copied. Both stores take what else they need from the same
-/// settings, unless a URL says it behind a ?: endpoint, region and profile for S3, endpoint and credentials (a file) for Google Cloud Storage.
+/// Every version goes to the same address, deletions and pins too. Each version that is made is
+/// read back, and its bytes are compared. What is there already is never touched: the checksum in
+/// its trailer is compared, or with --read-data every byte on both sides. So a copy that was
+/// interrupted can be started again and does what is left. What cannot be read or written is
+/// reported and left out, and the exit code says so; all else is copied. What only TO has is
+/// counted. Nobody may save under these names in TO meanwhile: stop its hosts, and start them when
+/// the copy is done. Prune counts the age of a copied version from the day it was copied. Both
+/// stores take what else they need from the same settings, unless a URL says it behind a ?:
+/// endpoint, region and profile for S3, endpoint and credentials (a file) for Google Cloud Storage.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -54,7 +57,8 @@ pub(crate) struct How {
     /// Read what is there already on both sides, and compare every byte
     #[arg(long)]
     read_data: bool,
-    /// Copy versions with numbers far above the newest in the destination (1,000,000) or near the last possible one
+    /// Copy versions with numbers far above the newest in the destination (1,000,000) or near the
+    /// last possible one
     #[arg(long)]
     any_version: bool,
 }
@@ -128,7 +132,8 @@ pub(crate) async fn copy(
     sum.conclude(from, to, out)
 }
 
-/// The names of the destination, beside those of the source: both are walked in the order of their keys.
+/// The names of the destination, beside those of the source: both are walked in the order of their
+/// keys.
 struct Others {
     to: Store,
     walk: Walk,
@@ -190,7 +195,8 @@ fn order(scope: &Scope, name: &Name) -> [String; 3] {
     [scope.agent().encoded(), session, name.encoded()].map(|segment| format!("{segment}/"))
 }
 
-/// Refuses two stores of which one is the other, or lies within it: each would find the other's files among its own.
+/// Refuses two stores of which one is the other, or lies within it: each would find the other's
+/// files among its own.
 fn apart(from: &Store, to: &Store) -> Result<(), Usage> {
     let (a, b) = (Whereabouts::of(from), Whereabouts::of(to));
     if a == b {
@@ -237,7 +243,8 @@ impl Whereabouts {
     }
 }
 
-/// How many names there are: it takes a list for each thousand of an agent's, and tells how long the rest will take.
+/// How many names there are: it takes a list for each thousand of an agent's, and tells how long
+/// the rest will take.
 async fn count(store: &Store, selection: &Selection) -> Result<u64> {
     let (mut walk, mut count) = (store.walk(selection), 0);
     while walk.next().await?.is_some() {
@@ -302,7 +309,8 @@ struct Tally {
     pins_only_here: Vec<Version>,
 }
 
-/// Versions that are the same on both sides, and one hash of all that is known of them: address, size, hash of the state, bytes at rest.
+/// Versions that are the same on both sides, and one hash of all that is known of them: address,
+/// size, hash of the state, bytes at rest.
 #[derive(Clone, Default)]
 pub(crate) struct Proof {
     pub(crate) versions: u64,
@@ -380,8 +388,10 @@ impl Tally {
             Copied::TooHigh(version) => {
                 self.skipped.count += 1;
                 self.skipped.too_high = true;
-                let what = "its number is far above the newest version of the destination, or near the last possible one, \
-                    and few saves may be left after it; it was not copied (--any-version copies it)";
+                let what = "its number is far above the newest version of the destination, or \
+                    near the last possible one, \
+                    and few saves may be left after it; it was not copied (--any-version copies \
+                    it)";
                 self.damaged.push((version, what.into()));
             }
             Copied::Unlisted(error) => {
@@ -601,7 +611,8 @@ impl Sum {
 /// Versions that the destination has of its own.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the destination has {} of its own, with the same number or a newer one; it is not a copy of this store. \
+    "the destination has {} of its own, with the same number or a newer one; it is not a copy of \
+     this store. \
      Use an empty destination",
     print::count(*.0 as u64, "version")
 )]

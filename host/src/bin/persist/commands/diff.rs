@@ -14,7 +14,8 @@ use super::{CHUNK, nothing};
 use crate::address::Address;
 use crate::print::{self, Out, plain};
 
-/// Larger states are compared by their hashes only: nobody reads such a difference, and both are held in memory.
+/// Larger states are compared by their hashes only: nobody reads such a difference, and both are
+/// held in memory.
 const MAX: u64 = 4 << 20;
 
 /// JSON that is longer a value a line is compared as the text that it is.
@@ -25,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Show how two versions differ: sizes, hashes, times, and the states where they are text or JSON
 ///
-/// JSON is compared as a tool would print it, a value a line. States of more than 4 MiB are compared by their hashes only.
+/// JSON is compared as a tool would print it, a value a line. States of more than 4 MiB are
+/// compared by their hashes only.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -18,16 +18,19 @@ use crate::exit::{Code, snapshot_code, storage_code};
 use crate::print::{self, Out};
 use crate::settings::Settings;
 
-/// Clocks that differ by more make the times in lists hard to understand, and signatures of requests may be refused.
+/// Clocks that differ by more make the times in lists hard to understand, and signatures of
+/// requests may be refused.
 const APART: Duration = Duration::from_secs(60);
 
 /// Less free space than this is told.
 const LITTLE: u64 = 1 << 30;
 
-/// Try whether the storage works as a store needs it: settings, credentials, reach, rights, conditions, clock, space
+/// Try whether the storage works as a store needs it: settings, credentials, reach, rights,
+/// conditions, clock, space
 ///
-/// It makes small objects whose keys begin with ~/probe-, lists them, lets writers race for the same one, lets
-/// uploads in parts do the same (some 100 MiB), and removes them. Nothing that was saved is touched.
+/// It makes small objects whose keys begin with ~/probe-, lists them, lets writers race for the
+/// same one, lets uploads in parts do the same (some 100 MiB), and removes them. Nothing that was
+/// saved is touched.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -160,7 +163,8 @@ impl Exam {
             true => {
                 let apart = humantime::format_duration(Duration::from_secs(apart.as_secs()));
                 let said = format!(
-                    "this machine's clock and the storage's are {apart} apart; set this one by NTP. Pruning goes by the storage's"
+                    "this machine's clock and the storage's are {apart} apart; set this one by \
+                     NTP. Pruning goes by the storage's"
                 );
                 self.line("note", "clock", &said)
             }
@@ -195,7 +199,8 @@ impl Exam {
 
     /// Makes, lists, reads and removes.
     async fn writes(&mut self) -> Result<()> {
-        // Two examinations at once do not meet: process ids differ on a machine, times between machines.
+        // Two examinations at once do not meet: process ids differ on a machine, times between
+        // machines.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let nanos = now.unwrap_or_default().as_nanos();
         let id = format!("probe-doctor-{nanos:x}-{}", std::process::id());
@@ -209,7 +214,8 @@ impl Exam {
         }
         let found = self.visible(&id).await;
         self.tell("load", found)?;
-        // Removing the objects of this probe would leave its directories on a disk, whose lists are put in order here.
+        // Removing the objects of this probe would leave its directories on a disk, whose lists are
+        // put in order here.
         if !self.storage.honours_conditions() {
             let found = probe::lists(&self.storage).await;
             let found = found.map(|()| "new objects are listed at once and in order".into());
@@ -239,7 +245,8 @@ impl Exam {
             .await
             .map_err(|error| Wrong::new(&error))?;
         if page.entries.len() != 1 {
-            let what = "a new object is not listed at once, so the newest version could be missed; use another storage";
+            let what = "a new object is not listed at once, so the newest version could be \
+                missed; use another storage";
             return Err(Wrong(LACKING, what.into()));
         }
         let key = key(&format!("{id}-1"));
@@ -249,7 +256,8 @@ impl Exam {
             Ok(_) => Err(Wrong(
                 LACKING,
                 format!(
-                    "the last 100 bytes of an object of {} bytes are not what was made; use another storage",
+                    "the last 100 bytes of an object of {} bytes are not what was made; use \
+                     another storage",
                     BODY.len()
                 ),
             )),

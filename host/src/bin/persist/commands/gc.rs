@@ -10,11 +10,13 @@ use serde_json::json;
 use super::printed;
 use crate::print::{self, Out, say};
 
-/// Remove what saves that were never finished left behind: unfinished uploads, temporary files, probes
+/// Remove what saves that were never finished left behind: unfinished uploads, temporary files,
+/// probes
 ///
-/// Versions are not touched. In a bucket, uploads are removed whose key is that of a version or a probe: other programs may use the same
-/// bucket. On S3, a save that takes longer than --older-than fails where its upload is removed, and the account needs the right to list
-/// uploads (s3:ListBucketMultipartUploads).
+/// Versions are not touched. In a bucket, uploads are removed whose key is that of a version or a
+/// probe: other programs may use the same bucket. On S3, a save that takes longer than --older-than
+/// fails where its upload is removed, and the account needs the right to list uploads
+/// (s3:ListBucketMultipartUploads).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -51,7 +53,8 @@ impl Gc {
         }
         if let Some(why) = &swept.unlisted {
             say(format_args!(
-                "note: this server cannot list unfinished uploads, which stay; the rest was looked at: {why}"
+                "note: this server cannot list unfinished uploads, which stay; the rest was \
+                 looked at: {why}"
             ));
         }
         let (removed, bytes) = (swept.removed, swept.bytes);

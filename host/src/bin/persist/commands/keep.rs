@@ -19,9 +19,9 @@ use crate::table::{self, Column, Table};
 
 /// Remove old versions that no rule keeps
 ///
-/// A version is kept if any rule keeps it. Always kept: the newest version of each name, versions that were the newest within
-/// the store's grace period, and pinned versions. --keep-* options replace the retention rules of the store's policy, which
-/// `persist policy` shows.
+/// A version is kept if any rule keeps it. Always kept: the newest version of each name, versions
+/// that were the newest within the store's grace period, and pinned versions. --keep-* options
+/// replace the retention rules of the store's policy, which `persist policy` shows.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,8 +36,8 @@ pub(crate) struct Prune {
     dry_run: bool,
     #[command(flatten)]
     rules: KeepRules,
-    /// Go by PERSIST_GRACE where it is shorter than the store's grace period. Only if every host of the store is stopped: a host
-    /// that saves at this moment may lose what it saves
+    /// Go by PERSIST_GRACE where it is shorter than the store's grace period. Only if every host of
+    /// the store is stopped: a host that saves at this moment may lose what it saves
     #[arg(long)]
     all_hosts_stopped: bool,
 }
@@ -93,10 +93,12 @@ pub(crate) struct Unpin {
 
 /// Delete a name and remove its history for good, pinned versions too; it cannot be undone
 ///
-/// Only a deletion stays, so that numbering goes on. What was the newest version within the store's grace period (`persist policy`
-/// shows it) is spared, so that no host that is saving at this moment loses what it saves, and the exit code is 10: run purge again after it, or say --now where no host writes this name. Where the bucket keeps
-/// old versions or soft-deleted objects, copies of what is removed stay there for as long as it does; and a
-/// `copy` from a store that still has it brings it back.
+/// Only a deletion stays, so that numbering goes on. What was the newest version within the store's
+/// grace period (`persist policy` shows it) is spared, so that no host that is saving at this
+/// moment loses what it saves, and the exit code is 10: run purge again after it, or say --now
+/// where no host writes this name. Where the bucket keeps old versions or soft-deleted objects,
+/// copies of what is removed stay there for as long as it does; and a `copy` from a store that
+/// still has it brings it back.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -108,7 +110,8 @@ pub(crate) struct Purge {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
-    /// Spare nothing. Only for names that no host writes at this moment: one that does may lose what it saves
+    /// Spare nothing. Only for names that no host writes at this moment: one that does may lose
+    /// what it saves
     #[arg(long)]
     now: bool,
 }
@@ -154,7 +157,8 @@ impl Prune {
         sum.print(self.dry_run, out)
     }
 
-    /// Decides by which rules to prune: the options, else the store's policy, else the settings where the store has no policy.
+    /// Decides by which rules to prune: the options, else the store's policy, else the settings
+    /// where the store has no policy.
     async fn plan(&self, store: &Store, settings: &Settings, out: Out) -> Result<Plan> {
         let current = store.policy().await?;
         let retention = match (
@@ -167,14 +171,16 @@ impl Prune {
             (None, Some(_), Some(rules)) => {
                 if settings.has_retention()? && settings.retention()? != rules {
                     out.note(format_args!(
-                        "the store's policy is used, not the settings PERSIST_KEEP_*; `persist policy set` changes it"
+                        "the store's policy is used, not the settings PERSIST_KEEP_*; `persist \
+                         policy set` changes it"
                     ));
                 }
                 rules
             }
             (None, Some(_), None) => {
                 return Err(Usage(
-                    "the store's policy keeps every version; say what to keep with --keep-last or another --keep option"
+                    "the store's policy keeps every version; say what to keep with --keep-last or \
+                     another --keep option"
                         .into(),
                 )
                 .into());
@@ -188,8 +194,10 @@ impl Prune {
                 let own = humantime::format_duration(own);
                 let grace = humantime::format_duration(grace);
                 return Err(Usage(format!(
-                    "PERSIST_GRACE is {own}, and the store's grace period is {grace}: a host that saves at this moment \
-                     could lose what it saves. Unset it, change the grace period for all hosts with `persist policy set --grace`, \
+                    "PERSIST_GRACE is {own}, and the store's grace period is {grace}: a host that \
+                     saves at this moment \
+                     could lose what it saves. Unset it, change the grace period for all hosts \
+                     with `persist policy set --grace`, \
                      or stop every host of the store and add --all-hosts-stopped"
                 ))
                 .into());
@@ -442,7 +450,8 @@ impl Purge {
             let versions = print::count(spared, "version");
             let again = out.command("purge", &address.name());
             let what = format!(
-                "not all of it is purged: {versions} can still be read, as it was the newest within the grace; say {again} again after it, or --now"
+                "not all of it is purged: {versions} can still be read, as it was the newest \
+                 within the grace; say {again} again after it, or --now"
             );
             let severity = Severity::Warning;
             return Err(Found { severity, what }.into());
@@ -455,7 +464,8 @@ impl Purge {
 fn confirm(name: &str, place: &str) -> Result<()> {
     if !io::stdin().is_terminal() {
         return Err(Usage(format!(
-            "this removes the whole history of {name} in {place} for good, and there is nobody to ask; say --yes"
+            "this removes the whole history of {name} in {place} for good, and there is nobody to \
+             ask; say --yes"
         ))
         .into());
     }

@@ -52,8 +52,8 @@ fn changed(address: &Address, info: &Info, what: &str, out: Out) -> Result<()> {
     )
 }
 
-/// The result of telling that something is done, or found. Whoever reads may have enough of it: the work goes on, and ends with the code
-/// that it deserves.
+/// The result of telling that something is done, or found. Whoever reads may have enough of it: the
+/// work goes on, and ends with the code that it deserves.
 fn printed(printed: io::Result<()>, done: &str) -> Result<()> {
     match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -14,8 +14,9 @@ use crate::print::Out;
 
 /// Show or change the store's policy: its grace period and the versions that are kept
 ///
-/// Every host of the store follows the policy, whatever its own settings say. Hosts remove versions that no rule keeps, a while
-/// after they are saved over; the commands of this program do so only in `persist prune`.
+/// Every host of the store follows the policy, whatever its own settings say. Hosts remove versions
+/// that no rule keeps, a while after they are saved over; the commands of this program do so only
+/// in `persist prune`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,8 +33,8 @@ pub(crate) struct Policy {
 enum Action {
     /// Change the rules that are given; the others stay
     ///
-    /// Hosts follow the change at the latest after half the grace period. It is safe while they run: until then, versions are
-    /// spared by the longer of both grace periods.
+    /// Hosts follow the change at the latest after half the grace period. It is safe while they
+    /// run: until then, versions are spared by the longer of both grace periods.
     Set(Set),
 }
 

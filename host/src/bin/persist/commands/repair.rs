@@ -11,10 +11,11 @@ use crate::print::{self, Out};
 
 /// Take over misplaced versions, such as those of a directory that was renamed by hand
 ///
-/// A version is misplaced where its file was saved under another name or as another version; it cannot be
-/// loaded. --adopt saves the newest version of each name again, as the next version of the name where it lies
-/// now, with the label persist.adopted-from; ADDRESS@N adopts version N. Nothing is removed or overwritten, and
-/// what is in its place is left alone. Moving the files back to where they were needs no repair.
+/// A version is misplaced where its file was saved under another name or as another version; it
+/// cannot be loaded. --adopt saves the newest version of each name again, as the next version of
+/// the name where it lies now, with the label persist.adopted-from; ADDRESS@N adopts version N.
+/// Nothing is removed or overwritten, and what is in its place is left alone. Moving the files back
+/// to where they were needs no repair.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

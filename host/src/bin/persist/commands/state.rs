@@ -52,8 +52,8 @@ Examples:
 pub(crate) struct Save {
     /// agent/name or agent/session/name
     address: Address,
-    /// What to save; - is standard input. Without a FILE, standard input is taken too, but an empty one only from
-    /// a pipe: it may be that nobody gave any
+    /// What to save; - is standard input. Without a FILE, standard input is taken too, but an empty
+    /// one only from a pipe: it may be that nobody gave any
     file: Option<PathBuf>,
     #[command(flatten)]
     expected: Expected,
@@ -201,7 +201,9 @@ impl Save {
                 let len = pour(input, &file, &mut writer, &mut progress).await?;
                 if implied && len == 0 && !is_piped() {
                     return Err(Usage(
-                        "standard input is empty, and no pipe; name a FILE, or write - to save an empty state".into(),
+                        "standard input is empty, and no pipe; name a FILE, or write - to save an \
+                         empty state"
+                            .into(),
                     )
                     .into());
                 }
@@ -264,7 +266,8 @@ async fn pour(
     let mut chunk = vec![0; CHUNK];
     let mut total = 0;
     loop {
-        // On a thread of its own: whoever writes into a pipe may take his time, and uploads and signals go on meanwhile.
+        // On a thread of its own: whoever writes into a pipe may take his time, and uploads and
+        // signals go on meanwhile.
         let reading = tokio::task::spawn_blocking(move || {
             let len = input.read(&mut chunk);
             (input, chunk, len)
@@ -303,7 +306,8 @@ impl Rm {
             }
             let purge = out.command("purge", &address.name());
             error.context(format!(
-                "a deletion needs a little space; `persist prune` makes room, or `{purge} --now`, where no host writes this name"
+                "a deletion needs a little space; `persist prune` makes room, or `{purge} --now`, \
+                 where no host writes this name"
             ))
         })?;
         changed(address, &info, "deleted", out)?;
@@ -334,7 +338,8 @@ impl Restore {
     }
 }
 
-/// The version, verified, where it is the newest and holds a state: restoring it would only duplicate it.
+/// The version, verified, where it is the newest and holds a state: restoring it would only
+/// duplicate it.
 async fn newest_already(
     scope: &Scope,
     name: &str,
@@ -367,7 +372,8 @@ impl Fork {
     }
 }
 
-/// Tells the command that makes a name again what it was in version `before`. Of what cannot be read there is none.
+/// Tells the command that makes a name again what it was in version `before`. Of what cannot be
+/// read there is none.
 async fn undo(scope: &Scope, address: &Address, before: Option<Version>, out: Out) {
     let command = match before {
         None => out.command("rm", &address.name()),

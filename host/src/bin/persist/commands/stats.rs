@@ -35,10 +35,13 @@ const WITH_STATES: [Column; 6] = [
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Show for each name and agent how many versions there are, their bytes at rest, and how these grow
+/// Show for each name and agent how many versions there are, their bytes at rest, and how these
+/// grow
 ///
-/// The picture has a column for each of the last 14 days, the oldest first: how many bytes were stored on it and are still there. A
-/// copied version counts for the day on which it was copied. GROWTH is the mean of these days. Cost: two lists for each name, or one more for each thousand versions; with --states a request for each version.
+/// The picture has a column for each of the last 14 days, the oldest first: how many bytes were
+/// stored on it and are still there. A copied version counts for the day on which it was copied.
+/// GROWTH is the mean of these days. Cost: two lists for each name, or one more for each thousand
+/// versions; with --states a request for each version.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -107,7 +110,8 @@ impl Stats {
         if all.unread > 0 {
             let versions = print::count(all.unread, "version");
             out.note(format_args!(
-                "{versions} cannot be read, and the states of these are not counted; `persist check` says why"
+                "{versions} cannot be read, and the states of these are not counted; `persist \
+                 check` says why"
             ));
         }
         all.print("all", "", states, &mut table)?;

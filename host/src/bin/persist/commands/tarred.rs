@@ -66,7 +66,8 @@ struct Listed {
 }
 
 impl Tarred {
-    /// Reads where everything lies, and compares it with the manifest: an archive that was cut off has none.
+    /// Reads where everything lies, and compares it with the manifest: an archive that was cut off
+    /// has none.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let shown = path.display();
         if path.as_os_str() == "-" {
@@ -138,7 +139,8 @@ impl Tarred {
 #[derive(Default)]
 struct Index {
     files: Vec<(String, Place)>,
-    /// The directory in the archive that holds the manifest, with a slash at its end; none without a manifest.
+    /// The directory in the archive that holds the manifest, with a slash at its end; none without
+    /// a manifest.
     base: Option<String>,
     /// True where the block of zeros is there that ends a tar file.
     ended: bool,
@@ -153,7 +155,8 @@ struct Extended {
 }
 
 impl Index {
-    /// Reads the header of each entry. Memory: some 150 bytes for each file, which takes 512 in the archive.
+    /// Reads the header of each entry. Memory: some 150 bytes for each file, which takes 512 in the
+    /// archive.
     fn read(file: &File, length: u64) -> Result<Self> {
         let mut index = Self::default();
         let mut extended = Extended::default();
@@ -175,7 +178,8 @@ impl Index {
             if is_extension(kind) {
                 ensure!(
                     size <= MAX_EXTENSION,
-                    "an extension header says that it is {size} bytes long; at most {MAX_EXTENSION} are read"
+                    "an extension header says that it is {size} bytes long; at most \
+                     {MAX_EXTENSION} are read"
                 );
             }
             let end = start.checked_add(size).filter(|end| *end <= length);
@@ -221,7 +225,8 @@ impl Index {
         if is_sparse {
             ensure!(
                 !last.ends_with(".gz") && last != MANIFEST,
-                "{} is a sparse entry, which `persist export` does not write; pack it without --sparse",
+                "{} is a sparse entry, which `persist export` does not write; pack it without \
+                 --sparse",
                 cut(&path)
             );
             return Ok(());
@@ -241,7 +246,8 @@ impl Index {
         Ok(())
     }
 
-    /// The files below `base` whose paths are keys. What someone added under another name is nobody's key.
+    /// The files below `base` whose paths are keys. What someone added under another name is
+    /// nobody's key.
     fn objects_below(&self, base: &str) -> BTreeMap<String, Place> {
         let below = |(path, place): &(String, Place)| {
             let key = Key::new(path.strip_prefix(base)?).ok()?;
@@ -260,12 +266,14 @@ impl Index {
         };
         if self.ended && self.files.iter().any(is_store) {
             return format!(
-                "{shown} is a store that was packed by tar, and has no {MANIFEST}: unpack it into an empty directory, \
+                "{shown} is a store that was packed by tar, and has no {MANIFEST}: unpack it into \
+                 an empty directory, \
                  which is then a store, and use `persist copy file:///DIRECTORY TO`"
             );
         }
         format!(
-            "{shown} has no {MANIFEST} at its end: it was cut off, or not written by `persist export`"
+            "{shown} has no {MANIFEST} at its end: it was cut off, or not written by `persist \
+             export`"
         )
     }
 }

@@ -84,7 +84,8 @@ impl Binding {
             (key, ..) => {
                 let key = redact(key);
                 return Err(format!(
-                    "{key:?} says nothing of an endpoint; these do: profile, credential_source, allow_http, gcs_credentials"
+                    "{key:?} says nothing of an endpoint; these do: profile, credential_source, \
+                     allow_http, gcs_credentials"
                 ));
             }
         }
@@ -117,7 +118,8 @@ impl Binding {
             && said != bound
         {
             return Err(Usage(format!(
-                "the URL names another profile than {bound:?}, which the file of settings binds to {}",
+                "the URL names another profile than {bound:?}, which the file of settings binds \
+                 to {}",
                 self.host
             ))
             .into());

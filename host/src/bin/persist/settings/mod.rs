@@ -1,5 +1,5 @@
-//! Every setting, and the one place where it is resolved: the command line before the environment, that before `persist.toml`, that before the
-//! default.
+//! Every setting, and the one place where it is resolved: the command line before the environment,
+//! that before `persist.toml`, that before the default.
 
 mod endpoints;
 mod table;
@@ -540,7 +540,8 @@ fn no_toml(text: &str, error: &toml::de::Error) -> String {
 /// Settings of a file, and the credentials that it binds to endpoints.
 type Parsed = (Vec<(&'static Setting, String)>, Vec<Binding>);
 
-/// Parses a file: its settings in the order of its keys, and the credentials that it binds to endpoints.
+/// Parses a file: its settings in the order of its keys, and the credentials that it binds to
+/// endpoints.
 fn parse(text: &str, path: &Path) -> Result<Parsed> {
     let wrong = |what: String| Usage(format!("{}: {what}", path.display()));
     let table = toml::from_str::<toml::Table>(text);

@@ -22,14 +22,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
         ..of(
             "storage",
             &["PERSIST_STORAGE"],
-            "where snapshots are kept: `local`, `s3`, `gcs`, or `file:///absolute/path`, `s3://bucket/prefix`, `gs://bucket/prefix`",
+            "where snapshots are kept: `local`, `s3`, `gcs`, or `file:///absolute/path`, \
+             `s3://bucket/prefix`, `gs://bucket/prefix`",
             "`local`",
         )
     },
     of(
         "local_path",
         &["PERSIST_LOCAL_PATH"],
-        "the directory of `local`: an absolute path, or one that begins with `~/`; in the file also one that is relative to it",
+        "the directory of `local`: an absolute path, or one that begins with `~/`; in the file \
+         also one that is relative to it",
         "`persist` in the user's data directory (Linux: `~/.local/share/persist`)",
     ),
     of(
@@ -64,7 +66,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     secret(
         &["AWS_ACCESS_KEY_ID"],
-        "the credentials for S3; all that Amazon's own tools take from the environment, from profiles and from the machine works, too, but for single sign-on, `aws login` and `credential_process`",
+        "the credentials for S3; all that Amazon's own tools take from the environment, from \
+         profiles and from the machine works, too, but for single sign-on, `aws login` and \
+         `credential_process`",
     ),
     secret(&["AWS_SECRET_ACCESS_KEY"], "belongs to it"),
     secret(&["AWS_SESSION_TOKEN"], "belongs to both, where they expire"),
@@ -113,7 +117,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     of(
         "gcs_credentials",
         &["GOOGLE_APPLICATION_CREDENTIALS"],
-        "the path of a file of credentials for GCS: a service account's key, a workload identity, gcloud's",
+        "the path of a file of credentials for GCS: a service account's key, a workload identity, \
+         gcloud's",
         "application default credentials",
     ),
     of(
@@ -137,19 +142,23 @@ pub(crate) const SETTINGS: &[Setting] = &[
     of(
         "gcs_endpoint",
         &["STORAGE_EMULATOR_HOST"],
-        "another server, such as fake-gcs-server; it is sent no credentials that are not bound to it, as said below",
+        "another server, such as fake-gcs-server; it is sent no credentials that are not bound to \
+         it, as said below",
         "Google's",
     ),
     of(
         "grace",
         &["PERSIST_GRACE"],
-        "grace period of a store that this command makes: a version that was the newest within it is not pruned. A store that is there has its own (`persist policy`)",
+        "grace period of a store that this command makes: a version that was the newest within it \
+         is not pruned. A store that is there has its own (`persist policy`)",
         "`1h`",
     ),
     of(
         "retention",
         &["PERSIST_RETENTION"],
-        "policy of a store that this command makes. `on`: hosts remove what none of the next five rules keeps; `off`: only `persist prune` removes. A store that is there has its own (`persist policy`)",
+        "policy of a store that this command makes. `on`: hosts remove what none of the next five \
+         rules keeps; `off`: only `persist prune` removes. A store that is there has its own \
+         (`persist policy`)",
         "`on`",
     ),
     of(
@@ -185,7 +194,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     of(
         "limits",
         &["PERSIST_LIMITS"],
-        "what an agent may use, as in `memory=64MiB,cpu=5s`; in the file, a table. `--limit` of `persist run` goes before it",
+        "what an agent may use, as in `memory=64MiB,cpu=5s`; in the file, a table. `--limit` of \
+         `persist run` goes before it",
         "as `persist run --help` lists them",
     ),
     of(
@@ -200,7 +210,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
             "",
             &["PERSIST_CONFIG"],
             "the file with settings",
-            "`persist/persist.toml` in the user's configuration directory (Linux: `~/.config`), if it is there",
+            "`persist/persist.toml` in the user's configuration directory (Linux: `~/.config`), \
+             if it is there",
         )
     },
 ];
