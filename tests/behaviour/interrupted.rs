@@ -10,7 +10,7 @@ use persist_tests::cloud::{BACKENDS, Place};
 use persist_tests::terminal::Terminal;
 use persist_tests::{guest, noise, ok, persist, run, tempdir, text};
 
-use crate::clouds::aborted;
+use crate::cloud_backends::aborted;
 
 /// Starts a command whose input and output are pipes.
 fn start(command: &mut Command) -> Child {

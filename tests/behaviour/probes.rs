@@ -541,7 +541,7 @@ impl Storage for Forgetful {
         self.0.location()
     }
 
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         true
     }
 

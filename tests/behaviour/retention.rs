@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use bytes::Bytes;
 use persist_host::snapshot::{
-    Error, Expect, Keep, Policy, Purge, Retention, SaveOptions, Scope, Store, StoreOptions,
+    Error, Expect, KeepReason, Policy, Purge, Retention, SaveOptions, Scope, Store, StoreOptions,
 };
 use persist_host::storage::{
-    Entry, ErrorKind, Facts, Key, List, Local, Memory, Page, Part, ReadRange, Result, Storage,
+    Entry, ErrorKind, Key, List, Local, Memory, ObjectMeta, Page, Part, ReadRange, Result, Storage,
     Upload,
 };
 use persist_tests::{block_on, load, on_every_storage, redate, save, scope, tempdir};
@@ -106,7 +106,7 @@ impl Storage for Odd {
         self.memory.location()
     }
 
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         true
     }
 
@@ -155,7 +155,7 @@ impl Storage for Odd {
         for entry in &mut page.entries {
             if let Entry::Object(object) = entry
                 && let Some(version) = version_of(&object.name)
-                && let Some(Facts { created, .. }) = &mut object.facts
+                && let Some(ObjectMeta { created, .. }) = &mut object.facts
             {
                 let dated = self.dated.filter(|(other, _)| *other == version);
                 *created = dated.map_or_else(|| self.made(version), |(_, hour)| self.hour(hour));
@@ -197,7 +197,11 @@ fn what_was_the_newest_within_the_grace_is_not_pruned() {
         let keeps: Vec<_> = fates.iter().map(|fate| fate.keep).collect();
         assert_eq!(
             keeps,
-            [Some(Keep::Head), Some(Keep::Recent), Some(Keep::Recent)]
+            [
+                Some(KeepReason::Head),
+                Some(KeepReason::Recent),
+                Some(KeepReason::Recent)
+            ]
         );
         assert_eq!(versions(&scope).await, [3, 2, 1]);
     });
@@ -261,15 +265,15 @@ fn each_rule_keeps_what_it_says() {
         assert_eq!(
             kept,
             [
-                (60, Keep::Head),
-                (59, Keep::Recent),
-                (58, Keep::Last),
+                (60, KeepReason::Head),
+                (59, KeepReason::Recent),
+                (58, KeepReason::Last),
                 // Version 57 was replaced in hour 58, 3 hours ago, and version 56 4 hours ago.
-                (57, Keep::Within),
-                (56, Keep::Within),
-                (55, Keep::Hourly),
-                (47, Keep::Daily),
-                (7, Keep::Pinned),
+                (57, KeepReason::Within),
+                (56, KeepReason::Within),
+                (55, KeepReason::Hourly),
+                (47, KeepReason::Daily),
+                (7, KeepReason::Pinned),
             ]
         );
     });
@@ -409,8 +413,8 @@ fn a_version_that_only_the_storage_calls_old_is_kept_as_long_as_the_rule_says() 
         rules.keep_within = 24 * HOUR;
         let fates = scope.prune("memory", &rules).await.expect("prunes");
         let keeps: Vec<_> = fates.iter().map(|fate| fate.keep).collect();
-        let within = Some(Keep::Within);
-        assert_eq!(keeps, [Some(Keep::Head), within, within, None, None]);
+        let within = Some(KeepReason::Within);
+        assert_eq!(keeps, [Some(KeepReason::Head), within, within, None, None]);
     });
 }
 
@@ -449,8 +453,12 @@ fn a_shorter_grace_period_is_no_older_than_its_trailer_says() {
             let scope = scope(Arc::new(storage));
             let fates = scope.plan_prune("memory", &nothing()).await.expect("plans");
             let keeps: Vec<_> = fates.iter().map(|fate| fate.keep).collect();
-            let recent = Some(Keep::Recent);
-            assert_eq!(keeps, [Some(Keep::Head), recent, None, None], "{hours_ago}");
+            let recent = Some(KeepReason::Recent);
+            assert_eq!(
+                keeps,
+                [Some(KeepReason::Head), recent, None, None],
+                "{hours_ago}"
+            );
         }
     });
 }
@@ -472,7 +480,7 @@ fn a_state_that_stood_for_long_is_kept_after_it_is_saved_over() {
         rules.keep_within = 24 * HOUR;
         let fates = scope.plan_prune("memory", &rules).await.expect("plans");
         let first = fates.last().expect("40 versions");
-        assert_eq!((first.version, first.keep), (1, Some(Keep::Within)));
+        assert_eq!((first.version, first.keep), (1, Some(KeepReason::Within)));
         rules.keep_within = HOUR;
         let fates = scope.plan_prune("memory", &rules).await.expect("plans");
         assert_eq!(fates.last().expect("40 versions").keep, None);
@@ -503,7 +511,9 @@ fn the_newest_version_of_each_week_is_kept_from_monday_on() {
         let mut rules = nothing();
         rules.keep_weekly = 2;
         let fates = scope.plan_prune("memory", &rules).await.expect("plans");
-        let weekly = fates.iter().filter(|fate| fate.keep == Some(Keep::Weekly));
+        let weekly = fates
+            .iter()
+            .filter(|fate| fate.keep == Some(KeepReason::Weekly));
         let weekly: Vec<_> = weekly.map(|fate| fate.version).collect();
         // The newest of the last week is the newest of all. The week before ended 3 days before
         // Thursday.
@@ -733,13 +743,13 @@ fn retention_runs_by_itself_after_some_of_the_saves() {
         for text in 1..=15 {
             save(&scope, "memory", &text.to_string()).await;
         }
-        store.settle().await;
+        store.wait_idle().await;
         assert_eq!(versions(&scope).await.len(), 15, "it is not yet due");
         // On a disk, times are as coarse as the kernel's clock.
         tokio::time::sleep(Duration::from_millis(50)).await;
         save(&scope, "memory", "16").await;
         // It has begun, and is waited for.
-        store.settle().await;
+        store.wait_idle().await;
         let left = versions(&scope).await;
         assert!(left == [16, 15] || left == [16, 15, 14], "{left:?}");
         assert_eq!(load(&scope, "memory").await.as_deref(), Some("16"));
@@ -756,7 +766,7 @@ fn retention_that_fails_fails_no_save() {
             assert_eq!(info.version, version);
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        store.settle().await;
+        store.wait_idle().await;
         assert_eq!(versions(&scope).await.len(), 40);
     });
 }
@@ -815,7 +825,7 @@ impl Storage for NeverDeletes {
         self.0.location()
     }
 
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         true
     }
 

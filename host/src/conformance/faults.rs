@@ -97,11 +97,11 @@ impl Fault {
         make: impl Future<Output = Result<()>>,
     ) -> Result<()> {
         let kind = match self {
-            Self::RequestLost => ErrorKind::Unanswered,
+            Self::RequestLost => ErrorKind::OutcomeUnknown,
             Self::Fails(kind) => kind,
             Self::LostToAnother(theirs) => {
                 inner.create(key, theirs).await?;
-                ErrorKind::Unanswered
+                ErrorKind::OutcomeUnknown
             }
             made => {
                 make.await?;
@@ -112,7 +112,7 @@ impl Fault {
                         tokio::time::sleep(time).await;
                         return Ok(());
                     }
-                    _ => ErrorKind::Unanswered,
+                    _ => ErrorKind::OutcomeUnknown,
                 }
             }
         };
@@ -203,7 +203,7 @@ impl Storage for Faulty {
                 None => make.await,
             }
         };
-        let created = self.life.make(ErrorKind::Unanswered, create).await;
+        let created = self.life.make(ErrorKind::OutcomeUnknown, create).await;
         created.inspect(|()| set_newest(&self.newest, key))
     }
 
@@ -238,7 +238,7 @@ impl Storage for Faulty {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         self.life
-            .make(ErrorKind::Unanswered, self.inner.delete(key))
+            .make(ErrorKind::OutcomeUnknown, self.inner.delete(key))
             .await
     }
 
@@ -282,7 +282,7 @@ impl Upload for FaultyUpload {
                 None => upload.finish().await,
             }
         };
-        let finished = life.make(ErrorKind::Unanswered, finish).await;
+        let finished = life.make(ErrorKind::OutcomeUnknown, finish).await;
         finished.inspect(|()| set_newest(&newest, &key))
     }
 }

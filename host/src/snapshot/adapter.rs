@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::clock;
-use super::compute::compute;
-use super::format::{Encoder, Seal, is_of_trailer};
+use super::format::{Encoder, TrailerFields, is_of_trailer};
+use super::offload::spawn_cpu;
 use super::reader::{Object, Reader};
 use super::{Error, Result, version};
 use crate::storage::{self, ErrorKind, Key, ReadRange, Storage};
@@ -169,7 +169,7 @@ impl Adapter {
             while !rest.is_empty() {
                 rest = encoder.fill(rest);
                 if encoder.is_full() {
-                    let compressed = compute(u64::MAX, move || Ok((encoder.compress(), encoder)));
+                    let compressed = spawn_cpu(u64::MAX, move || Ok((encoder.compress(), encoder)));
                     let output;
                     (output, encoder) = compressed.await?;
                     for piece in output {
@@ -178,8 +178,8 @@ impl Adapter {
                 }
             }
         }
-        let (rest, encoded) = compute(encoder.size(), move || Ok(encoder.finish())).await?;
-        let (trailer, _) = encoded.seal(&Seal {
+        let (rest, encoded) = spawn_cpu(encoder.size(), move || Ok(encoder.finish())).await?;
+        let (trailer, _) = encoded.build_trailer(&TrailerFields {
             agent: "",
             session: None,
             name: key.as_str(),

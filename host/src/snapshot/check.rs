@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::ahead::Ahead;
+use super::ordered_tasks::OrderedTasks;
 use super::version;
 use super::walk::Selection;
-use super::{Error, NO_SESSION, Name, Result, Scope, Store, Version, gc, introduce};
+use super::{Error, NO_SESSION, Name, Result, Scope, Store, Version, gc, store_init};
 use crate::storage::{Entry, ErrorKind, Key, List, ReadRange, RecursiveList, Sweep, Swept, probe};
 
 /// Entries asked for at once.
@@ -16,7 +16,7 @@ const PAGE: usize = 1000;
 const AT_ONCE: usize = 8;
 
 /// The file that says what kind of store this is.
-const INTRODUCTION: &str = "store.json";
+const HEADER: &str = "store.json";
 
 /// Prefix of the names of objects that tell the storage's time.
 const CLOCK: &str = "clock-";
@@ -82,7 +82,7 @@ pub enum FindingKind {
     /// A pin of a version that is not there.
     DanglingPin,
     /// Nothing says what kind of store this is.
-    NoIntroduction,
+    MissingStoreHeader,
     /// Left by a process that was killed.
     Leftover,
 }
@@ -104,7 +104,7 @@ pub struct Finding {
 /// What a check went through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Checked {
+pub struct CheckSummary {
     /// Names with at least one version.
     pub names: u64,
     /// Versions, tombstones too.
@@ -127,7 +127,7 @@ impl FindingKind {
             | Self::Unsupported
             | Self::Misplaced => Severity::Damage,
             Self::Denied => Severity::Denied,
-            Self::Foreign | Self::NoIntroduction => Severity::Warning,
+            Self::Foreign | Self::MissingStoreHeader => Severity::Warning,
             Self::DanglingPin | Self::Leftover => Severity::Note,
         }
     }
@@ -143,7 +143,7 @@ impl FindingKind {
             Self::Misplaced => "misplaced",
             Self::Foreign => "foreign",
             Self::DanglingPin => "dangling-pin",
-            Self::NoIntroduction => "no-introduction",
+            Self::MissingStoreHeader => "missing-store-header",
             Self::Leftover => "leftover",
         }
     }
@@ -157,7 +157,7 @@ impl Store {
     /// [`Error::Unsupported`] where it is of a later format; [`Error::Corrupt`];
     /// [`Error::Storage`].
     pub async fn is_there(&self) -> Result<bool> {
-        introduce::check(&*self.shared.storage).await
+        store_init::check(&*self.shared.storage).await
     }
 
     /// Looks at every object of `selection`. `each` is told what was gone through so far, after
@@ -173,13 +173,13 @@ impl Store {
         &self,
         selection: &Selection,
         read: ReadData,
-        each: impl FnMut(&Checked, Option<&Finding>),
-    ) -> Result<Checked> {
+        each: impl FnMut(&CheckSummary, Option<&Finding>),
+    ) -> Result<CheckSummary> {
         let mut check = Check {
             store: self,
             read,
             each,
-            checked: Checked::default(),
+            checked: CheckSummary::default(),
         };
         let introduced = check.introduction().await?;
         match selection.clone() {
@@ -191,9 +191,9 @@ impl Store {
             }
         }
         if !introduced && check.checked.versions > 0 {
-            let key = format!("{NO_SESSION}/{INTRODUCTION}");
+            let key = format!("{NO_SESSION}/{HEADER}");
             let what = "it is missing: save something, and it is made again";
-            check.found(FindingKind::NoIntroduction, key, what);
+            check.found(FindingKind::MissingStoreHeader, key, what);
         }
         Ok(check.checked)
     }
@@ -230,7 +230,7 @@ struct Check<'a, F> {
     store: &'a Store,
     read: ReadData,
     each: F,
-    checked: Checked,
+    checked: CheckSummary,
 }
 
 /// What was learned of one version.
@@ -242,19 +242,19 @@ struct Looked {
     found: Option<(FindingKind, String)>,
 }
 
-impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
+impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
     /// Whether the store says what kind it is; one of a later format is not gone through.
     async fn introduction(&mut self) -> Result<bool> {
-        match introduce::check(&*self.store.shared.storage).await {
+        match store_init::check(&*self.store.shared.storage).await {
             Err(Error::Corrupt { what, object }) => {
-                let key = format!("{NO_SESSION}/{INTRODUCTION}");
+                let key = format!("{NO_SESSION}/{HEADER}");
                 let place = object.unwrap_or_default();
                 self.found(FindingKind::Corrupt, key, &format!("{what} ({place})"));
                 Ok(true)
             }
             // Not even a file.
             Err(Error::Storage(error)) if error.kind() == ErrorKind::Unsupported => {
-                let key = format!("{NO_SESSION}/{INTRODUCTION}");
+                let key = format!("{NO_SESSION}/{HEADER}");
                 self.found(FindingKind::InTheWay, key, &error.to_string());
                 Ok(true)
             }
@@ -378,7 +378,7 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
         let mut entries = Entries::of(NO_SESSION);
         while let Some(entry) = self.next_of(&mut entries).await? {
             match &entry {
-                Entry::Object(object) if object.name == INTRODUCTION => {}
+                Entry::Object(object) if object.name == HEADER => {}
                 Entry::Object(object)
                     if object.name.starts_with(probe::PREFIX) || object.name.starts_with(CLOCK) =>
                 {
@@ -450,7 +450,7 @@ impl<F: FnMut(&Checked, Option<&Finding>)> Check<'_, F> {
     async fn name(&mut self, scope: Scope, name: Name) -> Result<()> {
         let dir = scope.dir_of(&name);
         let (mut versions, mut pins) = (BTreeSet::new(), BTreeSet::new());
-        let mut looks = Ahead::new(AT_ONCE);
+        let mut looks = OrderedTasks::new(AT_ONCE);
         let mut entries = Entries::of(&dir);
         while let Some(entry) = self.next_of(&mut entries).await? {
             let object = match &entry {

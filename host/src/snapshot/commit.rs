@@ -1,8 +1,8 @@
 //! How a version comes to be: one exclusive create, and what is done when its answer is not clear.
 //!
 //! Truth is the highest version that exists. A change looks up the head, or goes on from the one
-//! that this process knows (`heads`), checks what the caller expects of it, and creates the version
-//! after it; whoever creates it first has it, on every storage, between all processes.
+//! that this process knows (`head_cache`), checks what the caller expects of it, and creates the
+//! version after it; whoever creates it first has it, on every storage, between all processes.
 //!
 //! An answer that says "exists", or none at all, is looked at before it is believed: a nonce in the
 //! trailer tells whether the version that is there is the one that we made.
@@ -10,8 +10,8 @@
 use bytes::Bytes;
 
 use super::clock::{self, Moment};
-use super::format::{Encoded, Metadata, Seal, Trailer};
-use super::heads::{Head, Remembered, Seen};
+use super::format::{Encoded, Metadata, Trailer, TrailerFields};
+use super::head_cache::{Head, HeadCache, HeadObservation};
 use super::version::MAX_VERSION;
 use super::{Error, Expect, Info, Name, Result, Scope, Version};
 use crate::storage::{self, ErrorKind, Upload};
@@ -25,7 +25,7 @@ const PIECE: usize = 8 << 20;
 
 /// A change that is being made of one name.
 #[derive(Debug)]
-pub(crate) struct Change {
+pub(crate) struct Commit {
     scope: Scope,
     name: Name,
     expect: Expect,
@@ -35,14 +35,14 @@ pub(crate) struct Change {
     /// The beginning of the file, as far as nothing of it was sent.
     pending: Vec<Bytes>,
     pending_len: usize,
-    upload: Option<Sending>,
+    upload: Option<StreamingUpload>,
 }
 
 /// A file whose beginning was sent to the key of one version, and cannot be sent to another.
 #[derive(Debug)]
-struct Sending {
+struct StreamingUpload {
     upload: Box<dyn Upload>,
-    base: Seen,
+    base: HeadObservation,
     version: Version,
 }
 
@@ -57,7 +57,7 @@ enum Found {
     Unseen(Error),
 }
 
-impl Change {
+impl Commit {
     pub(crate) fn new(
         scope: &Scope,
         name: &Name,
@@ -78,16 +78,16 @@ impl Change {
         }
     }
 
-    /// Adds bytes of the file; they are kept, so that [`Change::finish`] can try again.
-    pub(crate) fn keep(&mut self, bytes: Vec<Bytes>) {
+    /// Adds bytes of the file; they are kept, so that [`Commit::finish`] can try again.
+    pub(crate) fn buffer(&mut self, bytes: Vec<Bytes>) {
         self.pending_len += bytes.iter().map(Bytes::len).sum::<usize>();
         self.pending.extend(bytes);
     }
 
     /// Adds bytes of the file, and sends them once there are enough. From then on the version is
     /// settled.
-    pub(crate) async fn send(&mut self, bytes: Vec<Bytes>) -> Result<()> {
-        self.keep(bytes);
+    pub(crate) async fn push(&mut self, bytes: Vec<Bytes>) -> Result<()> {
+        self.buffer(bytes);
         if self.pending_len < PIECE {
             return Ok(());
         }
@@ -98,9 +98,9 @@ impl Change {
             let upload = self.scope.storage().upload(&key).await;
             let upload = match upload {
                 Ok(upload) => upload,
-                Err(error) => return Err(self.refused(error, version).await),
+                Err(error) => return Err(self.map_upload_error(error, version).await),
             };
-            self.upload = Some(Sending {
+            self.upload = Some(StreamingUpload {
                 upload,
                 base,
                 version,
@@ -110,7 +110,7 @@ impl Change {
             let version = sending.version;
             for piece in std::mem::take(&mut self.pending) {
                 if let Err(error) = sending.upload.write(piece).await {
-                    return Err(self.refused(error, version).await);
+                    return Err(self.map_upload_error(error, version).await);
                 }
             }
             self.pending_len = 0;
@@ -120,11 +120,11 @@ impl Change {
 
     /// Why an upload that is not complete was refused. Where its version is there already, it is
     /// not ours: the race is lost.
-    async fn refused(&self, error: storage::Error, version: Version) -> Error {
+    async fn map_upload_error(&self, error: storage::Error, version: Version) -> Error {
         if error.kind() != ErrorKind::AlreadyExists {
             return error.into();
         }
-        self.heads().lost(&self.dir(), version);
+        self.heads().invalidate(&self.dir(), version);
         match self.scope.head(&self.name).await {
             Ok(head) => Error::Conflict {
                 head: head.map(|head| head.version),
@@ -148,7 +148,7 @@ impl Change {
             Some(sending) => self.finish_upload(sending, encoded).await,
             None => self.create(encoded).await,
         }?;
-        scope.tend(&name, info.version);
+        scope.auto_prune(&name, info.version);
         Ok(info)
     }
 
@@ -156,25 +156,25 @@ impl Change {
         for _ in 0..MAX_ATTEMPTS {
             let base = self.expected_head().await?;
             let version = after(&base)?;
-            let (trailer, info) = self.seal(encoded, base.head.as_ref(), version);
+            let (trailer, info) = self.build_trailer(encoded, base.head.as_ref(), version);
             let body = self.pending.iter().cloned().chain([trailer]).collect();
             let key = self.scope.key(&self.name, version)?;
             let began = Moment::now();
             let answer = self.scope.storage().create(&key, body).await;
-            if self.settle(answer, &base, &info, began).await? {
+            if self.resolve(answer, &base, &info, began).await? {
                 return Ok(info);
             }
             if let Expect::Version(_) = self.expect {
                 break;
             }
-            self.check_way(&info).await?;
+            self.explain_lost_create(&info).await?;
         }
         let head = self.scope.head(&self.name).await?.map(|head| head.version);
         Err(Error::Conflict { head })
     }
 
     /// After a create that was lost: where no version is the reason, trying again would not help.
-    async fn check_way(&self, lost: &Info) -> Result<()> {
+    async fn explain_lost_create(&self, lost: &Info) -> Result<()> {
         let head = self.scope.head(&self.name).await?;
         if head.is_some_and(|head| head.version >= lost.version) {
             return Ok(());
@@ -199,7 +199,7 @@ impl Change {
         Err(Error::unsupported(what).at(self.scope.key(&self.name, lost.version)?))
     }
 
-    async fn finish_upload(&self, mut sending: Sending, encoded: &Encoded) -> Result<Info> {
+    async fn finish_upload(&self, mut sending: StreamingUpload, encoded: &Encoded) -> Result<Info> {
         let mut base = sending.base;
         // It was looked up before the first piece was sent, perhaps long ago.
         if !self.heads().is_good(base.since) {
@@ -210,15 +210,15 @@ impl Change {
             }
             base.since = now.since;
         }
-        let (trailer, info) = self.seal(encoded, base.head.as_ref(), sending.version);
+        let (trailer, info) = self.build_trailer(encoded, base.head.as_ref(), sending.version);
         for piece in self.pending.iter().cloned().chain([trailer]) {
             if let Err(error) = sending.upload.write(piece).await {
-                return Err(self.refused(error, sending.version).await);
+                return Err(self.map_upload_error(error, sending.version).await);
             }
         }
         let began = Moment::now();
         let answer = sending.upload.finish().await;
-        if self.settle(answer, &base, &info, began).await? {
+        if self.resolve(answer, &base, &info, began).await? {
             return Ok(info);
         }
         let head = self.scope.head(&self.name).await?.map(|head| head.version);
@@ -226,7 +226,7 @@ impl Change {
     }
 
     /// The head, where it is what the caller expects: as it is known, or else as it is looked up.
-    async fn expected_head(&self) -> Result<Seen> {
+    async fn expected_head(&self) -> Result<HeadObservation> {
         let known = match self.pending_len < PIECE {
             true => self.heads().get(&self.dir()),
             // So much is not sent in vain for want of a look.
@@ -257,8 +257,13 @@ impl Change {
         }
     }
 
-    fn seal(&self, encoded: &Encoded, head: Option<&Head>, version: Version) -> (Bytes, Info) {
-        let (trailer, metadata) = encoded.seal(&Seal {
+    fn build_trailer(
+        &self,
+        encoded: &Encoded,
+        head: Option<&Head>,
+        version: Version,
+    ) -> (Bytes, Info) {
+        let (trailer, metadata) = encoded.build_trailer(&TrailerFields {
             agent: self.scope.agent().as_str(),
             session: self.scope.session().map(Name::as_str),
             name: self.name.as_str(),
@@ -277,24 +282,24 @@ impl Change {
 
     /// Whether the version that was to be made on `base` is ours. False: it is certain that it is
     /// not, and that nothing was made.
-    async fn settle(
+    async fn resolve(
         &self,
         answer: storage::Result<()>,
-        base: &Seen,
+        base: &HeadObservation,
         info: &Info,
         began: Moment,
     ) -> Result<bool> {
         let (heads, dir) = (self.heads(), self.dir());
-        let settled = match self.is_ours(answer, info).await {
+        let resolved = match self.is_ours(answer, info).await {
             Ok(true) => self.check_late(base, info.version).await.map(|()| true),
-            settled => settled,
+            resolved => resolved,
         };
-        match &settled {
-            Ok(true) => heads.made(&dir, Head::from(info), began),
-            Ok(false) => heads.lost(&dir, info.version),
-            Err(_) => heads.doubt(&dir),
+        match &resolved {
+            Ok(true) => heads.record_created(&dir, Head::from(info), began),
+            Ok(false) => heads.invalidate(&dir, info.version),
+            Err(_) => heads.mark_uncertain(&dir),
         }
-        settled
+        resolved
     }
 
     async fn is_ours(&self, answer: storage::Result<()>, info: &Info) -> Result<bool> {
@@ -309,7 +314,7 @@ impl Change {
                 Found::Anothers | Found::Nothing | Found::Damaged => Ok(false),
                 Found::Unseen(why) => unknown(format!("it is there already; then {why}")),
             },
-            ErrorKind::Unanswered => match self.look(info).await {
+            ErrorKind::OutcomeUnknown => match self.look(info).await {
                 Found::Ours => Ok(true),
                 // Only one can be created, and it was not ours.
                 Found::Anothers => Ok(false),
@@ -324,7 +329,7 @@ impl Change {
 
     /// After a version was made on a head that was seen too long ago: versions above it may have
     /// come, and the ones below may have been pruned.
-    async fn check_late(&self, base: &Seen, version: Version) -> Result<()> {
+    async fn check_late(&self, base: &HeadObservation, version: Version) -> Result<()> {
         if self.heads().is_good(base.since) {
             return Ok(());
         }
@@ -337,11 +342,11 @@ impl Change {
         }
     }
 
-    fn heads(&self) -> &Remembered {
+    fn heads(&self) -> &HeadCache {
         self.scope.heads()
     }
 
-    /// By which [`Remembered`] knows the name.
+    /// By which [`HeadCache`] knows the name.
     fn dir(&self) -> String {
         self.scope.dir_of(&self.name)
     }
@@ -369,7 +374,7 @@ impl Change {
     }
 }
 
-fn after(base: &Seen) -> Result<Version> {
+fn after(base: &HeadObservation) -> Result<Version> {
     match base.version() {
         MAX_VERSION => Err(Error::unsupported(format!(
             "version {MAX_VERSION} is the last that a name can have; fork it to another name, or \

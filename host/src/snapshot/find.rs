@@ -2,7 +2,7 @@
 
 use super::clock::Moment;
 use super::format::Trailer;
-use super::heads::{Head, Seen};
+use super::head_cache::{Head, HeadObservation};
 use super::reader::Object;
 use super::{
     Error, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Version, WIDE_PAGE, check_limit, version,
@@ -12,11 +12,11 @@ use crate::storage::{Entry, List};
 /// The newest version is read once more where it was pruned while it was read: there is a newer
 /// one, since longer than the grace.
 #[derive(Debug)]
-pub(super) struct Rereads {
+pub(super) struct PrunedReadRetry {
     left: usize,
 }
 
-impl Rereads {
+impl PrunedReadRetry {
     /// Of version `at` there is no other.
     pub(super) fn of(at: Option<Version>) -> Self {
         let left = if at.is_none() { MAX_REREADS } else { 0 };
@@ -38,12 +38,12 @@ impl Scope {
     }
 
     /// The same, and when it was so. The next change need not look.
-    pub(crate) async fn look_up(&self, name: &Name) -> Result<Seen> {
+    pub(crate) async fn look_up(&self, name: &Name) -> Result<HeadObservation> {
         let since = Moment::now();
         let newest = self.versions_of(name, None, 1).await?;
         let head = newest.first().map(|&version| Head::of(version));
-        let seen = Seen { head, since };
-        self.heads().found(&self.dir_of(name), &seen);
+        let seen = HeadObservation { head, since };
+        self.heads().record_listed(&self.dir_of(name), &seen);
         Ok(seen)
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{NO_SESSION, Result, Store, introduce, version};
+use super::{NO_SESSION, Result, Store, store_init, version};
 use crate::storage::{Key, Sweep, Swept, probe};
 
 /// Options of [`Store::gc`].
@@ -64,8 +64,8 @@ impl Store {
     pub async fn gc(&self, options: &GcOptions) -> Result<Swept> {
         let storage = &*self.shared.storage;
         // A store of a later format may have other names for its probes.
-        introduce::check(storage).await?;
-        let mut swept = introduce::gc(storage, options).await?;
+        store_init::check(storage).await?;
+        let mut swept = store_init::gc(storage, options).await?;
         let sweep = Sweep {
             older_than: options.older_than,
             dry_run: options.dry_run,

@@ -23,48 +23,48 @@
 //! ```
 
 mod adapter;
-mod ahead;
+mod auto_prune;
 mod check;
 mod clock;
 mod commit;
-mod compute;
 mod error;
 mod find;
 mod format;
 mod gc;
-mod heads;
+mod head_cache;
 mod info;
-mod introduce;
 mod name;
+mod offload;
+mod ordered_tasks;
 mod policy;
+mod raw_copy;
 mod reader;
 mod retention;
 mod scope;
 mod store;
-mod stored;
-mod tend;
+mod store_init;
 mod usage;
 mod version;
 mod walk;
 mod writer;
 
 pub use adapter::{Adapter, AdapterOptions, StateStream};
-pub use check::{Checked, Finding, FindingKind, ReadData, Severity};
+pub use check::{CheckSummary, Finding, FindingKind, ReadData, Severity};
 pub use error::{Error, Result};
 pub use gc::GcOptions;
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use name::{MAX_ENCODED, Name};
 pub use policy::{CurrentPolicy, Policy};
+pub use raw_copy::{CopyOptions, CopyOutcome, RawVersion};
 #[cfg(feature = "wasm")]
 pub(crate) use reader::stat_cost;
-pub use reader::{Reader, Verified};
-pub use retention::{Fate, Keep, Purge, Purged, Retention};
+pub use reader::{Reader, VerifyReport};
+pub use retention::{KeepReason, PruneDecision, Purge, PurgeReport, Retention};
 pub use scope::Scope;
 pub use store::{Store, StoreOptions};
-pub use stored::{Copied, CopyOptions, Stored};
 pub use usage::Usage;
 pub use version::{MAX_VERSION, Version};
-pub use walk::{Heads, NameHead, Past, Selection, Walk};
+pub use walk::{HeadEntry, HeadStream, Selection, VersionStream, Walk};
 pub use writer::Writer;
 /// The segment where a session's name would be, for what belongs to no session.
 const NO_SESSION: &str = "~";

@@ -18,10 +18,12 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::clock::{self, Moment};
-use super::commit::Change;
-use super::compute::compute;
+use super::commit::Commit;
 use super::format::Encoder;
-use super::{Error, Expect, Name, Result, Retention, Scope, Store, StoreOptions, Stored, Version};
+use super::offload::spawn_cpu;
+use super::{
+    Error, Expect, Name, RawVersion, Result, Retention, Scope, Store, StoreOptions, Version,
+};
 use crate::storage::List;
 
 /// The reserved name of the policy.
@@ -336,7 +338,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Scope::stored`].
-    pub async fn stored_policy(&self) -> Result<Option<Stored>> {
+    pub async fn stored_policy(&self) -> Result<Option<RawVersion>> {
         let scope = self.policy_scope();
         match scope.head(&policy_name()).await? {
             Some(head) => scope.stored(NAME, head.version).await.map(Some),
@@ -380,11 +382,11 @@ impl Store {
         let json = policy.to_json()?;
         let media_type = Some("application/json".to_owned());
         let scope = self.policy_scope();
-        let mut change = Change::new(&scope, &policy_name(), expect, media_type, Vec::new());
+        let mut commit = Commit::new(&scope, &policy_name(), expect, media_type, Vec::new());
         let encode = move || Ok(Encoder::encode(&json));
-        let (bytes, encoded) = compute(0, encode).await?;
-        change.keep(bytes);
-        Ok(change.finish(&encoded).await?.version)
+        let (bytes, encoded) = spawn_cpu(0, encode).await?;
+        commit.buffer(bytes);
+        Ok(commit.finish(&encoded).await?.version)
     }
 
     /// Reads the policy unless what this process knows of it is younger than half the grace period.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::commit::Change;
-use super::compute::compute;
+use super::commit::Commit;
 use super::format::{BLOCK, Encoded, Footer, Metadata, Sums, Trailer, copy_of};
+use super::offload::spawn_cpu;
 use super::{Error, Info, MAX_ENCODED, Name, Result, Scope, Snapshot, Version, name};
 use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 
@@ -115,7 +115,7 @@ impl Reader {
         }
         let before = sums.clone();
         let piece = state.clone();
-        let sums = compute(piece.len() as u64, move || Ok(before.and(&piece))).await?;
+        let sums = spawn_cpu(piece.len() as u64, move || Ok(before.and(&piece))).await?;
         if blocks.end == self.object.trailer.blocks() {
             let verified = sums.clone().verify(&self.object.trailer.metadata);
             verified.map_err(|error| error.at(&self.object.key))?;
@@ -128,7 +128,7 @@ impl Reader {
 /// A version of which every byte was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Verified {
+pub struct VerifyReport {
     /// What is known of it.
     pub info: Info,
 }
@@ -183,7 +183,7 @@ impl Object {
         let info = self.trailer.info(name.as_str(), version);
         let member = self.bytes(0..self.trailer.footer.member).await?;
         let (key, trailer) = (self.key, self.trailer);
-        let state = compute(info.size, move || trailer.read_state(&member)).await;
+        let state = spawn_cpu(info.size, move || trailer.read_state(&member)).await;
         Ok(Snapshot {
             info,
             state: state.map_err(|error| error.at(&key))?.into(),
@@ -202,21 +202,21 @@ impl Object {
     }
 
     /// Puts the state member into another change, piece by piece, verified.
-    pub(crate) async fn copy(&self, change: &mut Change) -> Result<Encoded> {
+    pub(crate) async fn copy(&self, commit: &mut Commit) -> Result<Encoded> {
         let (head, tail) = self.frame().await?;
         let about = |error: Error| error.at(&self.key);
-        change.send(vec![head]).await?;
+        commit.push(vec![head]).await?;
         for block in 0..self.trailer.blocks() {
             let stored = self.bytes(self.trailer.stored(block..block + 1)).await?;
             self.trailer.verify_block(block, &stored).map_err(about)?;
-            change.send(vec![stored]).await?;
+            commit.push(vec![stored]).await?;
         }
-        change.keep(vec![tail]);
+        commit.buffer(vec![tail]);
         Ok(copy_of(&self.trailer))
     }
 
     /// Verifies every byte, in bounded memory.
-    pub(crate) async fn verify(self, name: &Name, version: Version) -> Result<Verified> {
+    pub(crate) async fn verify(self, name: &Name, version: Version) -> Result<VerifyReport> {
         let object = Arc::new(self);
         let trailer = &object.trailer;
         let (metadata, blocks) = (&trailer.metadata, trailer.blocks());
@@ -226,11 +226,11 @@ impl Object {
         let mut sums = Sums::default();
         for block in (0..blocks).step_by(AHEAD) {
             let state = Self::read_blocks(&object, block..blocks.min(block + AHEAD)).await?;
-            sums = compute(metadata.size, move || Ok(sums.and(&state))).await?;
+            sums = spawn_cpu(metadata.size, move || Ok(sums.and(&state))).await?;
         }
         sums.verify(metadata)
             .map_err(|error| error.at(&object.key))?;
-        Ok(Verified {
+        Ok(VerifyReport {
             info: trailer.info(name.as_str(), version),
         })
     }
@@ -305,7 +305,7 @@ impl Object {
             };
             read().map_err(|error| error.at(&object.key))
         };
-        Ok(compute(this.trailer.metadata.size, read).await?.into())
+        Ok(spawn_cpu(this.trailer.metadata.size, read).await?.into())
     }
 
     /// Stored bytes, from what was read already where it has them.

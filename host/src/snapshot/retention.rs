@@ -12,12 +12,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use super::format::{Encoded, Seal};
+use super::format::{Encoded, TrailerFields};
 use super::{
-    Error, Expect, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Store, Version, clock, introduce,
-    version,
+    Error, Expect, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Store, Version, clock,
+    store_init, version,
 };
-use crate::storage::{Entry, ErrorKind, Facts, Key, List};
+use crate::storage::{Entry, ErrorKind, Key, List, ObjectMeta};
 use bytes::Bytes;
 
 /// Versions that are looked at together.
@@ -104,7 +104,7 @@ impl Default for Retention {
 /// Why a version is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Keep {
+pub enum KeepReason {
     /// It is the newest.
     Head,
     /// It was the newest within the grace: a writer that began before it was made may still be at
@@ -127,7 +127,7 @@ pub enum Keep {
 /// What pruning does with a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Fate {
+pub struct PruneDecision {
     /// The version.
     pub version: Version,
     /// Bytes of its file.
@@ -135,7 +135,7 @@ pub struct Fate {
     /// When it was made, by the storage's clock.
     pub created: SystemTime,
     /// The first rule that keeps it; none: it is removed.
-    pub keep: Option<Keep>,
+    pub keep: Option<KeepReason>,
 }
 
 /// Whether a purge waits for the grace.
@@ -152,7 +152,7 @@ pub enum Purge {
 
 /// What a purge did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Purged {
+pub struct PurgeReport {
     /// The tombstone that stays, so that numbering goes on. None where the last possible version
     /// was there: there is no number for a tombstone, and numbering begins again once all versions
     /// are removed.
@@ -169,7 +169,11 @@ impl Scope {
     /// # Errors
     /// [`Error::Storage`]; [`Error::Unsupported`] where the storage does not tell when its objects
     /// were made.
-    pub async fn plan_prune(&self, name: &str, retention: &Retention) -> Result<Vec<Fate>> {
+    pub async fn plan_prune(
+        &self,
+        name: &str,
+        retention: &Retention,
+    ) -> Result<Vec<PruneDecision>> {
         self.fates(&Name::new(name)?, retention, Age::Planned(None))
             .await
     }
@@ -183,7 +187,7 @@ impl Scope {
         name: &str,
         retention: &Retention,
         grace: Duration,
-    ) -> Result<Vec<Fate>> {
+    ) -> Result<Vec<PruneDecision>> {
         self.fates(&Name::new(name)?, retention, Age::Planned(Some(grace)))
             .await
     }
@@ -226,7 +230,7 @@ impl Scope {
     ///
     /// # Errors
     /// As [`Scope::plan_prune`].
-    pub async fn prune(&self, name: &str, retention: &Retention) -> Result<Vec<Fate>> {
+    pub async fn prune(&self, name: &str, retention: &Retention) -> Result<Vec<PruneDecision>> {
         let name = Name::new(name)?;
         self.prune_at_most(&name, retention, usize::MAX, None).await
     }
@@ -244,7 +248,7 @@ impl Scope {
         name: &str,
         retention: &Retention,
         grace: Duration,
-    ) -> Result<Vec<Fate>> {
+    ) -> Result<Vec<PruneDecision>> {
         let name = Name::new(name)?;
         self.prune_at_most(&name, retention, usize::MAX, Some(grace))
             .await
@@ -258,10 +262,10 @@ impl Scope {
         retention: &Retention,
         most: usize,
         grace: Option<Duration>,
-    ) -> Result<Vec<Fate>> {
+    ) -> Result<Vec<PruneDecision>> {
         let mut fates = self.fates(name, retention, Age::Checked(grace)).await?;
         if fates.iter().any(|fate| fate.keep.is_none()) {
-            self.introduce().await?;
+            self.prepare_change().await?;
         }
         let mut pinned = BTreeSet::new();
         let doomed = fates.iter_mut().rev().filter(|fate| fate.keep.is_none());
@@ -271,7 +275,7 @@ impl Scope {
                 pinned = self.pinned(name).await?;
             }
             if pinned.contains(&fate.version) {
-                fate.keep = Some(Keep::Pinned);
+                fate.keep = Some(KeepReason::Pinned);
                 continue;
             }
             let key = self.key(name, fate.version)?;
@@ -291,9 +295,9 @@ impl Scope {
     /// # Errors
     /// [`Error::NotFound`] where nothing was ever saved; then as [`Scope::delete`] and
     /// [`Scope::prune`].
-    pub async fn purge(&self, name: &str, purge: Purge) -> Result<Purged> {
+    pub async fn purge(&self, name: &str, purge: Purge) -> Result<PurgeReport> {
         let name = Name::new(name)?;
-        let mut purged = Purged {
+        let mut purged = PurgeReport {
             tombstone: None,
             removed: 0,
             spared: 0,
@@ -311,8 +315,8 @@ impl Scope {
         purged.tombstone = Some(tombstone);
         let fates = self.purge_fates(&name, purge).await?;
         let below = fates.iter().rev().filter(|fate| fate.version < tombstone);
-        for &Fate { version, keep, .. } in below {
-            if purge == Purge::AfterGrace && keep == Some(Keep::Recent) {
+        for &PruneDecision { version, keep, .. } in below {
+            if purge == Purge::AfterGrace && keep == Some(KeepReason::Recent) {
                 purged.spared += 1;
                 continue;
             }
@@ -321,7 +325,12 @@ impl Scope {
         Ok(purged)
     }
 
-    async fn purge_version(&self, name: &Name, version: Version, to: &mut Purged) -> Result<()> {
+    async fn purge_version(
+        &self,
+        name: &Name,
+        version: Version,
+        to: &mut PurgeReport,
+    ) -> Result<()> {
         self.storage().delete(&self.key(name, version)?).await?;
         self.storage().delete(&self.pin_key(name, version)?).await?;
         to.removed += 1;
@@ -334,10 +343,12 @@ impl Scope {
         &self,
         name: &Name,
         purge: Purge,
-        purged: &mut Purged,
+        purged: &mut PurgeReport,
     ) -> Result<Version> {
         let fates = self.purge_fates(name, purge).await?;
-        let spared = |fate: &Fate| purge == Purge::AfterGrace && fate.keep == Some(Keep::Recent);
+        let spared = |fate: &PruneDecision| {
+            purge == Purge::AfterGrace && fate.keep == Some(KeepReason::Recent)
+        };
         let old = fates.iter().skip(1).rev().filter(|fate| !spared(fate));
         for fate in old {
             self.purge_version(name, fate.version, purged).await?;
@@ -352,7 +363,7 @@ impl Scope {
         // The caller says that no host writes this name: none sees that its head is gone for a
         // moment.
         self.purge_version(name, head.version, purged).await?;
-        self.heads().doubt(&self.dir_of(name));
+        self.heads().mark_uncertain(&self.dir_of(name));
         self.create_tombstone(name, head.version).await
     }
 
@@ -360,7 +371,7 @@ impl Scope {
     async fn create_tombstone(&self, name: &Name, below: Version) -> Result<Version> {
         let version = below + 1;
         let (mut file, encoded) = Encoded::tombstone();
-        let (trailer, _) = encoded.seal(&Seal {
+        let (trailer, _) = encoded.build_trailer(&TrailerFields {
             agent: self.agent().as_str(),
             session: self.session().map(Name::as_str),
             name: name.as_str(),
@@ -389,7 +400,12 @@ impl Scope {
     /// Removes every version of a name whose numbers are used up. A host that looked at the head
     /// before the last version was made has forgotten it when that is older than the grace, so that
     /// none goes on from it.
-    async fn purge_the_end(&self, name: &Name, purge: Purge, purged: &mut Purged) -> Result<()> {
+    async fn purge_the_end(
+        &self,
+        name: &Name,
+        purge: Purge,
+        purged: &mut PurgeReport,
+    ) -> Result<()> {
         let (versions, listed) = self.listed(name).await?;
         if let (Purge::AfterGrace, Some((newest, facts))) = (purge, versions.first()) {
             let grace = self.store.prune_grace().await?;
@@ -404,12 +420,12 @@ impl Scope {
                 return Ok(());
             }
         }
-        self.introduce().await?;
+        self.prepare_change().await?;
         // The newest version goes last: until then, nothing can be saved below it.
         for &(version, _) in versions.iter().rev() {
             self.purge_version(name, version, purged).await?;
         }
-        self.heads().doubt(&self.dir_of(name));
+        self.heads().mark_uncertain(&self.dir_of(name));
         Ok(())
     }
 
@@ -439,7 +455,7 @@ impl Scope {
             Err(error) if !error.is_of_file() => return Err(error),
             _ => {}
         }
-        self.introduce().await?;
+        self.prepare_change().await?;
         let key = self.pin_key(&name, version)?;
         match self.storage().create(&key, vec![Bytes::new()]).await {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
@@ -464,7 +480,7 @@ impl Scope {
         if !(1..=MAX_VERSION).contains(&version) {
             return Ok(());
         }
-        self.introduce().await?;
+        self.prepare_change().await?;
         Ok(self
             .storage()
             .delete(&self.pin_key(&name, version)?)
@@ -480,7 +496,12 @@ impl Scope {
         Ok(pins.into_iter().collect())
     }
 
-    async fn fates(&self, name: &Name, retention: &Retention, age: Age) -> Result<Vec<Fate>> {
+    async fn fates(
+        &self,
+        name: &Name,
+        retention: &Retention,
+        age: Age,
+    ) -> Result<Vec<PruneDecision>> {
         let (versions, ages) = self.versions_and_ages(name, age).await?;
         // After the versions: a pin of one that was listed is seen.
         let pinned = self.pinned(name).await?;
@@ -488,7 +509,7 @@ impl Scope {
     }
 
     /// Decides about each version for a purge, which no rule and no pin stops.
-    async fn purge_fates(&self, name: &Name, purge: Purge) -> Result<Vec<Fate>> {
+    async fn purge_fates(&self, name: &Name, purge: Purge) -> Result<Vec<PruneDecision>> {
         let age = match purge {
             Purge::AfterGrace => Age::Checked(None),
             Purge::Now => Age::Unchecked,
@@ -508,7 +529,7 @@ impl Scope {
         &self,
         name: &Name,
         age: Age,
-    ) -> Result<(Vec<(Version, Facts)>, Ages)> {
+    ) -> Result<(Vec<(Version, ObjectMeta)>, Ages)> {
         let mut grace = self.store.prune_grace().await?;
         let shorter = match age {
             Age::Checked(shorter) | Age::Planned(shorter) => shorter,
@@ -535,13 +556,13 @@ impl Scope {
     async fn decide(
         &self,
         name: &Name,
-        versions: Vec<(Version, Facts)>,
+        versions: Vec<(Version, ObjectMeta)>,
         ages: Ages,
         retention: &Retention,
         pinned: &BTreeSet<Version>,
-    ) -> Result<Vec<Fate>> {
+    ) -> Result<Vec<PruneDecision>> {
         let mut rules = Rules::new(retention, ages.grace, ages.now, pinned);
-        let fates = versions.into_iter().map(|(version, facts)| Fate {
+        let fates = versions.into_iter().map(|(version, facts)| PruneDecision {
             version,
             stored_size: facts.size,
             created: facts.created,
@@ -550,10 +571,10 @@ impl Scope {
         let mut fates: Vec<_> = fates.collect();
         // A storage's times may be later than what they are of: on a disk they change with every
         // name that a file gets or loses. A version is never older than one below it.
-        let recent = |fate: &Fate| fate.keep == Some(Keep::Recent);
+        let recent = |fate: &PruneDecision| fate.keep == Some(KeepReason::Recent);
         if let Some(lowest) = fates.iter().rposition(recent) {
             for fate in &mut fates[..lowest] {
-                fate.keep.get_or_insert(Keep::Recent);
+                fate.keep.get_or_insert(KeepReason::Recent);
             }
         }
         if ages.by_trailer {
@@ -573,7 +594,7 @@ impl Scope {
     async fn keep_young_by_trailer(
         &self,
         name: &Name,
-        fates: &mut [Fate],
+        fates: &mut [PruneDecision],
         ages: Ages,
         keep_within: Duration,
     ) -> Result<()> {
@@ -581,7 +602,7 @@ impl Scope {
             min: ages.grace.max(keep_within),
             ahead: ages.grace,
         };
-        let doomed = |(at, fate): (usize, &Fate)| fate.keep.is_none().then_some(at);
+        let doomed = |(at, fate): (usize, &PruneDecision)| fate.keep.is_none().then_some(at);
         let doomed: Vec<_> = fates.iter().enumerate().filter_map(doomed).collect();
         let (mut young, mut old, mut next) = (0, doomed.len(), 0);
         while young < old {
@@ -597,8 +618,8 @@ impl Scope {
             next = young + (old - young) / 2;
         }
         let why = match keep_within > ages.grace {
-            true => Keep::Within,
-            false => Keep::Recent,
+            true => KeepReason::Within,
+            false => KeepReason::Recent,
         };
         for &at in &doomed[..young] {
             fates[at].keep = Some(why);
@@ -634,7 +655,7 @@ impl Scope {
     }
 
     /// All versions, newest first, and the storage's time when the first of them was listed.
-    async fn listed(&self, name: &Name) -> Result<(Vec<(Version, Facts)>, SystemTime)> {
+    async fn listed(&self, name: &Name) -> Result<(Vec<(Version, ObjectMeta)>, SystemTime)> {
         let dir = self.dir_of(name);
         let mut after = None;
         let mut versions = Vec::new();
@@ -759,7 +780,7 @@ impl Store {
         match clock.now(grace) {
             Some(now) => Ok(now),
             None => {
-                let probe = introduce::probe_clock(self).await?;
+                let probe = store_init::probe_clock(self).await?;
                 clock.observe(probe, grace)
             }
         }
@@ -767,7 +788,7 @@ impl Store {
 }
 
 /// Returns the versions among the entries of a list that was asked for their times.
-pub(super) fn versions_in(entries: Vec<Entry>) -> Result<Vec<(Version, Facts)>> {
+pub(super) fn versions_in(entries: Vec<Entry>) -> Result<Vec<(Version, ObjectMeta)>> {
     let mut versions = Vec::new();
     for entry in entries {
         if let Entry::Object(object) = entry
@@ -817,7 +838,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn keep(&mut self, version: Version, facts: &Facts) -> Option<Keep> {
+    fn keep(&mut self, version: Version, facts: &ObjectMeta) -> Option<KeepReason> {
         // What is from the future is new.
         let age = |time| self.now.duration_since(time).unwrap_or_default();
         let superseded = self.superseded.replace(facts.created);
@@ -829,14 +850,17 @@ impl<'a> Rules<'a> {
         let daily = self.days.take(facts);
         let weekly = self.weeks.take(facts);
         let rules = [
-            (rank == 0, Keep::Head),
-            (replaced_within(self.grace), Keep::Recent),
-            (self.pinned.contains(&version), Keep::Pinned),
-            (rank < self.retention.keep_last, Keep::Last),
-            (replaced_within(self.retention.keep_within), Keep::Within),
-            (hourly, Keep::Hourly),
-            (daily, Keep::Daily),
-            (weekly, Keep::Weekly),
+            (rank == 0, KeepReason::Head),
+            (replaced_within(self.grace), KeepReason::Recent),
+            (self.pinned.contains(&version), KeepReason::Pinned),
+            (rank < self.retention.keep_last, KeepReason::Last),
+            (
+                replaced_within(self.retention.keep_within),
+                KeepReason::Within,
+            ),
+            (hourly, KeepReason::Hourly),
+            (daily, KeepReason::Daily),
+            (weekly, KeepReason::Weekly),
         ];
         rules.into_iter().find(|rule| rule.0).map(|rule| rule.1)
     }
@@ -858,7 +882,7 @@ impl Buckets {
         }
     }
 
-    fn take(&mut self, facts: &Facts) -> bool {
+    fn take(&mut self, facts: &ObjectMeta) -> bool {
         let since = facts.created.duration_since(SystemTime::UNIX_EPOCH);
         let bucket = (since.unwrap_or_default().as_secs() + BEFORE_EPOCH) / self.seconds;
         if self.left == 0 || self.last == Some(bucket) {

@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 
-use super::commit::Change;
-use super::compute::compute;
-use super::find::Rereads;
+use super::commit::Commit;
+use super::find::PrunedReadRetry;
 use super::format::{Encoded, Encoder};
-use super::heads::Remembered;
+use super::head_cache::HeadCache;
+use super::offload::spawn_cpu;
 use super::reader::Object;
 use super::{
-    Error, Expect, Info, MAX_ENCODED, Name, Reader, Result, SaveOptions, Snapshot, Store, Verified,
-    Version, Writer, check_limit, info, name, session_segment, version,
+    Error, Expect, Info, MAX_ENCODED, Name, Reader, Result, SaveOptions, Snapshot, Store,
+    VerifyReport, Version, Writer, check_limit, info, name, session_segment, version,
 };
 use crate::storage::{Key, Storage};
 
@@ -47,19 +47,19 @@ impl Scope {
         if size > max {
             return Err(Error::TooLarge { size, max });
         }
-        self.introduce().await?;
-        let mut change = Change::new(
+        self.prepare_change().await?;
+        let mut commit = Commit::new(
             self,
             &name,
             options.expect,
             options.media_type,
             options.labels,
         );
-        change.check_early().await?;
+        commit.check_early().await?;
         let encode = move || Ok(Encoder::encode(&state));
-        let (bytes, encoded) = compute(size, encode).await?;
-        change.keep(bytes);
-        change.finish(&encoded).await
+        let (bytes, encoded) = spawn_cpu(size, encode).await?;
+        commit.buffer(bytes);
+        commit.finish(&encoded).await
     }
 
     /// Begins a state that is saved piece by piece.
@@ -106,7 +106,7 @@ impl Scope {
         max: u64,
     ) -> Result<Option<Snapshot>> {
         let name = Name::new(name)?;
-        let mut rereads = Rereads::of(at);
+        let mut rereads = PrunedReadRetry::of(at);
         loop {
             let Some((version, object)) = self.open(&name, at).await? else {
                 return Ok(None);
@@ -158,9 +158,9 @@ impl Scope {
     ///
     /// # Errors
     /// As [`Scope::load`].
-    pub async fn verify(&self, name: &str, at: Option<Version>) -> Result<Option<Verified>> {
+    pub async fn verify(&self, name: &str, at: Option<Version>) -> Result<Option<VerifyReport>> {
         let name = Name::new(name)?;
-        let mut rereads = Rereads::of(at);
+        let mut rereads = PrunedReadRetry::of(at);
         loop {
             let Some((version, object)) = self.open(&name, at).await? else {
                 return Ok(None);
@@ -248,10 +248,10 @@ impl Scope {
     /// [`Error::NotFound`] where there is nothing to delete; then as [`Scope::save`].
     pub async fn delete(&self, name: &str, expect: Expect) -> Result<Info> {
         let name = Name::new(name)?;
-        let mut change = Change::new(self, &name, expect, None, Vec::new());
+        let mut commit = Commit::new(self, &name, expect, None, Vec::new());
         // What is known may be out of date, and deleting nothing must write nothing.
         let head = self.head(&name).await?;
-        change.check_early().await?;
+        commit.check_early().await?;
         let Some(head) = head else {
             return Err(self.missing(&name, None));
         };
@@ -262,10 +262,10 @@ impl Scope {
         {
             return Err(self.deleted_already(&name, head.version));
         }
-        self.introduce().await?;
+        self.prepare_change().await?;
         let (bytes, tombstone) = Encoded::tombstone();
-        change.keep(bytes);
-        change.finish(&tombstone).await
+        commit.buffer(bytes);
+        commit.finish(&tombstone).await
     }
 
     /// Saves the state of `version` again as the next version.
@@ -327,16 +327,16 @@ impl Scope {
         if object.trailer.is_tombstone() {
             return Err(self.deleted(&name, version));
         }
-        self.introduce().await?;
+        self.prepare_change().await?;
         let saved_as = object.saved_as();
         let origin = (
             format!("{}adopted-from", info::HOST_LABEL),
             saved_as.clone(),
         );
-        let mut change = self.change_of(&object, (self, &name), expect, &origin)?;
-        change.check_early().await?;
-        let encoded = object.copy(&mut change).await?;
-        Ok((change.finish(&encoded).await?, saved_as))
+        let mut commit = self.change_of(&object, (self, &name), expect, &origin)?;
+        commit.check_early().await?;
+        let encoded = object.copy(&mut commit).await?;
+        Ok((commit.finish(&encoded).await?, saved_as))
     }
 
     pub(super) async fn copy(
@@ -348,7 +348,7 @@ impl Scope {
         (label, value): (&str, String),
     ) -> Result<Info> {
         let origin = (format!("{}{label}", info::HOST_LABEL), value);
-        let mut rereads = Rereads::of(at);
+        let mut rereads = PrunedReadRetry::of(at);
         loop {
             let Some((version, object)) = self.open(name, at).await? else {
                 return Err(self.missing(name, at));
@@ -357,12 +357,12 @@ impl Scope {
                 object.frame().await?;
                 return Err(self.deleted(name, version));
             }
-            to.introduce().await?;
-            let mut change = self.change_of(&object, (to, new_name), expect, &origin)?;
-            change.check_early().await?;
-            match object.copy(&mut change).await {
+            to.prepare_change().await?;
+            let mut commit = self.change_of(&object, (to, new_name), expect, &origin)?;
+            commit.check_early().await?;
+            match object.copy(&mut commit).await {
                 Err(error) if rereads.is_due(&error) => {}
-                encoded => return change.finish(&encoded?).await,
+                encoded => return commit.finish(&encoded?).await,
             }
         }
     }
@@ -374,7 +374,7 @@ impl Scope {
         (to, new_name): (&Self, &Name),
         expect: Expect,
         origin: &(String, String),
-    ) -> Result<Change> {
+    ) -> Result<Commit> {
         let metadata = &object.trailer.metadata;
         let (size, max) = (metadata.size, self.max_state());
         if size > max {
@@ -387,7 +387,7 @@ impl Scope {
         let mut labels: Vec<_> = own_labels.cloned().collect();
         labels.push(origin.clone());
         let media_type = metadata.media_type.clone();
-        Ok(Change::new(to, new_name, expect, media_type, labels))
+        Ok(Commit::new(to, new_name, expect, media_type, labels))
     }
 
     pub(crate) fn key(&self, name: &Name, version: Version) -> Result<Key> {
@@ -409,7 +409,7 @@ impl Scope {
         &*self.store.shared.storage
     }
 
-    pub(super) fn heads(&self) -> &Remembered {
+    pub(super) fn heads(&self) -> &HeadCache {
         &self.store.shared.heads
     }
 
@@ -419,7 +419,7 @@ impl Scope {
 
     /// Prepares a change: makes the store where it is missing, and reads its policy where that is
     /// due.
-    pub(crate) async fn introduce(&self) -> Result<()> {
+    pub(crate) async fn prepare_change(&self) -> Result<()> {
         self.ensure_initialized().await?;
         self.store.refresh_policy().await
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use super::clock::StorageClock;
-use super::heads::Remembered;
+use super::head_cache::HeadCache;
 use super::policy::{DEFAULT_GRACE, PolicyCache};
 use super::{
-    Error, NO_SESSION, Name, Result, Retention, Scope, WIDE_PAGE, check_limit, introduce,
-    session_segment, tend,
+    Error, NO_SESSION, Name, Result, Retention, Scope, WIDE_PAGE, auto_prune, check_limit,
+    session_segment, store_init,
 };
 use crate::storage::{Entry, List, Storage};
 
@@ -66,8 +66,8 @@ pub(super) struct Shared {
     pub(super) options: StoreOptions,
     /// Set once this process has seen that the storage keeps its word.
     pub(super) introduced: OnceCell<()>,
-    pub(super) tending: tend::Tending,
-    pub(super) heads: Remembered,
+    pub(super) auto_prune: auto_prune::AutoPrune,
+    pub(super) heads: HeadCache,
     pub(super) policy: Arc<PolicyCache>,
     pub(super) clock: StorageClock,
 }
@@ -84,12 +84,12 @@ impl Store {
         Self {
             shared: Arc::new(Shared {
                 storage,
-                heads: Remembered::new(Arc::clone(&policy)),
+                heads: HeadCache::new(Arc::clone(&policy)),
                 policy,
                 clock: StorageClock::default(),
                 options,
                 introduced: OnceCell::new(),
-                tending: tend::Tending::default(),
+                auto_prune: auto_prune::AutoPrune::default(),
             }),
         }
     }
@@ -216,7 +216,7 @@ impl Store {
     /// # Errors
     /// As [`Store::require`].
     pub(super) async fn find(&self) -> Result<bool> {
-        let is_there = introduce::check(&*self.shared.storage).await?;
+        let is_there = store_init::check(&*self.shared.storage).await?;
         if is_there || self.shared.options.create {
             return Ok(is_there);
         }
@@ -230,7 +230,7 @@ impl Store {
     pub(super) async fn ensure_initialized(&self) -> Result<()> {
         let introduced = &self.shared.introduced;
         introduced
-            .get_or_try_init(|| introduce::before_writing(self))
+            .get_or_try_init(|| store_init::ensure_initialized(self))
             .await
             .copied()
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::ahead::Ahead;
+use super::ordered_tasks::OrderedTasks;
 use super::{Error, Info, Name, Result, Scope, Store, Version};
 
 /// Names, or versions, asked for at once.
@@ -54,16 +54,16 @@ pub struct Walk {
 
 /// The newest version of each name. Made by [`Store::heads`].
 #[derive(Debug)]
-pub struct Heads {
+pub struct HeadStream {
     walk: Walk,
-    looks: Ahead<Option<NameHead>>,
+    looks: OrderedTasks<Option<HeadEntry>>,
     more: bool,
 }
 
 /// A name, and its newest version: [`Scope::stat`].
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct NameHead {
+pub struct HeadEntry {
     /// The scope of the name.
     pub scope: Scope,
     /// The name.
@@ -75,12 +75,12 @@ pub struct NameHead {
 
 /// The versions of a name, newest first. Made by [`Scope::past`].
 #[derive(Debug)]
-pub struct Past {
+pub struct VersionStream {
     scope: Scope,
     name: Name,
     versions: VecDeque<Version>,
     before: Option<Version>,
-    looks: Ahead<Option<(Version, Result<Info>)>>,
+    looks: OrderedTasks<Option<(Version, Result<Info>)>>,
     /// How many are still to be looked at; 0 at the end.
     left: usize,
 }
@@ -195,28 +195,28 @@ impl Walk {
 impl Store {
     /// The newest version of each name of `selection`, deleted ones too, in the order of their
     /// keys. Some are looked at together: what one look costs is waited for once for all of them.
-    pub fn heads(&self, selection: &Selection) -> Heads {
-        Heads {
+    pub fn heads(&self, selection: &Selection) -> HeadStream {
+        HeadStream {
             walk: self.walk(selection),
-            looks: Ahead::new(AT_ONCE),
+            looks: OrderedTasks::new(AT_ONCE),
             more: true,
         }
     }
 }
 
-impl Heads {
+impl HeadStream {
     /// The next one; none after the last. A name of which nothing is there any more is passed over.
     /// After an error it goes on, as [`Walk::next`] does.
     ///
     /// # Errors
     /// As [`Walk::next`], and [`Error::Storage`].
-    pub async fn next(&mut self) -> Result<Option<NameHead>> {
+    pub async fn next(&mut self) -> Result<Option<HeadEntry>> {
         while self.more {
             let Some((scope, name)) = self.walk.next().await? else {
                 self.more = false;
                 break;
             };
-            if let Some(Some(head)) = self.looks.push(look_at_head(scope, name)).await? {
+            if let Some(Some(head)) = self.looks.push(stat_head(scope, name)).await? {
                 return Ok(Some(head));
             }
         }
@@ -230,13 +230,13 @@ impl Heads {
     }
 }
 
-async fn look_at_head(scope: Scope, name: Name) -> Result<Option<NameHead>> {
-    let info = look_at(&scope, &name, None).await?;
-    Ok(info.map(|info| NameHead { scope, name, info }))
+async fn stat_head(scope: Scope, name: Name) -> Result<Option<HeadEntry>> {
+    let info = stat_one(&scope, &name, None).await?;
+    Ok(info.map(|info| HeadEntry { scope, name, info }))
 }
 
 /// None: it is not there any more. What is wrong with the storage is not told of one version.
-async fn look_at(scope: &Scope, name: &Name, at: Option<Version>) -> Result<Option<Result<Info>>> {
+async fn stat_one(scope: &Scope, name: &Name, at: Option<Version>) -> Result<Option<Result<Info>>> {
     match scope.stat(name.as_str(), at).await {
         Ok(info) => Ok(info.map(Ok)),
         Err(error) if error.is_of_file() => Ok(Some(Err(error))),
@@ -253,29 +253,29 @@ impl Scope {
     ///
     /// # Errors
     /// [`Error::Invalid`] where `name` is not a name.
-    pub fn past(&self, name: &str, before: Option<Version>, limit: usize) -> Result<Past> {
-        Ok(Past {
+    pub fn past(&self, name: &str, before: Option<Version>, limit: usize) -> Result<VersionStream> {
+        Ok(VersionStream {
             scope: self.clone(),
             name: Name::new(name)?,
             versions: VecDeque::new(),
             before,
-            looks: Ahead::new(AT_ONCE),
+            looks: OrderedTasks::new(AT_ONCE),
             left: limit,
         })
     }
 }
 
-impl Past {
+impl VersionStream {
     /// The next version, and what is known of it; none after the oldest. What was pruned since it
     /// was listed is passed over.
     ///
     /// # Errors
-    /// As [`Heads::next`].
+    /// As [`HeadStream::next`].
     pub async fn next(&mut self) -> Result<Option<(Version, Result<Info>)>> {
         while let Some(version) = self.version().await? {
             let (scope, name) = (self.scope.clone(), self.name.clone());
             let look = async move {
-                let info = look_at(&scope, &name, Some(version)).await?;
+                let info = stat_one(&scope, &name, Some(version)).await?;
                 Ok(info.map(|info| (version, info)))
             };
             if let Some(Some(seen)) = self.looks.push(look).await? {

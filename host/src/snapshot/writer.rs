@@ -1,8 +1,8 @@
 //! A state saved piece by piece.
 
-use super::commit::Change;
-use super::compute::compute;
+use super::commit::Commit;
 use super::format::Encoder;
+use super::offload::spawn_cpu;
 use super::{Error, Info, Name, Result, SaveOptions, Scope};
 
 /// A state that is being saved piece by piece. Nothing is visible before [`Writer::finish`]
@@ -29,7 +29,7 @@ use super::{Error, Info, Name, Result, SaveOptions, Scope};
 /// ```
 #[derive(Debug)]
 pub struct Writer {
-    change: Change,
+    commit: Commit,
     encoder: Encoder,
     max_state: u64,
     /// Set by the first error: what was written is not whole any more.
@@ -39,17 +39,17 @@ pub struct Writer {
 impl Writer {
     pub(super) async fn open(scope: &Scope, name: &Name, options: SaveOptions) -> Result<Self> {
         options.check()?;
-        scope.introduce().await?;
-        let change = Change::new(
+        scope.prepare_change().await?;
+        let commit = Commit::new(
             scope,
             name,
             options.expect,
             options.media_type,
             options.labels,
         );
-        change.check_early().await?;
+        commit.check_early().await?;
         Ok(Self {
-            change,
+            commit,
             encoder: Encoder::new(),
             max_state: scope.max_state(),
             failed: false,
@@ -98,9 +98,9 @@ impl Writer {
     pub async fn finish(mut self) -> Result<Info> {
         self.check()?;
         let (size, encoder) = (self.encoder.size(), self.encoder);
-        let (rest, encoded) = compute(size, move || Ok(encoder.finish())).await?;
-        self.change.keep(rest);
-        self.change.finish(&encoded).await
+        let (rest, encoded) = spawn_cpu(size, move || Ok(encoder.finish())).await?;
+        self.commit.buffer(rest);
+        self.commit.finish(&encoded).await
     }
 
     async fn compress(&mut self) -> Result<()> {
@@ -108,9 +108,9 @@ impl Writer {
         // again.
         let mut encoder = std::mem::replace(&mut self.encoder, Encoder::new());
         let compress = move || Ok((encoder.compress(), encoder));
-        let (output, encoder) = compute(u64::MAX, compress).await?;
+        let (output, encoder) = spawn_cpu(u64::MAX, compress).await?;
         self.encoder = encoder;
-        self.change.send(output).await
+        self.commit.push(output).await
     }
 
     fn check(&self) -> Result<()> {

@@ -3,7 +3,7 @@
 //! Rules:
 //! - The kind decides; the text is for people. No caller looks into the text.
 //! - A backend picks the kind where it still sees the cause (an errno, a status code), never later.
-//! - A change whose outcome is not known MUST be [`ErrorKind::Unanswered`] or
+//! - A change whose outcome is not known MUST be [`ErrorKind::OutcomeUnknown`] or
 //!   [`ErrorKind::NotDurable`]. Every other kind of a change says: it was not made.
 
 use std::error::Error as StdError;
@@ -41,7 +41,7 @@ pub enum ErrorKind {
     Config,
     /// A change was sent and no answer came back: it may have been made, or be made later. Only
     /// looking can tell, and absence proves nothing.
-    Unanswered,
+    OutcomeUnknown,
     /// The change was made and is visible, and may be gone after a power failure.
     NotDurable,
 }
@@ -90,7 +90,7 @@ impl Error {
     /// The same cause of a change that was sent, and may have been made.
     #[cfg(any(feature = "s3", feature = "gcs"))]
     pub(crate) fn unanswered(mut self) -> Self {
-        self.kind = ErrorKind::Unanswered;
+        self.kind = ErrorKind::OutcomeUnknown;
         self.hint = None;
         self
     }
@@ -98,7 +98,7 @@ impl Error {
     /// The same, where it was only tried whether the storage can be used: nothing that anybody
     /// asked for was sent yet.
     pub(crate) fn of_a_trial(mut self) -> Self {
-        if matches!(self.kind, ErrorKind::Unanswered | ErrorKind::NotDurable) {
+        if matches!(self.kind, ErrorKind::OutcomeUnknown | ErrorKind::NotDurable) {
             self.kind = ErrorKind::Unavailable;
             self.hint =
                 Some("nothing was saved; check that the storage is there and healthy".into());
@@ -138,7 +138,7 @@ impl Error {
             ErrorKind::Unavailable => "check that the storage is there and healthy",
             ErrorKind::Unsupported => "use another place for this store",
             ErrorKind::Config => "correct the configuration",
-            ErrorKind::Unanswered => "look at the newest version before trying again",
+            ErrorKind::OutcomeUnknown => "look at the newest version before trying again",
             ErrorKind::NotDurable => "check the disk before relying on this version",
         }
     }

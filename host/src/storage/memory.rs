@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Entry, Error, ErrorKind, Facts, Key, List, Object, Page, Part, ReadRange, Result, Storage,
+    Entry, Error, ErrorKind, Key, List, Object, ObjectMeta, Page, Part, ReadRange, Result, Storage,
     Upload,
 };
 
@@ -61,7 +61,7 @@ impl Storage for Memory {
         "memory".into()
     }
 
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         true
     }
 
@@ -118,7 +118,7 @@ impl Storage for Memory {
                 Some((name, _)) => Entry::Dir(name.into()),
                 None => Entry::Object(Object {
                     name: rest.into(),
-                    facts: list.facts.then(|| Facts {
+                    facts: list.facts.then(|| ObjectMeta {
                         size: kept.bytes.len() as u64,
                         created: kept.created,
                     }),

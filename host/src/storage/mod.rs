@@ -76,7 +76,7 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Whether it is known that [`Storage::create`] never replaces an object, as of an operating
     /// system or this process's own memory. Where it is not, as of a server that may be any, each
     /// process tries before it trusts.
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         false
     }
 
@@ -95,8 +95,9 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] where an object is there, which is left as it is (and may be
     /// our own, where a server made it, its answer was lost, and it was asked again);
-    /// [`ErrorKind::Unanswered`] and [`ErrorKind::NotDurable`] where the outcome is not known; any
-    /// other kind says that nothing was made. A future that is dropped has an unknown outcome, too.
+    /// [`ErrorKind::OutcomeUnknown`] and [`ErrorKind::NotDurable`] where the outcome is not known;
+    /// any other kind says that nothing was made. A future that is dropped has an unknown outcome,
+    /// too.
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()>;
 
     /// Begins an object whose length is not known yet. Nothing is visible before
@@ -174,7 +175,7 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Waits for what goes on when nobody waits for it, such as the abort of an upload that was
     /// dropped. A process calls it before it ends, with a limit of its own: the wait is as long as
     /// a server takes, and its retries.
-    async fn settle(&self) {}
+    async fn wait_idle(&self) {}
 }
 
 /// An object that is being made piece by piece. Dropping it aborts: nothing becomes visible.
@@ -277,8 +278,8 @@ pub struct List<'a> {
     pub after: Option<Entry>,
     /// At most so many entries.
     pub limit: usize,
-    /// Whether [`Page::now`] and the [`Facts`] of each object are wanted; on a local disk these
-    /// cost a call for each.
+    /// Whether [`Page::now`] and the [`ObjectMeta`] of each object are wanted; on a local disk
+    /// these cost a call for each.
     pub facts: bool,
 }
 
@@ -291,7 +292,7 @@ pub struct RecursiveList<'a> {
     pub token: Option<String>,
     /// At most so many objects.
     pub limit: usize,
-    /// Asks for [`RecursivePage::now`] and the [`Facts`] of each object.
+    /// Asks for [`RecursivePage::now`] and the [`ObjectMeta`] of each object.
     pub facts: bool,
 }
 
@@ -323,12 +324,12 @@ pub struct Object {
     /// The last segment of its key.
     pub name: String,
     /// Present where the list asked for them.
-    pub facts: Option<Facts>,
+    pub facts: Option<ObjectMeta>,
 }
 
 /// What a list says of an object beside its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct ObjectMeta {
     /// Length in bytes.
     pub size: u64,
     /// When the object was made, by the clock that [`Page::now`] is of. Some servers tell of a long

@@ -378,7 +378,7 @@ async fn one_race(storage: &Arc<dyn Storage>, way: Way, race: Race, key: &Key) -
         match done {
             Ok((writer, Ok(()))) => acknowledged.push(writer),
             Ok((_, Err(error))) => match error.kind() {
-                ErrorKind::AlreadyExists | ErrorKind::Unanswered | ErrorKind::NotDurable => {}
+                ErrorKind::AlreadyExists | ErrorKind::OutcomeUnknown | ErrorKind::NotDurable => {}
                 _ => failed = Some(error),
             },
             Err(stopped) => failed = Some(stopped_error(stopped)),

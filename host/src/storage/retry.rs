@@ -1,8 +1,8 @@
-//! When a call to a server is sent again: one policy for every backend that has a server.
+//! Retries of calls to a server: one policy for every backend.
 //!
-//! It runs around the smallest thing that can be sent again: a call, a part, a completion. The
-//! backend reads an answer and says in a [`Fault`] what it means; [`Tries`] decides. The SDKs' own
-//! retries are off, so that nothing is multiplied.
+//! A retry repeats the smallest unit that can be sent again: a call, a part, a completion. The
+//! backend classifies a response as an [`AttemptError`], and the [`RetryLoop`] decides. The retries
+//! of the SDKs are off, so that attempts are not multiplied.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ pub use tries::Counts;
 #[cfg(feature = "s3")]
 pub(super) use tries::hashed;
 #[cfg(any(feature = "s3", feature = "gcs"))]
-pub(super) use tries::{Attempt, Call, Fault, Next, Retrier, Tries};
+pub(super) use tries::{Attempt, AttemptError, Call, Retrier, RetryDecision, RetryLoop};
 
 #[cfg(any(feature = "s3", feature = "gcs"))]
 mod tries {
@@ -103,34 +103,34 @@ mod tries {
     /// at the same time, and paths change.
     const PATIENCE: f64 = 4.0;
 
-    /// What an attempt that failed means for the next one.
+    /// Decision after an attempt that failed.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(in crate::storage) enum Next {
-        /// It may help to send the call again, but not before this time.
-        Again(Option<Duration>),
-        /// It may help, once, at once: what was refused is set right.
-        Once,
-        /// As [`Next::Once`], if other credentials can be found. The backend looks, and says `Once`
-        /// or `GiveUp`.
-        Renew,
-        /// It does not help.
-        GiveUp,
-        /// This answer says how things are, whatever became of earlier attempts.
-        Settled,
+    pub(in crate::storage) enum RetryDecision {
+        /// Sends the call again after a random wait, which lasts at least this long.
+        Backoff(Option<Duration>),
+        /// Sends the call again at once, but only once: its cause was set right.
+        RetryOnce,
+        /// Looks for other credentials. The backend turns this into [`RetryDecision::RetryOnce`]
+        /// where it finds some, else into [`RetryDecision::Stop`].
+        RefreshCredentials,
+        /// Returns the error: another attempt would not help.
+        Stop,
+        /// Returns the error as it is, whatever became of earlier attempts.
+        Definitive,
     }
 
     /// An attempt that failed.
     #[derive(Debug)]
-    pub(in crate::storage) struct Fault {
+    pub(in crate::storage) struct AttemptError {
         pub(in crate::storage) error: Error,
-        pub(in crate::storage) next: Next,
+        pub(in crate::storage) next: RetryDecision,
         /// Whether the server may have done, or may yet do, what it was asked.
         pub(in crate::storage) unclear: bool,
     }
 
-    impl Fault {
+    impl AttemptError {
         /// One that says that nothing was done.
-        pub(in crate::storage) fn new(next: Next, error: Error) -> Self {
+        pub(in crate::storage) fn new(next: RetryDecision, error: Error) -> Self {
             Self {
                 error,
                 next,
@@ -142,14 +142,14 @@ mod tries {
         pub(in crate::storage) fn unclear(error: Error) -> Self {
             Self {
                 error,
-                next: Next::Again(None),
+                next: RetryDecision::Backoff(None),
                 unclear: true,
             }
         }
     }
 
     /// What became of an attempt.
-    pub(in crate::storage) type Attempt<T> = std::result::Result<T, Fault>;
+    pub(in crate::storage) type Attempt<T> = std::result::Result<T, AttemptError>;
 
     /// A call, before it is sent.
     #[derive(Clone, Copy, Debug)]
@@ -158,7 +158,7 @@ mod tries {
         pub(in crate::storage) name: &'static str,
         /// What it is about: shown at debug, hashed above.
         pub(in crate::storage) key: &'a str,
-        /// Whether it changes what can be seen: then no answer is [`ErrorKind::Unanswered`].
+        /// Whether it changes what can be seen: then no answer is [`ErrorKind::OutcomeUnknown`].
         pub(in crate::storage) change: bool,
         /// Bytes that are sent with it.
         pub(in crate::storage) body: usize,
@@ -221,14 +221,14 @@ mod tries {
         }
 
         /// Begins a call.
-        pub(in crate::storage) fn begin<'a>(&'a self, call: Call<'a>) -> Tries<'a> {
+        pub(in crate::storage) fn begin<'a>(&'a self, call: Call<'a>) -> RetryLoop<'a> {
             let mebibytes = call.body as f64 / MEBIBYTE;
             let body = times(self.policy.stall, mebibytes);
             let usual = match self.pace.load(Ordering::Relaxed) {
                 0 => body,
                 pace => times(Duration::from_micros(pace), PATIENCE * mebibytes),
             };
-            Tries {
+            RetryLoop {
                 retrier: self,
                 call,
                 attempts: 0,
@@ -271,7 +271,7 @@ mod tries {
     }
 
     /// The attempts at one call.
-    pub(in crate::storage) struct Tries<'a> {
+    pub(in crate::storage) struct RetryLoop<'a> {
         retrier: &'a Retrier,
         call: Call<'a>,
         attempts: u32,
@@ -283,11 +283,11 @@ mod tries {
         bounds: backon::ExponentialBackoff,
         /// Whether an attempt may have been made although no answer said so.
         unclear: bool,
-        /// Whether [`Next::Once`] was used.
+        /// Whether [`RetryDecision::RetryOnce`] was used.
         once: bool,
     }
 
-    impl Tries<'_> {
+    impl RetryLoop<'_> {
         /// Makes an attempt, and ends it when no answer comes in time.
         pub(in crate::storage) async fn attempt<T>(
             &mut self,
@@ -312,7 +312,7 @@ mod tries {
                 }
                 Err(_) => {
                     let what = format!("no answer to {} in {patience:?}", self.call.name);
-                    Err(Fault::unclear(Error::new(ErrorKind::Timeout, what)))
+                    Err(AttemptError::unclear(Error::new(ErrorKind::Timeout, what)))
                 }
             }
         }
@@ -334,20 +334,22 @@ mod tries {
         }
 
         /// After an attempt that failed: waits until the next, or says that there is none.
-        pub(in crate::storage) async fn again(&mut self, fault: Fault) -> Result<()> {
+        pub(in crate::storage) async fn again(&mut self, fault: AttemptError) -> Result<()> {
             self.unclear |= fault.unclear;
             let kind = fault.error.kind();
             if kind == ErrorKind::Throttled {
                 count(&self.retrier.throttled);
             }
             let wait = match fault.next {
-                Next::Settled => return Err(fault.error),
-                Next::Once if !self.once => {
+                RetryDecision::Definitive => return Err(fault.error),
+                RetryDecision::RetryOnce if !self.once => {
                     self.once = true;
                     Some(Duration::ZERO)
                 }
-                Next::Once | Next::Renew | Next::GiveUp => None,
-                Next::Again(at_least) => {
+                RetryDecision::RetryOnce
+                | RetryDecision::RefreshCredentials
+                | RetryDecision::Stop => None,
+                RetryDecision::Backoff(at_least) => {
                     let bound = self
                         .bounds
                         .next()
@@ -377,7 +379,7 @@ mod tries {
             Ok(())
         }
 
-        fn give_up(&self, fault: Fault) -> Error {
+        fn give_up(&self, fault: AttemptError) -> Error {
             let (call, attempts) = (self.call.name, self.attempts);
             let error = match self.call.change && self.unclear {
                 true => {
@@ -396,7 +398,7 @@ mod tries {
                     _ => fault.error,
                 },
             };
-            if attempts > 1 || matches!(fault.next, Next::Again(_)) {
+            if attempts > 1 || matches!(fault.next, RetryDecision::Backoff(_)) {
                 count(&self.retrier.given_up);
                 let (kind, object) = (error.kind(), hashed(self.call.key));
                 tracing::warn!(call, object, attempts, ?kind, "a call was given up");
@@ -406,7 +408,7 @@ mod tries {
         }
     }
 
-    impl fmt::Debug for Tries<'_> {
+    impl fmt::Debug for RetryLoop<'_> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let (call, attempts) = (&self.call, &self.attempts);
             write!(f, "Tries {{ {call:?}, attempts: {attempts} }}")
@@ -440,8 +442,8 @@ mod tries {
     mod tests {
         use super::*;
 
-        fn fault(next: Next, unclear: bool) -> Fault {
-            Fault {
+        fn fault(next: RetryDecision, unclear: bool) -> AttemptError {
+            AttemptError {
                 error: Error::new(ErrorKind::Unavailable, "no"),
                 next,
                 unclear,
@@ -478,7 +480,11 @@ mod tries {
         }
 
         /// Fails again and again; how often it was tried, and what was said in the end.
-        async fn fail(retrier: &Retrier, change: bool, faults: &[Fault]) -> (u64, ErrorKind) {
+        async fn fail(
+            retrier: &Retrier,
+            change: bool,
+            faults: &[AttemptError],
+        ) -> (u64, ErrorKind) {
             let mut tries = retrier.begin(call(change));
             for n in 0.. {
                 let like = &faults[n.min(faults.len() - 1)];
@@ -496,7 +502,7 @@ mod tries {
         fn a_call_is_sent_again_until_the_budget_is_spent() {
             block_on(async {
                 let retrier = Retrier::new(quick());
-                let faults = [fault(Next::Again(None), false)];
+                let faults = [fault(RetryDecision::Backoff(None), false)];
                 let (attempts, kind) = fail(&retrier, true, &faults).await;
                 assert!(attempts > 1);
                 assert_eq!(kind, ErrorKind::Unavailable);
@@ -513,7 +519,7 @@ mod tries {
                     budget: Duration::ZERO,
                     ..quick()
                 };
-                let faults = [fault(Next::Again(None), false)];
+                let faults = [fault(RetryDecision::Backoff(None), false)];
                 assert_eq!(fail(&Retrier::new(policy), true, &faults).await.0, 1);
             });
         }
@@ -525,10 +531,13 @@ mod tries {
                 let started = Instant::now();
                 let mut tries = retrier.begin(call(false));
                 let after = Duration::from_millis(300);
-                let told = fault(Next::Again(Some(after)), false);
+                let told = fault(RetryDecision::Backoff(Some(after)), false);
                 tries.again(told).await.expect("there is time");
                 assert!(started.elapsed() >= after);
-                let told = fault(Next::Again(Some(Duration::from_secs(3600))), false);
+                let told = fault(
+                    RetryDecision::Backoff(Some(Duration::from_secs(3600))),
+                    false,
+                );
                 tries.again(told).await.expect_err("there is no time");
             });
         }
@@ -546,12 +555,18 @@ mod tries {
         fn a_change_that_was_unclear_once_stays_so_unless_an_answer_settles_it() {
             block_on(async {
                 let retrier = Retrier::new(Retry::default());
-                let refused = [fault(Next::Again(None), true), fault(Next::GiveUp, false)];
+                let refused = [
+                    fault(RetryDecision::Backoff(None), true),
+                    fault(RetryDecision::Stop, false),
+                ];
                 let (attempts, kind) = fail(&retrier, true, &refused).await;
-                assert_eq!((attempts, kind), (2, ErrorKind::Unanswered));
+                assert_eq!((attempts, kind), (2, ErrorKind::OutcomeUnknown));
                 let (_, kind) = fail(&retrier, false, &refused).await;
                 assert_eq!(kind, ErrorKind::Unavailable, "a read changes nothing");
-                let settled = [fault(Next::Again(None), true), fault(Next::Settled, false)];
+                let settled = [
+                    fault(RetryDecision::Backoff(None), true),
+                    fault(RetryDecision::Definitive, false),
+                ];
                 let (_, kind) = fail(&retrier, true, &settled).await;
                 assert_eq!(kind, ErrorKind::Unavailable);
                 assert_eq!(retrier.counts().unanswered, 1);
@@ -562,7 +577,8 @@ mod tries {
         fn what_was_set_right_is_tried_once() {
             block_on(async {
                 let retrier = Retrier::new(quick());
-                let (attempts, _) = fail(&retrier, true, &[fault(Next::Once, false)]).await;
+                let (attempts, _) =
+                    fail(&retrier, true, &[fault(RetryDecision::RetryOnce, false)]).await;
                 assert_eq!(attempts, 2);
             });
         }

@@ -13,15 +13,15 @@ use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 
 use super::budget::Budget;
 use super::cache;
+use super::catch_unwind::catch_panic;
 use super::compile::compile;
+use super::cpu_time::{Meter, TICK};
 use super::ctx::{SnapshotCtx, SnapshotView};
 use super::features;
 use super::generated::AgentPre;
 use super::host::add_to_linker;
 use super::ledger::Ledger;
 use super::limits::{Limits, size};
-use super::meter::{Meter, TICK};
-use super::unwound::caught;
 
 /// Runs agents, each call in a store of its own: an agent keeps what it saved, and nothing else.
 ///
@@ -74,7 +74,7 @@ pub struct Agent {
 /// A run that has ended, one way or another. What the agent saved before is kept; writers that it
 /// did not finish are aborted, and nothing of them is visible.
 #[derive(Debug)]
-pub struct Ran {
+pub struct RunOutput {
     /// What the agent answered, or why it has no answer.
     pub answer: Result<String, RunError>,
     /// What it printed, up to [`Limits::output`].
@@ -291,7 +291,7 @@ impl Agent {
     /// Runs the agent once. `ctx` says which snapshots it sees. Where [`Limits::runs_of_scope`] of
     /// its scope are under way, or [`Limits::runs`] of all, it waits for its turn, for
     /// [`Limits::run_wait`] at the most.
-    pub async fn run(&self, ctx: SnapshotCtx, args: &[String]) -> Ran {
+    pub async fn run(&self, ctx: SnapshotCtx, args: &[String]) -> RunOutput {
         let shared = &self.host.shared;
         let ctx = ctx.on_host(&shared.limits, &shared.ledger);
         let limits = ctx.limits.clone();
@@ -304,7 +304,7 @@ impl Agent {
             }
             Err(error) => Err(error),
         };
-        Ran {
+        RunOutput {
             answer,
             stdout: stdout.contents(),
             stderr: stderr.contents(),
@@ -340,7 +340,7 @@ impl Agent {
             let agent = self.pre.instantiate_async(&mut store).await?;
             agent.call_run(&mut store, args).await
         };
-        match tokio::time::timeout(limits.wall_clock, caught(call)).await {
+        match tokio::time::timeout(limits.wall_clock, catch_panic(call)).await {
             Ok(Ok(Ok(answer))) => answer.map_err(RunError::Failed),
             Ok(Ok(Err(error))) => Err(trapped(&error, limits, store.data().memory.refused)),
             Ok(Err(panic)) => Err(RunError::Host(panic)),

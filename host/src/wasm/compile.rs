@@ -7,7 +7,7 @@ use wasmtime::{Engine, Module};
 use super::agent::{AgentState, RunError};
 use super::generated::AgentPre;
 use super::limits::Limits;
-use super::survey::{CodeLimits, measure, survey};
+use super::precheck::{CodeLimits, measure, precheck};
 
 /// Compiles and links an agent.
 pub(super) fn compile(
@@ -26,7 +26,7 @@ pub(super) fn compile(
 
 /// Refuses what would take the compiler or the host more than its bytes say.
 fn check_cost(component: &[u8], limits: &Limits) -> Result<(), RunError> {
-    let cost = survey(component).map_err(|why| RunError::NotAnAgent(why.to_string()))?;
+    let cost = precheck(component).map_err(|why| RunError::NotAnAgent(why.to_string()))?;
     for (what, found, max) in [
         (
             "definitions in all its components",

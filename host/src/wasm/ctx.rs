@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
 
-use super::at_rest::Room;
 use super::error::GuestError;
-use super::ledger::{Account, Call, Ledger, Place};
+use super::ledger::{Call, Ledger, ScopeUsage, SlotGuard};
 use super::limits::Limits;
 use super::rights::{Right, Rights};
+use super::storage_quota::Reservation;
 use crate::snapshot::{Info, MAX_ENCODED, MAX_LABEL_BYTES, Name, Scope, Version, stat_cost};
 
 type OnChange = Arc<dyn Fn(&Info) + Send + Sync>;
@@ -26,7 +26,7 @@ pub struct SnapshotCtx {
     pub(super) rights: Rights,
     on_change: Option<OnChange>,
     ledger: Ledger,
-    pub(super) account: Arc<Account>,
+    pub(super) account: Arc<ScopeUsage>,
     /// Whether the embedder chose limits and ledger.
     chosen: (bool, bool),
 }
@@ -115,9 +115,9 @@ impl SnapshotCtx {
     }
 
     /// Counts a change, and takes room for a version of `name` of `bytes`.
-    pub(super) async fn change(&self, name: &str, bytes: u64) -> Result<Room, GuestError> {
+    pub(super) async fn change(&self, name: &str, bytes: u64) -> Result<Reservation, GuestError> {
         self.account.change(&self.limits)?;
-        Room::of(self, name, bytes).await
+        Reservation::of(self, name, bytes).await
     }
 
     /// Counts a change that copies version `at` of `name` to `new_name`, and the read of it, and
@@ -127,12 +127,12 @@ impl SnapshotCtx {
         name: &str,
         at: Option<Version>,
         new_name: &str,
-    ) -> Result<Room, GuestError> {
+    ) -> Result<Reservation, GuestError> {
         let info = self.stat(name, at).await?;
         let size = info.map_or(0, |info| info.stored_size);
-        let room = self.change(new_name, size).await?;
+        let reservation = self.change(new_name, size).await?;
         self.has_read(0, size);
-        Ok(room)
+        Ok(reservation)
     }
 
     /// Counts a read that is about to be made.
@@ -167,11 +167,11 @@ impl SnapshotCtx {
         self.account.made(info);
     }
 
-    pub(super) fn writer_place(&self) -> Result<Place, GuestError> {
+    pub(super) fn writer_place(&self) -> Result<SlotGuard, GuestError> {
         self.ledger.writer(&self.account, self.limits.open_writers)
     }
 
-    pub(super) fn reader_place(&self) -> Result<Place, GuestError> {
+    pub(super) fn reader_place(&self) -> Result<SlotGuard, GuestError> {
         self.ledger.reader(&self.account, self.limits.open_readers)
     }
 

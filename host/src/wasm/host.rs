@@ -7,13 +7,13 @@
 use bytes::Bytes;
 use wasmtime::component::{HasData, Linker, Resource};
 
-use super::at_rest::Room;
 use super::ctx::SnapshotView;
 use super::error::GuestError;
 use super::generated::persist::snapshot::store::{self, Host, HostReader, HostWriter};
 use super::generated::persist::snapshot::types::{self, Info, Snapshot};
-use super::ledger::Place;
+use super::ledger::SlotGuard;
 use super::rights::Right;
+use super::storage_quota::Reservation;
 use crate::snapshot::{self, Expect, Name, Reader, SaveOptions, Version, Writer};
 
 type Result<T> = std::result::Result<T, GuestError>;
@@ -44,12 +44,12 @@ impl HasData for HasSnapshots {
 #[derive(Debug)]
 pub struct WriterHandle {
     /// None after an error, and while a call is under way: what was written may not be whole.
-    writer: Option<(Writer, Room)>,
-    _place: Place,
+    writer: Option<(Writer, Reservation)>,
+    _place: SlotGuard,
 }
 
 impl WriterHandle {
-    fn take(&mut self) -> Result<(Writer, Room)> {
+    fn take(&mut self) -> Result<(Writer, Reservation)> {
         let after_error = "a writer cannot go on after an error; drop it and open a new one";
         self.writer
             .take()
@@ -61,7 +61,7 @@ impl WriterHandle {
 #[derive(Debug)]
 pub struct ReaderHandle {
     reader: Reader,
-    _place: Place,
+    _place: SlotGuard,
 }
 
 impl types::Host for SnapshotView<'_> {
@@ -100,12 +100,12 @@ impl Host for SnapshotView<'_> {
             return Err(GuestError::quota("state-size", ctx.limits.state_size));
         }
         ctx.check_labels(&options.labels, options.media_type.as_ref())?;
-        let room = ctx.change(&name, size).await?;
+        let reservation = ctx.change(&name, size).await?;
         // The guest's list was copied once, into this vector; from here on it is shared, not
         // copied.
         let state = Bytes::from(state);
         let made = ctx.scope.save(&name, state, options.into()).await;
-        Ok(ctx.changed(room.settle(made)?).into())
+        Ok(ctx.changed(reservation.settle(made)?).into())
     }
 
     async fn load(&mut self, name: String, at: Option<Version>) -> Result<Option<Snapshot>> {
@@ -185,9 +185,9 @@ impl Host for SnapshotView<'_> {
         let ctx = self.ctx;
         let needs = [(Right::Load, &*name), (Right::Save, &name)];
         let _call = ctx.call(&needs).await?;
-        let room = ctx.copy(&name, Some(version), &name).await?;
+        let reservation = ctx.copy(&name, Some(version), &name).await?;
         let made = ctx.scope.restore(&name, version, expect.into()).await;
-        Ok(ctx.changed(room.settle(made)?).into())
+        Ok(ctx.changed(reservation.settle(made)?).into())
     }
 
     async fn fork(
@@ -200,9 +200,9 @@ impl Host for SnapshotView<'_> {
         let ctx = self.ctx;
         let needs = [(Right::Load, &*name), (Right::Save, &new_name)];
         let _call = ctx.call(&needs).await?;
-        let room = ctx.copy(&name, at, &new_name).await?;
+        let reservation = ctx.copy(&name, at, &new_name).await?;
         let made = ctx.scope.fork(&name, at, &new_name, expect.into()).await;
-        Ok(ctx.changed(room.settle(made)?).into())
+        Ok(ctx.changed(reservation.settle(made)?).into())
     }
 }
 
@@ -222,11 +222,11 @@ impl HostWriter for SnapshotView<'_> {
         let _call = ctx.call(&[(Right::Save, &name)]).await?;
         ctx.check_labels(&options.labels, options.media_type.as_ref())?;
         let place = ctx.writer_place()?;
-        let room = ctx.change(&name, 0).await?;
+        let reservation = ctx.change(&name, 0).await?;
         let writer = ctx.scope.writer_from_head(&name, options.into()).await?;
         let writer = writer.at_most(ctx.limits.state_size);
         Ok(self.table.push(WriterHandle {
-            writer: Some((writer, room)),
+            writer: Some((writer, reservation)),
             _place: place,
         })?)
     }
@@ -234,22 +234,25 @@ impl HostWriter for SnapshotView<'_> {
     async fn write(&mut self, this: Resource<WriterHandle>, chunk: Vec<u8>) -> Result<()> {
         let max = self.ctx.limits.chunk;
         let handle = self.table.get_mut(&this)?;
-        let (mut writer, mut room) = handle.take()?;
+        let (mut writer, mut reservation) = handle.take()?;
         if chunk.len() as u64 > max {
             return Err(GuestError::quota("chunk", max));
         }
         let _call = self.ctx.call_of_handle().await?;
-        room.grow(chunk.len() as u64)?;
+        reservation.grow(chunk.len() as u64)?;
         writer.write(&chunk).await?;
-        handle.writer = Some((writer, room));
+        handle.writer = Some((writer, reservation));
         Ok(())
     }
 
     async fn finish(&mut self, this: Resource<WriterHandle>) -> Result<Info> {
         let mut handle = self.table.delete(this)?;
-        let (writer, room) = handle.take()?;
+        let (writer, reservation) = handle.take()?;
         let _call = self.ctx.call_of_handle().await?;
-        Ok(self.ctx.changed(room.settle(writer.finish().await)?).into())
+        Ok(self
+            .ctx
+            .changed(reservation.settle(writer.finish().await)?)
+            .into())
     }
 
     async fn drop(&mut self, this: Resource<WriterHandle>) -> wasmtime::Result<()> {

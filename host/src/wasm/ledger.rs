@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-use super::at_rest::AtRest;
 use super::error::GuestError;
 use super::limits::{Limits, size};
+use super::storage_quota::QuotaState;
 use crate::snapshot::Scope;
 
 /// How long a scope that nobody uses is remembered, with its changes of the last minute and what it
@@ -68,7 +68,7 @@ struct Shared {
 }
 
 struct Scopes {
-    accounts: HashMap<Key, Arc<Account>>,
+    accounts: HashMap<Key, Arc<ScopeUsage>>,
     swept: Instant,
 }
 
@@ -76,7 +76,7 @@ struct Scopes {
 type Key = (usize, String, Option<String>);
 
 /// What is counted of one scope.
-pub(super) struct Account {
+pub(super) struct ScopeUsage {
     /// Its store lives as long as it is counted, so that no other is taken for it.
     pub(super) scope: Scope,
     calls: Count,
@@ -86,7 +86,7 @@ pub(super) struct Account {
     changes: Mutex<Rate>,
     reads: Mutex<Rate>,
     bytes_read: Mutex<Rate>,
-    pub(super) at_rest: AtRest,
+    pub(super) at_rest: QuotaState,
     used: Mutex<Instant>,
 }
 
@@ -98,7 +98,7 @@ struct Count(Arc<AtomicU64>);
 struct Counted(Arc<AtomicU64>);
 
 /// A writer's or a reader's place, until it is dropped.
-pub(super) struct Place {
+pub(super) struct SlotGuard {
     _scope: Counted,
     _host: Counted,
 }
@@ -137,19 +137,19 @@ impl Ledger {
     }
 
     /// The account of a scope: the same for all that name the same.
-    pub(super) fn account(&self, scope: &Scope) -> Arc<Account> {
+    pub(super) fn account(&self, scope: &Scope) -> Arc<ScopeUsage> {
         let session = scope.session().map(|name| name.as_str().to_owned());
         let key = (scope.store_id(), scope.agent().as_str().to_owned(), session);
         let mut scopes = lock(&self.shared.scopes);
         scopes.sweep();
-        let new = || Arc::new(Account::new(scope.clone(), self.shared.max_runs));
+        let new = || Arc::new(ScopeUsage::new(scope.clone(), self.shared.max_runs));
         let account = scopes.accounts.entry(key).or_insert_with(new);
         *lock(&account.used) = Instant::now();
         Arc::clone(account)
     }
 
     /// A place for one more call of a scope.
-    pub(super) async fn call(&self, account: &Account, max: u64) -> Result<Call, GuestError> {
+    pub(super) async fn call(&self, account: &ScopeUsage, max: u64) -> Result<Call, GuestError> {
         let counted = account.calls.take(max);
         let counted = counted.ok_or_else(|| GuestError::quota("calls-in-flight", max))?;
         let mut call = self.call_of_handle().await?;
@@ -168,12 +168,12 @@ impl Ledger {
         })
     }
 
-    pub(super) fn writer(&self, account: &Account, max: u64) -> Result<Place, GuestError> {
+    pub(super) fn writer(&self, account: &ScopeUsage, max: u64) -> Result<SlotGuard, GuestError> {
         let of_host = (&self.shared.writers, self.shared.max_writers);
         place((&account.writers, max), of_host, "open-writers")
     }
 
-    pub(super) fn reader(&self, account: &Account, max: u64) -> Result<Place, GuestError> {
+    pub(super) fn reader(&self, account: &ScopeUsage, max: u64) -> Result<SlotGuard, GuestError> {
         let of_host = (&self.shared.readers, self.shared.max_readers);
         place((&account.readers, max), of_host, "open-readers")
     }
@@ -183,8 +183,8 @@ fn place(
     (scope, max): (&Count, u64),
     (host, host_max): (&Count, u64),
     limit: &'static str,
-) -> Result<Place, GuestError> {
-    Ok(Place {
+) -> Result<SlotGuard, GuestError> {
+    Ok(SlotGuard {
         _scope: scope
             .take(max)
             .ok_or_else(|| GuestError::quota(limit, max))?,
@@ -205,7 +205,7 @@ impl Scopes {
     }
 }
 
-impl Account {
+impl ScopeUsage {
     fn new(scope: Scope, max_runs: usize) -> Self {
         Self {
             scope,
@@ -216,7 +216,7 @@ impl Account {
             changes: Mutex::default(),
             reads: Mutex::default(),
             bytes_read: Mutex::default(),
-            at_rest: AtRest::default(),
+            at_rest: QuotaState::default(),
             used: Mutex::new(Instant::now()),
         }
     }
@@ -237,7 +237,7 @@ impl Account {
     }
 
     /// Counts a read that is about to be made. What it returns is counted with
-    /// [`Account::has_read`], as it is not known before.
+    /// [`ScopeUsage::has_read`], as it is not known before.
     pub(super) fn read(&self, limits: &Limits) -> Result<(), GuestError> {
         let (max, max_bytes) = (limits.reads_per_minute, limits.bytes_read_per_minute);
         let now = Instant::now();
@@ -308,7 +308,7 @@ impl fmt::Debug for Ledger {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for SlotGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Place")
     }

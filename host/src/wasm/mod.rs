@@ -7,22 +7,22 @@
 //! - A [`Ledger`] counts what guests use, so that many instances of one guest have one allowance.
 
 mod agent;
-mod at_rest;
 mod budget;
 mod cache;
+mod catch_unwind;
 mod compile;
+mod cpu_time;
 mod ctx;
 mod error;
 mod features;
 mod host;
 mod ledger;
 mod limits;
-mod meter;
+mod precheck;
 mod rights;
-mod survey;
-mod unwound;
+mod storage_quota;
 
-pub use agent::{Agent, AgentHost, AgentHostBuilder, Ran, RunError};
+pub use agent::{Agent, AgentHost, AgentHostBuilder, RunError, RunOutput};
 pub use ctx::{SnapshotCtx, SnapshotCtxBuilder, SnapshotView};
 pub use host::{ReaderHandle, WriterHandle, add_to_linker};
 pub use ledger::Ledger;

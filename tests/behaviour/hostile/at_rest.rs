@@ -52,7 +52,7 @@ impl Storage for SlowToList {
         "memory that is slow to list".into()
     }
 
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         true
     }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use persist_host::snapshot::Scope;
 use persist_host::storage::Local;
-use persist_host::wasm::{Agent, AgentHost, Limits, Ran, RunError, SnapshotCtx};
+use persist_host::wasm::{Agent, AgentHost, Limits, RunError, RunOutput, SnapshotCtx};
 use persist_tests::{block_on, scope, tempdir, test_guest};
 
 /// A guest and what becomes of it.
@@ -114,7 +114,7 @@ impl Guest {
         assert!(kept <= limits().output, "{}: {kept} bytes", self.claim);
     }
 
-    fn ended_so(&self, ran: &Ran) -> Result<(), String> {
+    fn ended_so(&self, ran: &RunOutput) -> Result<(), String> {
         let holds = match (self.end, &ran.answer) {
             (End::Answers(lines), Ok(answer)) => {
                 let answers: Vec<_> = answer.split('\n').collect();

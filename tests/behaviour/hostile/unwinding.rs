@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use persist_host::snapshot::Scope;
 use persist_host::storage::Memory;
-use persist_host::wasm::{Agent, Limits, Ran, RunError, SnapshotCtx};
+use persist_host::wasm::{Agent, Limits, RunError, RunOutput, SnapshotCtx};
 use persist_tests::{block_on, save, scope, test_guest};
 
 use super::watched::Watched;
@@ -110,7 +110,7 @@ fn a_guest_that_sleeps_for_ever_is_woken_by_the_wall_clock() {
     });
 }
 
-async fn run(agent: &Agent, ctx: SnapshotCtx, args: &[&str]) -> Ran {
+async fn run(agent: &Agent, ctx: SnapshotCtx, args: &[&str]) -> RunOutput {
     agent.run(ctx, &owned(args)).await
 }
 

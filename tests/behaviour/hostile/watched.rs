@@ -133,7 +133,7 @@ impl Storage for Watched {
         "watched memory".into()
     }
 
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         true
     }
 

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use fastrand::Rng;
 use persist_host::conformance::{Faulty, noise};
-use persist_host::snapshot::{Copied, CopyOptions, Expect, SaveOptions, Store, Version};
+use persist_host::snapshot::{CopyOptions, CopyOutcome, Expect, SaveOptions, Store, Version};
 use persist_host::storage::{Call, Entry, Key, List, Local, Memory, ReadRange, Storage, Watch};
 
 use crate::steps::runtime;
@@ -59,7 +59,7 @@ const COPY: Copy = |from, to| {
                 let mut options = CopyOptions::default();
                 options.read_data = true;
                 let each = |copied| match copied {
-                    Copied::Made(info) | Copied::Same { info, read: true } => {
+                    CopyOutcome::Made(info) | CopyOutcome::Same { info, read: true } => {
                         vouched.push((name, info.version));
                     }
                     other => left.push(format!("{name}: {other:?}")),

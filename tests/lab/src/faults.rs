@@ -431,7 +431,7 @@ fn judge(answer: &Result<Deed>, before: &Seen, after: &Seen) -> Option<String> {
 
 fn is_uncertain(kind: persist_host::storage::ErrorKind) -> bool {
     use persist_host::storage::ErrorKind;
-    matches!(kind, ErrorKind::NotDurable | ErrorKind::Unanswered)
+    matches!(kind, ErrorKind::NotDurable | ErrorKind::OutcomeUnknown)
 }
 
 /// Whether `after` is `before` without some of the oldest versions, or with a tombstone on top that
@@ -687,8 +687,8 @@ mod tests {
             self.local().location()
         }
 
-        fn honours_conditions(&self) -> bool {
-            self.local().honours_conditions()
+        fn supports_conditional_create(&self) -> bool {
+            self.local().supports_conditional_create()
         }
 
         async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {

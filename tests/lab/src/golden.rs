@@ -15,7 +15,7 @@ use persist_host::storage::Key;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::shelf::{self, Place};
+use crate::fixture_store::{self, Place};
 
 /// A file, and what it must give.
 #[derive(Clone, Debug)]
@@ -87,10 +87,10 @@ fn manifest() -> Result<Vec<Entry>> {
 
 fn read(entry: Entry) -> Result<Golden> {
     let bytes = fs::read(dir().join(&entry.file)).with_context(|| entry.file.clone())?;
-    let state = shelf::zcat(&bytes)?;
+    let state = fixture_store::zcat(&bytes)?;
     let expected = entry.sha256.as_ref();
     ensure!(
-        expected.is_none_or(|sha256| *sha256 == shelf::sha256(&state)),
+        expected.is_none_or(|sha256| *sha256 == fixture_store::sha256(&state)),
         "{} is not the file that the manifest speaks of",
         entry.file
     );
@@ -119,8 +119,8 @@ mod tests {
     use persist_host::storage::{Local, Memory, ReadRange, Storage};
 
     use super::*;
-    use crate::forge::{BLOCK, Forge};
-    use crate::shelf::Shelf;
+    use crate::fixture_store::FixtureStore;
+    use crate::malformed_file::{BLOCK, Forge};
 
     /// A store that an old build left on this disk.
     fn old_store() -> (tempfile::TempDir, Arc<dyn Storage>) {
@@ -241,7 +241,7 @@ mod tests {
                 let place = golden.place.as_ref().expect("a version");
                 let mut forge = Forge::read(&golden.bytes).expect("honest");
                 (forge.kind, forge.format) = later;
-                let shelf = Shelf::new().expect("a shelf");
+                let shelf = FixtureStore::new().expect("a shelf");
                 shelf
                     .put(&golden.key, forge.write().into())
                     .expect("memory takes it");
@@ -377,7 +377,7 @@ mod tests {
         let entry = Entry {
             file: format!("{file}.gz"),
             key: key.as_str().into(),
-            sha256: snapshot.map(|snapshot| shelf::sha256(&snapshot.state)),
+            sha256: snapshot.map(|snapshot| fixture_store::sha256(&snapshot.state)),
             info: serde_json::to_value(&info)?,
             version: Some(At {
                 agent: place.agent,
@@ -412,7 +412,7 @@ mod tests {
             file: file.into(),
             key: key.into(),
             version: None,
-            sha256: Some(shelf::sha256(state)),
+            sha256: Some(fixture_store::sha256(state)),
             info: Value::Null,
         };
         Ok(vec![

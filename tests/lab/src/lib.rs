@@ -8,14 +8,14 @@ pub mod copies;
 pub mod corrupt;
 pub mod crash;
 pub mod faults;
-pub mod forge;
+pub mod fixture_store;
 pub mod fuzz;
 pub mod golden;
 pub mod histories;
 pub mod kill;
 mod links;
+pub mod malformed_file;
 pub mod report;
-pub mod shelf;
 mod steps;
 
 pub use fastrand::Rng;

@@ -161,8 +161,8 @@ impl Storage for LinkCountBelieved {
         self.local.location()
     }
 
-    fn honours_conditions(&self) -> bool {
-        self.local.honours_conditions()
+    fn supports_conditional_create(&self) -> bool {
+        self.local.supports_conditional_create()
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {

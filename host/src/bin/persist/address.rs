@@ -30,7 +30,7 @@ pub(crate) enum Listed {
 
 /// Which names a command is for: `agent`, `agent/session/`, `agent/name` or `agent/session/name`.
 #[derive(Clone, Debug)]
-pub(crate) struct What(pub(crate) Selection);
+pub(crate) struct SelectionArg(pub(crate) Selection);
 
 impl Address {
     pub(crate) fn scope(&self, store: &Store) -> Result<Scope> {
@@ -110,7 +110,7 @@ impl FromStr for Listed {
     }
 }
 
-impl FromStr for What {
+impl FromStr for SelectionArg {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -333,10 +333,14 @@ mod tests {
             ("bot/m", Selection::Name(bot.clone(), None, m.clone())),
             ("bot/s/m", Selection::Name(bot.clone(), Some(s), m)),
         ] {
-            assert_eq!(text.parse::<What>().expect(text).0, selection, "{text}");
+            assert_eq!(
+                text.parse::<SelectionArg>().expect(text).0,
+                selection,
+                "{text}"
+            );
         }
         for text in ["", "bot/", "/m", "bot//m", "bot/s/m/", "bot/m@3"] {
-            text.parse::<What>().expect_err(text);
+            text.parse::<SelectionArg>().expect_err(text);
         }
     }
 

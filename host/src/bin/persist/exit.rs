@@ -168,7 +168,7 @@ pub(crate) fn storage_code(error: &storage::Error) -> u8 {
         ErrorKind::Config => 2,
         ErrorKind::NotFound => 3,
         ErrorKind::Denied | ErrorKind::Unauthenticated => 5,
-        ErrorKind::Unanswered | ErrorKind::NotDurable => 7,
+        ErrorKind::OutcomeUnknown | ErrorKind::NotDurable => 7,
         ErrorKind::NoSpace => 8,
         ErrorKind::Unsupported => 6,
         _ => 1,

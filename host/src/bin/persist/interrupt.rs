@@ -80,7 +80,7 @@ pub(crate) async fn heard() {
 
 /// Makes a change, and is not left before its answer is there: else nobody could tell whether it
 /// was made.
-pub(crate) async fn to_its_end<T>(change: impl Future<Output = T>) -> T {
+pub(crate) async fn uninterruptible<T>(change: impl Future<Output = T>) -> T {
     struct Committing;
 
     impl Drop for Committing {

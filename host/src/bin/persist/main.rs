@@ -25,14 +25,14 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
-    archive, check, copy, diff, doctor, gc, generate, init, keep, list, policy, repair, state,
+    archive, check, copy, diff, doctor, gc, init, list, meta, policy, repair, retention, state,
     stats,
 };
 use exit::Interrupted;
-use interrupt::to_its_end;
+use interrupt::uninterruptible;
 use persist_host::storage::secret_in;
 use print::Out;
-use settings::{Said, Settings};
+use settings::{GlobalArgs, Settings};
 use stores::{Create, Stores};
 
 /// The options that every command takes.
@@ -90,19 +90,19 @@ enum Command {
     Check(check::Check),
     Policy(policy::Policy),
     Repair(repair::Repair),
-    Prune(keep::Prune),
-    Pin(keep::Pin),
-    Unpin(keep::Unpin),
-    Purge(keep::Purge),
+    Prune(retention::Prune),
+    Pin(retention::Pin),
+    Unpin(retention::Unpin),
+    Purge(retention::Purge),
     Gc(gc::Gc),
     Copy(copy::Copy),
     Export(archive::Export),
     Import(archive::Import),
     Stats(stats::Stats),
     Doctor(doctor::Doctor),
-    Settings(generate::Show),
-    Completions(generate::Completions),
-    Man(generate::Man),
+    Settings(meta::Show),
+    Completions(meta::Completions),
+    Man(meta::Man),
 }
 
 fn main() -> ExitCode {
@@ -169,7 +169,7 @@ fn start(cli: Cli) -> Result<()> {
         // Once, for as long as the process lives.
         options: Box::leak(options(&cli).into_boxed_str()),
     };
-    let said = Said {
+    let said = GlobalArgs {
         storage: cli.storage,
         config: cli.config,
     };
@@ -213,7 +213,7 @@ impl Command {
             () = interrupt::heard() => Err(Interrupted(left.unwrap_or_default()).into()),
         };
         // What it does not come to, the next process does.
-        let _ = tokio::time::timeout(interrupt::PATIENCE, stores.settle()).await;
+        let _ = tokio::time::timeout(interrupt::PATIENCE, stores.wait_idle()).await;
         done
     }
 
@@ -257,7 +257,7 @@ impl Command {
             }
             Self::New(new) => new.run(),
             Self::Build(build) => build.run(),
-            Self::Init(init) => to_its_end(init.run(&stores.making(Create::YES)?, out)).await,
+            Self::Init(init) => uninterruptible(init.run(&stores.making(Create::YES)?, out)).await,
             Self::Ls(ls) => ls.run(&stores.usual()?, out).await,
             Self::History(history) => history.run(&stores.usual()?, out).await,
             Self::Show(show) => show.run(&stores.usual()?, out).await,
@@ -266,17 +266,17 @@ impl Command {
                 let store = stores.making(save.create)?;
                 save.run(&store, out).await
             }
-            Self::Rm(rm) => to_its_end(rm.run(&stores.usual()?, out)).await,
-            Self::Restore(restore) => to_its_end(restore.run(&stores.usual()?, out)).await,
-            Self::Fork(fork) => to_its_end(fork.run(&stores.usual()?, out)).await,
+            Self::Rm(rm) => uninterruptible(rm.run(&stores.usual()?, out)).await,
+            Self::Restore(restore) => uninterruptible(restore.run(&stores.usual()?, out)).await,
+            Self::Fork(fork) => uninterruptible(fork.run(&stores.usual()?, out)).await,
             Self::Diff(diff) => diff.run(&stores.usual()?, out).await,
             Self::Verify(verify) => verify.run(&stores.usual()?, out).await,
             Self::Check(check) => check.run(&stores.usual()?, out).await,
-            Self::Policy(policy) => to_its_end(policy.run(&stores.usual()?, out)).await,
-            Self::Repair(repair) => to_its_end(repair.run(&stores.usual()?, out)).await,
+            Self::Policy(policy) => uninterruptible(policy.run(&stores.usual()?, out)).await,
+            Self::Repair(repair) => uninterruptible(repair.run(&stores.usual()?, out)).await,
             Self::Prune(prune) => prune.run(&stores.usual()?, settings, out).await,
-            Self::Pin(pin) => to_its_end(pin.run(&stores.usual()?, out)).await,
-            Self::Unpin(unpin) => to_its_end(unpin.run(&stores.usual()?, out)).await,
+            Self::Pin(pin) => uninterruptible(pin.run(&stores.usual()?, out)).await,
+            Self::Unpin(unpin) => uninterruptible(unpin.run(&stores.usual()?, out)).await,
             Self::Purge(purge) => purge.run(&stores.usual()?, out).await,
             Self::Gc(gc) => gc.run(&stores.usual()?, out).await,
             Self::Import(import) => import.run(stores, out).await,

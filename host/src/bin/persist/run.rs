@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use persist_host::snapshot::{Info, Name, Store};
-use persist_host::wasm::{AgentHost, Limits, Ran, Rights, SnapshotCtx};
+use persist_host::wasm::{AgentHost, Limits, Rights, RunOutput, SnapshotCtx};
 use serde_json::json;
 
 use crate::address::address;
@@ -152,7 +152,7 @@ fn changed(agent: &Name, session: Option<&Name>, info: &Info, verbose: bool, out
 }
 
 /// Prints what the agent printed, and its answer.
-fn end(ran: Ran, out: Out) -> Result<()> {
+fn end(ran: RunOutput, out: Out) -> Result<()> {
     let output = |event: &str, text: &str| {
         json!({
             "event": event,

@@ -96,10 +96,10 @@ impl<'a> Stores<'a> {
     }
 
     /// Waits for what they do when nobody waits for it.
-    pub(crate) async fn settle(&self) {
+    pub(crate) async fn wait_idle(&self) {
         let opened = self.opened.take();
         for store in opened {
-            store.settle().await;
+            store.wait_idle().await;
         }
     }
 }

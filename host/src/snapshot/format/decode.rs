@@ -410,10 +410,10 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::snapshot::format::encode::{Encoded, Encoder, Seal};
+    use crate::snapshot::format::encode::{Encoded, Encoder, TrailerFields};
 
-    fn seal(labels: &[(String, String)]) -> Seal<'_> {
-        Seal {
+    fn trailer_fields(labels: &[(String, String)]) -> TrailerFields<'_> {
+        TrailerFields {
             agent: "bot",
             session: None,
             name: "memory",
@@ -434,7 +434,7 @@ mod tests {
 
     fn assemble(mut member: Vec<Bytes>, encoded: &Encoded) -> Vec<u8> {
         let labels = [("turn".to_owned(), "17".to_owned())];
-        member.push(encoded.seal(&seal(&labels)).0);
+        member.push(encoded.build_trailer(&trailer_fields(&labels)).0);
         member.concat()
     }
 
@@ -490,12 +490,12 @@ mod tests {
         let fits = |sha256: &str, parent_sha256: &str, nonce: &str| {
             let (mut member, mut encoded) = Encoder::encode(b"state");
             encoded.sha256 = sha256.into();
-            let forged = Seal {
+            let forged = TrailerFields {
                 parent_sha256: Some(parent_sha256.into()),
                 nonce,
-                ..seal(&[])
+                ..trailer_fields(&[])
             };
-            member.push(encoded.seal(&forged).0);
+            member.push(encoded.build_trailer(&forged).0);
             let file = member.concat();
             let footer = Footer::find(&file).expect("a footer");
             let footer = footer.check(file.len() as u64).expect("fits");
@@ -642,7 +642,7 @@ mod tests {
                 .collect(),
             ..encoded
         };
-        let (bytes, _) = encoded.seal(&seal(&[]));
+        let (bytes, _) = encoded.build_trailer(&trailer_fields(&[]));
         let size = encoded.member + bytes.len() as u64;
         let footer = Footer::find(&bytes)
             .expect("a footer")

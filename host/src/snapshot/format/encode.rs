@@ -261,7 +261,7 @@ impl Encoded {
     }
 
     /// The trailer for this state as one version: what follows the state member.
-    pub(crate) fn seal(&self, seal: &Seal<'_>) -> (Bytes, Metadata) {
+    pub(crate) fn build_trailer(&self, seal: &TrailerFields<'_>) -> (Bytes, Metadata) {
         let metadata = Metadata {
             agent: seal.agent.into(),
             session: seal.session.map(Into::into),
@@ -312,7 +312,7 @@ impl Encoded {
 
 /// What makes a state one version of one name.
 #[derive(Clone, Debug)]
-pub(crate) struct Seal<'a> {
+pub(crate) struct TrailerFields<'a> {
     pub(crate) agent: &'a str,
     pub(crate) session: Option<&'a str>,
     pub(crate) name: &'a str,

@@ -38,7 +38,7 @@ mod pool;
 mod sums;
 
 pub(crate) use decode::{Footer, Trailer, is_of_trailer};
-pub(crate) use encode::{Encoded, Encoder, Seal, copy_of};
+pub(crate) use encode::{Encoded, Encoder, TrailerFields, copy_of};
 pub(crate) use sums::Sums;
 
 use serde::{Deserialize, Serialize};

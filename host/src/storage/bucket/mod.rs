@@ -1,6 +1,6 @@
 //! What the backends that keep objects in a bucket have in common.
 
-mod aside;
+mod background;
 pub(super) mod read;
 mod tail;
 mod unsent;
@@ -13,9 +13,9 @@ use bytes::{Bytes, BytesMut};
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::retry::{Fault, Next};
+use super::retry::{AttemptError, RetryDecision};
 use super::{Error, ErrorKind, Key, ReadRange, Result, Storage};
-pub(super) use aside::Aside;
+pub(super) use background::BackgroundTasks;
 pub(super) use tail::Tail;
 pub(super) use unsent::Unsent;
 
@@ -107,8 +107,8 @@ impl Pages {
 /// holds a nonce.
 ///
 /// # Errors
-/// [`ErrorKind::AlreadyExists`] where it is another writer's; [`ErrorKind::Unanswered`] where it
-/// cannot be read.
+/// [`ErrorKind::AlreadyExists`] where it is another writer's; [`ErrorKind::OutcomeUnknown`] where
+/// it cannot be read.
 pub(super) async fn confirm(storage: &dyn Storage, key: &Key, tail: &Tail) -> Result<()> {
     let start = tail.len() - tail.bytes().len() as u64;
     match storage
@@ -162,7 +162,7 @@ pub(super) fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn Std
 /// Returns the fault of a connection that failed for a reason that no retry removes: the server's
 /// certificate is refused, or what answers does not speak TLS. Type decides, never text; a name
 /// that cannot be resolved and a proxy that wants a password have no type of their own.
-pub(super) fn permanent(error: &(dyn StdError + 'static), what: &str) -> Option<Fault> {
+pub(super) fn permanent(error: &(dyn StdError + 'static), what: &str) -> Option<AttemptError> {
     let (hint, unclear) = match tls_error(error)? {
         // The handshake comes before anything is sent.
         rustls::Error::InvalidCertificate(_) => (
@@ -178,9 +178,9 @@ pub(super) fn permanent(error: &(dyn StdError + 'static), what: &str) -> Option<
         _ => return None,
     };
     let error = Error::new(ErrorKind::Config, what).with_hint(hint);
-    Some(Fault {
+    Some(AttemptError {
         error,
-        next: Next::GiveUp,
+        next: RetryDecision::Stop,
         unclear,
     })
 }

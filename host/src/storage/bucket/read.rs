@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
 
 use super::stopped_error;
-use crate::storage::retry::{Attempt, Fault, Next, Tries};
+use crate::storage::retry::{Attempt, AttemptError, RetryDecision, RetryLoop};
 use crate::storage::{Error, ErrorKind, Part, ReadRange, Result};
 
 /// An object that ranges are asked of. Clones share its connections.
@@ -18,12 +18,12 @@ pub(in crate::storage) trait Source: Clone + Send + Sync + 'static {
     const CALL: &'static str;
 
     /// Begins such a call.
-    fn begin(&self) -> Tries<'_>;
+    fn begin(&self) -> RetryLoop<'_>;
 
     /// Asks once. With a `tag`, of the object that it names, or of none.
     fn ask(
         &self,
-        tries: &mut Tries<'_>,
+        tries: &mut RetryLoop<'_>,
         wanted: &Wanted,
         tag: Option<&str>,
     ) -> impl Future<Output = Attempt<Answer<Self::Body>>> + Send;
@@ -168,9 +168,9 @@ fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
 }
 
 /// A proxy may have answered: another may do better.
-fn odd(call: &str, what: &str) -> Fault {
+fn odd(call: &str, what: &str) -> AttemptError {
     let what = format!("{call} was answered with {what}");
-    Fault::unclear(Error::new(ErrorKind::Unavailable, what))
+    AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
 }
 
 /// Reads `range` of the object.
@@ -321,7 +321,9 @@ async fn fetch<S: Source>(
                         S::CALL
                     );
                     let error = Error::new(ErrorKind::Unavailable, what);
-                    tries.again(Fault::new(Next::GiveUp, error)).await?;
+                    tries
+                        .again(AttemptError::new(RetryDecision::Stop, error))
+                        .await?;
                     continue;
                 }
                 return Ok(Some(About::beyond(size)));
@@ -363,7 +365,7 @@ async fn size(source: &impl Source) -> Result<u64> {
 
 /// Reads a body of `len` bytes to its end, as long as it goes on.
 async fn drain<S: Source>(
-    tries: &Tries<'_>,
+    tries: &RetryLoop<'_>,
     body: &mut S::Body,
     bytes: &mut BytesMut,
     len: usize,
@@ -372,7 +374,7 @@ async fn drain<S: Source>(
     let end = bytes.len() + len;
     let broken = |kind, why: &str| {
         let what = format!("the answer to {} {why}", S::CALL);
-        Fault::unclear(Error::new(kind, what))
+        AttemptError::unclear(Error::new(kind, what))
     };
     while bytes.len() < end {
         let chunk = match tokio::time::timeout(stall, body.next()).await {

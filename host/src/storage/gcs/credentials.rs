@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{innermost, unlogged};
-use crate::storage::retry::{Attempt, Fault, Next};
+use crate::storage::retry::{Attempt, AttemptError, RetryDecision};
 use crate::storage::{Error, ErrorKind};
 
 /// A machine that is none of Google's does not answer at all where their machines are asked.
@@ -102,7 +102,7 @@ impl Source {
         };
         built.map_err(|error| {
             let what = format!("Google credentials are set up wrong: {}", innermost(&error));
-            Fault::new(Next::GiveUp, unauthenticated(what))
+            AttemptError::new(RetryDecision::Stop, unauthenticated(what))
         })
     }
 }
@@ -123,7 +123,7 @@ async fn of_machine() -> Attempt<Credentials> {
     let built = machine.build();
     let credentials = built.map_err(|error| {
         let what = format!("Google credentials are set up wrong: {}", innermost(&error));
-        Fault::new(Next::GiveUp, unauthenticated(what))
+        AttemptError::new(RetryDecision::Stop, unauthenticated(what))
     })?;
     let ask = async {
         let mut last = None;
@@ -131,7 +131,7 @@ async fn of_machine() -> Attempt<Credentials> {
             tokio::time::sleep(wait).await;
             match headers(&credentials).await {
                 Ok(_) => return None,
-                Err(fault) if matches!(fault.next, Next::Again(_)) => last = Some(fault),
+                Err(fault) if matches!(fault.next, RetryDecision::Backoff(_)) => last = Some(fault),
                 Err(fault) => return Some(fault),
             }
         }
@@ -146,7 +146,10 @@ async fn of_machine() -> Attempt<Credentials> {
     let what = "no Google credentials: GOOGLE_APPLICATION_CREDENTIALS is not set, gcloud keeps \
         none, and no metadata server \
                 of GCE, GKE or Cloud Run answers here";
-    Err(Fault::new(Next::GiveUp, unauthenticated(what.into())))
+    Err(AttemptError::new(
+        RetryDecision::Stop,
+        unauthenticated(what.into()),
+    ))
 }
 
 /// The file is small; its content is in no error.
@@ -155,7 +158,7 @@ async fn read(path: &Path) -> Attempt<Value> {
     let read = tokio::task::spawn_blocking(move || std::fs::read(owned)).await;
     let wrong = |what: &str| {
         let what = format!("the credentials file {} {what}", path.display());
-        Fault::new(Next::GiveUp, unauthenticated(what))
+        AttemptError::new(RetryDecision::Stop, unauthenticated(what))
     };
     let bytes = match read {
         Ok(Ok(bytes)) => bytes,
@@ -212,18 +215,21 @@ async fn headers(credentials: &Credentials) -> Attempt<HeaderMap> {
         Ok(Err(error)) => Err(fault(&error)),
         Err(_) => {
             let what = format!("no Google credentials in {SEARCH:?}");
-            Err(Fault::new(Next::GiveUp, unauthenticated(what)))
+            Err(AttemptError::new(
+                RetryDecision::Stop,
+                unauthenticated(what),
+            ))
         }
     }
 }
 
-fn fault(error: &CredentialsError) -> Fault {
+fn fault(error: &CredentialsError) -> AttemptError {
     let next = match error.is_transient() {
-        true => Next::Again(None),
-        false => Next::GiveUp,
+        true => RetryDecision::Backoff(None),
+        false => RetryDecision::Stop,
     };
     let what = format!("Google credentials could not be had: {}", innermost(error));
-    Fault::new(next, unauthenticated(what))
+    AttemptError::new(next, unauthenticated(what))
 }
 
 fn unauthenticated(what: String) -> Error {
@@ -243,7 +249,7 @@ impl CredentialsProvider for Provider {
         _: Extensions,
     ) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
         let data = self.0.headers().await.map_err(|fault| {
-            let again = matches!(fault.next, Next::Again(_));
+            let again = matches!(fault.next, RetryDecision::Backoff(_));
             CredentialsError::from_msg(again, fault.error.to_string())
         })?;
         Ok(CacheableResource::New {

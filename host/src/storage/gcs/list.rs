@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::{Gcs, Operation, bucket, encode, whole};
 use crate::storage::key::is_segment;
-use crate::storage::retry::{Attempt, Fault};
+use crate::storage::retry::{Attempt, AttemptError};
 use crate::storage::{
-    Entry, Error, ErrorKind, Facts, List, Object, Page, RecursiveList, RecursivePage, Result,
+    Entry, Error, ErrorKind, List, Object, ObjectMeta, Page, RecursiveList, RecursivePage, Result,
 };
 
 const LIST: Operation = Operation {
@@ -153,7 +153,7 @@ async fn get(gcs: &Gcs, prefix: &str, query: &str) -> Result<(Answer, Option<Sys
         let date = response.headers().get("date").and_then(|d| d.to_str().ok());
         let now = date.and_then(|date| httpdate::parse_http_date(date).ok());
         let body = whole(response).await.map_err(odd)?;
-        Ok::<_, Fault>((read(&body)?, now))
+        Ok::<_, AttemptError>((read(&body)?, now))
     };
     gcs.call(&LIST, prefix, 0, ask).await
 }
@@ -163,9 +163,9 @@ fn read(body: &[u8]) -> Attempt<Answer> {
 }
 
 /// A proxy may have answered: another may do better.
-fn odd(what: String) -> Fault {
+fn odd(what: String) -> AttemptError {
     let what = format!("the answer to objects.list {what}");
-    Fault::unclear(Error::new(ErrorKind::Unavailable, what))
+    AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
 }
 
 /// Refuses an answer whose objects or directories are not in the order of keys.
@@ -213,9 +213,9 @@ fn hold_back(found: &mut Vec<Entry>) {
 
 /// GCS tells when an upload was completed, to the millisecond, and the time of a page in whole
 /// seconds.
-fn facts(listed: &Listed, now: SystemTime) -> Option<Facts> {
+fn facts(listed: &Listed, now: SystemTime) -> Option<ObjectMeta> {
     let created = humantime::parse_rfc3339(listed.time_created.as_deref()?).ok()?;
-    Some(Facts {
+    Some(ObjectMeta {
         size: listed.size.as_deref()?.parse().ok()?,
         created: created.min(now),
     })

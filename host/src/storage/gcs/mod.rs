@@ -35,8 +35,8 @@
 //! neither, and no lifecycle rule other than one that aborts incomplete multipart uploads. A
 //! resumable upload that was not completed is forgotten within a week.
 
-mod answer;
 mod credentials;
+mod error_response;
 mod list;
 mod read;
 mod settings;
@@ -53,14 +53,14 @@ use google_cloud_gax::retry_policy::NeverRetry;
 use reqwest::{Method, RequestBuilder, Response, redirect};
 use tokio::sync::OnceCell;
 
-use super::bucket::{self, Aside, MAX_ANSWER, Tail, content_type, innermost, unlogged};
-use super::retry::{Attempt, Call, Counts, Fault, Next, Retrier, Tries};
+use super::bucket::{self, BackgroundTasks, MAX_ANSWER, Tail, content_type, innermost, unlogged};
+use super::retry::{Attempt, AttemptError, Call, Counts, Retrier, RetryDecision, RetryLoop};
 use super::{
     Endpoint, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage,
     Result, Storage, StorageConfig, Upload,
 };
-use answer::{Refusal, broken, damaged, fault};
 use credentials::{Account, Source};
+use error_response::{ErrorResponse, broken, damaged, fault};
 use read::GcsObject;
 use settings::{GOOGLE, Settings};
 use upload::GcsUpload;
@@ -101,7 +101,7 @@ struct Shared {
     /// with.
     unencrypted: AtomicBool,
     /// Uploads that are being aborted.
-    aside: Aside,
+    background: BackgroundTasks,
     /// Set once it is known that one of several resumable uploads that race is acknowledged.
     uploads_probed: OnceCell<()>,
 }
@@ -175,7 +175,7 @@ impl Gcs {
                 retrier: Retrier::new(settings.retry),
                 settings,
                 unencrypted: AtomicBool::new(false),
-                aside: Aside::default(),
+                background: BackgroundTasks::default(),
                 uploads_probed: OnceCell::new(),
             }),
         })
@@ -229,7 +229,7 @@ impl Gcs {
     }
 
     /// Begins a call about `key` that sends `body` bytes.
-    fn begin<'a>(&'a self, operation: &Operation, key: &'a str, body: usize) -> Tries<'a> {
+    fn begin<'a>(&'a self, operation: &Operation, key: &'a str, body: usize) -> RetryLoop<'a> {
         self.shared.retrier.begin(Call {
             name: operation.name,
             key,
@@ -242,16 +242,16 @@ impl Gcs {
     /// Makes an attempt, and looks for other credentials where these are refused.
     async fn attempt<T>(
         &self,
-        tries: &mut Tries<'_>,
+        tries: &mut RetryLoop<'_>,
         send: impl Future<Output = Attempt<T>> + Send,
     ) -> Attempt<T> {
         // So that a call that has none says so, and says that nothing was sent.
         self.shared.credentials.headers().await?;
         match tries.attempt(send).await {
-            Err(mut fault) if fault.next == Next::Renew => {
+            Err(mut fault) if fault.next == RetryDecision::RefreshCredentials => {
                 fault.next = match self.shared.credentials.renew().await {
-                    true => Next::Once,
-                    false => Next::GiveUp,
+                    true => RetryDecision::RetryOnce,
+                    false => RetryDecision::Stop,
                 };
                 if fault.error.kind() == ErrorKind::Unauthenticated
                     && let Some(hint) = self.no_credentials_hint()
@@ -326,7 +326,7 @@ impl Gcs {
         &self,
         operation: &Operation,
         request: RequestBuilder,
-    ) -> Attempt<(Response, Option<Refusal>)> {
+    ) -> Attempt<(Response, Option<ErrorResponse>)> {
         let headers = self.shared.credentials.headers().await?;
         let mut response = unlogged(request.headers(headers).send())
             .await
@@ -336,7 +336,7 @@ impl Gcs {
         }
         let body = small(&mut response).await;
         let status = response.status().as_u16();
-        let refusal = Refusal::new(status, response.headers(), &body);
+        let refusal = ErrorResponse::new(status, response.headers(), &body);
         tracing::debug!(
             call = operation.name,
             status,
@@ -363,7 +363,7 @@ impl Gcs {
         let built = unlogged(self.shared.crates.get_or_try_init(build)).await;
         built.map_err(|error| {
             let what = format!("no client for GCS: {}", innermost(&error));
-            Fault::new(Next::GiveUp, Error::new(ErrorKind::Config, what))
+            AttemptError::new(RetryDecision::Stop, Error::new(ErrorKind::Config, what))
         })
     }
 
@@ -407,15 +407,15 @@ impl Gcs {
     }
 
     /// Removes an object that was made of other bytes than were sent, before it is read as ours.
-    async fn discard(&self, operation: &Operation, full: &str, generation: i64) -> Fault {
+    async fn discard(&self, operation: &Operation, full: &str, generation: i64) -> AttemptError {
         let what = format!("{}: what GCS keeps is not what it was sent", operation.name);
         let error = Error::new(ErrorKind::Unavailable, what);
         let url = self.object_url(full, &format!("?ifGenerationMatch={generation}"));
         match self.send(&DELETE, self.request(Method::DELETE, &url)).await {
-            Ok(_) => Fault::new(Next::Again(None), error),
-            Err(_) => Fault {
-                next: Next::GiveUp,
-                ..Fault::unclear(error)
+            Ok(_) => AttemptError::new(RetryDecision::Backoff(None), error),
+            Err(_) => AttemptError {
+                next: RetryDecision::Stop,
+                ..AttemptError::unclear(error)
             },
         }
     }
@@ -504,8 +504,8 @@ impl Storage for Gcs {
         self.call(&DELETE, full, 0, delete).await
     }
 
-    async fn settle(&self) {
-        self.shared.aside.settle().await;
+    async fn wait_idle(&self) {
+        self.shared.background.wait_idle().await;
     }
 }
 

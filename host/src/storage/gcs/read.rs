@@ -8,7 +8,7 @@ use reqwest::{Method, Response};
 use super::{Gcs, Operation};
 use crate::storage::bucket::innermost;
 use crate::storage::bucket::read::{About, Answer, Body, Source, Wanted};
-use crate::storage::retry::{Attempt, Tries};
+use crate::storage::retry::{Attempt, RetryLoop};
 
 const GET: Operation = Operation {
     name: "objects.get",
@@ -29,13 +29,13 @@ impl Source for GcsObject {
 
     const CALL: &'static str = GET.name;
 
-    fn begin(&self) -> Tries<'_> {
+    fn begin(&self) -> RetryLoop<'_> {
         self.gcs.begin(&GET, &self.full, 0)
     }
 
     async fn ask(
         &self,
-        tries: &mut Tries<'_>,
+        tries: &mut RetryLoop<'_>,
         wanted: &Wanted,
         tag: Option<&str>,
     ) -> Attempt<Answer<Response>> {

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use super::{Gcs, INSERT, Mode, Operation, PART, content_type, encode, whole};
 use crate::storage::bucket::{Tail, Unsent, confirm};
 use crate::storage::probe::{self, Way};
-use crate::storage::retry::{Attempt, Fault, Next};
+use crate::storage::retry::{Attempt, AttemptError, RetryDecision};
 use crate::storage::{Error, ErrorKind, Key, Result, Storage, Upload};
 
 /// Nothing can be seen of it.
@@ -131,8 +131,8 @@ impl GcsUpload {
             return;
         };
         let gcs = self.gcs.clone();
-        let aside = self.gcs.shared.aside.clone();
-        aside.spawn(&self.runtime, async move {
+        let background = self.gcs.shared.background.clone();
+        background.spawn(&self.runtime, async move {
             let cancel = gcs
                 .request(Method::DELETE, &session.url)
                 .header(CONTENT_LENGTH, 0);
@@ -277,7 +277,7 @@ impl Session {
                     has if has == self.sent => {
                         let what = format!("{}: GCS took nothing of it", operation.name);
                         let error = Error::new(ErrorKind::Unavailable, what);
-                        Err(Fault::new(Next::Again(None), error))
+                        Err(AttemptError::new(RetryDecision::Backoff(None), error))
                     }
                     has => Ok(has),
                 },
@@ -285,9 +285,9 @@ impl Session {
                 // Only looking tells.
                 Some(gone) if matches!(gone.status, 404 | 410 | 499) => {
                     let what = format!("{}: the upload is gone", operation.name);
-                    Err(Fault {
-                        next: Next::GiveUp,
-                        ..Fault::unclear(Error::new(ErrorKind::Unavailable, what))
+                    Err(AttemptError {
+                        next: RetryDecision::Stop,
+                        ..AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
                     })
                 }
                 Some(refusal) => Err(refusal.fault(operation)),
@@ -304,7 +304,7 @@ impl Session {
     async fn check(&self, gcs: &Gcs, full: &str, size: u64, response: Response) -> Attempt<()> {
         let body = whole(response).await.map_err(|why| {
             let what = format!("the answer to {} {why}", COMPLETE.name);
-            Fault::unclear(Error::new(ErrorKind::Unavailable, what))
+            AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
         })?;
         let made: Made = serde_json::from_slice(&body).map_err(|_| odd("what cannot be read"))?;
         let same = made.size == size.to_string()
@@ -317,8 +317,8 @@ impl Session {
         let generation = generation.map_err(|_| odd("an object without its generation"))?;
         let discarded = gcs.discard(&COMPLETE, full, generation).await;
         // The upload is over: what was sent of it cannot be sent again.
-        Err(Fault {
-            next: Next::GiveUp,
+        Err(AttemptError {
+            next: RetryDecision::Stop,
             ..discarded
         })
     }
@@ -345,9 +345,9 @@ fn has(headers: &HeaderMap) -> u64 {
     last.map_or(0, |last| last.saturating_add(1))
 }
 
-fn odd(what: &str) -> Fault {
+fn odd(what: &str) -> AttemptError {
     let what = format!("objects.insert was answered with {what}");
-    Fault::unclear(Error::new(ErrorKind::Unavailable, what))
+    AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
 }
 
 impl fmt::Debug for Session {

@@ -5,7 +5,7 @@ use std::io;
 
 use super::disk::Folder;
 use crate::storage::key::is_segment;
-use crate::storage::{Entry, Facts, List, Object, Page, RecursiveList, RecursivePage};
+use crate::storage::{Entry, List, Object, ObjectMeta, Page, RecursiveList, RecursivePage};
 
 /// How deep below a listed directory a file is looked for: no key has more segments than this.
 const MAX_DEPTH: usize = 8;
@@ -65,7 +65,7 @@ fn smallest(
         }
         if let (true, Entry::Object(Object { facts, .. })) = (list.facts, &mut entry) {
             match child.size_and_change() {
-                Ok((size, created)) => *facts = Some(Facts { size, created }),
+                Ok((size, created)) => *facts = Some(ObjectMeta { size, created }),
                 // Removed since the directory was read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),

@@ -138,7 +138,7 @@ impl Local {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(error) => {
                     let what = "the runtime shut down during a disk operation";
-                    Err(Error::new(ErrorKind::Unanswered, what).with_source(error))
+                    Err(Error::new(ErrorKind::OutcomeUnknown, what).with_source(error))
                 }
             },
         }
@@ -151,7 +151,7 @@ impl Storage for Local {
         format!("the directory {}", self.root().display())
     }
 
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         true
     }
 

@@ -75,7 +75,7 @@ impl Temp {
             .map_err(|error| Error::io("sync a file before it gets its name", error))?;
         let named = give_name(&self);
         match &named {
-            Err(error) if error.kind() != ErrorKind::Unanswered => return named,
+            Err(error) if error.kind() != ErrorKind::OutcomeUnknown => return named,
             // Where the answer is unclear, the caller looks at the name. If the file has it, it
             // must be durable.
             _ => {}
@@ -122,7 +122,7 @@ impl Temp {
             .with_hint("keep other programs from replacing files in the store")),
             (Ok(()), Err(error)) => {
                 let what = "look at a file after it got its name";
-                Err(Error::new(ErrorKind::Unanswered, what).with_source(error))
+                Err(Error::new(ErrorKind::OutcomeUnknown, what).with_source(error))
             }
             (Err(error), _) => Err(not_named(error)),
         }
@@ -149,7 +149,7 @@ impl Drop for Temp {
 /// looking can.
 fn not_named(error: io::Error) -> Error {
     let kind = match kind_of(&error) {
-        ErrorKind::Unavailable | ErrorKind::Timeout => ErrorKind::Unanswered,
+        ErrorKind::Unavailable | ErrorKind::Timeout => ErrorKind::OutcomeUnknown,
         kind => kind,
     };
     Error::new(kind, "give a new file its name").with_source(error)

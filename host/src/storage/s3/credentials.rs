@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use super::profiles::{self, Named};
 use super::settings::{Account, Settings};
 use super::{innermost, unlogged};
-use crate::storage::retry::{Attempt, Fault, Next};
+use crate::storage::retry::{Attempt, AttemptError, RetryDecision};
 use crate::storage::{Error, ErrorKind};
 
 /// A machine that is none of Amazon's does not answer at all where their machines are asked.
@@ -202,7 +202,7 @@ impl Source {
     }
 
     /// The search has retries of its own, where it asks a server: no call is sent again for it.
-    fn fault(&self, error: &CredentialsError) -> Fault {
+    fn fault(&self, error: &CredentialsError) -> AttemptError {
         let (mut what, mut hint) = match (&self.account, &self.profile) {
             (Account::Profile, Some((profile, _))) => (
                 format!(
@@ -254,7 +254,7 @@ impl Source {
             _ => what = format!("{what}: {cause}"),
         }
         let error = Error::new(ErrorKind::Unauthenticated, what).with_hint(hint);
-        Fault::new(Next::GiveUp, error)
+        AttemptError::new(RetryDecision::Stop, error)
     }
 }
 

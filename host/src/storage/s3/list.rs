@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{EncodingType, Object as Listed};
 
-use super::ear::{Ear, Heard};
+use super::response_meta::{ResponseInterceptor, ResponseMeta};
 use super::{Operation, S3, bucket, fault, unlogged};
 use crate::storage::key::is_segment;
 use crate::storage::{
-    Entry, Error, ErrorKind, Facts, List, Object, Page, RecursiveList, RecursivePage, Result,
+    Entry, Error, ErrorKind, List, Object, ObjectMeta, Page, RecursiveList, RecursivePage, Result,
     Storage as _,
 };
 
@@ -39,9 +39,9 @@ pub(super) async fn page(s3: &S3, list: &List<'_>) -> Result<Page> {
     let mut pages = bucket::Pages::default();
     loop {
         let first = token.is_none();
-        let (answer, heard) = ask(s3, &list_of(list, &base, limit, token.clone())).await?;
+        let (answer, meta) = ask(s3, &list_of(list, &base, limit, token.clone())).await?;
         let more = answer.is_truncated() == Some(true);
-        let now = heard.now.filter(|_| list.facts);
+        let now = meta.now.filter(|_| list.facts);
         check_order(&answer, may_list_by_name(s3))?;
         found.extend(entries(&answer, &base, now));
         let mut held = Vec::new();
@@ -90,8 +90,8 @@ pub(super) async fn recursive_page(s3: &S3, list: &RecursiveList<'_>) -> Result<
             limit: list.limit.clamp(1, MAX_KEYS),
             token: token.clone(),
         };
-        let (answer, heard) = ask(s3, &question).await?;
-        let now = heard.now.filter(|_| list.facts);
+        let (answer, meta) = ask(s3, &question).await?;
+        let now = meta.now.filter(|_| list.facts);
         let objects = answer.contents().iter().filter_map(|listed| {
             let key = decode(listed.key()?)?;
             let name = key.strip_prefix(&base)?;
@@ -139,9 +139,9 @@ fn list_of(list: &List<'_>, base: &str, limit: usize, token: Option<String>) -> 
 }
 
 /// One request.
-async fn ask(s3: &S3, question: &Question) -> Result<(ListObjectsV2Output, Heard)> {
+async fn ask(s3: &S3, question: &Question) -> Result<(ListObjectsV2Output, ResponseMeta)> {
     let ask = || async {
-        let ear = Ear::default();
+        let interceptor = ResponseInterceptor::default();
         let ask = s3
             .client()
             .list_objects_v2()
@@ -153,9 +153,9 @@ async fn ask(s3: &S3, question: &Question) -> Result<(ListObjectsV2Output, Heard
             .max_keys(i32::try_from(question.limit).unwrap_or(i32::MAX))
             .set_start_after(question.after.clone())
             .set_continuation_token(question.token.clone());
-        let ask = ask.customize().interceptor(ear.clone());
+        let ask = ask.customize().interceptor(interceptor.clone());
         match unlogged(ask.send()).await {
-            Ok(answer) => Ok((answer, ear.heard(&LIST)?)),
+            Ok(answer) => Ok((answer, interceptor.meta(&LIST)?)),
             Err(error) => Err(fault(&LIST, &error)),
         }
     };
@@ -262,10 +262,10 @@ fn entries(answer: &ListObjectsV2Output, base: &str, now: Option<SystemTime>) ->
 }
 
 /// S3 cuts times to seconds: an object may be younger than it looks by one. (It dates what came in
-/// parts by when its upload began, as [`Facts::created`] says.)
-fn facts(listed: &Listed, now: SystemTime) -> Option<Facts> {
+/// parts by when its upload began, as [`ObjectMeta::created`] says.)
+fn facts(listed: &Listed, now: SystemTime) -> Option<ObjectMeta> {
     let modified = SystemTime::try_from(*listed.last_modified()?).ok()?;
-    Some(Facts {
+    Some(ObjectMeta {
         size: u64::try_from(listed.size()?).ok()?,
         created: modified
             .checked_add(Duration::from_secs(1))?

@@ -28,13 +28,13 @@
 //! # Logs
 //! What the SDK logs holds headers and bodies, so its calls are made where nobody listens.
 
-mod answer;
 mod body;
 mod credentials;
-mod ear;
+mod error_response;
 mod list;
 mod profiles;
 mod read;
+mod response_meta;
 mod settings;
 mod sweep;
 mod upload;
@@ -56,14 +56,14 @@ use aws_sdk_s3::types::ServerSideEncryption;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::bucket::{self, Aside, Tail, content_type, innermost, unlogged};
-use super::retry::{Attempt, Call, Counts, Next, Retrier, Tries};
+use super::bucket::{self, BackgroundTasks, Tail, content_type, innermost, unlogged};
+use super::retry::{Attempt, Call, Counts, Retrier, RetryDecision, RetryLoop};
 use super::{
     Endpoint, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage,
     Result, S3Encryption, Storage, StorageConfig, Sweep, Swept, Upload,
 };
-use answer::fault;
 use credentials::Source;
+use error_response::fault;
 use read::S3Object;
 use settings::Settings;
 use upload::S3Upload;
@@ -85,7 +85,7 @@ struct Shared {
     /// Set once it was said that uploads may not be aborted.
     litter: AtomicBool,
     /// Uploads that are being aborted.
-    aside: Aside,
+    background: BackgroundTasks,
     /// Set once it is known that one of several uploads in parts that race is acknowledged.
     uploads_probed: OnceCell<()>,
 }
@@ -161,7 +161,7 @@ impl S3 {
                 settings,
                 encryption_checked: AtomicBool::new(false),
                 litter: AtomicBool::new(false),
-                aside: Aside::default(),
+                background: BackgroundTasks::default(),
                 uploads_probed: OnceCell::new(),
             }),
         })
@@ -186,7 +186,7 @@ impl S3 {
     }
 
     /// Begins a call about `key` that sends `body` bytes.
-    fn begin<'a>(&'a self, operation: &Operation, key: &'a str, body: usize) -> Tries<'a> {
+    fn begin<'a>(&'a self, operation: &Operation, key: &'a str, body: usize) -> RetryLoop<'a> {
         self.shared.retrier.begin(Call {
             name: operation.name,
             key,
@@ -199,15 +199,15 @@ impl S3 {
     /// Makes an attempt, with credentials.
     async fn attempt<T>(
         &self,
-        tries: &mut Tries<'_>,
+        tries: &mut RetryLoop<'_>,
         send: impl Future<Output = Attempt<T>> + Send,
     ) -> Attempt<T> {
         self.shared.credentials.ready().await?;
         match tries.attempt(send).await {
-            Err(mut fault) if fault.next == Next::Renew => {
+            Err(mut fault) if fault.next == RetryDecision::RefreshCredentials => {
                 fault.next = match self.shared.credentials.renew().await {
-                    true => Next::Once,
-                    false => Next::GiveUp,
+                    true => RetryDecision::RetryOnce,
+                    false => RetryDecision::Stop,
                 };
                 Err(fault)
             }
@@ -392,8 +392,8 @@ impl Storage for S3 {
         sweep::sweep(self, sweep).await
     }
 
-    async fn settle(&self) {
-        self.shared.aside.settle().await;
+    async fn wait_idle(&self) {
+        self.shared.background.wait_idle().await;
     }
 }
 

@@ -5,11 +5,11 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ServerSideEncryption;
 use bytes::Bytes;
 
-use super::answer::Refusal;
+use super::error_response::ErrorResponse;
 use super::{Operation, S3, fault};
 use crate::storage::bucket::read::{About, Answer, Body, Source, Wanted};
 use crate::storage::bucket::{innermost, unlogged};
-use crate::storage::retry::{Attempt, Tries};
+use crate::storage::retry::{Attempt, RetryLoop};
 
 const GET: Operation = Operation {
     name: "GetObject",
@@ -29,13 +29,13 @@ impl Source for S3Object {
 
     const CALL: &'static str = GET.name;
 
-    fn begin(&self) -> Tries<'_> {
+    fn begin(&self) -> RetryLoop<'_> {
         self.s3.begin(&GET, &self.full, 0)
     }
 
     async fn ask(
         &self,
-        tries: &mut Tries<'_>,
+        tries: &mut RetryLoop<'_>,
         wanted: &Wanted,
         tag: Option<&str>,
     ) -> Attempt<Answer<ByteStream>> {
@@ -57,7 +57,7 @@ impl S3Object {
             Ok(answer) => return Ok(Answer::Bytes(about(&answer, wanted)?, answer.body)),
             Err(error) => error,
         };
-        Refusal::of(&error)
+        ErrorResponse::of(&error)
             .and_then(|refusal| Answer::refused(refusal.status, refusal.size, wanted, tag))
             .ok_or_else(|| fault(&GET, &error))
     }

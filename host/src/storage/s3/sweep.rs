@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
 use aws_sdk_s3::types::{EncodingType, MultipartUpload};
 
-use super::ear::{Ear, Heard};
 use super::list::decode;
+use super::response_meta::{ResponseInterceptor, ResponseMeta};
 use super::{Operation, S3, fault, unlogged, upload};
 use crate::storage::{Error, ErrorKind, Key, Result, Sweep, Swept};
 
@@ -33,14 +33,14 @@ pub(super) async fn sweep(s3: &S3, sweep: &Sweep<'_>) -> Result<Swept> {
     let mut swept = Swept::default();
     let mut marker = Marker::default();
     loop {
-        let (page, heard) = match ask(s3, &marker).await {
+        let (page, meta) = match ask(s3, &marker).await {
             Err(error) if error.kind() == ErrorKind::Unsupported => {
                 swept.unlisted = Some(error.to_string());
                 return Ok(swept);
             }
             page => page?,
         };
-        let now = heard.now.ok_or_else(|| {
+        let now = meta.now.ok_or_else(|| {
             let what = "this server does not tell the time, so the age of an upload is not known";
             Error::new(ErrorKind::Unsupported, what)
         })?;
@@ -71,9 +71,9 @@ pub(super) async fn sweep(s3: &S3, sweep: &Sweep<'_>) -> Result<Swept> {
 }
 
 /// One request.
-async fn ask(s3: &S3, after: &Marker) -> Result<(ListMultipartUploadsOutput, Heard)> {
+async fn ask(s3: &S3, after: &Marker) -> Result<(ListMultipartUploadsOutput, ResponseMeta)> {
     let ask = || async {
-        let ear = Ear::default();
+        let interceptor = ResponseInterceptor::default();
         let ask = s3
             .client()
             .list_multipart_uploads()
@@ -81,9 +81,9 @@ async fn ask(s3: &S3, after: &Marker) -> Result<(ListMultipartUploadsOutput, Hea
             .encoding_type(EncodingType::Url)
             .set_key_marker(after.key.clone())
             .set_upload_id_marker(after.id.clone());
-        let ask = ask.customize().interceptor(ear.clone());
+        let ask = ask.customize().interceptor(interceptor.clone());
         match unlogged(ask.send()).await {
-            Ok(answer) => Ok((answer, ear.heard(&LIST_UPLOADS)?)),
+            Ok(answer) => Ok((answer, interceptor.meta(&LIST_UPLOADS)?)),
             Err(error) => Err(fault(&LIST_UPLOADS, &error)),
         }
     };

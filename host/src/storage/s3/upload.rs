@@ -13,11 +13,11 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::answer::Refusal;
+use super::error_response::ErrorResponse;
 use super::{Mode, Operation, S3, content_type, fault, unlogged};
 use crate::storage::bucket::{Tail, Unsent, confirm, stopped_error};
 use crate::storage::probe::{self, Way};
-use crate::storage::retry::{Fault, Next, hashed};
+use crate::storage::retry::{AttemptError, RetryDecision, hashed};
 use crate::storage::{Error, ErrorKind, Key, Result, Storage, Upload};
 
 const PERMISSION: &str = "s3:PutObject on the objects of the bucket";
@@ -172,8 +172,8 @@ impl S3Upload {
     fn abort(&mut self) -> Option<JoinHandle<()>> {
         let parts = self.parts.take()?;
         let (s3, full) = (self.s3.clone(), self.s3.full(&self.key));
-        let aside = self.s3.shared.aside.clone();
-        Some(aside.spawn(&self.runtime, async move { parts.abort(&s3, &full).await }))
+        let background = self.s3.shared.background.clone();
+        Some(background.spawn(&self.runtime, async move { parts.abort(&s3, &full).await }))
     }
 }
 
@@ -231,7 +231,7 @@ impl Parts {
                 .map_err(|error| fault(&BEGIN, &error))?;
             let id = answer.upload_id.ok_or_else(|| {
                 let what = "CreateMultipartUpload was answered without an upload";
-                Fault::unclear(Error::new(ErrorKind::Unavailable, what))
+                AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
             })?;
             Ok((id, answer.server_side_encryption))
         };
@@ -273,20 +273,20 @@ impl Parts {
                 .multipart_upload(parts.clone());
             match unlogged(complete.send()).await {
                 Ok(answer) => Ok(answer.server_side_encryption),
-                Err(error) => Err(match Refusal::of(&error) {
+                Err(error) => Err(match ErrorResponse::of(&error) {
                     // The upload is gone: completed by an attempt whose answer was lost, or aborted
                     // by somebody, or by S3 after a conflict. Only looking tells.
                     Some(gone)
                         if matches!(gone.status, 404 | 410) && gone.code != "NoSuchBucket" =>
                     {
-                        Fault {
-                            next: Next::GiveUp,
+                        AttemptError {
+                            next: RetryDecision::Stop,
                             unclear: true,
                             ..gone.fault(&COMPLETE)
                         }
                     }
                     // Another change of the same key is under way, and may be an attempt of ours.
-                    Some(conflict) if conflict.status == 409 => Fault {
+                    Some(conflict) if conflict.status == 409 => AttemptError {
                         unclear: true,
                         ..conflict.fault(&COMPLETE)
                     },
@@ -351,7 +351,9 @@ pub(super) async fn abort(s3: &S3, full: &str, id: &str) -> Result<()> {
         match unlogged(abort.send()).await {
             Ok(_) => Ok(()),
             // It was completed, or aborted, already.
-            Err(error) if Refusal::of(&error).is_some_and(|gone| gone.status == 404) => Ok(()),
+            Err(error) if ErrorResponse::of(&error).is_some_and(|gone| gone.status == 404) => {
+                Ok(())
+            }
             Err(error) => Err(fault(&ABORT, &error)),
         }
     };

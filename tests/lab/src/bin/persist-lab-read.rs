@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use persist_host::snapshot::Error;
 use persist_host::storage::Key;
+use persist_lab::fixture_store::{FixtureStore, Place};
 use persist_lab::golden;
-use persist_lab::shelf::{Place, Shelf};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 fn main() -> Result<ExitCode> {
@@ -22,7 +22,7 @@ fn main() -> Result<ExitCode> {
 
     let origin = arguments.next().context("no golden file is named")?;
     let own = "bot/claim.gz";
-    let shelf = Shelf::new()?;
+    let shelf = FixtureStore::new()?;
     let place = warm_up(&shelf, &origin)?;
     shelf.put(&place.key()?, file.clone().into())?;
     shelf.put(&Key::new(own)?, file.into())?;
@@ -61,7 +61,7 @@ fn main() -> Result<ExitCode> {
 
 /// Reads the golden files, so that threads and tables are there before the limit is. Returns where
 /// `origin` was saved.
-fn warm_up(shelf: &Shelf, origin: &str) -> Result<Place> {
+fn warm_up(shelf: &FixtureStore, origin: &str) -> Result<Place> {
     let mut found = None;
     for golden in golden::versions()? {
         if let Some(place) = &golden.place {

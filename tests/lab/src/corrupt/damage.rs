@@ -5,8 +5,8 @@ use std::fmt;
 
 use fastrand::Rng;
 
-use crate::forge::Forge;
 use crate::golden::Golden;
+use crate::malformed_file::Forge;
 
 /// What a disk, a cache and a file system move as one.
 const PAGE: usize = 4096;

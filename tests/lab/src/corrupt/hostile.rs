@@ -14,8 +14,8 @@ use persist_host::conformance::noise;
 use serde_json::json;
 
 use crate::Report;
-use crate::forge::{BLOCK, Forge};
 use crate::golden;
+use crate::malformed_file::{BLOCK, Forge};
 
 /// What reading takes besides what the file justifies.
 const SLACK: u64 = 8 << 20;

@@ -19,9 +19,9 @@ use bytes::Bytes;
 use persist_host::snapshot::{Error, Snapshot};
 use persist_host::storage::Key;
 
-use crate::forge::Forge;
+use crate::fixture_store::{FixtureStore, Place};
 use crate::golden::{self, Golden};
-use crate::shelf::{Place, Shelf};
+use crate::malformed_file::Forge;
 use crate::{Plan, Report, Rng, Target};
 use damage::Damage;
 
@@ -67,7 +67,7 @@ struct Way {
     finds: Finds,
     /// Tried on one damage of so many.
     every: usize,
-    read: fn(&Shelf, &Golden, &Place) -> Result<Outcome>,
+    read: fn(&FixtureStore, &Golden, &Place) -> Result<Outcome>,
 }
 
 /// The product's ways.
@@ -157,7 +157,7 @@ impl Way {
 
     /// Reads a file that is, or was made of, some golden files; what is wrong with the outcome, if
     /// anything is.
-    fn judge(&self, shelf: &Shelf, of: &[&Golden], file: Vec<u8>) -> Option<String> {
+    fn judge(&self, shelf: &FixtureStore, of: &[&Golden], file: Vec<u8>) -> Option<String> {
         let golden = of[0];
         let Some(place) = &golden.place else {
             return Some("it is no version".into());
@@ -212,7 +212,7 @@ fn damages(plan: Plan, files: &[Golden], ways: &[Way]) -> Result<Report> {
     let mut report = Report::default();
     let mut rng = Rng::with_seed(plan.seed);
     for (n, golden) in files.iter().enumerate() {
-        let shelf = Shelf::new()?;
+        let shelf = FixtureStore::new()?;
         for way in ways {
             if let Some(wrong) = way.judge(&shelf, &[golden], golden.bytes.to_vec()) {
                 violate(&mut report, way, golden, &"nothing", &wrong);
@@ -251,7 +251,7 @@ fn damage_some(
 ) -> Result<Report> {
     let mut report = Report::default();
     let mut tried = BTreeMap::<String, u64>::new();
-    let shelf = Shelf::new()?;
+    let shelf = FixtureStore::new()?;
     loop {
         let at = next.fetch_add(1, Ordering::Relaxed);
         let Some(&damage) = damages.get(at) else {
@@ -293,7 +293,7 @@ fn swaps(files: &[Golden]) -> Result<Report> {
         let (Some(place), false) = (&there.place, there.key == file.key) else {
             continue;
         };
-        let shelf = Shelf::new()?;
+        let shelf = FixtureStore::new()?;
         shelf.put(&there.key, file.bytes.clone())?;
         report.tried("files at another version's key, which no way reads", 1);
         let reads = [
@@ -322,7 +322,7 @@ fn swaps(files: &[Golden]) -> Result<Report> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shelf::zcat;
+    use crate::fixture_store::zcat;
 
     const BOUNDED: Plan = Plan {
         seed: 1,
@@ -357,7 +357,7 @@ mod tests {
     }
 
     /// What the laboratory says of a way of reading that is broken.
-    fn found(read: fn(&Shelf, &Golden, &Place) -> Result<Outcome>) -> String {
+    fn found(read: fn(&FixtureStore, &Golden, &Place) -> Result<Outcome>) -> String {
         let broken = Way {
             name: "broken",
             finds: Finds::Everything,

@@ -150,7 +150,7 @@ impl Storage for RenameOver {
         self.0.location()
     }
 
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         true
     }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use fastrand::Rng;
 
-use crate::forge::reseal;
+use crate::malformed_file::reseal;
 
 /// Longest input that is made from nothing.
 const MAX_NEW: usize = 600;

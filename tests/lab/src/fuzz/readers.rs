@@ -8,12 +8,12 @@ use persist_host::snapshot::{Error, MAX_VERSION, Snapshot};
 use persist_host::storage::Key;
 use serde_json::{Value, json};
 
-use crate::forge::{BLOCK, Forge};
+use crate::fixture_store::{FixtureStore, Place, sha256, zcat};
 use crate::golden;
-use crate::shelf::{Place, Shelf, sha256, zcat};
+use crate::malformed_file::{BLOCK, Forge};
 
 thread_local! {
-    static SHELF: Shelf = Shelf::new().expect("a runtime");
+    static SHELF: FixtureStore = FixtureStore::new().expect("a runtime");
 }
 
 /// Bytes of a range: no divisor of a block.
@@ -110,7 +110,7 @@ pub fn plain(data: &[u8]) {
 }
 
 /// Reads a file in every way. Returns the state where it loads, and none for a tombstone.
-fn read(shelf: &Shelf, place: &Place, data: &[u8]) -> Result<Option<Bytes>, Error> {
+fn read(shelf: &FixtureStore, place: &Place, data: &[u8]) -> Result<Option<Bytes>, Error> {
     let key = place.key().expect("a key");
     put(shelf, &key, data);
     let loaded = shelf.load(place);
@@ -174,7 +174,7 @@ fn expected(error: &Error) {
     );
 }
 
-fn put(shelf: &Shelf, key: &Key, data: &[u8]) {
+fn put(shelf: &FixtureStore, key: &Key, data: &[u8]) {
     let bytes = Bytes::copy_from_slice(data);
     shelf.put(key, bytes).expect("memory takes it");
 }

@@ -6,11 +6,11 @@ use persist_host::conformance::noise;
 use persist_host::snapshot::{Result, SaveOptions};
 
 use super::readers::place;
-use crate::forge::BLOCK;
-use crate::shelf::{Place, Shelf, zcat};
+use crate::fixture_store::{FixtureStore, Place, zcat};
+use crate::malformed_file::BLOCK;
 
 thread_local! {
-    static SHELF: Shelf = Shelf::new().expect("a runtime");
+    static SHELF: FixtureStore = FixtureStore::new().expect("a runtime");
 }
 
 /// Longest states, of which the small ones are tried far more often: within a stored piece of
@@ -49,7 +49,7 @@ pub fn state(data: &[u8]) {
     });
 }
 
-async fn save_twice(shelf: &Shelf, state: &Bytes, piece: usize) -> Result<()> {
+async fn save_twice(shelf: &FixtureStore, state: &Bytes, piece: usize) -> Result<()> {
     let scope = shelf.store.scope("bot", None)?;
     // The last round's versions were removed behind the store's back: a look makes it forget them.
     let left = scope.stat("memory", None).await?;

@@ -104,7 +104,7 @@ pub(crate) enum Answer {
     /// Exactly these are there.
     All(BTreeMap<Version, What>),
     /// Everything old below this tombstone was removed.
-    Purged(Version),
+    PurgeReport(Version),
     /// What was wanted does not hold; this is the head.
     Conflict(Option<Version>),
     /// It may have been made, as this version where one is named.
@@ -258,7 +258,7 @@ impl Call {
             Self::Purge => {
                 let purged = scope.purge(name, Purge::AfterGrace).await;
                 let tombstone = purged.map(|purged| purged.tombstone);
-                tombstone.map(|tombstone| Answer::Purged(tombstone.expect("numbers are left")))
+                tombstone.map(|tombstone| Answer::PurgeReport(tombstone.expect("numbers are left")))
             }
             Self::Audit => return audit(scope, name).await,
         };

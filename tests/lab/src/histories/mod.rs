@@ -15,14 +15,14 @@
 
 mod check;
 mod event;
+mod fault_storage;
 mod model;
 mod processes;
 mod script;
 mod steps;
-mod weather;
 
+pub use fault_storage::Bug;
 pub use processes::worker;
-pub use weather::Bug;
 pub(crate) use {
     check::{History, Verdict},
     event::{Answer, Call, Event, Record, Wanted, ask, name_of, to_large},
@@ -45,8 +45,8 @@ use tokio::task::JoinSet;
 use crate::links::LinkCountBelieved;
 use crate::{Plan, Report, Target};
 use event::{Micros, scope};
+use fault_storage::{Clock, Disturbed, FaultStorage};
 use script::{Shape, Worker};
-use weather::{Clock, Disturbed, Weather};
 
 /// Of a hundred histories, so many are on disk, and as many of processes.
 const SHARE: u64 = 10;
@@ -228,11 +228,11 @@ async fn race(
         let bug = bug.filter(|bug| *bug != Bug::CachedHead || number == 0);
         let believes = bug == Some(Bug::SleeperBelieved) && number != script::KEEPER;
         let policy = if believes {
-            Some(weather::policies_of_an_hour().await)
+            Some(fault_storage::policies_of_an_hour().await)
         } else {
             None
         };
-        let weather = Weather::new(
+        let weather = FaultStorage::new(
             storage(part(1)),
             part(2),
             shape.grace(),

@@ -218,7 +218,7 @@ impl Worker {
             Answer::Made(version, _) | Answer::Seen(version, _) => Some(*version),
             Answer::Conflict(head) => *head,
             Answer::Unknown(version) => *version,
-            Answer::Purged(tombstone) => Some(*tombstone),
+            Answer::PurgeReport(tombstone) => Some(*tombstone),
             _ => None,
         };
         self.known[name] = self.known[name].max(told.unwrap_or(0));

@@ -80,7 +80,7 @@ fn steps_of(told: &Told, (number, event): (usize, &Event), name: usize) -> Vec<O
     let perhaps = match (&event.call, answer) {
         (_, Answer::Unknown(version)) => perhaps(*version),
         // A tombstone that was there already serves, too.
-        (Call::Purge, Answer::Purged(tombstone)) => perhaps(Some(*tombstone)),
+        (Call::Purge, Answer::PurgeReport(tombstone)) => perhaps(Some(*tombstone)),
         // What failed may have been a removal, after the tombstone.
         (Call::Purge, Answer::Failed(_)) => perhaps(None),
         _ => Vec::new(),
@@ -218,7 +218,9 @@ fn seen(call: &Call, answer: &Answer) -> Option<Step> {
         // It looks first: one that comes after another has nothing to delete.
         (Call::Delete { .. }, Answer::Made(..)) => Step::NotAbsent,
         (Call::Purge, Answer::NotFound) => Step::NoHead,
-        (Call::Purge, Answer::Purged(version)) => Step::Head(Some(*version), Some(What::Tombstone)),
+        (Call::Purge, Answer::PurgeReport(version)) => {
+            Step::Head(Some(*version), Some(What::Tombstone))
+        }
         (Call::Prune { .. }, Answer::Pruned(removed)) => Step::Gone(removed.clone()),
         (Call::Load { at: None } | Call::Stat { at: None }, Answer::Seen(version, what)) => {
             Step::Head(Some(*version), Some(*what))

@@ -83,7 +83,7 @@ impl Storage for Buggy {
         self.local.location()
     }
 
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         true
     }
 

@@ -107,7 +107,7 @@ impl Worker {
             Call::Fork { to, .. } => to,
             _ => name,
         };
-        if let Answer::Made(version, _) | Answer::Seen(version, _) | Answer::Purged(version) =
+        if let Answer::Made(version, _) | Answer::Seen(version, _) | Answer::PurgeReport(version) =
             answer
         {
             self.heads[name] = self.heads[name].max(version);

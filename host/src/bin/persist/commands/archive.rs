@@ -14,15 +14,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::Args;
-use persist_host::snapshot::{Error, Info, Name, Scope, Store, Stored, Version};
+use persist_host::snapshot::{Error, Info, Name, RawVersion, Scope, Store, Version};
 use persist_host::storage::{ErrorKind, Key, ReadRange, Storage};
 use rustix::fs::{AtFlags, CWD};
 use serde_json::json;
 
 use super::copy::{How, Proof, copy};
-use super::tarred::{MANIFEST, Tarred};
+use super::tar_storage::{MANIFEST, TarStorage};
 use super::{nowhere, printed};
-use crate::address::{self, What};
+use crate::address::{self, SelectionArg};
 use crate::build::random_suffix;
 use crate::exit::{Damaged, Usage};
 use crate::print::{self, Out, say};
@@ -53,7 +53,7 @@ pub(crate) struct Export {
     /// The file to make, which must not be there; - is standard output
     file: PathBuf,
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<What>,
+    what: Option<SelectionArg>,
 }
 
 /// Copy the versions in a tar file that `export` wrote into the store, as `copy` does
@@ -69,7 +69,7 @@ pub(crate) struct Import {
     /// The file, which must be on a disk: it is read in any order
     file: PathBuf,
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<What>,
+    what: Option<SelectionArg>,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -163,7 +163,7 @@ impl Export {
 impl Import {
     pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
         let selection = self.what.map(|what| what.0).unwrap_or_default();
-        let from = Store::new(Arc::new(Tarred::open(&self.file)?));
+        let from = Store::new(Arc::new(TarStorage::open(&self.file)?));
         let to = stores.usual_copy_of(&from.policy().await?, self.create)?;
         copy(&from, &to, &selection, self.how, out).await
     }
@@ -197,7 +197,7 @@ struct Archive {
 /// The file of a version, of which nothing is damaged: what is in the archive cannot be taken back.
 enum Body {
     Held(Info, Key, Vec<Bytes>),
-    Read(Box<Stored>),
+    Read(Box<RawVersion>),
 }
 
 impl Archive {

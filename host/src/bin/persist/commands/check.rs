@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use clap::Args;
-use persist_host::snapshot::{Checked, Finding, FindingKind, ReadData, Severity, Store};
+use persist_host::snapshot::{CheckSummary, Finding, FindingKind, ReadData, Severity, Store};
 use serde_json::json;
 
 use super::{nothing, nowhere};
-use crate::address::{self, Address, What};
+use crate::address::{self, Address, SelectionArg};
 use crate::exit::Found;
 use crate::print::{self, Out, one_line};
 use crate::progress::Progress;
@@ -37,7 +37,7 @@ Examples:
   persist check --sample 5% --json")]
 pub(crate) struct Check {
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<What>,
+    what: Option<SelectionArg>,
     /// Read and verify every byte
     #[arg(long, conflicts_with = "sample")]
     read_data: bool,
@@ -163,13 +163,13 @@ fn advice(kind: FindingKind) -> &'static str {
     }
 }
 
-fn conclude(checked: &Checked, counts: &Counts, out: Out) -> Result<()> {
+fn conclude(checked: &CheckSummary, counts: &Counts, out: Out) -> Result<()> {
     let Counts {
         damaged,
         denied,
         warnings,
     } = *counts;
-    let Checked {
+    let CheckSummary {
         names,
         versions,
         read,

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use persist_host::snapshot::{
-    Copied, CopyOptions, Error, Info, Name, Scope, Selection, Store, Version, Walk,
+    CopyOptions, CopyOutcome, Error, Info, Name, Scope, Selection, Store, Version, Walk,
 };
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{nowhere, printed};
-use crate::address::{self, What};
+use crate::address::{self, SelectionArg};
 use crate::exit::{Code, Usage, snapshot_code};
 use crate::print::{self, Out};
 use crate::progress::{self, Progress};
@@ -44,7 +44,7 @@ pub(crate) struct Copy {
     /// Another one
     to: String,
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<What>,
+    what: Option<SelectionArg>,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -198,7 +198,7 @@ fn order(scope: &Scope, name: &Name) -> [String; 3] {
 /// Refuses two stores of which one is the other, or lies within it: each would find the other's
 /// files among its own.
 fn apart(from: &Store, to: &Store) -> Result<(), Usage> {
-    let (a, b) = (Whereabouts::of(from), Whereabouts::of(to));
+    let (a, b) = (StoreIdentity::of(from), StoreIdentity::of(to));
     if a == b {
         let place = from.location();
         return Err(Usage(format!("both are {place}; a copy needs two stores")));
@@ -214,13 +214,13 @@ fn apart(from: &Store, to: &Store) -> Result<(), Usage> {
 
 /// Where a store is, as far as it can be told from its location.
 #[derive(PartialEq, Eq)]
-struct Whereabouts {
+struct StoreIdentity {
     /// What stands behind the ? of a bucket's URL.
     server: String,
     path: PathBuf,
 }
 
-impl Whereabouts {
+impl StoreIdentity {
     fn of(store: &Store) -> Self {
         let location = store.location();
         if let Some(dir) = location.strip_prefix(LOCAL) {
@@ -363,29 +363,29 @@ impl Tally {
         self.proof.versions == 0 && self.another.is_empty() && self.skipped.count == 0
     }
 
-    fn add(&mut self, copied: Copied) {
+    fn add(&mut self, copied: CopyOutcome) {
         match copied {
-            Copied::Made(info) => {
+            CopyOutcome::Made(info) => {
                 self.made += 1;
                 self.made_bytes += info.stored_size;
                 self.proof.add(&self.address, &info);
             }
-            Copied::Same { info, read } => {
+            CopyOutcome::Same { info, read } => {
                 self.by_trailer += u64::from(!read);
                 self.proof.add(&self.address, &info);
             }
-            Copied::Another(version) => self.another.push(version),
-            Copied::Ahead(version) => self.ahead = Some(version),
-            Copied::Damaged(version, error) => {
+            CopyOutcome::Conflict(version) => self.another.push(version),
+            CopyOutcome::DestinationNewer(version) => self.ahead = Some(version),
+            CopyOutcome::Damaged(version, error) => {
                 self.skipped.add(&error, 1);
                 self.damaged.push((version, error.to_string()));
             }
-            Copied::DamagedThere(version, error) => {
+            CopyOutcome::DamagedThere(version, error) => {
                 self.skipped.add(&error, 1);
                 let what = format!("in the destination: {error}; it was not touched");
                 self.damaged.push((version, what));
             }
-            Copied::TooHigh(version) => {
+            CopyOutcome::TooHigh(version) => {
                 self.skipped.count += 1;
                 self.skipped.too_high = true;
                 let what = "its number is far above the newest version of the destination, or \
@@ -394,17 +394,17 @@ impl Tally {
                     it)";
                 self.damaged.push((version, what.into()));
             }
-            Copied::Unlisted(error) => {
+            CopyOutcome::Unlisted(error) => {
                 self.skipped.add(&error, 1);
                 self.unlisted = Some(format!("{error}; left out"));
             }
-            Copied::UnlistedThere(error) => {
+            CopyOutcome::UnlistedThere(error) => {
                 self.skipped.add(&error, 1);
                 self.unlisted = Some(format!("in the destination: {error}; left out"));
             }
-            Copied::OnlyThere(_) => self.versions_only_there += 1,
-            Copied::PinOnlyThere(_) => self.pins_only_there += 1,
-            Copied::PinOnlyHere(version) => self.pins_only_here.push(version),
+            CopyOutcome::OnlyThere(_) => self.versions_only_there += 1,
+            CopyOutcome::PinOnlyThere(_) => self.pins_only_there += 1,
+            CopyOutcome::PinOnlyHere(version) => self.pins_only_here.push(version),
             // A later library may tell of more.
             _ => {}
         }

@@ -13,7 +13,7 @@ use persist_host::storage::probe::{self, Way};
 use persist_host::storage::{self, Entry, Key, List, ReadRange, Storage};
 use serde_json::json;
 
-use super::generate;
+use super::meta;
 use crate::exit::{Code, snapshot_code, storage_code};
 use crate::print::{self, Out};
 use crate::settings::Settings;
@@ -44,7 +44,7 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     pub(crate) async fn run(self, settings: &Settings, out: Out) -> Result<()> {
-        let problems = generate::show(settings, out)?;
+        let problems = meta::show(settings, out)?;
         let storage = settings.storage()?.build()?;
         let mut exam = Exam {
             storage,
@@ -216,7 +216,7 @@ impl Exam {
         self.tell("load", found)?;
         // Removing the objects of this probe would leave its directories on a disk, whose lists are
         // put in order here.
-        if !self.storage.honours_conditions() {
+        if !self.storage.supports_conditional_create() {
             let found = probe::lists(&self.storage).await;
             let found = found.map(|()| "new objects are listed at once and in order".into());
             self.tell("lists", found.map_err(|error| Wrong::new(&error)))?;

@@ -6,15 +6,15 @@ pub(crate) mod copy;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod gc;
-pub(crate) mod generate;
 pub(crate) mod init;
-pub(crate) mod keep;
 pub(crate) mod list;
+pub(crate) mod meta;
 pub(crate) mod policy;
 pub(crate) mod repair;
+pub(crate) mod retention;
 pub(crate) mod state;
 pub(crate) mod stats;
-mod tarred;
+mod tar_storage;
 
 use std::io;
 

@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use persist_host::snapshot::{CurrentPolicy, Expect, Retention, Store, Version};
 use serde_json::{Value, json};
 
-use super::keep::KeepRules;
 use super::printed;
+use super::retention::KeepRules;
 use crate::exit::Usage;
 use crate::print::Out;
 

@@ -5,7 +5,7 @@ use clap::Args;
 use persist_host::snapshot::{Error, Expect, Name, Scope, Selection, Store, Version};
 
 use super::{nothing, nowhere, printed};
-use crate::address::{self, Address, What};
+use crate::address::{self, Address, SelectionArg};
 use crate::exit::Damaged;
 use crate::print::{self, Out};
 
@@ -41,7 +41,7 @@ impl std::str::FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self> {
         if !text.contains('@') {
-            return Ok(Self::Names(text.parse::<What>()?.0));
+            return Ok(Self::Names(text.parse::<SelectionArg>()?.0));
         }
         let address: Address = text.parse()?;
         match address.version {

@@ -11,7 +11,7 @@ use persist_host::snapshot::{Error, Expect, Info, SaveOptions, Scope, Store, Ver
 use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
 use crate::exit::{Usage, snapshot_code};
-use crate::interrupt::to_its_end;
+use crate::interrupt::uninterruptible;
 use crate::print::{self, Out, Plainly};
 use crate::progress::Progress;
 use crate::stores::Create;
@@ -207,7 +207,7 @@ impl Save {
                     )
                     .into());
                 }
-                anyhow::Ok(to_its_end(writer.finish()).await?)
+                anyhow::Ok(uninterruptible(writer.finish()).await?)
             };
             match send.await {
                 Err(error) if again && is_conflict(&error) => attempts += 1,

@@ -4,11 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use clap::Args;
-use persist_host::snapshot::{Fate, Name, Retention, Scope, Store};
+use persist_host::snapshot::{Name, PruneDecision, Retention, Scope, Store};
 use serde_json::json;
 
 use super::nothing_matches;
-use crate::address::{self, What};
+use crate::address::{self, SelectionArg};
 use crate::print::{self, Out};
 use crate::progress::Progress;
 use crate::table::{self, Column, Table};
@@ -50,7 +50,7 @@ Examples:
   persist stats --json | jq -r 'select(.of == \"name\" and .versions > 1000) | .address'")]
 pub(crate) struct Stats {
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<What>,
+    what: Option<SelectionArg>,
     /// Read what is known of each version, and show the bytes of states that were saved
     #[arg(long)]
     states: bool,
@@ -128,7 +128,7 @@ async fn figures(scope: &Scope, name: &Name, states: bool) -> Result<Figures> {
         ..Figures::default()
     };
     let now = SystemTime::now();
-    for Fate {
+    for PruneDecision {
         stored_size,
         created,
         ..

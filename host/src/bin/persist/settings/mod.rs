@@ -50,19 +50,19 @@ pub(crate) struct Settings {
 
 /// What the command line says.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct GlobalArgs {
     pub(crate) storage: Option<String>,
     pub(crate) config: Option<PathBuf>,
 }
 
 impl Settings {
     /// Resolves all settings, of which `said` comes from the command line.
-    pub(crate) fn resolve(said: Said) -> Result<Self> {
+    pub(crate) fn resolve(said: GlobalArgs) -> Result<Self> {
         Self::with(said, |name| env::var_os(name), dirs::config_dir())
     }
 
     fn with(
-        said: Said,
+        said: GlobalArgs,
         env: impl Fn(&str) -> Option<OsString>,
         home: Option<PathBuf>,
     ) -> Result<Self> {
@@ -591,7 +591,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed> {
 mod tests {
     use super::*;
 
-    fn resolve(said: Said, env: &[(&str, &str)], file: &str) -> Result<Settings> {
+    fn resolve(said: GlobalArgs, env: &[(&str, &str)], file: &str) -> Result<Settings> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("persist/persist.toml");
         std::fs::create_dir(dir.path().join("persist")).expect("made");
@@ -610,7 +610,7 @@ mod tests {
             ("PERSIST_STORAGE", "file:///env"),
             ("PERSIST_KEEP_LAST", "4"),
         ];
-        let said = || Said {
+        let said = || GlobalArgs {
             storage: Some("file:///said".into()),
             config: None,
         };
@@ -619,17 +619,17 @@ mod tests {
             settings.storage().expect("good").local_base_path
         };
         assert_eq!(path(said(), &env), Some("/said".into()));
-        assert_eq!(path(Said::default(), &env), Some("/env".into()));
-        assert_eq!(path(Said::default(), &[]), Some("/file".into()));
+        assert_eq!(path(GlobalArgs::default(), &env), Some("/env".into()));
+        assert_eq!(path(GlobalArgs::default(), &[]), Some("/file".into()));
         assert_eq!(
-            path(Said::default(), &[("PERSIST_STORAGE", "")]),
+            path(GlobalArgs::default(), &[("PERSIST_STORAGE", "")]),
             Some("/file".into())
         );
-        let settings = resolve(Said::default(), &env, file).expect("good");
+        let settings = resolve(GlobalArgs::default(), &env, file).expect("good");
         let retention = settings.retention().expect("good");
         assert_eq!((retention.keep_last, retention.keep_daily), (4, 30));
         let s3 = [("PERSIST_STORAGE", "s3://my-bucket")];
-        let settings = resolve(Said::default(), &s3, file).expect("good");
+        let settings = resolve(GlobalArgs::default(), &s3, file).expect("good");
         let region = settings.storage().expect("good").s3_region;
         assert_eq!(region.as_deref(), Some("eu-west-1"));
     }
@@ -637,13 +637,13 @@ mod tests {
     #[test]
     fn a_bucket_in_a_url_is_not_that_of_the_environment() {
         let env = [("AWS_S3_BUCKET", "other"), ("PERSIST_GCS_PREFIX", "other")];
-        let settings = resolve(Said::default(), &env, "").expect("good");
+        let settings = resolve(GlobalArgs::default(), &env, "").expect("good");
         let s3 = settings.storage_of("s3://bucket").expect("good");
         assert_eq!(s3.s3_bucket.as_deref(), Some("bucket"));
         let gcs = settings.storage_of("gs://bucket").expect("good");
         assert_eq!(gcs.gcs_prefix.as_deref(), Some(""));
         let words = [("PERSIST_STORAGE", "s3"), env[0]];
-        let settings = resolve(Said::default(), &words, "").expect("good");
+        let settings = resolve(GlobalArgs::default(), &words, "").expect("good");
         let s3 = settings.storage().expect("good");
         assert_eq!(s3.s3_bucket.as_deref(), Some("other"));
     }
@@ -656,11 +656,11 @@ mod tests {
             ("storage = true", "neither a text nor a number"),
             ("storage", "persist.toml"),
         ] {
-            let error = resolve(Said::default(), &[], file).expect_err(file);
+            let error = resolve(GlobalArgs::default(), &[], file).expect_err(file);
             assert!(error.to_string().contains(hint), "{file}: {error}");
         }
         for (variable, value) in [("PERSIST_KEEP_LAST", "many"), ("PERSIST_KEEP_WITHIN", "30")] {
-            let settings = resolve(Said::default(), &[(variable, value)], "").expect("good");
+            let settings = resolve(GlobalArgs::default(), &[(variable, value)], "").expect("good");
             let error = settings.retention().expect_err(variable);
             assert!(error.to_string().contains(variable), "{error}");
         }
@@ -670,7 +670,7 @@ mod tests {
     fn limits_are_a_table_in_the_file_and_a_list_in_the_environment() {
         let file = "[limits]\nmemory = \"64 MiB\"\nruns = 3\n";
         let limits = |env: &[(&str, &str)], file: &str| {
-            let settings = resolve(Said::default(), env, file).expect("good");
+            let settings = resolve(GlobalArgs::default(), env, file).expect("good");
             settings.limits()
         };
         let of_file = limits(&[], file).expect("good");
@@ -691,7 +691,7 @@ mod tests {
             assert!(said.contains(bad) && said.contains(hint), "{said}");
         }
         let nested = "[limits]\nmemory = [1]\n";
-        let error = resolve(Said::default(), &[], nested).expect_err("no value");
+        let error = resolve(GlobalArgs::default(), &[], nested).expect_err("no value");
         assert!(error.to_string().contains("limits.memory"), "{error}");
     }
 

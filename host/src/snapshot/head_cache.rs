@@ -1,9 +1,10 @@
-//! The heads that this process knows, so that a save need not look.
+//! In-process cache of head versions, so that a save can skip the LIST.
 //!
-//! A head is known from a list, or since this process made it. Another host may save at any moment,
-//! and what is known is out of date then: that costs a create that is refused, and a look. Only
-//! changes use what is known here, and only for half the grace, in which no version above it can
-//! have come and been pruned (DURABILITY.md, "Writers that sleep"). Reads look.
+//! An entry comes from a list, or from a version that this process created. Another host may save
+//! at any moment: then the cached head is stale, the conditional create is refused, and the head is
+//! listed again. Only changes use the cache, and only for half the grace period, in which no newer
+//! version can have been created and pruned (DURABILITY.md, "Writers that sleep"). Reads always
+//! list.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,14 +48,14 @@ impl From<&Info> for Head {
 
 /// What was seen of a name.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct HeadObservation {
     /// Its head; none: nothing was saved.
     pub(crate) head: Option<Head>,
     /// This was so at some moment after this one.
     pub(crate) since: Moment,
 }
 
-impl Seen {
+impl HeadObservation {
     /// The version of the head; 0: nothing was saved.
     pub(crate) fn version(&self) -> Version {
         self.head.as_ref().map_or(0, |head| head.version)
@@ -63,7 +64,7 @@ impl Seen {
 
 /// The heads of names, by their directories.
 #[derive(Debug)]
-pub(super) struct Remembered {
+pub(super) struct HeadCache {
     /// Tells for how long a head is good.
     policy: Arc<PolicyCache>,
     known: Mutex<HashMap<String, Known>>,
@@ -71,7 +72,7 @@ pub(super) struct Remembered {
 
 #[derive(Debug)]
 struct Known {
-    seen: Seen,
+    seen: HeadObservation,
     /// When this was learnt.
     at: Moment,
     /// Whether a change may go on from it.
@@ -81,7 +82,7 @@ struct Known {
     shared: bool,
 }
 
-impl Remembered {
+impl HeadCache {
     pub(super) fn new(policy: Arc<PolicyCache>) -> Self {
         Self {
             policy,
@@ -96,7 +97,7 @@ impl Remembered {
 
     /// What a change may go on from without looking. Never from nothing: a store may be copied to
     /// where nothing is, and histories that were pruned do not begin with version 1.
-    pub(super) fn get(&self, dir: &str) -> Option<Seen> {
+    pub(super) fn get(&self, dir: &str) -> Option<HeadObservation> {
         let known = self.known();
         let known = known.get(dir)?;
         let good = known.trusted && known.seen.head.is_some() && self.is_good(known.seen.since);
@@ -104,7 +105,7 @@ impl Remembered {
     }
 
     /// After a list that showed this.
-    pub(super) fn found(&self, dir: &str, seen: &Seen) {
+    pub(super) fn record_listed(&self, dir: &str, seen: &HeadObservation) {
         self.learn(dir, seen.clone(), |known, last| {
             known.shared = last.is_some_and(|last| last != known.seen.version());
             known.trusted = true;
@@ -112,8 +113,8 @@ impl Remembered {
     }
 
     /// After this process made a version, which it began to do at this moment.
-    pub(super) fn made(&self, dir: &str, head: Head, since: Moment) {
-        let seen = Seen {
+    pub(super) fn record_created(&self, dir: &str, head: Head, since: Moment) {
+        let seen = HeadObservation {
             head: Some(head),
             since,
         };
@@ -121,7 +122,7 @@ impl Remembered {
     }
 
     /// After somebody else made this version first.
-    pub(super) fn lost(&self, dir: &str, version: Version) {
+    pub(super) fn invalidate(&self, dir: &str, version: Version) {
         if let Some(known) = self.known().get_mut(dir)
             // Else it was another task of this process.
             && known.seen.version() < version
@@ -131,14 +132,19 @@ impl Remembered {
     }
 
     /// After a change that may have been made.
-    pub(super) fn doubt(&self, dir: &str) {
+    pub(super) fn mark_uncertain(&self, dir: &str) {
         if let Some(known) = self.known().get_mut(dir) {
             known.trusted = false;
         }
     }
 
     /// Puts down what was seen, and then `mark`s it, knowing the version that was there before.
-    fn learn(&self, dir: &str, seen: Seen, mark: impl FnOnce(&mut Known, Option<Version>)) {
+    fn learn(
+        &self,
+        dir: &str,
+        seen: HeadObservation,
+        mark: impl FnOnce(&mut Known, Option<Version>),
+    ) {
         let mut heads = self.known();
         let Some(known) = heads.get_mut(dir) else {
             if heads.len() >= MAX_KNOWN {
@@ -161,7 +167,7 @@ impl Remembered {
             return;
         }
         known.at = Moment::now();
-        let Seen { head, since } = std::mem::replace(&mut known.seen, seen);
+        let HeadObservation { head, since } = std::mem::replace(&mut known.seen, seen);
         if new == last {
             if known.seen.since.is_before(since) {
                 known.seen.since = since;
@@ -199,88 +205,88 @@ mod tests {
 
     use super::*;
 
-    fn remembered(grace: Duration) -> Remembered {
-        Remembered::new(Arc::new(PolicyCache::of(grace)))
+    fn head_cache(grace: Duration) -> HeadCache {
+        HeadCache::new(Arc::new(PolicyCache::of(grace)))
     }
 
     const HOUR: Duration = Duration::from_secs(60 * 60);
 
-    fn seen(version: Version) -> Seen {
-        Seen {
+    fn seen(version: Version) -> HeadObservation {
+        HeadObservation {
             head: (version > 0).then(|| Head::of(version)),
             since: Moment::now(),
         }
     }
 
-    fn made(heads: &Remembered, version: Version) {
-        heads.made("name", Head::of(version), Moment::now());
+    fn record_created(heads: &HeadCache, version: Version) {
+        heads.record_created("name", Head::of(version), Moment::now());
     }
 
-    fn known(heads: &Remembered) -> Option<Version> {
+    fn known(heads: &HeadCache) -> Option<Version> {
         heads.get("name").map(|seen| seen.version())
     }
 
     #[test]
     fn a_head_is_good_for_half_the_grace_and_no_longer() {
-        let heads = remembered(HOUR);
+        let heads = head_cache(HOUR);
         assert_eq!(known(&heads), None);
-        heads.found("name", &seen(0));
+        heads.record_listed("name", &seen(0));
         assert_eq!(known(&heads), None, "nothing is no head");
-        made(&heads, 1);
+        record_created(&heads, 1);
         assert_eq!(known(&heads), Some(1));
-        let heads = remembered(Duration::ZERO);
-        made(&heads, 1);
+        let heads = head_cache(Duration::ZERO);
+        record_created(&heads, 1);
         assert_eq!(known(&heads), None);
     }
 
     #[test]
     fn what_is_seen_late_does_not_replace_what_is_newer() {
-        let heads = remembered(HOUR);
+        let heads = head_cache(HOUR);
         let early = seen(1);
-        made(&heads, 2);
-        heads.found("name", &early);
+        record_created(&heads, 2);
+        heads.record_listed("name", &early);
         assert_eq!(known(&heads), Some(2));
         // A list that was asked for since is right, whatever became of version 2.
-        heads.found("name", &seen(1));
+        heads.record_listed("name", &seen(1));
         assert_eq!(known(&heads), Some(1));
     }
 
     #[test]
     fn a_name_that_others_write_is_looked_up_until_they_do_not() {
-        let heads = remembered(HOUR);
-        made(&heads, 1);
-        heads.lost("name", 2);
+        let heads = head_cache(HOUR);
+        record_created(&heads, 1);
+        heads.invalidate("name", 2);
         assert_eq!(known(&heads), None, "somebody else made version 2");
-        heads.found("name", &seen(2));
+        heads.record_listed("name", &seen(2));
         assert_eq!(known(&heads), Some(2), "a list is believed");
-        made(&heads, 3);
+        record_created(&heads, 3);
         assert_eq!(known(&heads), None, "they may write again");
-        heads.found("name", &seen(3));
-        made(&heads, 4);
+        heads.record_listed("name", &seen(3));
+        record_created(&heads, 4);
         assert_eq!(known(&heads), Some(4), "they did not");
     }
 
     #[test]
     fn a_race_within_this_process_is_no_other_host() {
-        let heads = remembered(HOUR);
-        made(&heads, 2);
-        heads.lost("name", 2);
+        let heads = head_cache(HOUR);
+        record_created(&heads, 2);
+        heads.invalidate("name", 2);
         assert_eq!(known(&heads), Some(2));
     }
 
     #[test]
     fn a_change_that_may_have_been_made_is_looked_for() {
-        let heads = remembered(HOUR);
-        made(&heads, 1);
-        heads.doubt("name");
+        let heads = head_cache(HOUR);
+        record_created(&heads, 1);
+        heads.mark_uncertain("name");
         assert_eq!(known(&heads), None);
     }
 
     #[test]
     fn no_more_names_are_kept_than_there_is_room_for() {
-        let heads = remembered(HOUR);
+        let heads = head_cache(HOUR);
         for n in 0..2 * MAX_KNOWN {
-            heads.found(&n.to_string(), &seen(1));
+            heads.record_listed(&n.to_string(), &seen(1));
             assert!(heads.known().len() <= MAX_KNOWN);
         }
     }

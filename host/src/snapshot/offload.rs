@@ -1,13 +1,13 @@
-//! Work that costs time by the byte, kept away from the threads on which others wait.
+//! Moves CPU-bound work, such as compression and hashing, off the threads of the async runtime.
 
 use super::Result;
 use crate::storage::{self, ErrorKind};
 
-/// Below this, the work is done before another thread has heard of it.
+/// Work on fewer bytes is done in place: handing it over would take longer.
 const SMALL: u64 = 64 * 1024;
 
-/// Runs `work`, which goes through `bytes` bytes, where it does not keep others waiting.
-pub(crate) async fn compute<T: Send + 'static>(
+/// Runs `work`, which processes `bytes` bytes, on a thread for CPU-bound work.
+pub(crate) async fn spawn_cpu<T: Send + 'static>(
     bytes: u64,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

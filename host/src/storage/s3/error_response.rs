@@ -1,5 +1,4 @@
-//! What an answer that is an error means: its kind, whether to send the call again, and what a
-//! person can do.
+//! Classifies error responses: the kind of error, whether to retry, and a hint for the operator.
 //!
 //! Status and error code decide. The server's own text is never read, nor shown above debug: it
 //! names buckets, keys and accounts.
@@ -11,12 +10,12 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::{Operation, innermost};
 use crate::storage::bucket::permanent;
-use crate::storage::retry::{Fault, Next};
+use crate::storage::retry::{AttemptError, RetryDecision};
 use crate::storage::{Error, ErrorKind};
 
 /// What a server said, as far as it can be trusted in a message.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ErrorResponse {
     pub(super) status: u16,
     /// The error code, or nothing.
     pub(super) code: String,
@@ -27,7 +26,7 @@ pub(super) struct Refusal {
     pub(super) size: Option<u64>,
 }
 
-impl Refusal {
+impl ErrorResponse {
     /// What the server said, where it said something that could be read.
     pub(super) fn of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<Self> {
         let SdkError::ServiceError(service) = error else {
@@ -60,16 +59,16 @@ impl Refusal {
 
     /// What it means for any operation. An operation that knows more of an answer looks at it
     /// first.
-    pub(super) fn fault(&self, operation: &Operation) -> Fault {
-        let meaning = meaning(&self.code, self.status);
+    pub(super) fn fault(&self, operation: &Operation) -> AttemptError {
+        let meaning = classify(&self.code, self.status);
         let mut error = Error::new(meaning.kind, self.text(operation));
         if let Some(hint) = self.hint(operation, meaning.kind) {
             error = error.with_hint(hint);
         }
-        Fault {
+        AttemptError {
             error,
             next: match meaning.next {
-                Next::Again(_) => Next::Again(self.retry_after),
+                RetryDecision::Backoff(_) => RetryDecision::Backoff(self.retry_after),
                 next => next,
             },
             unclear: meaning.unclear,
@@ -127,29 +126,29 @@ impl Refusal {
     }
 }
 
-struct Meaning {
+struct Classification {
     kind: ErrorKind,
-    next: Next,
+    next: RetryDecision,
     unclear: bool,
 }
 
 /// By code where there is one: servers agree on these more than on statuses, and S3 answers 400 for
 /// a timeout.
-fn meaning(code: &str, status: u16) -> Meaning {
+fn classify(code: &str, status: u16) -> Classification {
     use ErrorKind::{
         AlreadyExists, Config, Denied, NoSpace, NotFound, Throttled, Timeout, Unauthenticated,
         Unavailable, Unsupported,
     };
-    const AGAIN: Next = Next::Again(None);
+    const AGAIN: RetryDecision = RetryDecision::Backoff(None);
     let (kind, next, unclear) = match (code, status) {
-        ("NoSuchKey", _) => (NotFound, Next::GiveUp, false),
-        ("NoSuchBucket", _) => (Config, Next::GiveUp, false),
-        ("PreconditionFailed", _) | (_, 412) => (AlreadyExists, Next::Settled, false),
+        ("NoSuchKey", _) => (NotFound, RetryDecision::Stop, false),
+        ("NoSuchBucket", _) => (Config, RetryDecision::Stop, false),
+        ("PreconditionFailed", _) | (_, 412) => (AlreadyExists, RetryDecision::Definitive, false),
         ("AccessDenied" | "AllAccessDisabled" | "AccountProblem", _) => {
-            (Denied, Next::Renew, false)
+            (Denied, RetryDecision::RefreshCredentials, false)
         }
         // The SDK reads the server's clock from its answer, and signs by that from then on.
-        ("RequestTimeTooSkewed", _) => (Unauthenticated, Next::Once, false),
+        ("RequestTimeTooSkewed", _) => (Unauthenticated, RetryDecision::RetryOnce, false),
         (
             "ExpiredToken"
             | "InvalidAccessKeyId"
@@ -161,7 +160,7 @@ fn meaning(code: &str, status: u16) -> Meaning {
             | "TokenRefreshRequired"
             | "UnrecognizedClientException",
             _,
-        ) => (Unauthenticated, Next::Renew, false),
+        ) => (Unauthenticated, RetryDecision::RefreshCredentials, false),
         (
             "AuthorizationHeaderMalformed"
             | "IllegalLocationConstraintException"
@@ -170,8 +169,8 @@ fn meaning(code: &str, status: u16) -> Meaning {
             | "Redirect"
             | "TemporaryRedirect",
             _,
-        ) => (Config, Next::GiveUp, false),
-        (code, _) if code.starts_with("KMS.") => (Config, Next::GiveUp, false),
+        ) => (Config, RetryDecision::Stop, false),
+        (code, _) if code.starts_with("KMS.") => (Config, RetryDecision::Stop, false),
         (
             "SlowDown"
             | "SlowDownRead"
@@ -190,24 +189,24 @@ fn meaning(code: &str, status: u16) -> Meaning {
             (Unavailable, AGAIN, false)
         }
         ("EntityTooLarge" | "InsufficientCapacity" | "QuotaExceeded", _) | (_, 507) => {
-            (NoSpace, Next::GiveUp, false)
+            (NoSpace, RetryDecision::Stop, false)
         }
-        ("NotImplemented", _) | (_, 405 | 501 | 505) => (Unsupported, Next::GiveUp, false),
+        ("NotImplemented", _) | (_, 405 | 501 | 505) => (Unsupported, RetryDecision::Stop, false),
         // S3 said itself that it did nothing.
         ("ServiceUnavailable", 503) => (Unavailable, AGAIN, false),
-        (_, 401) => (Unauthenticated, Next::Renew, false),
-        (_, 403) => (Denied, Next::Renew, false),
-        (_, 404) => (NotFound, Next::GiveUp, false),
+        (_, 401) => (Unauthenticated, RetryDecision::RefreshCredentials, false),
+        (_, 403) => (Denied, RetryDecision::RefreshCredentials, false),
+        (_, 404) => (NotFound, RetryDecision::Stop, false),
         (_, 408) => (Timeout, AGAIN, true),
         // Another request for the same key was faster, or is under way: the next answer tells.
         (_, 409) => (Unavailable, AGAIN, false),
         (_, 429) => (Throttled, AGAIN, false),
-        (_, 300..=399) => (Config, Next::GiveUp, false),
-        (_, 400..=499) => (Unsupported, Next::GiveUp, false),
+        (_, 300..=399) => (Config, RetryDecision::Stop, false),
+        (_, 400..=499) => (Unsupported, RetryDecision::Stop, false),
         // An error inside of a 200, a fault of the server, or one of something between it and us.
         _ => (Unavailable, AGAIN, true),
     };
-    Meaning {
+    Classification {
         kind,
         next,
         unclear,
@@ -215,11 +214,11 @@ fn meaning(code: &str, status: u16) -> Meaning {
 }
 
 /// What an error of the SDK means.
-pub(super) fn fault<E>(operation: &Operation, error: &SdkError<E, HttpResponse>) -> Fault
+pub(super) fn fault<E>(operation: &Operation, error: &SdkError<E, HttpResponse>) -> AttemptError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    if let Some(refusal) = Refusal::of(error) {
+    if let Some(refusal) = ErrorResponse::of(error) {
         if let SdkError::ServiceError(service) = error {
             let message = service.err().message();
             tracing::debug!(
@@ -239,16 +238,17 @@ where
     match error {
         // Nothing was sent.
         SdkError::ConstructionFailure(_) => {
-            Fault::new(Next::GiveUp, Error::new(ErrorKind::Config, what))
+            AttemptError::new(RetryDecision::Stop, Error::new(ErrorKind::Config, what))
         }
         SdkError::DispatchFailure(failure) if failure.is_user() => {
-            Fault::new(Next::GiveUp, Error::new(ErrorKind::Config, what))
+            AttemptError::new(RetryDecision::Stop, Error::new(ErrorKind::Config, what))
         }
-        SdkError::DispatchFailure(_) if never_connected(error) => {
-            Fault::new(Next::Again(None), Error::new(ErrorKind::Unavailable, what))
-        }
-        SdkError::TimeoutError(_) => Fault::unclear(Error::new(ErrorKind::Timeout, what)),
-        _ => Fault::unclear(Error::new(ErrorKind::Unavailable, what)),
+        SdkError::DispatchFailure(_) if never_connected(error) => AttemptError::new(
+            RetryDecision::Backoff(None),
+            Error::new(ErrorKind::Unavailable, what),
+        ),
+        SdkError::TimeoutError(_) => AttemptError::unclear(Error::new(ErrorKind::Timeout, what)),
+        _ => AttemptError::unclear(Error::new(ErrorKind::Unavailable, what)),
     }
 }
 
@@ -312,14 +312,18 @@ mod tests {
             ("RequestTimeout", 400, false),
             ("BadDigest", 400, false),
         ] {
-            let meaning = meaning(code, status);
+            let meaning = classify(code, status);
             assert_eq!(meaning.unclear, unclear, "{code} {status}");
-            assert_eq!(meaning.next, Next::Again(None), "{code} {status}");
+            assert_eq!(
+                meaning.next,
+                RetryDecision::Backoff(None),
+                "{code} {status}"
+            );
         }
     }
 
     fn said(code: &str, status: u16, region: Option<&str>) -> Error {
-        let refusal = Refusal {
+        let refusal = ErrorResponse {
             status,
             code: code.into(),
             request: Some("4442587FB7D0A2F9".into()),
@@ -397,9 +401,9 @@ mod tests {
 
     #[test]
     fn a_missing_bucket_is_not_a_missing_object() {
-        assert_eq!(meaning("NoSuchBucket", 404).kind, ErrorKind::Config);
-        assert_eq!(meaning("NoSuchKey", 404).kind, ErrorKind::NotFound);
-        assert_eq!(meaning("", 404).kind, ErrorKind::NotFound);
+        assert_eq!(classify("NoSuchBucket", 404).kind, ErrorKind::Config);
+        assert_eq!(classify("NoSuchKey", 404).kind, ErrorKind::NotFound);
+        assert_eq!(classify("", 404).kind, ErrorKind::NotFound);
     }
 
     #[test]

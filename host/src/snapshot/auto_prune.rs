@@ -1,4 +1,4 @@
-//! Retention that runs by itself: after some of the saves, beside what comes next.
+//! Automatic pruning in the background, after some of the saves.
 //!
 //! - No save waits for it, and none fails because of it: it begins when a version is acknowledged
 //!   already, and what goes wrong is logged.
@@ -22,9 +22,9 @@ const MOST: usize = 1000;
 
 /// Whether retention runs at this moment.
 #[derive(Debug)]
-pub(super) struct Tending(Arc<Semaphore>);
+pub(super) struct AutoPrune(Arc<Semaphore>);
 
-impl Default for Tending {
+impl Default for AutoPrune {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(1)))
     }
@@ -41,19 +41,19 @@ impl Store {
     /// # use persist_host::storage::Memory;
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// # let store = Store::new(Arc::new(Memory::new()));
-    /// store.settle().await;
+    /// store.wait_idle().await;
     /// # });
     /// ```
-    pub async fn settle(&self) {
+    pub async fn wait_idle(&self) {
         // It is never closed.
-        let _ = self.shared.tending.0.acquire().await;
-        self.shared.storage.settle().await;
+        let _ = self.shared.auto_prune.0.acquire().await;
+        self.shared.storage.wait_idle().await;
     }
 }
 
 impl Scope {
     /// After `version` of `name` was acknowledged.
-    pub(super) fn tend(&self, name: &Name, version: Version) {
+    pub(super) fn auto_prune(&self, name: &Name, version: Version) {
         let shared = &self.store.shared;
         if !shared.options.auto_prune || self.is_reserved() {
             return;
@@ -66,7 +66,7 @@ impl Scope {
             return;
         };
         // Another name has its turn; this one comes to it with a later version.
-        let Ok(permit) = Arc::clone(&shared.tending.0).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&shared.auto_prune.0).try_acquire_owned() else {
             return;
         };
         let scope = self.clone();

@@ -1,4 +1,4 @@
-//! What a scope has at rest, and room for more.
+//! Quota of a scope: names and bytes at rest.
 //!
 //! It is listed at first use, tracked, and listed again now and then: between hosts, the limit is
 //! soft by what the others save in that time. Within a host it is not: a save has its room before
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::ctx::SnapshotCtx;
 use super::error::GuestError;
-use super::ledger::{Account, lock};
+use super::ledger::{ScopeUsage, lock};
 use super::limits::Limits;
 use crate::snapshot::{self, Info, Version};
 
@@ -26,7 +26,7 @@ const REFRESH_FULL: Duration = Duration::from_secs(10);
 
 /// What a scope has at rest, as far as this host knows.
 #[derive(Default)]
-pub(super) struct AtRest {
+pub(super) struct QuotaState {
     numbers: Mutex<Numbers>,
     /// One looks, the others wait for what it finds. Held by the task that looks, not by the run
     /// that began it.
@@ -71,8 +71,8 @@ impl Removal {
 }
 
 /// Room for one version that is being made. Dropping it gives the room back.
-pub(super) struct Room {
-    account: Arc<Account>,
+pub(super) struct Reservation {
+    account: Arc<ScopeUsage>,
     bytes: u64,
     max: u64,
     /// True if the version may be the first of a new name.
@@ -81,22 +81,22 @@ pub(super) struct Room {
     outcome: Sum,
 }
 
-impl Room {
+impl Reservation {
     /// Room for a version of `name` of `bytes`: pruned for, where there is too little and the guest
     /// may remove something.
     pub(super) async fn of(ctx: &SnapshotCtx, name: &str, bytes: u64) -> Result<Self, GuestError> {
         let (account, limits) = (&ctx.account, &ctx.limits);
         account.refresh().await?;
         let may_be_new = account.may_be_new(limits, name).await?;
-        if let Ok(room) = Self::take(account, limits, bytes, may_be_new) {
-            return Ok(room);
+        if let Ok(reservation) = Self::take(account, limits, bytes, may_be_new) {
+            return Ok(reservation);
         }
         account.make_room(Removal::of(ctx, bytes)).await?;
         Self::take(account, limits, bytes, may_be_new)
     }
 
     fn take(
-        account: &Arc<Account>,
+        account: &Arc<ScopeUsage>,
         limits: &Limits,
         bytes: u64,
         may_be_new: bool,
@@ -155,7 +155,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut numbers = lock(&self.account.at_rest.numbers);
         numbers.promised.bytes -= self.bytes;
@@ -222,7 +222,7 @@ impl Sum {
     }
 }
 
-impl std::fmt::Debug for Room {
+impl std::fmt::Debug for Reservation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Room")
             .field("bytes", &self.bytes)
@@ -230,7 +230,7 @@ impl std::fmt::Debug for Room {
     }
 }
 
-impl Account {
+impl ScopeUsage {
     /// Counts a version that had no room of its own: a tombstone, which must be possible where
     /// everything is full.
     pub(super) fn made(&self, info: &Info) {

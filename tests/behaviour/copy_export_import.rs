@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use persist_host::snapshot::{Copied, CopyOptions, Error, SaveOptions, Store};
+use persist_host::snapshot::{CopyOptions, CopyOutcome, Error, SaveOptions, Store};
 use persist_host::storage::{self, Key, List, Memory, Page, Part, ReadRange, Storage, Upload};
 
 use persist_servers::Kind;
@@ -572,7 +572,7 @@ fn a_destination_that_stores_other_bytes_is_found_when_they_are_read_back() {
         fn location(&self) -> String {
             self.0.location()
         }
-        fn honours_conditions(&self) -> bool {
+        fn supports_conditional_create(&self) -> bool {
             true
         }
         async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
@@ -606,7 +606,10 @@ fn a_destination_that_stores_other_bytes_is_found_when_they_are_read_back() {
             told.push(copied);
         });
         copied.await.expect("goes on");
-        let found = matches!(&told[..], [Copied::DamagedThere(1, Error::Corrupt { .. })]);
+        let found = matches!(
+            &told[..],
+            [CopyOutcome::DamagedThere(1, Error::Corrupt { .. })]
+        );
         assert!(found, "{told:?}");
     });
 }

@@ -1,5 +1,5 @@
-//! A store introduces itself: what makes sure that a storage keeps its word before anything is
-//! trusted to it.
+//! Initializes a store, and verifies that its backend honours conditional creates and lists
+//! consistently.
 //!
 //! `~/store.json` is created once and says which format and suffix the store has. Before that, the
 //! storage must refuse to create an object twice (one that accepts ignores conditions, and would
@@ -46,7 +46,7 @@ const MAX_FILE: u64 = 64 * 1024;
 const FORMAT: u32 = 1;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Introduction {
+struct StoreHeader {
     format: u32,
     // A later format may do without these.
     #[serde(default)]
@@ -57,23 +57,23 @@ struct Introduction {
 
 /// Before the first write of a process: makes the store, or checks that it is one that this build
 /// may write to, in a storage that keeps its word.
-pub(super) async fn before_writing(store: &Store) -> Result<()> {
+pub(super) async fn ensure_initialized(store: &Store) -> Result<()> {
     let storage = &store.shared.storage;
     if store.find().await? {
-        meet(storage).await
+        verify_existing(storage).await
     } else {
-        make(store).await
+        initialize(store).await
     }
 }
 
 /// Trusts a store that is there.
-async fn meet(storage: &Arc<dyn Storage>) -> Result<()> {
-    if storage.honours_conditions() {
+async fn verify_existing(storage: &Arc<dyn Storage>) -> Result<()> {
+    if storage.supports_conditional_create() {
         sweep(&**storage).await;
         return Ok(());
     }
     // It may have been copied to where conditions mean nothing.
-    create_again(&**storage, FILE, introduction()).await?;
+    create_again(&**storage, FILE, header()).await?;
     if let Some(server) = storage.unknown_server() {
         let probed = probe::ensure_exclusive(storage, &server, Way::Single).await;
         probed.map_err(|error| refusal(&**storage, error))?;
@@ -97,7 +97,7 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
         Err(error) => return Err(error.into()),
     };
     let place = format!("~/store.json in {}", storage.location());
-    let introduction: Introduction = serde_json::from_slice(&part.bytes).map_err(|error| {
+    let introduction: StoreHeader = serde_json::from_slice(&part.bytes).map_err(|error| {
         if is_of_another_service(&part.bytes) {
             let what = "another service answers, such as the login page of a network: check the \
                 place and its endpoint";
@@ -125,20 +125,20 @@ fn is_of_another_service(body: &[u8]) -> bool {
     is_page || json.is_some_and(|json| json.get("format").is_none())
 }
 
-async fn make(store: &Store) -> Result<()> {
+async fn initialize(store: &Store) -> Result<()> {
     let shared = &store.shared.storage;
     let storage = &**shared;
     // Before there is anything that the next host would believe.
     if let Err(refused) = probe(shared).await {
         // Another host that made the store meanwhile removed our probes with all others.
         return match check(storage).await {
-            Ok(true) => meet(shared).await,
+            Ok(true) => verify_existing(shared).await,
             _ => Err(refused),
         };
     }
     // Before the store is there: no host uses a store that its maker left without a policy.
     store.write_first_policy().await?;
-    match storage.create(&key(FILE)?, vec![introduction()]).await {
+    match storage.create(&key(FILE)?, vec![header()]).await {
         Ok(()) => {}
         // Another host makes it at this moment: what it says is checked as if it had always been
         // there.
@@ -151,7 +151,7 @@ async fn make(store: &Store) -> Result<()> {
             }
         }
         // It may be there, whoever made it.
-        Err(error) if error.kind() == ErrorKind::Unanswered => match check(storage).await? {
+        Err(error) if error.kind() == ErrorKind::OutcomeUnknown => match check(storage).await? {
             true => {}
             false => return Err(error.into()),
         },
@@ -186,8 +186,8 @@ async fn sweep(storage: &dyn Storage) {
     }
 }
 
-fn introduction() -> Bytes {
-    let introduction = Introduction {
+fn header() -> Bytes {
+    let introduction = StoreHeader {
         format: FORMAT,
         suffix: SUFFIX.into(),
         created_by: concat!("persist ", env!("CARGO_PKG_VERSION")).into(),
@@ -202,7 +202,7 @@ fn introduction() -> Bytes {
 async fn probe(storage: &Arc<dyn Storage>) -> Result<()> {
     let probed = match storage.unknown_server() {
         Some(server) => probe::ensure_exclusive(storage, &server, Way::Single).await,
-        None if storage.honours_conditions() => Ok(()),
+        None if storage.supports_conditional_create() => Ok(()),
         None => probe::lists(storage).await,
     };
     probed.map_err(|error| refusal(&**storage, error))?;
@@ -469,14 +469,17 @@ mod tests {
             self.memory.location()
         }
 
-        fn honours_conditions(&self) -> bool {
+        fn supports_conditional_create(&self) -> bool {
             true
         }
 
         async fn create(&self, key: &Key, body: Vec<Bytes>) -> crate::storage::Result<()> {
             self.memory.create(key, body).await?;
             match key.as_str().ends_with(FILE) && self.answer_lost.swap(false, Ordering::Relaxed) {
-                true => Err(crate::storage::Error::new(ErrorKind::Unanswered, "lost")),
+                true => Err(crate::storage::Error::new(
+                    ErrorKind::OutcomeUnknown,
+                    "lost",
+                )),
                 false => Ok(()),
             }
         }
@@ -495,7 +498,7 @@ mod tests {
 
         async fn list(&self, list: &List<'_>) -> crate::storage::Result<Page> {
             if self.another_is_first.swap(false, Ordering::Relaxed) {
-                make(&Store::new(Arc::new(self.memory.clone())))
+                initialize(&Store::new(Arc::new(self.memory.clone())))
                     .await
                     .expect("makes it");
             }
@@ -550,7 +553,7 @@ mod tests {
             for _ in 0..2 {
                 leave_probes(&memory).await;
                 let store = Store::new(Arc::new(memory.clone()));
-                before_writing(&store).await.expect("is introduced");
+                ensure_initialized(&store).await.expect("is introduced");
                 assert!(is_clean(&memory).await);
             }
         });
@@ -563,7 +566,7 @@ mod tests {
             storage.answer_lost.store(true, Ordering::Relaxed);
             let memory = storage.memory.clone();
             let store = Store::new(Arc::new(storage));
-            before_writing(&store).await.expect("is there");
+            ensure_initialized(&store).await.expect("is there");
             assert!(is_clean(&memory).await);
         });
     }
@@ -575,7 +578,7 @@ mod tests {
             storage.another_is_first.store(true, Ordering::Relaxed);
             let memory = storage.memory.clone();
             let store = Store::new(Arc::new(storage));
-            before_writing(&store).await.expect("is there");
+            ensure_initialized(&store).await.expect("is there");
             assert!(is_clean(&memory).await);
         });
     }

@@ -1,4 +1,4 @@
-//! Versions as they are stored: read byte for byte, and copied to other stores.
+//! Stored versions as files: reads them byte for byte, and copies them to other stores.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::ahead::Ahead;
-use super::compute::compute;
+use super::offload::spawn_cpu;
+use super::ordered_tasks::OrderedTasks;
 use super::reader::Object;
 use super::{Error, Expect, Info, MAX_VERSION, Name, Result, Scope, Store, Version, version};
 use crate::storage::{self, Entry, ErrorKind, Key, List, Storage};
@@ -43,7 +43,7 @@ const PAGE: usize = 1000;
 ///
 /// Memory: eight blocks of 1 MiB.
 #[derive(Debug)]
-pub struct Stored {
+pub struct RawVersion {
     object: Object,
     key: Key,
     info: Info,
@@ -76,7 +76,7 @@ pub struct CopyOptions {
 /// The outcome for one version, or one pin, of a name that is copied.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Copied {
+pub enum CopyOutcome {
     /// The version was made there. It was read back, and every byte is the same.
     Made(Info),
     /// The version was there already, and is the same.
@@ -88,7 +88,7 @@ pub enum Copied {
         read: bool,
     },
     /// Another version has its number there; it was not touched.
-    Another(Version),
+    Conflict(Version),
     /// The version cannot be read here, or fails verification, and was not copied.
     Damaged(Version, Error),
     /// What lies at its key there cannot be read, or fails verification; it was not touched.
@@ -101,7 +101,7 @@ pub enum Copied {
     UnlistedThere(Error),
     /// The newest version there is newer than all that is here: what is the newest there is not
     /// what is the newest here.
-    Ahead(Version),
+    DestinationNewer(Version),
     /// The version is there alone.
     OnlyThere(Version),
     /// The version is pinned there alone.
@@ -117,10 +117,10 @@ impl Scope {
     ///
     /// # Errors
     /// [`Error::NotFound`] where there is no such version; [`Error::Corrupt`]; [`Error::Storage`].
-    pub async fn stored(&self, name: &str, version: Version) -> Result<Stored> {
+    pub async fn stored(&self, name: &str, version: Version) -> Result<RawVersion> {
         let name = Name::new(name)?;
         match self.open(&name, Some(version)).await? {
-            Some((version, object)) => Stored::new(self, &name, version, object),
+            Some((version, object)) => RawVersion::new(self, &name, version, object),
             None => Err(self.missing(&name, Some(version))),
         }
     }
@@ -143,7 +143,7 @@ impl Scope {
         name: &str,
         to: &Store,
         options: CopyOptions,
-        mut each: impl FnMut(Copied),
+        mut each: impl FnMut(CopyOutcome),
     ) -> Result<()> {
         let name = Name::new(name)?;
         let to = Self {
@@ -152,7 +152,7 @@ impl Scope {
         };
         let versions = match self.versions_and_strays(&name).await {
             Err(error) if self.store.is_of_one_place(&error).await => {
-                each(Copied::Unlisted(error));
+                each(CopyOutcome::Unlisted(error));
                 return Ok(());
             }
             versions => versions?,
@@ -160,7 +160,7 @@ impl Scope {
         // Descending, as are ours.
         let there = match to.all_versions(&name).await {
             Err(error) if to.store.is_of_one_place(&error).await => {
-                each(Copied::UnlistedThere(error));
+                each(CopyOutcome::UnlistedThere(error));
                 return Ok(());
             }
             there => there?,
@@ -171,14 +171,14 @@ impl Scope {
             None => HIGHEST,
         };
         let mut same = BTreeSet::new();
-        let mut tell = |copied: Copied| {
-            if let Copied::Made(info) | Copied::Same { info, .. } = &copied {
+        let mut tell = |copied: CopyOutcome| {
+            if let CopyOutcome::Made(info) | CopyOutcome::Same { info, .. } = &copied {
                 same.insert(info.version);
             }
             each(copied);
         };
         let mut too_high = Vec::new();
-        let mut copies = Ahead::new(AT_ONCE);
+        let mut copies = OrderedTasks::new(AT_ONCE);
         for &version in versions.iter().rev() {
             let is_there = there.binary_search_by(|other| version.cmp(other)).is_ok();
             if !is_there && version > highest {
@@ -186,7 +186,7 @@ impl Scope {
                 continue;
             }
             if !is_there {
-                to.introduce().await?;
+                to.prepare_change().await?;
             }
             let copy = CopyOf {
                 from: self.clone(),
@@ -207,21 +207,21 @@ impl Scope {
         }
         too_high
             .into_iter()
-            .map(Copied::TooHigh)
+            .map(CopyOutcome::TooHigh)
             .for_each(&mut tell);
         for &version in there.iter().rev() {
             if versions
                 .binary_search_by(|other| version.cmp(other))
                 .is_err()
             {
-                tell(Copied::OnlyThere(version));
+                tell(CopyOutcome::OnlyThere(version));
             }
         }
         if let Some(&newest) = there
             .first()
             .filter(|newest| Some(*newest) > versions.first())
         {
-            tell(Copied::Ahead(newest));
+            tell(CopyOutcome::DestinationNewer(newest));
         }
         self.copy_pins(&name, &to, &same, each).await
     }
@@ -250,27 +250,27 @@ impl Scope {
         name: &Name,
         to: &Self,
         same: &BTreeSet<Version>,
-        mut each: impl FnMut(Copied),
+        mut each: impl FnMut(CopyOutcome),
     ) -> Result<()> {
         let here = self.pins(name.as_str()).await?;
         let there = to.pins(name.as_str()).await?;
         for &pin in here.iter().filter(|pin| !there.contains(pin)) {
             if !same.contains(&pin) {
-                each(Copied::PinOnlyHere(pin));
+                each(CopyOutcome::PinOnlyHere(pin));
                 continue;
             }
             match to.pin(name.as_str(), pin).await {
                 Ok(()) => {}
                 // The version was pruned, or could not be copied.
-                Err(Error::NotFound(_)) => each(Copied::PinOnlyHere(pin)),
+                Err(Error::NotFound(_)) => each(CopyOutcome::PinOnlyHere(pin)),
                 Err(error) if to.store.is_of_one_place(&error).await => {
-                    each(Copied::PinOnlyHere(pin));
+                    each(CopyOutcome::PinOnlyHere(pin));
                 }
                 Err(error) => return Err(error),
             }
         }
         for &pin in there.iter().filter(|pin| !here.contains(pin)) {
-            each(Copied::PinOnlyThere(pin));
+            each(CopyOutcome::PinOnlyThere(pin));
         }
         Ok(())
     }
@@ -323,7 +323,7 @@ impl Scope {
     }
 }
 
-impl Stored {
+impl RawVersion {
     fn new(scope: &Scope, name: &Name, version: Version, object: Object) -> Result<Self> {
         Ok(Self {
             key: scope.key(name, version)?,
@@ -334,7 +334,7 @@ impl Stored {
         })
     }
 
-    /// What is known of it; `stored_size` is how many bytes [`Stored::next`] gives.
+    /// What is known of it; `stored_size` is how many bytes [`RawVersion::next`] gives.
     pub fn info(&self) -> &Info {
         &self.info
     }
@@ -412,7 +412,7 @@ type Digest = [u8; 32];
 
 impl CopyOf {
     /// Copies the version and reads it back. None: it was pruned here since it was listed.
-    async fn run(self) -> Result<Option<Copied>> {
+    async fn run(self) -> Result<Option<CopyOutcome>> {
         let Self {
             from,
             to,
@@ -427,7 +427,7 @@ impl CopyOf {
             Ok(object) => object,
         };
         let expected = trailer(&object).await?;
-        let mut stored = Stored::new(from, name, version, object)?;
+        let mut stored = RawVersion::new(from, name, version, object)?;
         let info = stored.info.clone();
         let mut sent = None;
         let mut unclear = None;
@@ -438,7 +438,7 @@ impl CopyOf {
                 Err(Failed::Here(error)) => return self.damaged(error).await.map(Some),
                 // Our own whose answer was lost, or another's: it is looked at.
                 Err(Failed::There(error))
-                    if [ErrorKind::AlreadyExists, ErrorKind::Unanswered]
+                    if [ErrorKind::AlreadyExists, ErrorKind::OutcomeUnknown]
                         .contains(&error.kind()) =>
                 {
                     unclear = Some(error);
@@ -456,7 +456,7 @@ impl CopyOf {
             Err(error) => return self.damaged_there(error).await.map(Some),
         };
         if trailer(&there).await? != expected {
-            return Ok(Some(Copied::Another(version)));
+            return Ok(Some(CopyOutcome::Conflict(version)));
         }
         let read = self.read_data || !self.is_there;
         if read {
@@ -469,20 +469,20 @@ impl CopyOf {
                     Ok(digest) => digest,
                 },
             };
-            let mut there = Stored::new(to, name, version, there)?;
+            let mut there = RawVersion::new(to, name, version, there)?;
             match digest_of(&mut there).await {
                 Ok(digest) if digest == here => {}
                 Ok(_) => {
                     let error = Error::corrupt("its bytes are not those of the source");
                     let error = error.at(there.key());
-                    return Ok(Some(Copied::DamagedThere(version, error)));
+                    return Ok(Some(CopyOutcome::DamagedThere(version, error)));
                 }
                 Err(error) => return self.damaged_there(error).await.map(Some),
             }
         }
         Ok(Some(match sent {
-            Some(_) => Copied::Made(info),
-            None => Copied::Same { info, read },
+            Some(_) => CopyOutcome::Made(info),
+            None => CopyOutcome::Same { info, read },
         }))
     }
 
@@ -494,23 +494,23 @@ impl CopyOf {
             }
             object => object?,
         };
-        let mut stored = Stored::new(&self.from, &self.name, self.version, object)?;
+        let mut stored = RawVersion::new(&self.from, &self.name, self.version, object)?;
         digest_of(&mut stored).await
     }
 
     /// The outcome where the version cannot be read here; an error where the storage fails.
-    async fn damaged(&self, error: Error) -> Result<Copied> {
+    async fn damaged(&self, error: Error) -> Result<CopyOutcome> {
         if self.from.store.is_of_one_place(&error).await {
-            return Ok(Copied::Damaged(self.version, error));
+            return Ok(CopyOutcome::Damaged(self.version, error));
         }
         Err(error)
     }
 
     /// The outcome where the version cannot be made or read there; an error where the storage
     /// fails.
-    async fn damaged_there(&self, error: Error) -> Result<Copied> {
+    async fn damaged_there(&self, error: Error) -> Result<CopyOutcome> {
         if self.to.store.is_of_one_place(&error).await {
-            return Ok(Copied::DamagedThere(self.version, error));
+            return Ok(CopyOutcome::DamagedThere(self.version, error));
         }
         Err(error)
     }
@@ -531,7 +531,7 @@ async fn look(to: &Scope, name: &Name, version: Version, announced: bool) -> Res
 }
 
 /// Sends a file, and returns the hash of the bytes that were sent.
-async fn send(stored: &mut Stored, to: &dyn Storage) -> std::result::Result<Digest, Failed> {
+async fn send(stored: &mut RawVersion, to: &dyn Storage) -> std::result::Result<Digest, Failed> {
     let key = stored.key.clone();
     let mut hash = Sha256::new();
     if stored.info.stored_size <= SMALL {
@@ -553,7 +553,7 @@ async fn send(stored: &mut Stored, to: &dyn Storage) -> std::result::Result<Dige
 }
 
 /// Reads a file to its end, verified, and returns the hash of its bytes.
-async fn digest_of(stored: &mut Stored) -> Result<Digest> {
+async fn digest_of(stored: &mut RawVersion) -> Result<Digest> {
     let mut hash = Sha256::new();
     while let Some(piece) = stored.next().await? {
         hash = hashed(hash, &piece).await?;
@@ -563,7 +563,7 @@ async fn digest_of(stored: &mut Stored) -> Result<Digest> {
 
 async fn hashed(hash: Sha256, piece: &Bytes) -> Result<Sha256> {
     let piece = piece.clone();
-    compute(piece.len() as u64, move || Ok(hash.chain_update(&piece))).await
+    spawn_cpu(piece.len() as u64, move || Ok(hash.chain_update(&piece))).await
 }
 
 /// All that a file says of itself, which covers every byte before it.

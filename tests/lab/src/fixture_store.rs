@@ -3,7 +3,7 @@
 use anyhow::Result;
 use bytes::Bytes;
 use persist_host::snapshot::{
-    Adapter, Error, Expect, MAX_VERSION, Name, Scope, Snapshot, Store, Verified, Version,
+    Adapter, Error, Expect, MAX_VERSION, Name, Scope, Snapshot, Store, VerifyReport, Version,
 };
 use persist_host::storage::{Key, Memory, Storage as _};
 use sha2::{Digest as _, Sha256};
@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 /// A store in memory, and the thread that waits for it.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct FixtureStore {
     runtime: Runtime,
     memory: Memory,
     /// What versions are read through.
@@ -59,7 +59,7 @@ pub fn segment(version: Version) -> String {
     )
 }
 
-impl Shelf {
+impl FixtureStore {
     /// An empty one.
     ///
     /// # Errors
@@ -151,7 +151,7 @@ impl Shelf {
     ///
     /// # Errors
     /// As that.
-    pub fn verify(&self, place: &Place) -> Result<Option<Verified>, Error> {
+    pub fn verify(&self, place: &Place) -> Result<Option<VerifyReport>, Error> {
         let scope = self.scope(place)?;
         self.wait(scope.verify(&place.name, Some(place.version)))
     }

@@ -20,8 +20,8 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::Call;
-use crate::forge::redate;
 use crate::links::{Backup, LinkCount};
+use crate::malformed_file::redate;
 
 /// A bug that is planted under a store, where its own checks do not see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ pub(crate) async fn policies_of_an_hour() -> Memory {
 
 /// What one worker sees of a storage that all of them use.
 #[derive(Debug)]
-pub(crate) struct Weather {
+pub(crate) struct FaultStorage {
     inner: Arc<dyn Storage>,
     rng: Mutex<Rng>,
     grace: Duration,
@@ -170,7 +170,7 @@ pub(crate) struct Weather {
     is_pruning: AtomicBool,
 }
 
-impl Weather {
+impl FaultStorage {
     pub(crate) fn new(
         inner: Arc<dyn Storage>,
         rng: Rng,
@@ -264,7 +264,7 @@ impl Weather {
                     // Whatever comes of it, nobody waits for the answer.
                     let _ = inner.create(&key, body).await;
                 });
-                return Err(Error::new(ErrorKind::Unanswered, "given up"));
+                return Err(Error::new(ErrorKind::OutcomeUnknown, "given up"));
             }
             // The answer is lost, and the request is sent again.
             12..20 => {
@@ -369,13 +369,13 @@ fn is_reserved(path: &str) -> bool {
 }
 
 #[async_trait]
-impl Storage for Weather {
+impl Storage for FaultStorage {
     fn location(&self) -> String {
         self.inner.location()
     }
 
-    fn honours_conditions(&self) -> bool {
-        self.inner.honours_conditions()
+    fn supports_conditional_create(&self) -> bool {
+        self.inner.supports_conditional_create()
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
@@ -460,7 +460,10 @@ impl Storage for Weather {
             0..6 => Err(Error::new(ErrorKind::Unavailable, "not removed")),
             6..10 => {
                 self.inner.delete(&key).await?;
-                Err(Error::new(ErrorKind::Unanswered, "removed, and not told"))
+                Err(Error::new(
+                    ErrorKind::OutcomeUnknown,
+                    "removed, and not told",
+                ))
             }
             _ => self.inner.delete(&key).await,
         }
@@ -474,7 +477,7 @@ fn repeated(first: Result<()>, is_believed: bool) -> Result<()> {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ if is_believed => Ok(()),
         _ => Err(Error::new(
-            ErrorKind::Unanswered,
+            ErrorKind::OutcomeUnknown,
             "a repeated request succeeded, and the answer to the first was lost",
         )),
     }

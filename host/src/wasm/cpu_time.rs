@@ -1,5 +1,5 @@
-//! How long a guest's own code has run. Time in the host does not count, nor does time in which
-//! this thread waited for a processor.
+//! Measures the CPU time of a guest's own code. Time in the host does not count, nor does time in
+//! which the thread waited for a processor.
 
 use std::time::Duration;
 

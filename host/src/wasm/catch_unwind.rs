@@ -1,4 +1,4 @@
-//! A panic of the host in one guest's call ends that call, and no other.
+//! Catches panics: a panic of the host in one guest's call ends that call alone.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -8,7 +8,7 @@ use std::task::Poll;
 
 /// Waits for a future; a panic in it is an error with its text. The future must own what it may
 /// leave half-made.
-pub(super) async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
+pub(super) async fn catch_panic<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let mut future = pin!(future);
     poll_fn(move |cx| {
         let poll = AssertUnwindSafe(|| future.as_mut().poll(cx));

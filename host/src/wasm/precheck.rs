@@ -1,4 +1,4 @@
-//! What a component would cost, before anything is built for it.
+//! Estimates the cost of a component before anything is compiled.
 //!
 //! Three costs are in no limit of the engine. A component may instantiate a component that
 //! instantiates others, a thousand each: a few KB then stand for billions of definitions, all of
@@ -84,7 +84,7 @@ struct Level {
 }
 
 /// Surveys a whole component.
-pub(super) fn survey(component: &[u8]) -> Result<Cost> {
+pub(super) fn precheck(component: &[u8]) -> Result<Cost> {
     let mut outer = Vec::new();
     component_cost(component, &mut outer)
 }
@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     fn cost(text: &str) -> Result<Cost> {
-        survey(&wat::parse_str(text).expect("valid"))
+        precheck(&wat::parse_str(text).expect("valid"))
     }
 
     #[test]
@@ -401,7 +401,7 @@ mod tests {
                 let len = types.len();
                 bytes.extend([len as u8 | 0x80, (len >> 7) as u8 | 0x80, (len >> 14) as u8]);
                 bytes.extend(types);
-                survey(&bytes)
+                precheck(&bytes)
             };
             assert!(nested(MAX_DEPTH - 1).is_ok());
             assert_eq!(nested(MAX_DEPTH), Err(Refused::Nested));
@@ -429,15 +429,15 @@ mod tests {
     fn what_ends_anywhere_is_damaged_and_no_panic() {
         let whole = wat::parse_str(include_str!("../../../tests/wat/print_and_trap.wat"));
         let whole = whole.expect("valid");
-        survey(&whole).expect("a component");
+        precheck(&whole).expect("a component");
         for len in 0..whole.len() {
-            let _ = survey(&whole[..len]);
+            let _ = precheck(&whole[..len]);
             let mut other = whole.clone();
             for byte in [0, 0x7f, 0xff] {
                 other[len] = byte;
-                let _ = survey(&other);
+                let _ = precheck(&other);
             }
         }
-        assert_eq!(survey(&whole[..9]), Err(Refused::Damaged));
+        assert_eq!(precheck(&whole[..9]), Err(Refused::Damaged));
     }
 }

@@ -5,11 +5,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
-use persist_host::snapshot::{Fate, Keep, Purge as Wait, Retention, Severity, Store, Version};
+use persist_host::snapshot::{
+    KeepReason, PruneDecision, Purge as Wait, Retention, Severity, Store, Version,
+};
 use serde_json::json;
 
 use super::{nothing, nowhere, printed};
-use crate::address::{self, Address, What};
+use crate::address::{self, Address, SelectionArg};
 use crate::exit::{Found, Usage};
 use crate::interrupt;
 use crate::print::{self, Out};
@@ -30,7 +32,7 @@ Examples:
   persist prune bot --keep-within 7d")]
 pub(crate) struct Prune {
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<What>,
+    what: Option<SelectionArg>,
     /// Remove nothing; print each version with the rule that keeps it, or that none does
     #[arg(long)]
     dry_run: bool,
@@ -267,7 +269,7 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, fate: &Fate) {
+    fn add(&mut self, fate: &PruneDecision) {
         self.versions += 1;
         if fate.keep.is_none() {
             self.removed += 1;
@@ -301,7 +303,7 @@ impl Sum {
 }
 
 impl Plan {
-    fn line(&self, address: &str, fate: &Fate, table: &mut Table) -> Result<()> {
+    fn line(&self, address: &str, fate: &PruneDecision, table: &mut Table) -> Result<()> {
         let address = format!("{address}@{}", fate.version);
         let since = fate.created.duration_since(UNIX_EPOCH).unwrap_or_default();
         let created = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
@@ -322,7 +324,7 @@ impl Plan {
     }
 
     /// The rule, for programs and for people.
-    fn why(&self, keep: Option<Keep>) -> (&'static str, String) {
+    fn why(&self, keep: Option<KeepReason>) -> (&'static str, String) {
         let Retention {
             keep_within,
             keep_last,
@@ -334,32 +336,32 @@ impl Plan {
         let time = |time| humantime::format_duration(time);
         match keep {
             None => ("none", "no rule keeps it".into()),
-            Some(Keep::Head) => ("head", "it is the newest".into()),
-            Some(Keep::Recent) => {
+            Some(KeepReason::Head) => ("head", "it is the newest".into()),
+            Some(KeepReason::Recent) => {
                 let grace = time(self.shorter_grace.unwrap_or(self.grace));
                 (
                     "recent",
                     format!("it was the newest within the last {grace}"),
                 )
             }
-            Some(Keep::Pinned) => ("pinned", "it is pinned".into()),
-            Some(Keep::Last) => ("last", format!("it is one of the newest {keep_last}")),
-            Some(Keep::Within) => {
+            Some(KeepReason::Pinned) => ("pinned", "it is pinned".into()),
+            Some(KeepReason::Last) => ("last", format!("it is one of the newest {keep_last}")),
+            Some(KeepReason::Within) => {
                 let within = time(*keep_within);
                 (
                     "within",
                     format!("it was the newest within the last {within}"),
                 )
             }
-            Some(Keep::Hourly) => {
+            Some(KeepReason::Hourly) => {
                 let why = format!("the newest of its hour, in the newest {keep_hourly} hours");
                 ("hourly", why)
             }
-            Some(Keep::Daily) => {
+            Some(KeepReason::Daily) => {
                 let why = format!("the newest of its day, in the newest {keep_daily} days");
                 ("daily", why)
             }
-            Some(Keep::Weekly) => {
+            Some(KeepReason::Weekly) => {
                 let why = format!("the newest of its week, in the newest {keep_weekly} weeks");
                 ("weekly", why)
             }

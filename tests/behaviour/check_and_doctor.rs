@@ -114,7 +114,7 @@ fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
 
         backend.remove("~/store.json");
         let kinds = findings(&backend, &["bot/other"], 6);
-        assert!(kinds.iter().any(|found| found[1] == "no-introduction"));
+        assert!(kinds.iter().any(|found| found[1] == "missing-store-header"));
     }
 }
 
@@ -553,7 +553,7 @@ impl Storage for Small {
         self.memory.location()
     }
 
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         true
     }
 

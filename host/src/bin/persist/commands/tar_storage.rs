@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
 use persist_host::storage::{
-    self, Entry, ErrorKind, Facts, Key, List, Object, Page, Part, ReadRange, Storage, Upload,
+    self, Entry, ErrorKind, Key, List, Object, ObjectMeta, Page, Part, ReadRange, Storage, Upload,
 };
 use serde::Deserialize;
 
@@ -39,7 +39,7 @@ const NO_TAR: &str = "it is not a whole tar file; where it is compressed, unpack
 
 /// Objects in a tar file. Memory: where each of them lies, some 100 bytes.
 #[derive(Debug)]
-pub(crate) struct Tarred {
+pub(crate) struct TarStorage {
     path: PathBuf,
     file: File,
     objects: BTreeMap<String, Place>,
@@ -65,7 +65,7 @@ struct Listed {
     stored_size: u64,
 }
 
-impl Tarred {
+impl TarStorage {
     /// Reads where everything lies, and compares it with the manifest: an archive that was cut off
     /// has none.
     pub(crate) fn open(path: &Path) -> Result<Self> {
@@ -340,12 +340,12 @@ impl Read for Section<'_> {
 }
 
 #[async_trait]
-impl Storage for Tarred {
+impl Storage for TarStorage {
     fn location(&self) -> String {
         format!("the archive {}", self.path.display())
     }
 
-    fn honours_conditions(&self) -> bool {
+    fn supports_conditional_create(&self) -> bool {
         true
     }
 
@@ -414,7 +414,7 @@ impl Storage for Tarred {
                 Some((dir, _)) => Entry::Dir(dir.into()),
                 None => Entry::Object(Object {
                     name: rest.into(),
-                    facts: list.facts.then_some(Facts {
+                    facts: list.facts.then_some(ObjectMeta {
                         size: place.size,
                         created: place.created,
                     }),

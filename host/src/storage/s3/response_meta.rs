@@ -1,4 +1,5 @@
-//! Hears of an answer what the SDK does not hand on.
+//! Interceptor that captures what the SDK does not expose of a response: its `Date`, and whether
+//! the body of a list is complete.
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -10,40 +11,43 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 
 use super::{Operation, http_date};
-use crate::storage::retry::{Attempt, Fault};
+use crate::storage::retry::{Attempt, AttemptError};
 use crate::storage::{Error, ErrorKind};
 
 /// What an answer says beside what the SDK makes of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct ResponseMeta {
     /// The server's time.
     pub(super) now: Option<SystemTime>,
 }
 
 /// Hears one answer.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ear(Arc<Said>);
+pub(super) struct ResponseInterceptor(Arc<Captured>);
 
 #[derive(Debug, Default)]
-struct Said {
-    heard: OnceLock<Heard>,
+struct Captured {
+    meta: OnceLock<ResponseMeta>,
     /// Set where the body does not end as it must.
     cut: OnceLock<()>,
 }
 
-impl Ear {
+impl ResponseInterceptor {
     /// What was heard of an answer with a list in it. The SDK takes a list that breaks off in the
     /// middle for a shorter one.
-    pub(super) fn heard(&self, operation: &Operation) -> Attempt<Heard> {
+    pub(super) fn meta(&self, operation: &Operation) -> Attempt<ResponseMeta> {
         if self.0.cut.get().is_some() {
             let what = format!("the answer to {} ends too early", operation.name);
-            return Err(Fault::unclear(Error::new(ErrorKind::Unavailable, what)));
+            return Err(AttemptError::unclear(Error::new(
+                ErrorKind::Unavailable,
+                what,
+            )));
         }
-        Ok(self.0.heard.get().copied().unwrap_or_default())
+        Ok(self.0.meta.get().copied().unwrap_or_default())
     }
 }
 
-impl Intercept for Ear {
+impl Intercept for ResponseInterceptor {
     fn name(&self) -> &'static str {
         "Ear"
     }
@@ -56,7 +60,7 @@ impl Intercept for Ear {
     ) -> Result<(), BoxError> {
         let headers = context.response().headers();
         // A call has one answer.
-        let _ = self.0.heard.set(Heard {
+        let _ = self.0.meta.set(ResponseMeta {
             now: headers.get("date").and_then(http_date),
         });
         Ok(())

@@ -1,4 +1,4 @@
-//! Work of which some is done at the same time, with its results in order.
+//! Bounded concurrency that keeps the order of results.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -10,12 +10,12 @@ use crate::storage::{self, ErrorKind};
 
 /// Futures that run side by side. Dropping this stops them where they wait next.
 #[derive(Debug)]
-pub(crate) struct Ahead<T> {
+pub(crate) struct OrderedTasks<T> {
     running: VecDeque<JoinHandle<Result<T>>>,
     most: usize,
 }
 
-impl<T: Send + 'static> Ahead<T> {
+impl<T: Send + 'static> OrderedTasks<T> {
     /// At most `most` at the same time.
     pub(crate) fn new(most: usize) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl<T: Send + 'static> Ahead<T> {
     }
 }
 
-impl<T> Drop for Ahead<T> {
+impl<T> Drop for OrderedTasks<T> {
     fn drop(&mut self) {
         for running in &self.running {
             running.abort();

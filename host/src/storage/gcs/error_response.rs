@@ -1,5 +1,4 @@
-//! What an answer that is an error means: its kind, whether to send the call again, and what a
-//! person can do.
+//! Classifies error responses: the kind of error, whether to retry, and a hint for the operator.
 //!
 //! Status and reason decide. The server's own text is never read, nor shown above debug: it names
 //! buckets, keys and accounts.
@@ -12,12 +11,12 @@ use serde_json::Value;
 
 use super::{Operation, innermost};
 use crate::storage::bucket::permanent;
-use crate::storage::retry::{Fault, Next};
+use crate::storage::retry::{AttemptError, RetryDecision};
 use crate::storage::{Error, ErrorKind};
 
 /// What a server said, as far as it can be trusted in a message.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ErrorResponse {
     pub(super) status: u16,
     /// Such as `conditionNotMet`, or nothing.
     reason: String,
@@ -27,7 +26,7 @@ pub(super) struct Refusal {
     pub(super) size: Option<u64>,
 }
 
-impl Refusal {
+impl ErrorResponse {
     pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
         let header = |name| headers.get(name)?.to_str().ok();
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -57,8 +56,8 @@ impl Refusal {
 
     /// What it means for any operation. An operation that knows more of an answer looks at it
     /// first.
-    pub(super) fn fault(&self, operation: &Operation) -> Fault {
-        let meaning = meaning(&self.reason, self.status);
+    pub(super) fn fault(&self, operation: &Operation) -> AttemptError {
+        let meaning = classify(&self.reason, self.status);
         let no_bucket = self.status == 404 && operation.needs_bucket;
         let kind = match no_bucket {
             true => ErrorKind::Config,
@@ -68,10 +67,10 @@ impl Refusal {
         if let Some(hint) = hint(operation, kind, no_bucket) {
             error = error.with_hint(hint);
         }
-        Fault {
+        AttemptError {
             error,
             next: match meaning.next {
-                Next::Again(_) => Next::Again(self.retry_after),
+                RetryDecision::Backoff(_) => RetryDecision::Backoff(self.retry_after),
                 next => next,
             },
             unclear: meaning.unclear,
@@ -92,41 +91,41 @@ fn hint(operation: &Operation, kind: ErrorKind, no_bucket: bool) -> Option<Strin
     })
 }
 
-struct Meaning {
+struct Classification {
     kind: ErrorKind,
-    next: Next,
+    next: RetryDecision,
     unclear: bool,
 }
 
-fn meaning(reason: &str, status: u16) -> Meaning {
+fn classify(reason: &str, status: u16) -> Classification {
     use ErrorKind::{
         AlreadyExists, Config, Denied, NoSpace, NotFound, Throttled, Timeout, Unauthenticated,
         Unavailable, Unsupported,
     };
-    const AGAIN: Next = Next::Again(None);
+    const AGAIN: RetryDecision = RetryDecision::Backoff(None);
     let (kind, next, unclear) = match (reason, status) {
-        (_, 412) => (AlreadyExists, Next::Settled, false),
-        (_, 401) => (Unauthenticated, Next::Renew, false),
+        (_, 412) => (AlreadyExists, RetryDecision::Definitive, false),
+        (_, 401) => (Unauthenticated, RetryDecision::RefreshCredentials, false),
         ("rateLimitExceeded" | "userRateLimitExceeded", 403) | (_, 429) => {
             (Throttled, AGAIN, false)
         }
-        ("quotaExceeded", 403) | (_, 507) => (NoSpace, Next::GiveUp, false),
-        (_, 403) => (Denied, Next::Renew, false),
-        (_, 404) => (NotFound, Next::GiveUp, false),
+        ("quotaExceeded", 403) | (_, 507) => (NoSpace, RetryDecision::Stop, false),
+        (_, 403) => (Denied, RetryDecision::RefreshCredentials, false),
+        (_, 404) => (NotFound, RetryDecision::Stop, false),
         // The body had not all come, or not in time.
         (_, 408) => (Timeout, AGAIN, true),
         // Another request for the same object is under way: the next answer tells.
         (_, 409) => (Unavailable, AGAIN, false),
-        (_, 405 | 501 | 505) => (Unsupported, Next::GiveUp, false),
+        (_, 405 | 501 | 505) => (Unsupported, RetryDecision::Stop, false),
         (reason, 400) if reason.starts_with("kms") || reason.starts_with("cloudKms") => {
-            (Config, Next::GiveUp, false)
+            (Config, RetryDecision::Stop, false)
         }
-        (_, 300..=399) => (Config, Next::GiveUp, false),
-        (_, 400..=499) => (Unsupported, Next::GiveUp, false),
+        (_, 300..=399) => (Config, RetryDecision::Stop, false),
+        (_, 400..=499) => (Unsupported, RetryDecision::Stop, false),
         // A fault of the server, or one of something between it and us.
         _ => (Unavailable, AGAIN, true),
     };
-    Meaning {
+    Classification {
         kind,
         next,
         unclear,
@@ -134,48 +133,51 @@ fn meaning(reason: &str, status: u16) -> Meaning {
 }
 
 /// What it means that a request of ours failed without an answer.
-pub(super) fn broken(operation: &Operation, error: &reqwest::Error) -> Fault {
+pub(super) fn broken(operation: &Operation, error: &reqwest::Error) -> AttemptError {
     let what = format!("{}: {}", operation.name, innermost(error));
     if let Some(fault) = permanent(error, &what) {
         return fault;
     }
     match error {
         error if error.is_builder() => {
-            Fault::new(Next::GiveUp, Error::new(ErrorKind::Config, what))
+            AttemptError::new(RetryDecision::Stop, Error::new(ErrorKind::Config, what))
         }
         // Nothing was sent.
-        error if error.is_connect() => {
-            Fault::new(Next::Again(None), Error::new(ErrorKind::Unavailable, what))
-        }
-        error if error.is_timeout() => Fault::unclear(Error::new(ErrorKind::Timeout, what)),
-        _ => Fault::unclear(Error::new(ErrorKind::Unavailable, what)),
+        error if error.is_connect() => AttemptError::new(
+            RetryDecision::Backoff(None),
+            Error::new(ErrorKind::Unavailable, what),
+        ),
+        error if error.is_timeout() => AttemptError::unclear(Error::new(ErrorKind::Timeout, what)),
+        _ => AttemptError::unclear(Error::new(ErrorKind::Unavailable, what)),
     }
 }
 
 /// What an error of the crate means.
-pub(super) fn fault(operation: &Operation, error: &google_cloud_storage::Error) -> Fault {
+pub(super) fn fault(operation: &Operation, error: &google_cloud_storage::Error) -> AttemptError {
     if let Some(status) = error.http_status_code() {
         let none = HeaderMap::new();
         let headers = error.http_headers().unwrap_or(&none);
         let body = error.http_payload().map_or(&[][..], |body| &body[..]);
-        return Refusal::new(status, headers, body).fault(operation);
+        return ErrorResponse::new(status, headers, body).fault(operation);
     }
     let what = format!("{}: {}", operation.name, innermost(error));
     if let Some(fault) = permanent(error, &what) {
         return fault;
     }
     match error {
-        error if error.is_authentication() => {
-            Fault::new(Next::GiveUp, Error::new(ErrorKind::Unauthenticated, what))
-        }
-        error if error.is_connect() || error.is_transient_and_before_rpc() => {
-            Fault::new(Next::Again(None), Error::new(ErrorKind::Unavailable, what))
-        }
+        error if error.is_authentication() => AttemptError::new(
+            RetryDecision::Stop,
+            Error::new(ErrorKind::Unauthenticated, what),
+        ),
+        error if error.is_connect() || error.is_transient_and_before_rpc() => AttemptError::new(
+            RetryDecision::Backoff(None),
+            Error::new(ErrorKind::Unavailable, what),
+        ),
         error if error.is_binding() => {
-            Fault::new(Next::GiveUp, Error::new(ErrorKind::Config, what))
+            AttemptError::new(RetryDecision::Stop, Error::new(ErrorKind::Config, what))
         }
-        error if error.is_timeout() => Fault::unclear(Error::new(ErrorKind::Timeout, what)),
-        _ => Fault::unclear(Error::new(ErrorKind::Unavailable, what)),
+        error if error.is_timeout() => AttemptError::unclear(Error::new(ErrorKind::Timeout, what)),
+        _ => AttemptError::unclear(Error::new(ErrorKind::Unavailable, what)),
     }
 }
 
@@ -221,19 +223,23 @@ mod tests {
             ("rateLimitExceeded", 403, false),
             ("conflict", 409, false),
         ] {
-            let meaning = meaning(reason, status);
+            let meaning = classify(reason, status);
             assert_eq!(meaning.unclear, unclear, "{reason} {status}");
-            assert_eq!(meaning.next, Next::Again(None), "{reason} {status}");
+            assert_eq!(
+                meaning.next,
+                RetryDecision::Backoff(None),
+                "{reason} {status}"
+            );
         }
     }
 
     #[test]
     fn what_a_server_says_is_no_place_for_its_own_text() {
         let body = br#"{"error":{"message":"no b/k","errors":[{"reason":"no\u001b[2J"}]}}"#;
-        let refusal = Refusal::new(403, &HeaderMap::new(), body);
+        let refusal = ErrorResponse::new(403, &HeaderMap::new(), body);
         assert_eq!(refusal.reason, "");
         let body = br#"{"error":{"errors":[{"reason":"forbidden"}]}}"#;
-        let refusal = Refusal::new(403, &HeaderMap::new(), body);
+        let refusal = ErrorResponse::new(403, &HeaderMap::new(), body);
         assert_eq!(refusal.reason, "forbidden");
         assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
         assert_eq!(retry_after("soon"), None);

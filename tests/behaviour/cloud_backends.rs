@@ -193,7 +193,7 @@ fn a_guest_that_ends_in_the_midst_of_an_upload_leaves_nothing_on_a_server() {
             run.abort();
             run.await.expect_err("it was cancelled");
 
-            store.settle().await;
+            store.wait_idle().await;
             assert_eq!(aborted(&place, &proxy), 2, "{place:?}");
             assert_eq!(dry_gc(&store).await, 0);
             assert_eq!(load(&scope, "log").await.as_deref(), Some("kept"));

@@ -1,4 +1,4 @@
-//! Work that goes on when nobody waits for it.
+//! Background tasks, such as aborting an upload that was dropped.
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -6,15 +6,15 @@ use tokio::task::JoinHandle;
 
 /// Counts what is under way, so that a process that ends can wait for it.
 #[derive(Clone, Debug)]
-pub(in crate::storage) struct Aside(watch::Sender<usize>);
+pub(in crate::storage) struct BackgroundTasks(watch::Sender<usize>);
 
-impl Default for Aside {
+impl Default for BackgroundTasks {
     fn default() -> Self {
         Self(watch::Sender::new(0))
     }
 }
 
-impl Aside {
+impl BackgroundTasks {
     pub(in crate::storage) fn spawn(
         &self,
         runtime: &Handle,
@@ -29,14 +29,14 @@ impl Aside {
     }
 
     /// Waits until nothing is under way.
-    pub(in crate::storage) async fn settle(&self) {
+    pub(in crate::storage) async fn wait_idle(&self) {
         // The sender is here: it is not closed.
         let _ = self.0.subscribe().wait_for(|running| *running == 0).await;
     }
 }
 
 /// Counts as long as it is there: work may be dropped before its end, where a runtime shuts down.
-struct One(Aside);
+struct One(BackgroundTasks);
 
 impl Drop for One {
     fn drop(&mut self) {
