@@ -22,7 +22,9 @@
 //! # let wasm = wat::parse_str(include_str!("../../tests/wat/save.wat"))?;
 //! let engine = Engine::default();
 //! let mut linker = Linker::new(&engine);
-//! add_to_linker(&mut linker, |host: &mut Host| SnapshotView::new(&host.snapshots, &mut host.table))?;
+//! add_to_linker(&mut linker, |host: &mut Host| {
+//!     SnapshotView::new(&host.snapshots, &mut host.table)
+//! })?;
 //!
 //! # let path = dir.path();
 //! let store = Store::new(StorageConfig::local(path).build()?);
@@ -34,7 +36,8 @@
 //! guest.set_hostcall_fuel(fuel); // what one call may bring into this process
 //! let component = Component::new(&engine, wasm)?;
 //! let instance = linker.instantiate_async(&mut guest, &component).await?;
-//! let run = instance.get_typed_func::<(Vec<String>,), (Result<String, String>,)>(&mut guest, "run")?;
+//! type Run = (Result<String, String>,);
+//! let run = instance.get_typed_func::<(Vec<String>,), Run>(&mut guest, "run")?;
 //! let (answer,) = run.call_async(&mut guest, (vec![],)).await?;
 //!
 //! assert_eq!(answer, Ok("saved".into()));

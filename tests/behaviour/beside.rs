@@ -171,7 +171,8 @@ impl Disk {
 
 fn is_of_the_root(result: &Result<impl std::fmt::Debug, Error>) -> bool {
     matches!(result, Err(Error::Storage(error))
-        if error.kind() == ErrorKind::Unavailable && error.to_string().contains("store's directory"))
+        if error.kind() == ErrorKind::Unavailable
+            && error.to_string().contains("store's directory"))
 }
 
 #[test]

@@ -450,7 +450,8 @@ fn credentials_that_cannot_be_had_say_so_and_show_nothing() {
             let (proxy, _, scope) = ready(|config| config.gcs_credentials = Some(file)).await;
             let failed = scope.load("old", None).await;
             assert!(
-                matches!(&failed, Err(Error::Storage(error)) if error.kind() == ErrorKind::Unauthenticated),
+                matches!(&failed,
+                Err(Error::Storage(error)) if error.kind() == ErrorKind::Unauthenticated),
                 "{failed:?}"
             );
             let said = format!(

@@ -104,7 +104,8 @@ fn keys_of_a_profile_or_a_server_that_no_request_can_carry_are_refused() {
         }
         let container = Proxy::start("nowhere");
         let answer = serde_json::json!({
-            "AccessKeyId": key, "SecretAccessKey": "b", "Token": "c", "Expiration": "2100-01-01T00:00:00Z",
+            "AccessKeyId": key, "SecretAccessKey": "b", "Token": "c",
+            "Expiration": "2100-01-01T00:00:00Z",
         });
         let answer = answer.to_string();
         container.rule(move |_, _| Some(Fault::Reply(json(200, answer.clone()))));

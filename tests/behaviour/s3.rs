@@ -194,7 +194,8 @@ fn a_server_that_ignores_conditions_is_refused_before_the_first_save() {
             .save("memory", "x".into(), SaveOptions::default())
             .await;
         assert!(
-            matches!(&refused, Err(Error::Unsupported { what, .. }) if what.contains("overwrite another")),
+            matches!(&refused, Err(Error::Unsupported { what,
+            .. }) if what.contains("overwrite another")),
             "{refused:?}"
         );
         assert!(made(&proxy).is_empty());

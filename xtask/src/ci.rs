@@ -7,6 +7,8 @@ mod advisories;
 mod contract;
 #[cfg(feature = "ci")]
 mod dependencies;
+#[cfg(feature = "ci")]
+mod style;
 
 use crate::machine::{self, Workspace};
 use anyhow::Result;
@@ -38,6 +40,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     summary.check("format", || {
         machine::run(&mut workspace.cargo(["fmt", "--all", "--check"]))
     });
+    summary.check("style", || style::check(workspace));
     summary.check("contract", || contract::check(workspace));
     #[cfg(feature = "bindings")]
     summary.check("bindings", || crate::bindings::check(workspace));

@@ -73,7 +73,8 @@ pub fn save<T: Serialize + ?Sized>(name: &str, value: &T) -> Result<Info, Error>
 /// ```
 /// use persist_guest::{Error, Expect, SaveOptions, json};
 ///
-/// let head = json::load_snapshot::<Vec<u32>>("primes", None)?.map(|snapshot| snapshot.info.version);
+/// let primes = json::load_snapshot::<Vec<u32>>("primes", None)?;
+/// let head = primes.map(|snapshot| snapshot.info.version);
 /// let options = SaveOptions::new().expect(Expect::head(head)).label("count", "3");
 /// let info = json::save_with("primes", &[2, 3, 5], &options)?;
 /// assert_eq!(info.media_type.as_deref(), Some("application/json"));

@@ -261,7 +261,8 @@ fn own_key(key: &str) -> Result<Key> {
     match version::parse(last).is_some() || is_pin || key == "~" || key.starts_with("~/") {
         false => Ok(checked),
         true => Err(Error::Invalid(format!(
-            "the key {key} has the form of a version, a pin or a part of the store itself; choose another"
+            "the key {key} has the form of a version, a pin or a part of the store itself; \
+             choose another"
         ))),
     }
 }

@@ -181,7 +181,9 @@ impl Commit {
         }
         let what = match self.look(lost).await {
             Found::Nothing => {
-                "the storage refuses the next version as being there, and does not show it; look at the server".into()
+                "the storage refuses the next version as being there, and does not show it; look at \
+                 the server"
+                    .into()
             }
             Found::Ours | Found::Anothers => format!(
                 "the storage has version {} and does not list it as the newest. Do not remove it: \

@@ -66,7 +66,7 @@ pub enum Error {
         object: Option<String>,
     },
     /// What is stored, or where, is beyond this build.
-    #[error("unsupported: {}{what}", .object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default())]
+    #[error("unsupported: {}{what}", place(.object.as_deref()))]
     Unsupported {
         /// What it is, and what to use instead.
         what: String,
@@ -95,6 +95,13 @@ pub enum Error {
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+}
+
+/// Returns the beginning of a message about an object.
+fn place(object: Option<&str>) -> String {
+    object
+        .map(|object| format!("{object}: "))
+        .unwrap_or_default()
 }
 
 impl Error {

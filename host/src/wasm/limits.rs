@@ -16,7 +16,9 @@ macro_rules! limits {
         ///
         /// | limit | default | what | why this number | at it |
         /// |---|---|---|---|---|
-        $(#[doc = concat!("| `", $name, "` | ", $shown, " | ", $what, " | ", $why, " | ", $at, " |")])*
+        $(#[doc = concat!(
+            "| `", $name, "` | ", $shown, " | ", $what, " | ", $why, " | ", $at, " |"
+        )])*
         ///
         /// ```
         /// use std::time::Duration;

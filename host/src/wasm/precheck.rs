@@ -414,12 +414,16 @@ mod tests {
         let types = r#"(component
             (type (record (field "a" u8) (field "b" string)))
             (type $v (variant (case "a" u64) (case "b")))
-            (type (list $v)) (type (tuple u8 $v float64)) (type (flags "x" "y")) (type (enum "x" "y"))
-            (type (option $v)) (type (result)) (type (result u8)) (type (result u8 (error $v))) (type (result (error $v)))
+            (type (list $v)) (type (tuple u8 $v float64))
+            (type (flags "x" "y")) (type (enum "x" "y"))
+            (type (option $v)) (type (result)) (type (result u8))
+            (type (result u8 (error $v))) (type (result (error $v)))
             (type $r (resource (rep i32))) (type (own $r)) (type (borrow $r))
             (type (func (param "a" $v) (result bool))) (type (func)) (type char)
-            (type (component (import "i" (instance (export "f" (func)))) (export "t" (type (sub resource)))
-                (alias outer 1 $v (type $x)) (export "x" (type (eq $x))) (import "v" (func (param "p" $x)))))
+            (type (component (import "i" (instance (export "f" (func))))
+                (export "t" (type (sub resource)))
+                (alias outer 1 $v (type $x)) (export "x" (type (eq $x)))
+                (import "v" (func (param "p" $x)))))
             (type (instance (type (list u8)) (export "a" (func (param "p" 0)))))
             (import "big" (instance (type (tuple u8 u8)) (export "z" (type (eq 0))))))"#;
         cost(types).expect("a component");

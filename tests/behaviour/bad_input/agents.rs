@@ -65,7 +65,8 @@ fn a_contract_that_this_host_does_not_know_is_named() {
             "merge",
         ),
         (
-            r#""persist:snapshot/store@0.1.0" (instance (export "save" (func (param "name" string))))"#,
+            r#""persist:snapshot/store@0.1.0"
+                (instance (export "save" (func (param "name" string))))"#,
             "save",
         ),
         (

@@ -28,13 +28,19 @@ const EMPTY: &str = "size 0 sum cbf29ce484222325";
 guests! {
     // Lists and names that are not what they say. GHSA-852m-cvvp-9p4w (CVE-2026-27204): guest-sized
     // buffers.
-    a_list_of_four_gib_is_refused_before_it_is_copied: Wat(file!("four_gib_list")) => Traps("out of bounds");
-    a_list_that_ends_behind_its_memory_is_not_read: Wat(file!("list_past_the_end")) => Traps("out of bounds");
+    a_list_of_four_gib_is_refused_before_it_is_copied: Wat(file!("four_gib_list")) =>
+        Traps("out of bounds");
+    a_list_that_ends_behind_its_memory_is_not_read: Wat(file!("list_past_the_end")) =>
+        Traps("out of bounds");
     a_name_that_is_no_text_reaches_nobody: Wat(file!("name_of_no_text")) => Traps("utf-8");
-    labels_without_end_take_no_memory_of_the_host: Wat(file!("labels_without_end")) => Traps("out of bounds");
-    labels_that_share_a_text_are_counted_each: Wat(file!("labels_of_one_text")) => Traps("inline-size");
-    a_state_far_over_the_limit_is_no_memory_of_the_host: Act(&["big-save", "a", "20000000"]) => Traps("inline-size");
-    an_answer_of_all_its_memory_is_no_memory_of_the_host: Whole(file!("whole_answer_of_48_mib")) => Traps("inline-size");
+    labels_without_end_take_no_memory_of_the_host: Wat(file!("labels_without_end")) =>
+        Traps("out of bounds");
+    labels_that_share_a_text_are_counted_each: Wat(file!("labels_of_one_text")) =>
+        Traps("inline-size");
+    a_state_far_over_the_limit_is_no_memory_of_the_host: Act(&["big-save", "a", "20000000"]) =>
+        Traps("inline-size");
+    an_answer_of_all_its_memory_is_no_memory_of_the_host: Whole(file!("whole_answer_of_48_mib")) =>
+        Traps("inline-size");
 
     // Handles. GHSA-852m-cvvp-9p4w: unlimited handles.
     a_finished_writer_cannot_be_written_to: Wat(file!("write_after_finish")) => Traps("handle");
@@ -47,9 +53,12 @@ guests! {
     a_million_handles_are_not_remembered: Wat(file!("a_million_handles")) => Traps("handle");
     a_hundred_thousand_alarm_clocks_are_not_set: Whole(file!("whole_alarm_clocks")) => Traps("");
     a_hundred_thousand_writers_are_four: Wat(file!("writers_never_finished")) => Answers(&["done"]);
-    a_hundred_thousand_readers_are_sixteen: Wat(file!("readers_never_closed")) => Answers(&["done"]);
-    writers_that_are_dropped_give_their_place_back: Wat(file!("forty_writers_of_a_chunk")) => Answers(&["done"]);
-    of_four_writers_of_one_name_one_wins: Wat(file!("finished_while_being_written")) => Answers(&["done"]);
+    a_hundred_thousand_readers_are_sixteen: Wat(file!("readers_never_closed")) =>
+        Answers(&["done"]);
+    writers_that_are_dropped_give_their_place_back: Wat(file!("forty_writers_of_a_chunk")) =>
+        Answers(&["done"]);
+    of_four_writers_of_one_name_one_wins: Wat(file!("finished_while_being_written")) =>
+        Answers(&["done"]);
 
     // Endings in every state.
     a_loop_before_the_first_call_is_stopped: Wat(file!("loop_in_start")) => Cpu;
@@ -57,11 +66,16 @@ guests! {
     a_loop_that_holds_a_writer_is_stopped: Wat(file!("loop_with_a_writer")) => Cpu;
     a_loop_that_holds_a_large_writer_is_stopped: Act(&["loop-mid-write", "log", "12"]) => Cpu;
     a_loop_where_the_host_asks_for_room_is_stopped: Whole(file!("whole_loop_in_realloc")) => Cpu;
-    room_outside_of_memory_is_not_written_to: Whole(file!("whole_realloc_outside")) => Traps("end of memory");
-    a_trap_with_an_open_writer_leaves_nothing: Wat(file!("trap_with_an_open_writer")) => Traps("unreachable");
-    a_trap_with_a_written_writer_leaves_nothing: Act(&["trap-mid-write", "log"]) => Traps("unreachable");
-    a_trap_with_a_failed_writer_leaves_nothing: Wat(file!("trap_with_a_failed_writer")) => Traps("unreachable");
-    a_trap_after_a_finish_keeps_what_was_finished: Wat(file!("trap_after_finish")) => Traps("unreachable");
+    room_outside_of_memory_is_not_written_to: Whole(file!("whole_realloc_outside")) =>
+        Traps("end of memory");
+    a_trap_with_an_open_writer_leaves_nothing: Wat(file!("trap_with_an_open_writer")) =>
+        Traps("unreachable");
+    a_trap_with_a_written_writer_leaves_nothing: Act(&["trap-mid-write", "log"]) =>
+        Traps("unreachable");
+    a_trap_with_a_failed_writer_leaves_nothing: Wat(file!("trap_with_a_failed_writer")) =>
+        Traps("unreachable");
+    a_trap_after_a_finish_keeps_what_was_finished: Wat(file!("trap_after_finish")) =>
+        Traps("unreachable");
     a_panic_with_nothing_open_ends_one_run: Act(&["panic"]) => Traps("unreachable");
     a_writer_that_is_leaked_is_aborted: Act(&["leaked", "log"]) => Answers(&["leaked"]);
 
@@ -69,10 +83,12 @@ guests! {
     a_storm_of_growing_ends_at_the_limit: Wat(file!("grow_storm")) => Answers(&["done"]);
     a_storm_of_copying_is_stopped: Wat(file!("copy_storm")) => Cpu;
     a_table_ends_at_the_limit: Wat(file!("table_storm")) => Answers(&["done"]);
-    memory_that_is_wanted_at_once_is_refused: Wat(file!("too_much_memory_at_once")) => Traps("memory");
+    memory_that_is_wanted_at_once_is_refused: Wat(file!("too_much_memory_at_once")) =>
+        Traps("memory");
     seventeen_memories_are_refused: Whole(file!("whole_many_memories")) => Traps("limit");
     an_endless_recursion_is_a_trap: Wat(file!("deep_recursion")) => Traps("stack");
-    a_call_from_deep_in_the_stack_works: Wat(file!("recursion_into_the_host")) => Answers(&["done"]);
+    a_call_from_deep_in_the_stack_works: Wat(file!("recursion_into_the_host")) =>
+        Answers(&["done"]);
     an_endless_loop_is_stopped: Act(&["loop"]) => Cpu;
 
     // What WASI gives. GHSA-852m-cvvp-9p4w: random bytes; a socket is a descriptor of the host.
@@ -81,19 +97,25 @@ guests! {
 
     // Asking on and on.
     saving_on_and_on_ends_at_the_limit: Wat(file!("saves_without_end")) => Answers(&["done"]);
-    a_flood_of_deletions_makes_nothing: Script(&["flood 1000 delete a#", "flood 1000 restore a# 1", "stat a1"])
+    a_flood_of_deletions_makes_nothing: Script(&[
+        "flood 1000 delete a#", "flood 1000 restore a# 1", "stat a1",
+    ])
         => Answers(&["0 then…", "0 then…", "none"]);
 
     // Names.
     a_name_that_looks_like_a_path_is_a_name: Script(&[
-        "save ../../etc/passwd 1", "save /etc/passwd 2", "save . 3", "save .. 4", "save ~/store.json 5", "save a/../b 6",
-        "save %5c%5chost%5cshare 7", "save con 8", "save %2e%2e%2f 9", "stat ..", "stat a/../b", "stat b",
+        "save ../../etc/passwd 1", "save /etc/passwd 2", "save . 3", "save .. 4",
+        "save ~/store.json 5", "save a/../b 6",
+        "save %5c%5chost%5cshare 7", "save con 8", "save %2e%2e%2f 9", "stat ..", "stat a/../b",
+        "stat b",
     ]) => Answers(&[
-        "version 1", "version 1", "version 1", "version 1", "version 1", "version 1", "version 1", "version 1", "version 1",
+        "version 1", "version 1", "version 1", "version 1", "version 1", "version 1", "version 1",
+        "version 1", "version 1",
         "version 1 saved size 4", "version 1 saved size 6", "none",
     ]);
     names_that_differ_in_case_or_normal_form_differ: Script(&[
-        "save memory 1", "save Memory 2", "save MEMORY 3", "save %c3%a9 4", "save e%cc%81 5", "save %ef%bb%bfmemory 6",
+        "save memory 1", "save Memory 2", "save MEMORY 3", "save %c3%a9 4", "save e%cc%81 5",
+        "save %ef%bb%bfmemory 6",
         "save memory%20 7", "stat memory", "stat Memory", "stat %c3%a9", "stat e%cc%81",
     ]) => Answers(&[
         "version 1", "version 1", "version 1", "version 1", "version 1", "version 1", "version 1",
@@ -101,19 +123,24 @@ guests! {
          saved size 5",
     ]);
     a_name_that_is_none_is_refused_everywhere: Script(&[
-        "save  1", "save a%00b 1", "save a%0ab 1", "save %c2%85 1", "save a^1000000 1", "save a^201 1", "save %f0%9f%92%a9^17 1",
-        "load ", "stat a^1000000", "open w a%00", "reader r ", "delete ", "fork  b", "fork a ", "history  1", "restore  1",
+        "save  1", "save a%00b 1", "save a%0ab 1", "save %c2%85 1", "save a^1000000 1",
+        "save a^201 1", "save %f0%9f%92%a9^17 1",
+        "load ", "stat a^1000000", "open w a%00", "reader r ", "delete ", "fork  b", "fork a ",
+        "history  1", "restore  1",
         "save a^200 1",
     ]) => Answers(&[
         "invalid…", "invalid…", "invalid…", "invalid…", "invalid…", "invalid…", "invalid…",
-        "invalid…", "invalid…", "invalid…", "invalid…", "invalid…", "invalid…", "invalid…", "invalid…", "invalid…",
+        "invalid…", "invalid…", "invalid…", "invalid…", "invalid…", "invalid…", "invalid…",
+        "invalid…", "invalid…",
         "version 1",
     ]);
     names_of_a_page_are_as_many_as_the_page: Script(&[
-        "flood 30 save n# 1", "names n 4294967295", "names n n3 9", "names n3 4", "names a^1000000 9", "names  0",
+        "flood 30 save n# 1", "names n 4294967295", "names n n3 9", "names n3 4",
+        "names a^1000000 9", "names  0",
         "names n a%00 1",
     ]) => Answers(&[
-        "30 then no error", "[n0 n1 n10 n11 n12 n13 n14 n15 n16 n17 n18 n19 n2 n20 n21 n22 n23 n24 n25 n26]",
+        "30 then no error",
+        "[n0 n1 n10 n11 n12 n13 n14 n15 n16 n17 n18 n19 n2 n20 n21 n22 n23 n24 n25 n26]",
         "[n4 n5 n6 n7 n8 n9]", "[n3]", "[]", "invalid…", "invalid…",
     ]);
 
@@ -127,16 +154,19 @@ guests! {
          18446744073709551615", "history a 0",
         "stat a",
     ]) => Answers(&[
-        "version 1", "not-found", "not-found", "not-found", "[]", "[1]", "[1]", "conflict 1", "conflict 1", "not-found",
+        "version 1", "not-found", "not-found", "not-found", "[]", "[1]", "[1]", "conflict 1",
+        "conflict 1", "not-found",
         "not-found", "conflict 1", "invalid…", "version 1 saved size 1",
     ]);
-    a_reader_at_the_end_of_numbers_reads_nothing: Wat(file!("reader_at_the_end_of_numbers")) => Answers(&["done"]);
+    a_reader_at_the_end_of_numbers_reads_nothing: Wat(file!("reader_at_the_end_of_numbers")) =>
+        Answers(&["done"]);
     a_reader_past_the_end_reads_nothing: Script(&[
         "reader r a", "save a 5", "reader r a", "read r 5 1", "read r 18446744073709551615 \
          4294967295", "read r 0 0",
         "save a 0", "delete a", "read r 4 9", "reader r a",
     ]) => Answers(&[
-        "none", "version 1", "version 1", EMPTY, EMPTY, "invalid…", "version 2", "version 3", "size 1…", "none",
+        "none", "version 1", "version 1", EMPTY, EMPTY, "invalid…", "version 2", "version 3",
+        "size 1…", "none",
     ]);
     floods_of_labels_are_refused: Script(&[
         "labels a 50000 x", "labels a 1 x^8193", "labels a 9000 ", "label a persist.restored-from \
@@ -147,25 +177,33 @@ guests! {
          size 0",
     ]);
     a_writer_that_failed_stays_failed: Script(&[
-        "open w log", "write w 1048577", "write w 1", "finish w", "stat log", "open w log", "write w 0", "finish w",
+        "open w log", "write w 1048577", "write w 1", "finish w", "stat log", "open w log",
+        "write w 0", "finish w",
     ]) => Answers(&[
-        "open", "quota-exceeded chunk 1048576", "invalid…", "invalid…", "none", "open", "written", "version 1",
+        "open", "quota-exceeded chunk 1048576", "invalid…", "invalid…", "none", "open", "written",
+        "version 1",
     ]);
     changes_between_open_and_finish_are_a_conflict: Script(&[
-        "open w log", "save log 1", "finish w", "open w log", "restore log 1", "finish w", "fork log log", "stat log",
+        "open w log", "save log 1", "finish w", "open w log", "restore log 1", "finish w",
+        "fork log log", "stat log",
     ]) => Answers(&[
-        "open", "version 1", "conflict 1", "open", "version 2", "conflict 2", "version 3", "version 3 saved size 1",
+        "open", "version 1", "conflict 1", "open", "version 2", "conflict 2", "version 3",
+        "version 3 saved size 1",
     ]);
 
     // What is no agent, or is built to cost.
-    what_exports_nothing_is_refused: Made(|| wat::parse_str("(component)").expect("valid")) => Refused("run");
+    what_exports_nothing_is_refused: Made(|| wat::parse_str("(component)").expect("valid")) =>
+        Refused("run");
     what_answers_something_else_is_refused: Whole(file!("whole_another_answer")) => Refused("run");
-    what_imports_everything_is_refused: Whole(file!("whole_imports_everything")) => Refused("wasi:http");
-    what_imports_another_store_is_refused: Whole(file!("whole_another_types_store")) => Refused("save");
+    what_imports_everything_is_refused: Whole(file!("whole_imports_everything")) =>
+        Refused("wasi:http");
+    what_imports_another_store_is_refused: Whole(file!("whole_another_types_store")) =>
+        Refused("save");
     what_is_cut_off_is_refused: Made(cut_off) => Refused("damaged");
     what_has_millions_of_globals_is_refused: Made(millions_of_globals) => Refused("bytes of the \
         host");
-    what_stands_for_billions_of_components_is_refused: Made(billions_of_components) => Refused("definitions");
+    what_stands_for_billions_of_components_is_refused: Made(billions_of_components) =>
+        Refused("definitions");
     what_is_nested_a_thousand_deep_is_refused: Made(nested_deeply) => Refused("");
     types_nested_without_end_are_refused: Made(nested_types) => Refused("nested");
     what_passes_components_about_is_refused: Made(passed_about) => Refused("passes");
@@ -298,7 +336,8 @@ fn shared_memory() -> Vec<u8> {
 fn passed_about() -> Vec<u8> {
     let text = r#"(component $root
         (component $leaf)
-        (component $twice (import "x" (component $x)) (instance (instantiate $x)) (instance (instantiate $x)))
+        (component $twice (import "x" (component $x)) (instance (instantiate $x))
+            (instance (instantiate $x)))
         (instance (instantiate $twice (with "x" (component $leaf)))))"#;
     wat::parse_str(text).expect("valid")
 }

@@ -19,7 +19,7 @@ Exit codes:
   1  failed for a reason without a code of its own
   2  the command line or a setting is wrong
   3  not found
-  4  conflict: the newest version is not the expected one, or another version has the number that one is copied to
+  4  conflict: the newest version is not the expected one, or a copied version is there and differs
   5  the storage refuses this account, or its credentials
   6  what is stored is corrupt, or of a later format; or the storage does not do what a store needs
   7  the outcome is unknown: look before trying again

@@ -79,27 +79,35 @@ macro_rules! files {
 const WIT: &[File] = files!("wit/" => "wit/": "store.wit" "types.wit" "world.wit");
 
 const C_SDK: &[File] = files!("guest-sdk/c/" => "persist/":
-    "README.md" "bindings/agent.c" "bindings/agent.h" "bindings/agent_component_type.o" "include/persist.h"
+    "README.md" "bindings/agent.c" "bindings/agent.h" "bindings/agent_component_type.o"
+    "include/persist.h"
     "src/agent.c" "src/error.c" "src/internal.h" "src/store.c" "src/stream.c");
 
 const GO_SDK: &[File] = files!("guest-sdk/go/" => "persist/":
-    "README.md" "agent.component-type.section" "error.go" "go.mod" "pages.go" "persist.go" "stream.go"
+    "README.md" "agent.component-type.section" "error.go" "go.mod" "pages.go" "persist.go"
+    "stream.go"
     "internal/bindings/export/wit_exports.go" "internal/bindings/export_wit_world/run.go"
-    "internal/bindings/persist_snapshot_store/empty.s" "internal/bindings/persist_snapshot_store/wit_bindings.go"
-    "internal/bindings/persist_snapshot_types/empty.s" "internal/bindings/persist_snapshot_types/wit_bindings.go"
+    "internal/bindings/persist_snapshot_store/empty.s"
+    "internal/bindings/persist_snapshot_store/wit_bindings.go"
+    "internal/bindings/persist_snapshot_types/empty.s"
+    "internal/bindings/persist_snapshot_types/wit_bindings.go"
     "internal/wit/LICENSE" "internal/wit/runtime/empty.s" "internal/wit/runtime/runtime.go"
     "internal/wit/types/option.go" "internal/wit/types/result.go" "internal/wit/types/tuple.go"
     "internal/wit/types/unit.go");
 
 const JS_SDK: &[File] = files!("guest-sdk/js/src/" => "persist/":
-    "agent.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "store.js" "stream.js" "utf8.js");
+    "agent.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "store.js" "stream.js"
+    "utf8.js");
 
 const PYTHON_SDK: &[File] = files!("guest-sdk/python/src/" => "persist/":
-    "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_check.py" "persist_guest/_store.py"
-    "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/errors.py" "persist_guest/py.typed");
+    "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_check.py"
+    "persist_guest/_store.py"
+    "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/errors.py"
+    "persist_guest/py.typed");
 
 const RUST_SDK: &[File] = files!("guest-sdk/rust/" => "persist/":
-    "README.md" "src/double.rs" "src/error.rs" "src/imports.rs" "src/json.rs" "src/lib.rs" "src/pages.rs"
+    "README.md" "src/double.rs" "src/error.rs" "src/imports.rs" "src/json.rs" "src/lib.rs"
+    "src/pages.rs"
     "src/reader.rs" "src/types.rs" "src/writer.rs" "wit/store.wit" "wit/types.wit" "wit/world.wit");
 
 const C: &str = r#"#include <persist.h>

@@ -156,7 +156,8 @@ impl Block {
 
 thread_local! {
     /// Making one takes as long as compressing 4 KiB; it holds some 300 KiB.
-    static COMPRESSOR: RefCell<Compress> = RefCell::new(Compress::new(Compression::new(LEVEL), false));
+    static COMPRESSOR: RefCell<Compress> =
+        RefCell::new(Compress::new(Compression::new(LEVEL), false));
 }
 
 /// One block of the index.

@@ -249,7 +249,8 @@ impl Resolved {
                 Some(NamedBy::Profile) => env_profile.is_some(),
                 _ => false,
             };
-            let advice = "set AWS_ENDPOINT_URL_S3 to it beside AWS_ACCESS_KEY_ID, or bind it in persist.toml: credential_source = \"environment\" under";
+            let advice = "set AWS_ENDPOINT_URL_S3 to it beside AWS_ACCESS_KEY_ID, or bind it in \
+                          persist.toml: credential_source = \"environment\" under";
             (Account::Environment, bound, advice)
         } else {
             let bound = own == Some(true)
@@ -261,7 +262,8 @@ impl Resolved {
                     }
                     _ => false,
                 };
-            let advice = "set endpoint_url in the profile that has its keys, or bind it in persist.toml: profile = \"NAME\" under";
+            let advice = "set endpoint_url in the profile that has its keys, or bind it in \
+                          persist.toml: profile = \"NAME\" under";
             (Account::Profile, bound, advice)
         };
         let is_here = target.as_ref().is_none_or(Endpoint::is_amazon);

@@ -218,7 +218,8 @@ fn sealed(blocks: Vec<Vec<u8>>, state: &[u8]) -> Forge {
     let mut crc = flate2::Crc::new();
     crc.update(state);
     let metadata = json!({
-        "agent": "bot", "name": "memory", "version": 1, "size": state.len(), "sha256": sha256(state),
+        "agent": "bot", "name": "memory", "version": 1, "size": state.len(),
+        "sha256": sha256(state),
         "crc32": crc.sum(), "block": BLOCK, "created_at": 1_780_000_000_000_u64,
         "nonce": "00112233445566778899aabbccddeeff",
     });

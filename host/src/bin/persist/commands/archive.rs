@@ -142,7 +142,8 @@ impl Export {
         let proof = archive.finish()?;
         let (versions, bytes) = (proof.versions, proof.bytes);
         let value = json!({
-            "event": "exported", "names": names, "versions": versions, "bytes": bytes, "digest": proof.digest(),
+            "event": "exported", "names": names, "versions": versions, "bytes": bytes,
+            "digest": proof.digest(),
         });
         let text = || {
             format!(

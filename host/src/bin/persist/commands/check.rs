@@ -134,7 +134,8 @@ fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
     });
     let kind = finding.kind.as_str();
     let value = json!({
-        "severity": severity, "kind": kind, "address": address, "key": finding.key, "what": finding.what,
+        "severity": severity, "kind": kind, "address": address, "key": finding.key,
+        "what": finding.what,
     });
     out.print(&value, || {
         // A stranger may have chosen both.

@@ -437,9 +437,12 @@ impl Tally {
         }
         let damaged: Vec<_> = self.damaged.iter().map(|(version, _)| version).collect();
         let value = json!({
-            "event": "copied", "address": address, "versions": versions, "copied": made, "bytes": self.made_bytes,
-            "by_trailer": self.by_trailer, "another": self.another, "ahead": self.ahead, "damaged": damaged,
-            "versions_only_there": self.versions_only_there, "pins_only_there": self.pins_only_there,
+            "event": "copied", "address": address, "versions": versions, "copied": made,
+            "bytes": self.made_bytes,
+            "by_trailer": self.by_trailer, "another": self.another, "ahead": self.ahead,
+            "damaged": damaged,
+            "versions_only_there": self.versions_only_there,
+            "pins_only_there": self.pins_only_there,
             "pins_only_here": self.pins_only_here,
         });
         let text = || {
@@ -533,7 +536,8 @@ impl Sum {
             "names": self.names, "versions": versions, "bytes": bytes,
             "copied": self.made, "copied_bytes": self.made_bytes, "by_trailer": self.by_trailer,
             "conflicts": self.another, "skipped": self.skipped.count,
-            "names_only_there": self.names_only_there, "versions_only_there": self.versions_only_there,
+            "names_only_there": self.names_only_there,
+            "versions_only_there": self.versions_only_there,
             "pins_only_there": self.pins_only_there, "pins_only_here": self.pins_only_here,
             "digest": digest, "from": from.location(), "to": to.location(),
         });

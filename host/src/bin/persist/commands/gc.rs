@@ -24,7 +24,8 @@ Examples:
   persist gc --older-than 7d")]
 pub(crate) struct Gc {
     /// Only what was begun at least so long ago, such as 12h or 7d
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1d")]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration,
+    default_value = "1d")]
     older_than: Duration,
     /// List what would be removed, and remove nothing
     #[arg(long)]

@@ -46,7 +46,8 @@ struct Set {
     #[command(flatten)]
     rules: KeepRules,
     /// Keep every version until an operator prunes
-    #[arg(long, conflicts_with_all = ["keep_last", "keep_within", "keep_hourly", "keep_daily", "keep_weekly"])]
+    #[arg(long, conflicts_with_all = ["keep_last", "keep_within", "keep_hourly", "keep_daily",
+    "keep_weekly"])]
     keep_all: bool,
 }
 

@@ -285,7 +285,8 @@ impl Sum {
             bytes,
         } = self;
         let value = json!({
-            "event": "pruned", "dry_run": dry_run, "names": names, "versions": versions, "removed": removed, "bytes": bytes,
+            "event": "pruned", "dry_run": dry_run, "names": names, "versions": versions,
+            "removed": removed, "bytes": bytes,
         });
         let text = || {
             let (would, bytes) = (
@@ -309,7 +310,8 @@ impl Plan {
         let created = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let (rule, why) = self.why(fate.keep);
         let value = json!({
-            "address": address, "keep": fate.keep.is_some(), "rule": rule, "stored_size": fate.stored_size, "stored_at": created,
+            "address": address, "keep": fate.keep.is_some(), "rule": rule,
+            "stored_size": fate.stored_size, "stored_at": created,
         });
         let cells = || {
             let does = match (fate.keep, self.dry_run) {

@@ -114,7 +114,8 @@ pub(crate) struct Fork {
 #[derive(Debug, Args)]
 struct Expected {
     /// Only if this is the newest version: a number, `absent`, or `any` [default: any]
-    #[arg(long, value_name = "VERSION", default_value = "any", value_parser = expect, hide_default_value = true)]
+    #[arg(long, value_name = "VERSION", default_value = "any", value_parser = expect,
+    hide_default_value = true)]
     expect: Expect,
 }
 

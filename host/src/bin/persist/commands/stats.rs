@@ -176,7 +176,8 @@ impl Figures {
         } = self;
         let growth = days.iter().sum::<u64>() / DAYS as u64;
         let mut value = json!({
-            "of": of, "address": address, "names": names, "versions": versions, "bytes": bytes, "days": days, "growth": growth,
+            "of": of, "address": address, "names": names, "versions": versions, "bytes": bytes,
+            "days": days, "growth": growth,
         });
         if states {
             value["states"] = self.states.into();
