@@ -33,16 +33,16 @@ fn documented() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_table_in_the_readme_is_the_one_that_the_command_prints() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("is there");
-    let (_, after) = readme.split_once("<!-- settings -->\n").expect("a mark");
+fn the_table_in_the_docs_is_the_one_that_the_command_prints() {
+    let page = fs::read_to_string(root().join("docs/src/configuration.md")).expect("is there");
+    let (_, after) = page.split_once("<!-- settings -->\n").expect("a mark");
     let (table, _) = after
         .split_once("<!-- end of settings -->")
         .expect("a mark");
     let wanted = printed(&["settings", "--table"]);
     assert!(
         table == wanted,
-        "put what `persist settings --table` prints between the marks in README.md"
+        "put what `persist settings --table` prints between the marks in docs/src/configuration.md"
     );
 }
 

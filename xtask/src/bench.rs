@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: what save and load cost, beside what one would use instead (`tests/bench`),
-//! and BENCHMARKS.md.
+//! and docs/src/benchmarks.md.
 
 use crate::figures::Page;
 use crate::machine::{self, Workspace};
@@ -10,7 +10,7 @@ use std::process::Command;
 const COMPARED: [&str; 2] = ["pigz", "zstd"];
 
 const PAGE: Page = Page {
-    name: "BENCHMARKS.md",
+    name: "docs/src/benchmarks.md",
     chore: "cargo xtask bench",
 };
 
@@ -22,7 +22,7 @@ pub(crate) struct Options {
     /// 256 MiB, too
     #[arg(long)]
     huge: bool,
-    /// Put the figures into BENCHMARKS.md
+    /// Put the figures into docs/src/benchmarks.md
     #[arg(long)]
     write: bool,
 }

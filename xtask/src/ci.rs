@@ -8,6 +8,8 @@ mod contract;
 #[cfg(feature = "ci")]
 mod dependencies;
 #[cfg(feature = "ci")]
+mod pages;
+#[cfg(feature = "ci")]
 mod style;
 
 use crate::machine::{self, Workspace};
@@ -41,6 +43,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         machine::run(&mut workspace.cargo(["fmt", "--all", "--check"]))
     });
     summary.check("style", || style::check(workspace));
+    summary.check("pages", || pages::check(workspace));
     summary.check("contract", || contract::check(workspace));
     #[cfg(feature = "bindings")]
     summary.check("bindings", || crate::bindings::check(workspace));

@@ -1,5 +1,5 @@
 //! `cargo xtask lab`: tries to make the local store lose what it acknowledged (`tests/lab`), and
-//! RELIABILITY.md.
+//! docs/src/reliability.md.
 
 use crate::figures::Page;
 use crate::machine::{self, Workspace};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use std::process::{Command, Stdio};
 
 const PAGE: Page = Page {
-    name: "RELIABILITY.md",
+    name: "docs/src/reliability.md",
     chore: "cargo xtask lab",
 };
 
@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// Only name the targets
     #[arg(long)]
     list: bool,
-    /// Put the figures into RELIABILITY.md
+    /// Put the figures into docs/src/reliability.md
     #[arg(long, conflicts_with_all = ["targets", "list"])]
     write: bool,
 }

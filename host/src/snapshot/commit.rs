@@ -181,7 +181,8 @@ impl Commit {
         }
         let what = match self.look(lost).await {
             Found::Nothing => {
-                "the storage refuses the next version as being there, and does not show it; look at \
+                "the storage refuses the next version as being there, and does not show it; look \
+                 at \
                  the server"
                     .into()
             }

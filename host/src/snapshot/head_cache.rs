@@ -3,8 +3,8 @@
 //! An entry comes from a list, or from a version that this process created. Another host may save
 //! at any moment: then the cached head is stale, the conditional create is refused, and the head is
 //! listed again. Only changes use the cache, and only for half the grace period, in which no newer
-//! version can have been created and pruned (DURABILITY.md, "Writers that sleep"). Reads always
-//! list.
+//! version can have been created and pruned (docs/src/durability.md, "Writers that sleep"). Reads
+//! always list.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

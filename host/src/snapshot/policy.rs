@@ -5,8 +5,8 @@
 //! version; the highest one is current. A host reads the policy before its first write, and again
 //! once it is older than half the grace period.
 //!
-//! A change of the grace period is safe while hosts run. DURABILITY.md, "The grace period belongs
-//! to the store", argues why:
+//! A change of the grace period is safe while hosts run. docs/src/durability.md, "The grace period
+//! belongs to the store", argues why:
 //! - A host that reads a longer grace period trusts heads that it saw before by the shorter one
 //!   ([`PolicyCache::is_good`]).
 //! - A prune spares versions by every grace period that another host may still follow

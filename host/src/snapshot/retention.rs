@@ -5,9 +5,10 @@
 //! ([`StoreOptions::grace`](super::StoreOptions)). How long a version has not been the newest is
 //! told by the age of the one above it, whose writer saw it there before it began; and ages are
 //! differences between times of the storage's own clock. That clock may have been behind when a
-//! version was made, so an age must also fit the creation time in the trailer. DURABILITY.md argues
-//! why a writer that slept cannot lose a save then. Versions go in ascending order, so that what is
-//! left of a prune that was cut short is what a shorter history would be.
+//! version was made, so an age must also fit the creation time in the trailer.
+//! docs/src/durability.md argues why a writer that slept cannot lose a save then. Versions go in
+//! ascending order, so that what is left of a prune that was cut short is what a shorter history
+//! would be.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};

@@ -45,7 +45,7 @@ Examples:
   persist settings
   persist settings --json --config ./persist.toml")]
 pub(crate) struct Show {
-    /// Print the table of README.md
+    /// Print the table of docs/src/configuration.md
     #[arg(long, hide = true)]
     table: bool,
 }

@@ -1,4 +1,4 @@
-//! Every setting, and the table of README.md that is made of them.
+//! Every setting, and the table of docs/src/configuration.md that is made of them.
 
 /// Something that can be set.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct Setting {
     pub(crate) is_secret: bool,
 }
 
-/// All of them: the table in README.md is made of this.
+/// All of them: the table in docs/src/configuration.md is made of this.
 pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         option: "--storage",
@@ -239,7 +239,7 @@ const fn secret(variables: &'static [&'static str], what: &'static str) -> Setti
     }
 }
 
-/// The table of README.md.
+/// The table of docs/src/configuration.md.
 pub(crate) fn table() -> String {
     let mut lines = vec![
         "| environment | `persist.toml` | what | default |".to_owned(),
