@@ -1,4 +1,4 @@
-//! What is wrong with a store, its backend or its account, and how the command says so.
+//! Faults of a store, its backend or its account, and how the command reports them.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -38,14 +38,14 @@ const ASKING: [&[&str]; 19] = [
     &["doctor"],
 ];
 
-/// Where version 1, 2 and 3 of a name are.
+/// File names of versions 1, 2 and 3 of a name.
 const VERSIONS: [&str; 3] = [
     "9999999998-0000000001.gz",
     "9999999997-0000000002.gz",
     "9999999996-0000000003.gz",
 ];
 
-/// What `check` finds, as severity, kind and key, in order.
+/// Returns the findings of `check`, as severity, kind and key, in order.
 fn findings(backend: &Backend, args: &[&str], code: i32) -> Vec<[String; 3]> {
     let args = [&["check", "--json"], args].concat();
     let lines = json(&backend.ends(&args, code).0);

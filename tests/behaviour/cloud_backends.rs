@@ -1,4 +1,4 @@
-//! What every backend on a server promises, tried on a server of each.
+//! Promises of every backend on a server, tested on a server of each.
 
 use std::time::Duration;
 
@@ -92,9 +92,9 @@ fn a_state_of_any_size_goes_to_a_server_and_back_in_the_same_memory() {
 }
 
 fn stream(place: &Place, large: u64) {
-    /// What differs from run to run: buffers of connections, what the allocator keeps, and that a
-    /// short stream to a quick server never has all four parts of 8 MiB under way. A stream that
-    /// was kept, or half of it, would be far more.
+    /// Memory that differs from run to run: buffers of connections, memory that the allocator
+    /// keeps, and that a short stream to a quick server never has all four parts of 8 MiB under
+    /// way. A stream that was kept, or half of it, would be far more.
     const BOUND: u64 = 64 << 20;
     // `PERSIST_TEST_STREAM_MIB` asks for more.
     let asked = std::env::var("PERSIST_TEST_STREAM_MIB").ok();

@@ -104,7 +104,7 @@ fn a_storage_with_wrong_lists_is_refused_before_the_first_save() {
     }
 }
 
-/// What is wrong with a storage.
+/// Bug of a storage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bug {
     CreateOverwrites,

@@ -1,4 +1,4 @@
-//! What lies on the local disk, and what a hostile or dying one can do.
+//! Files on the local disk, and the effects of a hostile or dying disk.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

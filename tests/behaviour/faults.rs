@@ -47,7 +47,7 @@ fn large() -> Bytes {
     noise(7, (9 << 20) + 5).into()
 }
 
-/// What an operation says that it did, or found.
+/// Result that an operation reports: what it did, or found.
 #[derive(Debug)]
 enum Said {
     /// This version of this name is now there.
@@ -120,7 +120,8 @@ struct Case {
     operation: Operation,
     request: usize,
     fault: Fault,
-    /// Whether nobody should notice: the fault passes, and what it met is sent again.
+    /// True if the caller should not notice: the fault passes, and the request that it met is sent
+    /// again.
     passes: bool,
 }
 
@@ -247,7 +248,7 @@ fn judge_all(operations: &'static [Operation], faults: impl Fn(&Place) -> Vec<(F
     });
 }
 
-/// What happens on a bad day, and is over when the request is sent again.
+/// Returns the faults that are temporary: they are over when the request is sent again.
 fn that_pass(place: &Place) -> Vec<(Fault, bool)> {
     let answers = [503, 429, 500].map(|status| place.refusal(status));
     let connections = [

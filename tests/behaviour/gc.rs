@@ -1,4 +1,4 @@
-//! What saves that were never finished leave behind, and how it is found and removed.
+//! Leftovers of saves that were never finished, and how they are found and removed.
 
 use std::io::Write as _;
 use std::process::Stdio;

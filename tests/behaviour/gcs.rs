@@ -533,7 +533,7 @@ fn no_log_at_any_level_shows_a_credential_or_a_payload_and_none_above_debug_a_ke
     }
 }
 
-/// What is logged of calls that are sent again, and of one that is given up.
+/// Returns the log of calls that are sent again, and of one that is given up.
 fn logged(place: &Place, file: &std::path::Path, level: &str) -> String {
     let (proxy, proxied) = place.proxied();
     let mut config = proxied.config();

@@ -64,7 +64,7 @@ fn a_save_after_a_look_or_after_our_own_reads_no_directory() {
     });
 }
 
-/// What a name has, by version from 1; none for a tombstone.
+/// States of a name, by version from 1; none for a tombstone.
 #[derive(Default)]
 struct Model(Vec<Option<String>>);
 

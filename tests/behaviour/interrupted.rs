@@ -1,4 +1,4 @@
-//! What Ctrl-C leaves, and what is said of it.
+//! Leftovers of Ctrl-C, and the messages about it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -1,6 +1,6 @@
-//! What is logged. Above debug an operator sees what went wrong, and an attacker nothing: no key,
-//! no name, no agent. At debug they are shown. Credentials and payloads are shown nowhere, at no
-//! level, by nobody: not by the libraries below either.
+//! Contents of the logs. Above debug an operator sees what went wrong, and an attacker nothing: no
+//! key, no name, no agent. At debug they are shown. Credentials and payloads are never shown, at
+//! any level, nor are they by the libraries below.
 
 use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
@@ -65,8 +65,8 @@ fn said(place: &Place, level: &str) -> String {
     all + &stderr_of(&mut refused, false)
 }
 
-/// What a command logs; its own last words, which are for whoever asked, begin with `error:` or `to
-/// undo:`.
+/// Returns the log of a command; the command's own final messages, which are for its caller, begin
+/// with `error:` or `to undo:`.
 fn stderr_of(persist: &mut Command, succeeds: bool) -> String {
     let mut child = persist
         .stdin(Stdio::piped())
@@ -112,7 +112,7 @@ fn above_debug_no_log_shows_a_key_or_a_name() {
     }
 }
 
-/// What a program logs whose call is given up, in its own process.
+/// Returns the log of a program whose call is given up, in its own process.
 fn given_up(level: Level) -> String {
     let (proxy, place) = place().proxied();
     proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(503, "SlowDown"))));

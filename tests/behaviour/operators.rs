@@ -1,4 +1,4 @@
-//! What an operator does with single states, as real processes, on every backend.
+//! Operations on single states by an operator, as real processes, on every backend.
 
 use std::process::Stdio;
 

@@ -1,4 +1,4 @@
-//! What is said when the storage's answer is unclear, and which storages are refused.
+//! Messages when the storage's answer is unclear, and storages that are refused.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -50,7 +50,7 @@ fn products(metadata: &Value) -> impl Iterator<Item = (&Value, std::path::PathBu
     })
 }
 
-/// Whether a source file below `dir` says `krate::`.
+/// Returns true if a source file below `dir` says `krate::`.
 fn names(dir: &Path, krate: &str) -> bool {
     let entries = std::fs::read_dir(dir).expect("a directory");
     entries

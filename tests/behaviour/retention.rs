@@ -1,4 +1,4 @@
-//! What is kept of a history, pinned, pruned, purged and verified.
+//! Retention of a history: versions that are kept, pinned, pruned, purged and verified.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ struct Odd {
     held: &'static str,
     gate: Semaphore,
     asleep: AtomicBool,
-    /// Whether the next version that is read in pieces is replaced, and pruned, before the first of
+    /// True if the next version that is read in pieces is replaced, and pruned, before the first of
     /// them is read.
     replaces: AtomicBool,
 }

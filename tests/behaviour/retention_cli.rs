@@ -1,4 +1,4 @@
-//! What is kept of histories, through the command, on every backend.
+//! Retention of histories, through the command, on every backend.
 
 use std::path::Path;
 use std::process::Command;

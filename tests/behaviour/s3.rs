@@ -30,7 +30,7 @@ fn ministack_conforms() {
     assert!(report.is_ok(), "{report}");
 }
 
-/// What a command printed, which must have succeeded.
+/// Returns the output of a command, which must have succeeded.
 pub(crate) fn ok(command: &mut Command) -> String {
     let output = command.output().expect("persist starts");
     let said = text(&output.stderr);
@@ -152,7 +152,7 @@ fn warnings_of_an_encrypted_save(place: &Place) -> Vec<String> {
     warnings(&saved)
 }
 
-/// What a command warned of.
+/// Returns the warnings of a command.
 pub(crate) fn warnings(output: &Output) -> Vec<String> {
     let said = text(&output.stderr).lines();
     said.filter(|line| line.contains("WARN"))

@@ -1,5 +1,5 @@
-//! What S3 answers on bad days, and in no other words: completions, conflicts, lost and late
-//! answers.
+//! Answers of S3 that are specific to it, when something fails: completions, conflicts, lost and
+//! late answers.
 //!
 //! The server is a real one (SeaweedFS); the proxy before it does the harm.
 

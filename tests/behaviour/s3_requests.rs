@@ -1,4 +1,4 @@
-//! What calls cost on S3, in requests.
+//! Costs of calls on S3, in requests.
 
 use persist_host::snapshot::{Expect, SaveOptions, Scope};
 use persist_host::storage::{ErrorKind, Key};

@@ -1,4 +1,4 @@
-//! What agents can do, and cannot.
+//! Actions that agents can and cannot do.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -46,7 +46,7 @@ fn the_table_in_the_docs_is_the_one_that_the_command_prints() {
     );
 }
 
-/// What the sources name that looks like a variable of ours, of Amazon's or of Google's.
+/// Collects the names in the sources that look like variables of ours, of Amazon's or of Google's.
 #[test]
 fn every_variable_that_is_read_is_in_the_table_and_every_one_in_the_table_is_read() {
     let mut named = BTreeSet::new();

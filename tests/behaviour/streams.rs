@@ -12,7 +12,7 @@ fn pieces() -> u64 {
     asked.map_or(192, |mib| mib.parse().expect("a number of MiB"))
 }
 
-/// What a stream may take over what the command takes with nothing to do.
+/// Maximum memory of a stream, in addition to the memory that the command takes with nothing to do.
 const BOUND: u64 = 64 << 20;
 
 /// A MiB that does not compress: the worst case for what is kept between compression and disk.

@@ -1,4 +1,4 @@
-//! What a save, a load and a deletion mean.
+//! Semantics of a save, a load and a deletion.
 
 use persist_host::snapshot::{Error, Expect, SaveOptions, Store, StoreOptions};
 use persist_tests::{load, noise, on_every_storage, save, scope};

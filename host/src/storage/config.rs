@@ -191,7 +191,7 @@ pub struct S3Credentials {
     pub access_key_id: String,
     /// As in `AWS_SECRET_ACCESS_KEY`.
     pub secret_access_key: String,
-    /// As in `AWS_SESSION_TOKEN`, for credentials that expire.
+    /// Session token, as in `AWS_SESSION_TOKEN`, for credentials that expire.
     pub session_token: Option<String>,
 }
 
@@ -275,8 +275,8 @@ impl StorageConfig {
         }
     }
 
-    /// What the environment asks for: `PERSIST_STORAGE` names a backend (`local`, `s3`, `gcs`) or a
-    /// URL; the local disk where it is not set.
+    /// Returns the configuration that the environment asks for: `PERSIST_STORAGE` names a backend
+    /// (`local`, `s3`, `gcs`) or a URL; the local disk if it is not set.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where it names something else.
@@ -507,7 +507,7 @@ pub(super) fn check_bucket(bucket: &str) -> Result<()> {
     check_bucket_of(bucket, 63)
 }
 
-/// The same for Google's, which are longer where they are domains.
+/// Checks the name of a Google bucket. These names are longer than Amazon's where they are domains.
 pub(super) fn check_gcs_bucket(bucket: &str) -> Result<()> {
     check_bucket_of(bucket, 222)
 }
@@ -560,7 +560,7 @@ const CREDENTIALS_IN_URL: &str = "credentials= in a URL is not supported any mor
      gcs_credentials under \
      [endpoints.\"host:port\"] in persist.toml";
 
-/// What stands behind the `?` of a URL, in the order of `names`.
+/// Parses the text behind the `?` of a URL and returns the values in the order of `names`.
 fn parameters<const N: usize>(text: &str, names: [&str; N]) -> Result<[Option<String>; N]> {
     let refuse = |what: String| Err(Error::new(ErrorKind::Config, what));
     let mut values = [const { None }; N];

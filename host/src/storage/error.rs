@@ -1,4 +1,4 @@
-//! What a storage backend reports when it cannot do what it was asked.
+//! Errors that a storage backend reports when it cannot do what it was asked.
 //!
 //! Rules:
 //! - The kind decides; the text is for people. No caller looks into the text.
@@ -15,7 +15,7 @@ use super::secret::redact;
 /// The result of a storage call.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, for programs.
+/// Kind of an error, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -66,28 +66,29 @@ impl Error {
         }
     }
 
-    /// The same, with its cause.
+    /// Returns the error with its cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The same, where something better can be done about it than about its kind.
+    /// Returns the error with a hint, for cases where something better can be done than the hint of
+    /// its kind says.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same, with a hint where it has none.
+    /// Returns the error with a hint if it has none yet.
     #[cfg(any(feature = "s3", feature = "gcs"))]
     pub(crate) fn with_hint_unless(mut self, hint: String) -> Self {
         self.hint.get_or_insert(hint);
         self
     }
 
-    /// The same cause of a change that was sent, and may have been made.
+    /// Returns the error, with its cause, as that of a change that was sent and may have been made.
     #[cfg(any(feature = "s3", feature = "gcs"))]
     pub(crate) fn unanswered(mut self) -> Self {
         self.kind = ErrorKind::OutcomeUnknown;
@@ -95,8 +96,8 @@ impl Error {
         self
     }
 
-    /// The same, where it was only tried whether the storage can be used: nothing that anybody
-    /// asked for was sent yet.
+    /// Returns the error as that of a probe of whether the storage can be used: nothing that the
+    /// caller asked for was sent yet.
     pub(crate) fn of_a_trial(mut self) -> Self {
         if matches!(self.kind, ErrorKind::OutcomeUnknown | ErrorKind::NotDurable) {
             self.kind = ErrorKind::Unavailable;
@@ -106,7 +107,7 @@ impl Error {
         self
     }
 
-    /// The same, said of `what`.
+    /// Returns the error with `what` in front of its message.
     pub(crate) fn about(mut self, what: &str) -> Self {
         self.what = format!("{what}: {}", self.what);
         self
@@ -117,12 +118,12 @@ impl Error {
         Self::new(kind_of(&error), what).with_source(error)
     }
 
-    /// What went wrong.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What a person can do about it.
+    /// Returns a hint on what a person can do about the error.
     pub fn hint(&self) -> &str {
         if let Some(hint) = &self.hint {
             return hint;

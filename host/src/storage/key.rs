@@ -10,7 +10,7 @@ const MAX_SHOWN: usize = 300;
 /// Longest segment in bytes: what every common file system takes, with room to spare.
 const MAX_SEGMENT: usize = 240;
 
-/// Where an object is: one or more segments, joined by `/`.
+/// Key of an object: one or more segments, joined by `/`.
 ///
 /// A segment is 1 to 240 bytes of `[A-Za-z0-9._~-]` and does not begin with a dot: so no key is
 /// `..`, none is absolute, and nothing needs to be escaped, or decoded twice, anywhere below.
@@ -61,7 +61,7 @@ fn shown(key: &str) -> String {
     format!("{:?}{more}", &key[..end])
 }
 
-/// Whether `segment` can be one segment of a key.
+/// Returns true if `segment` can be one segment of a key.
 pub(crate) fn is_segment(segment: &str) -> bool {
     (1..=MAX_SEGMENT).contains(&segment.len())
         && !segment.starts_with('.')

@@ -1,4 +1,4 @@
-//! Where bytes live.
+//! Storage backends, which hold the bytes.
 //!
 //! A [`Storage`] keeps immutable objects under keys. It knows nothing of snapshots: no versions, no
 //! compression, no guests. Everything above it rests on one primitive that every backend has:
@@ -70,12 +70,12 @@ use bytes::Bytes;
 /// order. A backend that cannot promise this must not implement this trait.
 #[async_trait]
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
-    /// Where this is, for messages to the operator. Never a credential.
+    /// Returns the location of the storage, for messages to the operator. Never a credential.
     fn location(&self) -> String;
 
-    /// Whether it is known that [`Storage::create`] never replaces an object, as of an operating
-    /// system or this process's own memory. Where it is not, as of a server that may be any, each
-    /// process tries before it trusts.
+    /// Returns true if it is known that [`Storage::create`] never replaces an object, for example
+    /// on an operating system or in this process's own memory. Where this is not known, for example
+    /// with a server of any kind, each process probes the storage before it trusts it.
     fn supports_conditional_create(&self) -> bool {
         false
     }
@@ -118,8 +118,8 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         Ok(upload)
     }
 
-    /// As [`Storage::upload`], for an object that may be there: [`Upload::finish`] puts the new one
-    /// in its place, in one step. Not for versions.
+    /// Begins an upload like [`Storage::upload`], for an object that may exist: [`Upload::finish`]
+    /// replaces it with the new one, in one step. Not for versions.
     async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>>;
 
     /// Reads part of an object.
@@ -210,7 +210,7 @@ impl fmt::Debug for Sweep<'_> {
     }
 }
 
-/// What a sweep removed, or a dry run would have.
+/// Counts of what a sweep removed, or a dry run would have removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// How many files, uploads or objects.
@@ -261,13 +261,13 @@ impl ReadRange {
 pub struct Part {
     /// The bytes that were asked for, as far as the object has them.
     pub bytes: Bytes,
-    /// Where they begin in the object.
+    /// Offset in the object where the bytes begin.
     pub start: u64,
     /// Length of the whole object in bytes.
     pub size: u64,
 }
 
-/// What to list.
+/// Options of a list request.
 #[derive(Clone, Debug)]
 pub struct List<'a> {
     /// The directory: a key without its last segment, "" for the top.
@@ -278,7 +278,7 @@ pub struct List<'a> {
     pub after: Option<Entry>,
     /// At most so many entries.
     pub limit: usize,
-    /// Whether [`Page::now`] and the [`ObjectMeta`] of each object are wanted; on a local disk
+    /// True if [`Page::now`] and the [`ObjectMeta`] of each object are wanted; on a local disk
     /// these cost a call for each.
     pub facts: bool,
 }
@@ -327,7 +327,7 @@ pub struct Object {
     pub facts: Option<ObjectMeta>,
 }
 
-/// What a list says of an object beside its name.
+/// Metadata that a list returns for an object, beside its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectMeta {
     /// Length in bytes.
@@ -388,7 +388,7 @@ impl PartialOrd for Entry {
 pub struct Page {
     /// In order.
     pub entries: Vec<Entry>,
-    /// Whether something may follow.
+    /// True if more entries may follow.
     pub more: bool,
     /// The storage's own time when it made this page, where facts were asked for. Ages are
     /// differences to it, never to the clock of the process that asks.

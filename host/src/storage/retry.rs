@@ -39,8 +39,8 @@ pub struct Retry {
     pub stall: Duration,
     /// The bound of the first wait; 100 milliseconds.
     pub first_wait: Duration,
-    /// What the bound of a wait never exceeds; 5 seconds. `Retry-After` may, as long as the budget
-    /// lasts.
+    /// Upper limit for the bound of a wait; 5 seconds. `Retry-After` may exceed it, as long as the
+    /// budget lasts.
     pub longest_wait: Duration,
 }
 
@@ -124,7 +124,7 @@ mod tries {
     pub(in crate::storage) struct AttemptError {
         pub(in crate::storage) error: Error,
         pub(in crate::storage) next: RetryDecision,
-        /// Whether the server may have done, or may yet do, what it was asked.
+        /// True if the server may have done, or may yet do, what it was asked.
         pub(in crate::storage) unclear: bool,
     }
 
@@ -148,25 +148,26 @@ mod tries {
         }
     }
 
-    /// What became of an attempt.
+    /// Result of an attempt.
     pub(in crate::storage) type Attempt<T> = std::result::Result<T, AttemptError>;
 
     /// A call, before it is sent.
     #[derive(Clone, Copy, Debug)]
     pub(in crate::storage) struct Call<'a> {
-        /// As the server's manual names it.
+        /// Name of the call in the server's manual.
         pub(in crate::storage) name: &'static str,
-        /// What it is about: shown at debug, hashed above.
+        /// Key that the call is about: shown at debug, hashed above.
         pub(in crate::storage) key: &'a str,
-        /// Whether it changes what can be seen: then no answer is [`ErrorKind::OutcomeUnknown`].
+        /// True if the call changes what can be seen: then no answer is
+        /// [`ErrorKind::OutcomeUnknown`].
         pub(in crate::storage) change: bool,
         /// Bytes that are sent with it.
         pub(in crate::storage) body: usize,
-        /// Where it is sent to, for the operator.
+        /// Server that the call is sent to, for the operator.
         pub(in crate::storage) server: &'a str,
     }
 
-    /// What was sent to a server since it was opened.
+    /// Counts of what was sent to a server since it was opened.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     #[non_exhaustive]
     pub struct Counts {
@@ -281,9 +282,9 @@ mod tries {
         budget: Duration,
         started: Instant,
         bounds: backon::ExponentialBackoff,
-        /// Whether an attempt may have been made although no answer said so.
+        /// True if an attempt may have been made although no answer said so.
         unclear: bool,
-        /// Whether [`RetryDecision::RetryOnce`] was used.
+        /// True if [`RetryDecision::RetryOnce`] was used.
         once: bool,
     }
 

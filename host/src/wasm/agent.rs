@@ -75,11 +75,11 @@ pub struct Agent {
 /// did not finish are aborted, and nothing of them is visible.
 #[derive(Debug)]
 pub struct RunOutput {
-    /// What the agent answered, or why it has no answer.
+    /// Answer of the agent, or the reason why it has no answer.
     pub answer: Result<String, RunError>,
-    /// What it printed, up to [`Limits::output`].
+    /// Standard output of the agent, up to [`Limits::output`].
     pub stdout: Bytes,
-    /// What it printed as errors, up to [`Limits::output`].
+    /// Standard error of the agent, up to [`Limits::output`].
     pub stderr: Bytes,
 }
 
@@ -214,8 +214,8 @@ impl AgentHost {
         })
     }
 
-    /// What the host's agents use is counted here; give it to contexts of guests that run elsewhere
-    /// and share it.
+    /// Returns the ledger that counts what the host's agents use; give it to contexts of guests
+    /// that run elsewhere and share it.
     pub fn ledger(&self) -> &Ledger {
         &self.shared.ledger
     }
@@ -490,7 +490,8 @@ fn trapped(error: &wasmtime::Error, limits: &Limits, memory_refused: bool) -> Ru
     RunError::Trapped(why)
 }
 
-/// What the engine says of a limit, with the limit's name: it has no types for these.
+/// Rewrites the engine's message about a limit and adds the limit's name: the engine has no types
+/// for these.
 fn in_our_words(why: String, limits: &Limits) -> String {
     const COUNTS: [(&str, &str); 3] = [
         ("instance count too high", "instances"),

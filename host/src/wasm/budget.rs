@@ -1,11 +1,11 @@
-//! What all memories, or all tables, of one run share.
+//! Budget that all memories, or all tables, of one run share.
 
 /// An allowance that is used up by growing.
 #[derive(Debug)]
 pub(super) struct Budget {
     used: usize,
     max: usize,
-    /// Whether there was too little left for what was asked.
+    /// True if too little was left for what was asked.
     pub(super) refused: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What one guest sees of a store.
+//! View of a store for one guest.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::snapshot::{Info, MAX_ENCODED, MAX_LABEL_BYTES, Name, Scope, Version, 
 
 type OnChange = Arc<dyn Fn(&Info) + Send + Sync>;
 
-/// What one guest sees of a store: a scope that the host chose, rights in it, and limits. A guest
+/// View of a store for one guest: a scope that the host chose, rights in it, and limits. A guest
 /// cannot name another scope, a bucket, a path or a credential.
 ///
 /// Clones share what is counted, so that a guest with many instances has one allowance; contexts
@@ -27,7 +27,7 @@ pub struct SnapshotCtx {
     on_change: Option<OnChange>,
     ledger: Ledger,
     pub(super) account: Arc<ScopeUsage>,
-    /// Whether the embedder chose limits and ledger.
+    /// True for each of limits and ledger that the embedder chose.
     chosen: (bool, bool),
 }
 
@@ -54,7 +54,7 @@ impl SnapshotCtx {
         self.limits.hostcall_fuel()
     }
 
-    /// The same, with the limits and the ledger of a host where the embedder chose none.
+    /// Returns the context with the limits and the ledger of a host where the embedder chose none.
     pub(super) fn on_host(mut self, limits: &Limits, ledger: &Ledger) -> Self {
         if !self.chosen.0 {
             self.limits = limits.clone();
@@ -66,8 +66,8 @@ impl SnapshotCtx {
         self
     }
 
-    /// What every call that names something begins with: nothing was asked of the storage before,
-    /// and nothing is where this is an error.
+    /// Begins every call that names something. Nothing was asked of the storage before, and nothing
+    /// is asked if this returns an error.
     pub(super) async fn call(&self, needs: &[(Right, &str)]) -> Result<Call, GuestError> {
         for (right, name) in needs {
             self.rights.check(*right, name)?;
@@ -78,18 +78,19 @@ impl SnapshotCtx {
         self.call_of_scope().await
     }
 
-    /// The same, for a call that names nothing.
+    /// Begins a call that names nothing.
     pub(super) async fn call_of_scope(&self) -> Result<Call, GuestError> {
         let max = self.limits.calls_in_flight;
         self.ledger.call(&self.account, max).await
     }
 
-    /// The same, for a call of a writer or a reader.
+    /// Begins a call of a writer or a reader.
     pub(super) async fn call_of_handle(&self) -> Result<Call, GuestError> {
         self.ledger.call_of_handle().await
     }
 
-    /// Where the name is over what all names may be, the store says so.
+    /// Checks a name against the limit of its size. The store reports a name that is over the
+    /// maximum for all names.
     fn check_name(&self, name: &str) -> Result<(), GuestError> {
         let max = self.limits.name_size;
         let is_over =
@@ -263,7 +264,7 @@ impl fmt::Debug for SnapshotCtxBuilder {
     }
 }
 
-/// What a call of a guest works on: its context and its handles, borrowed from your `T`.
+/// View that a call of a guest works on: its context and its handles, borrowed from your `T`.
 #[derive(Debug)]
 pub struct SnapshotView<'a> {
     pub(super) ctx: &'a SnapshotCtx,

@@ -1,5 +1,5 @@
-//! What a guest is told. A guest-visible outcome is a case of the contract; a broken handle is a
-//! trap.
+//! Errors that a guest is told. A guest-visible outcome is a case of the contract; a broken handle
+//! is a trap.
 
 use wasmtime::component::ResourceTableError;
 
@@ -33,7 +33,8 @@ impl GuestError {
         Self::Told(types::Error::Denied(right.name().into()))
     }
 
-    /// What all guests share is used up; this guest did nothing wrong.
+    /// Returns the error for a used-up resource that all guests share; this guest did nothing
+    /// wrong.
     pub(super) fn later() -> Self {
         Self::Told(types::Error::Throttled(Some(1000)))
     }

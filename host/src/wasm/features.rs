@@ -47,7 +47,7 @@ mod tests {
         engine(&mut config)
     }
 
-    /// What the engine says of a module or a component: nothing where it takes it.
+    /// Returns the engine's error for a module or a component; none if the engine accepts it.
     fn refusal(engine: &Engine, text: &str) -> Option<String> {
         let bytes = wat::parse_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         let result = if text.starts_with("(component") {

@@ -75,7 +75,7 @@ struct Scopes {
 /// Store, agent and session.
 type Key = (usize, String, Option<String>);
 
-/// What is counted of one scope.
+/// Usage that is counted for one scope.
 pub(super) struct ScopeUsage {
     /// Its store lives as long as it is counted, so that no other is taken for it.
     pub(super) scope: Scope,
@@ -90,7 +90,7 @@ pub(super) struct ScopeUsage {
     used: Mutex<Instant>,
 }
 
-/// What is open at the moment, of a scope or of the host.
+/// Number of items that are open at the moment, of a scope or of the host.
 #[derive(Clone, Default)]
 struct Count(Arc<AtomicU64>);
 
@@ -314,7 +314,7 @@ impl fmt::Debug for SlotGuard {
     }
 }
 
-/// What is behind these locks is numbers, which a panic elsewhere leaves whole.
+/// Locks a mutex that holds only numbers, which a panic elsewhere leaves whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What guests may use: one table, all of it on by default, all of it settable.
+//! Limits of what guests may use: one table, all of it on by default, all of it settable.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 macro_rules! limits {
     ($($name:literal $field:ident: $type:ty = $default:expr, $shown:literal, $range:expr;
        $what:literal; $why:literal; $at:literal;)*) => {
-        /// What guests may use.
+        /// Limits of what guests may use.
         ///
         /// A size of the store is advertised to the guest, so that it can plan. Where it can be
         /// told, a guest at a limit gets `quota-exceeded` with the limit's name; where not, its run
@@ -221,11 +221,12 @@ limits! {
 
 const MONTH: u64 = 31 * 24 * 60 * 60;
 
-/// What an open writer holds of the host at most: 4 MiB of state, 12 MiB of pieces, and what is on
-/// its way.
+/// Maximum number of bytes of the host that an open writer holds: 4 MiB of state, 12 MiB of pieces,
+/// and the bytes that are on their way.
 const WRITER: u64 = 20 << 20;
 
-/// What an open reader holds at most: four blocks, their stored bytes, and the end of the file.
+/// Maximum number of bytes that an open reader holds: four blocks, their stored bytes, and the end
+/// of the file.
 const READER: u64 = 10 << 20;
 
 /// The stack of a run, the host's part included.
@@ -238,11 +239,11 @@ pub struct Limit {
     pub name: &'static str,
     /// Its value where nothing else is said, as [`Limits::set`] takes it.
     pub default: &'static str,
-    /// What it counts.
+    /// Description of what the limit counts.
     pub what: &'static str,
     /// Why its default is that number.
     pub why: &'static str,
-    /// What happens at it.
+    /// Description of what happens at the limit.
     pub at_it: &'static str,
     show: fn(&Limits) -> String,
     set: fn(&mut Limits, &str) -> Result<(), String>,
@@ -272,9 +273,9 @@ pub enum LimitError {
     Value {
         /// The name of the limit.
         name: String,
-        /// What it was to be.
+        /// Value that was to be set.
         value: String,
-        /// What it may be.
+        /// Description of the values that are allowed.
         why: String,
     },
 }
@@ -345,7 +346,7 @@ fn names() -> String {
     names.join(", ")
 }
 
-/// As much of a limit as this machine can count.
+/// Converts a limit to `usize`: as much of it as this machine can count.
 pub(super) fn size(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! Who may ask: the host side of `persist:snapshot`, and a runner for agents.
+//! Access of guests to snapshots: the host side of `persist:snapshot`, and a runner for agents.
 //!
 //! - [`add_to_linker`] gives a wasmtime program of your own the imports that agents call. You keep
 //!   your `T`, your `Engine`, your `ResourceTable` and your runtime; each store has a

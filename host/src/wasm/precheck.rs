@@ -27,18 +27,18 @@ use reader::{Reader, Sort};
 /// Components in components in components, or their types: toolchains nest three or four.
 const MAX_DEPTH: usize = 32;
 
-/// What an instance holds for each import, function, global, table and segment of its module: the
-/// largest, a reference to a function with its context.
+/// Number of bytes that an instance holds for each import, function, global, table and segment of
+/// its module: the largest, a reference to a function with its context.
 const ITEM: u64 = 32;
 
-/// What it holds for each byte of its element segments, which name at least one function or value
-/// in it.
+/// Number of bytes that an instance holds for each byte of its element segments, which name at
+/// least one function or value in it.
 const ELEMENT_BYTE: u64 = 16;
 
-/// What an instance holds at least.
+/// Minimum number of bytes that an instance holds.
 const INSTANCE: u64 = 512;
 
-/// What a component stands for, once everything in it is instantiated.
+/// Cost of a component, once everything in it is instantiated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
     /// Definitions.
@@ -74,7 +74,8 @@ pub(super) enum Refused {
 
 type Result<T> = std::result::Result<T, Refused>;
 
-/// What is instantiated of a module or component that stands for itself.
+/// Costs of the modules and components that one nesting level defines, and of what is instantiated
+/// there.
 #[derive(Debug, Default)]
 struct Level {
     /// Bytes of the host for an instance of each module.
@@ -139,7 +140,7 @@ enum Found {
     Neither,
 }
 
-/// What an instance of a module holds.
+/// Returns the number of bytes that an instance of a module holds.
 fn module_cost(bytes: &[u8]) -> Result<u64> {
     let mut reader = Reader(bytes.get(8..).ok_or(Refused::Damaged)?);
     let mut cost = INSTANCE;

@@ -1,10 +1,10 @@
-//! What a guest may do in its scope.
+//! Rights of a guest in its scope.
 
 use std::str::FromStr;
 
 use super::error::GuestError;
 
-/// What a guest may do with the names of its scope. Each right is separate, and none is implied by
+/// Rights of a guest on the names of its scope. Each right is separate, and none is implied by
 /// another.
 ///
 /// What a guest may not do is refused before the storage is asked anything, and in the same words
@@ -87,7 +87,7 @@ impl Rights {
         }
     }
 
-    /// The same, only for names that begin with `prefix`.
+    /// Restricts the rights to names that begin with `prefix`.
     #[must_use]
     pub fn under(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();

@@ -24,7 +24,7 @@ const REFRESH: Duration = Duration::from_secs(5 * 60);
 /// list on and on.
 const REFRESH_FULL: Duration = Duration::from_secs(10);
 
-/// What a scope has at rest, as far as this host knows.
+/// Storage that a scope uses at rest, as far as this host knows.
 #[derive(Default)]
 pub(super) struct QuotaState {
     numbers: Mutex<Numbers>,
@@ -35,7 +35,7 @@ pub(super) struct QuotaState {
 
 #[derive(Default)]
 struct Numbers {
-    /// What is there.
+    /// Sum of what is stored.
     kept: Sum,
     /// Room for changes that are under way.
     promised: Sum,
@@ -50,7 +50,7 @@ struct Sum {
     names: u64,
 }
 
-/// What a guest may have removed to make room, and how much room it wants.
+/// Versions that a guest may have removed to make room, and how much room it wants.
 struct Removal {
     /// Only versions of names that begin so.
     prefix: String,
@@ -77,7 +77,7 @@ pub(super) struct Reservation {
     max: u64,
     /// True if the version may be the first of a new name.
     may_be_new: bool,
-    /// What it became.
+    /// Usage that the reservation became.
     outcome: Sum,
 }
 

@@ -49,7 +49,8 @@ impl Pair {
         output.stdout
     }
 
-    /// The same, of what can be seen to be damaged before any of it is printed.
+    /// Checks that `bytes` are refused, and that none of them is printed, where the damage can be
+    /// seen before that.
     fn refuses_all(&self, bytes: &[u8]) {
         assert_eq!(self.refuses(bytes, "Restore an older version"), b"");
     }
@@ -313,10 +314,10 @@ fn repair_adopts_a_directory_that_was_renamed_and_removes_nothing() {
 
 /// Bytes of the footer, with which every file ends: see the page of the format.
 const FOOTER: usize = 86;
-/// Where its payload begins.
+/// Offset of the footer's payload.
 const PAYLOAD: usize = FOOTER - 70;
 
-/// Where the trailer begins, as the footer says.
+/// Returns the offset where the trailer begins, as the footer says.
 fn member(file: &[u8]) -> usize {
     let at = file.len() - FOOTER + PAYLOAD + 8;
     u64::from_le_bytes(file[at..][..8].try_into().expect("8 bytes")) as usize

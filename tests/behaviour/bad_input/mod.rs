@@ -25,7 +25,8 @@ use persist_tests::{
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-/// What the command says of a failure: to be acted on, so never a panic.
+/// Returns the error message of a command that failed. The message is to be acted on, so it is
+/// never a panic.
 fn refused(output: &Output, code: i32) -> String {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{said}");

@@ -14,7 +14,7 @@ use super::{aftermath, host, limits, play};
 
 const HONEST: usize = 10;
 
-/// What an honest agent does, and hears.
+/// Calls of an honest agent, and the answers that it gets.
 const DAY: [(&str, &str); 9] = [
     ("save memory 1000", "version 1"),
     ("save memory 2000 1", "version 2"),

@@ -513,7 +513,7 @@ fn check(name: &str) -> Result<(), String> {
     }
 }
 
-/// What the test guest makes up.
+/// Returns the bytes that the test guest generates.
 fn bytes(len: usize) -> Vec<u8> {
     let byte = |i: u64| (i.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8;
     (0..len as u64).map(byte).collect()

@@ -147,7 +147,7 @@ fn alone(claim: &str) {
     });
 }
 
-/// What holds whatever a guest did in its scope.
+/// Checks what must hold whatever a guest did in its scope.
 async fn aftermath(host: &AgentHost, scope: &Scope, dir: &Path, claim: &str) {
     let litter = std::fs::read_dir(dir.join("~/tmp")).map_or(0, Iterator::count);
     assert_eq!(litter, 0, "{claim}: temporary files");
@@ -185,7 +185,8 @@ async fn play(host: &AgentHost, ctx: SnapshotCtx, lines: &[&str]) -> Vec<String>
     played.unwrap_or_else(|error| panic!("{lines:?}: {error}"))
 }
 
-/// The same; an error where the guest cannot go on, since what it goes on with was never opened.
+/// Plays a script that the guest can play: an answer for each line. Returns an error if the guest
+/// cannot go on, since the handle that it needs was never opened.
 async fn try_play(
     host: &AgentHost,
     ctx: SnapshotCtx,

@@ -1,4 +1,4 @@
-//! What a scope may use, whatever the number of its instances, and what all may use together.
+//! Quotas of a scope, whatever the number of its instances, and of all scopes together.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a guest may not do, it is told before the storage is asked.
+//! Rights of guests: a guest is told that it may not do something before the storage is asked.
 
 use std::sync::Arc;
 

@@ -20,7 +20,7 @@ pub(super) struct Watched {
     gate: Semaphore,
     /// Reads and creations that wait there.
     waiting: AtomicUsize,
-    /// As many as ever waited together.
+    /// Maximum number of calls that ever waited together.
     most_waiting: AtomicUsize,
 }
 

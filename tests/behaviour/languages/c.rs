@@ -1,4 +1,4 @@
-//! What is C's own.
+//! Tests that are specific to C.
 
 use super::*;
 

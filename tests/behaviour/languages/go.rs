@@ -1,4 +1,4 @@
-//! What Go's runtime makes hard.
+//! Tests of things that Go's runtime makes hard.
 
 use super::*;
 

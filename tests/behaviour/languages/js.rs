@@ -1,4 +1,4 @@
-//! What is JavaScript's own.
+//! Tests that are specific to JavaScript.
 
 use super::*;
 

@@ -219,7 +219,7 @@ fn zero_bytes_are_a_state_in_every_language() {
     }));
 }
 
-/// What the scenarios make up: the byte at offset `i`.
+/// Returns the byte at offset `i` of the data that the scenarios generate.
 fn byte_at(i: u64) -> u8 {
     (i.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8
 }

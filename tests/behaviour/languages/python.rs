@@ -1,4 +1,4 @@
-//! What is Python's own.
+//! Tests that are specific to Python.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! Who saves and loads: Persist, two libraries with flate2 as it comes, and the commands that one
-//! would type.
+//! Contenders that save and load: Persist, two libraries with flate2 as it comes, and the commands
+//! that one would type.
 //!
 //! A save ends when the disk has it: Persist and object_store sync the file and its directory;
 //! OpenDAL syncs the file, which is all that it offers; what a command wrote is synced here, file
@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 
 use crate::gzip;
 
-/// What is to be saved.
+/// State that is to be saved.
 #[derive(Debug)]
 pub(crate) struct Subject {
     pub(crate) state: Bytes,
@@ -62,7 +62,7 @@ pub(crate) fn all(place: &Path, commands: bool) -> Result<Vec<Box<dyn Contender>
     Ok(all)
 }
 
-/// What is typed to save and to load.
+/// Commands that are typed to save and to load.
 const COMMANDS: [(&str, &[&str], &[&str]); 2] = [
     ("pigz -p2", &["pigz", "-p2", "-c"], &["gzip", "-dc"]),
     (

@@ -19,7 +19,7 @@ const DIMENSIONS: usize = 768;
 /// A kind of state that agents have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
-    /// What was said, and when, as JSON.
+    /// Messages of a conversation, and their times, as JSON.
     Json,
     /// Records in a binary form like MessagePack's.
     Records,
@@ -27,7 +27,7 @@ pub(crate) enum Input {
     Memory,
     /// Unit vectors of f32.
     Embeddings,
-    /// What was compressed already.
+    /// Data that was compressed already.
     Noise,
     Zeros,
 }

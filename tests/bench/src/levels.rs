@@ -1,4 +1,4 @@
-//! What each level of flate2 with zlib-rs costs and gives: blocks of 1 MiB on one processor, as the
+//! Costs and gains of each level of flate2 with zlib-rs: blocks of 1 MiB on one processor, as the
 //! file format has them.
 
 use std::fmt::Write as _;

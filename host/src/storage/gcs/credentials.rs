@@ -36,7 +36,7 @@ const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
 /// Path of gcloud's application default credentials, below the home of the account.
 const WELL_KNOWN: &str = ".config/gcloud/application_default_credentials.json";
 
-/// Where an account is told.
+/// Source of the account's credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Account {
     /// Requests carry no credentials.
@@ -47,7 +47,7 @@ pub(super) enum Account {
     Default,
 }
 
-/// Where credentials come from. Shows none of them.
+/// Source of credentials. Its debug output shows none of them.
 pub(super) struct Source {
     account: Account,
     found: Mutex<Option<Credentials>>,
@@ -61,7 +61,7 @@ impl Source {
         }
     }
 
-    /// What a request carries.
+    /// Returns the headers with the credentials that a request carries.
     pub(super) async fn headers(&self) -> Attempt<HeaderMap> {
         let credentials = self.get().await?;
         headers(&credentials).await
@@ -239,7 +239,7 @@ fn unauthenticated(what: String) -> Error {
     Error::new(ErrorKind::Unauthenticated, what).with_hint(hint)
 }
 
-/// What the crate asks at each call.
+/// Credentials provider that the crate asks at each call.
 #[derive(Debug)]
 pub(super) struct Provider(pub(super) Arc<Source>);
 

@@ -14,7 +14,7 @@ use crate::storage::bucket::permanent;
 use crate::storage::retry::{AttemptError, RetryDecision};
 use crate::storage::{Error, ErrorKind};
 
-/// What a server said, as far as it can be trusted in a message.
+/// Error response of a server, as far as it can be trusted in a message.
 #[derive(Debug)]
 pub(super) struct ErrorResponse {
     pub(super) status: u16,
@@ -54,8 +54,8 @@ impl ErrorResponse {
         text
     }
 
-    /// What it means for any operation. An operation that knows more of an answer looks at it
-    /// first.
+    /// Returns the meaning of the response for any operation. An operation that knows more about a
+    /// response looks at it first.
     pub(super) fn fault(&self, operation: &Operation) -> AttemptError {
         let meaning = classify(&self.reason, self.status);
         let no_bucket = self.status == 404 && operation.needs_bucket;
@@ -132,7 +132,7 @@ fn classify(reason: &str, status: u16) -> Classification {
     }
 }
 
-/// What it means that a request of ours failed without an answer.
+/// Returns the error for a request of ours that failed without an answer.
 pub(super) fn broken(operation: &Operation, error: &reqwest::Error) -> AttemptError {
     let what = format!("{}: {}", operation.name, innermost(error));
     if let Some(fault) = permanent(error, &what) {
@@ -152,7 +152,7 @@ pub(super) fn broken(operation: &Operation, error: &reqwest::Error) -> AttemptEr
     }
 }
 
-/// What an error of the crate means.
+/// Converts an error of the crate to an attempt error.
 pub(super) fn fault(operation: &Operation, error: &google_cloud_storage::Error) -> AttemptError {
     if let Some(status) = error.http_status_code() {
         let none = HeaderMap::new();

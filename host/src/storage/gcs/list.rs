@@ -1,4 +1,4 @@
-//! What is directly under a directory: one objects.list with a delimiter.
+//! Lists the entries directly under a directory: one objects.list with a delimiter.
 
 use std::time::SystemTime;
 
@@ -178,8 +178,8 @@ fn check_order(answer: &Answer) -> Result<()> {
     Err(Error::new(ErrorKind::Unsupported, what).with_hint("use another storage for this store"))
 }
 
-/// What the answer has directly under `base`, objects and directories merged. What cannot be a key
-/// of ours is passed over.
+/// Returns the entries that the answer has directly under `base`, objects and directories merged.
+/// Skips names that cannot be keys of ours.
 fn entries(answer: &Answer, base: &str, now: Option<SystemTime>) -> Vec<Entry> {
     let objects = answer.items.iter().filter_map(|listed| {
         let name = listed.name.strip_prefix(base)?;

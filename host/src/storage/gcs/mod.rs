@@ -110,11 +110,11 @@ struct Shared {
 #[derive(Debug)]
 struct Operation {
     name: &'static str,
-    /// What the account needs for it.
+    /// Permission that the account needs for the operation.
     permission: &'static str,
-    /// Whether it changes what can be seen.
+    /// True if the operation changes what can be seen.
     change: bool,
-    /// Whether nothing but the bucket can be missing.
+    /// True if nothing but the bucket can be missing.
     needs_bucket: bool,
 }
 
@@ -139,10 +139,10 @@ const BUCKET: Operation = Operation {
     needs_bucket: true,
 };
 
-/// What is sent in one request.
+/// Number of bytes that are sent in one request.
 const PART: usize = 8 << 20;
 
-/// Whether an object may be there already.
+/// Mode of a write: it says if an object may exist already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Create,
@@ -181,13 +181,14 @@ impl Gcs {
         })
     }
 
-    /// What was sent since this was made, by all clones.
+    /// Returns the counts of what was sent since this was made, by all clones.
     pub fn counts(&self) -> Counts {
         self.shared.retrier.counts()
     }
 
-    /// Whether the bucket is known to be there: a check before the first save, which no call needs.
-    /// False where the account may not ask (`storage.buckets.get`), which is no failure.
+    /// Returns true if the bucket is known to exist: a check before the first save, which no call
+    /// needs. Returns false if the account may not ask (`storage.buckets.get`), which is no
+    /// failure.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where there is no such bucket; [`ErrorKind::Unauthenticated`]; others

@@ -1,4 +1,4 @@
-//! What a config and the environment say together.
+//! Settings that result from a config and the environment together.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::storage::{Endpoint, Error, ErrorKind, Result, Retry, StorageConfig};
 /// Google's own.
 pub(super) const GOOGLE: &str = "https://storage.googleapis.com";
 
-/// Where nobody says how long a request may take.
+/// Timeout of a request if none is set.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest object that GCS takes.
@@ -22,7 +22,7 @@ const MAX_OBJECT: u64 = 5 << 40;
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) bucket: String,
-    /// What keys begin with: empty, or ending in `/`.
+    /// Prefix of all keys: empty, or ending in `/`.
     pub(super) prefix: String,
     /// Without a `/` at its end.
     pub(super) endpoint: String,

@@ -56,14 +56,14 @@ pub(super) struct GcsUpload {
 
 /// A resumable upload that GCS knows of.
 struct Session {
-    /// Whoever has it may go on with the upload: it is shown to nobody.
+    /// URL of the session. Anyone who has it may continue the upload, so it is never shown.
     url: String,
     /// Bytes that GCS has, and their checksum.
     sent: u64,
     crc32c: u32,
 }
 
-/// What GCS says of the object that it made.
+/// Metadata that GCS returns for the object that it made.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Made {
@@ -324,8 +324,8 @@ impl Session {
     }
 }
 
-/// Where the upload goes on. Of the address only path and query are taken: credentials go to no
-/// other server, and some servers do not know their own port.
+/// Returns the address where the upload continues. Of the given address only path and query are
+/// taken: credentials go to no other server, and some servers do not know their own port.
 fn location(headers: &HeaderMap, endpoint: &str) -> Attempt<String> {
     let url = headers.get(LOCATION).and_then(|url| url.to_str().ok());
     let path = url.and_then(|url| match url.split_once("://") {

@@ -121,7 +121,8 @@ impl Folder {
         self.disk.call(Call::SyncDir(&self.path), sync)
     }
 
-    /// What is in it, by name, in no order. Names that are not UTF-8 are not ours.
+    /// Returns the children of the directory, by name, in no order. Names that are not UTF-8 are
+    /// not ours.
     pub(super) fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Child>>> {
         let read = || self.dir.entries();
         let entries = self.disk.call(Call::ReadDir(&self.path), read)?;
@@ -314,8 +315,8 @@ impl OldFile {
         })
     }
 
-    /// Whether the process that made it is gone; if so, its lock is ours until this value is
-    /// dropped.
+    /// Returns true if the process that made the file is gone; if so, its lock is ours until this
+    /// value is dropped.
     pub(super) fn is_abandoned(&self) -> bool {
         self.file.try_lock().is_ok()
     }

@@ -1,4 +1,4 @@
-//! What is in a directory, in order, in bounded memory.
+//! Lists the contents of a directory, in order, in bounded memory.
 
 use std::collections::BinaryHeap;
 use std::io;

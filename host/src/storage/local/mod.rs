@@ -64,7 +64,8 @@ impl Local {
         Self::with_disk(root.into(), Disk::default())
     }
 
-    /// The same, where `watch` is told of every call to the operating system.
+    /// Creates a storage for objects under `root` that tells `watch` of every call to the operating
+    /// system.
     #[cfg(feature = "testing")]
     pub fn watched(root: impl Into<PathBuf>, watch: Arc<dyn Watch>) -> Self {
         Self::with_disk(root.into(), Disk::watched(watch))

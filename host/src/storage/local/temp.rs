@@ -8,7 +8,8 @@ use super::tree::Tree;
 use crate::storage::error::kind_of;
 use crate::storage::{Error, ErrorKind, Result, Swept};
 
-/// Where temporary files are made: on the same file system as every key, and under no agent.
+/// Directory where temporary files are made: on the same file system as every key, and under no
+/// agent.
 const TEMP_DIR: &str = "~/tmp";
 
 /// Temporary files looked at in the sweep that a process begins with, at most.

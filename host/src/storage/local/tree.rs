@@ -69,7 +69,8 @@ impl Tree {
         Ok(at)
     }
 
-    /// The same, where nothing in `dir` needs to survive a power failure.
+    /// Creates the directory `dir` below the root where it is missing. Nothing in it needs to
+    /// survive a power failure.
     pub(super) fn make_unsynced(&self, dir: &str) -> Result<Folder> {
         let root = self.make_root()?;
         segments(dir).try_fold(root, |at, segment| Ok(self.make_child(&at, segment)?.0))

@@ -1,4 +1,4 @@
-//! What a watch over the disk is told.
+//! Calls that a watch over the disk is told of.
 #![cfg_attr(
     not(feature = "testing"),
     expect(unreachable_pub, dead_code, reason = "only tests watch")

@@ -86,7 +86,7 @@ fn refused(why: impl Into<String>) -> CredentialsError {
     CredentialsError::invalid_configuration(Refused(why.into()))
 }
 
-/// Where credentials come from. Shows none of them.
+/// Source of credentials. Its debug output shows none of them.
 pub(super) struct Source {
     fixed: Option<Credentials>,
     account: Account,
@@ -289,7 +289,7 @@ fn lasts(credentials: &Credentials, time: Duration) -> bool {
     }
 }
 
-/// What the SDK asks at each call.
+/// Credentials provider that the SDK asks at each call.
 #[derive(Debug)]
 pub(super) struct Provider(pub(super) Arc<Source>);
 

@@ -13,7 +13,7 @@ use crate::storage::bucket::permanent;
 use crate::storage::retry::{AttemptError, RetryDecision};
 use crate::storage::{Error, ErrorKind};
 
-/// What a server said, as far as it can be trusted in a message.
+/// Error response of a server, as far as it can be trusted in a message.
 #[derive(Debug)]
 pub(super) struct ErrorResponse {
     pub(super) status: u16,
@@ -27,7 +27,7 @@ pub(super) struct ErrorResponse {
 }
 
 impl ErrorResponse {
-    /// What the server said, where it said something that could be read.
+    /// Returns the server's error response, if the server sent one that could be read.
     pub(super) fn of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<Self> {
         let SdkError::ServiceError(service) = error else {
             return None;
@@ -57,8 +57,8 @@ impl ErrorResponse {
         text
     }
 
-    /// What it means for any operation. An operation that knows more of an answer looks at it
-    /// first.
+    /// Returns the meaning of the response for any operation. An operation that knows more about a
+    /// response looks at it first.
     pub(super) fn fault(&self, operation: &Operation) -> AttemptError {
         let meaning = classify(&self.code, self.status);
         let mut error = Error::new(meaning.kind, self.text(operation));
@@ -213,7 +213,7 @@ fn classify(code: &str, status: u16) -> Classification {
     }
 }
 
-/// What an error of the SDK means.
+/// Converts an error of the SDK to an attempt error.
 pub(super) fn fault<E>(operation: &Operation, error: &SdkError<E, HttpResponse>) -> AttemptError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -252,7 +252,7 @@ where
     }
 }
 
-/// Whether there was nobody to send anything to.
+/// Returns true if no connection was made, so that nothing was sent.
 fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
     use std::io::ErrorKind::{
         AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable,

@@ -1,4 +1,4 @@
-//! What is directly under a directory: one ListObjectsV2 with a delimiter.
+//! Lists the entries directly under a directory: one ListObjectsV2 with a delimiter.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -114,10 +114,10 @@ pub(super) async fn recursive_page(s3: &S3, list: &RecursiveList<'_>) -> Result<
     }
 }
 
-/// What is asked of S3.
+/// Parameters of a list request to S3.
 struct Question {
     prefix: String,
-    /// Whether what is below directories is left out.
+    /// True if objects below directories are left out.
     direct: bool,
     after: Option<String>,
     limit: usize,
@@ -241,8 +241,8 @@ fn hold_back(found: &mut Vec<Entry>) -> Vec<Entry> {
     found.extract_if(.., is_early).collect()
 }
 
-/// What the answer has directly under `base`, objects and directories merged. What cannot be a key
-/// of ours is passed over.
+/// Returns the entries that the answer has directly under `base`, objects and directories merged.
+/// Skips names that cannot be keys of ours.
 fn entries(answer: &ListObjectsV2Output, base: &str, now: Option<SystemTime>) -> Vec<Entry> {
     let name = |key: Option<&str>| {
         let key = decode(key?)?;

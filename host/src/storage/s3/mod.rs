@@ -94,9 +94,9 @@ struct Shared {
 #[derive(Debug)]
 struct Operation {
     name: &'static str,
-    /// What the account needs for it.
+    /// Permission that the account needs for the operation.
     permission: &'static str,
-    /// Whether it changes what can be seen.
+    /// True if the operation changes what can be seen.
     change: bool,
 }
 
@@ -112,10 +112,10 @@ const DELETE: Operation = Operation {
     change: true,
 };
 
-/// Where there is no endpoint of one's own.
+/// Name of the server if no endpoint is set.
 const AMAZON: &str = "Amazon S3";
 
-/// Whether an object may be there already.
+/// Mode of a write: it says if an object may exist already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Create,
@@ -167,7 +167,7 @@ impl S3 {
         })
     }
 
-    /// What was sent since this was made, by all clones.
+    /// Returns the counts of what was sent since this was made, by all clones.
     pub fn counts(&self) -> Counts {
         self.shared.retrier.counts()
     }
@@ -285,7 +285,7 @@ impl S3 {
         Ok(Box::new(S3Upload::new(self, key, mode)))
     }
 
-    /// What to ask for, and the key of KMS.
+    /// Returns the encryption to ask for, and the key of KMS.
     fn encryption(&self) -> (Option<ServerSideEncryption>, Option<String>) {
         match &self.settings().encryption {
             S3Encryption::Bucket => (None, None),

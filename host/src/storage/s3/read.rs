@@ -63,7 +63,7 @@ impl S3Object {
     }
 }
 
-/// What the object is encrypted with, as the server says where it is read.
+/// Returns the encryption of the object, as the server reports it on a read.
 pub(super) async fn encryption(
     s3: &S3,
     full: &str,

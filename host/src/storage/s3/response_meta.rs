@@ -14,7 +14,7 @@ use super::{Operation, http_date};
 use crate::storage::retry::{Attempt, AttemptError};
 use crate::storage::{Error, ErrorKind};
 
-/// What an answer says beside what the SDK makes of it.
+/// Metadata of an answer that the SDK does not return.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ResponseMeta {
     /// The server's time.
@@ -33,8 +33,8 @@ struct Captured {
 }
 
 impl ResponseInterceptor {
-    /// What was heard of an answer with a list in it. The SDK takes a list that breaks off in the
-    /// middle for a shorter one.
+    /// Returns the metadata of an answer with a list in it. The SDK takes a list that breaks off in
+    /// the middle for a shorter one.
     pub(super) fn meta(&self, operation: &Operation) -> Attempt<ResponseMeta> {
         if self.0.cut.get().is_some() {
             let what = format!("the answer to {} ends too early", operation.name);
@@ -80,8 +80,8 @@ impl Intercept for ResponseInterceptor {
     }
 }
 
-/// Whether an answer ends with the end of its outermost element, as every list's is called,
-/// whatever its prefix.
+/// Returns true if an answer ends with the end tag of its outermost element. The name of this
+/// element ends the same way for every list, whatever its prefix.
 fn is_whole(body: &[u8]) -> bool {
     body.trim_ascii_end().ends_with(b"Result>")
 }

@@ -1,4 +1,4 @@
-//! What a config and the environment say together.
+//! Settings that result from a config and the environment together.
 
 use std::ffi::OsString;
 
@@ -12,7 +12,7 @@ use crate::storage::{
     Endpoint, Error, ErrorKind, Result, Retry, S3Credentials, S3Encryption, StorageConfig,
 };
 
-/// Where nobody says a region.
+/// Region if none is set.
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// The smallest part, and the most of them: S3 takes 10,000, of at least 5 MiB each but for the
@@ -38,7 +38,7 @@ fn check_bucket_kind(bucket: &str) -> Result<()> {
 pub(super) struct Settings {
     pub(super) bucket: String,
     pub(super) region: String,
-    /// What keys begin with: empty, or ending in `/`.
+    /// Prefix of all keys: empty, or ending in `/`.
     pub(super) prefix: String,
     pub(super) endpoint: Option<String>,
     pub(super) path_style: bool,

@@ -74,7 +74,7 @@ pub(super) struct S3Upload {
 /// A multipart upload that S3 knows of.
 struct Parts {
     id: String,
-    /// What S3 said that it encrypts with.
+    /// Encryption that S3 said it uses.
     encryption: Option<ServerSideEncryption>,
     /// The number of the next part.
     next: i32,

@@ -2,7 +2,7 @@
 
 use super::{Refused, Result};
 
-/// What an index counts, as far as it matters here.
+/// Sort of item that an index counts, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
     Module,
@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is known of a type.
+    /// Reads the bound of a type: the part of it that is known.
     pub(super) fn bound(&mut self) -> Result<()> {
         match self.byte()? {
             // A resource, of which nothing is known.

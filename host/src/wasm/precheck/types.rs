@@ -74,7 +74,7 @@ fn defined(reader: &mut Reader<'_>, kind: u8) -> Result<()> {
     }
 }
 
-/// What a type of a component or an instance says of what is in it.
+/// Reads a declaration in the type of a component or an instance, which describes one item in it.
 fn declaration(reader: &mut Reader<'_>, depth: usize) -> Result<()> {
     match reader.byte()? {
         // A type of core WebAssembly: of a module that is to be passed.
@@ -102,7 +102,7 @@ fn declaration(reader: &mut Reader<'_>, depth: usize) -> Result<()> {
     }
 }
 
-/// What an import or an export is.
+/// Reads the description of an import or an export.
 fn external(reader: &mut Reader<'_>) -> Result<()> {
     match reader.byte()? {
         // A module.
