@@ -13,7 +13,13 @@ const README_LINES: usize = 130;
 const WIDTH: usize = 100;
 
 /// Pages outside the book.
-const PAGES: [&str; 3] = ["README.md", "ARCHITECTURE.md", "SECURITY.md"];
+const PAGES: [&str; 5] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+];
 
 /// Directory of the pages of the book.
 const BOOK: &str = "docs/src";
