@@ -1,4 +1,4 @@
-//! What the agent remembers: one state named `memory`, JSON, a version for each turn.
+//! Memory of the agent: one state named `memory`, JSON, a version for each turn.
 
 use std::fmt;
 

@@ -300,7 +300,7 @@ impl Double {
         }
     }
 
-    /// As `find`, where a tombstone is nothing.
+    /// Finds a version as `find` does, but returns `None` for a tombstone.
     fn find_state(&self, name: &str, at: Option<Version>) -> Result<Option<Saved>, Error> {
         Ok(self.find(name, at)?.filter(|saved| !saved.info.deleted))
     }

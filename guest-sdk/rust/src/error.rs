@@ -32,7 +32,8 @@ pub enum Error {
     },
     /// An argument breaks a rule; which, and the rule.
     Invalid(String),
-    /// What is stored fails verification, and nothing of it is returned. What was found.
+    /// Stored data that fails verification, and of which nothing is returned. Contains a
+    /// description of what was found.
     Corrupt(String),
     /// Storage wants to be asked later; after how long, if known.
     Throttled(Option<Duration>),
@@ -50,7 +51,7 @@ pub enum Error {
         name: String,
         /// The version that was loaded.
         version: Version,
-        /// Where it differs, for people.
+        /// Place where the state differs from the type, for people.
         why: String,
     },
     /// Anything else.

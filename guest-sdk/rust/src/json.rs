@@ -48,9 +48,9 @@ const MEDIA_TYPE: &str = "application/json";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot<T> {
-    /// What is known of it.
+    /// Information about the version.
     pub info: Info,
-    /// What was saved.
+    /// Saved value.
     pub value: T,
 }
 

@@ -150,8 +150,8 @@ pub fn load_snapshot(name: &str, at: Option<Version>) -> Result<Option<Snapshot>
     store::load(name, at)
 }
 
-/// What is known of the head of `name`, or of version `at`, without its state. A tombstone is
-/// returned too.
+/// Returns the information about the head of `name`, or about version `at`, without its state. A
+/// tombstone is returned too.
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is no version `at`.
@@ -242,7 +242,7 @@ pub fn fork(
     store::fork(name, at, new_name, expect)
 }
 
-/// What the host allows this agent.
+/// Returns the limits that the host sets for this agent.
 pub fn limits() -> Limits {
     store::limits()
 }
@@ -282,7 +282,7 @@ macro_rules! agent {
     };
 }
 
-/// What a caller is told for an error.
+/// Returns the text that a caller is told for an error.
 #[doc(hidden)]
 pub fn __reason(error: &impl ToString) -> String {
     match error.to_string() {
@@ -291,7 +291,7 @@ pub fn __reason(error: &impl ToString) -> String {
     }
 }
 
-/// What [`agent!`] expands to needs names from this crate; nobody else does.
+/// Names of this crate that the expansion of [`agent!`] needs; no other code needs them.
 #[doc(hidden)]
 #[cfg(target_arch = "wasm32")]
 pub use imports::generated as __private;

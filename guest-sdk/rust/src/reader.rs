@@ -43,7 +43,7 @@ impl Reader {
         }))
     }
 
-    /// What is known of the version.
+    /// Returns the information about the version.
     pub fn info(&self) -> &Info {
         &self.info
     }

@@ -4,7 +4,7 @@
 /// restore or fork into it.
 pub type Version = u64;
 
-/// What is known of one version without reading its state.
+/// Information about one version that is known without reading its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Info {
@@ -25,7 +25,7 @@ pub struct Info {
     /// The host's clock when it was saved, in milliseconds since 1970 UTC. For people: `version` is
     /// the order.
     pub created_at: u64,
-    /// As given when saved.
+    /// Media type, as given when saved.
     pub media_type: Option<String>,
     /// Key and value, as given when saved; keys under `persist.` are the host's.
     pub labels: Vec<(String, String)>,
@@ -45,13 +45,13 @@ impl Info {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// What is known of it.
+    /// Information about the version.
     pub info: Info,
     /// The state, bit for bit as saved.
     pub state: Vec<u8>,
 }
 
-/// What must be true of a name for a change to be made; else the change is refused with
+/// Condition that a name must meet for a change to be made; else the change is refused with
 /// [`Error::Conflict`](crate::Error::Conflict).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expect {
@@ -85,7 +85,7 @@ impl SaveOptions {
         Self::default()
     }
 
-    /// What must be true of the name.
+    /// Sets the condition that the name must meet.
     pub fn expect(mut self, expect: Expect) -> Self {
         self.expect = expect;
         self

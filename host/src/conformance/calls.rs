@@ -1,4 +1,4 @@
-//! What each call promises.
+//! Checks of the guarantees of each call.
 
 use bytes::Bytes;
 

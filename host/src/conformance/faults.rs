@@ -12,7 +12,7 @@ use crate::storage::{
     Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Sweep, Swept, Upload,
 };
 
-/// What happens to a version that is created, or whose upload is finished.
+/// Fault that happens when a version is created, or when its upload is finished.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// It is made, and the answer is lost.
@@ -37,9 +37,9 @@ pub struct Faulty {
     inner: Arc<dyn Storage>,
     planned: Arc<Mutex<VecDeque<Fault>>>,
     life: Arc<Life>,
-    /// Whether `create` overwrites.
+    /// True if `create` overwrites.
     pub ignores_conditions: bool,
-    /// Whether `list` shows nothing.
+    /// True if `list` shows nothing.
     pub lists_nothing: bool,
     /// How the lists are wrong, if they are.
     pub list_fault: Option<ListFault>,
@@ -140,11 +140,11 @@ struct Life {
 struct Death {
     /// Calls that are answered before.
     after: usize,
-    /// Whether the call that it dies at is made.
+    /// True if the call that the host dies at is carried out.
     made: bool,
 }
 
-/// What becomes of one call.
+/// Outcome of one call.
 enum Call {
     Answered,
     MadeAndLost,

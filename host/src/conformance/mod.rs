@@ -46,7 +46,7 @@ use crate::storage::{ErrorKind, Key, Storage};
 /// Opens the storage that is tested, anew at each call.
 pub type Open<'a> = &'a (dyn Fn() -> Arc<dyn Storage> + Sync);
 
-/// What one check found: nothing, or what is wrong.
+/// Result of one check: nothing, or a description of what is wrong.
 type Verdict = Result<(), String>;
 
 type Check = for<'a> fn(&'a Place<'a>) -> Pin<Box<dyn Future<Output = Verdict> + 'a>>;
@@ -134,7 +134,7 @@ pub async fn run(open: Open<'_>) -> Report {
     run_some(open, |_| true).await
 }
 
-/// The same, where only the claims that `wanted` takes are looked at.
+/// Runs the checks whose claims `wanted` accepts, on the storage that `open` opens.
 pub async fn run_some(open: Open<'_>, wanted: impl Fn(&str) -> bool) -> Report {
     let mut report = Report::default();
     for (claim, check) in CHECKS.iter().filter(|(claim, _)| wanted(claim)) {
@@ -146,7 +146,7 @@ pub async fn run_some(open: Open<'_>, wanted: impl Fn(&str) -> bool) -> Report {
     report
 }
 
-/// What the suite found.
+/// Result of the suite.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// How many claims were looked at.
@@ -160,12 +160,12 @@ pub struct Report {
 pub struct Failure {
     /// The claim.
     pub claim: &'static str,
-    /// What was seen instead.
+    /// Description of what was seen instead.
     pub what: String,
 }
 
 impl Report {
-    /// Whether every claim holds.
+    /// Returns true if every claim holds.
     pub fn is_ok(&self) -> bool {
         self.failures.is_empty()
     }
@@ -182,7 +182,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Where a check works.
+/// Storage and directory that a check works in.
 struct Place<'a> {
     open: Open<'a>,
     /// A directory that nobody else uses.

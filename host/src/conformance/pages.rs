@@ -1,4 +1,4 @@
-//! What a list promises.
+//! Checks of the guarantees of a list.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,7 +17,8 @@ type Result<T, E = crate::storage::Error> = std::result::Result<T, E>;
 const CONTENDERS: u64 = 16;
 const ROUNDS: usize = 10;
 
-/// Where contenders wait for each other: one that starts late finds the race over.
+/// Returns the barrier where contenders wait for each other: one that starts late finds the race
+/// over.
 fn start() -> Arc<Barrier> {
     Arc::new(Barrier::new(CONTENDERS as usize))
 }

@@ -41,7 +41,7 @@ pub(super) async fn a_lost_reply_is_recognised(place: &Place<'_>) -> Verdict {
     )
 }
 
-/// What a host had been told when it died.
+/// Answers that a host had received when it died.
 #[derive(Default)]
 struct Told {
     /// The newest version that was acknowledged, and its state; none for a tombstone.

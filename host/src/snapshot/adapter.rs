@@ -18,7 +18,7 @@ use super::reader::{Object, Reader};
 use super::{Error, Result, version};
 use crate::storage::{self, ErrorKind, Key, ReadRange, Storage};
 
-/// What is read from a file or a stream at once.
+/// Number of bytes that are read from a file or a stream at once.
 const CHUNK: usize = 1 << 20;
 
 /// Stored bytes that are decompressed at once where nothing says what they hold: 4 MiB at the most.
@@ -122,7 +122,7 @@ impl Adapter {
         Ok(state.into())
     }
 
-    /// Whether something is at `key`.
+    /// Returns true if an object exists at `key`.
     ///
     /// # Errors
     /// [`Error::Storage`]: where this cannot be known, it is not `false`.
@@ -384,7 +384,7 @@ fn not_gzip(error: io::Error) -> Error {
 #[derive(Debug)]
 pub struct StateStream {
     receiver: mpsc::Receiver<Result<Bytes>>,
-    /// What is left of the last piece, for `AsyncRead`.
+    /// Rest of the last piece, for `AsyncRead`.
     piece: Bytes,
 }
 

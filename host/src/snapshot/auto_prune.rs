@@ -20,7 +20,7 @@ const EVERY: Version = 16;
 /// Versions that are removed in one go.
 const MOST: usize = 1000;
 
-/// Whether retention runs at this moment.
+/// Semaphore that is held while retention runs.
 #[derive(Debug)]
 pub(super) struct AutoPrune(Arc<Semaphore>);
 

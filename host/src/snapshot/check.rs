@@ -24,7 +24,7 @@ const CLOCK: &str = "clock-";
 /// The directory of the files that are being written on a local disk.
 const TEMPORARY: &str = "tmp";
 
-/// What an archive that is unpacked leaves beside its versions.
+/// Name of the file that an unpacked archive leaves beside its versions.
 const MANIFEST: &str = "manifest.jsonl";
 
 /// Finding of a probe that was not removed.
@@ -60,7 +60,7 @@ pub enum Severity {
     Damage,
 }
 
-/// What is wrong.
+/// Kind of problem that a check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
@@ -91,17 +91,17 @@ pub enum FindingKind {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What it is.
+    /// Kind of the finding.
     pub kind: FindingKind,
     /// The key of the object, or of the directory, under the top of the store.
     pub key: String,
     /// Whose version it is, where it is one.
     pub version: Option<(Scope, Name, Version)>,
-    /// What was found, for people.
+    /// Description of what was found, for people.
     pub what: String,
 }
 
-/// What a check went through.
+/// Summary of what a check went through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckSummary {
@@ -132,7 +132,7 @@ impl FindingKind {
         }
     }
 
-    /// As it is written for programs.
+    /// Returns the kind as it is written for programs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Corrupt => "corrupt",
@@ -150,8 +150,8 @@ impl FindingKind {
 }
 
 impl Store {
-    /// Whether a store is there: something was saved in it once. Refuses one that this build cannot
-    /// understand.
+    /// Returns true if a store exists: something was saved in it once. Refuses one that this build
+    /// cannot understand.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where it is of a later format; [`Error::Corrupt`];
@@ -233,7 +233,7 @@ struct Check<'a, F> {
     checked: CheckSummary,
 }
 
-/// What was learned of one version.
+/// Facts that were learned about one version.
 struct Looked {
     key: String,
     at: (Scope, Name, Version),
@@ -243,7 +243,7 @@ struct Looked {
 }
 
 impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
-    /// Whether the store says what kind it is; one of a later format is not gone through.
+    /// Checks that the store states its kind; a store of a later format is not checked further.
     async fn introduction(&mut self) -> Result<bool> {
         match store_init::check(&*self.store.shared.storage).await {
             Err(Error::Corrupt { what, object }) => {
@@ -349,8 +349,8 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
         Ok(())
     }
 
-    /// What saves that were never finished left behind, long ago. Who may not look for it is not
-    /// told of it.
+    /// Reports what unfinished saves left behind, long ago. An account that may not look for it
+    /// gets no report of it.
     async fn leftovers(&mut self) {
         let storage = &self.store.shared.storage;
         let sweep = Sweep {
@@ -372,8 +372,8 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
         self.found(FindingKind::Leftover, NO_SESSION.into(), &what);
     }
 
-    /// What is the store's own. Files that are being written on a local disk are that disk's, and
-    /// show as a directory.
+    /// Checks the store's own objects. Files that are being written on a local disk belong to that
+    /// disk, and show as a directory.
     async fn own(&mut self) -> Result<()> {
         let mut entries = Entries::of(NO_SESSION);
         while let Some(entry) = self.next_of(&mut entries).await? {
@@ -635,7 +635,7 @@ async fn look(scope: Scope, name: Name, version: Version, read: bool) -> Result<
     }))
 }
 
-/// What is directly in a directory, a page at a time.
+/// Entries that are directly in a directory, a page at a time.
 struct Entries {
     dir: String,
     page: VecDeque<Entry>,

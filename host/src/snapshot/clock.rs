@@ -52,7 +52,7 @@ impl Moment {
         }
     }
 
-    /// What the clock says that says more.
+    /// Returns the elapsed time by the clock that shows more of it.
     pub(crate) fn elapsed(self) -> Duration {
         self.until(Self::now())
     }
@@ -68,7 +68,7 @@ impl Moment {
         (self.wall + boot).abs_diff(now.wall)
     }
 
-    /// Whether this was certainly earlier.
+    /// Returns true if this moment was certainly earlier than the other.
     pub(crate) fn is_before(self, other: Self) -> bool {
         self.boot < other.boot
     }

@@ -46,7 +46,7 @@ struct StreamingUpload {
     version: Version,
 }
 
-/// What looking at a key after an unclear answer showed.
+/// Result of looking at a key after an unclear answer.
 enum Found {
     Ours,
     Anothers,
@@ -283,8 +283,8 @@ impl Commit {
         (trailer, info)
     }
 
-    /// Whether the version that was to be made on `base` is ours. False: it is certain that it is
-    /// not, and that nothing was made.
+    /// Returns true if the version that was to be made on `base` is ours. False: it is certain that
+    /// it is not, and that nothing was made.
     async fn resolve(
         &self,
         answer: storage::Result<()>,

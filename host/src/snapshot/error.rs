@@ -14,7 +14,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// What the caller expected of the name does not hold.
+    /// Conflict: an expectation of the caller about the name does not hold.
     #[error(
         "conflict: {}; load the newest version and try again",
         .head.map_or("nothing is saved under this name".into(), |head| format!("the newest \
@@ -41,15 +41,15 @@ pub enum Error {
         /// Bytes allowed.
         max: u64,
     },
-    /// What is stored fails verification; nothing of it is returned.
+    /// Stored data that fails verification; nothing of it is returned.
     #[error(
         "corrupt: {}{what}; nothing of it was used. Restore an older version, or a backup",
         .object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default()
     )]
     Corrupt {
-        /// What was found.
+        /// Description of what was found.
         what: String,
-        /// Where it was found, for the operator.
+        /// Place where it was found, for the operator.
         object: Option<String>,
     },
     /// The file of a version says that it was saved as another version, or under another name.
@@ -62,15 +62,15 @@ pub enum Error {
     Misplaced {
         /// The address that the file names, as `agent/session/name@version`.
         saved_as: String,
-        /// Where it was found, for the operator.
+        /// Place where it was found, for the operator.
         object: Option<String>,
     },
-    /// What is stored, or where, is beyond this build.
+    /// Stored data, or a storage location, that this build does not support.
     #[error("unsupported: {}{what}", place(.object.as_deref()))]
     Unsupported {
-        /// What it is, and what to use instead.
+        /// Description of what is not supported, and what to use instead.
         what: String,
-        /// Where it was found, for the operator.
+        /// Place where it was found, for the operator.
         object: Option<String>,
     },
     /// The change may have been made, as this version.
@@ -82,7 +82,7 @@ pub enum Error {
     UnknownOutcome {
         /// The version that may have been made.
         version: Version,
-        /// What happened.
+        /// Description of what happened.
         why: String,
     },
     /// There is no store, and this process may not make one
@@ -148,7 +148,7 @@ impl Error {
         )
     }
 
-    /// Whether the storage says that nothing is there.
+    /// Returns true if the storage says that nothing is there.
     pub(crate) fn is_missing_object(&self) -> bool {
         matches!(self, Self::Storage(error) if error.kind() == ErrorKind::NotFound)
     }

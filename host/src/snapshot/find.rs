@@ -23,7 +23,7 @@ impl PrunedReadRetry {
         Self { left }
     }
 
-    /// Whether to read once more after this error.
+    /// Returns true if the caller must read once more after this error.
     pub(super) fn is_due(&mut self, error: &Error) -> bool {
         let is_due = matches!(error, Error::NotFound(_)) && self.left > 0;
         self.left -= usize::from(is_due);
@@ -37,7 +37,8 @@ impl Scope {
         Ok(self.look_up(name).await?.head)
     }
 
-    /// The same, and when it was so. The next change need not look.
+    /// Returns the newest version of a name, and when it was the newest. The next change needs no
+    /// lookup.
     pub(crate) async fn look_up(&self, name: &Name) -> Result<HeadObservation> {
         let since = Moment::now();
         let newest = self.versions_of(name, None, 1).await?;
@@ -146,8 +147,8 @@ impl Scope {
         )))
     }
 
-    /// Whether an error is of one version alone: the storage answers, and does not give what it
-    /// lists.
+    /// Returns true if an error concerns one version alone: the storage answers, but does not
+    /// return what it lists.
     pub(super) async fn is_of_one_version(&self, name: &Name, error: &Error) -> bool {
         matches!(error, Error::Storage(_)) && self.versions_of(name, None, 1).await.is_ok()
     }

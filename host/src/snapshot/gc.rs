@@ -1,5 +1,5 @@
-//! What saves that were never finished leave behind. Nobody ever sees it; it takes space until it
-//! is removed.
+//! Garbage collection of the data that unfinished saves leave behind. No reader ever sees this
+//! data; it takes space until it is removed.
 
 use std::time::Duration;
 

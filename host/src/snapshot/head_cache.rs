@@ -21,7 +21,7 @@ const MAX_KNOWN: usize = 10_000;
 pub(crate) struct Head {
     pub(crate) version: Version,
     pub(crate) sha256: Option<String>,
-    /// Whether it is a tombstone.
+    /// True if it is a tombstone.
     pub(crate) deleted: Option<bool>,
 }
 
@@ -46,7 +46,7 @@ impl From<&Info> for Head {
     }
 }
 
-/// What was seen of a name.
+/// Observation of a name.
 #[derive(Clone, Debug)]
 pub(crate) struct HeadObservation {
     /// Its head; none: nothing was saved.
@@ -75,10 +75,11 @@ struct Known {
     seen: HeadObservation,
     /// When this was learnt.
     at: Moment,
-    /// Whether a change may go on from it.
+    /// True if a change may be based on the observation.
     trusted: bool,
-    /// Whether others write this name, too. Then our own last version is looked up before the next,
-    /// which costs less than a create that is refused; until nobody wrote in between.
+    /// True if others write this name, too. Then our own last version is looked up before the next,
+    /// which costs less than a create that is refused; this ends when no other writer wrote in
+    /// between.
     shared: bool,
 }
 
@@ -90,13 +91,14 @@ impl HeadCache {
         }
     }
 
-    /// Whether what was seen after `since` may still be gone on from.
+    /// Returns true if an observation made after `since` may still be the base of a change.
     pub(super) fn is_good(&self, since: Moment) -> bool {
         self.policy.is_good(since)
     }
 
-    /// What a change may go on from without looking. Never from nothing: a store may be copied to
-    /// where nothing is, and histories that were pruned do not begin with version 1.
+    /// Returns the observation that a change may be based on without a lookup. Never returns one
+    /// without a head: a store may be copied to where nothing is, and histories that were pruned do
+    /// not begin with version 1.
     pub(super) fn get(&self, dir: &str) -> Option<HeadObservation> {
         let known = self.known();
         let known = known.get(dir)?;

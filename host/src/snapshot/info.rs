@@ -1,4 +1,4 @@
-//! What is known of a version, and how to save one.
+//! Information about a version, and options for saving one.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -11,7 +11,7 @@ pub const MAX_LABEL_BYTES: usize = 8 * 1024;
 /// Label keys that begin so are the host's.
 pub(crate) const HOST_LABEL: &str = "persist.";
 
-/// What is known of one version without reading its state.
+/// Information about one version that is known without reading its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Info {
     /// The name as it was written.
@@ -31,22 +31,22 @@ pub struct Info {
     /// The saving host's clock, milliseconds since 1970 UTC. `version` is the order. A version is
     /// pruned by age only where this time allows it, too.
     pub created_at: u64,
-    /// As given when saved.
+    /// Media type, as given when saved.
     pub media_type: Option<String>,
-    /// As given when saved, and the host's own under `persist.`.
+    /// Labels, as given when saved, and the host's own under `persist.`.
     pub labels: Vec<(String, String)>,
 }
 
 /// One version with its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// What is known of it.
+    /// Information about the version.
     pub info: Info,
     /// The state, bit for bit as it was saved.
     pub state: Bytes,
 }
 
-/// What must be true of a name for a change to be made: compare-and-swap.
+/// Condition that a name must meet for a change to be made: compare-and-swap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expect {
     /// Anything.
@@ -61,7 +61,7 @@ pub enum Expect {
 /// How to save.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SaveOptions {
-    /// What must be true of the name.
+    /// Condition that the name must meet.
     pub expect: Expect,
     /// Kept in [`Info`], never interpreted.
     pub media_type: Option<String>,

@@ -1,4 +1,4 @@
-//! What the bytes mean: versions of an agent's state, with their history and integrity.
+//! Meaning of the bytes: versions of an agent's state, with their history and integrity.
 //!
 //! A [`Store`] is everything in one storage; a [`Scope`] is what one agent, or one session of it,
 //! sees of it. A save never overwrites: version N of a name is one immutable object, made by one

@@ -91,7 +91,8 @@ pub enum CopyOutcome {
     Conflict(Version),
     /// The version cannot be read here, or fails verification, and was not copied.
     Damaged(Version, Error),
-    /// What lies at its key there cannot be read, or fails verification; it was not touched.
+    /// The object at the version's key in the destination cannot be read, or fails verification; it
+    /// was not touched.
     DamagedThere(Version, Error),
     /// Its number is too high to be copied; see [`CopyOptions::any_version`].
     TooHigh(Version),
@@ -334,7 +335,8 @@ impl RawVersion {
         })
     }
 
-    /// What is known of it; `stored_size` is how many bytes [`RawVersion::next`] gives.
+    /// Returns the information about the version; `stored_size` is the number of bytes that
+    /// [`RawVersion::next`] gives.
     pub fn info(&self) -> &Info {
         &self.info
     }

@@ -11,7 +11,8 @@ use super::offload::spawn_cpu;
 use super::{Error, Info, MAX_ENCODED, Name, Result, Scope, Snapshot, Version, name};
 use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 
-/// What is read from the end of an object at first: a small object whole, else its trailer.
+/// Number of bytes that are read from the end of an object at first: a small object whole, else its
+/// trailer.
 const SUFFIX: u64 = 256 * 1024;
 
 /// Stored bytes that are read of a version to tell what is known of it.
@@ -64,7 +65,7 @@ impl Reader {
         self.fetched
     }
 
-    /// What is known of it.
+    /// Returns the information about the version.
     pub fn info(&self) -> &Info {
         &self.info
     }
@@ -129,7 +130,7 @@ impl Reader {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// What is known of it.
+    /// Information about the version.
     pub info: Info,
 }
 
@@ -152,7 +153,8 @@ impl Object {
         })
     }
 
-    /// The same; none where the object has no trailer at all.
+    /// Reads the trailer: one request, or two where the index is long. Returns `None` if the object
+    /// has no trailer at all.
     pub(crate) async fn find(storage: &Arc<dyn Storage>, key: &Key) -> Result<Option<Self>> {
         let part = storage.read(key, ReadRange::Suffix(SUFFIX)).await?;
         let about = |error: Error| error.at(key);
@@ -190,8 +192,8 @@ impl Object {
         })
     }
 
-    /// What stands before and after the blocks, verified: all that a tombstone has besides its
-    /// trailer.
+    /// Returns the bytes before and after the blocks, verified: all that a tombstone has besides
+    /// its trailer.
     pub(crate) async fn frame(&self) -> Result<(Bytes, Bytes)> {
         let blocks = self.trailer.stored(0..self.trailer.blocks());
         let head = self.bytes(0..blocks.start).await?;

@@ -1,4 +1,4 @@
-//! What is kept of a name's history, and how the rest is removed.
+//! Retention of a name's history: which versions are kept, and how the rest is removed.
 //!
 //! Pruning runs beside writers, without a lock. What makes that safe is one rule: it never touches
 //! the newest version, nor one that was the newest within the grace
@@ -125,7 +125,7 @@ pub enum KeepReason {
     Weekly,
 }
 
-/// What pruning does with a version.
+/// Decision of pruning about a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PruneDecision {
@@ -139,10 +139,11 @@ pub struct PruneDecision {
     pub keep: Option<KeepReason>,
 }
 
-/// Whether a purge waits for the grace.
+/// Choice of whether a purge waits for the grace period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Purge {
-    /// What was the newest version within the grace is spared; a later purge removes it.
+    /// Purge that spares each version that was the newest within the grace period; a later purge
+    /// removes it.
     #[default]
     AfterGrace,
     /// Everything goes at once. Only where no host has written this name within the grace, nor
@@ -151,7 +152,7 @@ pub enum Purge {
     Now,
 }
 
-/// What a purge did.
+/// Result of a purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PurgeReport {
     /// The tombstone that stays, so that numbering goes on. None where the last possible version
@@ -165,7 +166,7 @@ pub struct PurgeReport {
 }
 
 impl Scope {
-    /// What [`Scope::prune`] would do, newest version first.
+    /// Returns what [`Scope::prune`] would do, newest version first.
     ///
     /// # Errors
     /// [`Error::Storage`]; [`Error::Unsupported`] where the storage does not tell when its objects

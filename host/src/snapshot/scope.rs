@@ -1,4 +1,4 @@
-//! What one agent, or one session of it, can do.
+//! Operations of one agent, or of one session of it.
 
 use bytes::Bytes;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::storage::{Key, Storage};
 
-/// What one agent, or one session of it, sees of a store: its own names. Clones share the store.
+/// View of a store for one agent, or for one session of it: its own names. Clones share the store.
 #[derive(Clone, Debug)]
 pub struct Scope {
     pub(super) store: Store,
@@ -70,9 +70,9 @@ impl Scope {
         Writer::open(self, &Name::new(name)?, options).await
     }
 
-    /// As [`Scope::writer`], where [`Expect::Any`] means the head that is there now: what
-    /// `persist:snapshot` promises its guests, since they cannot write again what they have
-    /// written.
+    /// Opens a writer as [`Scope::writer`] does, but takes [`Expect::Any`] to mean the head that is
+    /// there now: `persist:snapshot` promises this to its guests, since they cannot write again
+    /// what they have written.
     #[cfg(feature = "wasm")]
     pub(crate) async fn writer_from_head(
         &self,
@@ -98,7 +98,8 @@ impl Scope {
         self.load_at_most(name, at, self.max_state()).await
     }
 
-    /// As [`Scope::load`], where a state of more than `max` bytes is refused before it is read.
+    /// Loads a state as [`Scope::load`] does, but refuses a state of more than `max` bytes before
+    /// it is read.
     pub(crate) async fn load_at_most(
         &self,
         name: &str,
@@ -142,8 +143,8 @@ impl Scope {
         Ok(Some(Reader::new(object, name.as_str(), version)))
     }
 
-    /// What is known of the newest version, or of version `at`, tombstones too. None: nothing was
-    /// saved.
+    /// Returns the information about the newest version, or about version `at`, tombstones too.
+    /// Returns `None` if nothing was saved.
     ///
     /// # Errors
     /// As [`Scope::load`].
@@ -186,8 +187,8 @@ impl Scope {
         self.versions_of(&Name::new(name)?, before, limit).await
     }
 
-    /// What is known of the versions below `before`, or of all, newest first, tombstones too; only
-    /// an empty page is the end.
+    /// Returns the information about the versions below `before`, or about all, newest first,
+    /// tombstones too; only an empty page is the end.
     ///
     /// # Errors
     /// [`Error::Invalid`] where `limit` is 0; [`Error::Corrupt`] where one cannot be read, with its

@@ -78,7 +78,7 @@ impl Store {
         Self::with_options(storage, StoreOptions::default())
     }
 
-    /// The same, with options.
+    /// Returns the store in `storage`, with options.
     pub fn with_options(storage: Arc<dyn Storage>, options: StoreOptions) -> Self {
         let policy = Arc::new(PolicyCache::default());
         Self {
@@ -94,12 +94,12 @@ impl Store {
         }
     }
 
-    /// Where this store is, for messages to the operator.
+    /// Returns the location of this store, for messages to the operator.
     pub fn location(&self) -> String {
         self.shared.storage.location()
     }
 
-    /// What `agent` sees: its own names, or those of one of its sessions.
+    /// Returns the scope of `agent`: its own names, or those of one of its sessions.
     ///
     /// # Errors
     /// [`Error::Invalid`](super::Error::Invalid) where one of them is not a name.

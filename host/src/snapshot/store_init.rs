@@ -89,7 +89,7 @@ fn refusal(storage: &dyn Storage, error: crate::storage::Error) -> Error {
     }
 }
 
-/// Whether a store is there; refuses one that this build cannot understand.
+/// Returns true if a store exists; refuses one that this build cannot understand.
 pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
     let part = match storage.read(&key(FILE)?, ReadRange::Suffix(MAX_FILE)).await {
         Ok(part) => part,
@@ -455,9 +455,9 @@ mod tests {
     #[derive(Debug, Default)]
     struct Eventful {
         memory: Memory,
-        /// Whether the answer is lost when `store.json` is made.
+        /// True if the answer is lost when `store.json` is made.
         answer_lost: AtomicBool,
-        /// Whether another host makes the store, and removes all probes, when probes are listed.
+        /// True if another host makes the store, and removes all probes, when probes are listed.
         another_is_first: AtomicBool,
         /// An object that is said to have been made so many hours ago.
         left: Option<(&'static str, u32)>,

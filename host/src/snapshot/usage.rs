@@ -1,4 +1,4 @@
-//! What a scope takes of its storage.
+//! Storage usage of a scope.
 
 #[cfg(feature = "wasm")]
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::storage::RecursiveList;
 /// Objects that are listed together.
 const PAGE: usize = 1000;
 
-/// What the versions of a scope take of the storage, tombstones too. Pins, which are empty, are not
+/// Storage usage of the versions of a scope, tombstones too. Pins, which are empty, are not
 /// counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

@@ -68,8 +68,8 @@ pub struct HeadEntry {
     pub scope: Scope,
     /// The name.
     pub name: Name,
-    /// What is known of its newest version. An error is that version's: it is damaged, of a later
-    /// format, or cannot be read.
+    /// Information about its newest version. An error concerns that version: it is damaged, of a
+    /// later format, or cannot be read.
     pub info: Result<Info>,
 }
 
@@ -85,13 +85,13 @@ pub struct VersionStream {
     left: usize,
 }
 
-/// What is met on one level of a store, a page at a time.
+/// Entries on one level of a store, a page at a time.
 #[derive(Debug)]
 struct Level<T> {
     page: VecDeque<T>,
     /// The last one of the pages so far.
     last: Option<T>,
-    /// Whether there may be another page.
+    /// True if there may be another page.
     more: bool,
 }
 

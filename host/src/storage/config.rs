@@ -125,7 +125,7 @@ pub struct StorageConfig {
     pub s3_bucket: Option<String>,
     /// The region of the bucket.
     pub s3_region: Option<String>,
-    /// What all keys in the bucket begin with, without the `/` that follows: segments of
+    /// Prefix of all keys in the bucket, without the `/` that follows: segments of
     /// `[A-Za-z0-9._~-]`, joined by `/`. Stores under prefixes of one bucket must not lie within
     /// each other.
     pub s3_prefix: Option<String>,
@@ -137,7 +137,7 @@ pub struct StorageConfig {
     /// Set by [`StorageConfig::from_url`] if the URL names the endpoint. Such an endpoint is sent
     /// no credentials of this config. A program that trusts the endpoint sets this to false.
     pub endpoint_from_url: bool,
-    /// Whether the bucket is named in the path of a URL instead of in its host.
+    /// True if the bucket is named in the path of a URL instead of in its host.
     pub s3_path_style: Option<bool>,
     /// The profile of `~/.aws` that has the credentials for this storage, and maybe its endpoint;
     /// nothing else is asked for credentials then.
@@ -148,7 +148,7 @@ pub struct StorageConfig {
     pub s3_credentials: Option<S3Credentials>,
     /// The bucket of [`StorageBackend::Gcs`].
     pub gcs_bucket: Option<String>,
-    /// What all keys in the bucket begin with, as in `s3_prefix`. Empty: nothing, whatever the
+    /// Prefix of all keys in the bucket, as in `s3_prefix`. Empty: no prefix, whatever the
     /// environment says.
     pub gcs_prefix: Option<String>,
     /// A file with credentials for this storage alone.
@@ -174,7 +174,8 @@ pub struct StorageConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum S3Encryption {
-    /// As the bucket is set up; Amazon's are encrypted with keys of S3 unless told otherwise.
+    /// Encryption as the bucket is set up; Amazon's are encrypted with keys of S3 unless told
+    /// otherwise.
     #[default]
     Bucket,
     /// With keys of S3 (SSE-S3, AES-256).
@@ -187,9 +188,9 @@ pub enum S3Encryption {
 /// Credentials of an AWS account. Its `Debug` shows none of them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct S3Credentials {
-    /// As in `AWS_ACCESS_KEY_ID`.
+    /// Access key ID, as in `AWS_ACCESS_KEY_ID`.
     pub access_key_id: String,
-    /// As in `AWS_SECRET_ACCESS_KEY`.
+    /// Secret access key, as in `AWS_SECRET_ACCESS_KEY`.
     pub secret_access_key: String,
     /// Session token, as in `AWS_SESSION_TOKEN`, for credentials that expire.
     pub session_token: Option<String>,

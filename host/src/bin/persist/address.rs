@@ -17,8 +17,8 @@ pub(crate) struct Address {
     pub(crate) version: Option<Version>,
 }
 
-/// What is to be listed: `agent`, `agent/session/`, or an address. `agent/x` is the name `x` and
-/// the session `x`.
+/// Selection to list: `agent`, `agent/session/`, or an address. `agent/x` is the name `x` and the
+/// session `x`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listed {
     Agent(Name),
@@ -135,7 +135,7 @@ impl FromStr for SelectionArg {
     }
 }
 
-/// As keys have it, ~ stands for what belongs to no session.
+/// Decodes a session as keys have it: ~ stands for what belongs to no session.
 fn session_of(text: &str) -> Result<Option<Name>> {
     match text {
         "~" => Ok(None),

@@ -28,7 +28,7 @@ pub(crate) struct Build {
     /// The folder of the agent, as `persist new` makes it
     #[arg(default_value = ".")]
     folder: PathBuf,
-    /// Where the component goes [default: NAME.wasm in the folder]
+    /// Path of the component [default: NAME.wasm in the folder]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }

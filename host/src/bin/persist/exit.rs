@@ -12,7 +12,7 @@ use crate::commands::copy::Another;
 use crate::interrupt;
 use crate::print::{plain, say};
 
-/// What `--help` says of them.
+/// Text of `--help` about the exit codes.
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  done

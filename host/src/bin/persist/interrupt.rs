@@ -20,7 +20,7 @@ use crate::print::say;
 /// How long a command gets to leave nothing behind. The same for retention, where it is done.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What an end by SIGINT is known by.
+/// Exit code after SIGINT.
 pub(crate) const CODE: u8 = 130;
 
 /// A signal came.

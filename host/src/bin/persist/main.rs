@@ -46,7 +46,7 @@ const EVERYWHERE: &str = "Everywhere";
 #[derive(Debug, Parser)]
 #[command(name = "persist", version, after_help = exit::HELP)]
 struct Cli {
-    /// Where snapshots are kept: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix
+    /// Location of the snapshots: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix
     /// [default: PERSIST_STORAGE, else the directory PERSIST_LOCAL_PATH, else this user's data
     /// directory]
     #[arg(long, global = true, value_name = "URL", display_order = 100, help_heading = EVERYWHERE)]
@@ -189,7 +189,7 @@ fn start(cli: Cli) -> Result<()> {
     done
 }
 
-/// What was said of where the store is, so that a command that is proposed goes there, too.
+/// Returns the given options that locate the store, so that a proposed command uses the same store.
 fn options(cli: &Cli) -> String {
     let storage = cli.storage.as_deref();
     let config = cli.config.as_deref().map(|path| path.to_string_lossy());
@@ -217,8 +217,8 @@ impl Command {
         done
     }
 
-    /// What an interruption leaves, for a command that has something to leave; all others end at
-    /// once.
+    /// Returns what an interruption leaves, for a command that has something to leave; all others
+    /// end at once.
     fn left(&self) -> Option<&'static str> {
         match self {
             Self::Run(_) => Some("the agent is stopped; what it was told is saved is saved"),

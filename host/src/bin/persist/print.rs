@@ -32,7 +32,7 @@ fn seen(value: &Value) -> String {
     escaped
 }
 
-/// Where and how results go.
+/// Destination and format of the results.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
     pub(crate) json: bool,
@@ -111,7 +111,7 @@ pub(crate) fn say(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{}", redact(&text));
 }
 
-/// As one word of a shell. Agents choose names, and people paste what is printed.
+/// Quotes a text as one word of a shell. Agents choose names, and people paste what is printed.
 pub(crate) fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,~".contains(c);
     match !word.is_empty() && !word.starts_with('~') && word.chars().all(is_plain) {
@@ -120,12 +120,12 @@ pub(crate) fn quoted(word: &str) -> String {
     }
 }
 
-/// What is known of a version, with the address that it can be reached at.
+/// Returns the information about a version, with the address that it can be reached at.
 pub(crate) fn info(address: &str, info: &Info) -> Value {
     json!({ "address": address, "info": info })
 }
 
-/// The same, with what happened to it.
+/// Returns the information about a version, with its address and what happened to it.
 pub(crate) fn event(event: &str, address: &str, info: &Info) -> Value {
     json!({ "event": event, "address": address, "info": info })
 }
@@ -243,7 +243,8 @@ pub(crate) fn plain(text: &str) -> String {
     escaped(text, |c| is_unseen(c) && !matches!(c, '\n' | '\t'))
 }
 
-/// The same where it is part of a line: it cannot begin another one.
+/// Escapes the control characters of a guest's text that is part of a line, so that it cannot begin
+/// another line.
 pub(crate) fn one_line(text: &str) -> String {
     escaped(text, is_unseen)
 }

@@ -89,7 +89,7 @@ impl Drop for Progress {
     }
 }
 
-/// Whether someone looks.
+/// Returns true if a person watches the output.
 pub(crate) fn is_watched(out: Out) -> bool {
     !out.quiet && !out.json && std::io::stderr().is_terminal()
 }

@@ -14,13 +14,13 @@ use crate::print::{self, Out, say};
 use crate::settings::Settings;
 use crate::stores::Create;
 
-/// What `run -h` says at its end.
+/// Text at the end of `run -h`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   persist run my_agent.wasm -- \"buy milk\"
   persist run --agent bot --session monday my_agent.wasm";
 
-/// What to run, and for whom.
+/// Component to run, and the agent and session that it runs for.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The agent: a component, or a core module that carries its world
@@ -31,7 +31,7 @@ pub(crate) struct Run {
     /// Which session of the agent [default: none; what it saves is the agent's own]
     #[arg(long, value_name = "ID")]
     session: Option<String>,
-    /// What it may do, of load, save, list and delete, between commas [default: all]
+    /// Rights of the agent: load, save, list and delete, separated by commas [default: all]
     #[arg(long, value_name = "RIGHTS", conflicts_with = "read_only")]
     rights: Option<Rights>,
     /// It may load and list, and nothing else
@@ -45,7 +45,7 @@ pub(crate) struct Run {
         hide_default_value = true
     )]
     only: String,
-    /// What it may use, as in `memory=64MiB` or `cpu=5s`; may be given again. --help lists all
+    /// Limit of the agent, as in `memory=64MiB` or `cpu=5s`; may be given again. --help lists all
     /// limits
     #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
     limit: Vec<(String, String)>,
@@ -108,7 +108,7 @@ impl Run {
     }
 }
 
-/// What `run --help` says at its end.
+/// Returns the text at the end of `run --help`.
 pub(crate) fn help() -> String {
     let limits = Limits::table().iter().map(|limit| {
         let (name, default, what) = (limit.name, limit.default, limit.what);

@@ -1,4 +1,4 @@
-//! What `persist new` writes: the SDK of each language, and an agent that keeps notes.
+//! Files that `persist new` writes: the SDK of each language, and an agent that keeps notes.
 
 use clap::ValueEnum;
 

@@ -26,7 +26,7 @@ const MAX_RATIO: usize = 1032;
 /// Blocks that are read at once, before their hash is looked at.
 const GROUP: usize = 8;
 
-/// What the last bytes of a file say.
+/// Content of the last bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
     /// Bytes of the whole object.
@@ -78,9 +78,9 @@ impl Footer {
 pub(crate) struct Trailer {
     pub(crate) metadata: Metadata,
     pub(crate) footer: Footer,
-    /// As stored: [`INDEX_ENTRY`] bytes for each block.
+    /// Index as stored: [`INDEX_ENTRY`] bytes for each block.
     pub(super) index: Vec<u8>,
-    /// Where each block begins in the object, and where the last one ends.
+    /// Offsets in the object where each block begins, and where the last one ends.
     offsets: Vec<u64>,
 }
 
@@ -148,7 +148,7 @@ impl Trailer {
         })
     }
 
-    /// Whether this is a tombstone.
+    /// Returns true if this is a tombstone.
     pub(crate) fn is_tombstone(&self) -> bool {
         self.footer.kind == KIND_TOMBSTONE
     }
@@ -158,7 +158,7 @@ impl Trailer {
         self.offsets.len() - 1
     }
 
-    /// Where some blocks lie in the object.
+    /// Returns the range of some blocks in the object.
     pub(crate) fn stored(&self, blocks: Range<usize>) -> Range<u64> {
         self.offsets[blocks.start]..self.offsets[blocks.end]
     }
@@ -169,7 +169,7 @@ impl Trailer {
         rest.min(BLOCK as u64) as usize
     }
 
-    /// Whether the stored bytes of a block are those that were written.
+    /// Checks that the stored bytes of a block are those that were written.
     pub(crate) fn verify_block(&self, block: usize, stored: &[u8]) -> Result<()> {
         let entry = &self.index[block * INDEX_ENTRY..][..INDEX_ENTRY];
         match encode::index_entry(stored) == entry {
@@ -274,8 +274,8 @@ impl Trailer {
         Ok(())
     }
 
-    /// What is known of the version, as `name` and `version` of the key say; these are the
-    /// authority.
+    /// Returns the information about the version, with `name` and `version` from the key; these are
+    /// the authority.
     pub(crate) fn info(&self, name: &str, version: Version) -> Info {
         let metadata = self.metadata.clone();
         Info {
@@ -337,7 +337,7 @@ fn inflate(stored: &[u8], state: &mut [u8]) -> Option<()> {
     (read == stored.len() as u64 && written == state.len() as u64).then_some(())
 }
 
-/// Whether the extra field of a gzip member is one of a trailer or footer.
+/// Returns true if the extra field of a gzip member is one of a trailer or footer.
 pub(crate) fn is_of_trailer(extra: &[u8]) -> bool {
     let mut extra = Cursor::new(extra);
     let id = extra.array();
@@ -345,7 +345,7 @@ pub(crate) fn is_of_trailer(extra: &[u8]) -> bool {
     [Some(TRAILER_ID), Some(FOOTER_ID)].contains(&id) && len.map(usize::from) == Some(extra.0.len())
 }
 
-/// Where each block begins in the object, and where the last one ends.
+/// Returns the offsets in the object where each block begins, and where the last one ends.
 fn offsets(index: &[u8]) -> Vec<u64> {
     let mut at = STATE_HEADER.len() as u64;
     let mut offsets = vec![at];

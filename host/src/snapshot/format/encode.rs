@@ -79,7 +79,7 @@ impl Encoder {
         rest
     }
 
-    /// Whether [`Encoder::compress`] is due.
+    /// Returns true if [`Encoder::compress`] is due.
     pub(crate) fn is_full(&self) -> bool {
         self.pending.len() == BATCH
     }
@@ -177,8 +177,8 @@ fn compress(compress: &mut Compress, state: &[u8]) -> Option<Vec<u8>> {
     deflate(compress, state)
 }
 
-/// Whether samples from all over a block do not shrink. Deflate needs longest for what it can do
-/// nothing with.
+/// Returns true if samples from all over a block do not shrink. Deflate takes longest for data that
+/// it cannot compress.
 fn is_noise(compress: &mut Compress, state: &[u8]) -> bool {
     let apart = (state.len() - SAMPLE) / (SAMPLES - 1);
     let mut samples = (0..SAMPLES).map(|n| &state[n * apart..][..SAMPLE]);
@@ -311,7 +311,7 @@ impl Encoded {
     }
 }
 
-/// What makes a state one version of one name.
+/// Fields that make a state one version of one name.
 #[derive(Clone, Debug)]
 pub(crate) struct TrailerFields<'a> {
     pub(crate) agent: &'a str,
@@ -326,7 +326,7 @@ pub(crate) struct TrailerFields<'a> {
     pub(crate) nonce: &'a str,
 }
 
-/// What a trailer needs to know of a state member that is there already, to save it again.
+/// Returns what a trailer needs to know of an existing state member, to save it again.
 pub(crate) fn copy_of(trailer: &Trailer) -> Encoded {
     Encoded {
         tombstone: false,

@@ -82,14 +82,15 @@ const FOOTER_PAYLOAD: usize = 60;
 /// Bytes of the footer member, the last of every file.
 pub(crate) const FOOTER: usize = EXTRA_FRAME + FOOTER_PAYLOAD;
 
-/// Where the checksum lies in the footer member.
+/// Offset of the checksum in the footer member.
 const CHECKSUM_AT: usize = EXTRA_HEADER.len() + 2 + 4 + 16;
 const CHECKSUM: usize = 32;
 
 /// Bytes of the index for one block.
 const INDEX_ENTRY: usize = 20;
 
-/// What a version says of itself. Unknown fields are left alone: a later build may add some.
+/// Information that a version stores about itself. Unknown fields are left alone: a later build may
+/// add some.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Metadata {
     /// The agent that saved it. A file at the key of another agent, session, name or version is not

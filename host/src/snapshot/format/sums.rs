@@ -1,4 +1,5 @@
-//! Whether a state that is read in pieces is, as a whole, the one that was saved.
+//! Checksums that verify that a state that is read in pieces is, as a whole, the one that was
+//! saved.
 
 use sha2::{Digest as _, Sha256};
 

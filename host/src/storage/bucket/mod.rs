@@ -1,4 +1,4 @@
-//! What the backends that keep objects in a bucket have in common.
+//! Common code of the backends that keep objects in a bucket.
 
 mod background;
 pub(super) mod read;
@@ -149,8 +149,8 @@ pub(super) fn unlogged<F: Future>(send: F) -> tracing::instrument::WithDispatch<
     send.with_subscriber(NoSubscriber::new())
 }
 
-/// What lies at the bottom of an error: those above say only that something failed, or name the
-/// URL.
+/// Returns the innermost source of an error: the errors above it say only that something failed, or
+/// name the URL.
 pub(super) fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

@@ -38,7 +38,8 @@ pub(in crate::storage) trait Body: Send {
     fn next(&mut self) -> impl Future<Output = std::result::Result<Option<Bytes>, String>> + Send;
 }
 
-/// What is read in one request, and how many of these are under way for one read.
+/// Number of bytes that are read in one request, and number of these requests that are under way
+/// for one read.
 const PIECE: u64 = 8 << 20;
 const AT_ONCE: usize = 4;
 
@@ -48,7 +49,7 @@ const WHOLE: u64 = 1 << 53;
 /// How often a read begins anew because the object was replaced under it.
 const MAX_RESTARTS: usize = 5;
 
-/// What a request asks for; never nothing, for which HTTP has no words.
+/// Range that a request asks for; never empty, as HTTP cannot express an empty range.
 #[derive(Clone, Debug)]
 pub(in crate::storage) enum Wanted {
     All,
@@ -75,17 +76,17 @@ impl Wanted {
     }
 }
 
-/// What is known of an object from the first answer.
+/// Information about an object from the first answer.
 #[derive(Clone, Debug)]
 pub(in crate::storage) struct About {
-    /// Where the bytes that were asked for are.
+    /// Range of the bytes that were asked for.
     range: Range<u64>,
     size: u64,
     /// Which object it is, where the server says.
     tag: Option<String>,
 }
 
-/// What a GET was answered with.
+/// Answer to a GET.
 pub(in crate::storage) enum Answer<B> {
     Bytes(About, B),
     /// The object ends before what was asked for; its size, where the server says.
@@ -95,7 +96,8 @@ pub(in crate::storage) enum Answer<B> {
 }
 
 impl<B> Answer<B> {
-    /// What a refusal means: with `status`, and the `size` of the object where it says one.
+    /// Returns the meaning of a refusal with `status`, and with the `size` of the object where the
+    /// refusal gives one.
     pub(in crate::storage) fn refused(
         status: u16,
         size: Option<u64>,
@@ -140,7 +142,7 @@ impl About {
         Ok(Self { range, size, tag })
     }
 
-    /// Whether it is the object that `tag` names. Some servers do not honour the condition.
+    /// Returns true if it is the object that `tag` names. Some servers do not honour the condition.
     fn is(&self, tag: Option<&str>) -> bool {
         tag.is_none() || self.tag.as_deref() == tag
     }

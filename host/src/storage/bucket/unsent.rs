@@ -1,4 +1,4 @@
-//! What an upload was given and did not send yet.
+//! Data that an upload was given and did not send yet.
 
 use std::collections::VecDeque;
 

@@ -350,7 +350,7 @@ fn tar_time(info: &Info) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(info.created_at.min(MAX_TIME))
 }
 
-/// Whether the other versions can be read all the same.
+/// Returns true if the other versions can be read despite the error.
 async fn is_of_one_version(scope: &Scope, name: &Name, error: &Error) -> bool {
     match error {
         error if error.is_of_file() => true,
@@ -379,7 +379,7 @@ async fn body(
     Ok(Body::Held(info, key, pieces))
 }
 
-/// Where an archive is written. A file has its name only once it is whole.
+/// Destination of an archive. A file gets its name only once it is complete.
 enum Target {
     Stdout(io::Stdout),
     File(Unnamed),
@@ -447,7 +447,7 @@ impl Unnamed {
     }
 }
 
-/// Where the file system, and the operating system, has such files.
+/// Opens a file without a name, if the file system and the operating system have such files.
 fn without_name(directory: &Path) -> Option<File> {
     #[cfg(target_os = "linux")]
     let file = {

@@ -1,4 +1,4 @@
-//! Whether what is stored is what was saved.
+//! Verification that the stored data is what was saved.
 
 use anyhow::Result;
 use clap::Args;
@@ -149,7 +149,7 @@ fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
     })
 }
 
-/// What a person can do, where the finding itself does not say it.
+/// Returns what a person can do, if the finding itself does not say it.
 fn advice(kind: FindingKind) -> &'static str {
     match kind {
         FindingKind::Misplaced => {

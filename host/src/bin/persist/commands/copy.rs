@@ -212,10 +212,10 @@ fn apart(from: &Store, to: &Store) -> Result<(), Usage> {
     Ok(())
 }
 
-/// Where a store is, as far as it can be told from its location.
+/// Identity of a store, as far as it can be told from its location.
 #[derive(PartialEq, Eq)]
 struct StoreIdentity {
-    /// What stands behind the ? of a bucket's URL.
+    /// Query of a bucket's URL: the part after the ?.
     server: String,
     path: PathBuf,
 }
@@ -358,7 +358,7 @@ impl Tally {
         }
     }
 
-    /// Whether nothing is saved under the name.
+    /// Returns true if nothing is saved under the name.
     fn is_empty(&self) -> bool {
         self.proof.versions == 0 && self.another.is_empty() && self.skipped.count == 0
     }

@@ -153,7 +153,7 @@ fn change(from: u64, to: u64) -> String {
     )
 }
 
-/// What people can see of it.
+/// Describes the difference that people can see.
 fn difference(from: &Side, to: &Side) -> String {
     let (Some(old), Some(new)) = (&from.state, &to.state) else {
         return "differs, and is too large to be shown; `persist cat` prints each".into();

@@ -1,4 +1,4 @@
-//! Whether the storage can be trusted with a store, and what to do where it cannot.
+//! Checks of whether the storage can be trusted with a store, and advice if it cannot.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -87,14 +87,14 @@ struct Exam {
     out: Out,
     /// The exit code of the first thing that is wrong.
     worst: Option<u8>,
-    /// What is wrong, in the order in which it was found.
+    /// Problems, in the order in which they were found.
     wrong: Vec<String>,
 }
 
 /// The exit code where the storage does not do what a store needs.
 const LACKING: u8 = 6;
 
-/// What is wrong, and the exit code for it.
+/// Problem, and the exit code for it.
 struct Wrong(u8, String);
 
 impl Wrong {
@@ -124,7 +124,8 @@ impl Exam {
         Ok(self.out.print(&value, text)?)
     }
 
-    /// Whether anything can be asked at all: name, network, credentials, the right to list.
+    /// Checks that the storage can be reached at all: name, network, credentials, the right to
+    /// list.
     async fn reach(&mut self) -> Result<bool> {
         let found = match self.storage.list(&list("", 1)).await {
             Ok(page) if page.entries.is_empty() => Ok("it answers, and is empty".into()),

@@ -1,4 +1,4 @@
-//! What is made of the command line itself, and of the settings.
+//! Output that is made from the command line itself, and from the settings.
 
 use std::path::{Path, PathBuf};
 

@@ -24,10 +24,10 @@ use persist_host::snapshot::{Error, Expect, Info, Selection, Store};
 use crate::address::{self, Address};
 use crate::print::{self, Out};
 
-/// What is read from a file, or from a snapshot, at once.
+/// Number of bytes that are read from a file, or from a snapshot, at once.
 const CHUNK: usize = 1 << 20;
 
-/// What `--expect` takes.
+/// Parses the value of `--expect`.
 fn expect(text: &str) -> Result<Expect, String> {
     match text {
         "any" => Ok(Expect::Any),

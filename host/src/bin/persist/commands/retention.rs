@@ -1,4 +1,4 @@
-//! What is kept of a history: pruned, pinned, purged.
+//! Retention of a history: pruning, pins, purges.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
@@ -259,7 +259,7 @@ struct Plan {
     dry_run: bool,
 }
 
-/// What a prune comes to.
+/// Totals of a prune.
 #[derive(Default)]
 struct Sum {
     names: u64,

@@ -52,14 +52,14 @@ Examples:
 pub(crate) struct Save {
     /// agent/name or agent/session/name
     address: Address,
-    /// What to save; - is standard input. Without a FILE, standard input is taken too, but an empty
-    /// one only from a pipe: it may be that nobody gave any
+    /// File to save; - is standard input. Without a FILE, standard input is read too, but an empty
+    /// one is accepted only from a pipe: otherwise there may have been no input at all
     file: Option<PathBuf>,
     #[command(flatten)]
     expected: Expected,
     #[command(flatten)]
     pub(crate) create: Create,
-    /// What kind of data it is, such as application/json
+    /// Media type of the data, such as application/json
     #[arg(long, value_name = "TYPE")]
     media_type: Option<String>,
     /// A label to keep with it; may be given again
@@ -110,7 +110,7 @@ pub(crate) struct Fork {
     expected: Expected,
 }
 
-/// What the newest version must be.
+/// Condition on the newest version.
 #[derive(Debug, Args)]
 struct Expected {
     /// Only if this is the newest version: a number, `absent`, or `any` [default: any]
@@ -226,7 +226,7 @@ fn is_conflict(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::Conflict { .. }))
 }
 
-/// What is saved.
+/// Source of the data to save.
 type Input = Box<dyn Read + Send>;
 
 /// The file to save, and its length where that is known.

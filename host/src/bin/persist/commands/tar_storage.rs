@@ -45,7 +45,7 @@ pub(crate) struct TarStorage {
     objects: BTreeMap<String, Place>,
 }
 
-/// Where an object lies in the file.
+/// Position of an object in the file.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     start: u64,
@@ -53,7 +53,7 @@ struct Place {
     created: SystemTime,
 }
 
-/// What a line of the manifest says, as far as it is compared.
+/// Fields of a manifest line that are compared.
 #[derive(Deserialize)]
 struct Line {
     key: String,

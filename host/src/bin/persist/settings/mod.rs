@@ -22,7 +22,7 @@ use crate::exit::Usage;
 pub(crate) use endpoints::Binding;
 pub(crate) use table::{SETTINGS, Setting, table};
 
-/// Where a value comes from.
+/// Source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// An option of the command line.
@@ -35,7 +35,7 @@ pub(crate) enum Source {
     Default,
 }
 
-/// What all settings come to.
+/// Resolved values of all settings.
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// By the first variable of the setting, which each one has.
@@ -48,7 +48,7 @@ pub(crate) struct Settings {
     bindings: Vec<Binding>,
 }
 
-/// What the command line says.
+/// Settings that the command line gives.
 #[derive(Debug, Default)]
 pub(crate) struct GlobalArgs {
     pub(crate) storage: Option<String>,
@@ -233,7 +233,7 @@ impl Settings {
         })
     }
 
-    /// What is logged.
+    /// Returns the log filter.
     pub(crate) fn log(&self) -> Result<String> {
         Ok(self.text("RUST_LOG")?.unwrap_or_else(|| "warn".into()))
     }
@@ -445,7 +445,7 @@ impl Settings {
         })
     }
 
-    /// What an agent may use.
+    /// Returns the limits of an agent.
     pub(crate) fn limits(&self) -> Result<Limits> {
         let mut limits = Limits::default();
         let Some(text) = self.text("PERSIST_LIMITS")? else {

@@ -3,15 +3,15 @@
 /// Something that can be set.
 #[derive(Debug)]
 pub(crate) struct Setting {
-    /// What it is called in `persist.toml`; empty where a file must not say it.
+    /// Key in `persist.toml`; empty if a file must not set it.
     pub(crate) key: &'static str,
-    /// Where the environment says it; the first that is set and not empty counts.
+    /// Environment variables of the setting; the first that is set and not empty counts.
     pub(crate) variables: &'static [&'static str],
     /// The option of the command line.
     pub(crate) option: &'static str,
     pub(crate) what: &'static str,
     pub(crate) default: &'static str,
-    /// Whether its value is shown to nobody.
+    /// True if the value is never shown.
     pub(crate) is_secret: bool,
 }
 
