@@ -611,7 +611,10 @@ fn purge_makes_room_for_its_tombstone_on_a_full_disk() {
                 save(&scope, "memory", &state.to_string()).await;
             }
             small.fill();
-            let full = |error: &Error| matches!(error, Error::Storage(error) if error.kind() == ErrorKind::NoSpace);
+            let full = |error: &Error| match error {
+                Error::Storage(error) => error.kind() == ErrorKind::NoSpace,
+                _ => false,
+            };
             // Within the grace nothing may go, and nothing goes.
             let waiting = scope.purge("memory", Purge::AfterGrace).await;
             assert!(waiting.is_err_and(|error| full(&error)));

@@ -9,7 +9,10 @@ use persist_tests::{persist, run, tempdir, text};
 
 /// Secrets, and bytes of each that must not be printed.
 fn secrets() -> Vec<(String, &'static str)> {
-    let key_file = "{\n  \"type\": \"service_account\",\n  \"private_key\": \"-----BEGIN PRIVATE KEY-----\\nPLANTED\\n\"\n}\n";
+    let key_file = concat!(
+        "{\n  \"type\": \"service_account\",\n  \"private_key\": ",
+        "\"-----BEGIN PRIVATE KEY-----\\nPLANTED\\n\"\n}\n"
+    );
     vec![
         (key_file.to_owned(), "PLANTED"),
         (key_file.replace('\n', " "), "PLANTED"),
