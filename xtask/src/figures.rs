@@ -13,6 +13,9 @@ pub(crate) struct Page {
     pub(crate) chore: &'static str,
 }
 
+/// Columns of a line of prose.
+const WIDTH: usize = 100;
+
 const END: &str = "<!-- end of figures -->\n";
 
 impl Page {
@@ -50,9 +53,36 @@ impl Page {
         let ((before, _), (_, after)) = parts.with_context(missing)?;
         Ok(format!(
             "{before}{begin}\n{}\n\n{END}{after}",
-            figures.trim()
+            wrapped(figures.trim())
         ))
     }
+}
+
+/// Breaks prose at the width that `cargo xtask ci` allows; tables and code stay as they are.
+fn wrapped(text: &str) -> String {
+    let mut is_code = false;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("```") {
+            is_code = !is_code;
+        }
+        if is_code || line.starts_with(['|', ' ', '#']) {
+            lines.push(line.to_owned());
+            continue;
+        }
+        let indent = if line.starts_with("- ") { "  " } else { "" };
+        let mut words = line.split(' ');
+        let mut current = words.next().unwrap_or_default().to_owned();
+        for word in words {
+            if current.chars().count() + 1 + word.chars().count() > WIDTH {
+                lines.push(std::mem::replace(&mut current, format!("{indent}{word}")));
+            } else {
+                current = format!("{current} {word}");
+            }
+        }
+        lines.push(current);
+    }
+    lines.join("\n")
 }
 
 /// Processor, how many, and the file system.
@@ -89,5 +119,19 @@ mod tests {
         assert_eq!(this.replaced(&once, "new")?, once);
         assert!(this.replaced("nothing", "new").is_err());
         Ok(())
+    }
+
+    #[test]
+    fn prose_is_wrapped_and_tables_are_not() {
+        let words = "word ".repeat(30);
+        let words = words.trim_end();
+        let wrapped = wrapped(&format!("- {words}\n| {words} |\n\n{words}"));
+        let lines: Vec<_> = wrapped.lines().collect();
+        assert_eq!(lines.len(), 6, "{wrapped}");
+        assert!(lines[1].starts_with("  word"), "{wrapped}");
+        assert!(lines[2].len() > WIDTH, "{wrapped}");
+        let prose = lines.iter().filter(|line| !line.starts_with('|'));
+        assert!(prose.clone().all(|line| line.len() <= WIDTH), "{wrapped}");
+        assert_eq!(prose.flat_map(|line| line.split_whitespace()).count(), 61);
     }
 }
