@@ -18,9 +18,9 @@ use crate::{block_on, init, persist_without_store, tempdir, text};
 pub struct Backend {
     /// Which backend, for messages.
     pub name: &'static str,
-    /// As a command line names it.
+    /// URL of the backend on a command line.
     pub url: String,
-    /// What is below the command.
+    /// Storage below the command.
     pub storage: Arc<dyn Storage>,
     access: Access,
     /// Set once the store is made.
@@ -86,7 +86,7 @@ impl Backend {
         self.command().args(args).output().expect("persist starts")
     }
 
-    /// What it printed, where it succeeded, as it must.
+    /// Runs the command, which must succeed, and returns its standard output.
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let (printed, said) = (text(&output.stdout), text(&output.stderr));
@@ -95,7 +95,8 @@ impl Backend {
         printed.to_owned()
     }
 
-    /// What it printed and what it said, where it ended with this code.
+    /// Runs the command, which must end with this code, and returns its standard output and
+    /// standard error.
     pub fn ends(&self, args: &[&str], code: i32) -> (String, String) {
         let output = self.run(args);
         let (printed, said) = (text(&output.stdout), text(&output.stderr));
@@ -105,7 +106,7 @@ impl Backend {
         (printed.to_owned(), said.to_owned())
     }
 
-    /// What it said, where it ended with this code.
+    /// Runs the command, which must end with this code, and returns its standard error.
     pub fn fails(&self, args: &[&str], code: i32) -> String {
         self.ends(args, code).1
     }

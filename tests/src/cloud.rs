@@ -55,7 +55,7 @@ impl Place {
         }
     }
 
-    /// The same place through a proxy.
+    /// Starts a proxy and returns it with this place, accessed through the proxy.
     pub fn proxied(&self) -> (Proxy, Self) {
         match self {
             Self::S3(place) => {
@@ -77,7 +77,7 @@ impl Place {
         }
     }
 
-    /// The same for a host that does not wait long for an answer that never comes.
+    /// Returns the configuration for a host that does not wait long for an answer that never comes.
     pub fn impatient(&self) -> StorageConfig {
         const PATIENCE: Duration = Duration::from_secs(2);
         let mut config = self.config();
@@ -97,7 +97,7 @@ impl Place {
         crate::scope(self.storage())
     }
 
-    /// As a command line names it.
+    /// Returns the URL of the place on a command line.
     pub fn url(&self) -> String {
         match self {
             Self::S3(place) => place.url(),
@@ -122,7 +122,7 @@ impl Place {
         }
     }
 
-    /// Whether a request reads an object.
+    /// Returns true if a request reads an object.
     pub fn reads(&self, seen: &Seen) -> bool {
         match self {
             Self::S3(_) => seen.operation() == "GetObject",
@@ -130,7 +130,8 @@ impl Place {
         }
     }
 
-    /// Whether a request sends part of an upload, and not of one that only tries the server.
+    /// Returns true if a request sends part of an upload, except an upload that only probes the
+    /// server.
     pub fn sends_part(&self, seen: &Seen) -> bool {
         match self {
             Self::S3(_) => seen.operation() == "UploadPart" && !is_trial(seen),
@@ -138,7 +139,7 @@ impl Place {
         }
     }
 
-    /// Whether a request aborts an upload.
+    /// Returns true if a request aborts an upload.
     pub fn aborts(&self, seen: &Seen) -> bool {
         match self {
             Self::S3(_) => seen.operation() == "AbortMultipartUpload" && !is_trial(seen),
@@ -163,7 +164,7 @@ impl Place {
     }
 }
 
-/// Whether a request is about an object that only tries the server.
+/// Returns true if a request is about an object that only probes the server.
 pub fn is_trial(seen: &Seen) -> bool {
     seen.uri.to_string().contains("probe-")
 }

@@ -80,7 +80,7 @@ impl Place {
         }
     }
 
-    /// The same place through a proxy.
+    /// Starts a proxy and returns it with this place, accessed through the proxy.
     pub fn proxied(&self) -> (Proxy, Self) {
         let proxy = Proxy::start(&self.endpoint);
         self.record_probes(proxy.endpoint());
@@ -121,7 +121,7 @@ impl Place {
             .expect("a name")
     }
 
-    /// As a command line names it.
+    /// Returns the URL of the place on a command line.
     pub fn url(&self) -> String {
         format!("gs://{}/{}", self.bucket, self.prefix)
     }
@@ -155,7 +155,7 @@ impl Default for Place {
     }
 }
 
-/// What GCS calls a request.
+/// Returns the GCS operation of a request.
 pub fn operation(seen: &Seen) -> &'static str {
     let upload = seen.uri.path().starts_with("/upload/");
     match seen.method.as_str() {
@@ -171,7 +171,7 @@ pub fn operation(seen: &Seen) -> &'static str {
     }
 }
 
-/// What was asked of a proxy.
+/// Returns the operations that were requested through a proxy.
 pub fn operations(proxy: &Proxy) -> Vec<&'static str> {
     proxy.seen().iter().map(operation).collect()
 }
@@ -294,7 +294,7 @@ fn range(seen: &Seen) -> Option<(u64, u64)> {
     Some((start.parse().ok()?, last.parse::<u64>().ok()? + 1))
 }
 
-/// What the server says of the object of this name; none where it has none.
+/// Returns the server's reply about the object of this name; none if the server has no such object.
 fn about(endpoint: &str, bucket: &str, name: &str) -> Option<String> {
     let address = endpoint.trim_start_matches("http://");
     let path = format!("/storage/v1/b/{bucket}/o/{}", name.replace('/', "%2F"));

@@ -1,4 +1,4 @@
-//! What the tests share: stores, agents and the command.
+//! Shared parts of the tests: stores, agents and the command.
 
 pub mod backends;
 pub mod cloud;
@@ -123,7 +123,7 @@ pub fn run(dir: &Path, args: &[&str]) -> Output {
     persist(dir).args(args).output().expect("persist starts")
 }
 
-/// What a command printed, as text.
+/// Returns the output of a command as text.
 pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("text")
 }
@@ -185,7 +185,7 @@ pub fn guest_in(language: &str, name: &str) -> Option<PathBuf> {
     None
 }
 
-/// Where `cargo xtask guests` keeps the toolchains of other languages.
+/// Returns the folder where `cargo xtask guests` keeps the toolchains of other languages.
 pub fn toolchains() -> PathBuf {
     target().parent().expect("target").join("toolchains")
 }

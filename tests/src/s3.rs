@@ -75,7 +75,7 @@ impl Place {
         }
     }
 
-    /// The same place through a proxy.
+    /// Starts a proxy and returns it with this place, accessed through the proxy.
     pub fn proxied(&self) -> (Proxy, Self) {
         let proxy = Proxy::start(self.server.endpoint());
         self.record_probes(proxy.endpoint());
@@ -123,7 +123,7 @@ impl Place {
             .expect("a name")
     }
 
-    /// As a command line names it.
+    /// Returns the URL of the place on a command line.
     pub fn url(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.prefix)
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use yaml_rust2::YamlLoader;
 
-/// What the text is, for whoever is shown it.
+/// Description of the text, for the user who is shown it.
 pub(crate) const SOURCE: &str = "chatterbot-corpus 1.3.3 from PyPI (BSD License)";
 
 const REQUIREMENT: &str = "chatterbot-corpus==1.3.3 \

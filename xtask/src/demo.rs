@@ -34,7 +34,7 @@ pub(crate) struct Options {
     /// How often the host is killed
     #[arg(long, default_value_t = 20)]
     kills: usize,
-    /// Where the agent's memory is kept, a new place; `s3` or `gcs` starts a server for it; a fresh
+    /// New place where the agent's memory is kept; `s3` or `gcs` starts a server for it; a fresh
     /// folder if not given
     #[arg(long, value_name = "URL")]
     storage: Option<String>,
@@ -88,7 +88,7 @@ pub(crate) fn rehearse(workspace: &Workspace, turns: usize, kills: usize) -> Res
     Ok(place.folder.map_or(Ok(()), fs::remove_dir_all)?)
 }
 
-/// The same on a server that is installed.
+/// Runs the demo as a test, on a server that is installed.
 pub(crate) fn rehearse_on(
     workspace: &Workspace,
     cloud: Cloud,
@@ -113,12 +113,12 @@ fn rehearse_in(workspace: &Workspace, place: &Place, turns: usize, kills: usize)
     Ok(())
 }
 
-/// Where the agent's memory is kept.
+/// Place where the agent's memory is kept.
 struct Place {
     url: String,
-    /// Where it can be looked at as files.
+    /// Folder where the memory can be viewed as files.
     folder: Option<PathBuf>,
-    /// What must run meanwhile.
+    /// Server that must run meanwhile.
     server: Option<Server>,
 }
 
@@ -238,7 +238,7 @@ fn play(host: &Host, turns: &[String], moments: &[Moment]) -> Result<Vec<Saved>>
     Ok(played.acknowledged)
 }
 
-/// What has happened so far.
+/// Progress of the demo so far.
 #[derive(Default)]
 struct Played {
     acknowledged: Vec<Saved>,
@@ -344,7 +344,7 @@ impl Played {
     }
 }
 
-/// What became of the save that the host was killed in.
+/// Outcome of the save during which the host was killed.
 #[derive(Debug, PartialEq)]
 enum Flight {
     Lost,

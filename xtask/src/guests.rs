@@ -16,7 +16,7 @@ use std::process::Command;
 const TARGET: &str = "wasm32-unknown-unknown";
 const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
-/// What the agents need, as the rest of the workspace does.
+/// Rust version that the agents need, like the rest of the workspace.
 const RUST_VERSION: &str = env!("CARGO_PKG_RUST_VERSION");
 
 /// The compiled agents: core modules that carry their world in a custom section.
@@ -66,8 +66,8 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Guests> {
     })
 }
 
-/// Whether the active toolchain has a standard library for the target. It names the folder whether
-/// or not anything is in it.
+/// Returns true if the active toolchain has a standard library for the target. The toolchain names
+/// the folder whether or not anything is in it.
 fn has_target(workspace: &Workspace) -> Result<bool> {
     let libraries = target_libdir(workspace, &["--target", TARGET])?;
     let Ok(files) = libraries.read_dir() else {
@@ -96,7 +96,7 @@ struct Debian {
     linker: PathBuf,
 }
 
-/// What it is told.
+/// Arguments that tell Debian's cargo to build the standard library.
 const BUILD_STD: [&str; 2] = ["-Z", "build-std=std,panic_abort"];
 
 impl Debian {

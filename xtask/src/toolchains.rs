@@ -34,7 +34,7 @@ pub(crate) const COMPONENTIZE_PY: Package = Package {
 --hash=sha256:8623cd8cab8453cb0cd8bf03f3c7103420d06f2f3d360186a280a70a1ca5e89f\n",
 };
 
-/// What npm installs: componentize-qjs, with the hashes of its parts.
+/// Contents of the npm installation: componentize-qjs, with the hashes of its parts.
 const NPM_PACKAGE: &str = include_str!("../npm/package.json");
 const NPM_LOCK: &str = include_str!("../npm/package-lock.json");
 

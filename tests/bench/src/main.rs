@@ -40,7 +40,8 @@ const MIB: usize = 1 << 20;
 /// Measures save and load beside what one would use instead
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where files are written: the disk that is measured. What is written is removed
+    /// Directory where files are written, on the disk that is measured. Files that are written
+    /// there are removed
     #[arg(long, default_value = ".")]
     dir: PathBuf,
     /// Three sizes, fewer rounds: under a minute

@@ -21,10 +21,10 @@ use crate::{KIB, Options, levels};
 
 const SIZE: usize = 4 * KIB;
 
-/// What a save may take, as a multiple of the bare system calls.
+/// Target duration of a save, as a multiple of the bare system calls.
 const AIM: f64 = 1.1;
 
-/// What the host compresses with.
+/// Compression level of the host.
 const LEVEL: u32 = 3;
 
 /// Saves before a new name is taken: the history of an agent that is looked after.
@@ -71,7 +71,7 @@ struct Small {
     bare: PathBuf,
     local: Arc<Local>,
     scope: Scope,
-    /// What does not shrink: so the bare calls write as much as the save does.
+    /// State that does not shrink, so that the bare calls write as much as the save does.
     state: Bytes,
 }
 

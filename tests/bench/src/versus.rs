@@ -21,7 +21,7 @@ const OPENDAL: &str = "opendal + flate2";
 const PIGZ: &str = "pigz -p2";
 const ZSTD: &str = "zstd -3";
 
-/// What Persist set out to do: save this much faster than object_store with flate2 as it comes,
+/// Target of Persist: save this much faster than object_store with flate2 as it comes,
 const SAVE_AIM: f64 = 4.0;
 /// and load this much faster than `gzip -dc`.
 const LOAD_AIM: f64 = 2.0;

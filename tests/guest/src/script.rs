@@ -13,7 +13,7 @@ use persist_guest::{Error, Info};
 use crate::store::expect;
 use crate::{Answer, Args, Failure, bytes, describe_bytes, describe_error, number};
 
-/// What the script has open, by the names that it gave.
+/// Writers and readers that the script has open, by the names that it gave.
 #[derive(Default)]
 struct Open {
     writers: BTreeMap<String, store::Writer>,

@@ -37,7 +37,7 @@ const STEPS: &[Step] = &[
     Step::Put(4000),
 ];
 
-/// What happens at a call.
+/// Fault that happens at a call.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// It fails, and is not made.
@@ -145,7 +145,7 @@ struct Case {
     base: tempfile::TempDir,
 }
 
-/// What another host sees.
+/// View of the store that another host sees.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     /// Versions of each name, newest first, and the state of the newest.
@@ -353,7 +353,8 @@ impl Case {
         })
     }
 
-    /// Whether anything was written outside the store, or over what was put into it.
+    /// Checks whether anything was written outside the store, or over what was put into it. Returns
+    /// what was written; none if nothing was.
     fn look_around(&self) -> Result<Option<String>> {
         let outside: Vec<_> = fs::read_dir(self.outside())?.collect::<io::Result<_>>()?;
         let bystander = self.base.path().join("bystander");
@@ -384,7 +385,7 @@ impl Case {
     }
 }
 
-/// Whether an answer is true.
+/// Checks whether an answer is true. Returns what is wrong; none if it is true.
 fn judge(answer: &Result<Deed>, before: &Seen, after: &Seen) -> Option<String> {
     let versions = |seen: &Seen, name: &str| {
         let found = seen.names.iter().find(|(known, ..)| known == name);
@@ -434,8 +435,8 @@ fn is_uncertain(kind: persist_host::storage::ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotDurable | ErrorKind::OutcomeUnknown)
 }
 
-/// Whether `after` is `before` without some of the oldest versions, or with a tombstone on top that
-/// a purge made.
+/// Returns true if `after` is `before` without some of the oldest versions, or with a tombstone on
+/// top that a purge made.
 fn only_removed(before: &Seen, after: &Seen) -> bool {
     let (Some((_, old, state)), Some((_, new, head))) = (before.names.first(), after.names.first())
     else {
@@ -460,7 +461,7 @@ struct Saboteur {
     fault: Fault,
     store: PathBuf,
     outside: PathBuf,
-    /// What of the store could not be synced, and was not since.
+    /// Path in the store that could not be synced, and was not synced since.
     unsynced: Mutex<Option<PathBuf>>,
     /// True once that got another name: then it matters although its first name goes.
     is_named: AtomicBool,
@@ -613,7 +614,7 @@ impl Watch for Saboteur {
     }
 }
 
-/// What a call syncs.
+/// Returns the path that a call syncs.
 fn synced(call: Call<'_>) -> Option<&Path> {
     match call {
         Call::SyncFile(path) | Call::SyncDir(path) => Some(path),

@@ -17,9 +17,9 @@ use tokio::runtime::Runtime;
 pub struct FixtureStore {
     runtime: Runtime,
     memory: Memory,
-    /// What versions are read through.
+    /// Store through which versions are read.
     pub store: Store,
-    /// What is read through it has no versions.
+    /// Adapter through which files without versions are read.
     pub adapter: Adapter,
 }
 
@@ -37,7 +37,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Where its file is.
+    /// Returns the key of its file.
     ///
     /// # Errors
     /// Where one of the names is none.
@@ -112,7 +112,7 @@ impl FixtureStore {
         self.store.scope(&place.agent, place.session.as_deref())
     }
 
-    /// As [`Scope::load`].
+    /// Loads a version, like [`Scope::load`].
     ///
     /// # Errors
     /// As that.
@@ -147,7 +147,7 @@ impl FixtureStore {
         }
     }
 
-    /// As [`Scope::verify`].
+    /// Verifies a version, like [`Scope::verify`].
     ///
     /// # Errors
     /// As that.
@@ -190,7 +190,7 @@ pub fn sha256(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// What `zcat` prints.
+/// Returns the bytes that `zcat` prints.
 ///
 /// # Errors
 /// What it complains about.

@@ -26,11 +26,11 @@ pub struct Golden {
     pub bytes: Bytes,
     /// The version that it is; none for a file at a key of the caller's own.
     pub place: Option<Place>,
-    /// Where it belongs.
+    /// Key where the file belongs.
     pub key: Key,
-    /// What `zcat` prints, and the SHA-256 of which is in the manifest; none for a tombstone.
+    /// State that `zcat` prints. Its SHA-256 is in the manifest. None for a tombstone.
     pub state: Option<Bytes>,
-    /// What is known of the version.
+    /// Known information about the version.
     pub info: Value,
 }
 
@@ -38,7 +38,7 @@ pub struct Golden {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry {
     file: String,
-    /// Where the file is kept.
+    /// Key where the file is kept.
     key: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     version: Option<At>,
@@ -56,7 +56,7 @@ struct At {
     version: Version,
 }
 
-/// Where they lie.
+/// Returns the directory of the golden files.
 pub fn dir() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../golden"))
 }
@@ -282,7 +282,7 @@ mod tests {
         store.scope("golden", session).expect("a name")
     }
 
-    /// As many labels as there may be, of characters that JSON writes in six.
+    /// Returns the maximum number of labels, made of characters that JSON writes in six.
     fn long_labels() -> Vec<(String, String)> {
         let digits: Vec<char> = (1..32).filter_map(char::from_u32).collect();
         let digits: Vec<_> = digits
@@ -302,7 +302,7 @@ mod tests {
             .collect()
     }
 
-    /// What is saved as `blocks`: four blocks that differ, and little to keep.
+    /// Returns the state that is saved as `blocks`: four blocks that differ, and little to keep.
     fn blocks() -> Bytes {
         let json = b"{\"role\": \"user\", \"text\": \"What did I ask you last week?\"}, ";
         let json = json.iter().copied().cycle().take(BLOCK + 5);

@@ -34,9 +34,9 @@ pub struct Plan {
 /// One way of trying.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// As the command names it.
+    /// Name of the target in the command.
     pub name: &'static str,
-    /// What it tries, in a line.
+    /// Description of what the target tries, in a line.
     pub about: &'static str,
     /// How much, where nothing else is asked for.
     pub count: u64,

@@ -11,7 +11,7 @@ use persist_lab::{Plan, TARGETS, Target, WORKER};
 struct Options {
     /// Only these targets
     targets: Vec<String>,
-    /// Where everything random begins
+    /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How much each target tries, instead of its own number

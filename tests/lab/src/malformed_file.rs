@@ -37,7 +37,7 @@ pub struct Forge {
     pub blocks: Vec<Vec<u8>>,
     /// The last bytes of the state member: ten, in an honest file.
     pub end: Vec<u8>,
-    /// What is said to be the length of the metadata.
+    /// Claimed length of the metadata.
     pub metadata_len: u32,
     /// JSON, in an honest file.
     pub metadata: Vec<u8>,
@@ -49,9 +49,9 @@ pub struct Forge {
     pub kind: u16,
     /// This is format 1.
     pub format: u16,
-    /// What is said to be the length of the file, where that is a lie.
+    /// Claimed length of the file, if the claim is false.
     pub object: Option<u64>,
-    /// What is said to be the length of the state member, where that is a lie.
+    /// Claimed length of the state member, if the claim is false.
     pub member: Option<u64>,
 }
 
@@ -124,7 +124,7 @@ impl Forge {
         self.header.len() + blocks + self.end.len()
     }
 
-    /// Where something ends and something else begins, the ends of the file included.
+    /// Returns the places where a part ends and another begins, including both ends of the file.
     pub fn boundaries(&self) -> Vec<usize> {
         let mut at = self.header.len();
         let mut boundaries = vec![0, at];

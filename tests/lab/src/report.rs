@@ -1,13 +1,13 @@
-//! What a target tried, and what it found.
+//! Report of what a target tried, and what it found.
 
 use std::fmt;
 
-/// What a target tried, and what it found.
+/// Report of what a target tried, and what it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What was tried, by kind, and how often: the rows of docs/src/reliability.md.
     pub tried: Vec<(String, u64)>,
-    /// What must not be: each with the smallest history that shows it, and how to replay it.
+    /// Violations, each with the smallest history that shows it, and how to replay it.
     pub violations: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What is done to a store, and what came of it.
+//! Steps that are done to a store, and their outcomes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(crate) enum Step {
     Put(usize),
 }
 
-/// What a step did, as the real code answered.
+/// Outcome of a step, as the real code answered.
 #[derive(Clone, Debug)]
 pub(crate) enum Deed {
     /// A version was made; none of a state: a tombstone.

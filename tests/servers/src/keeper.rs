@@ -236,7 +236,8 @@ fn program(path: PathBuf, dir: &Path) -> Command {
     command
 }
 
-/// Whether it answers, and its bucket is there. A server without one is given one.
+/// Returns true if the server answers and its bucket exists. Creates the bucket if the server has
+/// none.
 fn is_ready(kind: Kind, facts: &Facts) -> bool {
     let asked = match kind {
         // It refuses us, as we do not sign; the bucket is looked for where nobody has to.

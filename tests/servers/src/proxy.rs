@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 /// How the headers begin that ask for encryption, or tell of it.
 const ENCRYPTION: &str = "x-amz-server-side-encryption";
 
-/// What happens to one request.
+/// Fault that happens to one request.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// The server gets half of the body and then the end of the connection; so do we.
@@ -91,7 +91,7 @@ impl Reply {
         Self::new(status, body).header("x-amz-request-id", "PLANNED-REQUEST-ID")
     }
 
-    /// The same, with a header.
+    /// Returns the reply with a header added.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -117,7 +117,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What S3 calls such a request.
+    /// Returns the S3 operation of the request.
     pub fn operation(&self) -> &'static str {
         let asks = |name: &str| {
             let query = self.uri.query().unwrap_or_default();
@@ -231,7 +231,7 @@ impl Proxy {
         self.state.book().seen.clone()
     }
 
-    /// What S3 calls them.
+    /// Returns the S3 operations of the requests so far.
     pub fn operations(&self) -> Vec<&'static str> {
         self.state.book().seen.iter().map(Seen::operation).collect()
     }

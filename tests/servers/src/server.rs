@@ -25,7 +25,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As the program is asked for it.
+    /// Returns the name by which the program is asked for the server.
     pub fn name(self) -> &'static str {
         match self {
             Self::SeaweedFs => "seaweedfs",
@@ -42,7 +42,7 @@ impl Kind {
     }
 }
 
-/// Where a server is, and how to be let in.
+/// Address of a server, and the credentials for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Facts {
     /// Such as `http://127.0.0.1:12103`.
@@ -55,7 +55,7 @@ pub struct Facts {
     pub secret_key: String,
     /// SeaweedFS's view of buckets as directories, over plain HTTP without signatures.
     pub filer: Option<String>,
-    /// What it prints.
+    /// Path of the log with the server's output.
     pub log: PathBuf,
 }
 
@@ -129,8 +129,8 @@ impl Server {
         &self.facts.endpoint
     }
 
-    /// What a process needs in its environment to use this S3 server at `endpoint`: its own, or
-    /// that of a proxy before it.
+    /// Returns the environment that a process needs to use this S3 server at `endpoint`: the
+    /// server's own endpoint, or that of a proxy before it.
     pub fn environment(&self, endpoint: &str) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL", endpoint.to_owned()),

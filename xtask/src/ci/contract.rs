@@ -9,7 +9,7 @@ use wit_parser::{
 };
 
 const PACKAGE: &str = "package persist:snapshot";
-/// Where a crate needs the contract inside its own folder, to be packaged with it.
+/// Paths where a crate needs the contract inside its own folder, to be packaged with it.
 const LINKS: [&str; 2] = ["host/wit", "guest-sdk/rust/wit"];
 
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
@@ -121,7 +121,7 @@ impl Silent {
     }
 }
 
-/// Whether a type was brought in by `use`: it is documented where it comes from.
+/// Returns true if a type was imported by `use`. Such a type is documented where it comes from.
 fn is_use(resolve: &Resolve, definition: &TypeDef) -> bool {
     match definition.kind {
         TypeDefKind::Type(Type::Id(id)) => {

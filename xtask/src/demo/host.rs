@@ -11,7 +11,7 @@ pub(crate) struct Host {
     pub(crate) persist: PathBuf,
     pub(crate) agent: PathBuf,
     pub(crate) storage: String,
-    /// What a server asks for, beside the environment that we have.
+    /// Environment variables that a server requires, besides the environment that we have.
     pub(crate) environment: Vec<(&'static str, String)>,
 }
 
@@ -71,7 +71,7 @@ impl Host {
         history(&printed).context("`persist history --json` printed something else")
     }
 
-    /// What the agent remembers now: the turns, as it was given them.
+    /// Returns the current memory of the agent: the turns, as it was given them.
     pub(crate) fn memory(&self) -> Result<Vec<String>> {
         let state = crate::machine::output(&mut self.command(&["cat", "demo/memory"]))?;
         memory(&state).context("the memory is not what chat-memory writes")

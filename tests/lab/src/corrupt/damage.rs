@@ -1,4 +1,4 @@
-//! What can happen to the bytes of a file.
+//! Damage that can happen to the bytes of a file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use fastrand::Rng;
 use crate::golden::Golden;
 use crate::malformed_file::Forge;
 
-/// What a disk, a cache and a file system move as one.
+/// Number of bytes that a disk, a cache and a file system move as one.
 const PAGE: usize = 4096;
 
 /// Bytes that are put before or after a file.
@@ -43,7 +43,7 @@ pub(super) enum Damage {
         at: usize,
         from: usize,
     },
-    /// As [`Damage::Splice`], where both places are ends of blocks or members.
+    /// A [`Damage::Splice`] where both places are ends of blocks or members.
     Seam {
         other: usize,
         at: usize,
@@ -131,8 +131,8 @@ impl Damage {
         (!intact).then_some(damaged)
     }
 
-    /// What can happen to file `n`: at most `count` of each kind, evenly spread where there are
-    /// more.
+    /// Returns the damage that can happen to file `n`: at most `count` of each kind, evenly spread
+    /// where there are more.
     pub(super) fn all(n: usize, files: &[Golden], count: u64, rng: &mut Rng) -> Vec<Self> {
         let len = files[n].bytes.len();
         let pages = len.div_ceil(PAGE);

@@ -17,7 +17,7 @@ use crate::Report;
 use crate::golden;
 use crate::malformed_file::{BLOCK, Forge};
 
-/// What reading takes besides what the file justifies.
+/// Memory in bytes that reading may take besides what the file justifies.
 const SLACK: u64 = 8 << 20;
 
 /// Golden files that claims are made of.

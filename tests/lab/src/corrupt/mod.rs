@@ -40,7 +40,7 @@ const SELDOM: usize = 7;
 /// Violations that are printed: the thousandth says nothing that the first did not.
 const MAX_VIOLATIONS: usize = 20;
 
-/// What a way of reading made of a file.
+/// Outcome of one way of reading a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     /// It says that the file is damaged.
@@ -51,13 +51,13 @@ enum Outcome {
     Else(String),
 }
 
-/// What a way of reading has to find. None may give a wrong byte.
+/// Damage that a way of reading has to find. No way may return a wrong byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finds {
     /// Whatever was done to any byte.
     Everything,
-    /// The same, in files that hold a state; but what is left where a trailer is gone, all of it,
-    /// is the plain gzip of the same state.
+    /// Everything that was done to any byte, in files that hold a state. Exception: the file
+    /// without its whole trailer is the plain gzip of the same state.
     EverythingInStatesAndPlain,
 }
 
@@ -147,7 +147,7 @@ fn outcome(read: Result<Option<Bytes>, Error>) -> Outcome {
 }
 
 impl Way {
-    /// Whether it has to find whatever was done to files such as these.
+    /// Returns true if this way of reading has to find any change to files such as these.
     fn finds_all(&self, of: &[&Golden]) -> bool {
         match self.finds {
             Finds::Everything => true,
@@ -191,8 +191,8 @@ impl Way {
     }
 }
 
-/// Whether a file is all of the first member of another, which is gzip by itself, and nothing of
-/// its trailer.
+/// Returns true if a file is the whole first member of another file, which is gzip by itself, and
+/// has nothing of its trailer.
 fn is_state_alone(file: &[u8], golden: &Golden) -> bool {
     file.len() < golden.bytes.len()
         && golden.bytes.starts_with(file)
@@ -356,7 +356,7 @@ mod tests {
         }
     }
 
-    /// What the laboratory says of a way of reading that is broken.
+    /// Returns the laboratory's report on a way of reading that is broken.
     fn found(read: fn(&FixtureStore, &Golden, &Place) -> Result<Outcome>) -> String {
         let broken = Way {
             name: "broken",

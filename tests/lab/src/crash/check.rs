@@ -1,4 +1,5 @@
-//! Whether the real code finds in a crash state what it acknowledged, and can go on from there.
+//! Check that the real code finds in a crash state what it acknowledged, and can continue from
+//! there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,7 +15,7 @@ use super::scenario::Story;
 use super::trace::Op;
 use crate::steps::{Deed, OWN_KEY, runtime, scope};
 
-/// What must hold for one name.
+/// Claims that must hold for one name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claim {
     /// Versions that may be there, and their states: whatever was begun.
@@ -28,7 +29,7 @@ pub(super) struct Claim {
     pinned: BTreeSet<Version>,
 }
 
-/// What must hold for a store, at one moment.
+/// Claims that must hold for a store, at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
     names: BTreeMap<&'static str, Claim>,

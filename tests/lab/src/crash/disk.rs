@@ -1,4 +1,4 @@
-//! What a disk may hold after a crash.
+//! Model of the contents that a disk may hold after a crash.
 //!
 //! The model is weaker than any journalling file system, so that what survives here survives there:
 //! - a change of a directory (a file or directory made, linked, renamed, removed) is certain once
@@ -24,11 +24,11 @@ const MAX_EXHAUSTIVE: usize = 4;
 /// Combinations that are tried beside the extreme ones where there are more.
 const RANDOM: usize = 8;
 
-/// What devices write at once.
+/// Sizes that devices write at once, in bytes.
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;
 
-/// What is at each path.
+/// Node at each path.
 pub(super) type Tree = BTreeMap<PathBuf, Node>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,9 +41,9 @@ pub(super) enum Node {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     files: Vec<File>,
-    /// What the running system sees.
+    /// Entries that the running system sees.
     seen: BTreeMap<PathBuf, Entry>,
-    /// What is certain to be there after a crash.
+    /// Entries that are certain to exist after a crash.
     durable: BTreeMap<PathBuf, Entry>,
     /// Changes that may be there, in order.
     pending: Vec<(PathBuf, Option<Entry>)>,
@@ -70,7 +70,7 @@ pub(super) struct Choice {
     seed: u64,
 }
 
-/// What became of bytes that were not synced.
+/// Outcome for bytes that were not synced.
 #[derive(Clone, Copy, Debug)]
 enum Bytes {
     Written,
@@ -191,7 +191,7 @@ impl Disk {
         choices.map(choice).collect()
     }
 
-    /// What is found after a crash.
+    /// Returns the tree that is found after a crash.
     pub(super) fn crash(&self, choice: &Choice) -> Tree {
         let mut entries = self.durable.clone();
         let kept = self
@@ -279,7 +279,7 @@ pub(super) fn build(tree: &Tree, base: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What the folder `base` holds.
+/// Returns the contents of the folder `base`.
 #[cfg(test)]
 pub(super) fn read(base: &Path) -> io::Result<Tree> {
     let mut tree = Tree::new();

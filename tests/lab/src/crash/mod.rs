@@ -61,12 +61,12 @@ pub fn run(plan: Plan) -> Result<Report> {
     Ok(report)
 }
 
-/// What is crashed: the real code, or with a bug that is planted to see it found.
+/// Code that is crashed: the real code, or code with a planted bug that must be found.
 #[derive(Clone, Copy)]
 struct Subject {
     storage: Wrap,
     trace: fn(Vec<Op>) -> Vec<Op>,
-    /// Whether a crash of the save after a crash is tried, too.
+    /// True if a crash of the save after a crash is tried, too.
     recover: bool,
     /// One state in so many is tried.
     sample: usize,
@@ -132,7 +132,7 @@ fn for_each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Res
     })
 }
 
-/// What was tried of one scenario.
+/// Record of what was tried in one scenario.
 #[derive(Debug, Default)]
 struct Tried {
     /// Hashes of the states, with what is claimed of them.
@@ -234,7 +234,7 @@ impl Tried {
     }
 }
 
-/// What was done last before a crash, from the step that was under way.
+/// Returns the last operations before a crash, from the step that was under way.
 fn tail(story: &Story, at: usize) -> String {
     let begin = story.ops[..at]
         .iter()

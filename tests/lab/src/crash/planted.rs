@@ -11,7 +11,8 @@ use super::scenario::SCENARIOS;
 use super::trace::Op;
 use super::{REAL, Subject, explore};
 
-/// What is found in the scenario `name` where the trace is changed so.
+/// Returns the violations that are found in the scenario `name` where the trace is changed in this
+/// way.
 fn found(name: &str, trace: fn(Vec<Op>) -> Vec<Op>) -> String {
     found_in(name, Subject { trace, ..REAL })
 }

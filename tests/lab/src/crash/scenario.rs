@@ -1,4 +1,4 @@
-//! What is done to a store while it is recorded, and what came of it.
+//! Steps that are done to a store while it is recorded, and their outcomes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::steps::{Deed, Step, runtime, scope};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scenario {
     pub(super) name: &'static str,
-    /// What each host does. More than one take turns at every call to the disk.
+    /// Steps of each host. Several hosts take turns at every call to the disk.
     pub(super) hosts: &'static [&'static [Step]],
 }
 
@@ -117,11 +117,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// What was recorded.
+/// Recording of a scenario.
 #[derive(Debug)]
 pub(super) struct Story {
     pub(super) ops: Vec<Op>,
-    /// What step N did.
+    /// Outcomes of the steps: entry N is what step N did.
     pub(super) deeds: Vec<Deed>,
 }
 

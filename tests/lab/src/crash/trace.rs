@@ -1,4 +1,4 @@
-//! What a run did to the disk, call by call.
+//! Trace of a run's calls to the disk, call by call.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -71,7 +71,7 @@ impl Recorder {
         self.ops().push(op);
     }
 
-    /// What was recorded since the last time.
+    /// Returns the operations that were recorded since the last time.
     pub(super) fn take(&self) -> Vec<Op> {
         std::mem::take(&mut *self.ops())
     }

@@ -5,7 +5,7 @@
 #[path = "../../../../host/src/bin/persist/address.rs"]
 pub(super) mod address;
 
-/// What the parser takes from the rest of the command.
+/// Items that the parser takes from the rest of the command.
 mod exit {
     use std::fmt;
 

@@ -33,13 +33,13 @@ pub const TARGET: Target = Target {
 /// One thing to feed.
 #[derive(Clone, Copy, Debug)]
 pub struct Function {
-    /// As libFuzzer's target is called.
+    /// Name of libFuzzer's target.
     pub name: &'static str,
-    /// What it feeds.
+    /// Description of the input that it feeds.
     pub about: &'static str,
     /// Panics where something does not hold.
     pub feed: fn(&[u8]),
-    /// What the driver begins with.
+    /// Inputs that the driver begins with.
     seeds: fn() -> Result<Vec<Vec<u8>>>,
 }
 
@@ -144,7 +144,7 @@ fn panics(function: &Function, input: &[u8]) -> bool {
     catch_unwind(AssertUnwindSafe(|| (function.feed)(input))).is_err()
 }
 
-/// The same, without what can be left out of it.
+/// Returns the input without the parts that can be left out of it.
 fn shrunk(mut input: Vec<u8>, fails: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut len = input.len().div_ceil(2);
     while len > 0 {
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(report.total(), plan.count * FUNCTIONS.len() as u64);
     }
 
-    /// What the driver says of a function that does not hold.
+    /// Returns the driver's report on a function that does not hold.
     fn found(feed: fn(&[u8]), seeds: fn() -> Result<Vec<Vec<u8>>>) -> Vec<String> {
         let broken = Function {
             name: "broken",

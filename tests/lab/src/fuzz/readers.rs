@@ -160,7 +160,8 @@ pub(super) fn holds(place: &Place, data: &[u8], read: impl Fn(&Place) -> Result<
     }
 }
 
-/// What may be said of a file; anything else means that something was believed too early.
+/// Asserts that an error may be reported for a file. Any other error means that something was
+/// believed too early.
 fn expected(error: &Error) {
     assert!(
         matches!(

@@ -1,4 +1,4 @@
-//! Whether a history could have been made by one change after the other.
+//! Check of whether a history could have been made by one change after the other.
 //!
 //! The search is Wing and Gong's ("Testing and verifying concurrent objects", 1993) with Lowe's
 //! memory of what was tried ("Testing for linearizability", 2017): take any step that may be first,
@@ -18,10 +18,11 @@ const MAX_OPS: usize = 128;
 /// States tried before a search is given up, and said to be.
 const MAX_TRIED: usize = 200_000;
 
-/// The same, where it is only tried whether less is as wrong: the less is told, the more could be.
+/// States tried before a search is given up, and said to be, where the search only tests whether a
+/// smaller history is as wrong: the less is told, the more is possible.
 const MAX_TRIED_OF_LESS: usize = 4000;
 
-/// What a search showed.
+/// Result of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It could, and leads to this state.
@@ -32,17 +33,17 @@ pub(crate) enum Verdict {
     GivenUp,
 }
 
-/// What was asked and answered, of names that were something before.
+/// Calls and answers, for names that had a state before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct History<'a> {
-    /// What each name was; nothing, where it is not told.
+    /// State of each name before the history; empty if it is not given.
     pub(crate) before: &'a [State],
     pub(crate) events: &'a [Event],
     pub(crate) grace: Micros,
 }
 
 impl History<'_> {
-    /// What `name` was before.
+    /// Returns the state of `name` before the history.
     pub(crate) fn before(&self, name: usize) -> State {
         self.before.get(name).cloned().unwrap_or_default()
     }
@@ -56,7 +57,8 @@ impl History<'_> {
         Told::by(self.before, self.events)
     }
 
-    /// The same for a part of it, of which the whole tells more than the part itself.
+    /// Looks for an order of the steps of `name` that explains every answer in a part of the
+    /// history. The whole history tells more about this part than the part itself.
     fn check_part(&self, told: &Told, events: &[Event], name: usize, max_tried: usize) -> Verdict {
         let mut ops = steps(told, events, name);
         if ops.len() > MAX_OPS {
@@ -80,7 +82,8 @@ impl History<'_> {
     }
 }
 
-/// What is over when a step is taken: the step itself, and what might have been in its place.
+/// Returns the steps that are over when a step is taken: the step itself, and the steps that might
+/// have been in its place.
 fn takes(ops: &[Op]) -> Vec<u128> {
     let alike = |one: usize, two: usize| {
         one == two || (ops[one].either.is_some() && ops[one].either == ops[two].either)
@@ -137,7 +140,7 @@ impl Search<'_> {
 /// A history that cannot be explained, with everything left out that it does not take to see that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Witness {
-    /// What cannot all be true.
+    /// Events that cannot all be true.
     pub(crate) events: Vec<Event>,
 }
 
@@ -199,7 +202,7 @@ fn shortest(events: &[Event], check: &dyn Fn(&[Event]) -> Verdict) -> Option<Vec
 }
 
 impl Call {
-    /// Whether it changes nothing.
+    /// Returns true if the call changes nothing.
     fn is_look(&self) -> bool {
         matches!(self, Self::Load { .. } | Self::Stat { .. } | Self::Audit)
     }

@@ -1,4 +1,4 @@
-//! What a worker asks of the store, what it is answered, and when: the events of a history.
+//! Events of a history: the calls of a worker to the store, their answers, and the times of both.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,14 +23,14 @@ pub(crate) fn now() -> Micros {
 /// Which state it is: no two saves of a history have the same.
 pub(crate) type Tag = u32;
 
-/// What a version is.
+/// Content of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum What {
     State(Tag),
     Tombstone,
 }
 
-/// What must be true of the head.
+/// Condition that must be true of the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Wanted {
     Any,
@@ -48,7 +48,7 @@ impl From<Wanted> for Expect {
     }
 }
 
-/// What is asked.
+/// Call that a worker makes to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Call {
     Save {
@@ -88,7 +88,7 @@ pub(crate) enum Call {
     Audit,
 }
 
-/// What came back.
+/// Answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
     /// This version was made.
@@ -105,13 +105,13 @@ pub(crate) enum Answer {
     All(BTreeMap<Version, What>),
     /// Everything old below this tombstone was removed.
     PurgeReport(Version),
-    /// What was wanted does not hold; this is the head.
+    /// The wanted condition does not hold; this is the head.
     Conflict(Option<Version>),
     /// It may have been made, as this version where one is named.
     Unknown(Option<Version>),
     /// It failed, and was not made.
     Failed(String),
-    /// What must never be answered.
+    /// An answer that must never be given.
     Wrong(String),
 }
 
@@ -177,12 +177,12 @@ pub(crate) fn scope(store: &Store) -> Scope {
 }
 
 impl Event {
-    /// Whether the answer alone shows that something is wrong.
+    /// Returns true if the answer alone shows that something is wrong.
     pub(crate) fn is_wrong(&self) -> bool {
         matches!(self.answered, Some((_, Answer::Wrong(_))))
     }
 
-    /// The same, where nothing was made to fail: then a failure is wrong.
+    /// Returns the event for a disk where no fault was injected: a failure is then a wrong answer.
     pub(crate) fn on_a_healthy_disk(mut self) -> Self {
         if let Some((_, answer)) = &mut self.answered
             && let Answer::Failed(why) = answer
@@ -194,7 +194,7 @@ impl Event {
 }
 
 impl Call {
-    /// Whether it makes a version.
+    /// Returns true if the call makes a version.
     pub(crate) fn makes(self) -> bool {
         !matches!(
             self,
@@ -312,7 +312,7 @@ async fn audit(scope: &Scope, name: &str) -> Answer {
     Answer::All(all)
 }
 
-/// What an `Info` says that the version is, where it can be true.
+/// Returns the content of a version according to its `Info`, if that can be true.
 fn what(info: &Info) -> Result<What, String> {
     if info.deleted {
         return Ok(What::Tombstone);
@@ -358,7 +358,7 @@ fn failed(error: Error) -> Answer {
     }
 }
 
-/// Where events go as they happen.
+/// Destination of events as they happen.
 pub(crate) trait Record: Send + Sync {
     /// An event without an answer, then the same with one.
     fn record(&self, event: &Event);

@@ -147,7 +147,7 @@ pub(crate) async fn policies_of_an_hour() -> Memory {
     MADE.get_or_init(make).await.clone()
 }
 
-/// What one worker sees of a storage that all of them use.
+/// View that one worker has of a storage that all workers use.
 #[derive(Debug)]
 pub(crate) struct FaultStorage {
     inner: Arc<dyn Storage>,
@@ -286,8 +286,8 @@ impl FaultStorage {
         created
     }
 
-    /// As a cache of heads would: a create that succeeds is the new head, one that is lost says
-    /// that the cache was wrong.
+    /// Records a create as a cache of heads would: a create that succeeds is the new head, a create
+    /// that fails shows that the cache was wrong.
     fn remember_create(&self, key: &Key, created: &Result<()>) {
         let Some((dir, name)) = key.as_str().rsplit_once('/') else {
             return;

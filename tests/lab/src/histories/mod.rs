@@ -54,7 +54,7 @@ const SHARE: u64 = 10;
 /// Histories that go on at the same time, where they sleep more than they work.
 const AT_ONCE: usize = 16;
 
-/// The same where each is four processes.
+/// Histories that go on at the same time, where each is four processes.
 const AT_ONCE_OF_PROCESSES: usize = 3;
 
 /// How histories in memory are made.
@@ -338,7 +338,7 @@ impl Record for Log {
     }
 }
 
-/// What was found in some histories.
+/// Findings in some histories.
 #[derive(Debug, Default)]
 struct Found {
     histories: u64,

@@ -1,5 +1,4 @@
-//! What a name is, one change after the other: the sequential model that histories are checked
-//! against.
+//! Sequential model of a name, one change after the other. Histories are checked against it.
 //!
 //! A name is its versions, each a state or a tombstone. The highest is the head. A change makes
 //! head + 1, and only where what it wants of the head is so. Retention takes versions away, the
@@ -44,7 +43,7 @@ pub(crate) struct Op {
     pub(crate) either: Option<usize>,
 }
 
-/// What happens, or is seen.
+/// A change that happens, or an observation.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// A version is made: this one, where its number is known.
@@ -69,7 +68,7 @@ pub(crate) enum Step {
     NotAt(Version, bool),
     /// None of these is there any more.
     Gone(Vec<Version>),
-    /// What was answered can never be.
+    /// The answer is impossible.
     Never,
     /// Exactly these are there.
     Exactly(BTreeMap<Version, What>),
@@ -80,11 +79,11 @@ pub(crate) enum Step {
 pub(crate) struct Window {
     asked: Micros,
     answered: Option<Micros>,
-    /// What it removed, where it said so.
+    /// Versions that it removed, if it reported them.
     removed: Option<Vec<Version>>,
 }
 
-/// What is known of the whole history, whatever the order of its steps.
+/// Known facts about the whole history, whatever the order of its steps.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     windows: Vec<Window>,
@@ -94,8 +93,8 @@ pub(crate) struct Known {
     acknowledged: BTreeSet<Version>,
 }
 
-/// What each name may have been: before the history, by what anybody was told in it, and by what
-/// was asked.
+/// Contents that each name may have had: before the history, according to the answers in it, and
+/// according to the calls in it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Told(BTreeSet<(usize, Version, What)>);
 
@@ -106,7 +105,7 @@ const ASKED: Version = 0;
 const COPIED: Version = Version::MAX;
 
 impl Told {
-    /// What a history tells, of names that were `before` what they were.
+    /// Collects what a history tells about names whose earlier states were `before`.
     pub(crate) fn by(before: &[State], events: &[Event]) -> Self {
         let mut told = Self::default();
         for (name, state) in before.iter().enumerate() {
@@ -140,7 +139,7 @@ impl Told {
         told
     }
 
-    /// What a name may have been, but for a tombstone.
+    /// Returns the contents that a name may have had, except tombstones.
     pub(super) fn states(&self, name: usize) -> impl Iterator<Item = What> {
         let of_name = self.0.iter().filter(move |told| told.0 == name);
         of_name
@@ -148,13 +147,13 @@ impl Told {
             .filter(|what| *what != What::Tombstone)
     }
 
-    /// Whether somebody was told of this as a version of a name.
+    /// Returns true if this content was reported as a version of a name.
     pub(super) fn is_seen(&self, name: usize, what: What) -> bool {
         let mut of_name = self.0.iter().filter(|told| told.0 == name);
         of_name.any(|told| told.1 != ASKED && told.2 == what)
     }
 
-    /// What somebody was told of one version of it, but for a tombstone.
+    /// Returns the contents that were reported for one version of a name, except tombstones.
     pub(super) fn states_at(&self, name: usize, version: Version) -> impl Iterator<Item = What> {
         let of_version = (name, version, What::State(0))..=(name, version, What::State(Tag::MAX));
         self.0.range(of_version).map(|told| told.2)
@@ -171,7 +170,7 @@ impl State {
         last.map(|(version, kept)| (*version, kept.what))
     }
 
-    /// What is there.
+    /// Returns the existing versions and their contents.
     pub(crate) fn whats(&self) -> impl Iterator<Item = (Version, What)> {
         self.versions
             .iter()
@@ -228,8 +227,8 @@ impl State {
         }
     }
 
-    /// Whether a step that must happen cannot happen in this state nor in any later one: the head
-    /// only rises.
+    /// Returns true if a step that must happen cannot happen in this state nor in any later one:
+    /// the head only rises.
     pub(crate) fn is_past(&self, op: &Op) -> bool {
         let head = self.head().map_or(0, |head| head.0);
         op.answered.is_some()
@@ -299,7 +298,7 @@ impl State {
 }
 
 impl Known {
-    /// What is known of `name`.
+    /// Collects the known facts about `name`.
     pub(crate) fn of(events: &[Event], name: usize, grace: Micros) -> Self {
         let of_name = || events.iter().filter(|event| event.name == name);
         let acknowledged = events.iter().filter_map(|event| match &event.answered {

@@ -141,7 +141,7 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
-    /// What it asked, and what it was answered, now that it is gone.
+    /// Returns the calls of the process and their answers, after the process has ended.
     fn events(mut self) -> Result<Vec<Event>> {
         self.child.wait()?;
         let Ok(lines) = self.lines.join() else {
@@ -158,7 +158,7 @@ impl Process {
     }
 }
 
-/// What such a process does: its arguments are the directory, the shape and its number.
+/// Runs a worker process of a history. Its arguments are the directory, the shape and its number.
 ///
 /// # Errors
 /// Where the arguments are not those.

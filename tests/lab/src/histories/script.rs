@@ -1,4 +1,4 @@
-//! What one worker asks, one call after the other, as its random numbers and the answers say.
+//! Calls of one worker, one after the other, as its random numbers and the answers determine them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) struct Shape {
     /// Calls of each worker.
     pub(crate) calls: usize,
     pub(crate) names: usize,
-    /// What the stores of this history spare, in milliseconds.
+    /// Grace period of this history's stores, in milliseconds.
     pub(crate) grace: u64,
 }
 
@@ -27,7 +27,7 @@ impl Shape {
         Duration::from_millis(self.grace)
     }
 
-    /// Whether its workers take their time: every second history.
+    /// Returns true if the workers of this history are slow: every second history.
     fn is_slow(&self) -> bool {
         self.seed.is_multiple_of(2)
     }
@@ -61,13 +61,13 @@ impl Shape {
 /// The tags of one worker, at most.
 const TAGS: Tag = 100_000;
 
-/// Where there is time, one stream in so many is sent before it is whole.
+/// One stream in this many is sent before it is whole, in histories that have time.
 const LARGE_STREAMS: u32 = 3;
 
 /// The worker that prunes and purges.
 pub(crate) const KEEPER: usize = 1;
 
-/// What a worker does most.
+/// Main activity of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     /// Saves, whatever is there.

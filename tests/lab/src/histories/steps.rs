@@ -1,4 +1,4 @@
-//! What each event says of a name, as steps of the model.
+//! Steps of the model that each event implies for a name.
 
 use std::collections::BTreeSet;
 
@@ -16,9 +16,9 @@ pub(crate) fn steps(told: &Told, events: &[Event], name: usize) -> Vec<Op> {
     steps.chain(fills(events, name)).collect()
 }
 
-/// What may have filled a hole: only what somebody saw makes a difference, and only a change that
-/// could have made it. A state that was acknowledged there, where nobody saw another, did not: what
-/// copies it came after it.
+/// Returns the changes that may have filled a hole. Only versions that a worker saw make a
+/// difference, and only changes that could have made them. A state that was acknowledged there,
+/// where no worker saw another, did not fill it: what copies it came after it.
 fn fills(events: &[Event], name: usize) -> impl Iterator<Item = Op> {
     let told: BTreeSet<_> = events.iter().flat_map(|event| event.tells(name)).collect();
     let is_first = |version, what| {
@@ -89,7 +89,7 @@ fn steps_of(told: &Told, (number, event): (usize, &Event), name: usize) -> Vec<O
     steps.chain(perhaps.into_iter().map(may)).collect()
 }
 
-/// What a change whose outcome is not known may make: one of these.
+/// Returns the steps that a change may make if its outcome is not known: one of these.
 fn perhaps(told: &Told, event: &Event, version: Option<Version>, wanted: Wanted) -> Vec<Step> {
     let of = event.changed();
     let whats: BTreeSet<_> = match event.call {
@@ -151,7 +151,7 @@ impl Call {
         })
     }
 
-    /// Whether a version of this content can come of it.
+    /// Returns true if this call can make a version of this content.
     fn can_make(&self, made: What) -> bool {
         match *self {
             Self::Save { tag, .. } | Self::Stream { tag, .. } => made == What::State(tag),
@@ -168,8 +168,9 @@ impl Event {
         changes.map_or(self.name, |changed| changed.0)
     }
 
-    /// Whether a request of this change that was given up, or slept, can have made this version
-    /// long after. One that was acknowledged as this very version did not make it a second time.
+    /// Returns true if a request of this change that was given up, or slept, can have made this
+    /// version long after. A change that was acknowledged as this very version did not make it a
+    /// second time.
     fn may_fill(&self, version: Version, what: What) -> bool {
         let made = match &self.answered {
             Some((_, Answer::Made(made, _))) if *made == version => return false,
@@ -208,7 +209,7 @@ impl Event {
     }
 }
 
-/// What a call that was answered says of the name that it reads.
+/// Returns the step that an answered call implies for the name that it reads.
 fn seen(call: &Call, answer: &Answer) -> Option<Step> {
     Some(match (call, answer) {
         (Call::Restore { version, .. }, Answer::Made(_, what)) => Step::At(*version, *what),
@@ -240,7 +241,7 @@ fn seen(call: &Call, answer: &Answer) -> Option<Step> {
     })
 }
 
-/// What a change that was answered says of the name that it makes a version of.
+/// Returns the steps that an answered change implies for the name that it makes a version of.
 fn change(wanted: Wanted, answer: &Answer) -> Vec<Step> {
     match (answer, wanted) {
         (&Answer::Made(version, what), wanted) => vec![Step::Make {

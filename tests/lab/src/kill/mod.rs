@@ -85,7 +85,7 @@ pub fn kills(lab: &Path, seed: u64, count: u64, bug: Option<Bug>) -> Result<Repo
     Ok(report)
 }
 
-/// What was found in one store.
+/// Findings in one store.
 #[derive(Debug, Default)]
 struct Found {
     kills: u64,
@@ -146,7 +146,7 @@ fn one_store(lab: &Path, seed: u64, kills: u64, bug: Option<Bug>) -> Result<Foun
     Ok(found)
 }
 
-/// What is known of each name of each agent.
+/// Known state of each name of each agent.
 type States = BTreeMap<(usize, usize), State>;
 
 /// Opens the store anew, loads everything, and compares it with what was acknowledged.

@@ -18,7 +18,7 @@ pub(super) const AGENTS: usize = 2;
 /// Names of an agent.
 pub(super) const NAMES: usize = 2;
 
-/// What pruning spares, in milliseconds: short, so that there is something to prune.
+/// Grace period of pruning, in milliseconds: short, so that there is something to prune.
 pub(super) const GRACE_MS: u64 = 150;
 
 /// The tags of one round, at most.
