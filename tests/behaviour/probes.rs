@@ -403,6 +403,27 @@ fn a_good_server_whose_answers_are_lost_passes_the_probe_of_uploads() {
     }
 }
 
+#[test]
+fn a_probe_that_is_refused_for_another_reason_is_not_remembered() {
+    block_on(async {
+        let (proxy, place) = gcs::Place::probed().proxied();
+        let scope = place.scope();
+        save(&scope, "memory", "small").await;
+        proxy.rule(|_, seen| {
+            let refusal = gcs::refusal(400, "invalid");
+            (gcs::operation(seen) == "begin").then_some(Fault::Reply(refusal))
+        });
+        let options = SaveOptions::default;
+        scope
+            .save("memory", large(), options())
+            .await
+            .expect_err("is refused");
+        proxy.forget();
+        let saved = place.scope().save("memory", large(), options()).await;
+        assert_eq!(saved.expect("saves").version, 2);
+    });
+}
+
 /// Begins an upload of a part under a key, and leaves it.
 async fn leave_upload(storage: &Arc<dyn Storage>, key: &str) {
     let key = Key::new(key).expect("a key");
@@ -482,7 +503,10 @@ fn gc_does_the_rest_where_a_server_cannot_list_uploads_and_where_no_store_is() {
     let probe = Key::new("~/probe-0-upload").expect("a key");
     block_on(async {
         memory.create(&probe, vec![]).await.expect("creates");
-        let later = Later(memory.clone());
+        let later = Pages {
+            memory: memory.clone(),
+            change: age,
+        };
         let swept = Store::new(Arc::new(later)).gc(&GcOptions::default()).await;
         assert_eq!(swept.expect("removes").keys, ["~/probe-0-upload"]);
         memory
@@ -492,53 +516,17 @@ fn gc_does_the_rest_where_a_server_cannot_list_uploads_and_where_no_store_is() {
     });
 }
 
-/// Objects in memory, as they look two days later.
+/// A storage in memory whose pages are changed before they are returned.
 #[derive(Debug)]
-struct Later(Memory);
-
-#[async_trait]
-impl Storage for Later {
-    fn location(&self) -> String {
-        self.0.location()
-    }
-
-    async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
-        self.0.create(key, body).await
-    }
-
-    async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.0.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.0.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
-        self.0.read(key, range).await
-    }
-
-    async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
-        let mut page = self.0.list(list).await?;
-        page.now = page
-            .now
-            .map(|now| now + Duration::from_secs(2 * 24 * 60 * 60));
-        Ok(page)
-    }
-
-    async fn delete(&self, key: &Key) -> storage::Result<()> {
-        self.0.delete(key).await
-    }
+struct Pages {
+    memory: Memory,
+    change: fn(&mut Page),
 }
 
-/// A storage that forgets to list one version.
-#[derive(Debug)]
-struct Forgetful(Memory);
-
 #[async_trait]
-impl Storage for Forgetful {
+impl Storage for Pages {
     fn location(&self) -> String {
-        self.0.location()
+        self.memory.location()
     }
 
     fn supports_conditional_create(&self) -> bool {
@@ -546,31 +534,42 @@ impl Storage for Forgetful {
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
-        self.0.create(key, body).await
+        self.memory.create(key, body).await
     }
 
     async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.0.upload(key).await
+        self.memory.upload(key).await
     }
 
     async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.0.replace(key).await
+        self.memory.replace(key).await
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
-        self.0.read(key, range).await
+        self.memory.read(key, range).await
     }
 
     async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
-        let mut page = self.0.list(list).await?;
-        page.entries
-            .retain(|entry| entry.name() != "9999999997-0000000002.gz");
+        let mut page = self.memory.list(list).await?;
+        (self.change)(&mut page);
         Ok(page)
     }
 
     async fn delete(&self, key: &Key) -> storage::Result<()> {
-        self.0.delete(key).await
+        self.memory.delete(key).await
     }
+}
+
+/// Makes objects look two days older.
+fn age(page: &mut Page) {
+    let two_days = Duration::from_secs(2 * 24 * 60 * 60);
+    page.now = page.now.map(|now| now + two_days);
+}
+
+/// Leaves version 2 out.
+fn forget_version_2(page: &mut Page) {
+    let is_other = |name: &str| name != "9999999997-0000000002.gz";
+    page.entries.retain(|entry| is_other(entry.name()));
 }
 
 #[test]
@@ -581,7 +580,10 @@ fn no_message_advises_to_remove_an_acknowledged_version() {
         for state in ["one", "two"] {
             save(&honest, "memory", state).await;
         }
-        let scope = persist_tests::scope(Arc::new(Forgetful(memory)));
+        let scope = persist_tests::scope(Arc::new(Pages {
+            memory,
+            change: forget_version_2,
+        }));
         let refused = try_save(&scope).await.expect_err("is refused").to_string();
         assert!(
             refused.contains("version 2 and does not list it"),

@@ -13,14 +13,16 @@ use persist_servers::{Kind, Proxy, Reply, Seen};
 
 use crate::{gcs, s3};
 
-/// Records in a place that a server was probed in this way, without probing it. It may be called in
-/// a runtime.
-pub(crate) fn record_probe(storage: Arc<dyn Storage>, server: &str, way: Way) {
-    let server = server.to_owned();
+/// Records in a place that a server was probed in these ways, without probing it. It may be called
+/// in a runtime.
+pub(crate) fn record_probes(storage: Arc<dyn Storage>, server: &str, ways: &[Way]) {
+    let (server, ways) = (server.to_owned(), ways.to_vec());
     let recorded = std::thread::spawn(move || {
         crate::block_on(async {
-            let recorded = conformance::record_probe(&*storage, &server, way).await;
-            recorded.expect("records");
+            for way in ways {
+                let recorded = conformance::record_probe(&*storage, &server, way).await;
+                recorded.expect("records");
+            }
         });
     });
     recorded.join().expect("no panic");

@@ -19,7 +19,7 @@ use persist_host::storage::probe::Way;
 use persist_host::storage::{Retry, Storage, StorageConfig};
 use persist_servers::{Fault, Kind, Proxy, Reply, Seen, Server};
 
-use crate::cloud::record_probe;
+use crate::cloud::record_probes;
 
 /// A prefix in a bucket of a server that all tests share.
 ///
@@ -67,9 +67,7 @@ impl Place {
     }
 
     fn record_probes(&self, server: &str) {
-        for way in &self.unprobed {
-            record_probe(self.storage(), server, *way);
-        }
+        record_probes(self.storage(), server, &self.unprobed);
     }
 
     /// A new place on the server as it is.

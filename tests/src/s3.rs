@@ -11,7 +11,7 @@ use persist_host::storage::probe::Way;
 use persist_host::storage::{Retry, S3Credentials, Storage, StorageConfig};
 use persist_servers::{Kind, Proxy, Server};
 
-use crate::cloud::record_probe;
+use crate::cloud::record_probes;
 
 /// A prefix in a bucket of a server that all tests share.
 ///
@@ -70,9 +70,7 @@ impl Place {
     }
 
     fn record_probes(&self, server: &str) {
-        for way in &self.unprobed {
-            record_probe(self.storage(), server, *way);
-        }
+        record_probes(self.storage(), server, &self.unprobed);
     }
 
     /// Starts a proxy and returns it with this place, accessed through the proxy.

@@ -61,8 +61,8 @@ pub struct Snapshot<T> {
 /// line. For a state of many megabytes give `serde_json` a [`Writer`](crate::Writer) instead.
 ///
 /// # Errors
-/// As [`save`](crate::save), and [`Error::Invalid`] for a value that JSON cannot hold, such as a
-/// map whose keys are not text.
+/// Errors of [`save`](crate::save), and [`Error::Invalid`] for a value that JSON cannot hold, such
+/// as a map whose keys are not text.
 pub fn save<T: Serialize + ?Sized>(name: &str, value: &T) -> Result<Info, Error> {
     save_with(name, value, &SaveOptions::new())
 }
@@ -99,8 +99,8 @@ pub fn save_with<T: Serialize + ?Sized>(
 /// Loads the value at the head of `name`. `None`: nothing was saved, or it was deleted.
 ///
 /// # Errors
-/// As [`load`](crate::load), and [`Error::Unreadable`] where the state is not a `T`. It stays as it
-/// is.
+/// Errors of [`load`](crate::load), and [`Error::Unreadable`] where the state is not a `T`. It
+/// stays as it is.
 pub fn load<T: DeserializeOwned>(name: &str) -> Result<Option<T>, Error> {
     Ok(load_snapshot(name, None)?.map(|snapshot| snapshot.value))
 }

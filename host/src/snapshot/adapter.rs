@@ -150,8 +150,8 @@ impl Adapter {
     /// before all of it is durable. Memory: as [`Writer`](super::Writer).
     ///
     /// # Errors
-    /// As [`Adapter::save`]; an error of `state` itself is an [`Error::Storage`], and nothing was
-    /// saved.
+    /// Errors of [`Adapter::save`]; an error of `state` itself is an [`Error::Storage`], and
+    /// nothing was saved.
     pub async fn save_stream(&self, mut state: impl AsyncRead + Unpin, key: &str) -> Result<()> {
         let key = own_key(key)?;
         let mut upload = self.storage.replace(&key).await?;

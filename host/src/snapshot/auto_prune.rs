@@ -31,7 +31,7 @@ impl Default for AutoPrune {
 }
 
 impl Store {
-    /// Waits for what goes on when nobody waits for it: retention that began by itself, and the
+    /// Waits for background tasks: automatic pruning, and the
     /// aborts of uploads that were dropped. A process that ends at once would otherwise leave them
     /// undone; it waits with a limit of its own, as a server may take its time.
     ///

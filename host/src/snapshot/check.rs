@@ -35,7 +35,7 @@ const LEFT_PROBE: &str =
 const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Of which versions a check reads every byte. Of the others it reads and verifies the trailer:
-/// what is known of the version, and the length of its file.
+/// the metadata of the version, and the length of its file.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum ReadData {
     /// Of none.

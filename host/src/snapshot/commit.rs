@@ -2,7 +2,7 @@
 //!
 //! Truth is the highest version that exists. A change looks up the head, or goes on from the one
 //! that this process knows (`head_cache`), checks what the caller expects of it, and creates the
-//! version after it; whoever creates it first has it, on every storage, between all processes.
+//! version after it; the first to create it wins, on every storage, between all processes.
 //!
 //! An answer that says "exists", or none at all, is looked at before it is believed: a nonce in the
 //! trailer tells whether the version that is there is the one that we made.
@@ -17,7 +17,7 @@ use super::{Error, Expect, Info, Name, Result, Scope, Version};
 use crate::storage::{self, ErrorKind, Upload};
 
 /// How often a change with [`Expect::Any`] tries the next version after losing a race. Every loss
-/// is somebody else's save, so this many losses mean a name that a hundred writers want at once.
+/// is another writer's save, so this many losses mean a name that a hundred writers want at once.
 const MAX_ATTEMPTS: usize = 100;
 
 /// Pieces of a file that go to the storage together.

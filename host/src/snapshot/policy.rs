@@ -337,7 +337,7 @@ impl Store {
     /// store has no policy.
     ///
     /// # Errors
-    /// As [`Scope::stored`].
+    /// Errors of [`Scope::stored`].
     pub async fn stored_policy(&self) -> Result<Option<RawVersion>> {
         let scope = self.policy_scope();
         match scope.head(&policy_name()).await? {

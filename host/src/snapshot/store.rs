@@ -214,7 +214,7 @@ impl Store {
     /// Returns whether a store is there.
     ///
     /// # Errors
-    /// As [`Store::require`].
+    /// Errors of [`Store::require`].
     pub(super) async fn find(&self) -> Result<bool> {
         let is_there = store_init::check(&*self.shared.storage).await?;
         if is_there || self.shared.options.create {

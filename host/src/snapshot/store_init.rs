@@ -215,7 +215,7 @@ async fn probe_objects(storage: &dyn Storage) -> Result<()> {
     let probe = Bytes::from_static(b"probe\n");
     for name in names.iter().rev() {
         match storage.create(&key(name)?, vec![probe.clone()]).await {
-            // The name is nobody else's: an attempt whose answer was lost made it.
+            // No other process has the name: an attempt whose answer was lost made it.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             made => made.map_err(crate::storage::Error::of_a_trial)?,
         }

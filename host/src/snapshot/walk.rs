@@ -266,11 +266,11 @@ impl Scope {
 }
 
 impl VersionStream {
-    /// The next version, and what is known of it; none after the oldest. What was pruned since it
+    /// Returns the next version and its metadata; none after the oldest. What was pruned since it
     /// was listed is passed over.
     ///
     /// # Errors
-    /// As [`HeadStream::next`].
+    /// Errors of [`HeadStream::next`].
     pub async fn next(&mut self) -> Result<Option<(Version, Result<Info>)>> {
         while let Some(version) = self.version().await? {
             let (scope, name) = (self.scope.clone(), self.name.clone());

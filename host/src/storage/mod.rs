@@ -160,8 +160,8 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Removes what was begun and never finished, of which nothing was ever visible: temporary
     /// files, and parts of uploads for keys of the caller's. What is too young, by the storage's
-    /// clock, stays: somebody may be at work on it. Where a storage cannot tell (S3), an upload
-    /// that is swept under its writer fails, and is not acknowledged.
+    /// clock, stays: another process may be at work on it. Where a storage cannot tell (S3), an
+    /// upload that is swept under its writer fails, and is not acknowledged.
     ///
     /// Finds nothing unless a backend says otherwise.
     ///
@@ -172,7 +172,7 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         Ok(Swept::default())
     }
 
-    /// Waits for what goes on when nobody waits for it, such as the abort of an upload that was
+    /// Waits for background tasks, such as the abort of an upload that was
     /// dropped. A process calls it before it ends, with a limit of its own: the wait is as long as
     /// a server takes, and its retries.
     async fn wait_idle(&self) {}

@@ -58,53 +58,28 @@ struct Race {
     len: usize,
 }
 
-/// Races of objects that are created in one request.
-const SINGLE: &[Race] = &[Race {
+/// Race of small objects.
+const FEW_BYTES: Race = Race {
     writers: 8,
     len: 32,
-}; 8];
+};
+
+/// Race of objects of one part.
+const WHOLE_PART: Race = Race {
+    writers: 4,
+    len: 8 << 20,
+};
+
+/// Races of objects that are created in one request.
+const SINGLE: &[Race] = &[FEW_BYTES; 8];
 
 /// Races of objects that are created in parts. The time that a server takes to put parts together
 /// grows with their length, and with it the chance that it looks for two writers before it writes
 /// for one: of moto, 4 writers of 8 MiB show it in nearly every race, writers of some bytes in one
 /// of twenty.
 const PARTS: &[Race] = &[
-    Race {
-        writers: 8,
-        len: 32,
-    },
-    Race {
-        writers: 8,
-        len: 32,
-    },
-    Race {
-        writers: 8,
-        len: 32,
-    },
-    Race {
-        writers: 8,
-        len: 32,
-    },
-    Race {
-        writers: 8,
-        len: 32,
-    },
-    Race {
-        writers: 8,
-        len: 32,
-    },
-    Race {
-        writers: 4,
-        len: 8 << 20,
-    },
-    Race {
-        writers: 4,
-        len: 8 << 20,
-    },
-    Race {
-        writers: 4,
-        len: 8 << 20,
-    },
+    FEW_BYTES, FEW_BYTES, FEW_BYTES, FEW_BYTES, FEW_BYTES, FEW_BYTES, WHOLE_PART, WHOLE_PART,
+    WHOLE_PART,
 ];
 
 /// The way in which an object is created.
@@ -171,13 +146,16 @@ pub(crate) async fn ensure_exclusive(
     if way == Way::Single {
         lists(storage).await?;
     }
-    let verdict = race(storage, way).await;
-    // A race is a matter of luck: a server that fails once is not asked again.
-    let is_refused = matches!(&verdict, Err(error) if error.kind() == ErrorKind::Unsupported);
-    if verdict.is_ok() || (is_refused && way == Way::Parts) {
-        record(&**storage, &key, server, verdict.is_ok()).await;
+    let raced = races(storage, way).await;
+    match &raced {
+        Ok(()) => record(&**storage, &key, server, true).await,
+        // A race is a matter of luck: a server that fails once is not asked again.
+        Err(Failure::NotExclusive(_)) if way == Way::Parts => {
+            record(&**storage, &key, server, false).await;
+        }
+        Err(_) => {}
     }
-    verdict
+    raced.map_err(Error::from)
 }
 
 /// Records that a server was probed, without probing it: for tests of servers that are known.
@@ -248,7 +226,7 @@ pub async fn lists(storage: &Arc<dyn Storage>) -> Result<()> {
         let storage = Arc::clone(storage);
         async move {
             remove_object(&*storage, &key).await;
-            Ok(())
+            Ok::<_, Error>(())
         }
     });
     all(removals).await?;
@@ -256,16 +234,16 @@ pub async fn lists(storage: &Arc<dyn Storage>) -> Result<()> {
 }
 
 /// Runs tasks together, all to their ends. Returns the first error.
-async fn all(
-    tasks: impl Iterator<Item = impl Future<Output = Result<()>> + Send + 'static>,
-) -> Result<()> {
+async fn all<E: From<Error> + Send + 'static>(
+    tasks: impl Iterator<Item = impl Future<Output = std::result::Result<(), E>> + Send + 'static>,
+) -> std::result::Result<(), E> {
     let mut running = JoinSet::new();
     for task in tasks {
         running.spawn(task);
     }
     let mut outcome = Ok(());
     while let Some(done) = running.join_next().await {
-        outcome = outcome.and(done.unwrap_or_else(|stopped| Err(stopped_error(stopped))));
+        outcome = outcome.and(done.unwrap_or_else(|stopped| Err(stopped_error(stopped).into())));
     }
     outcome
 }
@@ -328,6 +306,34 @@ async fn pages(
 /// # Errors
 /// [`ErrorKind::Unsupported`] where more than one object was acknowledged; others as for any call.
 pub async fn race(storage: &Arc<dyn Storage>, way: Way) -> Result<()> {
+    races(storage, way).await.map_err(Error::from)
+}
+
+/// Reason for which a race fails.
+enum Failure {
+    /// The storage does not keep the condition of creates.
+    NotExclusive(String),
+    /// A call failed, which says nothing about conditions.
+    Call(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotExclusive(what) => Self::new(ErrorKind::Unsupported, what)
+                .with_hint("use one that honours conditional writes; nothing was saved"),
+            Failure::Call(error) => error,
+        }
+    }
+}
+
+async fn races(storage: &Arc<dyn Storage>, way: Way) -> std::result::Result<(), Failure> {
     let races = way.plan().iter().map(|race| {
         let storage = Arc::clone(storage);
         run_race(storage, way, *race)
@@ -344,7 +350,11 @@ pub async fn race(storage: &Arc<dyn Storage>, way: Way) -> Result<()> {
     }
 }
 
-async fn run_race(storage: Arc<dyn Storage>, way: Way, race: Race) -> Result<()> {
+async fn run_race(
+    storage: Arc<dyn Storage>,
+    way: Way,
+    race: Race,
+) -> std::result::Result<(), Failure> {
     let name = format!("{DIR}/{PREFIX}{:032x}-race", crate::random::u128());
     let key = Key::new(name)?;
     let verdict = one_race(&storage, way, race, &key).await;
@@ -352,7 +362,12 @@ async fn run_race(storage: Arc<dyn Storage>, way: Way, race: Race) -> Result<()>
     verdict
 }
 
-async fn one_race(storage: &Arc<dyn Storage>, way: Way, race: Race, key: &Key) -> Result<()> {
+async fn one_race(
+    storage: &Arc<dyn Storage>,
+    way: Way,
+    race: Race,
+    key: &Key,
+) -> std::result::Result<(), Failure> {
     let mut ready = Vec::new();
     for (writer, start) in start_all(storage, way, race, key).await? {
         ready.push((writer, start?));
@@ -385,7 +400,7 @@ async fn one_race(storage: &Arc<dyn Storage>, way: Way, race: Race, key: &Key) -
         }
     }
     if acknowledged.len() > 1 {
-        return Err(refused(&format!(
+        return Err(Failure::NotExclusive(format!(
             "this storage acknowledged {} of {} writers that created the same object{} at once, so \
              one save could overwrite another",
             acknowledged.len(),
@@ -394,13 +409,13 @@ async fn one_race(storage: &Arc<dyn Storage>, way: Way, race: Race, key: &Key) -
         )));
     }
     if let Some(error) = failed {
-        return Err(error.of_a_trial());
+        return Err(error.of_a_trial().into());
     }
     if let [winner] = acknowledged[..] {
         let wanted = body(winner, race.len);
         let read = storage.read(key, ReadRange::Bounded(0..64)).await?;
         if read.size != wanted.len() as u64 || !wanted.starts_with(&read.bytes) {
-            return Err(refused(&format!(
+            return Err(Failure::NotExclusive(format!(
                 "this storage acknowledged an object{} and keeps the bytes of another writer",
                 in_parts(way)
             )));
@@ -416,8 +431,8 @@ async fn one_race(storage: &Arc<dyn Storage>, way: Way, race: Race, key: &Key) -
     };
     match late {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error.of_a_trial()),
-        Ok(()) => Err(refused(&format!(
+        Err(error) => Err(error.of_a_trial().into()),
+        Ok(()) => Err(Failure::NotExclusive(format!(
             "this storage creates an object{} over one that is there, though it was asked not to, \
              so one save could overwrite another",
             in_parts(way)
@@ -464,12 +479,6 @@ fn in_parts(way: Way) -> &'static str {
     }
 }
 
-/// Refuses a storage whose conditional creates are not exclusive.
-fn refused(what: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, what)
-        .with_hint("use one that honours conditional writes; nothing was saved")
-}
-
 /// Bytes that one writer sends: its number, and nothing.
 fn body(writer: usize, len: usize) -> Bytes {
     let mut body = format!("probe of writer {writer:4}\n").into_bytes();
@@ -477,8 +486,8 @@ fn body(writer: usize, len: usize) -> Bytes {
     body.into()
 }
 
-/// Creates an object whose key is nobody else's: where it exists, an attempt whose answer was lost
-/// made it.
+/// Creates an object whose key no other process has: where it exists, an attempt whose answer was
+/// lost made it.
 async fn create(storage: &dyn Storage, key: &Key, body: Bytes) -> Result<()> {
     match storage.create(key, vec![body]).await {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),

@@ -18,7 +18,7 @@ const STARTS: [&str; 7] = [
 ];
 
 /// Share of doc comments that may begin so, in percent.
-const MAX_PERCENT: usize = 6;
+const MAX_PERCENT: usize = 1;
 
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut list = std::process::Command::new("git");

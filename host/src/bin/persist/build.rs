@@ -71,7 +71,7 @@ impl Build {
     }
 }
 
-/// A directory of a random name that nobody else can enter, which is removed with the value:
+/// A directory of a random name that no other account can enter, which is removed with the value:
 /// whatever lies in the folder, no toolchain writes through a link.
 struct Scratch(PathBuf);
 
@@ -97,7 +97,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Letters for a name that nobody can have guessed.
+/// Letters for a name that cannot be guessed.
 pub(crate) fn random_suffix() -> Result<String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).context("ask the operating system for random bytes")?;

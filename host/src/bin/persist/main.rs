@@ -42,7 +42,7 @@ const EVERYWHERE: &str = "Everywhere";
 ///
 /// An ADDRESS is agent/name or agent/session/name, with @N behind it for version N. WHAT is an
 /// address without a version, agent for all of an agent, or agent/session/ for all of a session.
-/// Where an agent, a session or a name has a / in it, write ~2f; ~40 for an @, ~7e for a ~.
+/// Write ~2f for a / in an agent, a session or a name, ~40 for an @, and ~7e for a ~.
 #[derive(Debug, Parser)]
 #[command(name = "persist", version, after_help = exit::HELP)]
 struct Cli {

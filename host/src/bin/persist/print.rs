@@ -104,8 +104,8 @@ pub(crate) fn error(what: fmt::Arguments<'_>) {
     say(format_args!("error: {}", one_line(&what.to_string())));
 }
 
-/// Says something beside the results, on standard error. Nobody may be listening there, and that is
-/// no reason to fail. It may repeat an argument, in which somebody put a secret.
+/// Says something beside the results, on standard error. Its reader may be gone, and that is
+/// no reason to fail. It may repeat an argument, that holds a secret.
 pub(crate) fn say(what: fmt::Arguments<'_>) {
     let text = what.to_string();
     let _ = writeln!(io::stderr().lock(), "{}", redact(&text));

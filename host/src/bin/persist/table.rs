@@ -120,7 +120,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        // An error is on its way already, or nobody reads any more.
+        // An error is on its way already, or the reader is gone.
         let _ = self.flush();
     }
 }

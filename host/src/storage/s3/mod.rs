@@ -386,8 +386,8 @@ impl Storage for S3 {
         self.call(&DELETE, full, 0, delete).await
     }
 
-    /// Uploads below the prefix that were begun so long ago, whoever began them: S3 does not tell
-    /// whether somebody is at work.
+    /// Uploads below the prefix that were begun so long ago, by any process: S3 does not tell
+    /// whether a process is at work.
     async fn sweep(&self, sweep: &Sweep<'_>) -> Result<Swept> {
         sweep::sweep(self, sweep).await
     }

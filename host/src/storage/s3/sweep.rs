@@ -1,4 +1,4 @@
-//! Uploads that were begun, and neither completed nor aborted: nobody sees their parts, and they
+//! Uploads that were begun, and neither completed nor aborted: their parts are invisible, and they
 //! are paid for.
 
 use std::time::{Duration, SystemTime};

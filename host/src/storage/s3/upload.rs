@@ -275,7 +275,7 @@ impl Parts {
                 Ok(answer) => Ok(answer.server_side_encryption),
                 Err(error) => Err(match ErrorResponse::of(&error) {
                     // The upload is gone: completed by an attempt whose answer was lost, or aborted
-                    // by somebody, or by S3 after a conflict. Only looking tells.
+                    // by another process, or by S3 after a conflict. Only looking tells.
                     Some(gone)
                         if matches!(gone.status, 404 | 410) && gone.code != "NoSuchBucket" =>
                     {

@@ -58,7 +58,7 @@ pub(crate) struct Export {
 
 /// Copy the versions in a tar file that `export` wrote into the store, as `copy` does
 ///
-/// Where it makes the store, that gets the policy in the archive. A store that is there keeps its
+/// A store that it makes gets the policy in the archive. A store that is there keeps its
 /// own (`persist policy`).
 #[derive(Debug, Args)]
 #[command(after_help = "\

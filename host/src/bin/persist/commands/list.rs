@@ -183,6 +183,9 @@ impl History {
 
 fn line(table: &mut Table, address: &str, info: &Info, pinned: Option<bool>) -> Result<()> {
     let mut value = print::info(address, info);
-    value["pinned"] = pinned.unwrap_or_default().into();
+    // A list of names does not look for pins.
+    if let Some(pinned) = pinned {
+        value["pinned"] = pinned.into();
+    }
     Ok(table.row(&value, || print::cells(address, info, pinned))?)
 }
