@@ -3,8 +3,8 @@
 /// 128 random bits from the operating system.
 ///
 /// # Panics
-/// Where the operating system has none. Going on with a guess could make two operations look like
-/// one.
+/// Panics if the operating system has none. Going on with a guess could make two operations look
+/// like one.
 pub(crate) fn u128() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");

@@ -188,6 +188,17 @@ fn a_session_that_is_asked_for_as_a_name_is_hinted_at() {
 }
 
 #[test]
+fn a_list_of_names_says_nothing_of_pins() {
+    let [local, ..] = backends();
+    local.save("bot/memory", "one");
+    local.ok(&["pin", "bot/memory@1"]);
+    let listed = local.ok(&["ls", "--json"]);
+    assert!(!listed.contains("\"pinned\""), "{listed}");
+    let history = local.ok(&["history", "bot/memory", "--json"]);
+    assert!(history.contains("\"pinned\":true"), "{history}");
+}
+
+#[test]
 fn a_fork_begins_a_history_of_its_own_in_any_agent_or_session() {
     for backend in backends() {
         backend.save("bot/monday/memory", "one");

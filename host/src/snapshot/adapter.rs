@@ -53,7 +53,7 @@ impl Default for AdapterOptions {
 /// Saves and loads states at keys of the caller's own choice, such as
 /// `agent1/large_snapshot.json.gz`.
 ///
-/// What it saves are files as [`Scope`](super::Scope) makes them: gzip, with a trailer that is
+/// The files are those that a [`Scope`](super::Scope) makes: gzip, with a trailer that is
 /// verified when they are loaded. It also loads plain gzip files that others made. There are no
 /// versions here: a save replaces what was there, in one step. Keys that belong to scopes are
 /// refused.

@@ -130,11 +130,11 @@ impl Scope {
     /// beginning with the oldest, tombstones and pins too. `each` is told of each version, in
     /// ascending order. What was made is read back, and its bytes are compared.
     ///
-    /// What is there already is compared as `options` say, and never touched; so a copy that was
-    /// cut short can be made again, and does only what is left. What cannot be read is told and
-    /// left out. What is saved here meanwhile is not copied. Nobody may save under that name over
-    /// there meanwhile, nor go on from a head that it knew before: a save into a gap of the history
-    /// would be acknowledged below what is copied above it.
+    /// Existing versions of the destination are compared as `options` say, and never touched; so a
+    /// copy that was cut short can be made again, and does only what is left. What cannot be read
+    /// is told and left out. What is saved here meanwhile is not copied. Nobody may save under that
+    /// name over there meanwhile, nor go on from a head that it knew before: a save into a gap of
+    /// the history would be acknowledged below what is copied above it.
     ///
     /// # Errors
     /// [`Error::Storage`] where a storage fails, and not one entry of it; [`Error::Unsupported`]

@@ -289,7 +289,7 @@ impl Scope {
     /// Commits a tombstone, then removes every version below it, pinned ones too. It cannot be
     /// undone. Numbering goes on.
     ///
-    /// Where the storage is full, versions that are not the newest are removed first, to make room
+    /// On a full storage, versions that are not the newest are removed first, to make room
     /// for the tombstone. If only the newest is left and there is still no room, [`Purge::Now`]
     /// removes that, too, and then commits the tombstone; a process that dies between these two
     /// leaves nothing, and numbering begins again.

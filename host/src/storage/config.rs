@@ -84,7 +84,7 @@ pub enum StorageBackend {
 /// | `gcs_endpoint` | `STORAGE_EMULATOR_HOST` | Google's |
 ///
 /// # Credentials for S3
-/// Where the config has none, they are looked for, at the first call, in this order: the
+/// Credentials that the config does not have are looked for, at the first call, in this order: the
 /// environment; the profile files (`~/.aws/credentials` and `~/.aws/config`, `AWS_PROFILE`), with
 /// roles that they assume; a web identity (`AWS_WEB_IDENTITY_TOKEN_FILE`, as on EKS); a container's
 /// (`AWS_CONTAINER_CREDENTIALS_…_URI`, as on ECS and EKS); those of the EC2 machine. Not built in:

@@ -7,8 +7,8 @@ use super::error::GuestError;
 /// Rights of a guest on the names of its scope. Each right is separate, and none is implied by
 /// another.
 ///
-/// What a guest may not do is refused before the storage is asked anything, and in the same words
-/// whether the thing is there or not.
+/// A call that a guest has no right to is refused before the storage is asked anything, and in the
+/// same words whether the thing is there or not.
 ///
 /// | right | calls |
 /// |---|---|

@@ -1,9 +1,9 @@
 //! Format 1, written a second time from its specification (the module page of `snapshot/format`),
 //! by a hand that may lie.
 //!
-//! What was flipped by chance fails a checksum. What someone wrote on purpose does not: a forged
-//! file carries the right checksum over any claim, so that what stands behind the checksum is tried
-//! as well.
+//! A bit that flipped by chance fails a checksum. A file that was written on purpose does not: a
+//! forged file carries the right checksum over any claim, so that what stands behind the checksum
+//! is tried as well.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;

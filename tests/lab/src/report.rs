@@ -5,7 +5,7 @@ use std::fmt;
 /// Report of what a target tried, and what it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What was tried, by kind, and how often: the rows of docs/src/reliability.md.
+    /// Number of tries by kind: the rows of docs/src/reliability.md.
     pub tried: Vec<(String, u64)>,
     /// Violations, each with the smallest history that shows it, and how to replay it.
     pub violations: Vec<String>,

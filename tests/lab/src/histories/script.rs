@@ -127,7 +127,7 @@ impl Worker {
     }
 
     /// Together the pauses are some graces long: else nothing would grow old enough to be removed.
-    /// Where there is time, who saves sits over what it knows until others have made more, and some
+    /// If there is time, a writer sits over what it knows until others have made more, and some
     /// of that is gone.
     async fn pause(&mut self) {
         let grace = self.shape.grace();
