@@ -67,15 +67,19 @@
 //! | feature | gives | default |
 //! |---|---|---|
 //! | `wasm` | [`wasm`]: `add_to_linker` and the runner | yes |
-//! | `s3` | [`storage`] on Amazon S3 | yes |
-//! | `gcs` | [`storage`] on Google Cloud Storage | yes |
-//! | `cli` | the `persist` command; implies `gcs`, `s3` and `wasm` | yes |
+//! | `s3` | [`storage`] on Amazon S3 | no |
+//! | `gcs` | [`storage`] on Google Cloud Storage | no |
 //! | `testing` | `conformance`: the suite that a storage must pass, and faults to test with | no |
 //!
-//! To embed: `default-features = false, features = ["wasm"]`.
+//! # Requirements
+//! - **Unix.** Linux is what the tests run on. Windows is refused at compile time.
+//! - **wasmtime 48**, the long-term support release, re-exported as [`wasmtime`]. Its team publishes
+//!   security fixes for it until August 2028; each release of this crate names one wasmtime.
+//! - **Rust 1.95** or newer. A release that needs a newer compiler raises the minor version.
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(feature = "wasm"),
     expect(rustdoc::broken_intra_doc_links, reason = "links to `wasm`")
@@ -88,3 +92,10 @@ pub mod snapshot;
 pub mod storage;
 #[cfg(feature = "wasm")]
 pub mod wasm;
+
+/// The engine whose types are in the public interface of [`wasm`].
+#[cfg(feature = "wasm")]
+pub use wasmtime;
+
+#[cfg(not(unix))]
+compile_error!("persist-host needs a Unix system: its local storage uses link(2) and fsync(2)");

@@ -58,7 +58,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             &["--workspace", "--all-targets", "--all-features"],
         )
     });
-    for package in ["persist-host", "persist-guest", "xtask"] {
+    for package in ["persist-host", "persist-cli", "persist-guest", "xtask"] {
         let bare = ["-p", package, "--no-default-features"];
         summary.check(&format!("lints, {package} bare"), || {
             clippy(workspace, &bare)

@@ -4,10 +4,10 @@ mod bench;
 mod bindings;
 mod ci;
 mod conversation;
+mod crash_testing;
 mod demo;
 mod figures;
 mod guests;
-mod lab;
 mod languages;
 mod machine;
 mod pypi;
@@ -35,7 +35,8 @@ enum Chore {
     /// Measure save and load beside what one would use instead
     Bench(bench::Options),
     /// Try to make the local store lose what it acknowledged
-    Lab(lab::Options),
+    #[command(alias = "lab")]
+    CrashTest(crash_testing::Options),
     /// Compile the agents that the demo and the tests run to WebAssembly
     Guests,
     /// Make the bindings that the SDKs for C and Go ship
@@ -61,7 +62,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test => test::run(&workspace),
         Chore::Ci => ci::run(&workspace),
         Chore::Bench(options) => bench::run(&workspace, &options),
-        Chore::Lab(options) => lab::run(&workspace, &options),
+        Chore::CrashTest(options) => crash_testing::run(&workspace, &options),
         Chore::Guests => {
             let guests = guests::build(&workspace)?;
             let others = languages::build(&workspace)?;

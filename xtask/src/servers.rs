@@ -150,23 +150,23 @@ impl Cloud {
 pub(crate) struct Server {
     cloud: Cloud,
     facts: Value,
-    keeper: Child,
+    launcher: Child,
     leash: Option<ChildStdin>,
 }
 
 impl Server {
     /// Starts it; `persist-servers` must be built, and the package installed.
     pub(crate) fn start(workspace: &Workspace, cloud: Cloud) -> Result<Self> {
-        let mut keeper = Command::new(workspace.target.join("debug/persist-servers"));
-        let mut keeper = keeper
+        let mut launcher = Command::new(workspace.target.join("debug/persist-servers"));
+        let mut launcher = launcher
             .arg(cloud.package().folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
             .spawn()
             .context("cannot start persist-servers")?;
-        let leash = keeper.stdin.take();
-        let stdout = keeper.stdout.take().context("it has no output")?;
+        let leash = launcher.stdin.take();
+        let stdout = launcher.stdout.take().context("it has no output")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         ensure!(
@@ -176,7 +176,7 @@ impl Server {
         Ok(Self {
             cloud,
             facts: serde_json::from_str(&line)?,
-            keeper,
+            launcher,
             leash,
         })
     }
@@ -220,7 +220,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.leash.take());
-        let _ = self.keeper.wait();
+        let _ = self.launcher.wait();
     }
 }
 

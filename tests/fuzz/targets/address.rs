@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| persist_lab::fuzz::address(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| persist_crash_testing::fuzz::address(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| persist_lab::fuzz::forged(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| persist_crash_testing::fuzz::forged(data));

@@ -1,7 +1,7 @@
 //! `persist-servers NAME`: starts a server, prints where it is as one line of JSON, and keeps it
 //! until standard input is closed.
 
-mod keeper;
+mod launcher;
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let name = std::env::args().nth(1).unwrap_or_default();
     let kind = Kind::of(&name).context("name a server: seaweedfs, ministack, fake-gcs-server")?;
-    let mut kept = keeper::start(kind)?;
+    let mut kept = launcher::start(kind)?;
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{}", serde_json::to_string(&kept.facts)?)?;
     stdout.flush()?;

@@ -1,4 +1,4 @@
-//! A real server, as the tests see it. The program of this package starts and stops it (`keeper`);
+//! A real server, as the tests see it. The program of this package starts and stops it (`launcher`);
 //! between the two is a pipe, so that the server is gone as soon as the process is that asked for
 //! it, however it ends.
 
@@ -63,7 +63,7 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Server {
     facts: Facts,
-    keeper: Child,
+    launcher: Child,
     /// Closed, it ends the server.
     leash: Option<ChildStdin>,
 }
@@ -99,22 +99,22 @@ impl Server {
     fn try_start(kind: Kind) -> Result<Self> {
         let program = program()?;
         ensure!(program.is_file(), "{} is missing", program.display());
-        let mut keeper = Command::new(program)
+        let mut launcher = Command::new(program)
             .arg(kind.name())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // A person's Ctrl-C ends the tests; the server ends after them.
             .process_group(0)
             .spawn()
-            .context("its keeper does not start")?;
-        let leash = keeper.stdin.take();
-        let stdout = keeper.stdout.take().context("a pipe")?;
+            .context("its launcher does not start")?;
+        let leash = launcher.stdin.take();
+        let stdout = launcher.stdout.take().context("a pipe")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        let facts = serde_json::from_str(&line).context("its keeper says why above")?;
+        let facts = serde_json::from_str(&line).context("its launcher says why above")?;
         Ok(Self {
             facts,
-            keeper,
+            launcher,
             leash,
         })
     }
@@ -146,7 +146,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.leash.take());
-        let _ = self.keeper.wait();
+        let _ = self.launcher.wait();
     }
 }
 

@@ -1,0 +1,22 @@
+//! The parser of the command's addresses, which is part of a binary and therefore compiled here
+//! once more.
+
+#[expect(dead_code, reason = "the command uses the rest")]
+#[path = "../../../../host/cli/src/address.rs"]
+pub(super) mod address;
+
+/// Items that the parser takes from the rest of the command.
+mod exit {
+    use std::fmt;
+
+    #[derive(Debug)]
+    pub(super) struct Usage(pub(super) String);
+
+    impl fmt::Display for Usage {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(&self.0)
+        }
+    }
+
+    impl std::error::Error for Usage {}
+}

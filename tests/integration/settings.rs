@@ -1,0 +1,255 @@
+//! Settings: what is documented is read, and what is read is documented.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use persist_tests::backends::json;
+use persist_tests::{persist, run, tempdir, text};
+
+fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("the workspace").to_owned()
+}
+
+fn printed(args: &[&str]) -> String {
+    let dir = tempdir();
+    let output = run(dir.path(), args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).to_owned()
+}
+
+/// Every variable of the table.
+fn documented() -> BTreeSet<String> {
+    let table = printed(&["settings", "--table"]);
+    let names = table.lines().skip(2).flat_map(|line| {
+        let cell = line.split('|').nth(1).expect("a cell").to_owned();
+        let names = cell
+            .split(',')
+            .map(|name| name.trim().trim_matches('`').to_owned());
+        names.collect::<Vec<_>>()
+    });
+    names.filter(|name| !name.starts_with("--")).collect()
+}
+
+#[test]
+fn the_table_in_the_docs_is_the_one_that_the_command_prints() {
+    let page = fs::read_to_string(root().join("docs/src/configuration.md")).expect("is there");
+    let (_, after) = page.split_once("<!-- settings -->\n").expect("a mark");
+    let (table, _) = after
+        .split_once("<!-- end of settings -->")
+        .expect("a mark");
+    let wanted = printed(&["settings", "--table"]);
+    assert!(
+        table == wanted,
+        "put what `persist settings --table` prints between the marks in docs/src/configuration.md"
+    );
+}
+
+/// Collects the names in the sources that look like variables of ours, of Amazon's or of Google's.
+#[test]
+fn every_variable_that_is_read_is_in_the_table_and_every_one_in_the_table_is_read() {
+    let mut named = BTreeSet::new();
+    let mut dirs = vec![root().join("host/src"), root().join("host/cli/src")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).expect("readable").flatten() {
+            let path = entry.path();
+            match path.is_dir() {
+                true => dirs.push(path),
+                // The table itself proves nothing.
+                false if path.ends_with("cli/src/settings/table.rs") => {}
+                false => named.extend(variables(&fs::read_to_string(path).expect("text"))),
+            }
+        }
+    }
+    let documented = documented();
+    for name in &named {
+        assert!(
+            documented.contains(name),
+            "{name} is read, and is not in the table of settings"
+        );
+    }
+    // The SDK of Amazon reads these.
+    let theirs = [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_PROFILE",
+    ];
+    for name in documented
+        .iter()
+        .filter(|name| !theirs.contains(&name.as_str()))
+    {
+        assert!(
+            named.contains(name),
+            "{name} is in the table of settings, and nothing reads it"
+        );
+    }
+}
+
+/// String literals that are the names of variables.
+fn variables(source: &str) -> Vec<String> {
+    let product = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let literals = product.split('"').skip(1).step_by(2);
+    let is_one = |text: &&str| {
+        let ours = [
+            "PERSIST_",
+            "AWS_",
+            "GCS_",
+            "GOOGLE_",
+            "STORAGE_EMULATOR_",
+            "RUST_",
+        ];
+        ours.iter().any(|start| text.starts_with(start))
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    literals.filter(is_one).map(Into::into).collect()
+}
+
+#[test]
+fn each_setting_says_where_it_comes_from_and_secrets_are_not_shown() {
+    let dir = tempdir();
+    for line in json(&printed(&["settings", "--json"])) {
+        let name = line["setting"].as_str().expect("text").to_owned();
+        let value = match name.as_str() {
+            // It must be there.
+            "PERSIST_CONFIG" => continue,
+            _ => "planted",
+        };
+        let mut command = persist(dir.path());
+        command.env(&name, value).args(["settings", "--json"]);
+        let output = command.output().expect("persist starts");
+        let code = output.status.code();
+        assert!(
+            matches!(code, Some(0 | 2)),
+            "{name}: {}",
+            text(&output.stderr)
+        );
+        let lines = json(text(&output.stdout));
+        let found = lines
+            .iter()
+            .find(|line| line["setting"] == *name)
+            .expect("is there");
+        assert_eq!(found["from"], *name);
+        let is_secret = name.contains("KEY_ID")
+            || name.contains("SECRET_ACCESS")
+            || name.contains("SESSION_TOKEN");
+        assert_eq!(
+            text(&output.stdout).contains("planted"),
+            !is_secret,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_file_of_settings_is_used_where_nobody_says_otherwise() {
+    let (dir, other) = (tempdir(), tempdir());
+    let file = dir.path().join("persist.toml");
+    let there = other.path().display();
+    fs::write(
+        &file,
+        format!("storage = \"file://{there}\"\nkeep_last = 7\n"),
+    )
+    .expect("writes");
+    let command = |args: &[&str]| {
+        let mut command = persist(dir.path());
+        command.env("PERSIST_CONFIG", &file).args(args);
+        command.output().expect("persist starts")
+    };
+    let said = command(&["ls"]).stderr;
+    assert!(text(&said).contains(&there.to_string()), "{}", text(&said));
+    let said = command(&["ls", "--storage", "file:///elsewhere"]).stderr;
+    assert!(text(&said).contains("/elsewhere"), "{}", text(&said));
+    fs::write(&file, "keep_lust = 7\n").expect("writes");
+    let refused = command(&["ls"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("keep_lust") && said.contains("keep_last"),
+        "{said}"
+    );
+    let missing = run(dir.path(), &["--config", "/no/such/file", "ls"]);
+    assert!(text(&missing.stderr).contains("/no/such/file"));
+    assert_eq!(missing.status.code(), Some(1));
+}
+
+#[test]
+fn a_value_that_cannot_be_used_is_told_with_its_setting_and_where_it_comes_from() {
+    let dir = tempdir();
+    let file = dir.path().join("persist.toml");
+    let path = file.display().to_string();
+    let of_file = |key: &str| format!("{key} in {path}");
+    for (toml, environment, name, why) in [
+        (
+            "keep_last = \"many\"",
+            None,
+            of_file("keep_last"),
+            "not a number",
+        ),
+        (
+            "keep_within = 30",
+            None,
+            of_file("keep_within"),
+            "not a time",
+        ),
+        ("grace = \"soon\"", None, of_file("grace"), "not a time"),
+        (
+            "retention = \"no\"",
+            None,
+            of_file("retention"),
+            "on or off",
+        ),
+        (
+            "[limits]\nmemroy = \"64MiB\"",
+            None,
+            of_file("limits"),
+            "memroy",
+        ),
+        (
+            "[limits]\nmemory = \"64 parsecs\"",
+            None,
+            of_file("limits"),
+            "64 parsecs",
+        ),
+        (
+            "",
+            Some(("PERSIST_LIMITS", "foo")),
+            "PERSIST_LIMITS".into(),
+            "NAME=VALUE",
+        ),
+        (
+            "",
+            Some(("PERSIST_KEEP_DAILY", "-1")),
+            "PERSIST_KEEP_DAILY".into(),
+            "not a number",
+        ),
+        (
+            "",
+            Some(("PERSIST_GCS_TIMEOUT", "x")),
+            "PERSIST_GCS_TIMEOUT".into(),
+            "not a number",
+        ),
+        ("", Some(("RUST_LOG", "a=b=c")), "RUST_LOG".into(), "a=b=c"),
+    ] {
+        fs::write(&file, toml).expect("writes");
+        for args in [&["settings"][..], &["doctor"], &["doctor", "--read-only"]] {
+            let mut command = persist(dir.path());
+            command.env("PERSIST_CONFIG", &file).args(args);
+            command.envs(environment);
+            let output = command.output().expect("persist starts");
+            let (printed, said) = (text(&output.stdout), text(&output.stderr));
+            let told = format!("{printed}{said}");
+            assert_eq!(output.status.code(), Some(2), "{name}: {args:?}: {told}");
+            assert!(
+                told.contains(&name) && told.contains(why),
+                "{name}: {args:?}: {told}"
+            );
+            // The other checks are made all the same.
+            let is_exam = args[0] == "doctor";
+            assert_eq!(printed.contains("ok     reach"), is_exam, "{printed}");
+        }
+    }
+}
