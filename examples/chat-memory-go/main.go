@@ -5,7 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"persist"
+	persist "example.com/persist/guest-sdk/go"
 	"strings"
 )
 

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"persist"
+	persist "example.com/persist/guest-sdk/go"
 	"slices"
 	"strings"
 	"unicode"

@@ -1,4 +1,4 @@
-# Debian's clang 14 with wasi-libc. Another one: -DCMAKE_C_COMPILER=… beside this file.
+# Debian's clang 14 with wasi-libc. Set CMAKE_C_COMPILER to use another compiler.
 set(CMAKE_SYSTEM_NAME Generic)
 set(CMAKE_SYSTEM_PROCESSOR wasm32)
 if(NOT CMAKE_C_COMPILER)

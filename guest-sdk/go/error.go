@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	types "persist/internal/bindings/persist_snapshot_types"
+	types "example.com/persist/guest-sdk/go/internal/bindings/persist_snapshot_types"
 )
 
 // Code says why a call failed. It is an error for errors.Is:

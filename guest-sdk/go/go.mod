@@ -1,3 +1,3 @@
-module persist
+module example.com/persist/guest-sdk/go
 
 go 1.25

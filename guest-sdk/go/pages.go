@@ -4,8 +4,8 @@ import (
 	"iter"
 	"strings"
 
-	store "persist/internal/bindings/persist_snapshot_store"
-	witTypes "persist/internal/wit/types"
+	store "example.com/persist/guest-sdk/go/internal/bindings/persist_snapshot_store"
+	witTypes "example.com/persist/guest-sdk/go/internal/wit/types"
 )
 
 // As many items as a host gives at most, for it answers with fewer where it allows fewer.

@@ -4,7 +4,7 @@
 //
 //	package main
 //
-//	import "persist"
+//	import persist "example.com/persist/guest-sdk/go"
 //
 //	func init() { persist.Agent(run) }
 //
@@ -34,11 +34,11 @@ import (
 	"sync"
 	"unicode/utf8"
 
-	_ "persist/internal/bindings/export"
-	"persist/internal/bindings/export_wit_world"
-	store "persist/internal/bindings/persist_snapshot_store"
-	types "persist/internal/bindings/persist_snapshot_types"
-	witTypes "persist/internal/wit/types"
+	_ "example.com/persist/guest-sdk/go/internal/bindings/export"
+	"example.com/persist/guest-sdk/go/internal/bindings/export_wit_world"
+	store "example.com/persist/guest-sdk/go/internal/bindings/persist_snapshot_store"
+	types "example.com/persist/guest-sdk/go/internal/bindings/persist_snapshot_types"
+	witTypes "example.com/persist/guest-sdk/go/internal/wit/types"
 )
 
 // Agent says what the agent does: run gets the caller's arguments, and what it returns is the answer, or the reason why there is

@@ -3,7 +3,7 @@ package persist
 import (
 	"io"
 
-	store "persist/internal/bindings/persist_snapshot_store"
+	store "example.com/persist/guest-sdk/go/internal/bindings/persist_snapshot_store"
 )
 
 // Bytes collected before they are sent: fewer calls across the sandbox's wall. More would only cost the agent memory.

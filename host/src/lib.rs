@@ -19,7 +19,7 @@
 //!
 //! # pub async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
-//! # let wasm = wat::parse_str(include_str!("../../tests/wat/save.wat"))?;
+//! # let wasm = wat::parse_str(include_str!("../testdata/save.wat"))?;
 //! let engine = Engine::default();
 //! let mut linker = Linker::new(&engine);
 //! add_to_linker(&mut linker, |host: &mut Host| {

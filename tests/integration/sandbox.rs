@@ -357,7 +357,8 @@ fn a_preview1_reactor_with_its_world_is_an_agent() {
 #[test]
 fn what_an_agent_printed_is_kept_when_it_traps() {
     // Prints "oh no" to standard error with WASI, and traps.
-    let dying = wat::parse_str(include_str!("../wat/print_and_trap.wat")).expect("valid");
+    let dying =
+        wat::parse_str(include_str!("../../host/testdata/print_and_trap.wat")).expect("valid");
     block_on(async {
         let agent = host().load(&dying).await.expect("an agent");
         let ran = agent.run(SnapshotCtx::new(memory()), &[]).await;

@@ -1,5 +1,5 @@
-//! The bindings that the SDKs for C and Go ship: generated from the contract, and kept in the tree,
-//! so that whoever writes an agent needs no generator. `cargo xtask bindings` makes them, and
+//! Generated files of the SDKs, kept in the tree so that agent authors need no generator: bindings
+//! for C and Go, and copies of the contract for npm and PyPI. `cargo xtask bindings` makes them, and
 //! `cargo xtask ci` checks that they are what it makes.
 
 #[cfg(all(feature = "bindings", feature = "ci"))]
@@ -29,6 +29,8 @@ mod generate {
 
     const C: &str = "guest-sdk/c/bindings";
     const GO: &str = "guest-sdk/go/internal";
+    /// The contract as the packages for npm and PyPI carry it: their toolchains read it.
+    const WIT_COPIES: [&str; 2] = ["guest-sdk/js/wit", "guest-sdk/python/src/persist_guest/wit"];
     /// Appended to a core module, it says which world that is of.
     const SECTION: &str = "guest-sdk/go/agent.component-type.section";
     /// Go's runtime for bindings, of which the SDK has these files as they are. The rest of it is
@@ -84,6 +86,12 @@ mod generate {
             format: wit_bindgen_go::Format::False,
             ..Default::default()
         };
+        let module = fs::read_to_string(workspace.root.join("guest-sdk/go/go.mod"))?;
+        let module = module
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("module "));
+        let module = module.context("guest-sdk/go/go.mod does not begin with its module path")?;
         for (name, bytes) in generate(workspace, go.build())? {
             let place = match name.as_str() {
                 "go.mod" => continue,
@@ -91,7 +99,16 @@ mod generate {
                 name => format!("bindings/{name}"),
             };
             let text = String::from_utf8(bytes).context("Go's bindings are no text")?;
-            made.insert(Path::new(GO).join(place), go_text(&text).into_bytes());
+            made.insert(
+                Path::new(GO).join(place),
+                go_text(&text, module).into_bytes(),
+            );
+        }
+        for file in ["store.wit", "types.wit", "world.wit"] {
+            let bytes = fs::read(workspace.root.join("wit").join(file))?;
+            for copy in WIT_COPIES {
+                made.insert(Path::new(copy).join(file), bytes.clone());
+            }
         }
         let types = go_runtime(workspace)?.join("wit/types");
         for name in GO_TYPES {
@@ -118,17 +135,20 @@ mod generate {
 
     /// Go's bindings as packages inside the SDK's module. Each call first gives back what the host
     /// wrote for the one before: the SDK's `internal/wit/runtime` says why.
-    fn go_text(text: &str) -> String {
-        text.replace("\"wit_component/", "\"persist/internal/bindings/")
-            .replace(
-                "\"go.bytecodealliance.org/pkg/wit/",
-                "\"persist/internal/wit/",
-            )
-            .replace("package main\n", "package export\n")
-            .replace(
-                "defer pinner.Unpin()\n",
-                "defer pinner.Unpin()\nwitRuntime.Reuse()\n",
-            )
+    fn go_text(text: &str, module: &str) -> String {
+        text.replace(
+            "\"wit_component/",
+            &format!("\"{module}/internal/bindings/"),
+        )
+        .replace(
+            "\"go.bytecodealliance.org/pkg/wit/",
+            &format!("\"{module}/internal/wit/"),
+        )
+        .replace("package main\n", "package export\n")
+        .replace(
+            "defer pinner.Unpin()\n",
+            "defer pinner.Unpin()\nwitRuntime.Reuse()\n",
+        )
     }
 
     /// The folder in which the generator for Go brings the runtime of its bindings.

@@ -1,14 +1,20 @@
-//! `cargo xtask ci`: everything that is checked besides the tests. Every check is made, whatever
-//! the others say, and a summary comes last.
+//! `cargo xtask ci`: everything that is checked besides the tests. Every check is made, also after
+//! one has failed, and a summary comes last.
 
 #[cfg(feature = "ci")]
 mod advisories;
 #[cfg(feature = "ci")]
 mod contract;
 #[cfg(feature = "ci")]
+mod deny;
+#[cfg(feature = "ci")]
 mod dependencies;
 #[cfg(feature = "ci")]
+mod packages;
+#[cfg(feature = "ci")]
 mod pages;
+#[cfg(feature = "ci")]
+mod spelling;
 #[cfg(feature = "ci")]
 mod style;
 
@@ -20,10 +26,16 @@ use {
     std::time::Instant,
 };
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Run only the checks whose names contain one of these words
+    only: Vec<String>,
+}
+
 /// Runs this program again, with the parsers that the checks need. All features of the workspace
 /// are named, not one of this package: so what the tests compiled serves here too.
 #[cfg(not(feature = "ci"))]
-pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let again = [
         "run",
         "--locked",
@@ -33,25 +45,28 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         "--",
         "ci",
     ];
-    machine::run(&mut workspace.cargo(again))
+    machine::run(workspace.cargo(again).args(&options.only))
 }
 
 #[cfg(feature = "ci")]
-pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    let mut summary = Summary::default();
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let mut summary = Summary {
+        only: options.only.clone(),
+        rows: Vec::new(),
+    };
     summary.check("format", || {
         machine::run(&mut workspace.cargo(["fmt", "--all", "--check"]))
     });
     summary.check("style", || style::check(workspace));
+    summary.check("spelling", || spelling::check(workspace));
     summary.check("pages", || pages::check(workspace));
+    summary.check("book", || pages::check_book(workspace));
     summary.check("contract", || contract::check(workspace));
     #[cfg(feature = "bindings")]
     summary.check("bindings", || crate::bindings::check(workspace));
     summary.check("dependencies", || dependencies::check(workspace));
     summary.check_if_possible("advisories", || advisories::check(workspace));
-    summary.check("small without wasm", || {
-        dependencies::check_small(workspace)
-    });
+    summary.check("crate counts", || dependencies::check_counts(workspace));
     summary.check("lints, all features", || {
         clippy(
             workspace,
@@ -76,6 +91,11 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             .env("RUSTDOCFLAGS", "-D warnings");
         machine::run(&mut doc)
     });
+    summary.check("package, crates", || packages::check_crates(workspace));
+    summary.check("package, npm", || packages::check_npm(workspace));
+    summary.check("package, Python", || packages::check_python(workspace));
+    summary.check("package, Go", || packages::check_go(workspace));
+    summary.check("package, C", || packages::check_c(workspace));
     summary.finish()
 }
 
@@ -100,7 +120,11 @@ fn features(workspace: &Workspace, package: &str) -> Result<Vec<String>> {
 /// The outcomes of all checks.
 #[cfg(feature = "ci")]
 #[derive(Default)]
-struct Summary(Vec<Row>);
+struct Summary {
+    /// Words of which a check's name must contain one; none selects every check.
+    only: Vec<String>,
+    rows: Vec<Row>,
+}
 
 /// The outcome of one check.
 #[cfg(feature = "ci")]
@@ -127,6 +151,10 @@ impl Summary {
 
     /// Runs a check that may return why it checked nothing.
     fn check_if_possible(&mut self, name: &str, check: impl FnOnce() -> Result<Option<String>>) {
+        let is_selected = self.only.iter().any(|word| name.contains(word));
+        if !self.only.is_empty() && !is_selected {
+            return;
+        }
         eprintln!("\n== {name}");
         let start = Instant::now();
         let outcome = match check() {
@@ -137,7 +165,7 @@ impl Summary {
                 Outcome::Failed
             }
         };
-        self.0.push(Row {
+        self.rows.push(Row {
             name: name.to_owned(),
             outcome,
             seconds: start.elapsed().as_secs_f64(),
@@ -150,7 +178,7 @@ impl Summary {
             name,
             outcome,
             seconds,
-        } in &self.0
+        } in &self.rows
         {
             match outcome {
                 Outcome::Ok => println!("{name:<28}{:<8}{seconds:>6.1} s", "ok"),
@@ -158,9 +186,12 @@ impl Summary {
                 Outcome::NotChecked(why) => println!("{name}: not checked: {why}"),
             }
         }
-        let failed = self.0.iter().filter(|row| row.outcome == Outcome::Failed);
+        let failed = self
+            .rows
+            .iter()
+            .filter(|row| row.outcome == Outcome::Failed);
         let failed = failed.count();
-        ensure!(failed == 0, "{failed} of {} checks failed", self.0.len());
+        ensure!(failed == 0, "{failed} of {} checks failed", self.rows.len());
         Ok(())
     }
 }
@@ -174,16 +205,31 @@ mod tests {
         let mut summary = Summary::default();
         summary.check("first", || anyhow::bail!("no"));
         summary.check("second", || Ok(()));
-        let outcomes: Vec<_> = summary.0.iter().map(|row| &row.outcome).collect();
+        let outcomes: Vec<_> = summary.rows.iter().map(|row| &row.outcome).collect();
         assert_eq!(outcomes, [&Outcome::Failed, &Outcome::Ok]);
         assert!(summary.finish().is_err());
+    }
+
+    #[test]
+    fn only_the_checks_that_are_named_are_run() {
+        let mut summary = Summary {
+            only: vec!["lint".into()],
+            rows: Vec::new(),
+        };
+        summary.check("lints, bare", || Ok(()));
+        summary.check("docs", || anyhow::bail!("not selected"));
+        assert_eq!(summary.rows.len(), 1);
+        assert!(summary.finish().is_ok());
     }
 
     #[test]
     fn a_check_that_was_not_possible_is_reported_and_fails_nothing() {
         let mut summary = Summary::default();
         summary.check_if_possible("first", || Ok(Some("set it".into())));
-        assert_eq!(summary.0[0].outcome, Outcome::NotChecked("set it".into()));
+        assert_eq!(
+            summary.rows[0].outcome,
+            Outcome::NotChecked("set it".into())
+        );
         assert!(summary.finish().is_ok());
     }
 }

@@ -45,25 +45,33 @@ pub(crate) struct Options {
 
 /// The whole demo, with its explanations.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    // No `-p`: with the features of the whole workspace, as the tests are built, wasmtime is
-    // compiled once for both.
-    let mut build = workspace.cargo(["build", "--locked", "--bin", "persist"]);
-    let place = match options.storage.as_deref() {
-        Some(name @ ("s3" | "gcs")) => {
-            let cloud = if name == "s3" { Cloud::S3 } else { Cloud::Gcs };
-            servers::install(workspace, cloud.package())?;
-            machine::run(build.args(["--bin", "persist-servers"]))?;
-            Place::on(workspace, cloud)?
+    let (place, persist) = match options.storage.as_deref() {
+        Some("s3") => build_with_server(workspace, Cloud::S3)?,
+        Some("gcs") => build_with_server(workspace, Cloud::Gcs)?,
+        Some(url) if !is_local(url) => {
+            announce(
+                1,
+                "building the `persist` command with all backends, 10 minutes",
+            );
+            machine::run(&mut workspace.cargo(BUILD_ALL))?;
+            (Place::given(url), persist(workspace))
         }
         url => {
-            machine::run(&mut build)?;
-            url.map_or_else(|| Place::fresh(workspace), |url| Ok(Place::given(url)))?
+            announce(
+                1,
+                "building the `persist` command with its WebAssembly engine, 3 minutes",
+            );
+            machine::run(&mut workspace.cargo(BUILD_LOCAL))?;
+            let place = url.map_or_else(|| Place::fresh(workspace), |url| Ok(Place::given(url)))?;
+            (place, workspace.target.join("quick/persist"))
         }
     };
-    let agent = guests::build(workspace)?.chat_memory;
+    announce(2, "building the agent for WebAssembly, 2 minutes");
+    let agent = guests::build_chat_memory(workspace)?;
+    announce(3, "running the conversation, 1 minute");
+    let host = place.host(persist, agent);
     let turns = first_turns(workspace, options.turns)?;
     let moments = schedule::moments(options.seed, turns.len(), options.kills)?;
-    let host = place.host(workspace, agent);
 
     introduce(workspace, &host, &turns, options);
     let acknowledged = play(&host, &turns, &moments)?;
@@ -78,6 +86,43 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         None => suggest(workspace, &host, options),
     }
     Ok(())
+}
+
+/// Arguments of cargo that build the command for the local disk alone, quickly.
+const BUILD_LOCAL: [&str; 8] = [
+    "build",
+    "--locked",
+    "--profile",
+    "quick",
+    "--package",
+    "persist-cli",
+    "--no-default-features",
+    "--bin=persist",
+];
+
+/// Arguments of cargo that build the command with all backends. No package is named: with the
+/// features of the whole workspace, as the tests are built, wasmtime is compiled once for both.
+const BUILD_ALL: [&str; 3] = ["build", "--locked", "--bin=persist"];
+
+/// Installs and starts a server, and builds the command with all backends.
+fn build_with_server(workspace: &Workspace, cloud: Cloud) -> Result<(Place, PathBuf)> {
+    announce(
+        1,
+        "fetching a server, and building the `persist` command with all backends, 10 minutes",
+    );
+    servers::install(workspace, cloud.package())?;
+    machine::run(workspace.cargo(BUILD_ALL).arg("--bin=persist-servers"))?;
+    Ok((Place::on(workspace, cloud)?, persist(workspace)))
+}
+
+/// Prints what is built next, and how long it takes on two cores where nothing was built before.
+fn announce(step: usize, what: &str) {
+    eprintln!("\nStep {step} of 3: {what} (on two cores, the first time)");
+}
+
+/// Returns true if a URL names a folder on this disk.
+fn is_local(url: &str) -> bool {
+    url.starts_with("file:") || !url.contains(':')
 }
 
 /// The demo as a test: small, in a folder that is gone afterwards, with a host that is built.
@@ -99,7 +144,7 @@ pub(crate) fn rehearse_on(
 }
 
 fn rehearse_in(workspace: &Workspace, place: &Place, turns: usize, kills: usize) -> Result<()> {
-    let host = place.host(workspace, guests::build(workspace)?.chat_memory);
+    let host = place.host(persist(workspace), guests::build(workspace)?.chat_memory);
     let turns = first_turns(workspace, Some(turns))?;
     let moments = schedule::moments(1, turns.len(), kills)?;
     println!(
@@ -150,9 +195,9 @@ impl Place {
         })
     }
 
-    fn host(&self, workspace: &Workspace, agent: PathBuf) -> Host {
+    fn host(&self, persist: PathBuf, agent: PathBuf) -> Host {
         Host {
-            persist: persist(workspace),
+            persist,
             agent,
             storage: self.url.clone(),
             environment: self
@@ -164,6 +209,7 @@ impl Place {
     }
 }
 
+/// The command as it is built for the tests, with all backends.
 fn persist(workspace: &Workspace) -> PathBuf {
     workspace.target.join("debug/persist")
 }

@@ -29,41 +29,55 @@ pub(crate) struct Guests {
 
 /// Builds what is not up to date.
 pub(crate) fn build(workspace: &Workspace) -> Result<Guests> {
-    // A target directory of their own: the second way has another compiler, and sharing one would
-    // make each build undo the other's.
-    let target = workspace.target.join("guests");
-    let mut cargo = match has_target(workspace)? {
-        true => workspace.cargo(["build"]),
-        false => {
-            let debian = Debian::find(workspace)?;
-            debian.write_program(workspace)?;
-            debian.cargo(workspace)
-        }
+    compile(workspace, &["chat-memory", "checkpoint", "test-guest"])?;
+    Ok(Guests {
+        chat_memory: built(workspace, "chat_memory.wasm")?,
+        checkpoint: built(workspace, "checkpoint.wasm")?,
+        test_guest: built(workspace, "test_guest.wasm")?,
+    })
+}
+
+/// Builds the demo's agent alone, if it is not up to date.
+pub(crate) fn build_chat_memory(workspace: &Workspace) -> Result<PathBuf> {
+    compile(workspace, &["chat-memory"])?;
+    built(workspace, "chat_memory.wasm")
+}
+
+/// Target directory of the agents. Debian's compiler and the active one would undo each other's
+/// builds in a shared one.
+fn target(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("guests")
+}
+
+fn compile(workspace: &Workspace, packages: &[&str]) -> Result<()> {
+    let mut cargo = if has_target(workspace)? {
+        workspace.cargo(["build"])
+    } else {
+        let debian = Debian::find(workspace)?;
+        debian.write_program(workspace)?;
+        debian.cargo(workspace)
     };
+    cargo.args(["--locked", "--profile", "guest", "--target", TARGET]);
+    for package in packages {
+        cargo.args(["-p", package]);
+    }
     cargo
-        .args(["--locked", "--profile", "guest", "--target", TARGET])
-        .args(["-p", "chat-memory", "-p", "checkpoint"])
-        .args(["-p", "test-guest"])
-        .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_TARGET_DIR", target(workspace))
         // Flags for this machine's processor mean nothing to WebAssembly.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    machine::run(&mut cargo)?;
+    machine::run(&mut cargo)
+}
 
-    let built = |file: &str| -> Result<PathBuf> {
-        let path = target.join(TARGET).join("guest").join(file);
-        ensure!(
-            path.is_file(),
-            "cargo built no {}",
-            workspace.short(&path).display()
-        );
-        Ok(path)
-    };
-    Ok(Guests {
-        chat_memory: built("chat_memory.wasm")?,
-        checkpoint: built("checkpoint.wasm")?,
-        test_guest: built("test_guest.wasm")?,
-    })
+/// Returns the path of a compiled agent.
+fn built(workspace: &Workspace, file: &str) -> Result<PathBuf> {
+    let path = target(workspace).join(TARGET).join("guest").join(file);
+    ensure!(
+        path.is_file(),
+        "cargo built no {}",
+        workspace.short(&path).display()
+    );
+    Ok(path)
 }
 
 /// Returns true if the active toolchain has a standard library for the target. The toolchain names

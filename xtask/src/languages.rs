@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Changes with how agents are built, so that they are built again.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
@@ -214,9 +214,8 @@ fn build_python(
     out: &Path,
 ) -> Result<()> {
     componentize
-        .args(["--quiet", "--world", "agent", "--wit-path"])
-        .arg(workspace.root.join("wit"))
-        .args(["componentize", "--python-path", ".", "--python-path"])
+        .args(["--quiet", "--world", "agent", "componentize"])
+        .args(["--python-path", ".", "--python-path"])
         .arg(workspace.root.join("guest-sdk/python/src"))
         .arg(name)
         .arg("--output")

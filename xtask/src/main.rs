@@ -30,8 +30,8 @@ enum Chore {
     Demo(demo::Options),
     /// Set up what is missing and run every test
     Test,
-    /// Everything that is checked besides the tests: format, lints, docs, contract, dependencies
-    Ci,
+    /// Everything that is checked besides the tests: format, lints, docs, dependencies, packages
+    Ci(ci::Options),
     /// Measure save and load beside what one would use instead
     Bench(bench::Options),
     /// Try to make the local store lose what it acknowledged
@@ -60,7 +60,7 @@ fn run(chore: Chore) -> Result<()> {
     match chore {
         Chore::Demo(options) => demo::run(&workspace, &options),
         Chore::Test => test::run(&workspace),
-        Chore::Ci => ci::run(&workspace),
+        Chore::Ci(options) => ci::run(&workspace, &options),
         Chore::Bench(options) => bench::run(&workspace, &options),
         Chore::CrashTest(options) => crash_testing::run(&workspace, &options),
         Chore::Guests => {

@@ -161,14 +161,7 @@ fn python(folder: &Path, out: &Path) -> Result<()> {
     let hint = "type `pip install componentize-py==0.25.1`, in a virtual environment .venv of the \
         agent's folder if you like";
     let mut componentize = tool(folder, &["componentize-py"], &[".venv/bin"], hint)?;
-    componentize.args([
-        "--quiet",
-        "--wit-path",
-        "wit",
-        "--world",
-        "agent",
-        "componentize",
-    ]);
+    componentize.args(["--quiet", "--world", "agent", "componentize"]);
     componentize.args([
         "--python-path",
         ".",

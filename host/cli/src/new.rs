@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
 use crate::print::say;
-use crate::sdk::Language;
+use crate::sdk::{self, Language};
 
 /// Make a folder with a fresh agent, in the language of your choice
 #[derive(Debug, Args)]
@@ -35,7 +35,9 @@ impl New {
             write(&self.folder.join(path), bytes)?;
         }
         for (path, text) in self.lang.template() {
-            let text = text.replace("NAME", name);
+            let text = text
+                .replace("GO_MODULE", sdk::go_module())
+                .replace("NAME", name);
             write(&self.folder.join(path), text.as_bytes())?;
         }
         write(

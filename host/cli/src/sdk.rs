@@ -34,7 +34,8 @@ impl Language {
         }
     }
 
-    /// The agent's own files. `NAME` in them is to be replaced.
+    /// The agent's own files. `NAME` in them stands for the agent's name, `GO_MODULE` for
+    /// [`go_module`].
     pub(crate) fn template(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::C => &[("agent.c", C)],
@@ -60,12 +61,20 @@ impl Language {
             Self::Rust => RUST_SDK,
         };
         let wit = match self {
-            Self::Js | Self::Python => WIT,
-            Self::C | Self::Go | Self::Rust => &[],
+            Self::Js => WIT,
+            Self::C | Self::Go | Self::Python | Self::Rust => &[],
         };
         own.iter().chain(wit).copied().collect()
     }
 }
+
+/// Returns the path of the Go module that is the SDK.
+pub(crate) fn go_module() -> &'static str {
+    let first = GO_MODULE_FILE.lines().next().unwrap_or_default();
+    first.strip_prefix("module ").unwrap_or_default()
+}
+
+const GO_MODULE_FILE: &str = include_str!("../sdk/go/go.mod");
 
 macro_rules! files {
     ($from:literal => $to:literal: $($file:literal)*) => {
@@ -103,7 +112,8 @@ const PYTHON_SDK: &[File] = files!("python/src/" => "persist/":
     "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_check.py"
     "persist_guest/_store.py"
     "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/errors.py"
-    "persist_guest/py.typed");
+    "persist_guest/py.typed" "persist_guest/componentize-py.toml"
+    "persist_guest/wit/store.wit" "persist_guest/wit/types.wit" "persist_guest/wit/world.wit");
 
 const RUST_SDK: &[File] = files!("rust/" => "persist/":
     "README.md" "src/double.rs" "src/error.rs" "src/imports.rs" "src/json.rs" "src/lib.rs"
@@ -136,14 +146,14 @@ const GO_MOD: &str = "module NAME
 
 go 1.25
 
-require persist v0.0.0
+require GO_MODULE v0.0.0
 
-replace persist => ./persist
+replace GO_MODULE => ./persist
 ";
 
 const GO: &str = r#"package main
 
-import "persist"
+import persist "GO_MODULE"
 
 func init() { persist.Agent(run) }
 
@@ -282,13 +292,23 @@ mod tests {
     }
 
     #[test]
+    fn the_go_module_has_a_path_that_go_can_fetch() {
+        let (domain, path) = go_module().split_once('/').expect("a path");
+        assert!(domain.contains('.') && path.ends_with("guest-sdk/go"));
+    }
+
+    #[test]
     fn a_fresh_agent_gets_every_source_of_its_sdk() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk");
         for (language, folder, ends) in [
             (Language::C, "c", &[".c", ".h", ".o"][..]),
             (Language::Go, "go", &[".go", ".s", ".mod", ".section"]),
             (Language::Js, "js/src", &[".js", ".ts"]),
-            (Language::Python, "python/src", &[".py", ".typed"]),
+            (
+                Language::Python,
+                "python/src",
+                &[".py", ".typed", ".toml", ".wit"],
+            ),
             (Language::Rust, "rust", &[".rs", ".wit"]),
         ] {
             let sdk = language.sdk();

@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn what_ends_anywhere_is_damaged_and_no_panic() {
-        let whole = wat::parse_str(include_str!("../../../tests/wat/print_and_trap.wat"));
+        let whole = wat::parse_str(include_str!("../../testdata/print_and_trap.wat"));
         let whole = whole.expect("valid");
         precheck(&whole).expect("a component");
         for len in 0..whole.len() {

@@ -2,6 +2,6 @@ module scenarios
 
 go 1.25
 
-require persist v0.0.0
+require example.com/persist/guest-sdk/go v0.0.0
 
-replace persist => ../../../guest-sdk/go
+replace example.com/persist/guest-sdk/go => ../../../guest-sdk/go

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"persist"
+	persist "example.com/persist/guest-sdk/go"
 	"runtime"
 	"strconv"
 	"strings"

@@ -5,6 +5,7 @@
 //!
 //! Yanked versions are not in the database, so they are not reported.
 
+use super::deny::Deny;
 use super::dependencies::CRATES_IO;
 use crate::machine::Workspace;
 use anyhow::{Context, Result, bail, ensure};
@@ -30,31 +31,11 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Option<String>> {
             "set {VARIABLE} to a clone of the RustSec advisory database"
         )));
     };
-    let rules = fs::read_to_string(workspace.root.join("xtask/deps.toml"))?;
-    let ignored = parse_ignored(&rules).context("xtask/deps.toml")?;
+    let ignored = Deny::read(workspace)?.ignored_advisories();
     let lockfile = workspace.root.join("Cargo.lock");
     let lines = compare(Path::new(&database), &lockfile, &ignored)?;
     println!("{}", lines.join("\n"));
     Ok(None)
-}
-
-/// Reads the optional table `advisories` of `deps.toml`: identifiers and reasons.
-fn parse_ignored(text: &str) -> Result<Ignored> {
-    let file: Table = text.parse()?;
-    let Some(table) = file.get("advisories") else {
-        return Ok(Ignored::new());
-    };
-    let table = table.as_table().context("`advisories` is not a table")?;
-    let entry = |(id, reason): (&String, &Value)| {
-        let reason = reason.as_str().unwrap_or_default();
-        ensure!(id.starts_with("RUSTSEC-"), "{id} is not a RUSTSEC id");
-        ensure!(
-            !reason.is_empty(),
-            "the ignored advisory {id} has no reason"
-        );
-        Ok((id.clone(), reason.to_owned()))
-    };
-    table.iter().map(entry).collect()
 }
 
 /// Compares a lock file with a database: one line per ignored advisory, then a summary.
@@ -85,7 +66,7 @@ fn compare(database: &Path, lockfile: &Path, ignored: &Ignored) -> Result<Vec<St
     let unused = ignored.keys().filter(|id| !used.contains(id));
     faults.extend(
         unused.map(|id| {
-            format!("deps.toml: {id} applies to nothing in Cargo.lock; remove the entry")
+            format!("deny.toml: {id} applies to nothing in Cargo.lock; remove the entry")
         }),
     );
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
@@ -351,16 +332,6 @@ mod tests {
                 "{version}"
             );
         }
-        Ok(())
-    }
-
-    #[test]
-    fn an_ignored_advisory_needs_an_id_and_a_reason() -> Result<()> {
-        let parse = |entry: &str| parse_ignored(&format!("[advisories]\n{entry}"));
-        assert_eq!(parse("RUSTSEC-2026-9001 = \"not called\"")?.len(), 1);
-        assert!(parse("RUSTSEC-2026-9001 = \"\"").is_err());
-        assert!(parse("left-pad = \"not called\"").is_err());
-        assert_eq!(parse_ignored("licences = []")?.len(), 0);
         Ok(())
     }
 }

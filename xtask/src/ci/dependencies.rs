@@ -1,5 +1,6 @@
 //! Checks the packages of others: their licences, their sources, and duplicates.
 
+use super::deny::Deny;
 use crate::machine::{self, Workspace};
 use anyhow::{Context, Result, bail, ensure};
 use spdx::{Expression, Licensee, ParseMode};
@@ -9,20 +10,14 @@ use std::path::Path;
 pub(super) const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// Duplicates are counted for one platform, so that the answer is the same on every machine.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
-/// The local library is for programs that want no wasmtime; below this it stays quick to build.
-const SMALL: usize = 60;
-
-/// `xtask/deps.toml`: what is allowed.
-struct Rules {
-    licences: Vec<String>,
-    /// Crates that are there in more than one version.
-    duplicates: BTreeSet<String>,
-}
+/// Limits on the crates that `persist-host` is, itself included: without features, for programs that
+/// want no wasmtime, and with its default features, for plugin hosts.
+const MOST_CRATES_BARE: usize = 60;
+const MOST_CRATES_DEFAULT: usize = 210;
 
 /// Licences and sources of every package of the lock file, on any platform; duplicates on one.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    let text = std::fs::read_to_string(workspace.root.join("xtask/deps.toml"))?;
-    let rules = Rules::parse(&text).context("xtask/deps.toml")?;
+    let deny = Deny::read(workspace)?;
     let metadata = workspace.metadata(&["--locked", "--all-features"])?;
     let packages = metadata["packages"]
         .as_array()
@@ -40,12 +35,12 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         }
         licences.push((name, text("license").unwrap_or_default()));
     }
-    faults.extend(licence_faults(&licences, &rules.licences)?);
+    faults.extend(licence_faults(&licences, deny.licences())?);
     let tree = tree(
         workspace,
         &["--workspace", "--all-features", "--edges", "all"],
     )?;
-    faults.extend(duplicate_faults(&tree, &rules.duplicates));
+    faults.extend(duplicate_faults(&tree, &deny.duplicates()));
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
     println!(
         "{} packages: licences, sources and duplicates are as allowed",
@@ -54,59 +49,38 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Without its features the host crate brings no wasmtime, and few crates.
-pub(crate) fn check_small(workspace: &Workspace) -> Result<()> {
-    let host = [
-        "-p",
-        "persist-host",
-        "--no-default-features",
-        "--edges",
-        "no-dev",
-    ];
-    let crates = tree(workspace, &host)?;
-    let wasm: Vec<_> = crates
+/// Counts the crates that `persist-host` brings to a program that adds it.
+pub(crate) fn check_counts(workspace: &Workspace) -> Result<()> {
+    let bare = host_tree(workspace, &["--no-default-features"])?;
+    let wasm: Vec<_> = bare
         .keys()
         .filter(|name| name.starts_with("wasm"))
         .cloned()
         .collect();
     ensure!(
         wasm.is_empty(),
-        "the local library brings {}",
+        "persist-host without features brings {}",
         wasm.join(", ")
     );
-    let count: usize = crates.values().map(BTreeSet::len).sum();
-    ensure!(
-        count < SMALL,
-        "the local library is {count} crates; {SMALL} is too many"
-    );
-    println!("the local library is {count} crates, without wasmtime");
+    let default = host_tree(workspace, &[])?;
+    for (crates, limit, selection) in [
+        (bare, MOST_CRATES_BARE, "without features"),
+        (default, MOST_CRATES_DEFAULT, "with its default features"),
+    ] {
+        let count: usize = crates.values().map(BTreeSet::len).sum();
+        ensure!(
+            count < limit,
+            "persist-host {selection} is {count} crates; {limit} is too many"
+        );
+        println!("persist-host {selection} is {count} crates");
+    }
     Ok(())
 }
 
-impl Rules {
-    fn parse(text: &str) -> Result<Self> {
-        let file: toml::Table = text.parse()?;
-        let licences = file.get("licences").and_then(|value| value.as_array());
-        let licences = licences
-            .context("no list `licences`")?
-            .iter()
-            .map(|licence| {
-                Ok(licence
-                    .as_str()
-                    .context("a licence is not text")?
-                    .to_owned())
-            });
-        let duplicates = file.get("duplicates").and_then(|value| value.as_table());
-        let duplicates = duplicates.context("no table `duplicates`")?;
-        for (name, reason) in duplicates {
-            let reason = reason.as_str().unwrap_or_default();
-            ensure!(!reason.is_empty(), "the duplicate {name} has no reason");
-        }
-        Ok(Self {
-            licences: licences.collect::<Result<_>>()?,
-            duplicates: duplicates.keys().cloned().collect(),
-        })
-    }
+/// Every crate that `persist-host` is built with.
+fn host_tree(workspace: &Workspace, features: &[&str]) -> Result<Tree> {
+    let host = ["-p", "persist-host", "--edges", "no-dev"];
+    tree(workspace, &[&host, features].concat())
 }
 
 fn is_allowed_source(source: Option<&str>, manifest: &Path, root: &Path) -> bool {
@@ -120,7 +94,7 @@ fn is_allowed_source(source: Option<&str>, manifest: &Path, root: &Path) -> bool
 /// Packages whose licence is not allowed, and allowed licences that no package needs.
 fn licence_faults(packages: &[(&str, &str)], allowed: &[String]) -> Result<Vec<String>> {
     let parsed = allowed.iter().map(|licence| {
-        Licensee::parse(licence).with_context(|| format!("deps.toml: {licence} is no licence"))
+        Licensee::parse(licence).with_context(|| format!("deny.toml: {licence} is no licence"))
     });
     let allowed_licences = parsed.collect::<Result<Vec<_>>>()?;
     let mut faults = Vec::new();
@@ -147,7 +121,7 @@ fn licence_faults(packages: &[(&str, &str)], allowed: &[String]) -> Result<Vec<S
             .iter()
             .all(|e| is_allowed(e, others().map(|(_, other)| other)));
         if idle {
-            faults.push(format!("deps.toml: no package needs the licence {licence}"));
+            faults.push(format!("deny.toml: no package needs the licence {licence}"));
         }
     }
     Ok(faults)
@@ -201,12 +175,12 @@ fn duplicate_faults(tree: &Tree, allowed: &BTreeSet<String>) -> Vec<String> {
     let new = new.map(|(name, versions)| {
         let versions: Vec<_> = versions.iter().map(String::as_str).collect();
         format!(
-            "{name} is there as {}; deps.toml does not say why",
+            "{name} is there as {}; deny.toml does not say why",
             versions.join(" and ")
         )
     });
     let gone = allowed.iter().filter(|name| !double.contains_key(name));
-    let gone = gone.map(|name| format!("deps.toml: {name} is there once; remove the entry"));
+    let gone = gone.map(|name| format!("deny.toml: {name} is there once; remove the entry"));
     new.chain(gone).collect()
 }
 
@@ -298,12 +272,5 @@ mod tests {
         let stale = BTreeSet::from(["a".into(), "b".into()]);
         assert_eq!(duplicate_faults(&tree, &stale).len(), 1);
         Ok(())
-    }
-
-    #[test]
-    fn a_duplicate_without_a_reason_is_refused() {
-        assert!(Rules::parse("licences = []\n[duplicates]\na = \"b wants the old one\"").is_ok());
-        assert!(Rules::parse("licences = []\n[duplicates]\na = \"\"").is_err());
-        assert!(Rules::parse("licences = []").is_err());
     }
 }

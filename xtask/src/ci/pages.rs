@@ -1,10 +1,12 @@
-//! Checks the Markdown pages: links, the list of the book's pages, and the width of prose.
+//! Checks the Markdown pages: links, the list of the book's pages, and the width of prose; and builds
+//! the book.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::machine::Workspace;
 use anyhow::{Context, Result, ensure};
+use mdbook_driver::MDBook;
 
 /// Lines of the README.
 const README_LINES: usize = 130;
@@ -30,8 +32,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut pages: Vec<String> = PAGES.map(String::from).into();
     let summary = read(&format!("{BOOK}/SUMMARY.md"))?;
     let mut faults = Vec::new();
-    for entry in fs::read_dir(root.join(BOOK))? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
+    for name in files_below(&root.join(BOOK), "md")? {
+        let name = name.display().to_string();
         if name != "SUMMARY.md" && !summary.contains(&format!("({name})")) {
             faults.push(format!("{BOOK}/SUMMARY.md does not list {name}"));
         }
@@ -54,6 +56,51 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
     println!("{} pages: links, list and width are right", pages.len());
     Ok(())
+}
+
+/// Builds the book into `target/book`, and checks that each link of it leads to a file of it.
+pub(crate) fn check_book(workspace: &Workspace) -> Result<()> {
+    let mut book = MDBook::load(workspace.root.join("docs"))?;
+    let rendered = workspace.target.join("book");
+    book.config.build.build_dir = rendered.clone();
+    book.build()?;
+    let pages = files_below(&rendered, "html")?;
+    let mut faults = Vec::new();
+    for page in &pages {
+        let path = rendered.join(page);
+        let text = fs::read_to_string(&path)?;
+        let dir = path.parent().unwrap_or(&rendered);
+        let broken = hyperlinks(&text).filter(|link| !leads_to_a_file(dir, link));
+        faults.extend(broken.map(|link| format!("{}: no file {link}", page.display())));
+    }
+    ensure!(faults.is_empty(), "{}", faults.join("\n"));
+    println!("the book has {} pages; its links are right", pages.len());
+    Ok(())
+}
+
+/// Returns the paths of the files in a folder and its folders that have an extension.
+fn files_below(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(below) = folders.pop() {
+        for entry in fs::read_dir(folder.join(&below))? {
+            let path = below.join(entry?.file_name());
+            if folder.join(&path).is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Returns the targets of a rendered page's links that are neither addresses nor in the page.
+fn hyperlinks(html: &str) -> impl Iterator<Item = &str> {
+    let targets = html.split("href=\"").skip(1);
+    let targets = targets.filter_map(|rest| rest.split('"').next());
+    targets.filter(|link| !link.contains(':') && !link.starts_with('#') && !link.is_empty())
 }
 
 /// Returns the targets of links that are no addresses.
@@ -91,6 +138,14 @@ mod tests {
         assert_eq!(links(text).collect::<Vec<_>>(), ["b.md", "g/h.md#i"]);
         assert!(leads_to_a_file(Path::new("/"), "dev/null#i"));
         assert!(!leads_to_a_file(Path::new("/"), "dev/no-such-file"));
+    }
+
+    #[test]
+    fn links_of_rendered_pages_are_found() {
+        let html =
+            r##"<a href="b.html#c">, <a href="https://d">, <link href="../e.css">, <a href="#f">"##;
+        let found: Vec<_> = hyperlinks(html).collect();
+        assert_eq!(found, ["b.html#c", "../e.css"]);
     }
 
     #[test]

@@ -535,7 +535,7 @@ mod tests {
 
     #[test]
     fn code_that_ends_anywhere_is_no_panic() {
-        let whole = wat::parse_str(include_str!("../../../../tests/wat/print_and_trap.wat"));
+        let whole = wat::parse_str(include_str!("../../../testdata/print_and_trap.wat"));
         let whole = whole.expect("valid");
         assert_eq!(measure(&whole, &LIMITS), Ok(()));
         for len in 0..whole.len() {

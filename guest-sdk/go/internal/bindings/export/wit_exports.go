@@ -7,9 +7,9 @@ package export
 
 import (
         "runtime"
-        "persist/internal/bindings/export_wit_world"
-witRuntime "persist/internal/wit/runtime"
-witTypes "persist/internal/wit/types"
+        "example.com/persist/guest-sdk/go/internal/bindings/export_wit_world"
+witRuntime "example.com/persist/guest-sdk/go/internal/wit/runtime"
+witTypes "example.com/persist/guest-sdk/go/internal/wit/types"
 "unsafe"
 )
 

@@ -1,7 +1,7 @@
 // Package export_wit_world is where the generated export looks for the agent.
 package export_wit_world
 
-import witTypes "persist/internal/wit/types"
+import witTypes "example.com/persist/guest-sdk/go/internal/wit/types"
 
 // Agent is the function that Run calls.
 var Agent func(args []string) witTypes.Result[string, string]

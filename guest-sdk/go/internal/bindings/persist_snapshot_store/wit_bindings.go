@@ -6,9 +6,9 @@
 package persist_snapshot_store
 
 import (
-        "persist/internal/bindings/persist_snapshot_types"
-witRuntime "persist/internal/wit/runtime"
-witTypes "persist/internal/wit/types"
+        "example.com/persist/guest-sdk/go/internal/bindings/persist_snapshot_types"
+witRuntime "example.com/persist/guest-sdk/go/internal/wit/runtime"
+witTypes "example.com/persist/guest-sdk/go/internal/wit/types"
 "unsafe"
 "runtime"
 )

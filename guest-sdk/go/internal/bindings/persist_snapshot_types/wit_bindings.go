@@ -6,7 +6,7 @@
 package persist_snapshot_types
 
 import (
-        witTypes "persist/internal/wit/types"
+        witTypes "example.com/persist/guest-sdk/go/internal/wit/types"
 )
 
 // 1 for the first save of a name, then one more for each save, delete, restore. Never reused, never above 9999999999.
