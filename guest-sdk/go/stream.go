@@ -68,7 +68,7 @@ func (writer *Writer) Write(bytes []byte) (int, error) {
 	return taken, writer.failed
 }
 
-// Finish saves what was written. Conflict where somebody else saved meanwhile, even with Any: what was written cannot be
+// Finish saves what was written. Conflict if another run saved meanwhile, even with Any: what was written cannot be
 // replayed. The writer is closed, whatever Finish returns.
 func (writer *Writer) Finish() (Info, error) {
 	if writer.send() != nil {

@@ -73,8 +73,9 @@
 //!
 //! # Requirements
 //! - **Unix.** Linux is what the tests run on. Windows is refused at compile time.
-//! - **wasmtime 48**, the long-term support release, re-exported as [`wasmtime`]. Its team publishes
-//!   security fixes for it until August 2028; each release of this crate names one wasmtime.
+//! - **wasmtime 48**, the long-term support release, re-exported as [`wasmtime`]. Its team
+//!   publishes security fixes for it until August 2028. Each release of this crate names one
+//!   wasmtime.
 //! - **Rust 1.95** or newer. A release that needs a newer compiler raises the minor version.
 
 #![deny(missing_docs)]

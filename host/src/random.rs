@@ -1,4 +1,4 @@
-//! Random numbers that nobody else draws: names of temporary files, nonces of operations.
+//! Random numbers that are unique in practice: names of temporary files, nonces of operations.
 
 /// 128 random bits from the operating system.
 ///

@@ -119,7 +119,7 @@ fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
 }
 
 #[test]
-fn what_cannot_be_read_hides_nothing_else() {
+fn an_unreadable_entry_hides_no_other() {
     let [local, ..] = backends();
     let dir = local.url.trim_start_matches("file://").to_owned();
     for agent in ["aa", "bb", "cc", "dd", "ee"] {
@@ -153,7 +153,7 @@ fn what_cannot_be_read_hides_nothing_else() {
 }
 
 #[test]
-fn what_lies_in_the_place_of_something_else_is_damage() {
+fn an_object_in_the_wrong_place_is_damage() {
     // Made in the store of a name with three versions, at this key, which held what is removed
     // first.
     let version = |n: usize| format!("bot/~/memory/{}", VERSIONS[n]);
@@ -201,10 +201,10 @@ fn what_lies_in_the_place_of_something_else_is_damage() {
         local.save("other/memory", "one");
         let root = std::path::Path::new(local.url.trim_start_matches("file://"));
         let removed = root.join(&removed);
-        match removed.is_dir() {
-            true => std::fs::remove_dir_all(&removed).expect("removed"),
-            false if removed.exists() => std::fs::remove_file(&removed).expect("removed"),
-            false => {}
+        if removed.is_dir() {
+            std::fs::remove_dir_all(&removed).expect("removed");
+        } else if removed.exists() {
+            std::fs::remove_file(&removed).expect("removed");
         }
         let path = root.join(&key);
         match what {
@@ -248,7 +248,7 @@ fn in_a_bucket_nothing_is_in_the_place_of_something_else() {
 }
 
 #[test]
-fn what_an_archive_leaves_is_a_note() {
+fn leftovers_of_an_archive_are_a_note() {
     let [local, ..] = backends();
     local.save("bot/memory", "one");
     local.put("manifest.jsonl", b"{}");
@@ -299,14 +299,14 @@ fn the_doctor_tries_everything_and_leaves_nothing() {
         let exam = |args: &[&str]| {
             let output = backend.run(&[&["doctor", "--json"], args].concat());
             let lines = json(text(&output.stdout)).into_iter();
-            let lines: Vec<_> = lines.filter(|line| line["event"] == "exam").collect();
+            let lines: Vec<_> = lines.filter(|line| line["event"] == "check").collect();
             let wrong: Vec<_> = lines
                 .iter()
-                .filter(|line| line["state"] == "wrong")
+                .filter(|line| line["status"] == "wrong")
                 .collect();
             // SeaweedFS looks first and writes then where it puts parts together: two uploads win
             // now and then, and it is told.
-            let known = |line: &&&Value| backend.name == "s3" && line["what"] == "uploads";
+            let known = |line: &&&Value| backend.name == "s3" && line["check"] == "uploads";
             assert!(
                 wrong.iter().all(|line| known(&line)),
                 "{}: {wrong:?}",
@@ -321,8 +321,8 @@ fn the_doctor_tries_everything_and_leaves_nothing() {
             lines
         };
         let what = |lines: &[Value]| {
-            let ok = lines.iter().filter(|line| line["state"] == "ok");
-            ok.map(|line| line["what"].as_str().expect("text").to_owned())
+            let ok = lines.iter().filter(|line| line["status"] == "ok");
+            ok.map(|line| line["check"].as_str().expect("text").to_owned())
                 .collect::<Vec<_>>()
         };
         let found = what(&exam(&[]));
@@ -389,7 +389,8 @@ fn the_doctor_tells_a_refusal_from_a_storage_that_lacks_something() {
             .arg("doctor")
             .output()
             .expect("persist starts");
-        let (printed, said) = (text(&output.stdout), text(&output.stderr));
+        let printed = text(&output.stdout);
+        let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{printed}{said}");
         assert!(said.contains(hint), "{said}");
     };
@@ -400,7 +401,7 @@ fn the_doctor_tells_a_refusal_from_a_storage_that_lacks_something() {
 }
 
 #[test]
-fn what_is_not_there_is_not_found_by_any_command() {
+fn every_command_reports_a_missing_name() {
     for backend in backends() {
         backend.save("bot/memory", "one");
         for args in [
@@ -433,7 +434,8 @@ fn what_is_not_there_is_not_found_by_any_command() {
 
 #[test]
 fn an_account_without_rights_is_told_so_by_every_command() {
-    let (on_s3, on_gcs) = (s3::Place::on(Kind::SeaweedFs), gcs::Place::new());
+    let on_s3 = s3::Place::on(Kind::SeaweedFs);
+    let on_gcs = gcs::Place::new();
     let (s3_proxy, s3_place) = on_s3.proxied();
     s3_proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(403, "AccessDenied"))));
     let (gcs_proxy, gcs_place) = on_gcs.proxied();
@@ -502,7 +504,7 @@ fn restoring_the_newest_version_changes_nothing() {
         backend.save("bot/memory", "one");
         backend.save("bot/memory", "two");
         let said = backend.ok(&["restore", "bot/memory@2"]);
-        assert!(said.contains("newest version already"), "{said}");
+        assert!(said.contains("is the newest version"), "{said}");
         backend.ok(&["restore", "bot/memory@2", "--expect", "2"]);
         backend.fails(&["restore", "bot/memory@2", "--expect", "1"], 4);
         assert_eq!(
@@ -673,7 +675,7 @@ fn purge_frees_a_name_whose_numbers_are_used_up() {
     std::fs::remove_file(before).expect("removes");
     for args in [&["rm", "bot/memory"][..], &["restore", "bot/memory@1"]] {
         let said = local.fails(args, 6);
-        assert!(said.contains("purge it and begin again"), "{said}");
+        assert!(said.contains("purge it"), "{said}");
     }
     local.fails(&["purge", "bot/memory", "--yes"], 10);
     assert_eq!(local.ok(&["cat", "bot/memory"]), "last");
@@ -781,7 +783,7 @@ fn init_makes_a_store_once_and_says_what_it_made() {
             text(&output.stdout).to_owned()
         };
         let first = init(&[]);
-        assert!(first.starts_with("made a store in "), "{first}");
+        assert!(first.starts_with("created a store in "), "{first}");
         assert!(first.contains("keep-last    7"), "{first}");
         let again = init(&[]);
         assert!(again.contains("nothing was changed"), "{again}");

@@ -21,9 +21,8 @@ fn command(store: &Path) -> Command {
 fn done(line: &str) -> Option<u64> {
     // A killed host may leave half a line.
     let event: Value = serde_json::from_str(line).ok()?;
-    let labels = event["info"]["labels"].as_array()?;
-    let label = labels.iter().find(|label| label[0] == "done")?;
-    Some(label[1].as_str()?.parse().expect("a number"))
+    let label = event["labels"]["done"].as_str()?;
+    Some(label.parse().expect("a number"))
 }
 
 /// Kills a run after so many checkpoints. The first and the last that it was told of.

@@ -49,7 +49,7 @@ fn race(place: &Place) {
 }
 
 #[test]
-fn an_agent_that_two_hosts_run_at_once_forgets_nothing_that_was_acknowledged() {
+fn an_agent_on_two_hosts_keeps_every_acknowledged_save() {
     BACKENDS.map(Place::on).iter().for_each(share_an_agent);
 }
 
@@ -59,7 +59,8 @@ fn share_an_agent(place: &Place) {
         .into_iter()
         .map(|name| {
             let mut said = Vec::new();
-            let (place, agent) = (place.clone(), agent.clone());
+            let place = place.clone();
+            let agent = agent.clone();
             std::thread::spawn(move || {
                 for n in 0..4 {
                     let line = format!("{name} says {n}");
@@ -116,7 +117,7 @@ fn stream(place: &Place, large: u64) {
 }
 
 #[test]
-fn a_server_that_keeps_the_condition_of_small_objects_alone_takes_no_upload() {
+fn a_server_exact_only_for_small_objects_takes_no_upload() {
     let (proxy, careless) = Place::on(Kind::Ministack).proxied();
     proxy.rule(|_, seen| {
         (seen.operation() == "CompleteMultipartUpload").then_some(Fault::IgnoreConditions)
@@ -131,8 +132,9 @@ fn a_server_that_keeps_the_condition_of_small_objects_alone_takes_no_upload() {
             let refused = scope
                 .save("memory", state.clone().into(), SaveOptions::default())
                 .await;
-            let said = refused.expect_err("it is refused").to_string();
-            assert!(said.contains("nothing was saved"), "{said}");
+            let error = refused.expect_err("it is refused");
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.contains("nothing was saved"), "{error}: {hint}");
             assert_eq!(load(&scope, "memory").await.as_deref(), Some("small"));
             // What replaces has no condition to keep.
             let adapter = Adapter::new(place.storage());
@@ -175,7 +177,8 @@ fn a_guest_that_ends_in_the_midst_of_an_upload_leaves_nothing_on_a_server() {
             let ran = agent.run(stopped, &args).await;
             assert!(matches!(ran.answer, Err(RunError::CpuLimit(_))), "{ran:?}");
             let run = {
-                let (agent, ctx) = (agent.clone(), SnapshotCtx::new(scope.clone()));
+                let agent = agent.clone();
+                let ctx = SnapshotCtx::new(scope.clone());
                 let args = ["loop-mid-write", "log", "12"].map(Into::into);
                 tokio::spawn(async move { agent.run(ctx, &args).await })
             };

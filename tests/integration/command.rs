@@ -23,7 +23,7 @@ fn save(dir: &Path, address: &str, state: &str) {
 }
 
 #[test]
-fn what_is_saved_can_be_listed_shown_printed_deleted_and_brought_back() {
+fn a_state_can_be_listed_shown_printed_deleted_and_restored() {
     let dir = tempdir();
     let dir = dir.path();
     assert_eq!(ok(dir, &["ls"]), "");
@@ -196,7 +196,7 @@ fn sessions_are_listed_whatever_their_names() {
 }
 
 #[test]
-fn nobody_to_hear_it_is_no_failure() {
+fn a_closed_standard_error_is_no_failure() {
     let dir = tempdir();
     let dir = dir.path();
     for state in ["one", "two"] {
@@ -291,7 +291,8 @@ fn nothing_needs_to_be_configured() {
 
 #[test]
 fn the_environment_chooses_the_storage() {
-    let (dir, other) = (tempdir(), tempdir());
+    let dir = tempdir();
+    let other = tempdir();
     let url = format!("file://{}", other.path().display());
     save(other.path(), "bot/memory", "there");
     let cat = |storage: &str| {
@@ -349,8 +350,9 @@ fn an_agent_runs_from_the_command_line_and_remembers() {
     let events = json(&ok(dir, &session));
     assert_eq!(events[0]["event"], "saved");
     assert_eq!(events[0]["address"], "me/s/memory@1");
-    assert_eq!(events[0]["info"]["version"], 1);
-    assert_eq!(events[0]["info"]["labels"][0][0], "turn");
+    assert_eq!(events[0]["version"], 1);
+    assert_eq!(events[0]["session"], "s");
+    assert!(events[0]["labels"]["turn"].is_string());
     assert_eq!(events[1]["event"], "answer");
     assert!(ok(dir, &["cat", "me/s/memory"]).contains("hi"));
 

@@ -92,13 +92,7 @@ fn a_storage_with_wrong_lists_is_refused_before_the_first_save() {
         let saved = block_on(scope.save("memory", "x".into(), SaveOptions::default()));
         let is_refused = matches!(saved, Err(snapshot::Error::Unsupported { .. }));
         assert!(is_refused, "{fault:?}: {saved:?}");
-        let list = List {
-            dir: "",
-            prefix: "",
-            after: None,
-            limit: 10,
-            facts: false,
-        };
+        let list = List::new("").with_limit(10);
         let left = block_on(memory.list(&list)).expect("a page").entries;
         assert_eq!(left, [], "{fault:?} leaves something");
     }
@@ -193,7 +187,8 @@ const BUGS: &[(Bug, &str)] = &[
 #[test]
 fn every_planted_bug_is_found_by_the_claim_that_it_breaks() {
     for &(bug, claim) in BUGS {
-        let (memory, stale) = (Memory::new(), Arc::default());
+        let memory = Memory::new();
+        let stale = Arc::default();
         let open = || -> Arc<dyn Storage> {
             Arc::new(Planted {
                 inner: memory.clone(),
@@ -264,11 +259,7 @@ impl Storage for Planted {
             (_, range) => range,
         };
         match self.inner.read(key, range).await {
-            Err(_) if self.bug == Bug::ReadOfNothingIsEmpty => Ok(Part {
-                bytes: Bytes::new(),
-                start: 0,
-                size: 0,
-            }),
+            Err(_) if self.bug == Bug::ReadOfNothingIsEmpty => Ok(Part::new(Bytes::new(), 0, 0)),
             result => result,
         }
     }
@@ -296,10 +287,10 @@ impl Storage for Planted {
             Bug::ListTellsOtherSizes => {
                 for entry in &mut page.entries {
                     if let Entry::Object(Object {
-                        facts: Some(facts), ..
+                        meta: Some(meta), ..
                     }) = entry
                     {
-                        facts.size += 1;
+                        meta.size += 1;
                     }
                 }
             }

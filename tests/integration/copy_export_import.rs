@@ -102,7 +102,7 @@ fn a_store_goes_round_all_backends_and_comes_back_the_same() {
             let again = lines.last().expect("a summary");
             assert_eq!(again["copied"], 0);
             assert_eq!(again["digest"], first["digest"]);
-            assert_eq!(again["by_trailer"], by_trailer);
+            assert_eq!(again["compared_by_trailer"], by_trailer);
             assert_eq!(again["identical"], identical);
         }
     }
@@ -121,19 +121,18 @@ fn files(root: &Path) -> Vec<(String, Vec<u8>)> {
     let mut dirs = vec![root.to_owned()];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).expect("readable").flatten() {
-            match entry.file_type().expect("a type").is_dir() {
-                true => dirs.push(entry.path()),
-                false => {
-                    let path = entry.path();
-                    let key = path
-                        .strip_prefix(root)
-                        .expect("below")
-                        .display()
-                        .to_string();
-                    // Each store has a policy of its own.
-                    if !key.starts_with("~/~/") {
-                        files.push((key, fs::read(path).expect("readable")));
-                    }
+            if entry.file_type().expect("a type").is_dir() {
+                dirs.push(entry.path())
+            } else {
+                let path = entry.path();
+                let key = path
+                    .strip_prefix(root)
+                    .expect("below")
+                    .display()
+                    .to_string();
+                // Each store has a policy of its own.
+                if !key.starts_with("~/~/") {
+                    files.push((key, fs::read(path).expect("readable")));
                 }
             }
         }
@@ -169,7 +168,7 @@ fn a_copy_never_touches_what_is_there_and_leaves_out_what_is_damaged() {
         "{said}"
     );
     assert_eq!(lines.last().expect("a summary")["complete"], false);
-    assert_eq!(lines.last().expect("a summary")["pins_only_here"], 1);
+    assert_eq!(lines.last().expect("a summary")["pins_only_in_source"], 1);
     assert_eq!(s3.ok(&["cat", "bot/memory@1"]), "another one");
     assert_eq!(s3.ok(&["cat", "bot/memory@2"]), "two");
 
@@ -192,14 +191,15 @@ fn a_copy_never_touches_what_is_there_and_leaves_out_what_is_damaged() {
 fn a_copy_over_a_store_that_went_on_is_no_proof() {
     let stores = backends();
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-        let (from, to) = (&stores[from], &stores[to]);
+        let from = &stores[from];
+        let to = &stores[to];
         let name = format!("bot/{}-to-{}", from.name, to.name);
         from.save(&name, "one");
         copy(&stores, &[&from.url, &to.url, &name], 0);
         to.save(&name, "two");
         let (lines, said) = copy(&stores, &[&from.url, &to.url, &name], 4);
         assert!(
-            said.contains("only in the destination, and newer"),
+            said.contains("only in the destination and is newer"),
             "{said}"
         );
         assert_eq!(lines.last().expect("a summary")["complete"], false);
@@ -237,7 +237,7 @@ fn a_store_is_neither_copied_onto_itself_nor_into_itself() {
 }
 
 #[test]
-fn a_store_moves_between_two_servers_of_which_each_has_an_account_of_its_own() {
+fn a_store_moves_between_servers_with_different_accounts() {
     let places = [
         ("old", Place::on(Kind::SeaweedFs)),
         ("new", Place::on(Kind::Ministack)),
@@ -247,7 +247,8 @@ fn a_store_moves_between_two_servers_of_which_each_has_an_account_of_its_own() {
     let mut profiles = String::new();
     for (profile, place) in &places {
         let facts = place.server().facts();
-        let (key, secret) = (&facts.access_key, &facts.secret_key);
+        let key = &facts.access_key;
+        let secret = &facts.secret_key;
         profiles +=
             &format!("[{profile}]\naws_access_key_id={key}\naws_secret_access_key={secret}\n");
     }
@@ -308,11 +309,7 @@ fn an_archive_is_a_plain_tar_file_that_goes_back_into_any_store() {
             exported.starts_with("exported 7 versions of 4 names"),
             "{exported}"
         );
-        assert!(
-            backend
-                .fails(&["export", file], 2)
-                .contains("is there already")
-        );
+        assert!(backend.fails(&["export", file], 2).contains("exists"));
         assert_eq!(
             fs::read_dir(dir.path()).expect("readable").count(),
             1,
@@ -425,7 +422,7 @@ fn a_damaged_version_is_left_out_of_an_archive_and_said() {
     let file = dir.path().join("agents.tar");
     let (printed, said) = local.ends(&["export", file.to_str().expect("text")], 6);
     assert!(printed.starts_with("exported 6 versions"), "{printed}");
-    assert!(said.contains("bot/memory@2 is left out"), "{said}");
+    assert!(said.contains("bot/memory@2 skipped"), "{said}");
 }
 
 #[test]
@@ -487,7 +484,8 @@ impl Disks {
 
     /// Copies A to B, and returns the summary and what was said.
     fn copy(&self, options: &[&str], code: i32) -> (Value, String) {
-        let (from, to) = (self.url("A"), self.url("B"));
+        let from = self.url("A");
+        let to = self.url("B");
         let args = [&["copy", "--create", &from, &to, "--json"], options].concat();
         let output = persist_tests::run(&self.path("A"), &args);
         let said = text(&output.stderr).to_owned();
@@ -506,7 +504,7 @@ fn a_flipped_byte_on_either_side_is_not_called_identical() {
         flip(&version_files(&disks.path(damaged))[0], 1_500_000);
         let (summary, _) = disks.copy(&[], 0);
         assert_eq!(summary["identical"], false);
-        assert_eq!(summary["by_trailer"], 1);
+        assert_eq!(summary["compared_by_trailer"], 1);
         let (summary, said) = disks.copy(&["--read-data"], 6);
         assert_eq!(summary["complete"], false);
         assert!(
@@ -533,7 +531,7 @@ fn import_compares_what_is_there_as_it_says() {
     let import = ["import", archive];
     let first = persist_tests::ok(&disks.path("B"), &import);
     assert!(
-        first.contains("read back, and every byte compared"),
+        first.contains("read back and compared byte by byte"),
         "{first}"
     );
     flip(&version_files(&disks.path("B"))[0], 1_500_000);
@@ -615,7 +613,7 @@ fn a_destination_that_stores_other_bytes_is_found_when_they_are_read_back() {
 }
 
 #[test]
-fn what_only_the_destination_has_is_counted() {
+fn surplus_in_the_destination_is_counted() {
     let disks = Disks::new();
     for state in ["1", "2", "3"] {
         disks.save("A", "bot/memory", state.as_bytes());
@@ -636,10 +634,11 @@ fn what_only_the_destination_has_is_counted() {
     let (summary, _) = disks.copy(&["--read-data"], 0);
     assert_eq!(summary["complete"], true);
     assert_eq!(summary["identical"], false);
-    assert_eq!(summary["names_only_there"], 3);
-    assert_eq!(summary["versions_only_there"], 1);
-    assert_eq!(summary["pins_only_there"], 1);
-    let (from, to) = (disks.url("A"), disks.url("B"));
+    assert_eq!(summary["names_only_in_destination"], 3);
+    assert_eq!(summary["versions_only_in_destination"], 1);
+    assert_eq!(summary["pins_only_in_destination"], 1);
+    let from = disks.url("A");
+    let to = disks.url("B");
     let printed = persist_tests::ok(&disks.path("A"), &["copy", &from, &to]);
     let said = "only in the destination: 3 names, 1 version, 1 pin";
     assert!(printed.contains(said), "{printed}");
@@ -694,9 +693,10 @@ fn a_bad_entry_is_left_out_of_a_copy_and_all_others_are_copied() {
                 assert_eq!(persist_tests::ok(&disks.path("B"), &["cat", name]), "two");
             }
             // When it is gone, a copy does what is left.
-            match file.is_dir() && !file.is_symlink() {
-                true => fs::remove_dir_all(&file).expect("removes"),
-                false => fs::remove_file(&file).expect("removes"),
+            if file.is_dir() && !file.is_symlink() {
+                fs::remove_dir_all(&file).expect("removes")
+            } else {
+                fs::remove_file(&file).expect("removes")
             }
             let (summary, _) = disks.copy(&[], 0);
             assert_eq!(summary["complete"], true);

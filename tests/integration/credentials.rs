@@ -170,7 +170,7 @@ fn keys_of_the_environment_do_not_go_where_a_url_points() {
 }
 
 #[test]
-fn keys_of_the_environment_go_to_the_endpoint_beside_them_and_not_in_the_clear() {
+fn environment_keys_go_to_the_endpoint_beside_them_over_tls() {
     let home = Home::new();
     let ls = |endpoint: &str| {
         let mut ls = home.ls("s3://my-bucket");
@@ -234,7 +234,7 @@ fn keys_of_a_profile_go_to_the_endpoint_of_the_profile() {
 }
 
 #[test]
-fn keys_of_the_environment_do_not_go_to_the_endpoint_of_the_default_profile() {
+fn environment_keys_do_not_go_to_the_default_profiles_endpoint() {
     let home = Home::new();
     home.write(
         ".aws/config",
@@ -342,7 +342,8 @@ fn googles_token_goes_to_google_and_to_the_endpoint_that_it_is_bound_to() {
     assert_eq!(tokens.seen().len(), 1);
 
     // Redirects lead elsewhere, and are not followed.
-    let (bound, elsewhere) = (Proxy::start("nowhere"), recorder());
+    let bound = Proxy::start("nowhere");
+    let elsewhere = recorder();
     let to = format!("{}/b/o", elsewhere.endpoint());
     bound.rule(move |number, _| {
         let status = [301, 302, 303, 307, 308][number.min(4)];
@@ -380,7 +381,8 @@ fn googles_token_goes_to_google_and_to_the_endpoint_that_it_is_bound_to() {
 
 #[test]
 fn redirects_of_s3_are_not_followed() {
-    let (home, elsewhere) = (Home::new(), recorder());
+    let home = Home::new();
+    let elsewhere = recorder();
     for status in [301, 302, 303, 307, 308] {
         let server = Proxy::start("nowhere");
         let to = format!("{}/my-bucket", elsewhere.endpoint());

@@ -18,7 +18,7 @@ fn local(dir: &Path) -> Scope {
 }
 
 #[test]
-fn nobody_else_may_read_what_agents_save() {
+fn stored_files_are_readable_by_their_owner_only() {
     let dir = tempdir();
     let root = dir.path().join("made/by/us");
     block_on(save(&local(&root), "memory", "secret"));
@@ -26,16 +26,15 @@ fn nobody_else_may_read_what_agents_save() {
     while let Some(path) = paths.pop() {
         let metadata = fs::symlink_metadata(&path).expect("is there");
         let mode = metadata.permissions().mode() & 0o777;
-        match metadata.is_dir() {
-            true => {
-                assert_eq!(mode, 0o700, "{}", path.display());
-                paths.extend(
-                    fs::read_dir(&path)
-                        .expect("readable")
-                        .map(|entry| entry.expect("an entry").path()),
-                );
-            }
-            false => assert_eq!(mode, 0o600, "{}", path.display()),
+        if metadata.is_dir() {
+            assert_eq!(mode, 0o700, "{}", path.display());
+            paths.extend(
+                fs::read_dir(&path)
+                    .expect("readable")
+                    .map(|entry| entry.expect("an entry").path()),
+            );
+        } else {
+            assert_eq!(mode, 0o600, "{}", path.display())
         }
     }
 }
@@ -275,7 +274,8 @@ fn a_head_that_cannot_be_read_blocks_neither_save_nor_delete_nor_restore() {
 
 #[test]
 fn a_link_inside_the_store_is_not_followed() {
-    let (dir, outside) = (tempdir(), tempdir());
+    let dir = tempdir();
+    let outside = tempdir();
     let scope = local(dir.path());
     block_on(async {
         save(&scope, "memory", "one").await;
@@ -340,7 +340,7 @@ fn a_directory_in_place_of_the_next_version_is_named() {
 }
 
 #[test]
-fn what_others_put_beside_versions_costs_one_more_list() {
+fn foreign_objects_beside_versions_cost_one_more_list() {
     let dir = tempdir();
     let scope = local(dir.path());
     block_on(async {
@@ -421,7 +421,7 @@ fn a_first_save_that_was_killed_leaves_no_name() {
 }
 
 #[test]
-fn what_a_killed_writer_left_is_swept_and_what_a_living_one_makes_is_not() {
+fn only_files_of_killed_writers_are_swept() {
     let dir = tempdir();
     block_on(async {
         save(&local(dir.path()), "memory", "one").await;
@@ -497,10 +497,7 @@ fn a_full_disk_is_said_and_costs_nothing_that_was_saved() {
         .expect("bash starts");
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(8), "{stderr}");
-    assert!(
-        stderr.contains("what was saved before is untouched"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("older versions are untouched"), "{stderr}");
     block_on(async {
         let scope = local(&store);
         assert_eq!(load(&scope, "memory").await.as_deref(), Some("one"));

@@ -18,11 +18,7 @@ fn storages(server: &Proxy) -> [Arc<dyn Storage>; 2] {
     let endpoint = Some(server.endpoint().to_owned());
     let mut s3 = StorageConfig {
         s3_endpoint: endpoint.clone(),
-        s3_credentials: Some(S3Credentials {
-            access_key_id: "AK".into(),
-            secret_access_key: "SK".into(),
-            session_token: None,
-        }),
+        s3_credentials: Some(S3Credentials::new("AK", "SK")),
         ..StorageConfig::s3_with_bucket("my-bucket".into())
     };
     s3.retry.budget = Duration::ZERO;
@@ -39,9 +35,10 @@ fn storages(server: &Proxy) -> [Arc<dyn Storage>; 2] {
 fn list(s3: Answer, gcs: Answer) -> Vec<(ErrorKind, usize, String)> {
     let server = Proxy::start("nowhere");
     let rule = move |n, seen: &Seen| {
-        let answer = match seen.uri.path().starts_with("/storage/") {
-            true => gcs(n),
-            false => s3(n),
+        let answer = if seen.uri.path().starts_with("/storage/") {
+            gcs(n)
+        } else {
+            s3(n)
         };
         Some(Fault::Reply(answer))
     };
@@ -49,13 +46,7 @@ fn list(s3: Answer, gcs: Answer) -> Vec<(ErrorKind, usize, String)> {
         server.forget();
         server.rule(rule);
         block_on(async {
-            let list = List {
-                dir: "",
-                prefix: "",
-                after: None,
-                limit: 10,
-                facts: false,
-            };
+            let list = List::new("").with_limit(10);
             let error = storage.list(&list).await.expect_err("it does not end");
             (error.kind(), server.seen().len(), error.to_string())
         })

@@ -136,7 +136,8 @@ async fn judge(case: &Case) -> bool {
     }
     let (proxy, proxied) = place.proxied();
     let scope = persist_tests::scope(proxied.impatient().build().expect("a storage"));
-    let (request, fault) = (case.request, case.fault.clone());
+    let request = case.request;
+    let fault = case.fault.clone();
     proxy.rule(move |number, seen| {
         (number == request && fits(&proxied, &fault, seen)).then(|| fault.clone())
     });
@@ -270,7 +271,7 @@ fn a_fault_that_passes_is_noticed_by_nobody() {
 }
 
 #[test]
-fn a_fault_that_passes_in_the_middle_of_a_large_state_is_noticed_by_nobody() {
+fn a_short_fault_during_a_large_save_has_no_effect() {
     judge_all(&LARGE, |place| {
         let some = that_pass(place).into_iter().filter(|(fault, _)| {
             matches!(

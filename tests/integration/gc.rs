@@ -46,7 +46,7 @@ fn where_nothing_was_left_nothing_is_found() {
 }
 
 #[test]
-fn temporary_files_of_dead_processes_are_removed_and_those_of_the_living_stay() {
+fn only_temporary_files_of_dead_processes_are_removed() {
     let dir = tempdir();
     block_on(async {
         let store = Store::new(Arc::new(Local::new(dir.path())));
@@ -156,9 +156,10 @@ fn die_in_an_upload(place: &Place) {
 }
 
 #[test]
-fn an_upload_whose_host_died_is_found_by_age_and_removed_and_no_other_store_is_touched() {
+fn old_uploads_are_removed_and_other_stores_are_untouched() {
     for kind in [Kind::SeaweedFs, Kind::Ministack] {
-        let (place, other) = (Place::on(kind), Place::on(kind));
+        let place = Place::on(kind);
+        let other = Place::on(kind);
         die_in_an_upload(&place);
         block_on(async {
             let store = Store::new(place.storage());
@@ -201,7 +202,7 @@ fn a_save_whose_upload_is_swept_is_not_acknowledged() {
 }
 
 #[test]
-fn who_may_not_list_uploads_is_told_which_permission_that_is() {
+fn a_missing_list_uploads_permission_is_named() {
     block_on(async {
         let place = Place::on(Kind::SeaweedFs);
         save(&place.scope(), "memory", "x").await;
@@ -215,7 +216,7 @@ fn who_may_not_list_uploads_is_told_which_permission_that_is() {
             .await;
         assert!(
             matches!(&denied, Err(Error::Storage(error)) if error.kind() == ErrorKind::Denied
-                && error.hint().contains("s3:ListBucketMultipartUploads")),
+                && error.hint().is_some_and(|hint| hint.contains("s3:ListBucketMultipartUploads"))),
             "{denied:?}"
         );
     });

@@ -116,7 +116,7 @@ fn a_call_costs_as_few_requests_as_it_can() {
 }
 
 #[test]
-fn objects_are_made_with_the_condition_and_the_key_that_were_asked_for_and_never_an_encoding() {
+fn objects_are_created_with_condition_and_key_and_no_encoding() {
     let key = "projects/p/locations/l/keyRings/r/cryptoKeys/k";
     block_on(async {
         let (proxy, _, scope) = ready(|config| config.gcs_kms_key = Some(key.into())).await;
@@ -213,7 +213,7 @@ fn an_object_of_other_bytes_than_were_sent_is_removed() {
 }
 
 #[test]
-fn an_answer_that_stays_is_an_error_of_its_kind_with_what_to_do() {
+fn a_repeated_refusal_is_an_error_with_a_hint() {
     for (reply, kinds, word) in [
         (
             refusal(401, "authError"),
@@ -238,7 +238,7 @@ fn an_answer_that_stays_is_an_error_of_its_kind_with_what_to_do() {
         (
             refusal(503, "backendError"),
             [ErrorKind::Unavailable, ErrorKind::Timeout],
-            "storage",
+            "healthy",
         ),
     ] {
         block_on(async {
@@ -254,7 +254,8 @@ fn an_answer_that_stays_is_an_error_of_its_kind_with_what_to_do() {
                 matches!(&failed, Err(Error::Storage(error)) if kinds.contains(&error.kind())),
                 "{reply:?}: {failed:?}"
             );
-            let said = failed.map(drop).expect_err("failed").to_string();
+            let error = failed.map(drop).expect_err("failed");
+            let said = format!("{error}: {}", error.hint().unwrap_or_default());
             assert!(said.contains("PLANNED-REQUEST-ID"), "{said}");
             assert!(said.contains(word), "{said}");
             assert!(!said.contains("as planned"), "{said}");
@@ -265,7 +266,7 @@ fn an_answer_that_stays_is_an_error_of_its_kind_with_what_to_do() {
 }
 
 #[test]
-fn an_object_that_changed_since_it_was_looked_at_is_neither_read_nor_removed() {
+fn an_object_that_changed_is_neither_read_nor_removed() {
     block_on(async {
         let (proxy, place, scope) = ready(|_| {}).await;
         first(&proxy, "get", Fault::Reply(refusal(412, "conditionNotMet")));
@@ -301,7 +302,8 @@ fn a_key_that_the_server_does_not_confirm_is_said_once() {
     let said = text(&saved.stderr);
     assert!(saved.status.success(), "{said}");
     assert_eq!(
-        said.matches("does not confirm the key").count(),
+        said.matches("does not confirm the requested encryption key")
+            .count(),
         1,
         "{said}"
     );
@@ -323,7 +325,7 @@ fn a_server_that_asks_for_time_gets_it() {
 }
 
 #[test]
-fn what_is_replaced_while_it_is_read_is_never_mixed() {
+fn a_state_replaced_during_a_read_is_never_mixed() {
     block_on(async {
         let place = Place::new();
         let (proxy, proxied) = place.proxied();
@@ -358,7 +360,7 @@ fn what_is_replaced_while_it_is_read_is_never_mixed() {
 }
 
 #[test]
-fn a_stream_goes_to_a_key_of_ones_own_in_place_of_what_was_there_and_comes_back() {
+fn a_stream_replaces_the_object_at_a_key_of_the_caller() {
     const KEY: &str = "agent1/large_snapshot.json.gz";
     block_on(async {
         let adapter = Adapter::new(Place::new().storage());
@@ -518,7 +520,7 @@ fn a_bucket_is_validated_as_far_as_the_account_may() {
 }
 
 #[test]
-fn no_log_at_any_level_shows_a_credential_or_a_payload_and_none_above_debug_a_key() {
+fn logs_show_no_credentials_or_payloads_and_keys_only_at_debug() {
     let dir = persist_tests::tempdir();
     let (_tokens, file) = account(dir.path());
     let place = Place::new();
@@ -540,7 +542,8 @@ fn logged(place: &Place, file: &std::path::Path, level: &str) -> String {
     config.gcs_credentials = Some(file.to_owned());
     config.gcs_timeout = Some(Duration::from_millis(2000));
     config.retry.budget = Duration::from_millis(2500);
-    let (storage, log) = (config.build().expect("a storage"), Log::default());
+    let storage = config.build().expect("a storage");
+    let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level.parse::<tracing::Level>().expect("a level"))
         .with_ansi(false)

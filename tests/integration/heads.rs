@@ -18,10 +18,7 @@ fn host(storage: &Arc<dyn Storage>) -> Scope {
 }
 
 fn expecting(expect: Expect) -> SaveOptions {
-    SaveOptions {
-        expect,
-        ..SaveOptions::default()
-    }
+    SaveOptions::expecting(expect)
 }
 
 /// Counts how often a directory is read.
@@ -82,6 +79,7 @@ impl Model {
             Expect::Any => true,
             Expect::Absent => self.state().is_none(),
             Expect::Version(version) => self.head() == Some(version),
+            other => unreachable!("the test does not know {other:?}"),
         }
     }
 
@@ -167,7 +165,8 @@ fn hosts_that_remember_say_what_hosts_would_that_look_each_time() {
     const ACTS: u64 = 400;
     on_every_storage(async |storage| {
         let hosts = [host(&storage), host(&storage), host(&storage)];
-        let (mut model, mut dice) = (Model::default(), Dice(7));
+        let mut model = Model::default();
+        let mut dice = Dice(7);
         // Each does several things before another comes, or one, as it comes.
         let mut at = 0;
         for n in 0..ACTS {
@@ -183,9 +182,10 @@ fn hosts_that_remember_say_what_hosts_would_that_look_each_time() {
 }
 
 #[test]
-fn what_is_long_is_not_sent_before_a_look() {
+fn large_states_are_sent_after_the_head_was_listed() {
     on_every_storage(async |storage| {
-        let (ours, other) = (host(&storage), host(&storage));
+        let ours = host(&storage);
+        let other = host(&storage);
         let large = noise(1, 10 << 20);
         save(&ours, "memory", "first").await;
         save(&other, "memory", "second").await;
@@ -205,7 +205,8 @@ fn what_is_long_is_not_sent_before_a_look() {
 #[test]
 fn a_long_stream_that_was_overtaken_is_a_conflict_and_overwrites_nothing() {
     on_every_storage(async |storage| {
-        let (ours, other) = (host(&storage), host(&storage));
+        let ours = host(&storage);
+        let other = host(&storage);
         let mut writer = ours
             .writer("memory", SaveOptions::default())
             .await
@@ -302,7 +303,8 @@ async fn set_grace(scope: &Scope, storage: &Arc<dyn Storage>, grace: Duration) {
 fn a_shorter_grace_period_prunes_by_the_longer_one_at_first() {
     block_on(async {
         let storage: Arc<dyn Storage> = Arc::new(Memory::new());
-        let (sleeper, others) = (host(&storage), host(&storage));
+        let sleeper = host(&storage);
+        let others = host(&storage);
         save(&sleeper, "memory", "before").await;
         for text in ["2", "3", "4"] {
             save(&others, "memory", text).await;

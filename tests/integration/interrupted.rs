@@ -53,7 +53,7 @@ fn temporary_files(dir: &Path) -> usize {
 }
 
 #[test]
-fn a_save_that_is_interrupted_saves_nothing_and_leaves_nothing_on_the_disk() {
+fn an_interrupted_save_leaves_nothing() {
     for name in ["INT", "TERM"] {
         let dir = tempdir();
         let mut saving = start(persist(dir.path()).args(["save", "bot/memory"]));
@@ -90,7 +90,7 @@ fn a_save_that_is_interrupted_aborts_its_upload() {
 }
 
 #[test]
-fn an_agent_that_is_interrupted_is_stopped_and_what_it_was_told_is_saved_is_saved() {
+fn an_interrupted_agent_keeps_its_acknowledged_saves() {
     let dir = tempdir();
     let agent = guest("test_guest");
     let mut command = persist(dir.path());
@@ -104,13 +104,14 @@ fn an_agent_that_is_interrupted_is_stopped_and_what_it_was_told_is_saved_is_save
     assert!(saved.contains("bot/memory@1"), "{saved}");
     signal(&running, "INT");
     let (_, said) = interrupted(running);
-    assert!(said.contains("the agent is stopped"), "{said}");
+    assert!(said.contains("the agent was stopped"), "{said}");
     assert_eq!(ok(dir.path(), &["cat", "bot/memory"]), "kept");
 }
 
 #[test]
-fn a_copy_that_is_interrupted_says_what_is_done_and_goes_on_when_it_is_started_again() {
-    let (dir, other) = (tempdir(), tempdir());
+fn an_interrupted_copy_reports_progress_and_can_be_resumed() {
+    let dir = tempdir();
+    let other = tempdir();
     for n in 0..200 {
         let state = dir.path().join("state");
         fs::write(&state, format!("state {n}")).expect("writes");
@@ -130,7 +131,7 @@ fn a_copy_that_is_interrupted_says_what_is_done_and_goes_on_when_it_is_started_a
     // What it prints beside must not stop it.
     let rest = std::thread::spawn(move || stdout.lines().count());
     let (_, said) = interrupted(copying);
-    assert!(said.contains("start it again to go on"), "{said}");
+    assert!(said.contains("run the command again to continue"), "{said}");
     assert!(
         rest.join().expect("no panic") < 199,
         "it was not interrupted"

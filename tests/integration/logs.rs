@@ -199,7 +199,7 @@ fn no_log_at_any_level_shows_a_credential_or_a_payload() {
 }
 
 #[test]
-fn what_a_server_is_configured_with_shows_no_credential_when_it_is_printed() {
+fn a_printed_configuration_shows_no_credentials() {
     let place = place();
     let facts = place.server().facts();
     let config = place.config();
@@ -217,7 +217,7 @@ fn a_person_is_told_at_once_that_the_storage_does_not_answer() {
     proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(503, "SlowDown"))));
     let terminal = Terminal::start(&ls);
     terminal.wait_for("waiting for the storage: ");
-    terminal.wait_for("trying again");
+    terminal.wait_for("retrying");
     proxy.forget();
     let (code, shown) = terminal.end();
     assert_eq!(code, Some(0), "{shown}");
@@ -235,7 +235,8 @@ fn a_person_is_told_at_once_that_the_storage_does_not_answer() {
 #[test]
 fn an_error_of_a_command_is_told_once() {
     let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
-    for (log, lines) in [(None, 1), (Some("warn"), 2)] {
+    // The error and its hint; with a log, one warning more.
+    for (log, lines) in [(None, 2), (Some("warn"), 3)] {
         let mut ls = place.persist();
         ls.arg("ls").envs(log.map(|log| ("RUST_LOG", log)));
         proxy.rule(|number, _| {

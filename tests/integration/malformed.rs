@@ -66,7 +66,8 @@ fn ends(command: &mut Command) -> (Option<i32>, String) {
 
 #[test]
 fn keys_of_the_environment_that_no_request_can_carry_are_refused_by_name() {
-    let (home, server) = (tempdir(), server());
+    let home = tempdir();
+    let server = server();
     for (name, value) in [
         ("AWS_ACCESS_KEY_ID", "AKIATEST"),
         ("AWS_SECRET_ACCESS_KEY", "secret"),
@@ -83,7 +84,8 @@ fn keys_of_the_environment_that_no_request_can_carry_are_refused_by_name() {
 
 #[test]
 fn keys_of_a_profile_or_a_server_that_no_request_can_carry_are_refused() {
-    let (home, server) = (tempdir(), server());
+    let home = tempdir();
+    let server = server();
     let file = home.path().join("credentials");
     for key in ["AKIA\u{1}TEST", "AKIAé", "AKIA TEST"] {
         let profiles = format!(
@@ -125,11 +127,7 @@ fn keys_of_a_profile_or_a_server_that_no_request_can_carry_are_refused() {
 fn keys_of_a_program_that_no_request_can_carry_are_refused() {
     for key in ["AKIA\n", "AKIA\0", "é"] {
         let config = StorageConfig {
-            s3_credentials: Some(S3Credentials {
-                access_key_id: key.into(),
-                secret_access_key: "b".into(),
-                session_token: None,
-            }),
+            s3_credentials: Some(S3Credentials::new(key, "b")),
             ..StorageConfig::s3_with_bucket("my-bucket".into())
         };
         let error = config.build().expect_err("no request can carry it");
@@ -140,7 +138,8 @@ fn keys_of_a_program_that_no_request_can_carry_are_refused() {
 
 #[test]
 fn settings_with_a_line_break_are_refused_by_name() {
-    let (home, server) = (tempdir(), server());
+    let home = tempdir();
+    let server = server();
     let place = home.path().join("store");
     let place = place.to_str().expect("text");
     for (name, storage, value) in [

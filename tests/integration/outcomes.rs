@@ -20,7 +20,7 @@ async fn scope_in(storage: Arc<Faulty>) -> Scope {
 }
 
 /// The bytes that another host would put at version 1 of `memory`.
-async fn anothers() -> Vec<bytes::Bytes> {
+async fn foreign() -> Vec<bytes::Bytes> {
     let memory = Memory::new();
     save(&scope(Arc::new(memory.clone())), "memory", "theirs").await;
     let key = Key::new("bot/~/memory/9999999998-0000000001.gz").expect("a key");
@@ -65,7 +65,7 @@ fn a_save_that_may_still_arrive_is_an_unknown_outcome() {
 }
 
 #[test]
-fn a_save_that_may_not_survive_is_an_unknown_outcome_though_it_can_be_seen() {
+fn a_visible_save_that_may_not_survive_is_an_unknown_outcome() {
     block_on(async {
         let storage = faulty();
         let scope = scope_in(storage.clone()).await;
@@ -86,16 +86,13 @@ fn an_unanswered_save_that_another_overtook_tries_the_next_version() {
     block_on(async {
         let storage = faulty();
         let scope = scope_in(storage.clone()).await;
-        storage.plan(Fault::LostToAnother(anothers().await));
+        storage.plan(Fault::LostToAnother(foreign().await));
         assert_eq!(save(&scope, "memory", "mine").await.version, 2);
 
         let storage = faulty();
         let scope = scope_in(storage.clone()).await;
-        storage.plan(Fault::LostToAnother(anothers().await));
-        let options = SaveOptions {
-            expect: Expect::Absent,
-            ..SaveOptions::default()
-        };
+        storage.plan(Fault::LostToAnother(foreign().await));
+        let options = SaveOptions::expecting(Expect::Absent);
         let lost = scope.save("memory", "mine".into(), options).await;
         assert!(
             matches!(lost, Err(Error::Conflict { head: Some(1) })),
@@ -134,7 +131,7 @@ fn a_long_stream_whose_reply_was_lost_is_judged_as_a_save_is() {
 }
 
 #[test]
-fn a_writer_that_slept_too_long_is_not_told_that_it_saved_unless_nothing_came_after() {
+fn a_writer_that_slept_is_acknowledged_only_if_it_is_the_head() {
     const GRACE: Duration = Duration::from_millis(200);
     block_on(async {
         let storage = faulty();
@@ -228,7 +225,7 @@ fn a_store_that_was_copied_to_where_conditions_are_ignored_is_refused() {
 }
 
 #[test]
-fn a_storage_that_does_not_list_what_was_just_made_is_refused_before_the_first_save() {
+fn a_storage_with_delayed_lists_is_refused_before_a_save() {
     let mut storage = Faulty::new(Arc::new(Memory::new()));
     storage.lists_nothing = true;
     block_on(refused(storage, "in the order of their keys"));
@@ -274,13 +271,7 @@ fn a_store_is_introduced_once_and_leaves_no_probes() {
             let store = Store::new(Arc::new(memory.clone()));
             save(&store.scope("bot", None).expect("a name"), "memory", "x").await;
         }
-        let list = persist_host::storage::List {
-            dir: "~",
-            prefix: "",
-            after: None,
-            limit: 10,
-            facts: false,
-        };
+        let list = persist_host::storage::List::new("~").with_limit(10);
         let page = memory.list(&list).await.expect("a page");
         let names: Vec<_> = page.entries.iter().map(|entry| entry.name()).collect();
         assert_eq!(names, ["store.json", "~"], "the store, and its policy");

@@ -28,7 +28,7 @@ enum Bug {
     /// It looks whether an object is there, and writes it afterwards.
     LooksThenWrites,
     /// It acknowledges one of several writers and keeps the bytes of another.
-    KeepsAnothers,
+    KeepsForeign,
     /// It refuses the header of a store as being there, and does not show it.
     HidesHeader,
     /// It keeps all objects from being deleted.
@@ -60,12 +60,7 @@ impl Server {
 
     /// Keys of all objects.
     async fn keys(&self) -> Vec<String> {
-        let list = RecursiveList {
-            dir: "",
-            token: None,
-            limit: 1000,
-            facts: false,
-        };
+        let list = RecursiveList::new("");
         let page = self.memory.list_recursive(&list).await.expect("a page");
         page.objects.into_iter().map(|object| object.name).collect()
     }
@@ -97,7 +92,7 @@ impl Storage for Server {
                 tokio::task::yield_now().await;
                 self.overwrite(key, &body).await
             }
-            Bug::KeepsAnothers if is_there().await.is_ok() => {
+            Bug::KeepsForeign if is_there().await.is_ok() => {
                 self.overwrite(key, &body).await?;
                 Err(storage::Error::new(ErrorKind::AlreadyExists, "it is there"))
             }
@@ -143,13 +138,13 @@ async fn try_save(scope: &Scope) -> Result<u64, Error> {
 }
 
 #[test]
-fn servers_whose_creates_are_not_exclusive_are_refused_before_the_first_save() {
-    for bug in [Bug::LooksThenWrites, Bug::KeepsAnothers] {
+fn servers_without_exclusive_creates_are_refused_before_a_save() {
+    for bug in [Bug::LooksThenWrites, Bug::KeepsForeign] {
         block_on(async {
             let server = Server::new(bug);
             for _ in 0..2 {
                 let refused = try_save(&server.scope()).await.expect_err("is refused");
-                let said = refused.to_string();
+                let said = format!("{refused}: {}", refused.hint().unwrap_or_default());
                 let is_unsupported = matches!(refused, Error::Unsupported { .. });
                 assert!(
                     is_unsupported && said.contains("nothing was saved"),
@@ -276,7 +271,8 @@ fn a_server_that_puts_parts_together_without_a_look_takes_no_large_state() {
             let scope = place.scope();
             save(&scope, "memory", "small").await;
             let refused = scope.save("memory", large(), SaveOptions::default()).await;
-            let said = refused.expect_err("is refused").to_string();
+            let error = refused.expect_err("is refused");
+            let said = format!("{error}: {}", error.hint().unwrap_or_default());
             assert!(
                 said.contains("in parts") && said.contains("nothing was saved"),
                 "{said}"
@@ -352,10 +348,7 @@ fn an_acknowledgement_after_a_lost_answer_is_verified() {
                 let (proxy, proxied) = place.proxied();
                 let scope = proxied.scope();
                 save(&scope, &name, "first").await;
-                let expect = SaveOptions {
-                    expect: Expect::Version(1),
-                    ..SaveOptions::default()
-                };
+                let expect = SaveOptions::expecting(Expect::Version(1));
                 let mut writer = scope.writer(&name, expect).await.expect("a writer");
                 if way == Way::Parts {
                     writer.write(&large()).await.expect("writes");
@@ -367,18 +360,14 @@ fn an_acknowledgement_after_a_lost_answer_is_verified() {
                 let finished = writer.finish().await;
                 assert_eq!(proxy.faults(), 2, "{place:?} {name}");
                 let there = load(&honest, &name).await;
-                match other_is_first {
-                    true => {
-                        let is_conflict =
-                            matches!(finished, Err(Error::Conflict { head: Some(2) }));
-                        assert!(is_conflict, "{place:?} {name}: {finished:?}");
-                        assert_eq!(there.as_deref(), Some("another's"));
-                    }
-                    false => {
-                        let is_unknown = matches!(finished, Err(Error::UnknownOutcome { .. }));
-                        assert!(is_unknown, "{place:?} {name}: {finished:?}");
-                        assert_eq!(there.as_deref(), Some("first"));
-                    }
+                if other_is_first {
+                    let is_conflict = matches!(finished, Err(Error::Conflict { head: Some(2) }));
+                    assert!(is_conflict, "{place:?} {name}: {finished:?}");
+                    assert_eq!(there.as_deref(), Some("another's"));
+                } else {
+                    let is_unknown = matches!(finished, Err(Error::UnknownOutcome { .. }));
+                    assert!(is_unknown, "{place:?} {name}: {finished:?}");
+                    assert_eq!(there.as_deref(), Some("first"));
                 }
             });
         }
@@ -475,7 +464,7 @@ fn uploads_are_listed_without_a_prefix_as_minio_wants_it() {
 }
 
 #[test]
-fn gc_does_the_rest_where_a_server_cannot_list_uploads_and_where_no_store_is() {
+fn gc_works_without_listing_uploads_and_without_a_store() {
     let place = s3::Place::on(Kind::SeaweedFs);
     let (proxy, proxied) = place.proxied();
     proxy.rule(|_, seen| {
@@ -492,7 +481,8 @@ fn gc_does_the_rest_where_a_server_cannot_list_uploads_and_where_no_store_is() {
         .args(["gc", "--json"])
         .output()
         .expect("persist starts");
-    let (printed, said) = (text(&output.stdout), text(&output.stderr));
+    let printed = text(&output.stdout);
+    let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(printed.contains("\"uploads_listed\":false"), "{printed}");
     assert!(said.contains("cannot list unfinished uploads"), "{said}");
@@ -602,7 +592,8 @@ fn a_file_is_sent_again_where_another_save_comes_first() {
     let place = Place::on(Kind::SeaweedFs);
     save_once(&place);
     let (proxy, proxied) = place.proxied();
-    let (other, met) = (place.clone(), AtomicUsize::new(0));
+    let other = place.clone();
+    let met = AtomicUsize::new(0);
     proxy.rule(move |_, seen| {
         // Another host saves while the parts are under way.
         if seen.operation() == "UploadPart" && met.fetch_add(1, Ordering::Relaxed) == 0 {

@@ -68,10 +68,7 @@ fn one_of_many_that_expect_the_same_version_wins() {
                         0 => Expect::Absent,
                         head => Expect::Version(head),
                     };
-                    let options = SaveOptions {
-                        expect,
-                        ..SaveOptions::default()
-                    };
+                    let options = SaveOptions::expecting(expect);
                     tokio::spawn(async move { scope.save("memory", "x".into(), options).await })
                 })
                 .collect();

@@ -81,17 +81,15 @@ impl Odd {
     }
 
     /// Dates the trailer of a version.
-    fn redated(&self, version: u64, part: Part) -> Part {
+    fn redated(&self, version: u64, mut part: Part) -> Part {
         self.trailers.fetch_add(1, Ordering::SeqCst);
         let claimed = self.claims.get(&version).copied();
         let claimed = claimed.unwrap_or_else(|| self.made(version));
         let since = claimed.duration_since(UNIX_EPOCH).expect("since 1970");
         let mut file = part.bytes.to_vec();
         redate(&mut file, u64::try_from(since.as_millis()).expect("small"));
-        Part {
-            bytes: file.into(),
-            ..part
-        }
+        part.bytes = file.into();
+        part
     }
 }
 
@@ -148,14 +146,14 @@ impl Storage for Odd {
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
         let mut page = self.memory.list(list).await?;
-        let Some(hours) = self.hours.filter(|_| list.facts) else {
+        let Some(hours) = self.hours.filter(|_| list.meta) else {
             return Ok(page);
         };
         page.now = Some(self.hour(hours));
         for entry in &mut page.entries {
             if let Entry::Object(object) = entry
                 && let Some(version) = version_of(&object.name)
-                && let Some(ObjectMeta { created, .. }) = &mut object.facts
+                && let Some(ObjectMeta { created, .. }) = &mut object.meta
             {
                 let dated = self.dated.filter(|(other, _)| *other == version);
                 *created = dated.map_or_else(|| self.made(version), |(_, hour)| self.hour(hour));
@@ -187,7 +185,7 @@ async fn versions(scope: &Scope) -> Vec<u64> {
 }
 
 #[test]
-fn what_was_the_newest_within_the_grace_is_not_pruned() {
+fn recent_heads_are_not_pruned() {
     on_every_storage(async |storage| {
         let scope = scope(storage);
         for text in ["a", "b", "c"] {
@@ -208,7 +206,7 @@ fn what_was_the_newest_within_the_grace_is_not_pruned() {
 }
 
 #[test]
-fn what_no_rule_keeps_is_gone_and_the_head_stays() {
+fn versions_without_a_rule_are_removed_and_the_head_stays() {
     on_every_storage(async |storage| {
         let scope = impatient(storage);
         for text in ["a", "b", "c", "d"] {
@@ -297,7 +295,7 @@ fn a_long_upload_is_as_young_as_what_came_after_it() {
 }
 
 #[test]
-fn what_is_dated_late_keeps_all_that_came_after_it() {
+fn a_recent_version_keeps_all_newer_ones() {
     block_on(async {
         let memory = Memory::new();
         let plain = scope(Arc::new(memory.clone()));
@@ -314,7 +312,7 @@ fn what_is_dated_late_keeps_all_that_came_after_it() {
 }
 
 #[test]
-fn what_is_from_the_future_is_new() {
+fn a_version_dated_in_the_future_is_new() {
     block_on(async {
         let memory = Memory::new();
         let plain = scope(Arc::new(memory.clone()));
@@ -405,7 +403,7 @@ fn a_prune_reads_one_trailer_where_clocks_agree_and_few_where_they_do_not() {
 }
 
 #[test]
-fn a_version_that_only_the_storage_calls_old_is_kept_as_long_as_the_rule_says() {
+fn a_version_old_only_by_the_storages_clock_is_kept() {
     block_on(async {
         let storage = claiming(5, &[(5, 120), (4, 180)]).await;
         let scope = scope(Arc::new(storage));
@@ -660,23 +658,17 @@ fn a_file_is_as_young_as_its_name() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let named = SystemTime::now();
         upload.finish().await.expect("finishes");
-        let list = List {
-            dir: "a",
-            prefix: "",
-            after: None,
-            limit: 10,
-            facts: true,
-        };
+        let list = List::new("a").with_limit(10).with_meta();
         let page = local.list(&list).await.expect("a page");
         let [Entry::Object(object)] = &page.entries[..] else {
             panic!("{page:?}");
         };
-        let facts = object.facts.expect("asked for");
-        assert_eq!(facts.size, 19);
+        let meta = object.meta.expect("asked for");
+        assert_eq!(meta.size, 19);
         // The kernel stamps files with a clock that ticks every few milliseconds.
         let tick = Duration::from_millis(50);
-        assert!(facts.created + tick > named, "{facts:?} {named:?}");
-        assert!(facts.created <= page.now.expect("asked for"));
+        assert!(meta.created + tick > named, "{meta:?} {named:?}");
+        assert!(meta.created <= page.now.expect("asked for"));
     });
 }
 
@@ -786,7 +778,7 @@ async fn replaced_while_it_is_read() -> Scope {
 }
 
 #[test]
-fn what_is_pruned_while_it_is_read_as_the_newest_is_read_as_what_is_the_newest_then() {
+fn a_head_pruned_during_a_read_is_replaced_by_the_new_head() {
     block_on(async {
         let scope = replaced_while_it_is_read().await;
         assert_eq!(load(&scope, "memory").await.as_deref(), Some("newer"));
@@ -803,7 +795,7 @@ fn what_is_pruned_while_it_is_read_as_the_newest_is_read_as_what_is_the_newest_t
 }
 
 #[test]
-fn a_version_that_is_asked_for_by_its_number_and_pruned_while_it_is_read_is_not_found() {
+fn a_numbered_version_pruned_during_a_read_is_not_found() {
     block_on(async {
         let scope = replaced_while_it_is_read().await;
         let loaded = scope.load("memory", Some(1)).await;
@@ -850,12 +842,13 @@ impl Storage for NeverDeletes {
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        match key.as_str().ends_with(".gz") {
-            true => Err(persist_host::storage::Error::new(
+        if key.as_str().ends_with(".gz") {
+            Err(persist_host::storage::Error::new(
                 ErrorKind::Denied,
                 "as planned",
-            )),
-            false => self.0.delete(key).await,
+            ))
+        } else {
+            self.0.delete(key).await
         }
     }
 }

@@ -28,9 +28,9 @@ fn a_plan_to_prune_names_the_rule_for_each_version() {
         let planned = backend.ok(&["prune", "-q", "--dry-run", "--keep-last", "1"]);
         let lines: Vec<_> = planned.lines().collect();
         for (line, why) in lines.iter().zip([
-            "it is the newest",
-            "it was the newest within the last 1h",
-            "it was the newest within the last 1h",
+            "newest",
+            "newest within the last 1h",
+            "newest within the last 1h",
             "would remove 0 of 3 versions of 1 name, 0 B",
         ]) {
             assert!(line.ends_with(why), "{line}");
@@ -68,13 +68,13 @@ fn a_purge_asks_spares_who_is_writing_and_can_be_told_not_to() {
         backend.fails(&["purge", "bot/nothing", "--yes"], 3);
         backend.fails(&["purge", "bot/memory@1", "--yes"], 2);
         let purged = backend.run(&["purge", "bot/memory", "--yes"]);
-        let printed = "purged bot/memory: 0 versions removed; bot/memory@3 is a deletion\n";
+        let printed = "purged bot/memory: 0 versions removed; bot/memory@3 is a tombstone\n";
         assert_eq!(text(&purged.stdout), printed);
         // What can still be read is no success.
         assert_eq!(purged.status.code(), Some(10));
-        assert!(text(&purged.stderr).contains("say persist purge bot/memory again"));
+        assert!(text(&purged.stderr).contains("run `persist purge bot/memory` again"));
         let printed = backend.ok(&["purge", "bot/memory", "--yes", "--now"]);
-        let wanted = "purged bot/memory: 2 versions removed; bot/memory@3 is a deletion\n";
+        let wanted = "purged bot/memory: 2 versions removed; bot/memory@3 is a tombstone\n";
         assert_eq!(printed, wanted);
         assert_eq!(
             backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
@@ -104,7 +104,7 @@ fn impatient(backend: &Backend, args: &[&str]) -> String {
 }
 
 #[test]
-fn what_no_rule_keeps_is_pruned_and_said() {
+fn versions_without_a_rule_are_pruned_and_reported() {
     for backend in backends() {
         for state in ["one", "two", "three", "four"] {
             backend.save("bot/memory", state);
@@ -116,11 +116,11 @@ fn what_no_rule_keeps_is_pruned_and_said() {
         let args = ["prune", "-q", "--keep-last", "1"];
         let planned = impatient(&backend, &[&args[..], &["--dry-run"]].concat());
         for (line, why) in planned.lines().zip([
-            "it is the newest",
+            "newest",
             "no rule keeps it",
             "it is pinned",
             "no rule keeps it",
-            "it is the newest",
+            "newest",
         ]) {
             assert!(line.ends_with(why), "{}: {planned}", backend.name);
         }
@@ -314,7 +314,7 @@ fn a_policy_that_cannot_be_read_is_left_out_of_an_archive_and_said() {
     let archive = dir.path().join("agents.tar");
     let archive = archive.to_str().expect("text");
     let said = local.fails(&["export", archive], 6);
-    assert!(said.contains("policy is left out"), "{said}");
+    assert!(said.contains("policy was not exported"), "{said}");
     let imported = format!("file://{}", dir.path().join("imported").display());
     local.ok(&["import", "--create", archive, "--storage", &imported]);
     assert_eq!(
@@ -353,7 +353,7 @@ fn a_prune_by_a_shorter_grace_period_than_the_stores_is_refused() {
 }
 
 #[test]
-fn what_was_never_finished_is_removed_and_nothing_else() {
+fn only_unfinished_saves_are_removed() {
     for backend in backends() {
         backend.save("bot/memory", "one");
         for args in [

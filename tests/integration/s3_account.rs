@@ -79,7 +79,7 @@ fn deny_aborts(proxy: &Proxy, more: impl Fn(&Seen) -> Option<Fault> + Send + 'st
 }
 
 #[test]
-fn who_may_not_abort_uploads_saves_all_the_same() {
+fn saves_work_without_the_abort_permission() {
     let place = Place::on(Kind::SeaweedFs);
     let (proxy, proxied) = place.proxied();
     // Another host saves just before an upload is completed, which is refused then and cannot be
@@ -110,7 +110,7 @@ fn who_may_not_abort_uploads_saves_all_the_same() {
 }
 
 #[test]
-fn who_may_not_abort_uploads_is_warned_once_and_told_the_first_error() {
+fn missing_abort_permission_is_reported_once() {
     let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
     deny_aborts(&proxy, |seen| {
         (seen.operation() == "CompleteMultipartUpload")
@@ -157,7 +157,8 @@ fn credentials_that_were_renewed_meanwhile_are_found_after_one_refusal() {
         std::fs::write(&file, credentials_file("long-expired", &place)).expect("writes");
         // As the first call is refused, somebody renews them.
         let secret_key = &place.server().facts().secret_key;
-        let (renewed, at) = (credentials_file(secret_key, &place), file.clone());
+        let renewed = credentials_file(secret_key, &place);
+        let at = file.clone();
         proxy.rule(move |number, _| {
             (number == 0).then(|| {
                 std::fs::write(&at, &renewed).expect("writes");
@@ -208,7 +209,8 @@ fn a_clock_that_is_wrong_is_set_right_from_the_servers_answer_once() {
         let seen = proxy.seen();
         assert_eq!(proxy.operations(), ["PutObject", "PutObject"]);
         let minutes = |seen: &Seen| {
-            let (hours, minutes) = (&signed(seen)[9..11], &signed(seen)[11..13]);
+            let hours = &signed(seen)[9..11];
+            let minutes = &signed(seen)[11..13];
             hours.parse::<i64>().expect("hours") * 60 + minutes.parse::<i64>().expect("minutes")
         };
         let between = (minutes(&seen[1]) - minutes(&seen[0])).rem_euclid(24 * 60);
@@ -220,7 +222,7 @@ fn a_clock_that_is_wrong_is_set_right_from_the_servers_answer_once() {
         let refused = refused.await.expect_err("it stays wrong");
         assert!(
             matches!(&refused, Error::Storage(error) if error.kind() == ErrorKind::Unauthenticated
-                && error.hint().contains("clock")),
+                && error.hint().is_some_and(|hint| hint.contains("clock"))),
             "{refused}"
         );
         assert_eq!(proxy.operations(), ["PutObject", "PutObject"]);

@@ -135,7 +135,7 @@ fn a_server_that_asks_for_time_gets_it() {
 }
 
 #[test]
-fn an_answer_that_stays_away_is_an_error_of_its_kind_once_the_budget_is_spent() {
+fn a_missing_response_is_an_error_after_the_retry_budget() {
     for (reply, kinds) in [
         (Reply::s3(503, "SlowDown"), [ErrorKind::Throttled; 2]),
         (Reply::s3(429, "SlowDown"), [ErrorKind::Throttled; 2]),

@@ -54,16 +54,13 @@ fn a_call_costs_the_same_requests_at_one_version_and_at_thousands() {
 
 /// Saves where this version is the newest.
 async fn save_on(scope: &Scope, version: u64) {
-    let options = SaveOptions {
-        expect: Expect::Version(version),
-        ..SaveOptions::default()
-    };
+    let options = SaveOptions::expecting(Expect::Version(version));
     let saved = scope.save("memory", "next".into(), options).await;
     assert_eq!(saved.expect("saves").version, version + 1);
 }
 
 #[test]
-fn what_was_loaded_is_saved_again_in_one_request() {
+fn a_loaded_head_is_saved_again_in_one_request() {
     let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
     block_on(async {
         let scopes = [place.scope(), place.scope()];
@@ -85,7 +82,8 @@ fn what_was_loaded_is_saved_again_in_one_request() {
 fn hosts_that_share_a_name_soon_look_before_they_save() {
     let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
     block_on(async {
-        let (one, other) = (place.scope(), place.scope());
+        let one = place.scope();
+        let other = place.scope();
         for scope in [&one, &other] {
             save(scope, "other", "x").await;
             save(scope, "memory", "x").await;
@@ -125,7 +123,9 @@ async fn fill(place: &Place, head: u64, last: u64) {
     let mut versions = head + 1..=last;
     while !versions.is_empty() {
         let made = versions.by_ref().take(16).map(|version| {
-            let (storage, key, body) = (storage.clone(), key(version), vec![first.clone()]);
+            let storage = storage.clone();
+            let key = key(version);
+            let body = vec![first.clone()];
             tokio::spawn(async move { storage.create(&key, body).await })
         });
         for made in made.collect::<Vec<_>>() {

@@ -355,7 +355,7 @@ fn a_preview1_reactor_with_its_world_is_an_agent() {
 }
 
 #[test]
-fn what_an_agent_printed_is_kept_when_it_traps() {
+fn output_before_a_trap_is_kept() {
     // Prints "oh no" to standard error with WASI, and traps.
     let dying =
         wat::parse_str(include_str!("../../host/testdata/print_and_trap.wat")).expect("valid");
@@ -385,8 +385,10 @@ fn a_list_far_over_the_limit_is_a_trap_and_not_host_memory() {
 fn names_of_a_guest_stay_in_its_scope() {
     block_on(async {
         let store = Store::new(Arc::new(Memory::new()));
-        let (bot, other) = (store.scope("bot", None), store.scope("other", None));
-        let (bot, other) = (bot.expect("a name"), other.expect("a name"));
+        let bot = store.scope("bot", None);
+        let other = store.scope("other", None);
+        let bot = bot.expect("a name");
+        let other = other.expect("a name");
         save(&other, "memory", "secret").await;
         for name in [
             "../other/~/memory",
@@ -437,7 +439,7 @@ fn the_embedder_hears_of_a_change_before_the_guest_does() {
 }
 
 #[test]
-fn what_is_no_agent_is_refused_with_the_reason() {
+fn a_file_that_is_not_an_agent_is_refused_with_the_reason() {
     block_on(async {
         let core = wat::parse_str(r#"(module (import "env" "f" (func)))"#).expect("valid");
         let wants_files = wat::parse_str(
@@ -467,7 +469,8 @@ fn runs_at_once_do_not_disturb_each_other() {
         let agent = test_guest(&host()).await;
         let runs: Vec<_> = (0..8)
             .map(|n| {
-                let (agent, ctx) = (agent.clone(), SnapshotCtx::new(scope.clone()));
+                let agent = agent.clone();
+                let ctx = SnapshotCtx::new(scope.clone());
                 let args = match n % 2 {
                     0 => owned(&["save", "memory", "x"]),
                     _ => owned(&["trap-mid-write", "memory"]),

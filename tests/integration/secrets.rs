@@ -112,7 +112,8 @@ fn variables() -> Vec<String> {
 
 #[test]
 fn no_command_shows_a_secret_in_a_variable() {
-    let (home, server) = (tempdir(), server());
+    let home = tempdir();
+    let server = server();
     for name in variables() {
         for (secret, planted) in secrets() {
             let with = |args: &[&str]| {
@@ -132,7 +133,8 @@ fn no_command_shows_a_secret_in_a_variable() {
 
 #[test]
 fn a_secret_in_a_path_is_refused_by_the_name_of_the_setting() {
-    let (home, server) = (tempdir(), server());
+    let home = tempdir();
+    let server = server();
     for name in [
         "PERSIST_LOCAL_PATH",
         "PERSIST_STORAGE",
@@ -168,7 +170,8 @@ fn a_secret_in_a_path_is_refused_by_the_name_of_the_setting() {
 
 #[test]
 fn no_command_shows_a_secret_in_an_argument() {
-    let (home, server) = (tempdir(), server());
+    let home = tempdir();
+    let server = server();
     for (secret, planted) in secrets() {
         let secret = secret.as_str();
         for args in [
@@ -193,7 +196,8 @@ fn no_command_shows_a_secret_in_an_argument() {
 
 #[test]
 fn no_command_shows_a_secret_in_the_file_of_settings() {
-    let (home, server) = (tempdir(), server());
+    let home = tempdir();
+    let server = server();
     let file = home.path().join("persist.toml");
     let keys: Vec<_> = {
         let settings = run(home.path(), &["settings", "--json"]);

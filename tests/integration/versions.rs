@@ -4,10 +4,7 @@ use persist_host::snapshot::{Error, Expect, SaveOptions, Store, StoreOptions};
 use persist_tests::{load, noise, on_every_storage, save, scope};
 
 fn expecting(expect: Expect) -> SaveOptions {
-    SaveOptions {
-        expect,
-        ..SaveOptions::default()
-    }
+    SaveOptions::expecting(expect)
 }
 
 fn head_of(error: &Error) -> Option<u64> {
@@ -52,14 +49,13 @@ fn zero_bytes_are_a_state() {
 }
 
 #[test]
-fn what_is_saved_with_a_state_comes_back_with_it() {
+fn media_type_and_labels_are_kept_with_a_state() {
     on_every_storage(async |storage| {
         let scope = scope(storage);
-        let options = SaveOptions {
-            media_type: Some("application/json".into()),
-            labels: vec![("turn".into(), "1".into()), ("mood".into(), "☀".into())],
-            ..SaveOptions::default()
-        };
+        let options = SaveOptions::default()
+            .with_media_type("application/json")
+            .with_label("turn", "1")
+            .with_label("mood", "☀");
         let saved = scope
             .save("memory", "{}".into(), options.clone())
             .await
@@ -91,10 +87,10 @@ fn labels_that_cannot_be_kept_are_refused() {
             vec![(String::new(), "x".into())],
             vec![("persist.restored-from".into(), "1".into())],
         ] {
-            let options = SaveOptions {
-                labels,
-                ..SaveOptions::default()
-            };
+            let mut options = SaveOptions::default();
+            for (key, value) in labels {
+                options = options.with_label(key, value);
+            }
             let refused = scope.save("memory", "x".into(), options).await;
             assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
         }

@@ -89,7 +89,8 @@ impl Backend {
     /// Runs the command, which must succeed, and returns its standard output.
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
-        let (printed, said) = (text(&output.stdout), text(&output.stderr));
+        let printed = text(&output.stdout);
+        let said = text(&output.stderr);
         let succeeded = output.status.success();
         assert!(succeeded, "{}: {args:?}: {said}{printed}", self.name);
         printed.to_owned()
@@ -99,7 +100,8 @@ impl Backend {
     /// standard error.
     pub fn ends(&self, args: &[&str], code: i32) -> (String, String) {
         let output = self.run(args);
-        let (printed, said) = (text(&output.stdout), text(&output.stderr));
+        let printed = text(&output.stdout);
+        let said = text(&output.stderr);
         let ended = output.status.code();
         assert_eq!(ended, Some(code), "{}: {args:?}: {said}", self.name);
         assert!(!said.contains("panicked"), "{said}");

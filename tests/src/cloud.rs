@@ -16,7 +16,8 @@ use crate::{gcs, s3};
 /// Records in a place that a server was probed in these ways, without probing it. It may be called
 /// in a runtime.
 pub(crate) fn record_probes(storage: Arc<dyn Storage>, server: &str, ways: &[Way]) {
-    let (server, ways) = (server.to_owned(), ways.to_vec());
+    let server = server.to_owned();
+    let ways = ways.to_vec();
     let recorded = std::thread::spawn(move || {
         crate::block_on(async {
             for way in ways {

@@ -214,7 +214,8 @@ fn conditional() -> &'static Proxy {
         let server = Server::shared(Kind::FakeGcs);
         let proxy = Proxy::start(server.endpoint());
         let state = Mutex::new(Conditions::default());
-        let (endpoint, bucket) = (server.endpoint().to_owned(), server.facts().bucket.clone());
+        let endpoint = server.endpoint().to_owned();
+        let bucket = server.facts().bucket.clone();
         proxy.rule(move |_, seen| {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             state.judge(seen, |name| about(&endpoint, &bucket, name))

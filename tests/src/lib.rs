@@ -228,12 +228,10 @@ pub fn version_files(dir: &Path) -> Vec<PathBuf> {
             if entry.path() == own {
                 continue;
             }
-            match entry.file_type().expect("a type").is_dir() {
-                true => dirs.push(entry.path()),
-                false if entry.path().extension().is_some_and(|e| e == "gz") => {
-                    files.push(entry.path())
-                }
-                false => {}
+            if entry.file_type().expect("a type").is_dir() {
+                dirs.push(entry.path());
+            } else if entry.path().extension().is_some_and(|e| e == "gz") {
+                files.push(entry.path());
             }
         }
     }

@@ -99,11 +99,10 @@ impl Place {
         StorageConfig {
             s3_endpoint: Some(self.endpoint.clone()),
             s3_prefix: Some(self.prefix.clone()),
-            s3_credentials: Some(S3Credentials {
-                access_key_id: facts.access_key.clone(),
-                secret_access_key: facts.secret_key.clone(),
-                session_token: None,
-            }),
+            s3_credentials: Some(S3Credentials::new(
+                facts.access_key.clone(),
+                facts.secret_key.clone(),
+            )),
             retry,
             ..StorageConfig::s3_with_bucket_and_region(self.bucket.clone(), "us-east-1".into())
         }

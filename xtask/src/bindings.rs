@@ -1,6 +1,6 @@
 //! Generated files of the SDKs, kept in the tree so that agent authors need no generator: bindings
-//! for C and Go, and copies of the contract for npm and PyPI. `cargo xtask bindings` makes them, and
-//! `cargo xtask ci` checks that they are what it makes.
+//! for C and Go, and copies of the contract for npm and PyPI. `cargo xtask bindings` makes them,
+//! and `cargo xtask ci` checks that they are what it makes.
 
 #[cfg(all(feature = "bindings", feature = "ci"))]
 pub(crate) use generate::check;
@@ -9,6 +9,11 @@ pub(crate) use generate::write;
 
 use crate::machine::Workspace;
 use anyhow::Result;
+
+/// Copies of the contract in the packages for npm and PyPI, whose toolchains read it.
+#[cfg(any(feature = "bindings", feature = "ci"))]
+pub(crate) const WIT_COPIES: [&str; 2] =
+    ["guest-sdk/js/wit", "guest-sdk/python/src/persist_guest/wit"];
 
 /// Runs this program again, with the generators.
 #[cfg(not(feature = "bindings"))]
@@ -19,7 +24,7 @@ pub(crate) fn write(workspace: &Workspace) -> Result<()> {
 
 #[cfg(feature = "bindings")]
 mod generate {
-    use super::{Result, Workspace};
+    use super::{Result, WIT_COPIES, Workspace};
     use anyhow::Context;
     use std::collections::BTreeMap;
     use std::fs;
@@ -29,8 +34,6 @@ mod generate {
 
     const C: &str = "guest-sdk/c/bindings";
     const GO: &str = "guest-sdk/go/internal";
-    /// The contract as the packages for npm and PyPI carry it: their toolchains read it.
-    const WIT_COPIES: [&str; 2] = ["guest-sdk/js/wit", "guest-sdk/python/src/persist_guest/wit"];
     /// Appended to a core module, it says which world that is of.
     const SECTION: &str = "guest-sdk/go/agent.component-type.section";
     /// Go's runtime for bindings, of which the SDK has these files as they are. The rest of it is

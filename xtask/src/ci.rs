@@ -91,6 +91,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             .env("RUSTDOCFLAGS", "-D warnings");
         machine::run(&mut doc)
     });
+    summary.check("package, metadata", || packages::check_metadata(workspace));
     summary.check("package, crates", || packages::check_crates(workspace));
     summary.check("package, npm", || packages::check_npm(workspace));
     summary.check("package, Python", || packages::check_python(workspace));

@@ -1,5 +1,5 @@
-//! `cargo xtask crash-test`: tries to make the local store lose what it acknowledged (`tests/crash-testing`), and
-//! docs/src/reliability.md.
+//! `cargo xtask crash-test`: tries to make the local store lose what it acknowledged
+//! (`tests/crash-testing`), and writes the figures of docs/src/reliability.md.
 
 use crate::figures::Page;
 use crate::machine::{self, Workspace};

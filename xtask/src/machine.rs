@@ -141,7 +141,7 @@ pub(crate) fn install(packages: &[&str], otherwise: &str) -> Result<()> {
 
 fn apt_get_install(packages: &[&str]) -> Result<()> {
     let mut apt = Command::new("apt-get");
-    // `--no-remove`: nobody asked us to replace a package that is in the way.
+    // `--no-remove`: an installed package is never replaced without being asked.
     apt.args([
         "install",
         "--quiet",

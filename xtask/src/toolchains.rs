@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_npm_installs_is_pinned_by_hash_and_comes_from_wherever_npm_is_told() {
+    fn npm_packages_are_pinned_by_hash_and_name_no_registry() {
         let lock: serde_json::Value = serde_json::from_str(NPM_LOCK).expect("JSON");
         let packages = lock["packages"].as_object().expect("packages");
         for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {

@@ -94,10 +94,8 @@ fn another_conversation_is_refused_at_the_turn_where_it_differs() -> Result<(), 
 
 #[test]
 fn two_runs_at_once_do_not_overwrite_each_other() {
-    let (mut one, mut other) = (
-        Memory::load().expect("empty"),
-        Memory::load().expect("empty"),
-    );
+    let mut one = Memory::load().expect("empty");
+    let mut other = Memory::load().expect("empty");
     assert_eq!(one.add("from one"), Ok(()));
     let error = other.add("from the other").expect_err("one was first");
     assert_eq!(
@@ -112,7 +110,7 @@ fn two_runs_at_once_do_not_overwrite_each_other() {
 }
 
 #[test]
-fn what_it_did_not_write_is_refused_and_kept() -> Result<(), Error> {
+fn archives_of_other_programs_are_refused_and_kept() -> Result<(), Error> {
     for foreign in [
         "",
         "not JSON",

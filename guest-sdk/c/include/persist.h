@@ -183,7 +183,7 @@ typedef struct persist_writer persist_writer;
 persist_code persist_writer_open(const char *name, const persist_options *options, persist_writer **writer);
 /* Appends any number of bytes. Small writes are collected. After an error the writer can only be aborted. */
 persist_code persist_writer_write(persist_writer *writer, const void *bytes, size_t size);
-/* Saves what was written, and frees the writer whatever it returns. PERSIST_CONFLICT where somebody else saved meanwhile, even
+/* Saves what was written, and frees the writer whatever it returns. PERSIST_CONFLICT if another run saved meanwhile, even
    with persist_any: what was written cannot be replayed. */
 persist_code persist_writer_finish(persist_writer *writer, persist_info *info);
 /* Frees it, and nothing was saved. NULL is fine. */

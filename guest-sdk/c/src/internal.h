@@ -29,7 +29,7 @@ persist_code persist_raw_expect(persist_expect expect, persist_snapshot_store_ex
 /* Options as the contract has them; the labels are to be freed. PERSIST_INVALID where a text or an expectation is none. */
 persist_code persist_raw_options(const char *name, const persist_options *options, persist_snapshot_store_save_options_t *raw);
 
-/* Copies what is known of a version unless nobody asks, and frees the original. */
+/* Copies what is known of a version if the caller asks for it, and frees the original. */
 void persist_keep_info(persist_snapshot_store_info_t *raw, persist_info *info);
 
 #endif

@@ -15,7 +15,7 @@ export function agent(run) {
 }
 
 function answerOf(answer) {
-  // Nobody would wait for it.
+  // The host does not wait for it.
   if (typeof answer?.then === "function") throw new Error("an agent's function is not async");
   return inWords(answer ?? "");
 }

@@ -234,9 +234,10 @@ impl Writer {
 
     fn check(&self) -> Result<(), Error> {
         let after_error = "a writer cannot go on after an error; drop it and open a new one";
-        match self.failed {
-            false => Ok(()),
-            true => Err(Error::Invalid(after_error.into())),
+        if !self.failed {
+            Ok(())
+        } else {
+            Err(Error::Invalid(after_error.into()))
         }
     }
 
@@ -567,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_saved_is_none_and_its_versions_are_not_found() {
+    fn a_name_never_saved_loads_as_none() {
         assert_eq!(load("memory"), Ok(None));
         assert_eq!(stat("memory", None), Ok(None));
         assert_eq!(load_snapshot("memory", Some(1)), Err(Error::NotFound));
@@ -636,7 +637,8 @@ mod tests {
 
     #[test]
     fn arguments_that_break_a_rule_are_invalid() {
-        let (long, dear) = ("a".repeat(201), "A".repeat(67));
+        let long = "a".repeat(201);
+        let dear = "A".repeat(67);
         for bad in ["", "a\nb", "\u{7f}", &long, &dear] {
             assert!(is_invalid(save(bad, "")), "{bad:?}");
             assert!(is_invalid(load(bad)), "{bad:?}");

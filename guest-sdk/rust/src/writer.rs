@@ -56,7 +56,7 @@ impl Writer {
     ///
     /// # Errors
     /// The error of an earlier write, if there was one: a state with a hole is never saved.
-    /// [`Error::Conflict`] where somebody else saved meanwhile, even with
+    /// [`Error::Conflict`] if another run saved meanwhile, even with
     /// [`Expect::Any`](crate::Expect::Any): what was written cannot be replayed.
     pub fn finish(mut self) -> Result<Info, Error> {
         self.send()?;

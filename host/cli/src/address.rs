@@ -71,7 +71,10 @@ impl FromStr for Address {
             Some((path, version)) => match version.parse() {
                 Ok(version) => (path, Some(version)),
                 Err(_) => {
-                    bail!("{version:?} behind the @ is not a version number; an @ in a name is ~40")
+                    bail!(
+                        "{version:?} after the @ is not a version number; write ~40 for an @ in \
+                         a name"
+                    )
                 }
             },
         };
@@ -79,7 +82,9 @@ impl FromStr for Address {
         let (agent, session, name) = match parts[..] {
             [agent, name] => (agent, None, name),
             [agent, session, name] => (agent, Some(session), name),
-            _ => bail!("an address is agent/name or agent/session/name; a slash in a name is ~2f"),
+            _ => bail!(
+                "an address is agent/name or agent/session/name; write ~2f for a slash in a name"
+            ),
         };
         Ok(Self {
             agent: decode(agent)?,
@@ -115,7 +120,9 @@ impl FromStr for SelectionArg {
 
     fn from_str(text: &str) -> Result<Self> {
         if text.contains('@') {
-            bail!("leave the version away: this is done with whole names; an @ in a name is ~40");
+            bail!(
+                "remove the version: this command takes whole names; write ~40 for an @ in a name"
+            );
         }
         let parts: Vec<_> = text.split('/').collect();
         Ok(Self(match parts[..] {
@@ -237,13 +244,13 @@ fn decode(text: &str) -> Result<Name> {
             .split_at_checked(2)
             .filter(|(hex, _)| hex.iter().all(u8::is_ascii_hexdigit));
         let Some((hex, tail)) = digits else {
-            bail!("a ~ in {text:?} is not followed by two hex digits; a ~ in a name is ~7e");
+            bail!("a ~ in {text:?} is not followed by two hex digits; write ~7e for a ~ in a name");
         };
         bytes.push(u8::from_str_radix(std::str::from_utf8(hex)?, 16)?);
         rest = tail;
     }
     let Ok(text) = String::from_utf8(bytes) else {
-        bail!("{text:?} is not UTF-8 once each ~ and its two digits are a byte");
+        bail!("{text:?} is not UTF-8 after decoding each ~ and its two digits");
     };
     Ok(Name::new(text)?)
 }
@@ -253,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed_can_be_pasted_back() {
+    fn a_printed_address_can_be_pasted_back() {
         for (agent, session, name) in [
             ("bot", None, "memory"),
             ("Bot A", Some("s/1"), "notes@home/~me"),
@@ -263,10 +270,8 @@ mod tests {
             ("bot ", Some(" "), "a b\u{a0}"),
             ("bot", None, "\u{2800}\u{fe0f}\u{3164}"),
         ] {
-            let (agent, name) = (
-                Name::new(agent).expect("a name"),
-                Name::new(name).expect("a name"),
-            );
+            let agent = Name::new(agent).expect("a name");
+            let name = Name::new(name).expect("a name");
             let session = session.map(|session| Name::new(session).expect("a name"));
             let text = address(&agent, session.as_ref(), &name);
             let parsed: Address = format!("{text}@7").parse().expect(&text);
@@ -323,9 +328,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_command_is_for_says_agent_session_or_name() {
+    fn a_selection_is_an_agent_a_session_or_a_name() {
         let name = |text: &str| Name::new(text).expect("a name");
-        let (bot, s, m) = (name("bot"), name("s"), name("m"));
+        let bot = name("bot");
+        let s = name("s");
+        let m = name("m");
         for (text, selection) in [
             ("bot", Selection::Agent(bot.clone())),
             ("bot/s/", Selection::Session(bot.clone(), Some(s.clone()))),
@@ -345,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_is_an_agent_a_session_or_an_address() {
+    fn a_list_argument_is_an_agent_a_session_or_an_address() {
         for (text, kind) in [
             ("bot", "Agent"),
             ("bot/", "Agent"),

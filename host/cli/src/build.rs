@@ -43,7 +43,7 @@ impl Build {
         else {
             let markers = Language::ALL.map(Language::marker).join(", ");
             bail!(
-                "{} is no agent: it has none of {markers}",
+                "{} is not the folder of an agent: it has none of {markers}",
                 self.folder.display()
             );
         };

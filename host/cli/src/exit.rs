@@ -1,16 +1,17 @@
 //! Exit codes, so that a script can tell what happened without reading the message.
 
 use std::borrow::Cow;
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use persist_host::snapshot::{self, Severity};
 use persist_host::storage::{self, ErrorKind, redact};
 use persist_host::wasm::RunError;
+use serde_json::{Value, json};
 
 use crate::commands::copy::Another;
 use crate::interrupt;
-use crate::print::{plain, say};
+use crate::print::{plain, say, seen};
 
 /// Text of `--help` about the exit codes.
 pub(crate) const HELP: &str = "\
@@ -32,6 +33,14 @@ Exit codes:
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
+
+/// An error with a hint of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{error:#}")]
+pub(crate) struct Hinted {
+    pub(crate) error: anyhow::Error,
+    pub(crate) hint: String,
+}
 
 /// An end with this code, for this reason.
 #[derive(Debug, thiserror::Error)]
@@ -87,30 +96,81 @@ impl Unlisted {
     pub(crate) fn none(self) -> anyhow::Result<()> {
         match self.0 {
             None => Ok(()),
-            Some(code) => {
-                Err(Code(code, "not everything could be listed; see above".into()).into())
-            }
+            Some(code) => Err(Code(
+                code,
+                "some directories could not be listed; see above".into(),
+            )
+            .into()),
         }
     }
 }
 
-/// Says what went wrong, and gives the code for it.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+/// The agent answered with an error, or trapped.
+pub(crate) const AGENT: u8 = 9;
+
+/// Prints an error, as text or as JSON, and returns the exit code for it.
+pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     let broken_pipe = error
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
     if broken_pipe {
-        // Whoever read our output has enough of it.
+        // The reader of standard output closed it.
         return ExitCode::SUCCESS;
     }
+    let message = format!("{error:#}");
+    let code = code(error);
+    if json {
+        let line = seen(&value(code, &message, hint(error).as_deref()));
+        // The reader may be gone. Not `say`: it would take the object for a file of credentials.
+        let _ = writeln!(io::stderr().lock(), "{line}");
+        return ExitCode::from(code);
+    }
     // It may hold an agent's words, and these may have lines that look as ours do.
-    let text = format!("{error:#}");
-    let text = plain(&redact(&text)).replace('\n', "\n  ");
-    say(format_args!("error: {text}"));
-    ExitCode::from(code(error))
+    let shown = |text: &str| plain(&redact(text)).replace('\n', "\n  ");
+    say(format_args!("error: {}", shown(&message)));
+    if let Some(hint) = hint(error) {
+        say(format_args!("hint: {}", shown(&hint)));
+    }
+    ExitCode::from(code)
+}
+
+/// Returns what to do about an error: the hint of the library's error that caused it.
+fn hint(error: &anyhow::Error) -> Option<Cow<'_, str>> {
+    if let Some(Hinted { hint, .. }) = error.downcast_ref::<Hinted>() {
+        return Some(hint.as_str().into());
+    }
+    if let Some(error) = error.downcast_ref::<snapshot::Error>() {
+        return error.hint();
+    }
+    error
+        .downcast_ref::<storage::Error>()?
+        .hint()
+        .map(Cow::from)
+}
+
+/// Returns an error as JSON.
+pub(crate) fn value(code: u8, message: &str, hint: Option<&str>) -> Value {
+    let code = match code {
+        2 => "usage",
+        3 => "not_found",
+        4 => "conflict",
+        5 => "denied",
+        6 => "corrupt",
+        7 => "unknown_outcome",
+        8 => "limit",
+        9 => "agent",
+        10 => "attention",
+        interrupt::CODE => "interrupted",
+        _ => "failed",
+    };
+    let hint = hint.map(redact);
+    json!({ "error": { "code": code, "message": redact(message), "hint": hint } })
 }
 
 fn code(error: &anyhow::Error) -> u8 {
+    if let Some(Hinted { error, .. }) = error.downcast_ref::<Hinted>() {
+        return code(error);
+    }
     if let Some(error) = error.downcast_ref::<snapshot::Error>() {
         return snapshot_code(error);
     }

@@ -64,8 +64,8 @@ pub(crate) fn listen() -> Result<()> {
 
 fn give_up(when: &str) -> ! {
     say(format_args!(
-        "error: interrupted {when}, before it was known what became of it: look before trying \
-         again; `persist gc` removes what it left"
+        "error: interrupted {when}, and the outcome is unknown\n\
+         hint: load the newest version before trying again; `persist gc` removes unfinished uploads"
     ));
     exit(CODE.into());
 }
@@ -78,7 +78,7 @@ pub(crate) async fn heard() {
     }
 }
 
-/// Makes a change, and is not left before its answer is there: else nobody could tell whether it
+/// Makes a change, and waits for its response: otherwise it would be unknown whether it
 /// was made.
 pub(crate) async fn uninterruptible<T>(change: impl Future<Output = T>) -> T {
     struct Committing;

@@ -55,7 +55,7 @@ impl<S: tracing::Subscriber> Layer<S> for Waits {
         }
         let error = one_line(&retry.error);
         say(format_args!(
-            "waiting for the storage: {error}; trying again (Ctrl-C ends it)"
+            "waiting for the storage: {error}; retrying (press Ctrl-C to stop)"
         ));
     }
 }

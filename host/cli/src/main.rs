@@ -115,9 +115,10 @@ fn main() -> ExitCode {
         }
         error.exit()
     });
+    let json = cli.json;
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&error),
+        Err(error) => exit::report(&error, json),
     }
 }
 
@@ -221,29 +222,30 @@ impl Command {
     /// end at once.
     fn left(&self) -> Option<&'static str> {
         match self {
-            Self::Run(_) => Some("the agent is stopped; what it was told is saved is saved"),
+            Self::Run(_) => Some("the agent was stopped; acknowledged saves are kept"),
             Self::Save(_) => Some("nothing was saved"),
-            Self::Init(_) => Some("`persist init` can be started again"),
+            Self::Init(_) => Some("run `persist init` again"),
             // These wait for the answer to the one change that they make.
             Self::Rm(_) | Self::Restore(_) | Self::Fork(_) | Self::Pin(_) | Self::Unpin(_) => {
                 Some("nothing was changed")
             }
-            Self::Repair(_) => Some("what a line was printed for is adopted"),
-            Self::Copy(_) | Self::Import(_) => Some(
-                "each name that a line was printed for is copied and read back; start it again to \
-                 go on",
-            ),
-            Self::Prune(_) => Some("what was removed stays removed; start it again to go on"),
+            Self::Repair(_) => Some("printed versions are adopted"),
+            Self::Copy(_) | Self::Import(_) => {
+                Some("printed names are copied and verified; run the command again to continue")
+            }
+            Self::Prune(_) => {
+                Some("removed versions stay removed; run the command again to continue")
+            }
             Self::Purge(_) => {
-                Some("what was removed stays removed; start it again to remove the rest")
+                Some("removed versions stay removed; run the command again to remove the rest")
             }
             Self::Gc(_) => {
-                Some("leftovers that were removed stay removed; start it again to go on")
+                Some("removed leftovers stay removed; run the command again to continue")
             }
-            Self::Export(_) => Some("the archive is not whole, and was not kept"),
-            Self::Check(_) => Some("what no line was printed for may not be checked"),
+            Self::Export(_) => Some("the archive is incomplete and was removed"),
+            Self::Check(_) => Some("names without a printed line may be unchecked"),
             Self::Doctor(_) => Some(
-                "the examination is not complete; `persist gc` removes the objects that it made",
+                "the checks are incomplete; `persist gc` removes the objects that they created",
             ),
             _ => None,
         }
@@ -304,13 +306,52 @@ mod tests {
     }
 
     #[test]
-    fn what_unicode_lets_a_font_ignore_is_unseen() {
+    fn ignorable_characters_are_escaped() {
         use icu_properties::{CodePointSetData, props::DefaultIgnorableCodePoint};
 
         let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
         for c in '\0'..=char::MAX {
             assert!(address::is_unseen(c) || !ignorable.contains(c), "{c:?}");
         }
+    }
+
+    /// Run with `PERSIST_WRITE_DOCS=1` to write the page.
+    #[test]
+    fn the_reference_of_the_command_line_is_what_clap_knows() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/src/cli.md");
+        let options = clap_markdown::MarkdownOptions::new()
+            .title("Command line".into())
+            .show_footer(false);
+        let help = clap_markdown::help_markdown_custom::<Cli>(&options);
+        let mut reference =
+            "<!-- Generated from the command's help; see CONTRIBUTING.md. -->\n\n".to_owned();
+        // Examples and exit codes keep their lines.
+        let mut is_block = false;
+        let mut before = "";
+        for line in help.trim_end().lines() {
+            let is_indented = line.starts_with("  ") || line.starts_with("130");
+            if is_indented && !is_block && before.ends_with(':') && !before.starts_with('*') {
+                reference += "```text\n";
+                is_block = true;
+            } else if is_block && !is_indented {
+                reference += "```\n";
+                is_block = false;
+            }
+            reference += line.trim_end();
+            reference += "\n";
+            before = line;
+        }
+        if is_block {
+            reference += "```\n";
+        }
+        if std::env::var_os("PERSIST_WRITE_DOCS").is_some() {
+            std::fs::write(page, &reference).expect("written");
+        }
+        let found = std::fs::read_to_string(page).expect("the page");
+        assert!(
+            found == reference,
+            "run PERSIST_WRITE_DOCS=1 cargo test -p persist-cli reference"
+        );
     }
 
     #[test]

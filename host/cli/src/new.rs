@@ -56,10 +56,10 @@ impl New {
 /// The name of the agent in a folder: one that every toolchain takes.
 pub(crate) fn name_of(folder: &Path) -> Result<&str> {
     let name = folder.file_name().and_then(|name| name.to_str());
-    let name = name.context("the folder has no name that is a text")?;
+    let name = name.context("the folder's name is not text")?;
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(is_plain) {
-        bail!("{name} is no name for an agent: use a-z, 0-9, _ and -, and begin with a letter");
+        bail!("{name} is not a name for an agent: use a-z, 0-9, _ and -, and begin with a letter");
     }
     // A Python module and a Go package of these names are the SDK's.
     ensure!(

@@ -4,15 +4,16 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
-use persist_host::snapshot::Info;
+use persist_host::snapshot::{self, Info, Name};
 use persist_host::storage::redact;
 use serde_json::{Value, json};
 
-use crate::address::is_unseen;
+use crate::address::{Address, is_unseen};
+use crate::exit;
 use crate::table::{self, Column};
 
 /// A value as JSON, in which characters that a terminal obeys or does not show are escaped.
-fn seen(value: &Value) -> String {
+pub(crate) fn seen(value: &Value) -> String {
     let json = value.to_string();
     // The parts that are not strings are ASCII without control characters.
     if !json.chars().any(is_unseen) {
@@ -20,13 +21,12 @@ fn seen(value: &Value) -> String {
     }
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
-        match is_unseen(c) {
-            true => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    escaped += &format!("\\u{unit:04x}");
-                }
+        if is_unseen(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                escaped += &format!("\\u{unit:04x}");
             }
-            false => escaped.push(c),
+        } else {
+            escaped.push(c)
         }
     }
     escaped
@@ -46,10 +46,7 @@ pub(crate) struct Out {
 impl Out {
     /// Prints a value as JSON or, where that was not asked for, what `text` makes of it.
     pub(crate) fn print(self, value: &Value, text: impl FnOnce() -> String) -> io::Result<()> {
-        let line = match self.json {
-            true => seen(value),
-            false => text(),
-        };
+        let line = if self.json { seen(value) } else { text() };
         self.write(format!("{line}\n").as_bytes())
     }
 
@@ -76,15 +73,14 @@ impl Out {
     }
 
     /// Reports something that was listed and cannot be read, so that the list can go on.
-    pub(crate) fn damaged(self, address: &str, why: &impl fmt::Display) -> io::Result<()> {
+    pub(crate) fn damaged(self, address: &str, why: &snapshot::Error) -> io::Result<()> {
         error(format_args!("{address}: {why}"));
-        match self.json {
-            true => self.print(
-                &json!({ "address": address, "error": why.to_string() }),
-                String::new,
-            ),
-            false => Ok(()),
+        if !self.json {
+            return Ok(());
         }
+        let code = exit::snapshot_code(why);
+        let error = exit::value(code, &why.to_string(), why.hint().as_deref());
+        self.print(&extend(located(address), error), String::new)
     }
 }
 
@@ -114,20 +110,68 @@ pub(crate) fn say(what: fmt::Arguments<'_>) {
 /// Quotes a text as one word of a shell. Agents choose names, and people paste what is printed.
 pub(crate) fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,~".contains(c);
-    match !word.is_empty() && !word.starts_with('~') && word.chars().all(is_plain) {
-        true => word.into(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
+    if !word.is_empty() && !word.starts_with('~') && word.chars().all(is_plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
+}
+
+/// Returns the keys that every line about a name has: its address, and the parts of the address.
+pub(crate) fn located(address: &str) -> Value {
+    let parsed = address.parse::<Address>().ok();
+    let part = |part: fn(&Address) -> Option<&Name>| {
+        let part = parsed.as_ref().and_then(part);
+        part.map(Name::as_str)
+    };
+    json!({
+        "address": address,
+        "agent": part(|address| Some(&address.agent)),
+        "session": part(|address| address.session.as_ref()),
+        "name": part(|address| Some(&address.name)),
+        "version": parsed.as_ref().and_then(|address| address.version),
+    })
+}
+
+/// Adds the keys of one object to another.
+pub(crate) fn extend(mut value: Value, more: Value) -> Value {
+    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+        value.extend(more);
+    }
+    value
 }
 
 /// Returns the information about a version, with the address that it can be reached at.
 pub(crate) fn info(address: &str, info: &Info) -> Value {
-    json!({ "address": address, "info": info })
+    let labels = info.labels.iter();
+    let labels: serde_json::Map<_, _> = labels
+        .map(|(key, value)| (key.clone(), value.as_str().into()))
+        .collect();
+    extend(
+        located(address),
+        json!({
+            "parent": info.parent,
+            "deleted": info.deleted,
+            "size": info.size,
+            "stored_size": info.stored_size,
+            "sha256": info.sha256,
+            "created_at": rfc3339(info.created_at),
+            "media_type": info.media_type,
+            "labels": labels,
+        }),
+    )
 }
 
-/// Returns the information about a version, with its address and what happened to it.
+/// Returns the information about a version, with its address and the change that was made.
 pub(crate) fn event(event: &str, address: &str, info: &Info) -> Value {
-    json!({ "event": event, "address": address, "info": info })
+    extend(json!({ "event": event }), self::info(address, info))
+}
+
+/// Writes milliseconds since 1970 as a time in UTC; none for a time after the year 9999.
+pub(crate) fn rfc3339(millis: u64) -> Option<String> {
+    const MAX_MILLIS: u64 = 253_402_300_799_999;
+    let time = UNIX_EPOCH + Duration::from_millis(millis);
+    (millis <= MAX_MILLIS).then(|| humantime::format_rfc3339_millis(time).to_string())
 }
 
 /// The columns of a list of names.
@@ -151,9 +195,10 @@ pub(crate) const VERSIONS: [Column; 6] = [
 
 /// The row of a version; in a history it tells whether the version is pinned.
 pub(crate) fn cells(address: &str, info: &Info, pinned: Option<bool>) -> Vec<String> {
-    let size = match info.deleted {
-        true => "deleted".into(),
-        false => bytes(info.size),
+    let size = if info.deleted {
+        "deleted".into()
+    } else {
+        bytes(info.size)
     };
     let labels = info.labels.iter();
     let labels = labels.map(|(k, v)| format!("{}={}", one_line(k), one_line(v)));
@@ -180,13 +225,14 @@ pub(crate) fn details(address: &str, info: &Info, pinned: bool) -> String {
         ),
         format!("created     {}", time(info.created_at)),
     ];
-    match info.deleted {
-        true => lines.push("deleted     yes".into()),
-        false => lines.push(format!(
+    if info.deleted {
+        lines.push("deleted     yes".into())
+    } else {
+        lines.push(format!(
             "size        {} ({} bytes)",
             bytes(info.size),
             info.size
-        )),
+        ))
     }
     lines.push(format!(
         "at rest     {} ({} bytes)",
@@ -222,7 +268,7 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// So many of something.
+/// Writes a count with its noun.
 pub(crate) fn count(number: u64, what: &str) -> String {
     match number {
         1 => format!("1 {what}"),
@@ -252,9 +298,10 @@ pub(crate) fn one_line(text: &str) -> String {
 fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        match is_bad(c) {
-            true => escaped.extend(c.escape_default()),
-            false => escaped.push(c),
+        if is_bad(c) {
+            escaped.extend(c.escape_default())
+        } else {
+            escaped.push(c)
         }
     }
     escaped
@@ -298,9 +345,10 @@ fn is_begun(bytes: &[u8]) -> bool {
 
 /// Writes what a guest printed: bit for bit into a file or a pipe, and plain on a terminal.
 pub(crate) fn from_guest(mut to: impl io::Write + io::IsTerminal, bytes: &[u8]) -> io::Result<()> {
-    match to.is_terminal() {
-        true => to.write_all(plain(&String::from_utf8_lossy(bytes)).as_bytes()),
-        false => to.write_all(bytes),
+    if to.is_terminal() {
+        to.write_all(plain(&String::from_utf8_lossy(bytes)).as_bytes())
+    } else {
+        to.write_all(bytes)
     }
 }
 

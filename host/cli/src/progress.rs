@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::print::Out;
 
-/// Nobody wants to know of less.
+/// Shorter work shows no progress.
 const AFTER: Duration = Duration::from_secs(1);
 
 /// A line on a person's terminal, which is gone with this value.
@@ -65,7 +65,7 @@ impl Progress {
         }
     }
 
-    /// So much more is done.
+    /// Adds to the work that is done.
     pub(crate) fn add(&mut self, done: u64) {
         self.bar.inc(done);
         if self

@@ -10,6 +10,7 @@ use persist_host::wasm::{AgentHost, Limits, Rights, RunOutput, SnapshotCtx};
 use serde_json::json;
 
 use crate::address::address;
+use crate::exit;
 use crate::print::{self, Out, say};
 use crate::settings::Settings;
 use crate::stores::Create;
@@ -66,8 +67,10 @@ impl Run {
         let scope = store.scope(&self.agent()?, self.session.as_deref())?;
         // An agent is told less of a storage than the operator needs to know.
         store.require().await?;
-        let (agent, session) = (scope.agent().clone(), scope.session().cloned());
-        let (verbose, limits) = (self.verbose, self.limits(settings)?);
+        let agent = scope.agent().clone();
+        let session = scope.session().cloned();
+        let verbose = self.verbose;
+        let limits = self.limits(settings)?;
         let ctx = SnapshotCtx::builder(scope)
             .rights(self.rights())
             .on_change(move |info| changed(&agent, session.as_ref(), info, verbose, out))
@@ -103,7 +106,7 @@ impl Run {
                 .file_stem()
                 .and_then(|stem| stem.to_str())
                 .map(Into::into)
-                .context("the file's name is no name for an agent; give one with --agent"),
+                .context("the file's name is not a name for an agent; name one with --agent"),
         }
     }
 }
@@ -111,7 +114,9 @@ impl Run {
 /// Returns the text at the end of `run --help`.
 pub(crate) fn help() -> String {
     let limits = Limits::table().iter().map(|limit| {
-        let (name, default, what) = (limit.name, limit.default, limit.what);
+        let name = limit.name;
+        let default = limit.default;
+        let what = limit.what;
         format!("  {name:<21} {default:>8}  {what}")
     });
     let limits: Vec<_> = limits.collect();
@@ -129,12 +134,9 @@ fn limit(text: &str) -> std::result::Result<(String, String), String> {
     Ok((name.into(), value.into()))
 }
 
-/// Says that a change is durable. Someone who only hears of it may rely on it from then on.
+/// Reports a change, which is durable.
 fn changed(agent: &Name, session: Option<&Name>, info: &Info, verbose: bool, out: Out) {
-    let event = match info.deleted {
-        false => "saved",
-        true => "deleted",
-    };
+    let event = if !info.deleted { "saved" } else { "deleted" };
     // The guest's name was a name when it was saved.
     let Ok(name) = Name::new(info.name.clone()) else {
         return;
@@ -175,7 +177,9 @@ fn end(ran: RunOutput, out: Out) -> Result<()> {
         .map_err(print::of_output)?),
         (Err(error), json) => {
             if json {
-                out.print(&output("error", &error.to_string()), String::new)?;
+                let failed = exit::value(exit::AGENT, &error.to_string(), None);
+                let line = print::extend(output("error", ""), failed);
+                out.print(&line, String::new)?;
             }
             Err(error.into())
         }

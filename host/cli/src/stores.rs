@@ -95,7 +95,7 @@ impl<'a> Stores<'a> {
         Ok(store)
     }
 
-    /// Waits for what they do when nobody waits for it.
+    /// Waits for their background tasks.
     pub(crate) async fn wait_idle(&self) {
         let opened = self.opened.take();
         for store in opened {

@@ -75,9 +75,10 @@ impl Table {
             self.held_since = Instant::now();
         }
         self.rows.push(cells());
-        match self.rows.len() >= HELD || self.held_since.elapsed() > PATIENCE {
-            true => self.flush(),
-            false => Ok(()),
+        if self.rows.len() >= HELD || self.held_since.elapsed() > PATIENCE {
+            self.flush()
+        } else {
+            Ok(())
         }
     }
 
@@ -108,9 +109,10 @@ impl Table {
         let cells = self.columns.iter().zip(&self.widths).zip(row);
         let cells = cells.map(|((column, width), cell)| {
             let room = " ".repeat(width.saturating_sub(cell.width()));
-            match column.is_right {
-                true => room + cell,
-                false => cell.clone() + &room,
+            if column.is_right {
+                room + cell
+            } else {
+                cell.clone() + &room
             }
         });
         let line = cells.collect::<Vec<_>>().join("  ");

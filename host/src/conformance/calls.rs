@@ -49,7 +49,8 @@ pub(super) async fn what_is_created_is_read_back(place: &Place<'_>) -> Verdict {
 }
 
 pub(super) async fn what_is_there_is_not_created_again(place: &Place<'_>) -> Verdict {
-    let (storage, key) = (place.storage(), place.key("object"));
+    let storage = place.storage();
+    let key = place.key("object");
     storage
         .create(&key, vec![noise(1, 1000)])
         .await
@@ -82,7 +83,8 @@ pub(super) async fn what_is_not_there_is_not_found(place: &Place<'_>) -> Verdict
 }
 
 pub(super) async fn a_range_is_what_was_asked_for(place: &Place<'_>) -> Verdict {
-    let (storage, key) = (place.storage(), place.key("object"));
+    let storage = place.storage();
+    let key = place.key("object");
     let object = noise(1, 100_000);
     storage
         .create(&key, vec![object.clone()])
@@ -119,7 +121,8 @@ pub(super) async fn a_range_is_what_was_asked_for(place: &Place<'_>) -> Verdict 
 }
 
 pub(super) async fn an_upload_is_visible_when_finished(place: &Place<'_>) -> Verdict {
-    let (storage, key) = (place.storage(), place.key("object"));
+    let storage = place.storage();
+    let key = place.key("object");
     let mut upload = storage.upload(&key).await.map_err(on("upload"))?;
     for n in 0..3 {
         upload.write(noise(n, 9 << 20)).await.map_err(on("write"))?;
@@ -150,7 +153,8 @@ pub(super) async fn an_upload_is_visible_when_finished(place: &Place<'_>) -> Ver
 }
 
 pub(super) async fn an_upload_does_not_overwrite(place: &Place<'_>) -> Verdict {
-    let (storage, key) = (place.storage(), place.key("object"));
+    let storage = place.storage();
+    let key = place.key("object");
     let mut upload = storage.upload(&key).await.map_err(on("upload"))?;
     upload.write(noise(2, 100)).await.map_err(on("write"))?;
     storage
@@ -169,7 +173,8 @@ pub(super) async fn an_upload_does_not_overwrite(place: &Place<'_>) -> Verdict {
 }
 
 pub(super) async fn what_is_replaced_is_new(place: &Place<'_>) -> Verdict {
-    let (storage, key) = (place.storage(), place.key("object"));
+    let storage = place.storage();
+    let key = place.key("object");
     for n in 0..3 {
         let mut replace = storage.replace(&key).await.map_err(on("replace"))?;
         replace.write(noise(n, 1000)).await.map_err(on("write"))?;
@@ -193,7 +198,8 @@ pub(super) async fn what_is_replaced_is_new(place: &Place<'_>) -> Verdict {
 }
 
 pub(super) async fn what_is_deleted_is_gone(place: &Place<'_>) -> Verdict {
-    let (storage, key) = (place.storage(), place.key("object"));
+    let storage = place.storage();
+    let key = place.key("object");
     storage
         .delete(&key)
         .await

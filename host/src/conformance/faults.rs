@@ -14,6 +14,7 @@ use crate::storage::{
 
 /// Fault that happens when a version is created, or when its upload is finished.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Fault {
     /// It is made, and the answer is lost.
     ReplyLost,
@@ -123,9 +124,10 @@ impl Fault {
 /// The next fault that is planned, where `key` is a version's.
 fn next_fault(planned: &Mutex<VecDeque<Fault>>, key: &Key) -> Option<Fault> {
     let mut planned = planned.lock().unwrap_or_else(PoisonError::into_inner);
-    match key.as_str().ends_with(".gz") {
-        true => planned.pop_front(),
-        false => None,
+    if key.as_str().ends_with(".gz") {
+        planned.pop_front()
+    } else {
+        None
     }
 }
 

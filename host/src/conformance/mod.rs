@@ -148,6 +148,7 @@ pub async fn run_some(open: Open<'_>, wanted: impl Fn(&str) -> bool) -> Report {
 
 /// Result of the suite.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// How many claims were looked at.
     pub checked: usize,
@@ -157,6 +158,7 @@ pub struct Report {
 
 /// A claim that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
     /// The claim.
     pub claim: &'static str,
@@ -185,7 +187,7 @@ impl fmt::Display for Report {
 /// Storage and directory that a check works in.
 struct Place<'a> {
     open: Open<'a>,
-    /// A directory that nobody else uses.
+    /// A directory of its own.
     dir: String,
 }
 
@@ -208,10 +210,7 @@ impl<'a> Place<'a> {
 
 /// Fails unless `holds`.
 fn ensure(holds: bool, what: impl FnOnce() -> String) -> Verdict {
-    match holds {
-        true => Ok(()),
-        false => Err(what()),
-    }
+    if holds { Ok(()) } else { Err(what()) }
 }
 
 /// Fails unless `result` is an error of `kind`.

@@ -31,7 +31,7 @@ async fn all(
             prefix,
             after: entries.last().cloned(),
             limit,
-            facts: false,
+            meta: false,
         };
         let page = storage.list(&list).await.map_err(on("list"))?;
         ensure(page.entries.len() <= limit, || {
@@ -156,7 +156,7 @@ pub(super) async fn a_list_tells_sizes_and_times(place: &Place<'_>) -> Verdict {
         prefix: "",
         after: None,
         limit: 10,
-        facts: true,
+        meta: true,
     };
     let before = storage.list(&list).await.map_err(on("list"))?.now;
     for (name, size) in [("a", 0), ("b", 5), ("c", 70_000)] {
@@ -165,19 +165,20 @@ pub(super) async fn a_list_tells_sizes_and_times(place: &Place<'_>) -> Verdict {
     }
     let page = storage.list(&list).await.map_err(on("list"))?;
     let (Some(before), Some(now)) = (before, page.now) else {
-        return Err("facts were asked for, and the page does not say when it was made".into());
+        return Err("metadata was asked for, and the page does not say when it was made".into());
     };
     let mut sizes = Vec::new();
     for entry in &page.entries {
         let Entry::Object(Object {
-            facts: Some(facts), ..
+            meta: Some(meta), ..
         }) = entry
         else {
-            return Err(format!("facts were asked for: {entry:?}"));
+            return Err(format!("metadata was asked for: {entry:?}"));
         };
-        sizes.push(facts.size);
-        let (earliest, latest) = (before - SLACK, now + SLACK);
-        ensure((earliest..=latest).contains(&facts.created), || {
+        sizes.push(meta.size);
+        let earliest = before - SLACK;
+        let latest = now + SLACK;
+        ensure((earliest..=latest).contains(&meta.created), || {
             format!("made between {before:?} and {now:?}: {entry:?}")
         })?;
     }
@@ -223,7 +224,7 @@ async fn all_below(storage: &dyn Storage, dir: &str, limit: usize) -> Result<Vec
             dir,
             token,
             limit,
-            facts: true,
+            meta: true,
         };
         let page = storage.list_recursive(&list).await;
         let page = page.map_err(on("list recursively"))?;
@@ -235,7 +236,7 @@ async fn all_below(storage: &dyn Storage, dir: &str, limit: usize) -> Result<Vec
         })?;
         ensure(page.now.is_some(), || "a page has no time".into())?;
         for object in page.objects {
-            let size = object.facts.map(|facts| facts.size);
+            let size = object.meta.map(|meta| meta.size);
             ensure(size == Some(10), || format!("{object:?} has 10 bytes"))?;
             names.push(object.name);
         }

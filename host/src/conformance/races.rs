@@ -60,9 +60,12 @@ async fn judge(place: &Place<'_>, key: &str, mut race: JoinSet<Outcome>) -> Verd
 pub(super) async fn one_of_many_creates_wins(place: &Place<'_>) -> Verdict {
     for round in 0..ROUNDS {
         let name = format!("object-{round}");
-        let (mut race, start) = (JoinSet::new(), start());
+        let mut race = JoinSet::new();
+        let start = start();
         for contender in 0..CONTENDERS {
-            let (storage, key, start) = (place.storage(), place.key(&name), Arc::clone(&start));
+            let storage = place.storage();
+            let key = place.key(&name);
+            let start = Arc::clone(&start);
             let body = vec![noise(contender, 10_000)];
             race.spawn(async move {
                 start.wait().await;
@@ -89,7 +92,8 @@ pub(super) async fn one_of_many_uploads_wins(place: &Place<'_>) -> Verdict {
                 .map_err(on("write"))?;
             uploads.push((contender, storage, key, upload));
         }
-        let (mut race, start) = (JoinSet::new(), start());
+        let mut race = JoinSet::new();
+        let start = start();
         for (contender, storage, key, upload) in uploads {
             let start = Arc::clone(&start);
             race.spawn(async move {

@@ -111,8 +111,7 @@ impl Adapter {
         let max = self.options.max_state;
         let mut stream = self.open_stream(key, max).await?;
         let mut state = Vec::new();
-        while let Some(piece) = stream.next().await {
-            let piece = piece?;
+        while let Some(piece) = stream.next().await? {
             let size = state.len() as u64 + piece.len() as u64;
             if size > max {
                 return Err(Error::TooLarge { size, max });
@@ -228,17 +227,18 @@ impl Adapter {
                 let reader = Reader::new(object, key.as_str(), 0);
                 tokio::spawn(async move {
                     if let Err(error) = send_blocks(reader, &sender).await {
-                        // Nobody waits for it where the stream was dropped.
+                        // No receiver is left if the stream was dropped.
                         let _ = sender.send(Err(error.at(&key))).await;
                     }
                 });
             }
             None => {
-                let (storage, runtime) = (Arc::clone(&self.storage), Handle::current());
+                let storage = Arc::clone(&self.storage);
+                let runtime = Handle::current();
                 tokio::task::spawn_blocking(move || {
                     let end = send_plain(&*storage, &key, &runtime, &sender);
                     if let Err(error) = end {
-                        // Nobody waits for it where the stream was dropped.
+                        // No receiver is left if the stream was dropped.
                         let _ = sender.blocking_send(Err(error.at(&key)));
                     }
                 });
@@ -258,12 +258,13 @@ fn own_key(key: &str) -> Result<Key> {
     let is_pin = last
         .strip_prefix("pin-")
         .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
-    match version::parse(last).is_some() || is_pin || key == "~" || key.starts_with("~/") {
-        false => Ok(checked),
-        true => Err(Error::Invalid(format!(
+    if !(version::parse(last).is_some() || is_pin || key == "~" || key.starts_with("~/")) {
+        Ok(checked)
+    } else {
+        Err(Error::Invalid(format!(
             "the key {key} has the form of a version, a pin or a part of the store itself; \
-             choose another"
-        ))),
+         choose another"
+        )))
     }
 }
 
@@ -272,7 +273,8 @@ fn own_key(key: &str) -> Result<Key> {
 /// read at any key.
 fn check_key(object: &Object, key: &Key) -> Result<()> {
     let metadata = &object.trailer.metadata;
-    let (saved, read) = (metadata.name.as_str(), key.as_str());
+    let saved = metadata.name.as_str();
+    let read = key.as_str();
     let ends_in = |long: &str, short: &str| {
         let rest = long.strip_suffix(short);
         rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
@@ -293,7 +295,7 @@ async fn send_blocks(mut reader: Reader, sender: &mpsc::Sender<Result<Bytes>>) -
     loop {
         let piece = reader.read(offset, usize::MAX).await?;
         offset += piece.len() as u64;
-        // Nobody waits for the rest of a stream that was dropped.
+        // The rest of a dropped stream has no receiver.
         if piece.is_empty() || sender.send(Ok(piece)).await.is_err() {
             return Ok(());
         }
@@ -325,11 +327,11 @@ fn send_plain(
         }
     }
     if offset == 0 {
-        return Err(Error::corrupt("it is empty, and no gzip"));
+        return Err(Error::corrupt("it is empty, not gzip"));
     }
     let state = plain.end_member()?;
     if !state.is_empty() {
-        // As above: whoever dropped the stream does not wait.
+        // As above: a dropped stream has no receiver.
         let _ = sender.blocking_send(Ok(state));
     }
     Ok(())
@@ -377,7 +379,7 @@ impl Plain {
 }
 
 fn not_gzip(error: io::Error) -> Error {
-    Error::corrupt(format!("it is not whole gzip: {error}"))
+    Error::corrupt(format!("it is not complete gzip: {error}"))
 }
 
 /// A state that is read from front to back, as it arrives: by pieces, or as [`AsyncRead`].
@@ -394,10 +396,11 @@ impl StateStream {
     /// # Errors
     /// [`Error::Corrupt`] where what is stored is not what was saved; [`Error::Storage`]. Nothing
     /// follows an error.
-    pub async fn next(&mut self) -> Option<Result<Bytes>> {
-        match self.piece.is_empty() {
-            true => self.receiver.recv().await,
-            false => Some(Ok(std::mem::take(&mut self.piece))),
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.piece.is_empty() {
+            self.receiver.recv().await.transpose()
+        } else {
+            Ok(Some(std::mem::take(&mut self.piece)))
         }
     }
 }

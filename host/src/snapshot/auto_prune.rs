@@ -3,8 +3,8 @@
 //! - No save waits for it, and none fails because of it: it begins when a version is acknowledged
 //!   already, and what goes wrong is logged.
 //! - It is bounded: one name of a store at a time in this process, after every sixteenth version of
-//!   a name that has more than are kept anyway, and so many removals in one go. What it leaves, the
-//!   next one finds.
+//!   a name that has more than are kept anyway, and a limited number of removals at a time. What it
+//!   leaves, the next one finds.
 //! - It removes what [`Scope::prune`] would remove, by the same rules.
 
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Scope {
                 // It may name keys, which are not for everyone who reads a log.
                 Err(error) => {
                     tracing::warn!(
-                        "retention could not remove old versions; `persist prune` says why"
+                        "retention could not remove old versions; run `persist prune` to see why"
                     );
                     tracing::debug!(%error, "retention failed");
                 }

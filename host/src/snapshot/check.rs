@@ -28,8 +28,7 @@ const TEMPORARY: &str = "tmp";
 const MANIFEST: &str = "manifest.jsonl";
 
 /// Finding of a probe that was not removed.
-const LEFT_PROBE: &str =
-    "made to try the storage, by a process that was killed; `persist gc` removes it";
+const LEFT_PROBE: &str = "probe of a process that was killed; `persist gc` removes it";
 
 /// Younger files may belong to saves that are still under way.
 const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
@@ -37,6 +36,7 @@ const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of which versions a check reads every byte. Of the others it reads and verifies the trailer:
 /// the metadata of the version, and the length of its file.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum ReadData {
     /// Of none.
     #[default]
@@ -49,15 +49,28 @@ pub enum ReadData {
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Severity {
     /// Nothing is wrong; it takes some space.
     Note,
-    /// Nothing is lost, and someone should look at it.
+    /// Nothing is lost. An operator should look at it.
     Warning,
     /// The account that runs the check may not look at it.
     Denied,
     /// A state cannot be loaded.
     Damage,
+}
+
+impl Severity {
+    /// Names the severity, as reports write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Denied => "denied",
+            Self::Damage => "damage",
+        }
+    }
 }
 
 /// Kind of problem that a check found.
@@ -192,7 +205,7 @@ impl Store {
         }
         if !introduced && check.checked.versions > 0 {
             let key = format!("{NO_SESSION}/{HEADER}");
-            let what = "it is missing: save something, and it is made again";
+            let what = "it is missing; the next save creates it again";
             check.found(FindingKind::MissingStoreHeader, key, what);
         }
         Ok(check.checked)
@@ -212,7 +225,7 @@ impl Store {
             prefix: "",
             after: None,
             limit: 1,
-            facts: false,
+            meta: false,
         };
         self.shared.storage.list(&list).await.is_ok()
     }
@@ -306,7 +319,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
             return Ok(());
         }
         let below = Key::new(format!("{key}/{NO_SESSION}"))?;
-        let what = "it is in the place of a directory: nothing can be saved below this name";
+        let what = "it is in the place of a directory, so nothing can be saved under this name";
         self.blocks(dir, entry, &below, what).await
     }
 
@@ -318,7 +331,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
             return Ok(());
         }
         let key = Key::new(key_of(dir, name))?;
-        let what = "a directory is in the place of a version or pin: nothing can be saved there";
+        let what = "a directory is in the place of a version or pin, so nothing can be saved there";
         self.blocks(dir, entry, &key, what).await
     }
 
@@ -367,8 +380,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
         else {
             return;
         };
-        let what =
-            format!("of saves that were never finished, {bytes} bytes; `persist gc` removes it");
+        let what = format!("unfinished saves, {bytes} bytes; `persist gc` removes them");
         self.found(FindingKind::Leftover, NO_SESSION.into(), &what);
     }
 
@@ -406,7 +418,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
             dir,
             token: None,
             limit: 1,
-            facts: false,
+            meta: false,
         };
         let page = self.store.shared.storage.list_recursive(&list).await?;
         if !page.objects.is_empty() {
@@ -449,7 +461,8 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
 
     async fn name(&mut self, scope: Scope, name: Name) -> Result<()> {
         let dir = scope.dir_of(&name);
-        let (mut versions, mut pins) = (BTreeSet::new(), BTreeSet::new());
+        let mut versions = BTreeSet::new();
+        let mut pins = BTreeSet::new();
         let mut looks = OrderedTasks::new(AT_ONCE);
         let mut entries = Entries::of(&dir);
         while let Some(entry) = self.next_of(&mut entries).await? {
@@ -488,7 +501,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
         self.checked.names += u64::from(!versions.is_empty());
         for pin in pins.difference(&versions) {
             let key = format!("{dir}/{}", version::pin_segment(*pin));
-            let what = "it pins a version that is not there";
+            let what = "it pins a version that does not exist";
             self.found(FindingKind::DanglingPin, key, what);
         }
         Ok(())
@@ -550,7 +563,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
 
     fn foreign(&mut self, dir: &str, entry: &Entry) {
         let key = key_of(dir, entry.name());
-        self.found(FindingKind::Foreign, key, "Persist did not put it there");
+        self.found(FindingKind::Foreign, key, "not created by Persist");
     }
 
     fn found(&mut self, kind: FindingKind, key: String, what: &str) {
@@ -660,7 +673,7 @@ impl Entries {
                 prefix: "",
                 after: self.last.take(),
                 limit: PAGE,
-                facts: false,
+                meta: false,
             };
             let page = store.shared.storage.list(&list).await?;
             self.page = page.entries.into();

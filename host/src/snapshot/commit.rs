@@ -49,7 +49,7 @@ struct StreamingUpload {
 /// Result of looking at a key after an unclear answer.
 enum Found {
     Ours,
-    Anothers,
+    Foreign,
     Nothing,
     /// Something is there that cannot be read as a version.
     Damaged,
@@ -143,7 +143,8 @@ impl Commit {
 
     /// Makes the version.
     pub(crate) async fn finish(mut self, encoded: &Encoded) -> Result<Info> {
-        let (scope, name) = (self.scope.clone(), self.name.clone());
+        let scope = self.scope.clone();
+        let name = self.name.clone();
         let info = match self.upload.take() {
             Some(sending) => self.finish_upload(sending, encoded).await,
             None => self.create(encoded).await,
@@ -181,21 +182,19 @@ impl Commit {
         }
         let what = match self.look(lost).await {
             Found::Nothing => {
-                "the storage refuses the next version as being there, and does not show it; look \
-                 at \
+                "the storage reports that the next version exists, and does not return it; check \
                  the server"
                     .into()
             }
-            Found::Ours | Found::Anothers => format!(
+            Found::Ours | Found::Foreign => format!(
                 "the storage has version {} and does not list it as the newest. Do not remove it: \
                  it was acknowledged. Use a \
                  storage that lists keys in order, and copy the store there",
                 lost.version
             ),
             Found::Damaged | Found::Unseen(_) => {
-                "an object that cannot be read as a version is at the next version's key. Run \
-                 `persist check`; keep a copy of \
-                 the object before it is moved away"
+                "object at the next version's key is not a Persist snapshot. Run `persist \
+                 check`; keep a copy of the object before you move it"
                     .into()
             }
         };
@@ -230,10 +229,10 @@ impl Commit {
 
     /// The head, where it is what the caller expects: as it is known, or else as it is looked up.
     async fn expected_head(&self) -> Result<HeadObservation> {
-        let known = match self.pending_len < PIECE {
-            true => self.heads().get(&self.dir()),
-            // So much is not sent in vain for want of a look.
-            false => None,
+        let known = if self.pending_len < PIECE {
+            self.heads().get(&self.dir())
+        } else {
+            None
         };
         if let Some(known) = known.filter(|known| self.expects(known.head.as_ref())) {
             return Ok(known);
@@ -244,11 +243,12 @@ impl Commit {
             head.sha256 = Some(trailer.metadata.sha256.clone());
             head.deleted = Some(trailer.is_tombstone());
         }
-        match self.expects(seen.head.as_ref()) {
-            true => Ok(seen),
-            false => Err(Error::Conflict {
+        if self.expects(seen.head.as_ref()) {
+            Ok(seen)
+        } else {
+            Err(Error::Conflict {
                 head: seen.head.map(|head| head.version),
-            }),
+            })
         }
     }
 
@@ -292,7 +292,8 @@ impl Commit {
         info: &Info,
         began: Moment,
     ) -> Result<bool> {
-        let (heads, dir) = (self.heads(), self.dir());
+        let heads = self.heads();
+        let dir = self.dir();
         let resolved = match self.is_ours(answer, info).await {
             Ok(true) => self.check_late(base, info.version).await.map(|()| true),
             resolved => resolved,
@@ -314,13 +315,13 @@ impl Commit {
         match error.kind() {
             ErrorKind::AlreadyExists => match self.look(info).await {
                 Found::Ours => Ok(true),
-                Found::Anothers | Found::Nothing | Found::Damaged => Ok(false),
+                Found::Foreign | Found::Nothing | Found::Damaged => Ok(false),
                 Found::Unseen(why) => unknown(format!("it is there already; then {why}")),
             },
             ErrorKind::OutcomeUnknown => match self.look(info).await {
                 Found::Ours => Ok(true),
                 // Only one can be created, and it was not ours.
-                Found::Anothers => Ok(false),
+                Found::Foreign => Ok(false),
                 // It may still be on its way: absence proves nothing.
                 Found::Nothing | Found::Damaged => unknown(error.to_string()),
                 Found::Unseen(why) => unknown(format!("{error}; then {why}")),
@@ -340,7 +341,7 @@ impl Commit {
             Ok(seen) if seen.version() == version => Ok(()),
             _ => Err(Error::UnknownOutcome {
                 version,
-                why: "the change took so long that others may have been made over it".into(),
+                why: "the change took so long that newer versions may exist".into(),
             }),
         }
     }
@@ -358,7 +359,7 @@ impl Commit {
     async fn look(&self, info: &Info) -> Found {
         match self.scope.trailer(&self.name, info.version).await {
             Ok(trailer) if self.made(&trailer, info) => Found::Ours,
-            Ok(_) | Err(Error::Misplaced { .. }) => Found::Anothers,
+            Ok(_) | Err(Error::Misplaced { .. }) => Found::Foreign,
             Err(error) if error.is_missing_object() => Found::Nothing,
             Err(Error::Corrupt { .. } | Error::Unsupported { .. }) => Found::Damaged,
             // Not even a file: what we make is one.
@@ -380,8 +381,8 @@ impl Commit {
 fn after(base: &HeadObservation) -> Result<Version> {
     match base.version() {
         MAX_VERSION => Err(Error::unsupported(format!(
-            "version {MAX_VERSION} is the last that a name can have; fork it to another name, or \
-             purge it and begin again"
+            "version {MAX_VERSION} is the last possible number; fork the name to another name, \
+             or purge it"
         ))),
         head => Ok(head + 1),
     }

@@ -1,5 +1,6 @@
 //! Why a snapshot call failed.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::storage::{self, ErrorKind};
@@ -16,7 +17,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// Conflict: an expectation of the caller about the name does not hold.
     #[error(
-        "conflict: {}; load the newest version and try again",
+        "conflict: {}",
         .head.map_or("nothing is saved under this name".into(), |head| format!("the newest \
             version is {head}"))
     )]
@@ -25,16 +26,13 @@ pub enum Error {
         head: Option<Version>,
     },
     /// The name or version that this call needs was never saved, or was pruned.
-    #[error("not found: {0}; list the names or the history to see what is there")]
+    #[error("not found: {0}")]
     NotFound(String),
     /// An argument breaks a rule; which, and the rule.
     #[error("invalid: {0}")]
     Invalid(String),
     /// The state is larger than allowed here.
-    #[error(
-        "the state is {size} bytes and the limit here is {max}; use a writer or reader, or raise \
-         the limit"
-    )]
+    #[error("the state has {size} bytes, and the limit is {max} bytes")]
     TooLarge {
         /// Bytes of the state.
         size: u64,
@@ -42,10 +40,7 @@ pub enum Error {
         max: u64,
     },
     /// Stored data that fails verification; nothing of it is returned.
-    #[error(
-        "corrupt: {}{what}; nothing of it was used. Restore an older version, or a backup",
-        .object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default()
-    )]
+    #[error("corrupt: {}{what}", place(.object.as_deref()))]
     Corrupt {
         /// Description of what was found.
         what: String,
@@ -53,12 +48,7 @@ pub enum Error {
         object: Option<String>,
     },
     /// The file of a version says that it was saved as another version, or under another name.
-    #[error(
-        "misplaced: {}its file was saved as {saved_as}; nothing of it was used. Move the file \
-         back to the key \
-         of {saved_as}, or take it over where it is with `persist repair --adopt`",
-        .object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default()
-    )]
+    #[error("misplaced: {}the file was saved as {saved_as}", place(.object.as_deref()))]
     Misplaced {
         /// The address that the file names, as `agent/session/name@version`.
         saved_as: String,
@@ -68,17 +58,15 @@ pub enum Error {
     /// Stored data, or a storage location, that this build does not support.
     #[error("unsupported: {}{what}", place(.object.as_deref()))]
     Unsupported {
-        /// Description of what is not supported, and what to use instead.
+        /// Description of what is not supported.
         what: String,
         /// Place where it was found, for the operator.
         object: Option<String>,
+        /// What to use instead.
+        hint: Option<String>,
     },
     /// The change may have been made, as this version.
-    #[error(
-        "the outcome is unknown: version {version} may have been made ({why}); look at the newest \
-         version \
-         before trying again"
-    )]
+    #[error("the outcome is unknown: version {version} may have been saved ({why})")]
     UnknownOutcome {
         /// The version that may have been made.
         version: Version,
@@ -87,7 +75,7 @@ pub enum Error {
     },
     /// There is no store, and this process may not make one
     /// ([`StoreOptions::create`](super::StoreOptions::create)).
-    #[error("no store in {location}; make one with `persist init`, or correct the storage setting")]
+    #[error("no store in {location}")]
     NoStore {
         /// The storage, for the operator.
         location: String,
@@ -105,6 +93,41 @@ fn place(object: Option<&str>) -> String {
 }
 
 impl Error {
+    /// Returns what to do about the error, for a person.
+    ///
+    /// ```
+    /// use persist_host::snapshot::Error;
+    ///
+    /// let error = Error::Conflict { head: Some(7) };
+    /// assert_eq!(error.to_string(), "conflict: the newest version is 7");
+    /// assert_eq!(error.hint().as_deref(), Some("load the newest version and try again"));
+    /// ```
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            Self::Conflict { .. } => "load the newest version and try again",
+            Self::NotFound(_) => "run `persist ls` to list names",
+            Self::TooLarge { .. } => "use a writer or reader, or raise the limit",
+            Self::Corrupt { .. } => "restore an older version, or a backup",
+            Self::Misplaced { saved_as, .. } => {
+                return Some(
+                    format!(
+                        "move the file to the key of {saved_as}, or adopt it with \
+                         `persist repair --adopt`"
+                    )
+                    .into(),
+                );
+            }
+            Self::UnknownOutcome { .. } => "load the newest version before trying again",
+            Self::NoStore { .. } => {
+                "create a store with `persist init`, or correct the storage setting"
+            }
+            Self::Storage(error) => return error.hint().map(Cow::from),
+            Self::Unsupported { hint, .. } => return hint.as_deref().map(Cow::from),
+            Self::Invalid(_) => return None,
+        };
+        Some(hint.into())
+    }
+
     pub(crate) fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt {
             what: what.into(),
@@ -116,6 +139,7 @@ impl Error {
         Self::Unsupported {
             what: what.into(),
             object: None,
+            hint: None,
         }
     }
 
@@ -128,9 +152,10 @@ impl Error {
                 what,
                 object: object.or_else(place),
             },
-            Self::Unsupported { what, object } => Self::Unsupported {
+            Self::Unsupported { what, object, hint } => Self::Unsupported {
                 what,
                 object: object.or_else(place),
+                hint,
             },
             Self::Misplaced { saved_as, object } => Self::Misplaced {
                 saved_as,

@@ -73,7 +73,7 @@ impl Scope {
                 prefix: "",
                 after,
                 limit: at_once,
-                facts: false,
+                meta: false,
             };
             let page = self.storage().list(&list).await?;
             after = page.entries.last().cloned();
@@ -143,7 +143,7 @@ impl Scope {
             }
         }
         Err(Error::corrupt(format!(
-            "the newest version of {name} is listed and cannot be found"
+            "the newest version of {name} is listed and cannot be read"
         )))
     }
 
@@ -157,7 +157,7 @@ impl Scope {
     pub(super) fn deleted(&self, name: &Name, version: Version) -> Error {
         let agent = self.described();
         Error::NotFound(format!(
-            "version {version} of {name} of {agent} is a deletion"
+            "version {version} of {name} of {agent} is a tombstone"
         ))
     }
 
@@ -165,8 +165,7 @@ impl Scope {
     pub(super) fn deleted_already(&self, name: &Name, version: Version) -> Error {
         let agent = self.described();
         Error::NotFound(format!(
-            "{name} of {agent} is deleted already, by version {version}; older versions may still \
-             be there"
+            "{name} of {agent} is deleted already, by version {version}; older versions may exist"
         ))
     }
 

@@ -123,7 +123,7 @@ impl HeadCache {
         self.learn(dir, seen, |known, _| known.trusted = !known.shared);
     }
 
-    /// After somebody else made this version first.
+    /// After another writer created this version first.
     pub(super) fn invalidate(&self, dir: &str, version: Version) {
         if let Some(known) = self.known().get_mut(dir)
             // Else it was another task of this process.
@@ -162,7 +162,8 @@ impl HeadCache {
             heads.insert(dir.to_owned(), known);
             return;
         };
-        let (last, new) = (known.seen.version(), seen.version());
+        let last = known.seen.version();
+        let new = seen.version();
         // A call that began earlier may end later. What is lower otherwise is a store that
         // vanished, or was put back.
         if new < last && seen.since.is_before(known.at) {
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_seen_late_does_not_replace_what_is_newer() {
+    fn a_late_observation_does_not_replace_a_newer_head() {
         let heads = head_cache(HOUR);
         let early = seen(1);
         record_created(&heads, 2);

@@ -13,6 +13,7 @@ pub(crate) const HOST_LABEL: &str = "persist.";
 
 /// Information about one version that is known without reading its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Info {
     /// The name as it was written.
     pub name: String,
@@ -39,6 +40,7 @@ pub struct Info {
 
 /// One version with its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// Information about the version.
     pub info: Info,
@@ -48,6 +50,7 @@ pub struct Snapshot {
 
 /// Condition that a name must meet for a change to be made: compare-and-swap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Expect {
     /// Anything.
     #[default]
@@ -60,6 +63,7 @@ pub enum Expect {
 
 /// How to save.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SaveOptions {
     /// Condition that the name must meet.
     pub expect: Expect,
@@ -70,6 +74,37 @@ pub struct SaveOptions {
 }
 
 impl SaveOptions {
+    /// Saves only where the name meets a condition.
+    ///
+    /// ```
+    /// use persist_host::snapshot::{Expect, SaveOptions};
+    ///
+    /// let options = SaveOptions::expecting(Expect::Version(3))
+    ///     .with_media_type("application/json")
+    ///     .with_label("turn", "4");
+    /// assert_eq!(options.labels, [("turn".into(), "4".into())]);
+    /// ```
+    pub fn expecting(expect: Expect) -> Self {
+        Self {
+            expect,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a media type.
+    #[must_use]
+    pub fn with_media_type(mut self, media_type: impl Into<String>) -> Self {
+        self.media_type = Some(media_type.into());
+        self
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push((key.into(), value.into()));
+        self
+    }
+
     /// Refuses what cannot be kept.
     pub(crate) fn check(&self) -> Result<()> {
         let texts = self.labels.iter().flat_map(|(key, value)| [key, value]);

@@ -1,6 +1,9 @@
 //! Names of agents, sessions and snapshots, and the segments of keys that they become.
 
 use std::fmt::{self, Write as _};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Error, Result};
 
@@ -98,6 +101,50 @@ impl Name {
     }
 }
 
+impl FromStr for Name {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<&str> for Name {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::new(text)
+    }
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// As its text.
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::new(text).map_err(serde::de::Error::custom)
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -128,6 +175,18 @@ fn too_long(len: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_converts_from_and_to_text_and_json() {
+        let name: Name = "Notes/2026".parse().expect("a name");
+        assert_eq!(Name::try_from("Notes/2026").expect("a name"), name);
+        assert_eq!(name.as_ref(), "Notes/2026");
+        let json = serde_json::to_string(&name).expect("text");
+        assert_eq!(json, "\"Notes/2026\"");
+        assert_eq!(serde_json::from_str::<Name>(&json).expect("a name"), name);
+        assert!(serde_json::from_str::<Name>("\"a\\u0000\"").is_err());
+        assert!("".parse::<Name>().is_err());
+    }
 
     #[test]
     fn names_that_look_like_paths_stay_names() {
@@ -165,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_our_encoding_is_nobodys_name() {
+    fn a_segment_that_is_not_encoded_is_no_name() {
         for bad in [
             "", "A", "~4E", "~61", "~", "~6", "~zz", ".a", "~ff", "a/b", "~00", "~+1",
         ] {

@@ -29,9 +29,10 @@ impl<T: Send + 'static> OrderedTasks<T> {
         &mut self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<Option<T>> {
-        let done = match self.running.len() < self.most {
-            true => None,
-            false => self.next().await?,
+        let done = if self.running.len() < self.most {
+            None
+        } else {
+            self.next().await?
         };
         self.running.push_back(tokio::spawn(work));
         Ok(done)

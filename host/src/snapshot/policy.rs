@@ -494,7 +494,7 @@ impl Store {
             prefix: "",
             after: None,
             limit: MAX_HISTORY,
-            facts: true,
+            meta: true,
         };
         let page = self.shared.storage.list(&list).await?;
         // A storage whose clock is ahead at this moment must not make the history look older than
@@ -505,9 +505,9 @@ impl Store {
         let mut longest = Duration::ZERO;
         // How long ago the version above was made, by its trailer and by the storage: the shorter.
         let mut replaced: Option<Duration> = None;
-        for (version, facts) in super::retention::versions_in(page.entries)? {
+        for (version, meta) in super::retention::versions_in(page.entries)? {
             // What is from the future is new.
-            let stored = now.duration_since(facts.created).unwrap_or_default();
+            let stored = now.duration_since(meta.created).unwrap_or_default();
             let age = replaced.replace(stored);
             if age.is_some_and(|age| age > MAX_GRACE) {
                 break;
@@ -609,7 +609,8 @@ mod tests {
 
     #[test]
     fn heads_seen_under_a_shorter_grace_are_trusted_by_it() {
-        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        let second = Duration::from_secs(1);
+        let hour = Duration::from_secs(3600);
         let cache = PolicyCache::of(Duration::from_millis(20));
         let before = Moment::now();
         std::thread::sleep(Duration::from_millis(20));

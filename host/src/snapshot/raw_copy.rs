@@ -132,9 +132,9 @@ impl Scope {
     ///
     /// Existing versions of the destination are compared as `options` say, and never touched; so a
     /// copy that was cut short can be made again, and does only what is left. What cannot be read
-    /// is told and left out. What is saved here meanwhile is not copied. Nobody may save under that
-    /// name over there meanwhile, nor go on from a head that it knew before: a save into a gap of
-    /// the history would be acknowledged below what is copied above it.
+    /// is told and left out. What is saved here meanwhile is not copied. No host may save under
+    /// that name over there meanwhile, nor go on from a head that it knew before: a save into a gap
+    /// of the history would be acknowledged below what is copied above it.
     ///
     /// # Errors
     /// [`Error::Storage`] where a storage fails, and not one entry of it; [`Error::Unsupported`]
@@ -240,7 +240,8 @@ impl Scope {
         new_name: &str,
         expect: Expect,
     ) -> Result<Info> {
-        let (name, new_name) = (Name::new(name)?, Name::new(new_name)?);
+        let name = Name::new(name)?;
+        let new_name = Name::new(new_name)?;
         let origin = ("forked-from", name.as_str().to_owned());
         self.copy(&name, at, (to, &new_name), expect, origin).await
     }
@@ -278,7 +279,8 @@ impl Scope {
 
     /// Every version of a name, newest first, with those in whose place a directory lies.
     async fn versions_and_strays(&self, name: &Name) -> Result<Vec<Version>> {
-        let (mut versions, mut strays) = (Vec::new(), Vec::new());
+        let mut versions = Vec::new();
+        let mut strays = Vec::new();
         self.list_all(name, |entry| match entry {
             Entry::Object(object) => versions.extend(version::parse(&object.name)),
             Entry::Dir(dir) => strays.extend(version::parse(dir)),
@@ -312,7 +314,7 @@ impl Scope {
                 prefix: "",
                 after,
                 limit: PAGE,
-                facts: false,
+                meta: false,
             };
             let page = self.storage().list(&list).await?;
             page.entries.iter().for_each(&mut each);
@@ -526,7 +528,7 @@ async fn look(to: &Scope, name: &Name, version: Version, announced: bool) -> Res
             Err(error) if announced && error.is_missing_object() => {}
             looked => return looked,
         }
-        // The runtime of whoever copies on a local disk may have no clock.
+        // The caller's runtime may have no timer when it copies on a local disk.
         let _ = tokio::task::spawn_blocking(move || std::thread::sleep(wait)).await;
     }
     to.object(name, version).await

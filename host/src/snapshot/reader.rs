@@ -90,9 +90,10 @@ impl Reader {
         let block = (offset / BLOCK as u64) as usize;
         if !self.blocks.contains(&block) {
             // Who goes on where the last read ended will want what follows, too.
-            let ahead = match block == self.blocks.end && block > 0 {
-                true => AHEAD,
-                false => 1,
+            let ahead = if block == self.blocks.end && block > 0 {
+                AHEAD
+            } else {
+                1
             };
             let blocks = block..self.object.trailer.blocks().min(block + ahead);
             let stored = self.object.trailer.stored(blocks.clone());
@@ -162,13 +163,12 @@ impl Object {
             return Ok(None);
         };
         let footer = footer.check(part.size).map_err(about)?;
-        let (start, bytes) = match footer.member < part.start {
-            false => (part.start, part.bytes),
-            true => {
-                let rest = footer.member..part.start;
-                let head = read_exactly(&**storage, key, rest.clone()).await?;
-                (rest.start, [head, part.bytes].concat().into())
-            }
+        let (start, bytes) = if footer.member >= part.start {
+            (part.start, part.bytes)
+        } else {
+            let rest = footer.member..part.start;
+            let head = read_exactly(&**storage, key, rest.clone()).await?;
+            (rest.start, [head, part.bytes].concat().into())
         };
         let trailer = &bytes[(footer.member - start) as usize..];
         let trailer = Trailer::parse(trailer, footer).map_err(about)?;
@@ -184,7 +184,8 @@ impl Object {
     pub(crate) async fn load(self, name: &Name, version: Version) -> Result<Snapshot> {
         let info = self.trailer.info(name.as_str(), version);
         let member = self.bytes(0..self.trailer.footer.member).await?;
-        let (key, trailer) = (self.key, self.trailer);
+        let key = self.key;
+        let trailer = self.trailer;
         let state = spawn_cpu(info.size, move || trailer.read_state(&member)).await;
         Ok(Snapshot {
             info,
@@ -221,7 +222,8 @@ impl Object {
     pub(crate) async fn verify(self, name: &Name, version: Version) -> Result<VerifyReport> {
         let object = Arc::new(self);
         let trailer = &object.trailer;
-        let (metadata, blocks) = (&trailer.metadata, trailer.blocks());
+        let metadata = &trailer.metadata;
+        let blocks = trailer.blocks();
         if blocks == 0 {
             object.frame().await?;
         }
@@ -291,10 +293,8 @@ impl Object {
         let bytes = this.bytes(start..end).await?;
         let object = Arc::clone(this);
         let read = move || {
-            let (first, last) = (
-                (stored.start - start) as usize,
-                (stored.end - start) as usize,
-            );
+            let first = (stored.start - start) as usize;
+            let last = (stored.end - start) as usize;
             let trailer = &object.trailer;
             let read = || {
                 if first > 0 {
@@ -349,8 +349,9 @@ async fn read_exactly(storage: &dyn Storage, key: &Key, range: Range<u64>) -> Re
         }
         Err(error) => return Err(error.into()),
     };
-    match part.bytes.len() as u64 == len {
-        true => Ok(part.bytes),
-        false => Err(Error::corrupt("it became shorter while it was read").at(key)),
+    if part.bytes.len() as u64 == len {
+        Ok(part.bytes)
+    } else {
+        Err(Error::corrupt("it became shorter while it was read").at(key))
     }
 }

@@ -141,6 +141,7 @@ pub struct PruneDecision {
 
 /// Choice of whether a purge waits for the grace period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Purge {
     /// Purge that spares each version that was the newest within the grace period; a later purge
     /// removes it.
@@ -154,6 +155,7 @@ pub enum Purge {
 
 /// Result of a purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PurgeReport {
     /// The tombstone that stays, so that numbering goes on. None where the last possible version
     /// was there: there is no number for a tombstone, and numbering begins again once all versions
@@ -409,10 +411,10 @@ impl Scope {
         purged: &mut PurgeReport,
     ) -> Result<()> {
         let (versions, listed) = self.listed(name).await?;
-        if let (Purge::AfterGrace, Some((newest, facts))) = (purge, versions.first()) {
+        if let (Purge::AfterGrace, Some((newest, meta))) = (purge, versions.first()) {
             let grace = self.store.prune_grace().await?;
             let now = clock::list_time(listed, self.store.storage_time(grace).await?, grace)?;
-            let age = now.duration_since(facts.created).unwrap_or_default();
+            let age = now.duration_since(meta.created).unwrap_or_default();
             let limits = AgeLimits {
                 min: grace,
                 ahead: grace,
@@ -564,11 +566,11 @@ impl Scope {
         pinned: &BTreeSet<Version>,
     ) -> Result<Vec<PruneDecision>> {
         let mut rules = Rules::new(retention, ages.grace, ages.now, pinned);
-        let fates = versions.into_iter().map(|(version, facts)| PruneDecision {
+        let fates = versions.into_iter().map(|(version, meta)| PruneDecision {
             version,
-            stored_size: facts.size,
-            created: facts.created,
-            keep: rules.keep(version, &facts),
+            stored_size: meta.size,
+            created: meta.created,
+            keep: rules.keep(version, &meta),
         });
         let mut fates: Vec<_> = fates.collect();
         // A storage's times may be later than what they are of: on a disk they change with every
@@ -606,22 +608,26 @@ impl Scope {
         };
         let doomed = |(at, fate): (usize, &PruneDecision)| fate.keep.is_none().then_some(at);
         let doomed: Vec<_> = fates.iter().enumerate().filter_map(doomed).collect();
-        let (mut young, mut old, mut next) = (0, doomed.len(), 0);
+        let mut young = 0;
+        let mut old = doomed.len();
+        let mut next = 0;
         while young < old {
             // The newest version is never doomed.
             let above = fates[doomed[next] - 1].version;
-            match self
+            if self
                 .is_older_by_trailer(name, above, ages.now, limits)
                 .await?
             {
-                true => old = next,
-                false => young = next + 1,
+                old = next
+            } else {
+                young = next + 1
             }
             next = young + (old - young) / 2;
         }
-        let why = match keep_within > ages.grace {
-            true => KeepReason::Within,
-            false => KeepReason::Recent,
+        let why = if keep_within > ages.grace {
+            KeepReason::Within
+        } else {
+            KeepReason::Recent
         };
         for &at in &doomed[..young] {
             fates[at].keep = Some(why);
@@ -668,7 +674,7 @@ impl Scope {
                 prefix: "",
                 after,
                 limit: PAGE,
-                facts: true,
+                meta: true,
             };
             let page = self.storage().list(&list).await?;
             now = now.or(page.now);
@@ -690,7 +696,7 @@ impl Scope {
                 prefix: version::PIN,
                 after,
                 limit: PAGE,
-                facts: false,
+                meta: false,
             };
             let page = self.storage().list(&list).await?;
             after = page.entries.last().cloned();
@@ -726,7 +732,7 @@ impl Scope {
             if info.deleted {
                 return Ok(info.version);
             }
-            // Someone saved meanwhile.
+            // Another writer saved meanwhile.
             head = Some(info.version);
         }
         Err(Error::Conflict { head })
@@ -796,7 +802,7 @@ pub(super) fn versions_in(entries: Vec<Entry>) -> Result<Vec<(Version, ObjectMet
         if let Entry::Object(object) = entry
             && let Some(version) = version::parse(&object.name)
         {
-            versions.push((version, object.facts.ok_or_else(no_times)?));
+            versions.push((version, object.meta.ok_or_else(no_times)?));
         }
     }
     Ok(versions)
@@ -840,17 +846,17 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn keep(&mut self, version: Version, facts: &ObjectMeta) -> Option<KeepReason> {
+    fn keep(&mut self, version: Version, meta: &ObjectMeta) -> Option<KeepReason> {
         // What is from the future is new.
         let age = |time| self.now.duration_since(time).unwrap_or_default();
-        let superseded = self.superseded.replace(facts.created);
+        let superseded = self.superseded.replace(meta.created);
         let replaced_within = |limit| superseded.is_some_and(|time| age(time) <= limit);
         let rank = self.seen;
         self.seen += 1;
         // Every version counts for its hour, day and week, whatever else keeps it.
-        let hourly = self.hours.take(facts);
-        let daily = self.days.take(facts);
-        let weekly = self.weeks.take(facts);
+        let hourly = self.hours.take(meta);
+        let daily = self.days.take(meta);
+        let weekly = self.weeks.take(meta);
         let rules = [
             (rank == 0, KeepReason::Head),
             (replaced_within(self.grace), KeepReason::Recent),
@@ -884,8 +890,8 @@ impl Buckets {
         }
     }
 
-    fn take(&mut self, facts: &ObjectMeta) -> bool {
-        let since = facts.created.duration_since(SystemTime::UNIX_EPOCH);
+    fn take(&mut self, meta: &ObjectMeta) -> bool {
+        let since = meta.created.duration_since(SystemTime::UNIX_EPOCH);
         let bucket = (since.unwrap_or_default().as_secs() + BEFORE_EPOCH) / self.seconds;
         if self.left == 0 || self.last == Some(bucket) {
             return false;

@@ -43,7 +43,8 @@ impl Scope {
     pub async fn save(&self, name: &str, state: Bytes, options: SaveOptions) -> Result<Info> {
         let name = Name::new(name)?;
         options.check()?;
-        let (size, max) = (state.len() as u64, self.max_state());
+        let size = state.len() as u64;
+        let max = self.max_state();
         if size > max {
             return Err(Error::TooLarge { size, max });
         }
@@ -293,7 +294,8 @@ impl Scope {
         new_name: &str,
         expect: Expect,
     ) -> Result<Info> {
-        let (name, new_name) = (Name::new(name)?, Name::new(new_name)?);
+        let name = Name::new(name)?;
+        let new_name = Name::new(new_name)?;
         let origin = ("forked-from", name.as_str().to_owned());
         self.copy(&name, at, (self, &new_name), expect, origin)
             .await
@@ -377,7 +379,8 @@ impl Scope {
         origin: &(String, String),
     ) -> Result<Commit> {
         let metadata = &object.trailer.metadata;
-        let (size, max) = (metadata.size, self.max_state());
+        let size = metadata.size;
+        let max = self.max_state();
         if size > max {
             return Err(Error::TooLarge { size, max });
         }

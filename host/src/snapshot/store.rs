@@ -180,9 +180,10 @@ impl Store {
     /// Before "nothing is there" is said: a store of a later format may keep its versions where
     /// this build does not look. Once a process was introduced, it knows.
     pub(super) async fn check_empty(&self) -> Result<()> {
-        match self.shared.introduced.initialized() {
-            true => Ok(()),
-            false => self.find().await.map(drop),
+        if self.shared.introduced.initialized() {
+            Ok(())
+        } else {
+            self.find().await.map(drop)
         }
     }
 
@@ -252,7 +253,7 @@ impl Store {
                 prefix,
                 after: after.clone(),
                 limit: at_once,
-                facts: false,
+                meta: false,
             };
             let page = self.shared.storage.list(&list).await?;
             after = page.entries.last().cloned();

@@ -84,7 +84,11 @@ async fn verify_existing(storage: &Arc<dyn Storage>) -> Result<()> {
 /// Returns the error of a probe. A storage that failed it cannot hold a store.
 fn refusal(storage: &dyn Storage, error: crate::storage::Error) -> Error {
     match error.kind() {
-        ErrorKind::Unsupported => Error::unsupported(error.to_string()).at(storage.location()),
+        ErrorKind::Unsupported => Error::Unsupported {
+            what: error.to_string(),
+            object: Some(storage.location()),
+            hint: error.hint().map(str::to_owned),
+        },
         _ => error.into(),
     }
 }
@@ -150,11 +154,12 @@ async fn initialize(store: &Store) -> Result<()> {
                 return Err(Error::unsupported(what).at(storage.location()));
             }
         }
-        // It may be there, whoever made it.
-        Err(error) if error.kind() == ErrorKind::OutcomeUnknown => match check(storage).await? {
-            true => {}
-            false => return Err(error.into()),
-        },
+        // Another process may have created it.
+        Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
+            if !check(storage).await? {
+                return Err(error.into());
+            }
+        }
         Err(error) => return Err(error.into()),
     }
     sweep(storage).await;
@@ -169,7 +174,7 @@ async fn sweep(storage: &dyn Storage) {
         prefix: PROBE,
         after: None,
         limit: MAX_SWEPT,
-        facts: false,
+        meta: false,
     };
     let Ok(page) = storage.list(&list).await else {
         return;
@@ -229,7 +234,7 @@ async fn probe_objects(storage: &dyn Storage) -> Result<()> {
             prefix: &id,
             after: listed.last().cloned(),
             limit: 1,
-            facts: false,
+            meta: false,
         };
         match storage.list(&list).await {
             Ok(page) => {
@@ -251,14 +256,15 @@ async fn probe_objects(storage: &dyn Storage) -> Result<()> {
         return Err(error.into());
     }
     let expected: Vec<_> = names.map(Entry::object).into();
-    match listed == expected {
-        true => Ok(()),
-        false => Err(Error::unsupported(
+    if listed == expected {
+        Ok(())
+    } else {
+        Err(Error::unsupported(
             "this storage does not list new objects at once and in order, so the newest version \
-             could be missed. Use \
-             another one; nothing was saved",
+         could be missed. Use \
+         another one; nothing was saved",
         )
-        .at(storage.location())),
+        .at(storage.location()))
     }
 }
 
@@ -287,7 +293,7 @@ pub(super) async fn probe_clock(store: &Store) -> Result<ClockProbe> {
         prefix: CLOCK,
         after: None,
         limit: MAX_SWEPT,
-        facts: true,
+        meta: true,
     };
     let mut listed = storage.list(&list).await;
     if let Ok(page) = &listed {
@@ -299,7 +305,7 @@ pub(super) async fn probe_clock(store: &Store) -> Result<ClockProbe> {
     }
     storage.delete(&key).await?;
     let created = listed?.entries.into_iter().find_map(|entry| match entry {
-        Entry::Object(object) if object.name == name => Some(object.facts?.created),
+        Entry::Object(object) if object.name == name => Some(object.meta?.created),
         _ => None,
     });
     let created = created.ok_or_else(|| {
@@ -315,9 +321,9 @@ pub(super) async fn probe_clock(store: &Store) -> Result<ClockProbe> {
 /// them. What fails is left.
 async fn sweep_clocks(storage: &dyn Storage, page: &Page) {
     for entry in &page.entries {
-        if let Entry::Object(Object { name, facts }) = entry
-            && let (Some(facts), Some(now)) = (facts, page.now)
-            && now.duration_since(facts.created).unwrap_or_default() >= PROBING
+        if let Entry::Object(Object { name, meta }) = entry
+            && let (Some(meta), Some(now)) = (meta, page.now)
+            && now.duration_since(meta.created).unwrap_or_default() >= PROBING
             && let Ok(key) = key(name)
         {
             let _ = storage.delete(&key).await;
@@ -332,7 +338,7 @@ async fn list_clock(storage: &dyn Storage, before: Moment) -> Result<ClockProbe>
         prefix: FILE,
         after: None,
         limit: 1,
-        facts: true,
+        meta: true,
     };
     let page = storage.list(&list).await?;
     let created = page.now.ok_or_else(|| {
@@ -358,7 +364,7 @@ async fn gc_of(storage: &dyn Storage, prefix: &str, options: &GcOptions) -> Resu
             prefix,
             after,
             limit: 1000,
-            facts: true,
+            meta: true,
         };
         let page = storage.list(&list).await?;
         after = page.entries.last().cloned();
@@ -387,7 +393,7 @@ async fn gc_dir(
         dir: &format!("{DIR}/{dir}"),
         token: None,
         limit: MAX_SWEPT,
-        facts: true,
+        meta: true,
     };
     let page = storage.list_recursive(&list).await?;
     for object in &page.objects {
@@ -407,10 +413,10 @@ async fn gc_object(
     options: &GcOptions,
     swept: &mut Swept,
 ) -> Result<()> {
-    let (Some(facts), Some(now)) = (object.facts, now) else {
+    let (Some(meta), Some(now)) = (object.meta, now) else {
         return Ok(());
     };
-    let age = now.duration_since(facts.created).unwrap_or_default();
+    let age = now.duration_since(meta.created).unwrap_or_default();
     if age < options.older_than.max(PROBING) {
         return Ok(());
     }
@@ -419,7 +425,7 @@ async fn gc_object(
         storage.delete(&key).await?;
     }
     swept.removed += 1;
-    swept.bytes += facts.size;
+    swept.bytes += meta.size;
     swept.keys.push(key.to_string());
     Ok(())
 }
@@ -459,7 +465,7 @@ mod tests {
         answer_lost: AtomicBool,
         /// True if another host makes the store, and removes all probes, when probes are listed.
         another_is_first: AtomicBool,
-        /// An object that is said to have been made so many hours ago.
+        /// An object whose time of creation is this many hours ago.
         left: Option<(&'static str, u32)>,
     }
 
@@ -475,12 +481,13 @@ mod tests {
 
         async fn create(&self, key: &Key, body: Vec<Bytes>) -> crate::storage::Result<()> {
             self.memory.create(key, body).await?;
-            match key.as_str().ends_with(FILE) && self.answer_lost.swap(false, Ordering::Relaxed) {
-                true => Err(crate::storage::Error::new(
+            if key.as_str().ends_with(FILE) && self.answer_lost.swap(false, Ordering::Relaxed) {
+                Err(crate::storage::Error::new(
                     ErrorKind::OutcomeUnknown,
                     "lost",
-                )),
-                false => Ok(()),
+                ))
+            } else {
+                Ok(())
             }
         }
 
@@ -506,11 +513,11 @@ mod tests {
             for entry in &mut page.entries {
                 if let Entry::Object(Object {
                     name,
-                    facts: Some(facts),
+                    meta: Some(meta),
                 }) = entry
                     && let Some((_, hours)) = self.left.filter(|left| left.0 == name)
                 {
-                    facts.created -= PROBING * hours;
+                    meta.created -= PROBING * hours;
                 }
             }
             Ok(page)
@@ -539,7 +546,7 @@ mod tests {
             prefix: "",
             after: None,
             limit: 10,
-            facts: false,
+            meta: false,
         };
         let page = memory.list(&list).await.expect("a page");
         // The store and its policy.
@@ -547,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_of_the_dead_are_removed_by_who_makes_the_store_and_by_who_meets_it() {
+    fn leftover_probes_are_removed() {
         block_on(async {
             let memory = Memory::new();
             for _ in 0..2 {
@@ -572,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_whose_probes_are_removed_by_the_one_that_made_the_store_trusts_it() {
+    fn a_host_whose_probes_are_removed_trusts_the_store() {
         block_on(async {
             let storage = Eventful::default();
             storage.another_is_first.store(true, Ordering::Relaxed);
@@ -601,7 +608,7 @@ mod tests {
                     prefix: CLOCK,
                     after: None,
                     limit: 10,
-                    facts: false,
+                    meta: false,
                 };
                 let page = memory.list(&list).await.expect("a page");
                 assert_eq!(page.entries.len(), usize::from(is_left), "{hours}");

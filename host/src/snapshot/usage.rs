@@ -14,6 +14,7 @@ const PAGE: usize = 1000;
 /// Storage usage of the versions of a scope, tombstones too. Pins, which are empty, are not
 /// counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Usage {
     /// Names that have at least one version.
     pub names: u64,
@@ -55,7 +56,8 @@ impl Scope {
     ) -> Result<Vec<Name>> {
         let prefix = name::encode(prefix);
         let mut found = Vec::new();
-        let (mut last, mut versions) = (String::new(), 0);
+        let mut last = String::new();
+        let mut versions = 0;
         self.each_version(|name, _| {
             if last != name {
                 last = name.to_owned();
@@ -86,12 +88,12 @@ impl Scope {
                 dir: &dir,
                 token,
                 limit: PAGE,
-                facts: true,
+                meta: true,
             };
             let page = self.storage().list_recursive(&list).await?;
             for object in &page.objects {
                 if let Some(name) = name_of_version(&object.name) {
-                    see(name, object.facts.map_or(0, |facts| facts.size));
+                    see(name, object.meta.map_or(0, |meta| meta.size));
                 }
             }
             token = page.next;

@@ -13,6 +13,7 @@ const AT_ONCE: usize = 16;
 
 /// Which names of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Selection {
     /// All of them.
     #[default]
@@ -273,7 +274,8 @@ impl VersionStream {
     /// Errors of [`HeadStream::next`].
     pub async fn next(&mut self) -> Result<Option<(Version, Result<Info>)>> {
         while let Some(version) = self.version().await? {
-            let (scope, name) = (self.scope.clone(), self.name.clone());
+            let scope = self.scope.clone();
+            let name = self.name.clone();
             let look = async move {
                 let info = stat_one(&scope, &name, Some(version)).await?;
                 Ok(info.map(|info| (version, info)))
@@ -293,7 +295,8 @@ impl VersionStream {
 
     async fn version(&mut self) -> Result<Option<Version>> {
         if self.versions.is_empty() && self.left > 0 {
-            let (name, limit) = (self.name.as_str(), self.left.min(PAGE));
+            let name = self.name.as_str();
+            let limit = self.left.min(PAGE);
             let page = self.scope.versions(name, self.before, limit).await?;
             self.versions = page.into();
             self.before = self.versions.back().copied();

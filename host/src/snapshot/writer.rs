@@ -97,7 +97,8 @@ impl Writer {
     /// unknown, too.
     pub async fn finish(mut self) -> Result<Info> {
         self.check()?;
-        let (size, encoder) = (self.encoder.size(), self.encoder);
+        let size = self.encoder.size();
+        let encoder = self.encoder;
         let (rest, encoded) = spawn_cpu(size, move || Ok(encoder.finish())).await?;
         self.commit.buffer(rest);
         self.commit.finish(&encoded).await
@@ -114,11 +115,12 @@ impl Writer {
     }
 
     fn check(&self) -> Result<()> {
-        match self.failed {
-            false => Ok(()),
-            true => Err(Error::Invalid(
+        if !self.failed {
+            Ok(())
+        } else {
+            Err(Error::Invalid(
                 "a writer cannot go on after an error; open a new one".into(),
-            )),
+            ))
         }
     }
 }

@@ -187,6 +187,7 @@ pub enum S3Encryption {
 
 /// Credentials of an AWS account. Its `Debug` shows none of them.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct S3Credentials {
     /// Access key ID, as in `AWS_ACCESS_KEY_ID`.
     pub access_key_id: String,
@@ -194,6 +195,24 @@ pub struct S3Credentials {
     pub secret_access_key: String,
     /// Session token, as in `AWS_SESSION_TOKEN`, for credentials that expire.
     pub session_token: Option<String>,
+}
+
+impl S3Credentials {
+    /// Credentials that do not expire.
+    pub fn new(access_key_id: impl Into<String>, secret_access_key: impl Into<String>) -> Self {
+        Self {
+            access_key_id: access_key_id.into(),
+            secret_access_key: secret_access_key.into(),
+            session_token: None,
+        }
+    }
+
+    /// Adds the session token of temporary credentials.
+    #[must_use]
+    pub fn with_session_token(mut self, session_token: Option<String>) -> Self {
+        self.session_token = session_token;
+        self
+    }
 }
 
 impl fmt::Debug for S3Credentials {
@@ -432,7 +451,7 @@ impl StorageConfig {
 /// Returns a directory for snapshots with `~/` expanded.
 ///
 /// # Errors
-/// [`ErrorKind::Config`] where it cannot be what somebody meant: it holds a secret, a control
+/// [`ErrorKind::Config`] where it cannot be meant: it holds a secret, a control
 /// character, or a variable that only a shell expands.
 pub fn local_path(path: &Path) -> Result<PathBuf> {
     let refuse = |why: String| Err(Error::new(ErrorKind::Config, why));
@@ -477,7 +496,7 @@ pub fn local_path(path: &Path) -> Result<PathBuf> {
             )),
         },
         Some(Component::Normal(first)) if first.to_string_lossy().starts_with('~') => refuse(
-            format!("only ~/ is expanded, and not {shown:?}; write the whole path"),
+            format!("{shown:?} is not expanded, only ~/ is; write the whole path"),
         ),
         _ => Ok(path.into()),
     }
@@ -518,17 +537,19 @@ fn check_bucket_of(bucket: &str, longest: usize) -> Result<()> {
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    let (first, last) = (bucket.as_bytes().first(), bucket.as_bytes().last());
-    match plain && (3..=longest).contains(&bucket.len()) && ends(first) && ends(last) {
-        true => Ok(()),
-        false => Err(Error::new(
+    let first = bucket.as_bytes().first();
+    let last = bucket.as_bytes().last();
+    if plain && (3..=longest).contains(&bucket.len()) && ends(first) && ends(last) {
+        Ok(())
+    } else {
+        Err(Error::new(
             ErrorKind::Config,
             format!(
                 "{:?} is not the name of a bucket: 3 to {longest} letters, digits, dots, hyphens \
-                 and underscores, a letter or digit at both ends",
+             and underscores, a letter or digit at both ends",
                 redact(bucket)
             ),
-        )),
+        ))
     }
 }
 
@@ -578,7 +599,8 @@ fn parameters<const N: usize>(text: &str, names: [&str; N]) -> Result<[Option<St
                 _ => "what is not shown",
             };
             return refuse(format!(
-                "{name:?} says nothing of a bucket; behind its ? may stand {names}, each with = \
+                "{name:?} is not an option of a bucket; after the ? these are allowed: {names}, \
+                 each with = \
                  and a value"
             ));
         };
@@ -721,7 +743,7 @@ mod tests {
             ("s3://bucket?region=", "?region=VALUE"),
             ("s3://bucket?region=a&region=b", "one value"),
             ("s3://bucket?region=%ff", "one value"),
-            ("gs://bucket?region=a", "may stand endpoint"),
+            ("gs://bucket?region=a", "allowed: endpoint"),
         ] {
             let error = StorageConfig::from_url(bad).expect_err(bad);
             assert!(error.to_string().contains(hint), "{bad}: {error}");

@@ -102,7 +102,7 @@ impl Error {
         if matches!(self.kind, ErrorKind::OutcomeUnknown | ErrorKind::NotDurable) {
             self.kind = ErrorKind::Unavailable;
             self.hint =
-                Some("nothing was saved; check that the storage is there and healthy".into());
+                Some("nothing was saved; check that the storage exists and is healthy".into());
         }
         self
     }
@@ -123,24 +123,23 @@ impl Error {
         self.kind
     }
 
-    /// Returns a hint on what a person can do about the error.
-    pub fn hint(&self) -> &str {
-        if let Some(hint) = &self.hint {
-            return hint;
+    /// Returns what to do about the error, for a person.
+    pub fn hint(&self) -> Option<&str> {
+        if self.hint.is_some() {
+            return self.hint.as_deref();
         }
         match self.kind {
-            ErrorKind::NotFound => "check the name, or list what is there",
-            ErrorKind::AlreadyExists => "another writer was first; load its version and try again",
-            ErrorKind::Denied => "check the permissions of the account that runs this",
-            ErrorKind::Unauthenticated => "check the credentials",
-            ErrorKind::Throttled => "try again later",
-            ErrorKind::Timeout => "try again, or raise the time limit",
-            ErrorKind::NoSpace => "free some space; what was saved before is untouched",
-            ErrorKind::Unavailable => "check that the storage is there and healthy",
-            ErrorKind::Unsupported => "use another place for this store",
-            ErrorKind::Config => "correct the configuration",
-            ErrorKind::OutcomeUnknown => "look at the newest version before trying again",
-            ErrorKind::NotDurable => "check the disk before relying on this version",
+            ErrorKind::NotFound | ErrorKind::Config => None,
+            ErrorKind::AlreadyExists => Some("load the version of the other writer and try again"),
+            ErrorKind::Denied => Some("check the permissions of the account that runs this"),
+            ErrorKind::Unauthenticated => Some("check the credentials"),
+            ErrorKind::Throttled => Some("try again later"),
+            ErrorKind::Timeout => Some("try again, or raise the time limit"),
+            ErrorKind::NoSpace => Some("free some space; older versions are untouched"),
+            ErrorKind::Unavailable => Some("check that the storage exists and is healthy"),
+            ErrorKind::Unsupported => Some("use another location for this store"),
+            ErrorKind::OutcomeUnknown => Some("load the newest version before trying again"),
+            ErrorKind::NotDurable => Some("check the disk before relying on this version"),
         }
     }
 }
@@ -151,7 +150,6 @@ impl fmt::Display for Error {
         if let Some(source) = &self.source {
             text += &format!(": {source}");
         }
-        text += &format!(" ({})", self.hint());
         // Settings were checked before they came here; servers and libraries may repeat anything.
         f.write_str(&redact(&text))
     }

@@ -24,16 +24,17 @@ impl Key {
     /// [`ErrorKind::Config`] where it breaks the rule above.
     pub fn new(key: impl Into<String>) -> Result<Self> {
         let key = key.into();
-        match key.split('/').all(is_segment) {
-            true => Ok(Self(key)),
-            false => Err(Error::new(
+        if key.split('/').all(is_segment) {
+            Ok(Self(key))
+        } else {
+            Err(Error::new(
                 ErrorKind::Config,
                 format!(
                     "{} is not a key: segments of 1 to {MAX_SEGMENT} bytes of A-Z a-z 0-9 . _ ~ -, \
-                     not beginning with a dot, joined by /",
+                 not beginning with a dot, joined by /",
                     shown(&key)
                 ),
-            )),
+            ))
         }
     }
 

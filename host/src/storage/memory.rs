@@ -68,10 +68,7 @@ impl Storage for Memory {
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         let mut objects = self.objects();
         if objects.contains_key(key.as_str()) {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                "an object is there already",
-            ));
+            return Err(Error::new(ErrorKind::AlreadyExists, "the object exists"));
         }
         objects.insert(key.as_str().into(), Bytes::from(body.concat()).into());
         Ok(())
@@ -89,7 +86,7 @@ impl Storage for Memory {
         let objects = self.objects();
         let object = &objects
             .get(key.as_str())
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "no object is there"))?
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "no such object"))?
             .bytes;
         let size = object.len() as u64;
         let range = range.of(size);
@@ -110,7 +107,7 @@ impl Storage for Memory {
             .range::<String, _>((Bound::Included(&dir), Bound::Unbounded))
             .map_while(|(key, kept)| Some((key.strip_prefix(&dir)?, kept)));
         let mut page = Page {
-            now: list.facts.then(SystemTime::now),
+            now: list.meta.then(SystemTime::now),
             ..Page::default()
         };
         for (rest, kept) in below {
@@ -118,7 +115,7 @@ impl Storage for Memory {
                 Some((name, _)) => Entry::Dir(name.into()),
                 None => Entry::Object(Object {
                     name: rest.into(),
-                    facts: list.facts.then(|| ObjectMeta {
+                    meta: list.meta.then(|| ObjectMeta {
                         size: kept.bytes.len() as u64,
                         created: kept.created,
                     }),

@@ -191,6 +191,7 @@ pub trait Upload: fmt::Debug + Send + Sync {
 
 /// Selection of what was begun and never finished, to be removed.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct Sweep<'a> {
     /// Age from which it is removed.
     pub older_than: Duration,
@@ -202,7 +203,8 @@ pub struct Sweep<'a> {
 
 impl fmt::Debug for Sweep<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (older_than, dry_run) = (self.older_than, self.dry_run);
+        let older_than = self.older_than;
+        let dry_run = self.dry_run;
         write!(
             f,
             "Sweep {{ older_than: {older_than:?}, dry_run: {dry_run} }}"
@@ -212,6 +214,7 @@ impl fmt::Debug for Sweep<'_> {
 
 /// Counts of what a sweep removed, or a dry run would have removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Swept {
     /// How many files, uploads or objects.
     pub removed: u64,
@@ -236,6 +239,7 @@ impl AddAssign for Swept {
 
 /// Which bytes of an object to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReadRange {
     /// The last bytes, or the whole object where it is shorter.
     Suffix(u64),
@@ -258,6 +262,7 @@ impl ReadRange {
 
 /// Part of an object.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Part {
     /// The bytes that were asked for, as far as the object has them.
     pub bytes: Bytes,
@@ -269,6 +274,7 @@ pub struct Part {
 
 /// Options of a list request.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct List<'a> {
     /// The directory: a key without its last segment, "" for the top.
     pub dir: &'a str,
@@ -276,35 +282,97 @@ pub struct List<'a> {
     pub prefix: &'a str,
     /// Only what sorts after this entry of an earlier page.
     pub after: Option<Entry>,
-    /// At most so many entries.
+    /// Limit on the entries of the page.
     pub limit: usize,
     /// True if [`Page::now`] and the [`ObjectMeta`] of each object are wanted; on a local disk
     /// these cost a call for each.
-    pub facts: bool,
+    pub meta: bool,
+}
+
+impl<'a> List<'a> {
+    /// Asks for the first 1,000 entries of a directory, without metadata.
+    ///
+    /// ```
+    /// use persist_host::storage::List;
+    ///
+    /// let list = List::new("agents").with_prefix("we").with_limit(10);
+    /// assert_eq!((list.prefix, list.limit, list.meta), ("we", 10, false));
+    /// ```
+    pub fn new(dir: &'a str) -> Self {
+        Self {
+            dir,
+            prefix: "",
+            after: None,
+            limit: 1000,
+            meta: false,
+        }
+    }
+
+    /// Selects the entries whose names begin with `prefix`.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: &'a str) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// Selects the entries after one of an earlier page.
+    #[must_use]
+    pub fn with_after(mut self, after: Option<Entry>) -> Self {
+        self.after = after;
+        self
+    }
+
+    /// Limits the entries of the page.
+    #[must_use]
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Asks for [`Page::now`] and the [`ObjectMeta`] of each object.
+    #[must_use]
+    pub fn with_meta(mut self) -> Self {
+        self.meta = true;
+        self
+    }
 }
 
 /// A list of all objects below a directory.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RecursiveList<'a> {
     /// The directory: a key without its last segment, "" for the top.
     pub dir: &'a str,
     /// [`RecursivePage::next`] of the page before; none for the first page.
     pub token: Option<String>,
-    /// At most so many objects.
+    /// Limit on the objects of the page.
     pub limit: usize,
     /// Asks for [`RecursivePage::now`] and the [`ObjectMeta`] of each object.
-    pub facts: bool,
+    pub meta: bool,
+}
+
+impl<'a> RecursiveList<'a> {
+    /// Asks for the first 1,000 objects below a directory, without metadata.
+    pub fn new(dir: &'a str) -> Self {
+        Self {
+            dir,
+            token: None,
+            limit: 1000,
+            meta: false,
+        }
+    }
 }
 
 /// One page of a [`RecursiveList`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RecursivePage {
     /// Objects, each once, in any order; those of one directory stand together. Their names are
     /// keys below the directory of the list, such as `a/b` for the key `dir/a/b`.
     pub objects: Vec<Object>,
     /// Position at which the list goes on; none at its end.
     pub next: Option<String>,
-    /// The storage's own time when it made this page, where facts were asked for.
+    /// The storage's own time when it made this page, where metadata was asked for.
     pub now: Option<SystemTime>,
 }
 
@@ -320,15 +388,17 @@ pub enum Entry {
 
 /// An object in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Object {
     /// The last segment of its key.
     pub name: String,
     /// Present where the list asked for them.
-    pub facts: Option<ObjectMeta>,
+    pub meta: Option<ObjectMeta>,
 }
 
 /// Metadata that a list returns for an object, beside its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ObjectMeta {
     /// Length in bytes.
     pub size: u64,
@@ -337,12 +407,65 @@ pub struct ObjectMeta {
     pub created: SystemTime,
 }
 
+impl Object {
+    /// An object with the metadata that the list asked for, if it did.
+    pub fn new(name: impl Into<String>, meta: Option<ObjectMeta>) -> Self {
+        Self {
+            name: name.into(),
+            meta,
+        }
+    }
+}
+
+impl ObjectMeta {
+    /// Metadata of an object of `size` bytes that was made at `created`.
+    pub fn new(size: u64, created: SystemTime) -> Self {
+        Self { size, created }
+    }
+}
+
+impl Part {
+    /// Bytes from `start` on of an object of `size` bytes.
+    pub fn new(bytes: Bytes, start: u64, size: u64) -> Self {
+        Self { bytes, start, size }
+    }
+}
+
+impl Page {
+    /// Entries in order; `more` is true if others may follow.
+    pub fn new(entries: Vec<Entry>, more: bool) -> Self {
+        Self {
+            entries,
+            more,
+            now: None,
+        }
+    }
+
+    /// Adds the storage's own time, for a list that asked for metadata.
+    #[must_use]
+    pub fn with_now(mut self, now: Option<SystemTime>) -> Self {
+        self.now = now;
+        self
+    }
+}
+
+impl RecursivePage {
+    /// Objects, and the token of the next page, if there is one.
+    pub fn new(objects: Vec<Object>, next: Option<String>) -> Self {
+        Self {
+            objects,
+            next,
+            now: None,
+        }
+    }
+}
+
 impl Entry {
     /// An object of which only the name is known.
     pub fn object(name: impl Into<String>) -> Self {
         Self::Object(Object {
             name: name.into(),
-            facts: None,
+            meta: None,
         })
     }
 
@@ -385,12 +508,13 @@ impl PartialOrd for Entry {
 
 /// One page of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Page {
     /// In order.
     pub entries: Vec<Entry>,
     /// True if more entries may follow.
     pub more: bool,
-    /// The storage's own time when it made this page, where facts were asked for. Ages are
+    /// The storage's own time when it made this page, where metadata was asked for. Ages are
     /// differences to it, never to the clock of the process that asks.
     pub now: Option<SystemTime>,
 }

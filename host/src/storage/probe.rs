@@ -135,9 +135,8 @@ pub(crate) async fn ensure_exclusive(
                 that create the same object in parts \
                         at once";
             let hint = format!(
-                "use one that honours conditional writes of large objects, too; nothing was \
-                 saved. Where the server was mended \
-                 since, remove {key}"
+                "use a server that honours conditional writes of large objects; nothing was \
+                 saved. If the server was fixed since, remove {key}"
             );
             return Err(Error::new(ErrorKind::Unsupported, what).with_hint(hint));
         }
@@ -287,7 +286,7 @@ async fn pages(
             prefix: "",
             after: entries.last().cloned(),
             limit,
-            facts: false,
+            meta: false,
         };
         let page = storage.list(&list).await?;
         let is_end = page.entries.is_empty() || !page.more;
@@ -327,7 +326,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::NotExclusive(what) => Self::new(ErrorKind::Unsupported, what)
-                .with_hint("use one that honours conditional writes; nothing was saved"),
+                .with_hint("use a server that honours conditional writes; nothing was saved"),
             Failure::Call(error) => error,
         }
     }
@@ -375,7 +374,8 @@ async fn one_race(
     let barrier = Arc::new(Barrier::new(ready.len()));
     let mut writers = JoinSet::new();
     for (writer, start) in ready {
-        let (storage, key) = (Arc::clone(storage), key.clone());
+        let storage = Arc::clone(storage);
+        let key = key.clone();
         let barrier = Arc::clone(&barrier);
         writers.spawn(async move {
             barrier.wait().await;
@@ -433,8 +433,8 @@ async fn one_race(
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error.of_a_trial().into()),
         Ok(()) => Err(Failure::NotExclusive(format!(
-            "this storage creates an object{} over one that is there, though it was asked not to, \
-             so one save could overwrite another",
+            "this storage overwrites an existing object{} despite the condition, so one save \
+             could overwrite another",
             in_parts(way)
         ))),
     }
@@ -453,7 +453,8 @@ async fn start_all(
 ) -> Result<Vec<Started>> {
     let mut starts = JoinSet::new();
     for writer in 0..race.writers {
-        let (storage, key) = (Arc::clone(storage), key.clone());
+        let storage = Arc::clone(storage);
+        let key = key.clone();
         starts.spawn(async move {
             let start = match way {
                 Way::Single => Ok(None),
@@ -502,7 +503,7 @@ pub(crate) async fn remove(storage: &dyn Storage, dir: &str) {
         dir,
         token: None,
         limit: MAX_OBJECTS,
-        facts: false,
+        meta: false,
     };
     match storage.list_recursive(&list).await {
         Ok(page) => {

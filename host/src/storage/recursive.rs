@@ -44,7 +44,7 @@ pub(super) async fn page<S: Storage + ?Sized>(
                     prefix: "",
                     after: dir.after.clone(),
                     limit,
-                    facts: list.facts,
+                    meta: list.meta,
                 };
                 let found = storage.list(&asked).await?;
                 page.now = page.now.or(found.now);
@@ -64,7 +64,7 @@ pub(super) async fn page<S: Storage + ?Sized>(
         match entry {
             Entry::Object(object) => page.objects.push(Object {
                 name: path,
-                facts: object.facts,
+                meta: object.meta,
             }),
             Entry::Dir(_) => open.push(Open::new(path + "/", None)),
         }

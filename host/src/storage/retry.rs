@@ -312,7 +312,7 @@ mod tries {
                     answer
                 }
                 Err(_) => {
-                    let what = format!("no answer to {} in {patience:?}", self.call.name);
+                    let what = format!("no response to {} in {patience:?}", self.call.name);
                     Err(AttemptError::unclear(Error::new(ErrorKind::Timeout, what)))
                 }
             }
@@ -381,27 +381,26 @@ mod tries {
         }
 
         fn give_up(&self, fault: AttemptError) -> Error {
-            let (call, attempts) = (self.call.name, self.attempts);
-            let error = match self.call.change && self.unclear {
-                true => {
-                    count(&self.retrier.unanswered);
-                    fault.error.unanswered()
-                }
-                false => match fault.error.kind() {
+            let call = self.call.name;
+            let attempts = self.attempts;
+            let error = if self.call.change && self.unclear {
+                count(&self.retrier.unanswered);
+                fault.error.unanswered()
+            } else {
+                match fault.error.kind() {
                     ErrorKind::Unavailable | ErrorKind::Timeout => {
                         let server = self.call.server;
-                        let hint = format!(
-                            "check that the storage at {server} is there and healthy, and the \
-                             right place"
-                        );
+                        let hint =
+                            format!("check that {server} is the right server and is healthy");
                         fault.error.with_hint_unless(hint)
                     }
                     _ => fault.error,
-                },
+                }
             };
             if attempts > 1 || matches!(fault.next, RetryDecision::Backoff(_)) {
                 count(&self.retrier.given_up);
-                let (kind, object) = (error.kind(), hashed(self.call.key));
+                let kind = error.kind();
+                let object = hashed(self.call.key);
                 tracing::warn!(call, object, attempts, ?kind, "a call was given up");
                 tracing::debug!(call, key = self.call.key, %error, "a call was given up");
             }
@@ -411,7 +410,8 @@ mod tries {
 
     impl fmt::Debug for RetryLoop<'_> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            let (call, attempts) = (&self.call, &self.attempts);
+            let call = &self.call;
+            let attempts = &self.attempts;
             write!(f, "Tries {{ {call:?}, attempts: {attempts} }}")
         }
     }
@@ -575,7 +575,7 @@ mod tries {
         }
 
         #[test]
-        fn what_was_set_right_is_tried_once() {
+        fn a_corrected_setting_is_tried_once() {
             block_on(async {
                 let retrier = Retrier::new(quick());
                 let (attempts, _) =
@@ -586,7 +586,7 @@ mod tries {
 
         /// It would take an hour, if what others took were not known.
         #[test]
-        fn a_body_that_is_lost_is_noticed_as_soon_as_others_would_have_left_and_only_once() {
+        fn a_lost_body_is_noticed_early_and_only_once() {
             block_on(async {
                 let policy = Retry {
                     stall: Duration::from_secs(60 * 60),

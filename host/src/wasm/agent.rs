@@ -74,6 +74,7 @@ pub struct Agent {
 /// A run that has ended, one way or another. What the agent saved before is kept; writers that it
 /// did not finish are aborted, and nothing of them is visible.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct RunOutput {
     /// Answer of the agent, or the reason why it has no answer.
     pub answer: Result<String, RunError>,
@@ -192,7 +193,8 @@ impl AgentHost {
     async fn compiled(&self, bytes: &[u8]) -> Result<AgentPre<AgentState>, RunError> {
         let permit = Arc::clone(&self.shared.compiling).acquire_owned().await;
         let permit = permit.map_err(|error| RunError::Engine(error.to_string()))?;
-        let (shared, bytes) = (Arc::clone(&self.shared), bytes.to_vec());
+        let shared = Arc::clone(&self.shared);
+        let bytes = bytes.to_vec();
         let (answer, compiled) = oneshot::channel();
         let work = move || {
             // Held to the end, whether anyone still waits or not.
@@ -355,7 +357,8 @@ impl Agent {
         stderr: &MemoryOutputPipe,
     ) -> Store<AgentState> {
         let limits = &ctx.limits;
-        let (fuel, handles) = (ctx.hostcall_fuel(), size(limits.handles));
+        let fuel = ctx.hostcall_fuel();
+        let handles = size(limits.handles);
         let mut table = ResourceTable::new();
         table.set_max_capacity(handles);
         let state = AgentState {
@@ -372,17 +375,20 @@ impl Agent {
         store.set_max_component_handles(handles);
         store.call_hook(|mut store, hook| {
             let meter = &mut store.data_mut().meter;
-            match hook.entering_host() {
-                true => meter.leave_guest(),
-                false => meter.enter_guest(),
+            if hook.entering_host() {
+                meter.leave_guest()
+            } else {
+                meter.enter_guest()
             }
             Ok(())
         });
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|store| match store.data().meter.is_used_up() {
-            true => Err(CpuLimitReached.into()),
-            // Other agents on this thread get their turn.
-            false => Ok(UpdateDeadline::Yield(1)),
+        store.epoch_deadline_callback(|store| {
+            if store.data().meter.is_used_up() {
+                Err(CpuLimitReached.into())
+            } else {
+                Ok(UpdateDeadline::Yield(1))
+            }
         });
         store
     }
@@ -485,7 +491,7 @@ fn trapped(error: &wasmtime::Error, limits: &Limits, memory_refused: bool) -> Ru
     if memory_refused {
         // Most toolchains end in `unreachable` then, which alone says nothing.
         let max = limits.memory >> 20;
-        why.push_str(&format!(" (it asked for more memory than its {max} MiB)"));
+        why.push_str(&format!(" (it requested more memory than its {max} MiB)"));
     }
     RunError::Trapped(why)
 }

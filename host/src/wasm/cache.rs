@@ -1,7 +1,7 @@
 //! The cache of compiled code: in a private directory, or not at all.
 //!
 //! Compiled code runs as this process, without a sandbox. So it is only taken from a directory that
-//! nobody else can have written to: it and everything in it belong to this process's user, and in
+//! no other user can have written to: it and everything in it belong to this process's user, and in
 //! each directory above it, others cannot replace the next one.
 
 use std::fs::{self, DirBuilder, Metadata, Permissions};
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_made_below_a_private_directory_only() {
+    fn missing_directories_are_created_only_below_a_private_one() {
         let root = tempfile::tempdir().expect("a directory");
         set_mode(root.path(), 0o777);
         private(&root.path().join("cache")).expect_err("others can replace it");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_another_user_is_not_used() {
+    fn a_directory_of_another_user_is_not_used() {
         if !rustix::process::geteuid().is_root() {
             // Only root can give a file away.
             return;

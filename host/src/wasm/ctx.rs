@@ -95,9 +95,10 @@ impl SnapshotCtx {
         let max = self.limits.name_size;
         let is_over =
             |name: &str| Name::new(name).is_ok_and(|name| name.encoded().len() as u64 > max);
-        match max < MAX_ENCODED as u64 && is_over(name) {
-            true => Err(GuestError::quota("name-size", max)),
-            false => Ok(()),
+        if max < MAX_ENCODED as u64 && is_over(name) {
+            Err(GuestError::quota("name-size", max))
+        } else {
+            Ok(())
         }
     }
 
@@ -109,9 +110,10 @@ impl SnapshotCtx {
         let max = self.limits.label_size;
         let texts = labels.iter().flat_map(|(key, value)| [key, value]);
         let bytes: usize = texts.chain(media_type).map(String::len).sum();
-        match bytes <= MAX_LABEL_BYTES && bytes as u64 > max {
-            true => Err(GuestError::quota("label-size", max)),
-            false => Ok(()),
+        if bytes <= MAX_LABEL_BYTES && bytes as u64 > max {
+            Err(GuestError::quota("label-size", max))
+        } else {
+            Ok(())
         }
     }
 

@@ -91,7 +91,8 @@ impl Host for SnapshotView<'_> {
         state: Vec<u8>,
         options: types::SaveOptions,
     ) -> Result<Info> {
-        let (ctx, size) = (self.ctx, state.len() as u64);
+        let ctx = self.ctx;
+        let size = state.len() as u64;
         let _call = ctx.call(&[(Right::Save, &name)]).await?;
         if size > ctx.limits.inline_size {
             return Err(GuestError::too_large(size));
@@ -158,7 +159,8 @@ impl Host for SnapshotView<'_> {
         after: Option<String>,
         limit: u32,
     ) -> Result<Vec<String>> {
-        let (scope, limit) = (&self.ctx.scope, self.page(limit));
+        let scope = &self.ctx.scope;
+        let limit = self.page(limit);
         let Some(prefix) = self.ctx.rights.listed(&prefix)? else {
             return Ok(Vec::new());
         };

@@ -26,7 +26,7 @@ use super::limits::{Limits, size};
 use super::storage_quota::QuotaState;
 use crate::snapshot::Scope;
 
-/// How long a scope that nobody uses is remembered, with its changes of the last minute and what it
+/// Time for which an unused scope is remembered, with its changes of the last minute and what it
 /// has at rest.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 
@@ -193,7 +193,7 @@ fn place(
 }
 
 impl Scopes {
-    /// Forgets scopes that nobody used for a while.
+    /// Forgets scopes that were not used for a while.
     fn sweep(&mut self) {
         if self.swept.elapsed() < SWEEP {
             return;
@@ -239,7 +239,8 @@ impl ScopeUsage {
     /// Counts a read that is about to be made. What it returns is counted with
     /// [`ScopeUsage::has_read`], as it is not known before.
     pub(super) fn read(&self, limits: &Limits) -> Result<(), GuestError> {
-        let (max, max_bytes) = (limits.reads_per_minute, limits.bytes_read_per_minute);
+        let max = limits.reads_per_minute;
+        let max_bytes = limits.bytes_read_per_minute;
         let now = Instant::now();
         if !lock(&self.bytes_read).has_left(max_bytes, now) {
             return Err(GuestError::quota("bytes-read-per-minute", max_bytes));
@@ -325,7 +326,8 @@ mod tests {
 
     #[test]
     fn a_guest_at_its_ceiling_does_not_touch_the_one_of_the_host() {
-        let (scope, host) = (Count::default(), Count::default());
+        let scope = Count::default();
+        let host = Count::default();
         let held: Vec<_> = (0..9)
             .map(|_| place((&scope, 2), (&host, 3), "open-writers").ok())
             .collect();
@@ -338,7 +340,8 @@ mod tests {
 
     #[test]
     fn a_place_that_the_host_has_not_is_given_back_to_the_scope() {
-        let (scope, host) = (Count::default(), Count::default());
+        let scope = Count::default();
+        let host = Count::default();
         assert!(place((&scope, 9), (&host, 0), "open-writers").is_err());
         assert_eq!(scope.0.load(Ordering::Acquire), 0);
     }

@@ -234,6 +234,7 @@ const FIBER: u64 = 2 << 20;
 
 /// One row of the table.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct Limit {
     /// Its stable kebab-case name: in code, in configuration, and in what a guest is told.
     pub name: &'static str,
@@ -371,7 +372,8 @@ const TIMES: [(&str, u64); 4] = [("ms", 1), ("min", 60_000), ("h", 3_600_000), (
 
 impl Amount for u64 {
     fn parse(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<Self, String> {
-        let (least, most) = (range.start(), range.end());
+        let least = range.start();
+        let most = range.end();
         number(text, &SIZES)
             .filter(|number| range.contains(number))
             .ok_or_else(|| {
@@ -392,7 +394,8 @@ impl Amount for u64 {
 impl Amount for Duration {
     /// `range` is in seconds.
     fn parse(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<Self, String> {
-        let (least, most) = (range.start() * 1000, range.end() * 1000);
+        let least = range.start() * 1000;
+        let most = range.end() * 1000;
         number(text, &TIMES)
             .filter(|millis| (least..=most).contains(millis))
             .map(Self::from_millis)
@@ -401,9 +404,10 @@ impl Amount for Duration {
 
     fn show(&self) -> String {
         let millis = self.as_millis();
-        match millis.is_multiple_of(1000) {
-            true => format!("{} s", millis / 1000),
-            false => format!("{millis} ms"),
+        if millis.is_multiple_of(1000) {
+            format!("{} s", millis / 1000)
+        } else {
+            format!("{millis} ms")
         }
     }
 }

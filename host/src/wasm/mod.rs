@@ -27,7 +27,7 @@ pub use ctx::{SnapshotCtx, SnapshotCtxBuilder, SnapshotView};
 pub use host::{ReaderHandle, WriterHandle, add_to_linker};
 pub use ledger::Ledger;
 pub use limits::{Limit, LimitError, Limits};
-pub use rights::Rights;
+pub use rights::{Rights, UnknownRight};
 
 mod generated {
     wasmtime::component::bindgen!({

@@ -219,8 +219,9 @@ impl Level {
                 }
             }
             _ => {
-                // So many levels up; 0 is this one.
-                let (up, index) = (reader.index()?, reader.index()?);
+                // The number of levels up; 0 is this one.
+                let up = reader.index()?;
+                let index = reader.index()?;
                 let level = match up.checked_sub(1) {
                     None => &*self,
                     Some(up) => enclosing.iter().rev().nth(up).ok_or(Refused::Damaged)?,
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exported_or_aliased_is_what_it_was() {
+    fn exports_and_aliases_keep_their_meaning() {
         let cost = cost(
             r#"(component $root
                 (core module $small)
@@ -431,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_anywhere_is_damaged_and_no_panic() {
+    fn a_file_truncated_anywhere_is_an_error_and_no_panic() {
         let whole = wat::parse_str(include_str!("../../testdata/print_and_trap.wat"));
         let whole = whole.expect("valid");
         precheck(&whole).expect("a component");

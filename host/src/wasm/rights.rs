@@ -23,7 +23,7 @@ use super::error::GuestError;
 /// let reader = Rights::read_only().under("public/");
 /// assert!(reader.load && reader.list && !reader.save && !reader.delete);
 /// assert_eq!("load, list".parse::<Rights>()?.under("public/"), reader);
-/// # Ok::<(), String>(())
+/// # Ok::<(), persist_host::wasm::UnknownRight>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -39,6 +39,11 @@ pub struct Rights {
     /// All of this only for names that begin so; empty for every name.
     pub prefix: String,
 }
+
+/// A word that names no right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no right {0:?}; the rights are load, save, list and delete")]
+pub struct UnknownRight(String);
 
 /// One of them, as the contract names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,9 +110,10 @@ impl Rights {
 
     /// Refuses what may not be done with `name`.
     pub(super) fn check(&self, right: Right, name: &str) -> Result<(), GuestError> {
-        match self.has(right) && name.starts_with(&self.prefix) {
-            true => Ok(()),
-            false => Err(GuestError::denied(right)),
+        if self.has(right) && name.starts_with(&self.prefix) {
+            Ok(())
+        } else {
+            Err(GuestError::denied(right))
         }
     }
 
@@ -117,9 +123,10 @@ impl Rights {
         if !self.list {
             return Err(GuestError::denied(Right::List));
         }
-        Ok(match prefix.starts_with(&self.prefix) {
-            true => Some(prefix),
-            false => self.prefix.starts_with(prefix).then_some(&*self.prefix),
+        Ok(if prefix.starts_with(&self.prefix) {
+            Some(prefix)
+        } else {
+            self.prefix.starts_with(prefix).then_some(&*self.prefix)
         })
     }
 }
@@ -136,10 +143,10 @@ impl Right {
 }
 
 impl FromStr for Rights {
-    type Err = String;
+    type Err = UnknownRight;
 
-    /// Names of rights between commas; nothing is no right.
-    fn from_str(text: &str) -> Result<Self, String> {
+    /// Reads names of rights between commas. An empty text is no right.
+    fn from_str(text: &str) -> Result<Self, UnknownRight> {
         let mut rights = Self::none();
         for name in text
             .split(',')
@@ -151,11 +158,7 @@ impl FromStr for Rights {
                 "save" => rights.save = true,
                 "list" => rights.list = true,
                 "delete" => rights.delete = true,
-                other => {
-                    return Err(format!(
-                        "there is no right {other}; there are load, save, list and delete"
-                    ));
-                }
+                other => return Err(UnknownRight(other.to_owned())),
             }
         }
         Ok(rights)

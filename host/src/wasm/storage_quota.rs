@@ -85,7 +85,8 @@ impl Reservation {
     /// Room for a version of `name` of `bytes`: pruned for, where there is too little and the guest
     /// may remove something.
     pub(super) async fn of(ctx: &SnapshotCtx, name: &str, bytes: u64) -> Result<Self, GuestError> {
-        let (account, limits) = (&ctx.account, &ctx.limits);
+        let account = &ctx.account;
+        let limits = &ctx.limits;
         account.refresh().await?;
         let may_be_new = account.may_be_new(limits, name).await?;
         if let Ok(reservation) = Self::take(account, limits, bytes, may_be_new) {
@@ -102,7 +103,8 @@ impl Reservation {
         may_be_new: bool,
     ) -> Result<Self, GuestError> {
         let mut numbers = lock(&account.at_rest.numbers);
-        let (max, max_versions) = (limits.bytes_at_rest, limits.versions_at_rest);
+        let max = limits.bytes_at_rest;
+        let max_versions = limits.versions_at_rest;
         if may_be_new && numbers.names() >= limits.names_at_rest {
             return Err(GuestError::quota("names-at-rest", limits.names_at_rest));
         }
@@ -181,10 +183,8 @@ impl Numbers {
     /// How much is to be removed so that what is wanted fits, and a sixteenth of the limit more:
     /// not every save is to make room for itself.
     fn missing(&self, removal: &Removal) -> Sum {
-        let (bytes, versions) = (
-            removal.limits.bytes_at_rest,
-            removal.limits.versions_at_rest,
-        );
+        let bytes = removal.limits.bytes_at_rest;
+        let versions = removal.limits.versions_at_rest;
         let wanted = self.bytes().saturating_add(removal.bytes.max(1));
         let mut missing = Sum {
             bytes: wanted.saturating_sub(bytes),

@@ -23,7 +23,8 @@ pub(crate) fn run(options: &Options) -> Result<String> {
         let state = input.state(SIZE);
         let mut cells = vec![input.name().to_owned()];
         for level in LEVELS {
-            let (mut times, mut stored) = (Vec::new(), 0);
+            let mut times = Vec::new();
+            let mut stored = 0;
             for _ in 0..rounds {
                 let (took, bytes) = time(|| compress(&state, level))?;
                 times.push(took);

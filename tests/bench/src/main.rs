@@ -58,9 +58,10 @@ struct Options {
 impl Options {
     /// Bytes of state, ascending.
     fn sizes(&self) -> Vec<usize> {
-        let mut sizes = match self.quick {
-            true => vec![4 * KIB, MIB, 16 * MIB],
-            false => vec![KIB, 4 * KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB],
+        let mut sizes = if self.quick {
+            vec![4 * KIB, MIB, 16 * MIB]
+        } else {
+            vec![KIB, 4 * KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB]
         };
         if self.huge {
             sizes.push(256 * MIB);

@@ -128,7 +128,8 @@ fn write_sync_link_sync(dir: &Path, number: usize, state: &[u8]) -> Result<()> {
 }
 
 fn report(lines: &[Line]) -> Result<String> {
-    let (bare, save) = (lines[0].1, lines[2].1);
+    let bare = lines[0].1;
+    let save = lines[2].1;
     let mut table = Table::new(["4 KiB", "ms", "to the bare calls"]);
     for (what, took) in lines {
         let times = format!("{:.2}x", ratio(*took, bare));

@@ -247,10 +247,10 @@ fn aims(cases: &[Case]) -> Result<String> {
             .collect();
         let met = asked.len() - missed.len();
         write!(text, "- {aim}: met in {met} of {} cases", asked.len())?;
-        match missed.is_empty() {
-            true => writeln!(text, ".")?,
-            false if met == 0 => writeln!(text, ".")?,
-            false => writeln!(text, "; missed: {}.", missed.join(", "))?,
+        if missed.is_empty() || met == 0 {
+            writeln!(text, ".")?;
+        } else {
+            writeln!(text, "; missed: {}.", missed.join(", "))?;
         }
     }
     Ok(text)

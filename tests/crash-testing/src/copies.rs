@@ -106,13 +106,7 @@ fn objects(storage: &dyn Storage) -> Result<BTreeMap<String, Bytes>> {
         let mut objects = BTreeMap::new();
         let mut dirs = vec![String::new()];
         while let Some(dir) = dirs.pop() {
-            let list = List {
-                dir: &dir,
-                prefix: "",
-                after: None,
-                limit: 10_000,
-                facts: false,
-            };
+            let list = List::new(&dir).with_limit(10_000);
             for entry in storage.list(&list).await?.entries {
                 let path = match dir.as_str() {
                     "" => entry.name().to_owned(),
@@ -276,7 +270,8 @@ fn interrupted_on_disk(copy: Copy) -> Result<Report> {
 fn damaged(seed: u64, count: u64, copy: Copy) -> Result<Report> {
     let mut rng = Rng::with_seed(seed);
     let mut report = Report::default();
-    let (from, to) = (source()?, Memory::new());
+    let from = source()?;
+    let to = Memory::new();
     let (_, copied) = copy(&store(from.clone()), &store(to.clone()));
     copied.context("a first copy")?;
     let whole = objects(&from)?;
@@ -284,9 +279,10 @@ fn damaged(seed: u64, count: u64, copy: Copy) -> Result<Report> {
     let small: Vec<_> = whole.iter().filter(small).collect();
     for _ in 0..count {
         let (key, bytes) = small[rng.usize(..small.len())];
-        let (side, memory) = match rng.bool() {
-            true => (Side::From, &from),
-            false => (Side::To, &to),
+        let (side, memory) = if rng.bool() {
+            (Side::From, &from)
+        } else {
+            (Side::To, &to)
         };
         let bit = rng.usize(..bytes.len() * 8);
         let mut flipped = bytes.to_vec();

@@ -280,9 +280,9 @@ impl Case {
             )));
         }
         let may_be_removed = matches!(self.step, Step::Prune(_) | Step::Purge(_));
-        let version = watch.anothers.load(Ordering::SeqCst);
+        let version = watch.foreign.load(Ordering::SeqCst);
         Ok(match load("memory", version)? {
-            Ok(Some(state)) if state == ANOTHERS => None,
+            Ok(Some(state)) if state == FOREIGN => None,
             _ if may_be_removed => None,
             _ => Some(format!("another host's version {version} is lost")),
         })
@@ -361,9 +361,10 @@ impl Case {
         if !outside.is_empty() {
             return Ok(Some(format!("written outside the store: {outside:?}")));
         }
-        match bystander.exists() && fs::read(bystander)? != BYSTANDER {
-            true => Ok(Some("a file with another name was written".into())),
-            false => Ok(None),
+        if bystander.exists() && fs::read(bystander)? != BYSTANDER {
+            Ok(Some("a file with another name was written".into()))
+        } else {
+            Ok(None)
         }
     }
 
@@ -449,7 +450,7 @@ fn only_removed(before: &Seen, after: &Seen) -> bool {
 }
 
 /// State that another host saves during an operation.
-const ANOTHERS: &[u8] = b"another host's";
+const FOREIGN: &[u8] = b"another host's";
 
 const BYSTANDER: &[u8] = b"not to be touched";
 
@@ -468,7 +469,7 @@ struct Saboteur {
     backup: Backup,
     links: Arc<LinkCount>,
     /// The version that another host saved.
-    anothers: AtomicU64,
+    foreign: AtomicU64,
 }
 
 impl Saboteur {
@@ -483,7 +484,7 @@ impl Saboteur {
             is_named: AtomicBool::new(false),
             backup: Backup::new(case.base.path().join("backup"))?,
             links: Arc::default(),
-            anothers: AtomicU64::new(0),
+            foreign: AtomicU64::new(0),
         })
     }
 
@@ -538,14 +539,14 @@ impl Saboteur {
         let root = self.store.clone();
         let save = move || {
             let scope = scope(Arc::new(Local::new(root)));
-            let state = Bytes::from_static(ANOTHERS);
+            let state = Bytes::from_static(FOREIGN);
             let save = scope.save("memory", state, SaveOptions::default());
             Ok::<_, anyhow::Error>(runtime()?.block_on(save)?.version)
         };
         // A thread of its own: this one may belong to a runtime.
         let saved = std::thread::spawn(save).join().expect("no panic");
         let version = saved.map_err(io::Error::other)?;
-        self.anothers.store(version, Ordering::SeqCst);
+        self.foreign.store(version, Ordering::SeqCst);
         Ok(())
     }
 }

@@ -45,8 +45,10 @@ impl Place {
         let agent = Name::new(&*self.agent)?;
         let session = self.session.as_deref().map(Name::new).transpose()?;
         let session = session.as_ref().map_or("~", Name::encoded);
-        let (agent, name) = (agent.encoded(), Name::new(&*self.name)?);
-        let (name, segment) = (name.encoded(), segment(self.version));
+        let agent = agent.encoded();
+        let name = Name::new(&*self.name)?;
+        let name = name.encoded();
+        let segment = segment(self.version);
         Ok(Key::new(format!("{agent}/{session}/{name}/{segment}"))?)
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! They lie in `tests/golden`, with a manifest that says at which key each belongs, the SHA-256 of
 //! its state, and what is known of it. No file that is there is ever made again: the whole point is
-//! that an old build wrote it. What is missing is made by `cargo test -p persist-crash-testing -- --ignored
-//! golden_files_that_are_missing`.
+//! that an old build wrote it. What is missing is made by
+//! `cargo test -p persist-crash-testing -- --ignored golden_files_that_are_missing`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_old_build_saved_still_loads() {
+    fn golden_files_of_older_builds_load() {
         let (_root, storage) = old_store();
         let store = Store::new(Arc::clone(&storage));
         wait(async {
@@ -194,10 +194,7 @@ mod tests {
                     .save(
                         &place.name,
                         "more".into(),
-                        SaveOptions {
-                            expect: Expect::Version(head.version),
-                            ..SaveOptions::default()
-                        },
+                        SaveOptions::expecting(Expect::Version(head.version)),
                     )
                     .await;
                 assert_eq!(saved.expect("saves").version, head.version + 1);
@@ -317,16 +314,13 @@ mod tests {
 
     async fn save_versions(memory: &Memory) -> Result<Vec<(&'static str, Option<&str>, String)>> {
         let plain = SaveOptions::default;
-        let (across, session) = (scope(memory, None), scope(memory, Some("Monday")));
+        let across = scope(memory, None);
+        let session = scope(memory, Some("Monday"));
         across.save("empty", Bytes::new(), plain()).await?;
-        let options = SaveOptions {
-            media_type: Some("text/plain; charset=utf-8".into()),
-            labels: vec![
-                ("turn".into(), "17".into()),
-                ("ünicode".into(), "\"✓\"\n".into()),
-            ],
-            ..plain()
-        };
+        let options = plain()
+            .with_media_type("text/plain; charset=utf-8")
+            .with_label("turn", "17")
+            .with_label("ünicode", "\"✓\"\n");
         let text = "The agent remembers this.\nAnd this: äöü.\n";
         across.save("Notes/2026 ü", text.into(), options).await?;
         across.delete("Notes/2026 ü", Expect::Any).await?;
@@ -336,10 +330,8 @@ mod tests {
             .await?;
         session.save("noise", noise(1, 70_000), plain()).await?;
         across.save("blocks", blocks(), plain()).await?;
-        let options = SaveOptions {
-            labels: long_labels(),
-            ..plain()
-        };
+        let mut options = plain();
+        options.labels = long_labels();
         across.save("labels", "many labels".into(), options).await?;
         let notes = || "Notes/2026 ü".to_owned();
         Ok(vec![

@@ -1,8 +1,8 @@
 //! Tries to make the local store lose, tear or mix up what it acknowledged.
 //!
-//! Each module is one way of trying, runs alone, and replays from a seed. `cargo xtask crash-test` runs
-//! them all at full size and writes docs/src/reliability.md's figures; the tests of this crate run
-//! a bounded part of each, and show that each finds what was broken on purpose.
+//! Each module is one way of trying, runs alone, and replays from a seed. `cargo xtask crash-test`
+//! runs them all at full size and writes the figures of docs/src/reliability.md. The tests of this
+//! crate run a bounded part of each, and show that each finds what was broken on purpose.
 
 pub mod copies;
 pub mod corrupt;

@@ -79,7 +79,8 @@ pub(crate) struct Backups {
 impl Backups {
     /// Begins to link what is in the store at `root` to `dir`.
     pub(crate) fn begin(root: &Path, dir: PathBuf) -> io::Result<Self> {
-        let (root, backup) = (root.to_owned(), Backup::new(dir)?);
+        let root = root.to_owned();
+        let backup = Backup::new(dir)?;
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let thread = std::thread::spawn(move || {

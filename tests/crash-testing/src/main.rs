@@ -77,7 +77,8 @@ fn try_out(target: &Target, options: &Options) -> bool {
             for (kind, count) in &report.tried {
                 println!("| {} | {kind} | {count} |", target.name);
             }
-            let (total, found) = (report.total(), report.violations.len());
+            let total = report.total();
+            let found = report.violations.len();
             let seconds = started.elapsed().as_secs();
             println!("| {} | **violations** | **{found}** |", target.name);
             eprintln!(

@@ -212,7 +212,8 @@ fn sign_from(file: &mut [u8], start: u64) {
     let Some(member) = member.and_then(Result::ok).filter(|at| *at <= footer) else {
         return;
     };
-    let (trailer, sum) = (&file[member..], footer + CHECKSUM - member);
+    let trailer = &file[member..];
+    let sum = footer + CHECKSUM - member;
     let checksum = Sha256::new()
         .chain_update(&trailer[..sum])
         .chain_update(&trailer[sum + 32..])

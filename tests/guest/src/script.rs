@@ -44,7 +44,8 @@ impl Open {
     /// and the last error.
     fn flood(&mut self, count: u64, line: &str) -> Result<String, Failure> {
         let line = line.splitn(3, ' ').nth(2).ok_or(Failure::Usage)?;
-        let (mut made, mut last) = (0, String::from("no error"));
+        let mut made = 0;
+        let mut last = String::from("no error");
         for round in 0..count {
             let line = line.replace('#', &round.to_string());
             let words: Vec<String> = line.split(' ').map(word).collect::<Result<_, _>>()?;

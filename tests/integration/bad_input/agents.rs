@@ -186,7 +186,7 @@ fn an_agent_that_loops_can_be_killed_and_what_it_saved_is_kept() {
 }
 
 #[test]
-fn a_host_that_is_killed_between_write_and_finish_leaves_nothing_that_stays() {
+fn a_host_killed_between_write_and_finish_leaves_nothing() {
     let dir = tempdir();
     let mut writing = persist(dir.path())
         .arg("run")

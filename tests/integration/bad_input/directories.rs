@@ -158,7 +158,8 @@ fn a_host_goes_on_from_its_head_where_a_names_directory_vanished() {
 #[test]
 fn a_store_may_be_moved_and_linked_to() {
     let dir = tempdir();
-    let (root, moved) = (dir.path().join("store"), dir.path().join("larger-disk"));
+    let root = dir.path().join("store");
+    let moved = dir.path().join("larger-disk");
     let host = scope(Arc::new(Local::new(&root)));
     block_on(async {
         save(&host, "memory", "one").await;
@@ -185,7 +186,8 @@ fn a_link_to_nowhere_is_no_place_for_a_store() {
 
 #[test]
 fn a_link_in_place_of_the_stores_own_directory_is_not_followed() {
-    let (dir, outside) = (tempdir(), tempdir());
+    let dir = tempdir();
+    let outside = tempdir();
     put(dir.path(), "bot/memory", b"one");
     for own in ["~/tmp", "~"] {
         let own = dir.path().join(own);

@@ -52,7 +52,7 @@ impl Pair {
     /// Checks that `bytes` are refused, and that none of them is printed, where the damage can be
     /// seen before that.
     fn refuses_all(&self, bytes: &[u8]) {
-        assert_eq!(self.refuses(bytes, "Restore an older version"), b"");
+        assert_eq!(self.refuses(bytes, "restore an older version"), b"");
     }
 
     /// An older version can be brought back, above what cannot be read.
@@ -131,7 +131,7 @@ fn a_lost_page_of_a_long_state_is_found_before_it_is_printed() {
     let pair = long_pair();
     let mut bytes = pair.bytes(2);
     bytes[(3 << 19)..][..4096].fill(0);
-    let printed = pair.refuses(&bytes, "Restore an older version");
+    let printed = pair.refuses(&bytes, "restore an older version");
     assert!(printed.len() <= 1 << 20 && pair.states[1].starts_with(&printed));
     pair.recovers();
 }
@@ -158,7 +158,8 @@ fn a_file_of_someone_else_is_corrupt() {
 #[test]
 fn a_splice_of_two_versions_is_corrupt() {
     let pair = long_pair();
-    let (one, two) = (pair.bytes(1), pair.bytes(2));
+    let one = pair.bytes(1);
+    let two = pair.bytes(2);
     let half = one.len() / 2;
     pair.refuses_all(&[&one[..half], &two[half..]].concat());
     let misplaced = "was saved as bot/memory@1";
@@ -167,12 +168,13 @@ fn a_splice_of_two_versions_is_corrupt() {
         b""
     );
     // One whole state with the trailer of the other.
-    let (at_one, at_two) = (member(&one), member(&two));
+    let at_one = member(&one);
+    let at_two = member(&two);
     assert_eq!(at_one, at_two, "what follows is about equal lengths");
     pair.refuses_all(&[&one[..at_one], &two[at_two..]].concat());
     // A whole trailer, whose first block alone is right.
     let spliced = [&two[..half], &one[half..at_one], &two[at_two..]].concat();
-    let printed = pair.refuses(&spliced, "Restore an older version");
+    let printed = pair.refuses(&spliced, "restore an older version");
     assert!(printed.len() <= 1 << 20 && pair.states[1].starts_with(&printed));
     pair.recovers();
 }
@@ -241,7 +243,8 @@ fn a_size_that_a_file_only_claims_is_never_allocated() {
 fn a_misplaced_file_is_refused_by_every_command_that_reads_it() {
     let pair = Pair::new();
     let dir = pair.dir.path();
-    let (one, two) = (pair.bytes(1), pair.bytes(2));
+    let one = pair.bytes(1);
+    let two = pair.bytes(2);
     fs::write(pair.path(1), &two).expect("writes");
     fs::write(pair.path(2), &one).expect("writes");
     for (version, other) in [(1, 2), (2, 1)] {
@@ -353,7 +356,8 @@ fn claim(golden: &[u8], blocks: usize) -> Vec<u8> {
     file.extend(&golden[member(golden) - 10..member(golden)]);
     let at = file.len() as u64;
     for piece in payload.chunks(65_000) {
-        let (extra, len) = (piece.len() as u16 + 4, piece.len() as u16);
+        let extra = piece.len() as u16 + 4;
+        let len = piece.len() as u16;
         file.extend(&trailer[..10]);
         file.extend(extra.to_le_bytes());
         file.extend(b"PT");
@@ -362,7 +366,8 @@ fn claim(golden: &[u8], blocks: usize) -> Vec<u8> {
         file.extend(&trailer[trailer.len() - 10..]);
     }
     file.extend(footer);
-    let (whole, payload) = (file.len() as u64, file.len() - FOOTER + PAYLOAD);
+    let whole = file.len() as u64;
+    let payload = file.len() - FOOTER + PAYLOAD;
     file[payload..][..8].copy_from_slice(&whole.to_le_bytes());
     file[payload + 8..][..8].copy_from_slice(&at.to_le_bytes());
     seal(&mut file);
@@ -370,8 +375,9 @@ fn claim(golden: &[u8], blocks: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_strangers_files_say_is_one_line_that_no_terminal_obeys() {
-    let (pair, other) = (Pair::new(), tempdir());
+fn messages_from_foreign_files_are_one_escaped_line() {
+    let pair = Pair::new();
+    let other = tempdir();
     let dir = pair.dir.path();
     let mut forged = pair.bytes(2);
     let at = member(&forged);

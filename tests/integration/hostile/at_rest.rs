@@ -122,7 +122,7 @@ fn usage_of_many_names_takes_one_list() {
 }
 
 #[test]
-fn a_look_at_what_is_there_outlives_the_run_that_began_it() {
+fn counting_usage_outlives_the_run_that_began_it() {
     let storage = SlowToList::new();
     block_on(async {
         let scope = scope(Arc::clone(&storage) as _);
@@ -146,7 +146,7 @@ fn a_look_at_what_is_there_outlives_the_run_that_began_it() {
 }
 
 #[test]
-fn names_at_rest_are_limited_and_old_names_go_on() {
+fn stored_names_are_limited_and_existing_names_keep_working() {
     block_on(async {
         let scope = scope(Arc::new(Memory::new()));
         save(&scope, "before", "x").await;
@@ -190,7 +190,8 @@ fn names_that_are_made_at_the_same_time_are_counted_once_each() {
         let scope = scope(Arc::new(Memory::new()));
         let ctx = with(&scope, |limits| limits.names_at_rest = 5);
         let runs = (0..4).map(|run| {
-            let (ctx, line) = (ctx.clone(), format!("flood 4 save {run}-# 1"));
+            let ctx = ctx.clone();
+            let line = format!("flood 4 save {run}-# 1");
             tokio::spawn(async move { play(&host(), ctx, &[&line]).await })
         });
         for run in runs.collect::<Vec<_>>() {
@@ -306,7 +307,7 @@ fn a_policy_that_keeps_every_version_is_followed_by_a_quota() {
 }
 
 #[test]
-fn what_a_guest_may_not_delete_is_not_removed_for_it() {
+fn a_quota_removes_only_what_the_guest_may_delete() {
     block_on(async {
         let scope = full_scope(&["public/a", "private"], 10, Some(Retention::nothing())).await;
         for rights in ["save", "load,save,list"] {

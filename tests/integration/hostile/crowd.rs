@@ -42,7 +42,8 @@ async fn crowd(host: &AgentHost, store: &Store) {
     let hostile: Vec<_> = GUESTS
         .iter()
         .map(|guest| {
-            let (host, scope) = (host.clone(), scope(guest.claim));
+            let host = host.clone();
+            let scope = scope(guest.claim);
             tokio::spawn(async move { guest.attack(&host, &scope).await })
         })
         .collect();
@@ -110,7 +111,8 @@ fn memory_of_a_crowd() {
         std::fs::write("/proc/self/clear_refs", "5").expect("the peak begins anew");
         let again = store_of(&dir);
         crowd(&host, &again).await;
-        let (peak, bound) = (resident("VmHWM"), few.memory_bound());
+        let peak = resident("VmHWM");
+        let bound = few.memory_bound();
         println!(
             "{} MiB before, at most {} MiB, bound {} MiB",
             before >> 20,

@@ -28,10 +28,8 @@ fn calls_in_any_order_are_answered_as_the_contract_says() {
     let number = |name: &str, default: u64| {
         std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
     };
-    let (first, count) = (
-        number("PERSIST_FUZZ_SEED", 1),
-        number("PERSIST_FUZZ_SCRIPTS", SCRIPTS),
-    );
+    let first = number("PERSIST_FUZZ_SEED", 1);
+    let count = number("PERSIST_FUZZ_SCRIPTS", SCRIPTS);
     block_on(async {
         for seed in first..first + count {
             let ctx = context(limits(), Rights::all());
@@ -92,7 +90,9 @@ async fn difference(seed: u64, ctx: SnapshotCtx) -> Option<String> {
         expected => answer == expected,
     };
     let at = answers.iter().zip(&expected).position(|pair| !same(pair))?;
-    let (answer, expected, script) = (&answers[at], &expected[at], lines[..=at].join("\n"));
+    let answer = &answers[at];
+    let expected = &expected[at];
+    let script = lines[..=at].join("\n");
     Some(format!(
         "seed {seed}: {answer:?}, and not {expected:?}, after\n{script}"
     ))
@@ -211,7 +211,8 @@ impl Model {
         let name = chance.name();
         let (line, answer) = match chance.below(16) {
             0..=2 => {
-                let (size, when) = (chance.size(INLINE), chance.expect());
+                let size = chance.size(INLINE);
+                let when = chance.expect();
                 (
                     format!("save {name} {size} {when}"),
                     self.save(&name, size, when),
@@ -224,12 +225,14 @@ impl Model {
                 self.stat(&name, at)
             }),
             5 => {
-                let (before, limit) = (chance.version(), chance.below(7));
+                let before = chance.version();
+                let limit = chance.below(7);
                 let answer = self.history(&name, before, limit as usize);
                 (format!("history {name} {before} {limit}"), answer)
             }
             6 => {
-                let (prefix, limit) = (chance.one_of(&["", "a", "A", "q"]), chance.below(7));
+                let prefix = chance.one_of(&["", "a", "A", "q"]);
+                let limit = chance.below(7);
                 let answer = self.names(prefix, &name, limit as usize);
                 (format!("names {prefix} {name} {limit}"), answer)
             }
@@ -254,7 +257,8 @@ impl Model {
                 )
             }
             10 | 11 => {
-                let (id, when) = (chance.id(), chance.expect());
+                let id = chance.id();
+                let when = chance.expect();
                 (
                     format!("open {id} {name} {when}"),
                     self.open(id, &name, when),
@@ -442,7 +446,8 @@ impl Model {
             (When::Any, Some(head)) => When::Version(head),
             (when, _) => when,
         };
-        let (name, state) = (name.into(), Some(Vec::new()));
+        let name = name.into();
+        let state = Some(Vec::new());
         self.writers.insert(id, Writer { name, when, state });
         Ok("open".into())
     }

@@ -128,9 +128,10 @@ impl Guest {
             (End::Cpu, Err(RunError::CpuLimit(_))) => true,
             _ => false,
         };
-        match holds {
-            true => Ok(()),
-            false => Err("another end".into()),
+        if holds {
+            Ok(())
+        } else {
+            Err("another end".into())
         }
     }
 }

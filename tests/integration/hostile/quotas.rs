@@ -273,7 +273,8 @@ fn a_run_waits_for_its_turn_no_longer_than_its_limit() {
             limits.run_wait = Duration::ZERO;
         });
         let first = {
-            let (host, ctx) = (host.clone(), SnapshotCtx::new(scope("one")));
+            let host = host.clone();
+            let ctx = SnapshotCtx::new(scope("one"));
             tokio::spawn(async move { play(&host, ctx, &["load a"]).await })
         };
         storage.until_waiting(1).await;
@@ -338,7 +339,8 @@ fn names_and_labels_may_be_limited_further() {
             "label a k a^10",
             "label a k a^9000",
         ];
-        let (name, label) = ("quota-exceeded name-size 9", "quota-exceeded label-size 10");
+        let name = "quota-exceeded name-size 9";
+        let label = "quota-exceeded label-size 10";
         let answers = play(&host(), ctx, &lines).await;
         assert_eq!(
             answers[..7],

@@ -34,7 +34,8 @@ fn a_run_that_is_cancelled_in_the_midst_of_an_upload_aborts_it() {
         let ctx = SnapshotCtx::new(scope(Arc::clone(&storage) as _));
         let agent = test_guest(&host()).await;
         let run = {
-            let (agent, ctx) = (agent.clone(), ctx.clone());
+            let agent = agent.clone();
+            let ctx = ctx.clone();
             tokio::spawn(async move { agent.run(ctx, &owned(&LARGE_WRITER)).await })
         };
         while storage.uploads() == 0 {
@@ -143,7 +144,8 @@ fn many_instances_of_one_scope_lose_nothing() {
         let agent = test_guest(&host()).await;
         let runs: Vec<_> = (0..8)
             .map(|_| {
-                let (agent, ctx) = (agent.clone(), SnapshotCtx::new(scope.clone()));
+                let agent = agent.clone();
+                let ctx = SnapshotCtx::new(scope.clone());
                 tokio::spawn(async move {
                     run(&agent, ctx, &["script", "flood 10 save shared 100"]).await
                 })

@@ -111,7 +111,7 @@ fn program(path: &Path, script: &str) {
 }
 
 #[test]
-fn programs_of_the_folder_are_run_only_for_languages_that_install_them_there() {
+fn programs_of_the_folder_are_run_only_for_js_and_python() {
     let dir = tempdir();
     let planted = dir.path().join("planted");
     let script = format!("#!/bin/sh\n: > {}\nexit 7\n", planted.display());
@@ -200,7 +200,7 @@ fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
         &["build", dir.path().to_str().expect("text")],
         1,
     );
-    assert!(told.contains("is no agent"), "{told}");
+    assert!(told.contains("is not the folder of an agent"), "{told}");
     let told = fails(dir.path(), &["new", "--lang", "c", "Bad Name"], 1);
-    assert!(told.contains("no name for an agent"), "{told}");
+    assert!(told.contains("not a name for an agent"), "{told}");
 }

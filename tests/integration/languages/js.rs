@@ -17,7 +17,7 @@ fn the_clock_works_in_javascript() {
 }
 
 #[test]
-fn what_a_function_of_javascript_returns_or_throws_is_told_in_words() {
+fn javascript_answers_and_errors_are_reported_as_text() {
     let script = [
         (
             &["tell", "async"][..],

@@ -153,7 +153,7 @@ fn every_language_has_all_of_the_contract() {
 }
 
 #[test]
-fn what_is_known_of_a_version_is_told_alike_in_every_language() {
+fn version_information_is_the_same_in_every_language() {
     let described = "version 1 parent none saved size 5 \
         sha256 2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824 \
         media-type text/plain; charset=utf-8 labels a=1,ü=ö name odd/../name ~ 😀";
@@ -225,7 +225,7 @@ fn byte_at(i: u64) -> u8 {
 }
 
 #[test]
-fn sixty_four_mebibytes_go_through_a_stream_of_every_language_and_come_back() {
+fn streams_of_64_mib_work_in_every_language() {
     const MIB: usize = 1 << 20;
     let mut expected = (0..4096)
         .map(byte_at)
@@ -334,7 +334,7 @@ fn a_limit_that_is_met_is_named_in_every_language() {
 }
 
 #[test]
-fn the_words_of_an_error_reach_the_caller_and_are_the_same_in_every_language() {
+fn error_messages_are_the_same_in_every_language() {
     let words = "not found: never saved, or pruned; the history lists what there is";
     let script = [
         (&["error", "no luck: ü"][..], no("no luck: ü")),
@@ -347,7 +347,7 @@ fn the_words_of_an_error_reach_the_caller_and_are_the_same_in_every_language() {
 }
 
 #[test]
-fn what_the_contract_has_no_place_for_is_refused_where_it_can_be_caught() {
+fn values_outside_the_contract_are_refused_early() {
     block_on(in_each(
         &["js", "python"],
         "scenarios",

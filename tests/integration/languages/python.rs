@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_a_function_of_python_returns_or_raises_is_told_in_words() {
+fn python_answers_and_errors_are_reported_as_text() {
     let script = [
         (
             &["tell", "async"][..],

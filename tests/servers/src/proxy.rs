@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_planned_for_goes_through_unchanged_and_is_written_down() {
+    fn unplanned_requests_pass_unchanged_and_are_recorded() {
         let (server, proxy) = pair();
         assert!(ask(&proxy, "PUT /a%2Fb?partNumber=1").ends_with("0123456789"));
         assert_eq!(proxy.operations(), ["UploadPart"]);

@@ -1,6 +1,6 @@
-//! A real server, as the tests see it. The program of this package starts and stops it (`launcher`);
-//! between the two is a pipe, so that the server is gone as soon as the process is that asked for
-//! it, however it ends.
+//! A real server, as the tests see it. The program of this package starts and stops it
+//! (`launcher`). A pipe connects the two: the server ends as soon as the process that asked for it
+//! ends, in whatever way.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};

@@ -1,5 +1,6 @@
 //! The contract in `wit/`: it parses, every item of it says what it is, and there is one copy.
 
+use crate::bindings::WIT_COPIES;
 use crate::machine::{self, Workspace};
 use anyhow::{Context, Result, ensure};
 use std::fs;
@@ -159,7 +160,8 @@ fn one_copy(workspace: &Workspace) -> Result<()> {
     for file in machine::output(git.current_dir(&workspace.root))?.split_terminator('\0') {
         let path = workspace.root.join(file);
         // A file that git knows may have been deleted since.
-        if file.starts_with("wit/") || !path.is_file() {
+        let is_checked_copy = WIT_COPIES.iter().any(|copy| file.starts_with(copy));
+        if file.starts_with("wit/") || is_checked_copy || !path.is_file() {
             continue;
         }
         let copied = fs::read_to_string(&path)?

@@ -10,8 +10,8 @@ use std::path::Path;
 pub(super) const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// Duplicates are counted for one platform, so that the answer is the same on every machine.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
-/// Limits on the crates that `persist-host` is, itself included: without features, for programs that
-/// want no wasmtime, and with its default features, for plugin hosts.
+/// Limits on the crates that `persist-host` is, itself included: without features, for programs
+/// that want no wasmtime, and with its default features, for plugin hosts.
 const MOST_CRATES_BARE: usize = 60;
 const MOST_CRATES_DEFAULT: usize = 210;
 

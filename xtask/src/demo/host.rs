@@ -97,12 +97,12 @@ impl Run {
             let event: Value = serde_json::from_str(&line)
                 .with_context(|| format!("the host printed {line:?}"))?;
             if event["event"] == "saved" {
-                return Ok(Some(Saved::of(&event["info"])?));
+                return Ok(Some(Saved::of(&event)?));
             }
         }
     }
 
-    /// Kills the host (SIGKILL), and returns what it had acknowledged by then and nobody had read.
+    /// Kills the host (SIGKILL), and returns the acknowledged saves that were not read yet.
     pub(crate) fn kill(mut self) -> Result<Vec<Saved>> {
         self.child.kill()?;
         let mut rest = Vec::new();
@@ -138,18 +138,10 @@ impl Drop for Run {
 impl Saved {
     /// Reads what the host prints of a version, and ignores what is not needed here.
     fn of(info: &Value) -> Result<Self> {
-        let labels = info["labels"]
-            .as_array()
-            .context("a version has no labels")?;
-        let turn = labels
-            .iter()
-            .find(|label| label[0] == "turn")
-            .context("no label `turn`")?;
+        let turn = info["labels"]["turn"].as_str();
+        let turn = turn.context("a version has no label `turn`")?;
         Ok(Self {
-            turn: turn[1]
-                .as_str()
-                .context("the label `turn` is no text")?
-                .parse()?,
+            turn: turn.parse()?,
             version: info["version"]
                 .as_u64()
                 .context("a version has no number")?,
@@ -165,7 +157,7 @@ impl Saved {
 fn history(printed: &str) -> Result<Vec<Saved>> {
     let versions = printed
         .lines()
-        .map(|line| Saved::of(&serde_json::from_str::<Value>(line)?["info"]));
+        .map(|line| Saved::of(&serde_json::from_str::<Value>(line)?));
     let versions = versions.collect::<Result<Vec<_>>>()?;
     if versions.is_empty() {
         bail!("it printed nothing");
@@ -194,7 +186,8 @@ fn memory(state: &str) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    const LINE: &str = r#"{"name":"memory","version":12,"parent":11,"deleted":false,"size":9,"stored_size":500,"sha256":"ab","created_at":1,"media_type":null,"labels":[["persist.x","1"],["turn","12"]]}"#;
+    const LINE: &str =
+        r#""address":"demo/memory@12","version":12,"sha256":"ab","labels":{"turn":"12"}"#;
 
     /// A host of our own that prints and then waits to be killed.
     fn shell(script: &str) -> Result<Run> {
@@ -217,7 +210,7 @@ mod tests {
             version: 12,
             sha256: "ab".into(),
         };
-        let line = format!(r#"{{"address":"demo/memory@12","info":{LINE}}}"#);
+        let line = format!("{{{LINE}}}");
         assert_eq!(
             history(&format!("{line}\n{line}\n"))?,
             [expected.clone(), expected]
@@ -237,8 +230,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_host_had_printed_is_read_and_half_a_line_is_not_believed() -> Result<()> {
-        let event = format!(r#"{{"event":"saved","info":{LINE}}}"#);
+    fn output_of_a_killed_host_is_read_without_half_lines() -> Result<()> {
+        let event = format!(r#"{{"event":"saved",{LINE}}}"#);
         let half = &event[..40];
         let script = format!("echo '{event}'; echo '{event}'; printf '%s' '{half}'; exec sleep 60");
         let mut run = shell(&script)?;

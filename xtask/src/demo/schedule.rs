@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn every_stretch_of_the_conversation_and_every_stage_of_a_save_has_its_kill() -> Result<()> {
+    fn kills_cover_the_conversation_and_the_stages_of_a_save() -> Result<()> {
         for seed in 0..50 {
             let moments = moments(seed, 300, 20)?;
             assert!(moments.is_sorted_by(|a, b| a.turn < b.turn));

@@ -20,7 +20,7 @@ def agent(run: Callable[[list[str]], str | None]) -> Callable[[list[str]], str |
     """Makes a function what a host runs: it gets the caller's arguments, and what it returns is the answer.
 
     What it raises is the reason that the caller is told: the words of a ``PersistError`` and of a plain ``Exception`` as they
-    are, those of any other with its type, and its traceback is printed. It is not async: nobody would wait for it. There is one
+    are, those of any other with its type, and its traceback is printed. It is not async: the host does not wait for it. There is one
     in the module that the component is made of.
     """
     if inspect.iscoroutinefunction(run) or inspect.isasyncgenfunction(run):

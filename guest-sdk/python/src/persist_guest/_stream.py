@@ -73,7 +73,7 @@ class Writer(io.RawIOBase):
     def finish(self) -> Info:
         """Saves what was written, and closes the writer whatever comes of it.
 
-        Raises ``Conflict`` where somebody else saved meanwhile, even with ``"any"``: what was written cannot be replayed.
+        Raises ``Conflict`` if another run saved meanwhile, even with ``"any"``: what was written cannot be replayed.
         """
         try:
             stream = self._check()

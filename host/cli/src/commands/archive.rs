@@ -81,14 +81,17 @@ impl Export {
         let file = self.file.clone();
         let written = self.write(store, storage, out).await;
         written.map_err(|error| match error.downcast::<io::Error>() {
-            // Whoever reads it needs all of it.
+            // An archive is useless unless it is complete.
             Ok(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                anyhow::anyhow!("whoever reads the archive went away before it was whole")
+                anyhow::anyhow!(
+                    "the reader of standard output closed it before the archive was complete"
+                )
             }
             Ok(error) => {
-                let what = match file.as_os_str() == "-" {
-                    true => "write the archive to standard output; it is not whole".to_owned(),
-                    false => format!("write the archive {}; it was not kept", file.display()),
+                let what = if file.as_os_str() == "-" {
+                    "write the archive to standard output; it is incomplete".to_owned()
+                } else {
+                    format!("write the archive {}; it was not kept", file.display())
                 };
                 anyhow::Error::new(error).context(what)
             }
@@ -109,7 +112,7 @@ impl Export {
         let selection = self.what.map(|what| what.0).unwrap_or_default();
         let to_stdout = self.file.as_os_str() == "-";
         if to_stdout && io::stdout().is_terminal() {
-            let what = "a tar file is nothing for a terminal; name a FILE";
+            let what = "standard output is a terminal; name a FILE";
             return Err(Usage(what.into()).into());
         }
         store.require().await?;
@@ -140,7 +143,8 @@ impl Export {
         }
         let damaged = archive.damaged;
         let proof = archive.finish()?;
-        let (versions, bytes) = (proof.versions, proof.bytes);
+        let versions = proof.versions;
+        let bytes = proof.bytes;
         let value = json!({
             "event": "exported", "names": names, "versions": versions, "bytes": bytes,
             "digest": proof.digest(),
@@ -153,9 +157,10 @@ impl Export {
                 print::bytes(bytes)
             )
         };
-        match to_stdout {
-            true => out.note(format_args!("{}", text())),
-            false => printed(out.print(&value, text), "the archive is written")?,
+        if to_stdout {
+            out.note(format_args!("{}", text()))
+        } else {
+            printed(out.print(&value, text), "the archive is written")?
         }
         Damaged::none_of(damaged)
     }
@@ -235,7 +240,7 @@ impl Archive {
             Err(error @ Error::Storage(_)) => return Err(error.into()),
             Err(error) => {
                 say(format_args!(
-                    "error: the store's policy is left out: {error}"
+                    "error: the store's policy was not exported: {error}"
                 ));
                 self.damaged += 1;
                 return Ok(());
@@ -259,7 +264,7 @@ impl Archive {
                     Err(Error::NotFound(_)) => continue,
                     Err(error) if is_of_one_version(scope, name, &error).await => {
                         progress.aside(|| {
-                            print::error(format_args!("{address}@{version} is left out: {error}"))
+                            print::error(format_args!("{address}@{version} skipped: {error}"))
                         });
                         self.damaged += 1;
                         continue;
@@ -367,7 +372,8 @@ async fn body(
     version: Version,
 ) -> persist_host::snapshot::Result<Body> {
     let mut stored = scope.stored(name.as_str(), version).await?;
-    let (info, key) = (stored.info().clone(), stored.key().clone());
+    let info = stored.info().clone();
+    let key = stored.key().clone();
     if info.stored_size > SMALL {
         scope.verify(name.as_str(), Some(version)).await?;
         return Ok(Body::Read(Box::new(stored)));
@@ -399,7 +405,7 @@ impl Target {
             return Ok(Self::Stdout(io::stdout()));
         }
         if path.exists() {
-            let what = format!("{} is there already; name another file", path.display());
+            let what = format!("{} exists; name another file", path.display());
             return Err(Usage(what).into());
         }
         Ok(Self::File(Unnamed::in_directory_of(path)?))
@@ -524,7 +530,8 @@ mod tests {
     #[test]
     fn an_archive_that_needs_a_name_is_private_and_follows_no_link() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (name, mine) = (dir.path().join("agents.tar"), dir.path().join("mine"));
+        let name = dir.path().join("agents.tar");
+        let mine = dir.path().join("mine");
         std::fs::write(&mine, "mine").expect("written");
         symlink(&mine, dir.path().join("agents.tar.part")).expect("linked");
         let (file, part) = with_a_name(&name).expect("made");

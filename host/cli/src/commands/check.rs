@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use persist_host::snapshot::{CheckSummary, Finding, FindingKind, ReadData, Severity, Store};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{nothing, nowhere};
 use crate::address::{self, Address, SelectionArg};
@@ -27,7 +27,7 @@ pub(crate) struct Verify {
 /// Without --read-data or --sample, of each version the length and the trailer are verified, which
 /// holds all that is known of it and the checksums of its blocks; the blocks themselves are not
 /// read. Exit code 6: something is damaged. 5: nothing is, and this account may not read all of it.
-/// 10: someone should look. Cost: a request for each version, and with --read-data one for each 8
+/// 10: needs attention. Cost: a request for each version, and with --read-data one for each 8
 /// MiB.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -41,7 +41,7 @@ pub(crate) struct Check {
     /// Read and verify every byte
     #[arg(long, conflicts_with = "sample")]
     read_data: bool,
-    /// Read and verify every byte of so many of the versions, chosen at random
+    /// Read and verify every byte of this share of the versions, chosen at random
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     sample: Option<f64>,
 }
@@ -56,9 +56,10 @@ impl Verify {
         let text = address.at(info.version);
         let value = print::event("verified", &text, info);
         out.print(&value, || {
-            let (size, stored) = (print::bytes(info.size), print::bytes(info.stored_size));
+            let size = print::bytes(info.size);
+            let stored = print::bytes(info.stored_size);
             format!(
-                "verified {text}: {size} of state, {stored} at rest, sha256 {}",
+                "verified {text}: {size} of state, {stored} stored, sha256 {}",
                 info.sha256
             )
         })?;
@@ -83,7 +84,7 @@ impl Check {
                 return progress.add(1);
             };
             counts.add(finding.kind.severity());
-            // Whoever cannot be told of one finding is told of the rest.
+            // A finding that cannot be printed does not stop the check.
             if let Err(error) = progress.aside(|| tell(finding, out)) {
                 printed = Err(error);
             }
@@ -115,31 +116,32 @@ impl Counts {
         match severity {
             Severity::Damage => self.damaged += 1,
             Severity::Denied => self.denied += 1,
-            Severity::Warning => self.warnings += 1,
             Severity::Note => {}
+            // A severity of a later version of the library is counted as a warning.
+            _ => self.warnings += 1,
         }
     }
 }
 
 fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
-    let severity = match finding.kind.severity() {
-        Severity::Damage => "damage",
-        Severity::Denied => "denied",
-        Severity::Warning => "warning",
-        Severity::Note => "note",
-    };
+    let severity = finding.kind.severity().as_str();
     let address = finding.version.as_ref().map(|(scope, name, version)| {
         let name = address::address(scope.agent(), scope.session(), name);
         format!("{name}@{version}")
     });
     let kind = finding.kind.as_str();
     let value = json!({
-        "severity": severity, "kind": kind, "address": address, "key": finding.key,
-        "what": finding.what,
+        "severity": severity, "kind": kind, "key": finding.key, "message": finding.what,
     });
+    let located = print::located(address.as_deref().unwrap_or_default());
+    let mut value = print::extend(value, located);
+    if address.is_none() {
+        value["address"] = Value::Null;
+    }
     out.print(&value, || {
         // A stranger may have chosen both.
-        let (what, key) = (one_line(&finding.what), one_line(&finding.key));
+        let what = one_line(&finding.what);
+        let key = one_line(&finding.key);
         let place = match address {
             None => key,
             Some(address) => format!("{address} ({key})"),
@@ -185,7 +187,7 @@ fn conclude(checked: &CheckSummary, counts: &Counts, out: Out) -> Result<()> {
     let summary = out.print(&value, || {
         let bytes = print::bytes(bytes);
         format!(
-            "checked {} of {}, {bytes} at rest, {read} of them read whole: {damaged} damaged, \
+            "checked {} of {}, {bytes} stored, {read} read completely: {damaged} damaged, \
              {denied} denied, {}, {}",
             print::count(versions, "version"),
             print::count(names, "name"),

@@ -27,7 +27,7 @@ const LOCAL: &str = "the directory ";
 /// its trailer is compared, or with --read-data every byte on both sides. So a copy that was
 /// interrupted can be started again and does what is left. What cannot be read or written is
 /// reported and left out, and the exit code says so; all else is copied. What only TO has is
-/// counted. Nobody may save under these names in TO meanwhile: stop its hosts, and start them when
+/// counted. No host may save under these names in TO meanwhile: stop its hosts, and start them when
 /// the copy is done. Prune counts the age of a copied version from the day it was copied. Both
 /// stores take what else they need from the same settings, unless a URL says it behind a ?:
 /// endpoint, region and profile for S3, endpoint and credentials (a file) for Google Cloud Storage.
@@ -94,9 +94,10 @@ pub(crate) async fn copy(
     // Both are understood before anything is copied.
     from.is_there().await?;
     to.require().await?;
-    let total = match progress::is_watched(out) {
-        true => Some(count(from, selection).await?),
-        false => None,
+    let total = if progress::is_watched(out) {
+        Some(count(from, selection).await?)
+    } else {
+        None
     };
     let mut progress = Progress::items(out, "copied names:", total);
     let mut sum = Sum::new(how);
@@ -107,7 +108,7 @@ pub(crate) async fn copy(
             Ok(Some(next)) => next,
             Ok(None) => break,
             Err(error) if from.is_of_one_place(&error).await => {
-                progress.aside(|| print::error(format_args!("{error}; left out")));
+                progress.aside(|| print::error(format_args!("{error}; skipped")));
                 sum.skipped.add(&error, 1);
                 continue;
             }
@@ -198,13 +199,15 @@ fn order(scope: &Scope, name: &Name) -> [String; 3] {
 /// Refuses two stores of which one is the other, or lies within it: each would find the other's
 /// files among its own.
 fn apart(from: &Store, to: &Store) -> Result<(), Usage> {
-    let (a, b) = (StoreIdentity::of(from), StoreIdentity::of(to));
+    let a = StoreIdentity::of(from);
+    let b = StoreIdentity::of(to);
     if a == b {
         let place = from.location();
         return Err(Usage(format!("both are {place}; a copy needs two stores")));
     }
     if a.server == b.server && (a.path.starts_with(&b.path) || b.path.starts_with(&a.path)) {
-        let (from, to) = (from.location(), to.location());
+        let from = from.location();
+        let to = to.location();
         return Err(Usage(format!(
             "one lies within the other, {from} and {to}; a copy needs two stores apart"
         )));
@@ -246,7 +249,8 @@ impl StoreIdentity {
 /// How many names there are: it takes a list for each thousand of an agent's, and tells how long
 /// the rest will take.
 async fn count(store: &Store, selection: &Selection) -> Result<u64> {
-    let (mut walk, mut count) = (store.walk(selection), 0);
+    let mut walk = store.walk(selection);
+    let mut count = 0;
     while walk.next().await?.is_some() {
         count += 1;
     }
@@ -382,25 +386,23 @@ impl Tally {
             }
             CopyOutcome::DamagedThere(version, error) => {
                 self.skipped.add(&error, 1);
-                let what = format!("in the destination: {error}; it was not touched");
+                let what = format!("in the destination: {error}; left unchanged");
                 self.damaged.push((version, what));
             }
             CopyOutcome::TooHigh(version) => {
                 self.skipped.count += 1;
                 self.skipped.too_high = true;
                 let what = "its number is far above the newest version of the destination, or \
-                    near the last possible one, \
-                    and few saves may be left after it; it was not copied (--any-version copies \
-                    it)";
+                    near the last possible one; not copied (--any-version copies it)";
                 self.damaged.push((version, what.into()));
             }
             CopyOutcome::Unlisted(error) => {
                 self.skipped.add(&error, 1);
-                self.unlisted = Some(format!("{error}; left out"));
+                self.unlisted = Some(format!("{error}; skipped"));
             }
             CopyOutcome::UnlistedThere(error) => {
                 self.skipped.add(&error, 1);
-                self.unlisted = Some(format!("in the destination: {error}; left out"));
+                self.unlisted = Some(format!("in the destination: {error}; skipped"));
             }
             CopyOutcome::OnlyThere(_) => self.versions_only_there += 1,
             CopyOutcome::PinOnlyThere(_) => self.pins_only_there += 1,
@@ -411,7 +413,9 @@ impl Tally {
     }
 
     fn print(&self, out: Out) -> Result<()> {
-        let (address, versions, made) = (&self.address, self.proof.versions, self.made);
+        let address = &self.address;
+        let versions = self.proof.versions;
+        let made = self.made;
         for version in &self.another {
             print::error(format_args!(
                 "{address}@{version}: the destination has a different version {version}; \
@@ -420,8 +424,8 @@ impl Tally {
         }
         if let Some(version) = self.ahead {
             print::error(format_args!(
-                "{address}@{version} is only in the destination, and newer than all that is in the \
-                 source; left unchanged"
+                "{address}@{version} exists only in the destination and is newer than every \
+                 version in the source; left unchanged"
             ));
         }
         for (version, what) in &self.damaged {
@@ -432,28 +436,30 @@ impl Tally {
         }
         for version in &self.pins_only_here {
             print::error(format_args!(
-                "{address}@{version} is pinned, and the pin could not be copied"
+                "{address}@{version} is pinned; the pin could not be copied"
             ));
         }
         let damaged: Vec<_> = self.damaged.iter().map(|(version, _)| version).collect();
         let value = json!({
-            "event": "copied", "address": address, "versions": versions, "copied": made,
-            "bytes": self.made_bytes,
-            "by_trailer": self.by_trailer, "another": self.another, "ahead": self.ahead,
+            "event": "copied", "versions": versions, "copied": made, "bytes": self.made_bytes,
+            "compared_by_trailer": self.by_trailer,
+            "conflicts": self.another,
+            "destination_newer": self.ahead,
             "damaged": damaged,
-            "versions_only_there": self.versions_only_there,
-            "pins_only_there": self.pins_only_there,
-            "pins_only_here": self.pins_only_here,
+            "versions_only_in_destination": self.versions_only_there,
+            "pins_only_in_destination": self.pins_only_there,
+            "pins_only_in_source": self.pins_only_here,
         });
+        let value = print::extend(value, print::located(address));
         let text = || {
             let bytes = print::bytes(self.made_bytes);
             let before = versions - made;
             let only_there = match self.versions_only_there {
                 0 => String::new(),
-                more => format!("; {more} more only there"),
+                more => format!("; {more} more only in the destination"),
             };
             format!(
-                "copied {address}: {}, {bytes}; {before} there before{only_there}",
+                "copied {address}: {}, {bytes}; {before} existed{only_there}",
                 print::count(made, "version")
             )
         };
@@ -514,7 +520,7 @@ impl Sum {
 
     fn so_far(&self) -> String {
         format!(
-            "{} done before this; start it again to go on",
+            "{} done; run the command again to continue",
             print::count(self.names, "name")
         )
     }
@@ -527,18 +533,21 @@ impl Sum {
     fn conclude(self, from: &Store, to: &Store, out: Out) -> Result<()> {
         let digest = self.digests.clone().finalize();
         let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let (versions, bytes) = (self.proof.versions, self.proof.bytes);
+        let versions = self.proof.versions;
+        let bytes = self.proof.bytes;
         let only_there = self.names_only_there + self.versions_only_there + self.pins_only_there;
         // Said only of bytes that were read on both sides.
         let is_identical = self.is_complete() && only_there == 0 && self.by_trailer == 0;
         let value = json!({
             "event": "summary", "complete": self.is_complete(), "identical": is_identical,
             "names": self.names, "versions": versions, "bytes": bytes,
-            "copied": self.made, "copied_bytes": self.made_bytes, "by_trailer": self.by_trailer,
+            "copied": self.made, "copied_bytes": self.made_bytes,
+            "compared_by_trailer": self.by_trailer,
             "conflicts": self.another, "skipped": self.skipped.count,
-            "names_only_there": self.names_only_there,
-            "versions_only_there": self.versions_only_there,
-            "pins_only_there": self.pins_only_there, "pins_only_here": self.pins_only_here,
+            "names_only_in_destination": self.names_only_there,
+            "versions_only_in_destination": self.versions_only_there,
+            "pins_only_in_destination": self.pins_only_there,
+            "pins_only_in_source": self.pins_only_here,
             "digest": digest, "from": from.location(), "to": to.location(),
         });
         printed(
@@ -546,7 +555,7 @@ impl Sum {
             "everything is copied",
         )?;
         if self.skipped.damaged {
-            return Err(Code(6, "not everything could be copied; see above".into()).into());
+            return Err(Code(6, "some versions could not be copied; see above".into()).into());
         }
         if self.another > 0 {
             return Err(Another(self.another).into());
@@ -554,37 +563,43 @@ impl Sum {
         if self.skipped.too_high {
             return Err(Code(
                 8,
-                "versions were left out for their numbers; see above".into(),
+                "versions were skipped because of their numbers; see above".into(),
             )
             .into());
         }
         if self.skipped.denied {
-            return Err(Code(5, "not everything may be read or written; see above".into()).into());
+            return Err(Code(
+                5,
+                "some versions may not be read or written; see above".into(),
+            )
+            .into());
         }
         if self.pins_only_here > 0 {
-            return Err(Code(10, "not every pin could be copied; see above".into()).into());
+            return Err(Code(10, "some pins could not be copied; see above".into()).into());
         }
         Ok(())
     }
 
     fn text(&self, digest: &str, is_identical: bool) -> String {
         let count = |number| print::count(number, "version");
-        let (versions, names) = (count(self.proof.versions), print::count(self.names, "name"));
+        let versions = count(self.proof.versions);
+        let names = print::count(self.names, "name");
         let bytes = print::bytes(self.proof.bytes);
         let mut lines = Vec::new();
         if self.made > 0 || self.proof.versions == 0 {
-            let (made, bytes) = (count(self.made), print::bytes(self.made_bytes));
+            let made = count(self.made);
+            let bytes = print::bytes(self.made_bytes);
             lines.push(format!(
-                "copied {made}, {bytes}; read back, and every byte compared"
+                "copied {made}, {bytes}; read back and compared byte by byte"
             ));
         }
         let before = self.proof.versions - self.made;
         if before > 0 {
             let how = match (self.how.read_data, self.by_trailer) {
-                (true, _) | (_, 0) => "read on both sides, and every byte compared",
+                (true, _) | (_, 0) => "read on both sides and compared byte by byte",
                 _ => "compared by the checksum of the trailer; --read-data reads them",
             };
-            lines.push(format!("there before: {}; {how}", count(before)));
+            lines.push(format!("existed: {}; {how}", count(before)));
         }
         let only_there = [
             (self.names_only_there, "name"),
@@ -615,9 +630,8 @@ impl Sum {
 /// Versions that the destination has of its own.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the destination has {} of its own, with the same number or a newer one; it is not a copy of \
-     this store. \
-     Use an empty destination",
+    "the destination has {} of its own, with the same number or a newer one, so it is not a copy \
+     of this store. Use an empty destination",
     print::count(*.0 as u64, "version")
 )]
 pub(crate) struct Another(usize);

@@ -14,7 +14,7 @@ use super::{CHUNK, nothing};
 use crate::address::Address;
 use crate::print::{self, Out, plain};
 
-/// Larger states are compared by their hashes only: nobody reads such a difference, and both are
+/// Larger states are compared by their hashes only: such a difference is not readable, and both are
 /// held in memory.
 const MAX: u64 = 4 << 20;
 
@@ -54,7 +54,8 @@ impl Diff {
             Some(to) => (self.from, to),
             None => (before(store, &self.from).await?, self.from),
         };
-        let (from, to) = (side(store, &from).await?, side(store, &to).await?);
+        let from = side(store, &from).await?;
+        let to = side(store, &to).await?;
         let same = (from.info.deleted, &from.info.sha256) == (to.info.deleted, &to.info.sha256);
         let value = json!({
             "from": print::info(&from.address, &from.info),
@@ -67,7 +68,8 @@ impl Diff {
 
 /// The version before the one that is meant.
 async fn before(store: &Store, address: &Address) -> Result<Address> {
-    let (scope, name) = (address.scope(store)?, address.name.as_str());
+    let scope = address.scope(store)?;
+    let name = address.name.as_str();
     let version = match address.version {
         Some(version) => version,
         None => {
@@ -82,23 +84,25 @@ async fn before(store: &Store, address: &Address) -> Result<Address> {
             ..address.clone()
         }),
         None => {
-            let what = format!("there is no version before {}", address.at(version));
+            let what = format!("no version before {}", address.at(version));
             Err(Error::NotFound(what).into())
         }
     }
 }
 
 async fn side(store: &Store, address: &Address) -> Result<Side> {
-    let (scope, name) = (address.scope(store)?, address.name.as_str());
+    let scope = address.scope(store)?;
+    let name = address.name.as_str();
     let info = scope.stat(name, address.version).await?;
     let info = info.ok_or_else(|| nothing(address))?;
     let version = Some(info.version);
-    let state = match info.size <= MAX {
-        false => None,
-        true => match scope.reader(name, version).await? {
+    let state = if info.size > MAX {
+        None
+    } else {
+        match scope.reader(name, version).await? {
             Some(mut reader) => Some(whole(&mut reader).await?),
             None => Some(Bytes::new()),
-        },
+        }
     };
     Ok(Side {
         address: address.at(info.version),
@@ -127,18 +131,20 @@ fn text(from: &Side, to: &Side, same: bool) -> String {
     let millis = to.info.created_at.abs_diff(from.info.created_at);
     let apart = humantime::format_duration(Duration::from_secs(millis / 1000));
     lines.push(format!("apart       {apart}"));
-    lines.push(match same {
-        true => "state       the same".into(),
-        false => format!("state       {}", difference(from, to)),
+    lines.push(if same {
+        "state       the same".into()
+    } else {
+        format!("state       {}", difference(from, to))
     });
     lines.join("\n")
 }
 
 fn summary(side: &Side) -> String {
     let info = &side.info;
-    let what = match info.deleted {
-        true => "deleted".to_owned(),
-        false => format!("sha256 {}", info.sha256.get(..16).unwrap_or_default()),
+    let what = if info.deleted {
+        "deleted".to_owned()
+    } else {
+        format!("sha256 {}", info.sha256.get(..16).unwrap_or_default())
     };
     format!("{}  {}  {what}", side.address, print::time(info.created_at))
 }
@@ -156,7 +162,7 @@ fn change(from: u64, to: u64) -> String {
 /// Describes the difference that people can see.
 fn difference(from: &Side, to: &Side) -> String {
     let (Some(old), Some(new)) = (&from.state, &to.state) else {
-        return "differs, and is too large to be shown; `persist cat` prints each".into();
+        return "differs and is too large to show; `persist cat` prints each".into();
     };
     let texts = match (as_json(old), as_json(new)) {
         // Where it is the same as JSON, its numbers, spaces or order may not be.
@@ -167,7 +173,7 @@ fn difference(from: &Side, to: &Side) -> String {
     };
     let Some((how, old, new)) = texts else {
         let first = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-        return format!("differs from byte {first} on; it is no text");
+        return format!("differs from byte {first} on; not text");
     };
     let mut config = TextDiff::configure();
     let diff = config.timeout(PATIENCE).diff_lines(&old, &new);

@@ -118,8 +118,9 @@ impl Exam {
     }
 
     fn line(&self, state: &str, what: &str, said: &dyn Display) -> Result<()> {
-        let value =
-            json!({ "event": "exam", "what": what, "state": state, "said": said.to_string() });
+        let value = json!({
+            "event": "check", "check": what, "status": state, "message": said.to_string(),
+        });
         let text = || format!("{state:<6} {what:<11} {said}");
         Ok(self.out.print(&value, text)?)
     }
@@ -128,8 +129,8 @@ impl Exam {
     /// list.
     async fn reach(&mut self) -> Result<bool> {
         let found = match self.storage.list(&list("", 1)).await {
-            Ok(page) if page.entries.is_empty() => Ok("it answers, and is empty".into()),
-            Ok(_) => Ok("it answers, and lists what is there".into()),
+            Ok(page) if page.entries.is_empty() => Ok("reachable and empty".into()),
+            Ok(_) => Ok("reachable, and lists objects".into()),
             Err(error) => Err(Wrong::new(&error)),
         };
         self.tell("reach", found)
@@ -139,7 +140,7 @@ impl Exam {
         let store = Store::new(Arc::clone(&self.storage));
         let found = match store.is_there().await {
             Ok(true) => Ok("a store that this build reads".into()),
-            Ok(false) => Ok("no store yet; `persist init` makes one".into()),
+            Ok(false) => Ok("no store yet; `persist init` creates one".into()),
             Err(error) => Err(Wrong(snapshot_code(&error), error.to_string())),
         };
         self.tell("format", found)
@@ -147,31 +148,26 @@ impl Exam {
 
     async fn clock(&mut self) -> Result<()> {
         let before = SystemTime::now();
-        let asked = List {
-            facts: true,
-            ..list("~", 1)
-        };
+        let asked = list("~", 1).with_meta();
         let Ok(Some(theirs)) = self.storage.list(&asked).await.map(|page| page.now) else {
             return self.line(
                 "note",
                 "clock",
-                &"the storage does not tell its time, so nothing can be pruned by age",
+                &"the storage does not report its time, so nothing can be pruned by age",
             );
         };
         let apart = |a: SystemTime, b: SystemTime| a.duration_since(b).unwrap_or_default();
         let apart = apart(theirs, SystemTime::now()).max(apart(before, theirs));
-        match apart > APART {
-            true => {
-                let apart = humantime::format_duration(Duration::from_secs(apart.as_secs()));
-                let said = format!(
-                    "this machine's clock and the storage's are {apart} apart; set this one by \
-                     NTP. Pruning goes by the storage's"
-                );
-                self.line("note", "clock", &said)
-            }
-            false => self
-                .tell("clock", Ok("agrees with the storage's".into()))
-                .map(drop),
+        if apart > APART {
+            let apart = humantime::format_duration(Duration::from_secs(apart.as_secs()));
+            let said = format!(
+                "this machine's clock and the storage's are {apart} apart; set this one by \
+                 NTP. Pruning goes by the storage's"
+            );
+            self.line("note", "clock", &said)
+        } else {
+            self.tell("clock", Ok("agrees with the storage's".into()))
+                .map(drop)
         }
     }
 
@@ -236,10 +232,7 @@ impl Exam {
     }
 
     async fn visible(&self, id: &str) -> Result<String, Wrong> {
-        let asked = List {
-            prefix: id,
-            ..list("~", 10)
-        };
+        let asked = list("~", 10).with_prefix(id);
         let page = self
             .storage
             .list(&asked)
@@ -253,12 +246,11 @@ impl Exam {
         let key = key(&format!("{id}-1"));
         let part = self.storage.read(&key, ReadRange::Suffix(100)).await;
         match part {
-            Ok(part) if part.bytes == BODY => Ok("what was made is listed and read at once".into()),
+            Ok(part) if part.bytes == BODY => Ok("new objects are listed and read at once".into()),
             Ok(_) => Err(Wrong(
                 LACKING,
                 format!(
-                    "the last 100 bytes of an object of {} bytes are not what was made; use \
-                     another storage",
+                    "the last 100 bytes of an object of {} bytes are wrong; use another storage",
                     BODY.len()
                 ),
             )),
@@ -267,10 +259,7 @@ impl Exam {
     }
 
     async fn sweep(&self, id: &str) -> storage::Result<()> {
-        let asked = List {
-            prefix: id,
-            ..list("~", 100)
-        };
+        let asked = list("~", 100).with_prefix(id);
         for entry in self.storage.list(&asked).await?.entries {
             if let Entry::Object(object) = entry {
                 self.storage.delete(&key(&object.name)).await?;
@@ -288,13 +277,7 @@ impl Exam {
 const BODY: &[u8] = b"probe\n";
 
 fn list(dir: &str, limit: usize) -> List<'_> {
-    List {
-        dir,
-        prefix: "",
-        after: None,
-        limit,
-        facts: false,
-    }
+    List::new(dir).with_limit(limit)
 }
 
 fn key(name: &str) -> Key {

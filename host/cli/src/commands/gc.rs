@@ -54,11 +54,11 @@ impl Gc {
         }
         if let Some(why) = &swept.unlisted {
             say(format_args!(
-                "note: this server cannot list unfinished uploads, which stay; the rest was \
-                 looked at: {why}"
+                "note: this server cannot list unfinished uploads, so they were not removed: {why}"
             ));
         }
-        let (removed, bytes) = (swept.removed, swept.bytes);
+        let removed = swept.removed;
+        let bytes = swept.bytes;
         let value = json!({
             "event": "swept", "dry_run": self.dry_run, "removed": removed, "bytes": bytes,
             "uploads_listed": swept.unlisted.is_none(),

@@ -29,9 +29,10 @@ impl Init {
         let mut value = json!({ "event": "initialized", "location": location, "created": is_new });
         value["policy"] = policy::value(&current);
         let text = || {
-            let first = match is_new {
-                true => format!("made a store in {location}"),
-                false => format!("there is a store already in {location}; nothing was changed"),
+            let first = if is_new {
+                format!("created a store in {location}")
+            } else {
+                format!("a store exists in {location}; nothing was changed")
             };
             format!("{first}\n{}", policy::table(&current))
         };

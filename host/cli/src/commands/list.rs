@@ -43,7 +43,7 @@ Examples:
 pub(crate) struct History {
     /// agent/name or agent/session/name; with @N only versions below N
     address: Address,
-    /// Show at most so many
+    /// Limit the number of versions
     #[arg(long, short = 'n', value_name = "COUNT")]
     limit: Option<usize>,
 }
@@ -152,11 +152,13 @@ async fn one(store: &Store, address: &Address, out: Out) -> Result<()> {
 impl History {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let Self { address, limit } = self;
-        let (scope, name) = (address.scope(store)?, address.name.as_str());
+        let scope = address.scope(store)?;
+        let name = address.name.as_str();
         let limit = limit.unwrap_or(usize::MAX);
         let pins: BTreeSet<_> = scope.pins(name).await?.into_iter().collect();
         let mut past = scope.past(name, address.version, limit)?;
-        let (mut shown, mut damaged) = (0, 0);
+        let mut shown = 0;
+        let mut damaged = 0;
         let mut table = Table::new(out, &print::VERSIONS);
         while let Some((version, info)) = past.next().await? {
             shown += 1;

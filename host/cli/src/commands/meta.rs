@@ -86,7 +86,8 @@ fn pages(command: &Command, dir: &Path) -> std::io::Result<()> {
 /// keeps its lines, and has a section of the usual name.
 fn page(command: &Command) -> std::io::Result<(String, String)> {
     let man = clap_mangen::Man::new(command.clone());
-    let (mut page, mut end) = (Vec::new(), Vec::new());
+    let mut page = Vec::new();
+    let mut end = Vec::new();
     man.render(&mut page)?;
     man.render_extra_section(&mut end)?;
     let page = String::from_utf8_lossy(&page).into_owned();
@@ -110,12 +111,11 @@ impl Show {
             return Ok(results(table().as_bytes())?);
         }
         let problems = show(settings, out)?;
-        match problems.is_empty() {
-            true => Ok(()),
-            false => {
-                let problems: Vec<_> = problems.into_iter().map(|(_, what)| what).collect();
-                Err(Usage(problems.join("\n")).into())
-            }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            let problems: Vec<_> = problems.into_iter().map(|(_, what)| what).collect();
+            Err(Usage(problems.join("\n")).into())
         }
     }
 }
@@ -134,9 +134,12 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
     let problems = settings.problems();
     for setting in SETTINGS {
         let (value, source) = settings.of(setting);
-        let value = value.map(|value| match setting.is_secret {
-            true => "(not shown)".to_owned(),
-            false => shown(&value.to_string_lossy()),
+        let value = value.map(|value| {
+            if setting.is_secret {
+                "(not shown)".to_owned()
+            } else {
+                shown(&value.to_string_lossy())
+            }
         });
         let from = match &source {
             Source::Option(name) | Source::Variable(name) => (*name).to_owned(),
@@ -149,7 +152,7 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
         let problem = problems.iter().find(|(wrong, _)| *wrong == name);
         let problem = problem.map(|(_, what)| what);
         let json = json!({
-            "setting": name, "key": setting.key, "value": value, "from": from, "problem": problem,
+            "setting": name, "key": setting.key, "value": value, "source": from, "problem": problem,
         });
         out.print(&json, || {
             let value = value.as_deref().unwrap_or(setting.default).replace('`', "");
@@ -162,7 +165,7 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
         let value = redact(&binding.shown()).into_owned();
         let from = settings.file().map(|file| file.display().to_string());
         let from = from.unwrap_or_default();
-        let json = json!({ "setting": name, "key": "endpoints", "value": value, "from": from });
+        let json = json!({ "setting": name, "key": "endpoints", "value": value, "source": from });
         out.print(&json, || format!("{name:<32} {value}  ({from})"))?;
     }
     Ok(problems)

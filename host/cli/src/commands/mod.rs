@@ -42,9 +42,12 @@ fn expect(text: &str) -> Result<Expect, String> {
 /// Tells of a change that is made. From here on nothing may fail without saying so.
 fn changed(address: &Address, info: &Info, what: &str, out: Out) -> Result<()> {
     let text = address.at(info.version);
-    let line = || match info.deleted {
-        true => format!("{what} {text}"),
-        false => format!("{what} {text} ({})", print::bytes(info.size)),
+    let line = || {
+        if info.deleted {
+            format!("{what} {text}")
+        } else {
+            format!("{what} {text} ({})", print::bytes(info.size))
+        }
     };
     printed(
         out.print(&print::event(what, &text, info), line),
@@ -52,8 +55,8 @@ fn changed(address: &Address, info: &Info, what: &str, out: Out) -> Result<()> {
     )
 }
 
-/// The result of telling that something is done, or found. Whoever reads may have enough of it: the
-/// work goes on, and ends with the code that it deserves.
+/// The result of telling that something is done, or found. The reader may have closed the output:
+/// the work goes on, and ends with the code that it deserves.
 fn printed(printed: io::Result<()>, done: &str) -> Result<()> {
     match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -109,16 +112,16 @@ async fn nothing_matches(store: &Store, selection: &Selection) -> Result<String,
     {
         return Ok(format!("{nothing}; {hint}"));
     }
-    Ok(format!("{nothing}; `persist ls` shows the names"))
+    Ok(nothing)
 }
 
 fn deleted(address: &Address, info: &Info, out: Out) -> Error {
     let undo = match info.parent {
         Some(parent) => format!(
-            "; {} brings it back",
+            "; {} restores it",
             out.command("restore", &address.at(parent))
         ),
         None => String::new(),
     };
-    Error::NotFound(format!("{} is a deletion{undo}", address.at(info.version)))
+    Error::NotFound(format!("{} is a tombstone{undo}", address.at(info.version)))
 }

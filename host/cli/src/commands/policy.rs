@@ -73,7 +73,7 @@ impl Set {
             self.rules.change(&mut rules);
             policy.retention = Some(rules);
         } else if self.grace.is_none() {
-            let what = "say what to change: --grace, --keep-all or a --keep-* rule";
+            let what = "name a change: --grace, --keep-all or a --keep-* rule";
             return Err(Usage(what.into()).into());
         }
         let expect = current.version.map_or(Expect::Absent, Expect::Version);
@@ -113,7 +113,7 @@ pub(super) fn value(current: &CurrentPolicy) -> Value {
 pub(super) fn table(current: &CurrentPolicy) -> String {
     let policy = &current.policy;
     let version = current.version.map_or_else(
-        || "none; these are the defaults. `persist policy set` writes one".to_owned(),
+        || "none; these are the defaults. `persist policy set` creates one".to_owned(),
         |version| version.to_string(),
     );
     let duration = |time| humantime::format_duration(time).to_string();

@@ -46,7 +46,7 @@ impl std::str::FromStr for Target {
         let address: Address = text.parse()?;
         match address.version {
             Some(version) => Ok(Self::Version(address, version)),
-            None => anyhow::bail!("the version behind the @ is missing"),
+            None => anyhow::bail!("the version after the @ is missing"),
         }
     }
 }
@@ -68,7 +68,8 @@ impl Repair {
                 return adopt(&scope, &address.name, Some(version), out).await;
             }
         };
-        let (mut names, mut failed) = (0, 0);
+        let mut names = 0;
+        let mut failed = 0;
         let mut heads = store.heads(&selection);
         while let Some(head) = heads.next().await? {
             names += 1;

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{nothing, nowhere, printed};
 use crate::address::{self, Address, SelectionArg};
-use crate::exit::{Found, Usage};
+use crate::exit::{Found, Hinted, Usage};
 use crate::interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
@@ -289,14 +289,10 @@ impl Sum {
             "removed": removed, "bytes": bytes,
         });
         let text = || {
-            let (would, bytes) = (
-                if dry_run { "would remove" } else { "removed" },
-                print::bytes(*bytes),
-            );
-            let (versions, names) = (
-                print::count(*versions, "version"),
-                print::count(*names, "name"),
-            );
+            let would = if dry_run { "would remove" } else { "removed" };
+            let bytes = print::bytes(*bytes);
+            let versions = print::count(*versions, "version");
+            let names = print::count(*names, "name");
             format!("{would} {removed} of {versions} of {names}, {bytes}")
         };
         printed(out.print(&value, text), "pruned")
@@ -309,17 +305,21 @@ impl Plan {
         let since = fate.created.duration_since(UNIX_EPOCH).unwrap_or_default();
         let created = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let (rule, why) = self.why(fate.keep);
-        let value = json!({
-            "address": address, "keep": fate.keep.is_some(), "rule": rule,
-            "stored_size": fate.stored_size, "stored_at": created,
-        });
+        let value = print::extend(
+            print::located(&address),
+            json!({
+                "keep": fate.keep.is_some(), "rule": rule,
+                "stored_size": fate.stored_size, "stored_at": print::rfc3339(created),
+            }),
+        );
         let cells = || {
             let does = match (fate.keep, self.dry_run) {
                 (Some(_), _) => "keep",
                 (None, true) => "remove",
                 (None, false) => "removed",
             };
-            let (bytes, time) = (print::bytes(fate.stored_size), print::time(created));
+            let bytes = print::bytes(fate.stored_size);
+            let time = print::time(created);
             vec![does.to_owned(), address, bytes, time, why]
         };
         printed(table.row(&value, cells), "pruned")
@@ -338,33 +338,27 @@ impl Plan {
         let time = |time| humantime::format_duration(time);
         match keep {
             None => ("none", "no rule keeps it".into()),
-            Some(KeepReason::Head) => ("head", "it is the newest".into()),
+            Some(KeepReason::Head) => ("head", "newest".into()),
             Some(KeepReason::Recent) => {
                 let grace = time(self.shorter_grace.unwrap_or(self.grace));
-                (
-                    "recent",
-                    format!("it was the newest within the last {grace}"),
-                )
+                ("recent", format!("newest within the last {grace}"))
             }
             Some(KeepReason::Pinned) => ("pinned", "it is pinned".into()),
-            Some(KeepReason::Last) => ("last", format!("it is one of the newest {keep_last}")),
+            Some(KeepReason::Last) => ("last", format!("one of the newest {keep_last}")),
             Some(KeepReason::Within) => {
                 let within = time(*keep_within);
-                (
-                    "within",
-                    format!("it was the newest within the last {within}"),
-                )
+                ("within", format!("newest within the last {within}"))
             }
             Some(KeepReason::Hourly) => {
-                let why = format!("the newest of its hour, in the newest {keep_hourly} hours");
+                let why = format!("newest of its hour, of the last {keep_hourly} hours");
                 ("hourly", why)
             }
             Some(KeepReason::Daily) => {
-                let why = format!("the newest of its day, in the newest {keep_daily} days");
+                let why = format!("newest of its day, of the last {keep_daily} days");
                 ("daily", why)
             }
             Some(KeepReason::Weekly) => {
-                let why = format!("the newest of its week, in the newest {keep_weekly} weeks");
+                let why = format!("newest of its week, of the last {keep_weekly} weeks");
                 ("weekly", why)
             }
             Some(_) => ("other", "a rule keeps it".into()),
@@ -383,14 +377,15 @@ impl Pin {
 
 impl Unpin {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let (address, name) = (&self.address, self.address.name.as_str());
+        let address = &self.address;
+        let name = self.address.name.as_str();
         let version = version(address, "unpin")?;
         let scope = address.scope(store)?;
         store.require().await?;
-        match scope.pins(name).await?.contains(&version) {
-            true => scope.unpin(name, version).await?,
-            // A mistyped version and one that is not pinned look the same otherwise.
-            false => out.note(format_args!("{} was not pinned", address.at(version))),
+        if scope.pins(name).await?.contains(&version) {
+            scope.unpin(name, version).await?
+        } else {
+            out.note(format_args!("{} was not pinned", address.at(version)))
         }
         tell("unpinned", &address.at(version), out)
     }
@@ -399,12 +394,12 @@ impl Unpin {
 fn version(address: &Address, verb: &str) -> Result<Version, Usage> {
     address.version.ok_or_else(|| {
         let example = address.at(1);
-        Usage(format!("say which version to {verb}, as in {example}"))
+        Usage(format!("name the version to {verb}, as in {example}"))
     })
 }
 
 fn tell(event: &str, address: &str, out: Out) -> Result<()> {
-    let value = json!({ "event": event, "address": address });
+    let value = print::extend(json!({ "event": event }), print::located(address));
     let text = || format!("{event} {address}");
     printed(out.print(&value, text), &format!("{address} is {event}"))
 }
@@ -413,8 +408,9 @@ impl Purge {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let address = &self.address;
         address.whole_name("purge removes the whole history of a name")?;
-        let (scope, name) = (address.scope(store)?, address.name.as_str());
-        // Asked for first: nobody should be made to confirm what is not there.
+        let scope = address.scope(store)?;
+        let name = address.name.as_str();
+        // Before the question: a missing name needs no confirmation.
         if scope.versions(name, None, 1).await?.is_empty() {
             return Err(nothing(address).into());
         }
@@ -427,18 +423,21 @@ impl Purge {
             Wait::AfterGrace
         };
         let purged = scope.purge(name, wait).await?;
-        let (removed, spared) = (purged.removed, purged.spared);
+        let removed = purged.removed;
+        let spared = purged.spared;
         let text = match purged.tombstone {
             Some(tombstone) => address.at(tombstone),
             None => address.name(),
         };
-        let value = json!({
-            "event": "purged", "address": text, "removed": removed, "spared": spared,
-        });
+        let value = print::extend(
+            json!({ "event": "purged", "removed": removed, "kept": spared }),
+            print::located(&text),
+        );
         let line = || {
             let rest = match purged.tombstone {
-                Some(_) => format!("{text} is a deletion"),
-                None => "its numbers were used up, and begin again when all are removed".into(),
+                Some(_) => format!("{text} is a tombstone"),
+                None => "its numbers were used up, and begin again after all versions are removed"
+                    .into(),
             };
             format!(
                 "purged {}: {} removed; {rest}",
@@ -453,12 +452,11 @@ impl Purge {
         if spared > 0 {
             let versions = print::count(spared, "version");
             let again = out.command("purge", &address.name());
-            let what = format!(
-                "not all of it is purged: {versions} can still be read, as it was the newest \
-                 within the grace; say {again} again after it, or --now"
-            );
+            let what = format!("kept {versions} newer than the grace period");
+            let hint = format!("run `{again}` again after it, or add --now");
             let severity = Severity::Warning;
-            return Err(Found { severity, what }.into());
+            let error = Found { severity, what }.into();
+            return Err(Hinted { error, hint }.into());
         }
         Ok(())
     }
@@ -468,8 +466,8 @@ impl Purge {
 fn confirm(name: &str, place: &str) -> Result<()> {
     if !io::stdin().is_terminal() {
         return Err(Usage(format!(
-            "this removes the whole history of {name} in {place} for good, and there is nobody to \
-             ask; say --yes"
+            "this removes the whole history of {name} in {place} for good; \
+             add --yes to confirm"
         ))
         .into());
     }
@@ -482,8 +480,9 @@ fn confirm(name: &str, place: &str) -> Result<()> {
     stderr.flush()?;
     let mut line = String::new();
     interrupt::ask(|| io::stdin().lock().read_line(&mut line).map(drop))?;
-    match line.trim() == name {
-        true => Ok(()),
-        false => Err(Usage("that is not the name; nothing was changed".into()).into()),
+    if line.trim() == name {
+        Ok(())
+    } else {
+        Err(Usage("that is not the name; nothing was changed".into()).into())
     }
 }

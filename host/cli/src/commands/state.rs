@@ -121,7 +121,8 @@ struct Expected {
 
 impl Show {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let (address, name) = (&self.address, self.address.name.as_str());
+        let address = &self.address;
+        let name = self.address.name.as_str();
         let scope = address.scope(store)?;
         let info = scope.stat(name, address.version).await?;
         let info = info.ok_or_else(|| nothing(address))?;
@@ -135,7 +136,8 @@ impl Show {
 
 impl Cat {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let (address, name) = (&self.address, self.address.name.as_str());
+        let address = &self.address;
+        let name = self.address.name.as_str();
         let scope = address.scope(store)?;
         let Some(mut reader) = scope.reader(name, address.version).await? else {
             // Nothing at all, or a tombstone: these are different news.
@@ -155,7 +157,7 @@ impl Cat {
             let piece = match offset {
                 0 => piece?,
                 _ => piece.with_context(|| {
-                    format!("the first {offset} bytes are printed and verified, the rest is not")
+                    format!("the first {offset} bytes were printed and verified, the rest was not")
                 })?,
             };
             if piece.is_empty() {
@@ -180,14 +182,12 @@ impl Save {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let address = &self.address;
         address
-            .whole_name("a save makes a new version; to save only over this one, use --expect")?;
+            .whole_name("a save creates a new version; use --expect to save only after this one")?;
         let implied = self.file.is_none();
         let file = self.file.unwrap_or_else(|| "-".into());
-        let options = SaveOptions {
-            expect: self.expected.expect,
-            media_type: self.media_type,
-            labels: self.label,
-        };
+        let mut options = SaveOptions::expecting(self.expected.expect);
+        options.media_type = self.media_type;
+        options.labels = self.label;
         let scope = address.scope(store)?;
         // Before the whole state is read.
         store.require().await?;
@@ -202,8 +202,8 @@ impl Save {
                 let len = pour(input, &file, &mut writer, &mut progress).await?;
                 if implied && len == 0 && !is_piped() {
                     return Err(Usage(
-                        "standard input is empty, and no pipe; name a FILE, or write - to save an \
-                         empty state"
+                        "standard input is empty and not a pipe; name a FILE, or write - to save \
+                         an empty state"
                             .into(),
                     )
                     .into());
@@ -232,10 +232,9 @@ type Input = Box<dyn Read + Send>;
 /// The file to save, and its length where that is known.
 fn open(file: &Path) -> Result<(Input, Option<u64>)> {
     match file.to_str() {
-        Some("-") if io::stdin().is_terminal() => Err(Usage(
-            "nothing to save: name a FILE, or give the state on standard input".into(),
-        )
-        .into()),
+        Some("-") if io::stdin().is_terminal() => {
+            Err(Usage("no state: name a FILE, or send the state to standard input".into()).into())
+        }
         Some("-") => Ok((Box::new(io::stdin()), None)),
         _ => {
             let opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
@@ -267,7 +266,7 @@ async fn pour(
     let mut chunk = vec![0; CHUNK];
     let mut total = 0;
     loop {
-        // On a thread of its own: whoever writes into a pipe may take his time, and uploads and
+        // On a thread of its own: the writer of a pipe may be slow, and uploads and
         // signals go on meanwhile.
         let reading = tokio::task::spawn_blocking(move || {
             let len = input.read(&mut chunk);
@@ -295,7 +294,7 @@ impl Rm {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let address = &self.address;
         address.whole_name(
-            "rm deletes the whole name; to delete only if this is the newest, use --expect",
+            "rm deletes the whole name; use --expect to delete only if this is the newest version",
         )?;
         let scope = address.scope(store)?;
         let deletion = scope.delete(address.name.as_str(), self.expected.expect);
@@ -319,7 +318,8 @@ impl Rm {
 
 impl Restore {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let (address, name) = (&self.address, self.address.name.as_str());
+        let address = &self.address;
+        let name = self.address.name.as_str();
         let Some(version) = address.version else {
             let example = address.at(1);
             return Err(Usage(format!("say which version to restore, as in {example}")).into());
@@ -328,7 +328,7 @@ impl Restore {
         let expect = self.expected.expect;
         if let Some(info) = newest_already(&scope, name, version, expect).await? {
             let text = address.at(version);
-            let line = || format!("{text} is the newest version already; nothing was changed");
+            let line = || format!("{text} is the newest version; nothing was changed");
             let value = print::event("unchanged", &text, &info);
             return Ok(out.print(&value, line)?);
         }
@@ -359,10 +359,15 @@ async fn newest_already(
 
 impl Fork {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let (from, to) = (&self.from, &self.to);
-        to.whole_name("a fork makes a new version; to make it only over this one, use --expect")?;
-        let (scope, target) = (from.scope(store)?, to.scope(store)?);
-        let (name, new_name) = (from.name.as_str(), to.name.as_str());
+        let from = &self.from;
+        let to = &self.to;
+        to.whole_name(
+            "a fork creates a new version; use --expect to create it only after this one",
+        )?;
+        let scope = from.scope(store)?;
+        let target = to.scope(store)?;
+        let name = from.name.as_str();
+        let new_name = to.name.as_str();
         let expect = self.expected.expect;
         let info = scope
             .fork_to(name, from.version, &target, new_name, expect)

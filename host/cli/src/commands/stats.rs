@@ -74,7 +74,8 @@ impl Stats {
         let mut progress = Progress::items(out, "counted names:", None);
         store.require().await?;
         let mut walk = store.walk(&selection);
-        let (mut all, mut of_agent) = (Figures::default(), Figures::default());
+        let mut all = Figures::default();
+        let mut of_agent = Figures::default();
         let mut agent: Option<Name> = None;
         let states = self.states;
         let mut table = Table::new(
@@ -110,8 +111,7 @@ impl Stats {
         if all.unread > 0 {
             let versions = print::count(all.unread, "version");
             out.note(format_args!(
-                "{versions} cannot be read, and the states of these are not counted; `persist \
-                 check` says why"
+                "{versions} cannot be read and are not counted; run `persist check`"
             ));
         }
         all.print("all", "", states, &mut table)?;

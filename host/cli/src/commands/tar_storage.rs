@@ -35,7 +35,7 @@ const MAX_PATH: usize = 1 << 10;
 /// Most bytes of a line of the manifest: the metadata of a version is at most 128 KiB.
 const MAX_LINE: u64 = 256 << 10;
 
-const NO_TAR: &str = "it is not a whole tar file; where it is compressed, unpack it first";
+const NO_TAR: &str = "it is not a complete tar file; decompress it first if it is compressed";
 
 /// Objects in a tar file. Memory: where each of them lies, some 100 bytes.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl TarStorage {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let shown = path.display();
         if path.as_os_str() == "-" {
-            bail!("an archive is read in any order, and not from a pipe; name a file");
+            bail!("an archive cannot be read from a pipe; name a file");
         }
         let file = File::open(path).with_context(|| format!("open {shown}"))?;
         let length = file.metadata()?.len();
@@ -112,7 +112,7 @@ impl TarStorage {
             let place = self.objects.get(&line.key);
             ensure!(
                 place.is_some_and(|place| place.size == line.info.stored_size),
-                "{} is in the manifest of {shown}, and not in the archive as the manifest says",
+                "{} is in the manifest of {shown} and not in the archive",
                 cut(&line.key)
             );
         }
@@ -130,7 +130,7 @@ impl TarStorage {
     }
 
     fn refused<T>(&self) -> storage::Result<T> {
-        let what = format!("{} is an archive, and only read", self.path.display());
+        let what = format!("{} is an archive, which is read-only", self.path.display());
         Err(storage::Error::new(ErrorKind::Unsupported, what))
     }
 }
@@ -183,7 +183,7 @@ impl Index {
                 );
             }
             let end = start.checked_add(size).filter(|end| *end <= length);
-            let end = end.context("it was cut off: an entry is longer than the file")?;
+            let end = end.context("truncated: an entry is longer than the file")?;
             if is_extension(kind) {
                 let mut body = vec![0; usize::try_from(size)?];
                 file.read_exact_at(&mut body, start)?;
@@ -210,7 +210,7 @@ impl Index {
     }
 
     fn add(&mut self, path: Vec<u8>, place: Place, is_sparse: bool) -> Result<()> {
-        // What is no text, or so long, is nobody's key.
+        // A path that is not text, or is too long, is not a key.
         let Ok(mut path) = String::from_utf8(path) else {
             return Ok(());
         };
@@ -233,7 +233,7 @@ impl Index {
         }
         if last == MANIFEST {
             let base = &path[..path.len() - MANIFEST.len()];
-            // The one nearest to the top: what lies deeper is of somebody's directory.
+            // The one nearest to the top: a deeper one belongs to another directory.
             if self
                 .base
                 .as_ref()
@@ -246,8 +246,8 @@ impl Index {
         Ok(())
     }
 
-    /// The files below `base` whose paths are keys. What someone added under another name is
-    /// nobody's key.
+    /// The files below `base` whose paths are keys. A file that was added under another name is
+    /// not a key.
     fn objects_below(&self, base: &str) -> BTreeMap<String, Place> {
         let below = |(path, place): &(String, Place)| {
             let key = Key::new(path.strip_prefix(base)?).ok()?;
@@ -376,11 +376,7 @@ impl Storage for TarStorage {
             let what = format!("read {}", self.path.display());
             storage::Error::new(ErrorKind::Unavailable, what).with_source(error)
         })?;
-        Ok(Part {
-            bytes,
-            start: range.start,
-            size: place.size,
-        })
+        Ok(Part::new(bytes, range.start, place.size))
     }
 
     async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
@@ -393,10 +389,7 @@ impl Storage for TarStorage {
             Some(after) if after.name() >= list.prefix => past(&base, after),
             _ => Bound::Included(beginning.clone()),
         };
-        let mut page = Page {
-            now: list.facts.then(SystemTime::now),
-            ..Page::default()
-        };
+        let mut page = Page::default().with_now(list.meta.then(SystemTime::now));
         loop {
             let next = self
                 .objects
@@ -412,13 +405,10 @@ impl Storage for TarStorage {
             let rest = &key[base.len()..];
             let entry = match rest.split_once('/') {
                 Some((dir, _)) => Entry::Dir(dir.into()),
-                None => Entry::Object(Object {
-                    name: rest.into(),
-                    facts: list.facts.then_some(ObjectMeta {
-                        size: place.size,
-                        created: place.created,
-                    }),
-                }),
+                None => {
+                    let meta = ObjectMeta::new(place.size, place.created);
+                    Entry::Object(Object::new(rest, list.meta.then_some(meta)))
+                }
             };
             from = past(&base, &entry);
             page.entries.push(entry);

@@ -66,7 +66,7 @@ impl Binding {
         if let Some(kind) = text.as_deref().and_then(secret_in) {
             let key = redact(key);
             return Err(format!(
-                "{key} holds {kind}, which does not belong there and is not shown"
+                "{key} holds {kind}, which is not shown; it does not belong there"
             ));
         }
         match (key, text, value) {
@@ -84,13 +84,14 @@ impl Binding {
             (key, ..) => {
                 let key = redact(key);
                 return Err(format!(
-                    "{key:?} says nothing of an endpoint; these do: profile, credential_source, \
+                    "{key:?} is not a key of an endpoint; the keys are: profile, \
+                     credential_source, \
                      allow_http, gcs_credentials"
                 ));
             }
         }
         if self.profile.is_some() && self.is_environment {
-            return Err("write profile or credential_source, and not both".into());
+            return Err("write either profile or credential_source".into());
         }
         Ok(())
     }
@@ -180,9 +181,9 @@ fn of_environment() -> Result<S3Credentials> {
             ))
         })
     };
-    Ok(S3Credentials {
-        access_key_id: needed("AWS_ACCESS_KEY_ID")?,
-        secret_access_key: needed("AWS_SECRET_ACCESS_KEY")?,
-        session_token: value("AWS_SESSION_TOKEN")?,
-    })
+    let credentials = S3Credentials::new(
+        needed("AWS_ACCESS_KEY_ID")?,
+        needed("AWS_SECRET_ACCESS_KEY")?,
+    );
+    Ok(credentials.with_session_token(value("AWS_SESSION_TOKEN")?))
 }

@@ -31,7 +31,7 @@ pub(crate) enum Source {
     Variable(&'static str),
     /// The file.
     File,
-    /// Nobody said anything.
+    /// No source has a value.
     Default,
 }
 
@@ -94,7 +94,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Adds what the file says where nobody said it before.
+    /// Adds values of the file that no other source has.
     fn add_file(&mut self, home: Option<PathBuf>) -> Result<()> {
         let named = self.path("PERSIST_CONFIG")?;
         let is_named = named.is_some();
@@ -116,9 +116,10 @@ impl Settings {
         }
         for (setting, value) in values {
             let is_path = ["local_path", "gcs_credentials"].contains(&setting.key);
-            let value = match is_path && secret_in(&value).is_none() {
-                true => in_dir(dir, Path::new(&value), setting.key)?.into(),
-                false => OsString::from(value),
+            let value = if is_path && secret_in(&value).is_none() {
+                in_dir(dir, Path::new(&value), setting.key)?.into()
+            } else {
+                OsString::from(value)
             };
             if setting.key == "gcs_credentials" {
                 self.file_credentials = Some(PathBuf::from(&value));
@@ -176,7 +177,7 @@ impl Settings {
         match secret_in(&value.to_string_lossy()) {
             None => Ok(Some(value.clone())),
             Some(kind) => Err(Usage(format!(
-                "{} holds {kind}, which does not belong there and is not shown",
+                "{} holds {kind}, which is not shown; it does not belong there",
                 self.name(variable)
             ))
             .into()),
@@ -193,13 +194,14 @@ impl Settings {
         let Some(path) = self.checked(variable)? else {
             return Ok(None);
         };
-        match path.to_string_lossy().chars().any(char::is_control) {
-            false => Ok(Some(path.into())),
-            true => Err(Usage(format!(
+        if !path.to_string_lossy().chars().any(char::is_control) {
+            Ok(Some(path.into()))
+        } else {
+            Err(Usage(format!(
                 "{} has a line break or another control character in it",
                 self.name(variable)
             ))
-            .into()),
+            .into())
         }
     }
 
@@ -210,7 +212,7 @@ impl Settings {
         let number = text.trim().parse().map(Some);
         number.map_err(|_| {
             Usage(format!(
-                "{} is {:?}, and not a number",
+                "{} is {:?}, not a number",
                 self.name(variable),
                 redact(&text)
             ))
@@ -225,7 +227,7 @@ impl Settings {
         let time = humantime::parse_duration(text.trim()).map(Some);
         time.map_err(|_| {
             Usage(format!(
-                "{} is {:?}, and not a time such as 90s, 12h or 30d",
+                "{} is {:?}, not a duration such as 90s, 12h or 30d",
                 self.name(variable),
                 redact(&text)
             ))
@@ -243,7 +245,7 @@ impl Settings {
         self.value("RUST_LOG").is_some()
     }
 
-    /// The storage, with nothing left to be found elsewhere but what nobody said.
+    /// The storage, with every value of the settings filled in.
     pub(crate) fn storage(&self) -> Result<StorageConfig> {
         // A URL is checked where it is parsed, which says more.
         let said = self.value("PERSIST_STORAGE").map(|said| said.to_str());
@@ -388,9 +390,10 @@ impl Settings {
         if let Some(grace) = self.grace()? {
             options.grace = grace;
         }
-        options.retention = match self.prunes()? {
-            true => Some(self.retention()?),
-            false => None,
+        options.retention = if self.prunes()? {
+            Some(self.retention()?)
+        } else {
+            None
         };
         Ok(options)
     }
@@ -440,7 +443,8 @@ impl Settings {
         let log = self.log()?;
         let parsed = log.parse::<tracing_subscriber::filter::EnvFilter>();
         parsed.map(drop).map_err(|error| {
-            let (name, log) = (self.name("RUST_LOG"), redact(&log));
+            let name = self.name("RUST_LOG");
+            let log = redact(&log);
             Usage(format!("{name} is {log:?}: {error}")).into()
         })
     }
@@ -531,7 +535,7 @@ fn no_toml(text: &str, error: &toml::de::Error) -> String {
         .count()
         + 1;
     let what = match secret_in(text) {
-        Some(kind) => format!("it holds {kind}, and no settings"),
+        Some(kind) => format!("it holds {kind} instead of settings"),
         None => redact(error.message()).into_owned(),
     };
     format!("line {line} is not TOML: {what}")
@@ -562,7 +566,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed> {
                 .filter(|key| !key.is_empty())
                 .collect();
             wrong(format!(
-                "{:?} is not a setting; these are: {}, endpoints",
+                "{:?} is not a setting; the settings are: {}, endpoints",
                 redact(&key),
                 keys.join(", ")
             ))

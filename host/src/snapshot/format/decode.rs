@@ -45,9 +45,11 @@ impl Footer {
     pub(crate) fn find(suffix: &[u8]) -> Option<Self> {
         let at = suffix.len().checked_sub(FOOTER)?;
         let (mut footer, _) = Cursor::new(&suffix[at..]).member(FOOTER_ID)?;
-        let (object, member) = (footer.u64()?, footer.u64()?);
+        let object = footer.u64()?;
+        let member = footer.u64()?;
         footer.take(CHECKSUM)?;
-        let (kind, format) = (footer.u16()?, footer.u16()?);
+        let kind = footer.u16()?;
+        let format = footer.u16()?;
         (footer.0 == MAGIC).then_some(Self {
             object,
             member,
@@ -61,7 +63,7 @@ impl Footer {
         let footer = self;
         if footer.object != size {
             return Err(Error::corrupt(format!(
-                "it is {size} bytes long and says that it is {}",
+                "it has {size} bytes, and its footer says {}",
                 footer.object
             )));
         }
@@ -91,7 +93,7 @@ impl Trailer {
         if checksum(bytes) != stored {
             return Err(Error::corrupt("its trailer does not match its checksum"));
         }
-        // From here on the bytes are what someone meant to write.
+        // The checksum matches, so from here on the bytes are as they were written.
         if footer.format != FORMAT {
             return Err(Error::unsupported(format!(
                 "this snapshot has format {}; this build reads format {FORMAT}. Use a newer \
@@ -101,7 +103,7 @@ impl Trailer {
         }
         if ![KIND_STATE, KIND_TOMBSTONE].contains(&footer.kind) {
             return Err(Error::unsupported(format!(
-                "this snapshot is of kind {}, which this build does not know. Use a newer Persist",
+                "this snapshot is of the unknown kind {}. Use a newer Persist",
                 footer.kind
             )));
         }
@@ -172,11 +174,12 @@ impl Trailer {
     /// Checks that the stored bytes of a block are those that were written.
     pub(crate) fn verify_block(&self, block: usize, stored: &[u8]) -> Result<()> {
         let entry = &self.index[block * INDEX_ENTRY..][..INDEX_ENTRY];
-        match encode::index_entry(stored) == entry {
-            true => Ok(()),
-            false => Err(Error::corrupt(format!(
+        if encode::index_entry(stored) == entry {
+            Ok(())
+        } else {
+            Err(Error::corrupt(format!(
                 "block {block} of its state does not match its checksum"
-            ))),
+            )))
         }
     }
 
@@ -195,10 +198,8 @@ impl Trailer {
     /// Verifies a whole state member and returns its state.
     pub(crate) fn read_state(&self, member: &[u8]) -> Result<Vec<u8>> {
         let blocks = self.stored(0..self.blocks());
-        let (head, tail) = (
-            &member[..blocks.start as usize],
-            &member[blocks.end as usize..],
-        );
+        let head = &member[..blocks.start as usize];
+        let tail = &member[blocks.end as usize..];
         self.verify_frame(head, tail)?;
         let len = usize::try_from(self.metadata.size).unwrap_or(usize::MAX);
         let mut state = plausible(len, member.len())?;
@@ -675,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_snapshot_is_refused() {
+    fn a_file_that_is_not_a_snapshot_is_refused() {
         for foreign in [&b""[..], b"hello", &[0; 4096], &STATE_HEADER] {
             assert!(matches!(read(foreign), Err(Error::Corrupt { .. })));
         }

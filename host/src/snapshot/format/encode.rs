@@ -292,9 +292,10 @@ impl Encoded {
     }
 
     fn push_footer(&self, trailer: &mut Vec<u8>) {
-        let kind = match self.tombstone {
-            false => KIND_STATE,
-            true => KIND_TOMBSTONE,
+        let kind = if !self.tombstone {
+            KIND_STATE
+        } else {
+            KIND_TOMBSTONE
         };
         let at = trailer.len();
         let object = self.member + (at + FOOTER) as u64;

@@ -23,11 +23,12 @@ impl Sums {
 
     /// Compares the sums of a whole state with what was written of it.
     pub(crate) fn verify(self, metadata: &Metadata) -> Result<()> {
-        match hex(&self.sha256.finalize()) == metadata.sha256
+        if hex(&self.sha256.finalize()) == metadata.sha256
             && self.crc32.finalize() == metadata.crc32
         {
-            true => Ok(()),
-            false => Err(Error::corrupt("its SHA-256 or CRC-32 is another")),
+            Ok(())
+        } else {
+            Err(Error::corrupt("its SHA-256 or CRC-32 is another"))
         }
     }
 }

@@ -77,7 +77,7 @@ impl Pages {
             self.seen.insert(hasher.finish())
         };
         token.filter(is_new).ok_or_else(|| {
-            let what = "this server says that a list goes on, and not how";
+            let what = "the server says that a list continues, without a token";
             Error::new(ErrorKind::Unsupported, what)
         })
     }

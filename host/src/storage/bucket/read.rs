@@ -137,7 +137,7 @@ impl About {
             Wanted::Span(span) => span.start..span.end.min(size),
         };
         if range != expected || len.is_some_and(|len| len != range.end - range.start) {
-            return Err(odd(call, "another range than the one that was asked for"));
+            return Err(odd(call, "another range than the requested one"));
         }
         Ok(Self { range, size, tag })
     }
@@ -160,11 +160,9 @@ impl About {
 fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
     let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
-    let (first, last, size) = (
-        first.parse().ok()?,
-        last.parse::<u64>().ok()?,
-        size.parse().ok()?,
-    );
+    let first = first.parse().ok()?;
+    let last = last.parse::<u64>().ok()?;
+    let size = size.parse().ok()?;
     let end = last.checked_add(1)?;
     (first < end && end <= size).then_some((first..end, size))
 }
@@ -263,7 +261,8 @@ async fn pieces<S: Source>(
             // A piece is at most 8 MiB.
             let tail = free.split_off((span.end - span.start) as usize);
             let mut piece = std::mem::replace(&mut free, tail);
-            let (source, tag) = (source.clone(), tag.clone());
+            let source = source.clone();
+            let tag = tag.clone();
             reading.spawn(async move {
                 let start = span.start;
                 let wanted = Wanted::Span(span);
@@ -318,10 +317,7 @@ async fn fetch<S: Source>(
                 };
                 // A range of what is there was refused: that is no sign of damage.
                 if ask.begins_below(size) {
-                    let what = format!(
-                        "{} of a range that is there was refused: status 416",
-                        S::CALL
-                    );
+                    let what = format!("{} of an existing range was refused: status 416", S::CALL);
                     let error = Error::new(ErrorKind::Unavailable, what);
                     tries
                         .again(AttemptError::new(RetryDecision::Stop, error))
@@ -423,7 +419,8 @@ mod tests {
         let about = |range: Option<&str>, len, wanted: Wanted| {
             About::new("GET", &wanted, range, Some(len), None).map(|about| about.size)
         };
-        let (right, end) = (Some("bytes 10-19/100"), Some("bytes 10-19/20"));
+        let right = Some("bytes 10-19/100");
+        let end = Some("bytes 10-19/20");
         assert_eq!(about(right, 10, Wanted::Span(10..20)).ok(), Some(100));
         about(right, 10, Wanted::Span(10..21)).expect_err("too short");
         about(right, 10, Wanted::Span(9..20)).expect_err("another start");

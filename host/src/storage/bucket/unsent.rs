@@ -24,7 +24,7 @@ impl Unsent {
         self.pieces.push_back(piece);
     }
 
-    /// The first `len` bytes, or all of them where there are not so many.
+    /// The first `len` bytes, or all of them if there are fewer.
     pub(in crate::storage) fn take(&mut self, len: usize) -> Bytes {
         let mut taken = Vec::new();
         let mut missing = len.min(self.len);
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_taken_is_what_came_first_however_it_was_cut() {
+    fn taken_bytes_are_in_order_however_they_were_cut() {
         let mut unsent = Unsent::default();
         for piece in ["abc", "", "defg", "h"] {
             unsent.push(Bytes::from_static(piece.as_bytes()));

@@ -40,7 +40,7 @@ const WELL_KNOWN: &str = ".config/gcloud/application_default_credentials.json";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Account {
     /// Requests carry no credentials.
-    Nobody,
+    Anonymous,
     /// Of any of the kinds that Google's tools write.
     File(PathBuf),
     /// gcloud's file, then the metadata server.
@@ -69,7 +69,7 @@ impl Source {
 
     /// Looks them up anew. Whether others were found than those that were refused.
     pub(super) async fn renew(&self) -> bool {
-        if self.account == Account::Nobody {
+        if self.account == Account::Anonymous {
             return false;
         }
         let refused = self.headers().await.ok();
@@ -93,7 +93,7 @@ impl Source {
 
     async fn find(&self) -> Attempt<Credentials> {
         let built = match &self.account {
-            Account::Nobody => return Ok(anonymous::Builder::new().build()),
+            Account::Anonymous => return Ok(anonymous::Builder::new().build()),
             Account::File(path) => of_file(&read(path).await?),
             Account::Default => match well_known() {
                 Some(path) => of_file(&read(&path).await?),
@@ -101,7 +101,7 @@ impl Source {
             },
         };
         built.map_err(|error| {
-            let what = format!("Google credentials are set up wrong: {}", innermost(&error));
+            let what = format!("invalid Google credentials: {}", innermost(&error));
             AttemptError::new(RetryDecision::Stop, unauthenticated(what))
         })
     }
@@ -122,7 +122,7 @@ async fn of_machine() -> Attempt<Credentials> {
     }
     let built = machine.build();
     let credentials = built.map_err(|error| {
-        let what = format!("Google credentials are set up wrong: {}", innermost(&error));
+        let what = format!("invalid Google credentials: {}", innermost(&error));
         AttemptError::new(RetryDecision::Stop, unauthenticated(what))
     })?;
     let ask = async {
@@ -224,11 +224,12 @@ async fn headers(credentials: &Credentials) -> Attempt<HeaderMap> {
 }
 
 fn fault(error: &CredentialsError) -> AttemptError {
-    let next = match error.is_transient() {
-        true => RetryDecision::Backoff(None),
-        false => RetryDecision::Stop,
+    let next = if error.is_transient() {
+        RetryDecision::Backoff(None)
+    } else {
+        RetryDecision::Stop
     };
-    let what = format!("Google credentials could not be had: {}", innermost(error));
+    let what = format!("cannot get Google credentials: {}", innermost(error));
     AttemptError::new(next, unauthenticated(what))
 }
 

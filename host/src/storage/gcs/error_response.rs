@@ -59,9 +59,10 @@ impl ErrorResponse {
     pub(super) fn fault(&self, operation: &Operation) -> AttemptError {
         let meaning = classify(&self.reason, self.status);
         let no_bucket = self.status == 404 && operation.needs_bucket;
-        let kind = match no_bucket {
-            true => ErrorKind::Config,
-            false => meaning.kind,
+        let kind = if no_bucket {
+            ErrorKind::Config
+        } else {
+            meaning.kind
         };
         let mut error = Error::new(kind, self.text(operation));
         if let Some(hint) = hint(operation, kind, no_bucket) {
@@ -81,7 +82,7 @@ impl ErrorResponse {
 fn hint(operation: &Operation, kind: ErrorKind, no_bucket: bool) -> Option<String> {
     Some(match kind {
         _ if no_bucket => {
-            "make the bucket, or correct PERSIST_GCS_BUCKET; Persist makes no buckets".into()
+            "create the bucket, or correct PERSIST_GCS_BUCKET; Persist creates no buckets".into()
         }
         ErrorKind::Config => {
             "check the key that PERSIST_GCS_KMS_KEY or the bucket names, and the endpoint".into()
@@ -193,9 +194,10 @@ pub(super) fn damaged(error: &google_cloud_storage::Error) -> Option<i64> {
 /// A server's word, where it is one: it is printed on terminals and in logs.
 fn word(text: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+/=".contains(&byte);
-    match (1..=256).contains(&text.len()) && text.bytes().all(plain) {
-        true => Some(text.into()),
-        false => None,
+    if (1..=256).contains(&text.len()) && text.bytes().all(plain) {
+        Some(text.into())
+    } else {
+        None
     }
 }
 
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_is_no_place_for_its_own_text() {
+    fn errors_do_not_repeat_text_of_the_server() {
         let body = br#"{"error":{"message":"no b/k","errors":[{"reason":"no\u001b[2J"}]}}"#;
         let refusal = ErrorResponse::new(403, &HeaderMap::new(), body);
         assert_eq!(refusal.reason, "");

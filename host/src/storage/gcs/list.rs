@@ -51,7 +51,7 @@ pub(super) async fn page(gcs: &Gcs, list: &List<'_>) -> Result<Page> {
     loop {
         let (answer, now) = ask(gcs, list, &base, limit, token.clone()).await?;
         let more = answer.next_page_token.is_some();
-        let now = now.filter(|_| list.facts);
+        let now = now.filter(|_| list.meta);
         check_order(&answer)?;
         let mut found = entries(&answer, &base, now);
         if more {
@@ -94,12 +94,12 @@ pub(super) async fn recursive_page(gcs: &Gcs, list: &RecursiveList<'_>) -> Resul
             query += &format!("&pageToken={}", encode(token));
         }
         let (answer, now) = get(gcs, &base, &query).await?;
-        let now = now.filter(|_| list.facts);
+        let now = now.filter(|_| list.meta);
         let objects = answer.items.iter().filter_map(|listed| {
             let name = listed.name.strip_prefix(&base)?;
             name.split('/').all(is_segment).then(|| Object {
                 name: name.into(),
-                facts: now.and_then(|now| facts(listed, now)),
+                meta: now.and_then(|now| object_meta(listed, now)),
             })
         });
         let objects: Vec<_> = objects.collect();
@@ -186,7 +186,7 @@ fn entries(answer: &Answer, base: &str, now: Option<SystemTime>) -> Vec<Entry> {
         is_segment(name).then(|| {
             Entry::Object(Object {
                 name: name.into(),
-                facts: now.and_then(|now| facts(listed, now)),
+                meta: now.and_then(|now| object_meta(listed, now)),
             })
         })
     });
@@ -213,7 +213,7 @@ fn hold_back(found: &mut Vec<Entry>) {
 
 /// GCS tells when an upload was completed, to the millisecond, and the time of a page in whole
 /// seconds.
-fn facts(listed: &Listed, now: SystemTime) -> Option<ObjectMeta> {
+fn object_meta(listed: &Listed, now: SystemTime) -> Option<ObjectMeta> {
     let created = humantime::parse_rfc3339(listed.time_created.as_deref()?).ok()?;
     Some(ObjectMeta {
         size: listed.size.as_deref()?.parse().ok()?,
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_put_in_the_bucket_is_passed_over() {
+    fn foreign_objects_in_the_bucket_are_skipped() {
         let answer = Answer {
             items: ["p/", "p/a b", "p/é", "p/.hidden", "elsewhere", "p/~ours"]
                 .map(listed)
@@ -286,8 +286,8 @@ mod tests {
     fn an_object_is_never_of_the_future() {
         let created = humantime::parse_rfc3339("2026-11-22T20:08:07.123Z").expect("a time");
         let second = std::time::Duration::from_secs(1);
-        let facts = |now| facts(&listed("a"), now).expect("facts").created;
-        assert_eq!(facts(created + second), created);
-        assert_eq!(facts(created - second), created - second);
+        let meta = |now| object_meta(&listed("a"), now).expect("meta").created;
+        assert_eq!(meta(created + second), created);
+        assert_eq!(meta(created - second), created - second);
     }
 }

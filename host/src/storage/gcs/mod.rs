@@ -250,9 +250,10 @@ impl Gcs {
         self.shared.credentials.headers().await?;
         match tries.attempt(send).await {
             Err(mut fault) if fault.next == RetryDecision::RefreshCredentials => {
-                fault.next = match self.shared.credentials.renew().await {
-                    true => RetryDecision::RetryOnce,
-                    false => RetryDecision::Stop,
+                fault.next = if self.shared.credentials.renew().await {
+                    RetryDecision::RetryOnce
+                } else {
+                    RetryDecision::Stop
                 };
                 if fault.error.kind() == ErrorKind::Unauthenticated
                     && let Some(hint) = self.no_credentials_hint()
@@ -269,7 +270,7 @@ impl Gcs {
     fn no_credentials_hint(&self) -> Option<String> {
         let settings = self.settings();
         let endpoint = Endpoint::parse(&settings.endpoint)?;
-        (settings.account == Account::Nobody).then(|| {
+        (settings.account == Account::Anonymous).then(|| {
             format!(
                 "no credentials are bound to {endpoint}, so none were sent; bind some in \
                  persist.toml: gcs_credentials = \
@@ -409,7 +410,10 @@ impl Gcs {
 
     /// Removes an object that was made of other bytes than were sent, before it is read as ours.
     async fn discard(&self, operation: &Operation, full: &str, generation: i64) -> AttemptError {
-        let what = format!("{}: what GCS keeps is not what it was sent", operation.name);
+        let what = format!(
+            "{}: GCS stored other bytes than it received",
+            operation.name
+        );
         let error = Error::new(ErrorKind::Unavailable, what);
         let url = self.object_url(full, &format!("?ifGenerationMatch={generation}"));
         match self.send(&DELETE, self.request(Method::DELETE, &url)).await {
@@ -431,7 +435,7 @@ impl Gcs {
         if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             && !self.shared.unencrypted.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!("the server does not confirm the key that it was asked to encrypt with");
+            tracing::warn!("the server does not confirm the requested encryption key");
         }
     }
 
@@ -478,7 +482,8 @@ impl Storage for Gcs {
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
-        let (gcs, full) = (self.clone(), self.full(key));
+        let gcs = self.clone();
+        let full = self.full(key);
         bucket::read::read(&GcsObject { gcs, full }, range).await
     }
 
@@ -544,9 +549,10 @@ async fn whole(mut response: Response) -> std::result::Result<Vec<u8>, String> {
 fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() + 16);
     for byte in text.bytes() {
-        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            true => encoded.push(byte.into()),
-            false => encoded += &format!("%{byte:02X}"),
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(byte.into())
+        } else {
+            encoded += &format!("%{byte:02X}")
         }
     }
     encoded

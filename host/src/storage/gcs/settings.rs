@@ -83,9 +83,10 @@ impl Settings {
         if config.max_object.is_some_and(|most| most > MAX_OBJECT) {
             return Err(wrong("max_object is more than the 5 TiB that GCS takes"));
         }
-        let account = match is_emulator {
-            true => Account::Nobody,
-            false => account(config, &endpoint, path("GOOGLE_APPLICATION_CREDENTIALS"))?,
+        let account = if is_emulator {
+            Account::Anonymous
+        } else {
+            account(config, &endpoint, path("GOOGLE_APPLICATION_CREDENTIALS"))?
         };
         if let Some(host) = path("GCE_METADATA_HOST").filter(|_| account == Account::Default) {
             let host = host
@@ -128,7 +129,7 @@ fn account(config: &StorageConfig, endpoint: &str, file: Option<OsString>) -> Re
         return Ok(Account::File(named.into()));
     }
     let Some(named) = named else {
-        return Ok(Account::Nobody);
+        return Ok(Account::Anonymous);
     };
     if config.endpoint_from_url {
         return Err(wrong(format!(
@@ -139,13 +140,13 @@ fn account(config: &StorageConfig, endpoint: &str, file: Option<OsString>) -> Re
             endpoint_from_url to false",
         ));
     }
-    match server.is_encrypted() || server.is_loopback() {
-        true => Ok(Account::File(named.into())),
-        false => Err(wrong(format!(
-            "{server} is spoken to through plain HTTP, where others could read and use Google's \
-             token, so it is not sent there"
+    if server.is_encrypted() || server.is_loopback() {
+        Ok(Account::File(named.into()))
+    } else {
+        Err(wrong(format!(
+            "{server} uses plain HTTP, where others could read Google's token, so no token is sent"
         ))
-        .with_hint("use https://, or name no credentials for this endpoint")),
+        .with_hint("use https://, or name no credentials for this endpoint"))
     }
 }
 
@@ -154,17 +155,18 @@ fn check_file(name: &str, file: &Path) -> Result<()> {
     let text = file.to_string_lossy();
     if let Some(kind) = secret_in(&text) {
         return Err(wrong(format!(
-            "{name} holds {kind}, and not the path of a file; it is not shown"
+            "{name} holds {kind} instead of a path; it is not shown"
         ))
         .with_hint(
-            "write the content into a file that only this account can read, and name that file",
+            "write the content to a file that only this account can read, and name that file",
         ));
     }
-    match text.chars().any(char::is_control) {
-        true => Err(wrong(format!(
+    if text.chars().any(char::is_control) {
+        Err(wrong(format!(
             "{name} has a line break or another control character in it"
-        ))),
-        false => Ok(()),
+        )))
+    } else {
+        Ok(())
     }
 }
 
@@ -186,13 +188,13 @@ fn seconds(text: &str) -> Result<Duration> {
         .filter(|seconds| *seconds > 0);
     seconds.map(Duration::from_secs).ok_or_else(|| {
         wrong(format!(
-            "PERSIST_GCS_TIMEOUT is {:?}, and not a number of seconds from 1 up",
+            "PERSIST_GCS_TIMEOUT is {:?}, not a number of seconds of at least 1",
             redact(text)
         ))
     })
 }
 
-/// The key becomes part of a URL, and is shown to nobody but Google.
+/// The key becomes part of a URL, and is sent only to Google.
 fn check_kms_key(key: &str) -> Result<()> {
     let names: Vec<_> = key.split('/').collect();
     match names.as_slice() {
@@ -224,9 +226,10 @@ fn endpoint(said: Option<String>) -> Result<String> {
     let Some(said) = said else {
         return Ok(GOOGLE.into());
     };
-    let url = match said.contains("://") {
-        true => said,
-        false => format!("http://{said}"),
+    let url = if said.contains("://") {
+        said
+    } else {
+        format!("http://{said}")
     };
     let host = url
         .strip_prefix("http://")
@@ -239,9 +242,10 @@ fn endpoint(said: Option<String>) -> Result<String> {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
     });
-    match good {
-        true => Ok(url.trim_end_matches('/').into()),
-        false => Err(not_an_endpoint()),
+    if good {
+        Ok(url.trim_end_matches('/').into())
+    } else {
+        Err(not_an_endpoint())
     }
 }
 
@@ -269,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bucket_is_that_of_the_config_then_ours_of_the_environment_then_the_other() {
+    fn the_bucket_comes_from_config_then_environment() {
         let none = StorageConfig {
             gcs_bucket: None,
             ..bucket()
@@ -314,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_those_of_the_config_then_of_the_environment_then_the_defaults() {
+    fn credentials_come_from_config_then_environment_then_defaults() {
         let env = [("GOOGLE_APPLICATION_CREDENTIALS", "/env.json")];
         let account = |config: &StorageConfig, env: &[(&str, &str)]| {
             resolve(config, env).expect("good").account
@@ -330,8 +334,8 @@ mod tests {
             "https://gcs.example",
         ] {
             let emulator = [env[0], ("STORAGE_EMULATOR_HOST", host)];
-            assert_eq!(account(&bucket(), &emulator), Account::Nobody, "{host}");
-            assert_eq!(account(&named, &emulator), Account::Nobody, "{host}");
+            assert_eq!(account(&bucket(), &emulator), Account::Anonymous, "{host}");
+            assert_eq!(account(&named, &emulator), Account::Anonymous, "{host}");
         }
     }
 
@@ -350,7 +354,7 @@ mod tests {
             "https://gcs.example",
             "https://127.0.0.1:1",
         ] {
-            assert_eq!(account(&at(host, false)).expect(host), Account::Nobody);
+            assert_eq!(account(&at(host, false)).expect(host), Account::Anonymous);
         }
         for host in [
             "https://gcs.example",
@@ -395,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_before_anything_is_asked() {
+    fn an_invalid_configuration_is_refused_before_any_request() {
         let config = |change: fn(&mut StorageConfig)| {
             let mut config = bucket();
             change(&mut config);

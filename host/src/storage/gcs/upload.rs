@@ -147,7 +147,7 @@ impl GcsUpload {
 impl Upload for GcsUpload {
     async fn write(&mut self, piece: Bytes) -> Result<()> {
         if std::mem::replace(&mut self.failed, true) {
-            let what = "an upload cannot go on after an error";
+            let what = "an upload cannot continue after an error";
             return Err(Error::new(ErrorKind::Unavailable, what));
         }
         self.tail.push(&piece);
@@ -248,14 +248,9 @@ impl Session {
     /// Makes one request, as often as it takes. Returns how many bytes GCS has now, `u64::MAX` once
     /// the object is made, and true where an attempt had no answer.
     async fn put(&self, gcs: &Gcs, full: &str, body: &Bytes, last: bool) -> Result<(u64, bool)> {
-        let (operation, end) = (
-            if last { &COMPLETE } else { &SEND },
-            self.sent + body.len() as u64,
-        );
-        let total = match last {
-            true => end.to_string(),
-            false => "*".into(),
-        };
+        let operation = if last { &COMPLETE } else { &SEND };
+        let end = self.sent + body.len() as u64;
+        let total = if last { end.to_string() } else { "*".into() };
         let range = &format!("bytes {}-{}/{total}", self.sent, end - 1);
         let hash = &format!("crc32c={}", self.checksum());
         let put = || async move {

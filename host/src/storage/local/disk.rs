@@ -16,7 +16,7 @@ use rustix::fs::OFlags;
 
 use super::watch::{Call, Watch};
 
-/// Agents' memories are nobody else's business.
+/// Only the owner may read what agents saved.
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
@@ -175,7 +175,8 @@ impl Folder {
     }
 
     pub(super) fn link(&self, name: &str, to: &Self, new_name: &str) -> io::Result<()> {
-        let (old, new) = (self.path.join(name), to.path.join(new_name));
+        let old = self.path.join(name);
+        let new = to.path.join(new_name);
         self.disk.call(Call::Link(&old, &new), || {
             self.dir.hard_link(name, &to.dir, new_name)
         })
@@ -187,7 +188,8 @@ impl Folder {
         to: &Self,
         new_name: &str,
     ) -> io::Result<()> {
-        let (old, new) = (self.path.join(name), to.path.join(new_name));
+        let old = self.path.join(name);
+        let new = to.path.join(new_name);
         self.disk.call(Call::RenameNoReplace(&old, &new), || {
             let flags = rustix::fs::RenameFlags::NOREPLACE;
             Ok(rustix::fs::renameat_with(
@@ -197,7 +199,8 @@ impl Folder {
     }
 
     pub(super) fn rename(&self, name: &str, to: &Self, new_name: &str) -> io::Result<()> {
-        let (old, new) = (self.path.join(name), to.path.join(new_name));
+        let old = self.path.join(name);
+        let new = to.path.join(new_name);
         self.disk.call(Call::Rename(&old, &new), || {
             self.dir.rename(name, &to.dir, new_name)
         })

@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 8;
 /// The page of `dir` that `list` asks for.
 pub(super) fn page(dir: &Folder, list: &List<'_>) -> io::Result<Page> {
     let mut after = list.after.clone();
-    let now = list.facts.then(std::time::SystemTime::now);
+    let now = list.meta.then(std::time::SystemTime::now);
     loop {
         let (entries, more) = smallest(dir, list, after.as_ref())?;
         after = entries.last().cloned();
@@ -52,9 +52,10 @@ fn smallest(
         if !is_segment(&child.name) || !child.name.starts_with(list.prefix) {
             continue;
         }
-        let mut entry = match child.is_dir {
-            true => Entry::Dir(child.name.clone()),
-            false => Entry::object(&child.name),
+        let mut entry = if child.is_dir {
+            Entry::Dir(child.name.clone())
+        } else {
+            Entry::object(&child.name)
         };
         if after.is_some_and(|after| entry <= *after) {
             continue;
@@ -63,9 +64,9 @@ fn smallest(
             more = true;
             continue;
         }
-        if let (true, Entry::Object(Object { facts, .. })) = (list.facts, &mut entry) {
+        if let (true, Entry::Object(Object { meta, .. })) = (list.meta, &mut entry) {
             match child.size_and_change() {
-                Ok((size, created)) => *facts = Some(ObjectMeta { size, created }),
+                Ok((size, created)) => *meta = Some(ObjectMeta { size, created }),
                 // Removed since the directory was read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
@@ -94,7 +95,7 @@ pub(super) fn empty_dirs(dir: &Folder) -> io::Result<Vec<String>> {
 }
 
 /// Looks for a file below a directory in `dir`. A directory that cannot be opened may hold one:
-/// whoever lists it is told why it cannot, and the ones beside it are listed all the same.
+/// the caller gets the reason, and the ones beside it are listed all the same.
 fn may_hold_a_file(dir: &Folder, name: &str, depth: usize) -> io::Result<bool> {
     let dir = match dir.open(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -119,11 +120,11 @@ pub(super) fn recursive_page(dir: &Folder, list: &RecursiveList<'_>) -> io::Resu
             prefix: "",
             after: None,
             limit: list.limit.max(1),
-            facts: list.facts,
+            meta: list.meta,
         },
         objects: Vec::new(),
     };
-    let now = list.facts.then(std::time::SystemTime::now);
+    let now = list.meta.then(std::time::SystemTime::now);
     let is_cut = walk.collect(dir, "", list.token.as_deref(), MAX_DEPTH)?;
     let last = walk.objects.last().filter(|_| is_cut);
     Ok(RecursivePage {
@@ -168,7 +169,7 @@ impl Walk<'_> {
                 match entry {
                     Entry::Object(object) => self.objects.push(Object {
                         name: format!("{path}{}", object.name),
-                        facts: object.facts,
+                        meta: object.meta,
                     }),
                     Entry::Dir(name) => {
                         if self.collect_child(dir, path, &name, None, depth)? {

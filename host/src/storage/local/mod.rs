@@ -13,7 +13,8 @@
 //! # What is synced when
 //! A new directory is synced into its parent before anything in it is acknowledged. One that was
 //! there already may have been made a moment ago by a process that died before it synced: so the
-//! first time that this process meets a directory, it syncs its parent too, whoever made it.
+//! first time that this process meets a directory, it also syncs its parent, even if another
+//! process created it.
 
 mod disk;
 mod list;
@@ -187,12 +188,15 @@ impl Storage for Local {
     }
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
-        let (dir, prefix) = (list.dir.to_owned(), list.prefix.to_owned());
-        let (after, limit, facts) = (list.after.clone(), list.limit, list.facts);
+        let dir = list.dir.to_owned();
+        let prefix = list.prefix.to_owned();
+        let after = list.after.clone();
+        let limit = list.limit;
+        let meta = list.meta;
         self.call("list", list.dir, move |tree| {
             let Some(folder) = tree.open(&dir)? else {
                 return Ok(Page {
-                    now: facts.then(SystemTime::now),
+                    now: meta.then(SystemTime::now),
                     ..Page::default()
                 });
             };
@@ -201,7 +205,7 @@ impl Storage for Local {
                 prefix: &prefix,
                 after,
                 limit,
-                facts,
+                meta,
             };
             list::page(&folder, &list)
                 .map_err(|error| Error::io(format!("list {}", folder.path().display()), error))
@@ -210,12 +214,14 @@ impl Storage for Local {
     }
 
     async fn list_recursive(&self, list: &RecursiveList<'_>) -> Result<RecursivePage> {
-        let (dir, token) = (list.dir.to_owned(), list.token.clone());
-        let (limit, facts) = (list.limit, list.facts);
+        let dir = list.dir.to_owned();
+        let token = list.token.clone();
+        let limit = list.limit;
+        let meta = list.meta;
         self.call("list", list.dir, move |tree| {
             let Some(folder) = tree.open(&dir)? else {
                 return Ok(RecursivePage {
-                    now: facts.then(SystemTime::now),
+                    now: meta.then(SystemTime::now),
                     ..RecursivePage::default()
                 });
             };
@@ -223,7 +229,7 @@ impl Storage for Local {
                 dir: &dir,
                 token,
                 limit,
-                facts,
+                meta,
             };
             list::recursive_page(&folder, &list)
                 .map_err(|error| Error::io(format!("list {}", folder.path().display()), error))
@@ -252,7 +258,7 @@ impl Storage for Local {
                 return Ok(());
             };
             let removed = match dir.remove(file) {
-                // Whoever removed it may have died before it synced.
+                // The process that removed it may have died before it synced.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 removed => removed,
             };
@@ -292,7 +298,7 @@ impl LocalUpload {
         self.temp.take().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unavailable,
-                "an upload cannot go on after an error",
+                "an upload cannot continue after an error",
             )
         })
     }
@@ -309,14 +315,16 @@ impl Upload for LocalUpload {
 
     async fn finish(mut self: Box<Self>) -> Result<()> {
         let temp = self.take()?;
-        let (key, replace) = (self.key.clone(), self.replace);
+        let key = self.key.clone();
+        let replace = self.replace;
         let object = key.clone();
         let commit = move |tree: &Tree| {
             let (dir, name) = key.split();
             let dir = tree.make(dir)?;
-            match replace {
-                true => temp.commit_over(&dir, name),
-                false => temp.commit(&dir, name),
+            if replace {
+                temp.commit_over(&dir, name)
+            } else {
+                temp.commit(&dir, name)
             }
         };
         self.local.call("finish", object.as_str(), commit).await?;
@@ -331,7 +339,7 @@ fn read(tree: &Tree, key: &Key, range: &ReadRange) -> Result<Part> {
     let no_file = || {
         let what = format!("{} is not a regular file", tree.path(key));
         Error::new(ErrorKind::Unsupported, what)
-            .with_hint("someone put it there; move it elsewhere")
+            .with_hint("another program put it there; move it elsewhere")
     };
     let (dir, file) = key.split();
     let dir = tree.open(dir)?.ok_or_else(not_found)?;

@@ -28,7 +28,7 @@ impl Temp {
         let dir = tree.make_unsynced(TEMP_DIR)?;
         loop {
             let failed =
-                |error| Error::io(format!("make a file in {}", dir.path().display()), error);
+                |error| Error::io(format!("create a file in {}", dir.path().display()), error);
             let name = format!("{:032x}", crate::random::u128());
             let file = match dir.create_file(&name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -73,7 +73,7 @@ impl Temp {
     fn commit_with(self, dir: &Folder, give_name: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         self.file
             .sync()
-            .map_err(|error| Error::io("sync a file before it gets its name", error))?;
+            .map_err(|error| Error::io("sync a file before naming it", error))?;
         let named = give_name(&self);
         match &named {
             Err(error) if error.kind() != ErrorKind::OutcomeUnknown => return named,
@@ -82,7 +82,7 @@ impl Temp {
             _ => {}
         }
         dir.sync().map_err(|error| {
-            let what = "sync the directory after a file got its name";
+            let what = "sync the directory after naming a file";
             Error::new(ErrorKind::NotDurable, what).with_source(error)
         })?;
         named
@@ -118,11 +118,11 @@ impl Temp {
             (Ok(()) | Err(_), Ok(true)) => Ok(()),
             (Ok(()), Ok(false)) => Err(Error::new(
                 ErrorKind::NotDurable,
-                "another file got the name of the one that was written",
+                "another file replaced the one that was written",
             )
             .with_hint("keep other programs from replacing files in the store")),
             (Ok(()), Err(error)) => {
-                let what = "look at a file after it got its name";
+                let what = "stat a file after naming it";
                 Err(Error::new(ErrorKind::OutcomeUnknown, what).with_source(error))
             }
             (Err(error), _) => Err(not_named(error)),
@@ -153,7 +153,7 @@ fn not_named(error: io::Error) -> Error {
         ErrorKind::Unavailable | ErrorKind::Timeout => ErrorKind::OutcomeUnknown,
         kind => kind,
     };
-    Error::new(kind, "give a new file its name").with_source(error)
+    Error::new(kind, "name a new file").with_source(error)
 }
 
 /// Which temporary files a sweep looks at.
@@ -165,7 +165,7 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// So many that a process does not wait long for it.
+    /// Limits the files of one sweep, so that a process does not wait long for it.
     pub(super) fn some() -> Self {
         Self {
             most: MAX_SWEPT,

@@ -106,7 +106,7 @@ impl Tree {
     fn root_changed(&self, what: &str) -> Error {
         let what = format!("the store's directory {} {what}", self.root.display());
         Error::new(ErrorKind::Unavailable, what).with_hint(
-            "its disk was unmounted, or the directory was replaced; mount the disk again and \
+            "the disk was unmounted or the directory was replaced; mount the disk again and \
              restart this process",
         )
     }
@@ -174,7 +174,7 @@ impl Tree {
         let opened = match parent.open(segment) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => match parent.make(segment) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    let what = format!("make the directory {segment} in {}", self.root.display());
+                    let what = format!("create the directory {segment} in {}", self.root.display());
                     return Err(Error::io(what, error));
                 }
                 result => {

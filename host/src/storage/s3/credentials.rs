@@ -48,9 +48,10 @@ pub(super) fn check_key(key: &str) -> Result<(), &'static str> {
     if key.ends_with(['\n', '\r']) {
         return Err("ends in a line break; remove it");
     }
-    match key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(()),
-        false => Err("has a space, a line break or another character in it that no key has"),
+    if key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(())
+    } else {
+        Err("has a space, a line break or another character in it that no key has")
     }
 }
 
@@ -181,7 +182,7 @@ impl Source {
         let mut task = tokio::spawn(unlogged(search));
         let found = match tokio::time::timeout(SEARCH, &mut task).await {
             Ok(Ok(found)) => found?,
-            Ok(Err(_)) => return Err(refused("the search for AWS credentials broke off")),
+            Ok(Err(_)) => return Err(refused("the search for AWS credentials failed")),
             Err(_) => {
                 task.abort();
                 return Err(CredentialsError::provider_timed_out(SEARCH));
@@ -234,7 +235,7 @@ impl Source {
             }
             CredentialsError::CredentialsNotLoaded(_) => {}
             CredentialsError::ProviderTimedOut(_) => {
-                what += &format!(", the last of which did not answer in {SEARCH:?}");
+                what += &format!(", the last of which did not respond in {SEARCH:?}");
             }
             _ if cause.is::<Refused>() => {
                 what = cause.to_string();

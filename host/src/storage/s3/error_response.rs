@@ -86,7 +86,7 @@ impl ErrorResponse {
     fn hint(&self, operation: &Operation, kind: ErrorKind) -> Option<String> {
         Some(match (self.code.as_str(), kind) {
             ("NoSuchBucket", _) => {
-                "make the bucket, or correct AWS_S3_BUCKET; Persist makes no buckets".into()
+                "create the bucket, or correct AWS_S3_BUCKET; Persist creates no buckets".into()
             }
             ("RequestTimeTooSkewed", _) => "set this machine's clock".into(),
             ("ExpiredToken" | "TokenRefreshRequired", _) => {
@@ -119,7 +119,7 @@ impl ErrorResponse {
             (_, ErrorKind::Denied) => format!("the account needs {}", operation.permission),
             (_, ErrorKind::Throttled) => format!("try again {}", self.later()),
             (_, ErrorKind::Unsupported) => {
-                "it may be no S3 server that answers: check AWS_ENDPOINT_URL".into()
+                "the server may not be an S3 server: check AWS_ENDPOINT_URL".into()
             }
             _ => return None,
         })
@@ -275,9 +275,10 @@ fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
 /// A server's word, where it is one: it is printed on terminals and in logs.
 fn word(text: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+/=".contains(&byte);
-    match (1..=128).contains(&text.len()) && text.bytes().all(plain) {
-        true => Some(text.into()),
-        false => None,
+    if (1..=128).contains(&text.len()) && text.bytes().all(plain) {
+        Some(text.into())
+    } else {
+        None
     }
 }
 
@@ -390,7 +391,10 @@ mod tests {
         ] {
             let error = said(code, status, region);
             assert_eq!(error.kind(), kind, "{code}");
-            assert!(error.hint().contains(hint), "{code}: {error}");
+            assert!(
+                error.hint().is_some_and(|found| found.contains(hint)),
+                "{code}: {error}"
+            );
             let text = error.to_string();
             assert!(
                 text.contains(code) && text.contains("4442587FB7D0A2F9"),
@@ -417,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_is_no_place_for_its_own_text() {
+    fn errors_do_not_repeat_text_of_the_server() {
         assert_eq!(
             word("4442587FB7D0A2F9").as_deref(),
             Some("4442587FB7D0A2F9")

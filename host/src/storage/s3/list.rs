@@ -41,7 +41,7 @@ pub(super) async fn page(s3: &S3, list: &List<'_>) -> Result<Page> {
         let first = token.is_none();
         let (answer, meta) = ask(s3, &list_of(list, &base, limit, token.clone())).await?;
         let more = answer.is_truncated() == Some(true);
-        let now = meta.now.filter(|_| list.facts);
+        let now = meta.now.filter(|_| list.meta);
         check_order(&answer, may_list_by_name(s3))?;
         found.extend(entries(&answer, &base, now));
         let mut held = Vec::new();
@@ -91,13 +91,13 @@ pub(super) async fn recursive_page(s3: &S3, list: &RecursiveList<'_>) -> Result<
             token: token.clone(),
         };
         let (answer, meta) = ask(s3, &question).await?;
-        let now = meta.now.filter(|_| list.facts);
+        let now = meta.now.filter(|_| list.meta);
         let objects = answer.contents().iter().filter_map(|listed| {
             let key = decode(listed.key()?)?;
             let name = key.strip_prefix(&base)?;
             name.split('/').all(is_segment).then(|| Object {
                 name: name.into(),
-                facts: now.and_then(|now| facts(listed, now)),
+                meta: now.and_then(|now| object_meta(listed, now)),
             })
         });
         let objects: Vec<_> = objects.collect();
@@ -250,8 +250,8 @@ fn entries(answer: &ListObjectsV2Output, base: &str, now: Option<SystemTime>) ->
     };
     let objects = answer.contents().iter().filter_map(|listed| {
         let name = name(listed.key()).filter(|name| is_segment(name))?;
-        let facts = now.and_then(|now| facts(listed, now));
-        Some(Entry::Object(Object { name, facts }))
+        let meta = now.and_then(|now| object_meta(listed, now));
+        Some(Entry::Object(Object { name, meta }))
     });
     let dirs = answer.common_prefixes().iter().filter_map(|dir| {
         let name = name(dir.prefix())?;
@@ -263,7 +263,7 @@ fn entries(answer: &ListObjectsV2Output, base: &str, now: Option<SystemTime>) ->
 
 /// S3 cuts times to seconds: an object may be younger than it looks by one. (It dates what came in
 /// parts by when its upload began, as [`ObjectMeta::created`] says.)
-fn facts(listed: &Listed, now: SystemTime) -> Option<ObjectMeta> {
+fn object_meta(listed: &Listed, now: SystemTime) -> Option<ObjectMeta> {
     let modified = SystemTime::try_from(*listed.last_modified()?).ok()?;
     Some(ObjectMeta {
         size: u64::try_from(listed.size()?).ok()?,
@@ -282,7 +282,8 @@ pub(super) fn decode(key: &str) -> Option<String> {
             b'+' => b' ',
             b'%' => {
                 let digit = |byte: &u8| char::from(*byte).to_digit(16);
-                let (high, low) = (digit(rest.next()?)?, digit(rest.next()?)?);
+                let high = digit(rest.next()?)?;
+                let low = digit(rest.next()?)?;
                 u8::try_from(high * 16 + low).ok()?
             }
             byte => byte,
@@ -369,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_put_in_the_bucket_is_passed_over() {
+    fn foreign_objects_in_the_bucket_are_skipped() {
         let keys = [
             "p/",
             "p/a%20b",
@@ -391,9 +392,9 @@ mod tests {
     }
 
     #[test]
-    fn an_object_never_looks_older_than_it_is_for_times_that_are_cut_to_seconds() {
+    fn times_cut_to_seconds_make_no_object_look_older() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let created = |now| facts(&listed("a"), now).expect("facts").created;
+        let created = |now| object_meta(&listed("a"), now).expect("meta").created;
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         assert_eq!(created(now), modified + Duration::from_secs(1));
         assert_eq!(created(modified), modified, "and not of the future");

@@ -26,7 +26,7 @@
 //! rule than one that aborts incomplete multipart uploads.
 //!
 //! # Logs
-//! What the SDK logs holds headers and bodies, so its calls are made where nobody listens.
+//! What the SDK logs holds headers and bodies, so its calls are made without a subscriber.
 
 mod body;
 mod credentials;
@@ -205,9 +205,10 @@ impl S3 {
         self.shared.credentials.ready().await?;
         match tries.attempt(send).await {
             Err(mut fault) if fault.next == RetryDecision::RefreshCredentials => {
-                fault.next = match self.shared.credentials.renew().await {
-                    true => RetryDecision::RetryOnce,
-                    false => RetryDecision::Stop,
+                fault.next = if self.shared.credentials.renew().await {
+                    RetryDecision::RetryOnce
+                } else {
+                    RetryDecision::Stop
                 };
                 Err(fault)
             }
@@ -308,11 +309,11 @@ impl S3 {
         match read::encryption(self, full).await {
             Ok(found) if found == asked => {}
             Ok(_) => {
-                tracing::warn!("the server does not encrypt objects as it is asked to");
+                tracing::warn!("the server does not encrypt objects as requested");
             }
             Err(error) => {
                 tracing::debug!(key = full, %error, "the encryption of an object is not known");
-                tracing::warn!("the server does not confirm the encryption that it is asked for");
+                tracing::warn!("the server does not confirm the requested encryption");
             }
         }
     }
@@ -356,7 +357,8 @@ impl Storage for S3 {
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
-        let (s3, full) = (self.clone(), self.full(key));
+        let s3 = self.clone();
+        let full = self.full(key);
         bucket::read::read(&S3Object { s3, full }, range).await
     }
 

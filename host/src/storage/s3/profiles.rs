@@ -33,7 +33,9 @@ pub(super) const DEFAULT: &str = "default";
 /// # Errors
 /// [`ErrorKind::Config`] where they cannot be understood.
 pub(super) fn load() -> Result<ProfileSet> {
-    let (fs, env, files) = (Fs::real(), Env::real(), EnvConfigFiles::default());
+    let fs = Fs::real();
+    let env = Env::real();
+    let files = EnvConfigFiles::default();
     // The SDK reads files without waiting, and logs what is in the variables that name them.
     let loaded =
         tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), || {
@@ -141,7 +143,8 @@ pub(super) mod tests {
         let files = EnvConfigFiles::builder()
             .with_contents(EnvConfigFileKind::Config, config)
             .build();
-        let (fs, env) = (Fs::real(), Env::real());
+        let fs = Fs::real();
+        let env = Env::real();
         let loading = pin!(aws_config::profile::load(&fs, &env, &files, None));
         match loading.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(loaded) => loaded.expect("profiles"),

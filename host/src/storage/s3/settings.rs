@@ -143,14 +143,15 @@ fn check_plain(name: &str, value: Option<&str>) -> Result<()> {
     };
     if let Some(kind) = secret_in(value) {
         return Err(wrong(format!(
-            "{name} holds {kind}, which does not belong there and is not shown"
+            "{name} holds {kind}, which is not shown; it does not belong there"
         )));
     }
-    match value.chars().any(char::is_control) {
-        true => Err(wrong(format!(
+    if value.chars().any(char::is_control) {
+        Err(wrong(format!(
             "{name} has a line break or another control character in it"
-        ))),
-        false => Ok(()),
+        )))
+    } else {
+        Ok(())
     }
 }
 
@@ -179,9 +180,10 @@ impl Resolved {
         profiles: impl FnOnce() -> Result<ProfileSet>,
     ) -> Result<Self> {
         let variable = env("AWS_ENDPOINT_URL_S3")?.or(env("AWS_ENDPOINT_URL")?);
-        let by_config = match config.endpoint_from_url {
-            true => NamedBy::Url,
-            false => NamedBy::Config,
+        let by_config = if config.endpoint_from_url {
+            NamedBy::Url
+        } else {
+            NamedBy::Config
         };
         let said = config.s3_endpoint.clone().map(|said| (said, by_config));
         if let Some(fixed) = &config.s3_credentials {
@@ -314,9 +316,10 @@ impl Resolved {
         if !bound {
             let what =
                 format!("no AWS credentials are bound to {endpoint}, so none are sent there");
-            let hint = match advice.ends_with("under") {
-                true => format!("{advice} [endpoints.\"{endpoint}\"]"),
-                false => advice.into(),
+            let hint = if advice.ends_with("under") {
+                format!("{advice} [endpoints.\"{endpoint}\"]")
+            } else {
+                advice.into()
             };
             return Err(wrong(what).with_hint(hint));
         }
@@ -369,12 +372,13 @@ fn check_region(region: &str, is_elsewhere: bool) -> Result<()> {
             || byte == b'-'
             || (is_elsewhere && (byte.is_ascii_uppercase() || byte == b'_'))
     };
-    match (1..=40).contains(&region.len()) && region.bytes().all(plain) {
-        true => Ok(()),
-        false => Err(wrong(format!(
+    if (1..=40).contains(&region.len()) && region.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(wrong(format!(
             "{:?} is not a region; they look like us-east-1",
             redact(region)
-        ))),
+        )))
     }
 }
 
@@ -390,10 +394,7 @@ fn check_endpoint(endpoint: &str) -> Result<()> {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]/".contains(&byte))
     });
-    match good {
-        true => Ok(()),
-        false => Err(not_an_endpoint()),
-    }
+    if good { Ok(()) } else { Err(not_an_endpoint()) }
 }
 
 /// It may hold a password, so it is not shown.
@@ -434,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn the_region_is_that_of_the_config_then_of_the_environment_then_us_east_1() {
+    fn the_region_comes_from_config_then_environment_then_default() {
         let region = |config: &StorageConfig, env: &[(&str, &str)]| {
             resolve(config, env).expect("it can work").region
         };
@@ -450,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bucket_is_that_of_the_config_then_of_the_environment_and_never_guessed() {
+    fn the_bucket_comes_from_config_or_environment() {
         let env = [("AWS_S3_BUCKET", "other-bucket")];
         assert_eq!(resolve(&bucket(), &env).expect("good").bucket, "my-bucket");
         let none = StorageConfig {
@@ -480,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_before_anything_is_asked() {
+    fn an_invalid_configuration_is_refused_before_any_request() {
         let mut slow = bucket();
         slow.retry.attempt = slow.retry.budget;
         let config = |change: fn(&mut StorageConfig)| {

@@ -64,7 +64,7 @@ pub(super) async fn sweep(s3: &S3, sweep: &Sweep<'_>) -> Result<Swept> {
             id: page.next_upload_id_marker().map(str::to_owned),
         };
         if marker.key.is_none() {
-            let what = "this server says that a list goes on, and not how";
+            let what = "the server says that a list continues, without a token";
             return Err(Error::new(ErrorKind::Unsupported, what));
         }
     }

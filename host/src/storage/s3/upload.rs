@@ -129,7 +129,9 @@ impl S3Upload {
             let hint = "raise StorageConfig::max_object";
             return Err(Error::new(ErrorKind::Config, what).with_hint(hint));
         }
-        let (s3, full, id) = (self.s3.clone(), self.s3.full(&self.key), parts.id.clone());
+        let s3 = self.s3.clone();
+        let full = self.s3.full(&self.key);
+        let id = parts.id.clone();
         let number = parts.next;
         parts.next += 1;
         parts
@@ -168,10 +170,11 @@ impl S3Upload {
         done
     }
 
-    /// Aborts what S3 knows of, in a task of its own, which goes on when nobody waits for it.
+    /// Aborts what S3 knows of, in a background task.
     fn abort(&mut self) -> Option<JoinHandle<()>> {
         let parts = self.parts.take()?;
-        let (s3, full) = (self.s3.clone(), self.s3.full(&self.key));
+        let s3 = self.s3.clone();
+        let full = self.s3.full(&self.key);
         let background = self.s3.shared.background.clone();
         Some(background.spawn(&self.runtime, async move { parts.abort(&s3, &full).await }))
     }
@@ -181,7 +184,7 @@ impl S3Upload {
 impl Upload for S3Upload {
     async fn write(&mut self, piece: Bytes) -> Result<()> {
         if std::mem::replace(&mut self.failed, true) {
-            let what = "an upload cannot go on after an error";
+            let what = "an upload cannot continue after an error";
             return Err(Error::new(ErrorKind::Unavailable, what));
         }
         self.tail.push(&piece);
@@ -261,7 +264,8 @@ impl Parts {
         }
         self.sent.sort_by_key(CompletedPart::part_number);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(self.sent.clone()));
-        let (full, parts) = (&s3.full(key), &parts.build());
+        let full = &s3.full(key);
+        let parts = &parts.build();
         let complete = || async {
             let complete = s3
                 .client()
@@ -315,7 +319,8 @@ impl Parts {
         };
         tracing::debug!(key = full, %error, "an upload could not be aborted");
         if !s3.shared.litter.swap(true, Ordering::Relaxed) {
-            let (kind, object) = (error.kind(), hashed(full));
+            let kind = error.kind();
+            let object = hashed(full);
             tracing::warn!(
                 ?kind,
                 object,

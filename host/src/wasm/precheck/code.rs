@@ -16,8 +16,8 @@ use wasmparser::{
 use super::reader::Reader;
 use super::{MAX_DEPTH, Refused, Result};
 
-/// A type of so many parameters and results is narrow: calls of it do not multiply what a function
-/// costs.
+/// A type with at most this many parameters and results is narrow: calls of it do not multiply what
+/// a function costs.
 const NARROW: u64 = 32;
 
 /// Values that a function may pass and declare for each byte of its body. Toolchains stay below 1.

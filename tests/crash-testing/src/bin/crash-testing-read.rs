@@ -1,6 +1,6 @@
-//! Reads one file in every way, with no more memory than it is given: `crash-testing-read FILE BYTES
-//! GOLDEN`. The file is put where the golden file of this name was saved: at another key it would
-//! be refused unread.
+//! Reads one file in every way, with no more memory than it is given:
+//! `crash-testing-read FILE BYTES GOLDEN`. The file is put where the golden file of this name was
+//! saved: at another key it would be refused unread.
 //!
 //! Prints `read` where a state came out, `refused` where whoever reads all of it says that it is
 //! damaged, and something else where one failed for another reason, such as memory.
@@ -16,7 +16,8 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
-    let (file, bytes) = (arguments.next(), arguments.next());
+    let file = arguments.next();
+    let bytes = arguments.next();
     let file = std::fs::read(file.context("no file is named")?)?;
     let memory: u64 = bytes.context("no memory is given")?.parse()?;
 

@@ -168,10 +168,10 @@ impl fmt::Display for Damage {
 fn seams(n: usize, files: &[Golden]) -> impl Iterator<Item = Damage> {
     let ends = |n: usize| Forge::read(&files[n].bytes).map_or(Vec::new(), |f| f.boundaries());
     (0..files.len()).flat_map(move |other| {
-        let froms = ends(other);
+        let starts = ends(other);
         let pairs = ends(n).into_iter().flat_map(move |at| {
-            let froms = froms.clone().into_iter();
-            froms.map(move |from| Damage::Seam { other, at, from })
+            let starts = starts.clone().into_iter();
+            starts.map(move |from| Damage::Seam { other, at, from })
         });
         pairs.collect::<Vec<_>>()
     })
@@ -184,9 +184,10 @@ fn places(n: usize, files: &[Golden], rng: &mut Rng) -> Vec<Damage> {
     for (other, with) in files.iter().enumerate() {
         for _ in 0..2000 {
             let at = rng.usize(..=files[n].bytes.len());
-            let from = match rng.bool() && at <= with.bytes.len() {
-                true => at,
-                false => rng.usize(..=with.bytes.len()),
+            let from = if rng.bool() && at <= with.bytes.len() {
+                at
+            } else {
+                rng.usize(..=with.bytes.len())
             };
             splices.push(Damage::Splice { other, at, from });
         }

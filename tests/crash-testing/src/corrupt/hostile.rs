@@ -62,7 +62,8 @@ pub(super) fn run() -> Result<Report> {
         reader.arg(&path).arg(claim.memory.to_string());
         let read = reader.arg(claim.origin).output()?;
         report.tried(ROW, 1);
-        let (out, err) = (read.stdout.trim_ascii(), read.stderr.trim_ascii());
+        let out = read.stdout.trim_ascii();
+        let err = read.stderr.trim_ascii();
         if !read.status.success() || out != b"refused" {
             let said = [out, err].map(String::from_utf8_lossy).join("; ");
             let violation = format!("{}: {}, {said}", claim.what, read.status);
@@ -134,16 +135,14 @@ fn lengths(honest: &Forge) -> Vec<Claim> {
     for len in [0, 1, 1 << 26, 1 << 40, u64::MAX] {
         let lie = Some(len);
         let honest = || honest.clone();
-        let (object, member) = (
-            Forge {
-                object: lie,
-                ..honest()
-            },
-            Forge {
-                member: lie,
-                ..honest()
-            },
-        );
+        let object = Forge {
+            object: lie,
+            ..honest()
+        };
+        let member = Forge {
+            member: lie,
+            ..honest()
+        };
         claims.push(Claim::new(format!("a file of {len} bytes"), &object));
         claims.push(Claim::new(
             format!("a state member of {len} bytes"),
@@ -213,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_file_claims_is_not_allocated() {
+    fn declared_sizes_are_not_allocated() {
         let report = run().expect("runs");
         assert_eq!(report.violations, Vec::<String>::new());
     }

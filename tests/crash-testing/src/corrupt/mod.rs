@@ -91,9 +91,10 @@ const WAYS: [Way; 5] = [
                 Err(error) => return Ok(outcome(Err(error))),
             };
             let same = serde_json::to_value(&verified.info)? == golden.info;
-            Ok(match same {
-                true => Outcome::State(golden.state.clone()),
-                false => Outcome::Else(format!("verified as {verified:?}")),
+            Ok(if same {
+                Outcome::State(golden.state.clone())
+            } else {
+                Outcome::Else(format!("verified as {verified:?}"))
             })
         },
     },
@@ -280,7 +281,8 @@ fn damage_some(
 
 fn violate(report: &mut Report, way: &Way, golden: &Golden, what: &dyn fmt::Display, wrong: &str) {
     if report.violations.len() < MAX_VIOLATIONS {
-        let (file, way) = (&golden.file, way.name);
+        let file = &golden.file;
+        let way = way.name;
         let violation = format!("{file}, {what}, {way}: {wrong}");
         report.violations.push(violation);
     }
@@ -310,7 +312,8 @@ fn swaps(files: &[Golden]) -> Result<Report> {
         ];
         for (way, read) in reads {
             if !matches!(read, Err(Error::Misplaced { .. })) {
-                let (file, key) = (&file.file, &there.key);
+                let file = &file.file;
+                let key = &there.key;
                 let violation = format!("{file} at {key}, {way}: {read:?}");
                 report.violations.push(violation);
             }
@@ -390,10 +393,12 @@ mod tests {
     fn a_reader_that_trusts_the_length_alone_is_found() {
         let found = found(|shelf, golden, _| {
             let file = shelf.file(&golden.key)?;
-            Ok(match file.len() == golden.bytes.len() {
-                true if file == golden.bytes => Outcome::State(golden.state.clone()),
-                true => Outcome::State(Some("whatever is there".into())),
-                false => Outcome::Corrupt,
+            Ok(if file == golden.bytes {
+                Outcome::State(golden.state.clone())
+            } else if file.len() == golden.bytes.len() {
+                Outcome::State(Some("whatever is there".into()))
+            } else {
+                Outcome::Corrupt
             })
         });
         assert!(found.contains("another state"), "{found}");
@@ -415,9 +420,10 @@ mod tests {
         let found = found(|shelf, golden, _| {
             let file = shelf.file(&golden.key)?;
             assert!(file.len() >= 90, "no room for a footer");
-            Ok(match file == golden.bytes {
-                true => Outcome::State(golden.state.clone()),
-                false => Outcome::Corrupt,
+            Ok(if file == golden.bytes {
+                Outcome::State(golden.state.clone())
+            } else {
+                Outcome::Corrupt
             })
         });
         assert!(found.contains("panics"), "{found}");

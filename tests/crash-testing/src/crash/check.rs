@@ -126,12 +126,13 @@ impl Claims {
             Err(Error::NotFound(_)) => None,
             Err(error) => return Err(format!("the state at one's own key is unreadable: {error}")),
         };
-        match self.own.contains(&own) {
-            true => Ok(()),
-            false => Err(format!(
+        if self.own.contains(&own) {
+            Ok(())
+        } else {
+            Err(format!(
                 "the state at one's own key is none that it may be: {:?} bytes",
                 own.map(|own| own.len())
-            )),
+            ))
         }
     }
 
@@ -202,9 +203,10 @@ impl Claim {
             return Err(format!("the names are {listed:?}, the versions {there:?}"));
         }
         let pins = scope.pins(name).await.map_err(failed)?;
-        match self.pinned.iter().all(|pin| pins.contains(pin)) {
-            true => Ok(()),
-            false => Err(format!("pins {:?} became {pins:?}", self.pinned)),
+        if self.pinned.iter().all(|pin| pins.contains(pin)) {
+            Ok(())
+        } else {
+            Err(format!("pins {:?} became {pins:?}", self.pinned))
         }
     }
 

@@ -237,7 +237,8 @@ impl Disk {
 impl File {
     fn crash(&self, choice: &Choice) -> Vec<u8> {
         let mut bytes = self.written.clone();
-        let (durable, len) = (self.durable, bytes.len());
+        let durable = self.durable;
+        let len = bytes.len();
         let mut rng = Rng::with_seed(choice.seed);
         if durable == len {
             return bytes;
@@ -288,12 +289,11 @@ pub(super) fn read(base: &Path) -> io::Result<Tree> {
         for entry in fs::read_dir(base.join(&dir))? {
             let entry = entry?;
             let path = dir.join(entry.file_name());
-            let node = match entry.file_type()?.is_dir() {
-                true => {
-                    dirs.push(path.clone());
-                    Node::Dir
-                }
-                false => Node::File(Arc::new(fs::read(entry.path())?)),
+            let node = if entry.file_type()?.is_dir() {
+                dirs.push(path.clone());
+                Node::Dir
+            } else {
+                Node::File(Arc::new(fs::read(entry.path())?))
             };
             tree.insert(path, node);
         }

@@ -88,9 +88,12 @@ fn a_purge_that_begins_with_the_newest_is_found() {
                 .filter(|op| removes_a_version(op))
                 .cloned()
                 .collect();
-            let change = |op| match removes_a_version(&op) {
-                true => removals.pop().expect("as many as there are"),
-                false => op,
+            let change = |op| {
+                if removes_a_version(&op) {
+                    removals.pop().expect("as many as there are")
+                } else {
+                    op
+                }
             };
             step.into_iter().map(change).collect()
         })

@@ -152,10 +152,7 @@ fn shrunk(mut input: Vec<u8>, fails: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         while at < input.len() {
             let end = (at + len).min(input.len());
             let less = [&input[..at], &input[end..]].concat();
-            match fails(&less) {
-                true => input = less,
-                false => at = end,
-            }
+            if fails(&less) { input = less } else { at = end }
         }
         len /= 2;
     }
@@ -167,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_meant_to_write_harms_nobody() {
+    fn arbitrary_files_cause_no_harm() {
         let plan = Plan {
             seed: 1,
             count: 1500,

@@ -53,9 +53,12 @@ pub(super) fn input(rng: &mut Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
 fn new(rng: &mut Rng) -> Vec<u8> {
     let len = rng.usize(..=MAX_NEW);
     let text = rng.bool();
-    let byte = || match text {
-        true => rng.u8(b' '..=b'~'),
-        false => rng.u8(..),
+    let byte = || {
+        if text {
+            rng.u8(b' '..=b'~')
+        } else {
+            rng.u8(..)
+        }
     };
     std::iter::repeat_with(byte).take(len).collect()
 }
@@ -101,9 +104,10 @@ fn place(rng: &mut Rng, len: usize) -> usize {
 
 /// Some of so many bytes: mostly few.
 fn some(rng: &mut Rng, len: usize) -> usize {
-    match rng.bool() {
-        true => rng.usize(..=len.min(32)),
-        false => rng.usize(..=len),
+    if rng.bool() {
+        rng.usize(..=len.min(32))
+    } else {
+        rng.usize(..=len)
     }
 }
 
@@ -116,9 +120,10 @@ fn piece(rng: &mut Rng, input: &[u8]) -> Vec<u8> {
 /// Puts a number that is at the edge of something where a number may be.
 fn write_number(rng: &mut Rng, input: &mut [u8], at: usize) {
     let number = NUMBERS[rng.usize(..NUMBERS.len())];
-    let number = match rng.bool() {
-        true => number,
-        false => number.wrapping_sub(rng.u64(..3)),
+    let number = if rng.bool() {
+        number
+    } else {
+        number.wrapping_sub(rng.u64(..3))
     };
     let width = 1 << rng.usize(..4);
     let end = (at + width).min(input.len());

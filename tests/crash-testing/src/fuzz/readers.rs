@@ -120,7 +120,7 @@ fn read(shelf: &FixtureStore, place: &Place, data: &[u8]) -> Result<Option<Bytes
     // The next file may name another address.
     shelf.remove(&key).expect("memory removes it");
     match loaded {
-        Ok(Some(Snapshot { info, state })) => {
+        Ok(Some(Snapshot { info, state, .. })) => {
             assert_eq!(sha256(&state), info.sha256, "another SHA-256");
             assert_eq!(state.len() as u64, info.size, "another size");
             assert_eq!(data.len() as u64, info.stored_size, "another size at rest");
@@ -207,9 +207,10 @@ fn honest(from: &mut Unstructured<'_>) -> arbitrary::Result<(Forge, Vec<Vec<u8>>
     states.extend((!last.is_empty()).then_some(last));
     let mut blocks = Vec::new();
     for state in &states {
-        blocks.push(match from.ratio(1u8, 4u8)? {
-            true => stored(state),
-            false => deflated(state),
+        blocks.push(if from.ratio(1u8, 4u8)? {
+            stored(state)
+        } else {
+            deflated(state)
         });
     }
     Ok((sealed(blocks, &states.concat()), states))
@@ -298,26 +299,32 @@ fn lie(forge: &mut Forge, from: &mut Unstructured<'_>) -> arbitrary::Result<()> 
         5 => scribble(any_block(forge, from)?, from)?,
         6 => scribble(&mut forge.index, from)?,
         7 => scribble(&mut forge.metadata, from)?,
-        8 => match from.arbitrary()? {
-            true => forge.metadata_len = number as u32,
-            // The end of the state repeats the CRC-32 that the metadata says.
-            false => {
+        8 => {
+            if from.arbitrary()? {
+                forge.metadata_len = number as u32
+            } else {
                 let _ = forge.say("crc32", json!(number as u32));
                 let end = forge.end.get_mut(2..6);
                 if let Some(crc32) = end {
                     crc32.copy_from_slice(&(number as u32).to_le_bytes());
                 }
             }
-        },
+        }
         9 => forge.chunk = from.int_in_range(1..=200)?,
-        10 => match from.arbitrary()? {
-            true => forge.kind = from.arbitrary()?,
-            false => forge.format = from.arbitrary()?,
-        },
-        11 => match from.arbitrary()? {
-            true => forge.object = Some(number),
-            false => forge.member = Some(number),
-        },
+        10 => {
+            if from.arbitrary()? {
+                forge.kind = from.arbitrary()?
+            } else {
+                forge.format = from.arbitrary()?
+            }
+        }
+        11 => {
+            if from.arbitrary()? {
+                forge.object = Some(number)
+            } else {
+                forge.member = Some(number)
+            }
+        }
         _ => match from.int_in_range(0..=3)? {
             0 => scribble(&mut forge.header, from)?,
             1 => scribble(&mut forge.end, from)?,
@@ -383,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_adapter_loads_is_what_gzip_prints() {
+    fn an_adapter_loads_the_bytes_that_gzip_prints() {
         let state = b"what was saved";
         let honest = sealed(vec![stored(state)], state);
         let mut another_sum = honest.clone();
@@ -450,7 +457,8 @@ mod tests {
     fn hardly_any_input_is_refused_as_misplaced() {
         let seeds = files().expect("golden files");
         let mut rng = fastrand::Rng::with_seed(1);
-        let (mut mutated, mut forged) = (Ends::default(), Ends::default());
+        let mut mutated = Ends::default();
+        let mut forged = Ends::default();
         for _ in 0..500 {
             let input = super::super::mutate::input(&mut rng, &seeds);
             mutated.count(&place_of(&input), &input);

@@ -166,9 +166,10 @@ impl History<'_> {
         while index > 0 {
             index -= 1;
             let mut fewer = events.clone();
-            match fewer[index].call.is_look() {
-                true => drop(fewer.remove(index)),
-                false => fewer[index].answered = None,
+            if fewer[index].call.is_look() {
+                drop(fewer.remove(index))
+            } else {
+                fewer[index].answered = None
             }
             if check(&fewer, MAX_TRIED_OF_LESS) == Verdict::Not {
                 events = fewer;
@@ -228,13 +229,14 @@ impl fmt::Display for Witness {
                 None => perhaps.push(format!("worker {worker} at {asked:.3} ms: {call}")),
             }
         }
-        match perhaps.is_empty() {
-            true => Ok(()),
-            false => write!(
+        if perhaps.is_empty() {
+            Ok(())
+        } else {
+            write!(
                 f,
                 "\n  whether or not these were made: {}",
                 perhaps.join("; ")
-            ),
+            )
         }
     }
 }

@@ -163,12 +163,8 @@ fn len_of(tag: Tag) -> usize {
 const MEDIA_TYPE: &str = "text/x-state-";
 
 fn options(tag: Tag, wanted: Wanted) -> SaveOptions {
-    SaveOptions {
-        expect: wanted.into(),
-        // A restored or forked version keeps it: so every version tells which state it should have.
-        media_type: Some(format!("{MEDIA_TYPE}{tag}")),
-        ..SaveOptions::default()
-    }
+    // A restored or forked version keeps it: so every version tells which state it should have.
+    SaveOptions::expecting(wanted.into()).with_media_type(format!("{MEDIA_TYPE}{tag}"))
 }
 
 /// The scope that histories are about.

@@ -111,11 +111,12 @@ impl Clock {
         for entry in &mut page.entries {
             if let Entry::Object(Object {
                 name,
-                facts: Some(facts),
+                meta: Some(meta),
+                ..
             }) = entry
             {
                 let ahead = made.get(&format!("{dir}/{name}")).copied();
-                facts.created = shifted(facts.created, ahead.unwrap_or(0) + more);
+                meta.created = shifted(meta.created, ahead.unwrap_or(0) + more);
             }
         }
     }
@@ -258,7 +259,9 @@ impl FaultStorage {
             0..8 => tokio::time::sleep(self.long()).await,
             // The request is given up, and arrives all the same.
             8..12 => {
-                let (inner, key, time) = (Arc::clone(&self.inner), key.clone(), self.long());
+                let inner = Arc::clone(&self.inner);
+                let key = key.clone();
+                let time = self.long();
                 locked(&self.late).spawn(async move {
                     tokio::time::sleep(time).await;
                     // Whatever comes of it, nobody waits for the answer.
@@ -292,11 +295,7 @@ impl FaultStorage {
         let Some((dir, name)) = key.as_str().rsplit_once('/') else {
             return;
         };
-        let page = Page {
-            entries: vec![Entry::object(name)],
-            more: true,
-            now: None,
-        };
+        let page = Page::new(vec![Entry::object(name)], true);
         match created {
             Ok(()) => drop(locked(&self.pages).insert(dir.into(), page)),
             Err(_) => drop(locked(&self.pages).remove(dir)),
@@ -308,33 +307,21 @@ impl FaultStorage {
         if let (true, Some(page)) = (self.has(Bug::CachedHead), cached) {
             return Ok(page);
         }
-        let page = self.inner.list(list).await?;
+        let mut page = self.inner.list(list).await?;
         let old = self.taken_for_head.load(Ordering::Relaxed);
         let is_agents = !list.dir.starts_with('~');
-        match self.has(Bug::OldVersionAccepted) && is_agents && old > 0 && !page.entries.is_empty()
-        {
-            true => Ok(Page {
-                entries: vec![Entry::object(format!(
-                    "{:010}-{old:010}.gz",
-                    9_999_999_999 - old
-                ))],
-                ..page
-            }),
-            false => Ok(page),
+        if self.has(Bug::OldVersionAccepted) && is_agents && old > 0 && !page.entries.is_empty() {
+            let name = format!("{:010}-{old:010}.gz", 9_999_999_999 - old);
+            page.entries = vec![Entry::object(name)];
         }
+        Ok(page)
     }
 
     /// The key to remove first where the one that is asked for should be.
     async fn reversed(&self, key: &Key) -> Result<Key> {
         let (dir, _) = key.as_str().rsplit_once('/').unwrap_or(("", ""));
         if !locked(&self.instead).contains_key(key.as_str()) {
-            let list = List {
-                dir,
-                prefix: "",
-                after: None,
-                limit: 1000,
-                facts: false,
-            };
+            let list = List::new(dir).with_limit(1000);
             let page = self.inner.list(&list).await?;
             let versions = page
                 .entries
@@ -381,9 +368,10 @@ impl Storage for FaultStorage {
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         self.pass().await;
         self.clock.made(key);
-        match is_version(key) {
-            true => self.create_version(key, body).await,
-            false => self.inner.create(key, body).await,
+        if is_version(key) {
+            self.create_version(key, body).await
+        } else {
+            self.inner.create(key, body).await
         }
     }
 
@@ -424,7 +412,7 @@ impl Storage for FaultStorage {
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
         self.pass().await;
-        if list.limit == 1 && list.after.is_none() && !list.facts && !is_reserved(list.dir) {
+        if list.limit == 1 && list.after.is_none() && !list.meta && !is_reserved(list.dir) {
             return self.list_head(list).await;
         }
         let mut page = self.inner.list(list).await?;
@@ -437,9 +425,9 @@ impl Storage for FaultStorage {
             for entry in &mut page.entries {
                 if let Entry::Object(object) = entry
                     && object.name.ends_with(".gz")
-                    && let Some(facts) = &mut object.facts
+                    && let Some(meta) = &mut object.meta
                 {
-                    facts.created -= Duration::from_secs(24 * 60 * 60);
+                    meta.created -= Duration::from_secs(24 * 60 * 60);
                 }
             }
         }
@@ -448,9 +436,10 @@ impl Storage for FaultStorage {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         self.pass().await;
-        let key = match self.has(Bug::Descending) && is_version(key) {
-            true => self.reversed(key).await?,
-            false => key.clone(),
+        let key = if self.has(Bug::Descending) && is_version(key) {
+            self.reversed(key).await?
+        } else {
+            key.clone()
         };
         if !is_version(&key) {
             return self.inner.delete(&key).await;

@@ -178,7 +178,8 @@ fn histories<F: Future<Output = Result<(Shape, Vec<Event>)>> + Send + 'static>(
     let found = runtime.block_on(async {
         let mut tasks = JoinSet::new();
         for _ in 0..at_once {
-            let (next, make) = (Arc::clone(&next), make.clone());
+            let next = Arc::clone(&next);
+            let make = make.clone();
             tasks.spawn(async move {
                 let mut found = Found::default();
                 loop {

@@ -131,10 +131,7 @@ impl Worker {
     /// of that is gone.
     async fn pause(&mut self) {
         let grace = self.shape.grace();
-        let longest = match self.shape.is_slow() {
-            true => 1.5,
-            false => 0.5,
-        };
+        let longest = if self.shape.is_slow() { 1.5 } else { 0.5 };
         if self.rng.bool() {
             tokio::time::sleep(grace.mul_f64(longest * self.rng.f64())).await;
         }
@@ -145,7 +142,8 @@ impl Worker {
 
     fn next(&mut self, name: usize) -> Call {
         let head = self.known[name];
-        let (kind, wanted) = (self.rng.u32(0..100), self.wanted(name));
+        let kind = self.rng.u32(0..100);
+        let wanted = self.wanted(name);
         let old = self.rng.u64(1..=head.max(1));
         let mut tag = self.tags + 1;
         let save = match self.rng.u32(0..4) {

@@ -112,17 +112,19 @@ fn perhaps(told: &Told, event: &Event, version: Option<Version>, wanted: Wanted)
                 .into_iter()
                 .flat_map(|copy| told.states_at(of, copy))
                 .collect();
-            match copies.is_empty() {
-                true => source.filter(|what| told.is_seen(of, *what)).collect(),
-                false => source.filter(|what| copies.contains(what)).collect(),
+            if copies.is_empty() {
+                source.filter(|what| told.is_seen(of, *what)).collect()
+            } else {
+                source.filter(|what| copies.contains(what)).collect()
             }
         }
         _ => [What::Tombstone].into(),
     };
     // Where nobody knows what it copied, nobody saw the copy either: it only counts.
-    let whats = match whats.is_empty() {
-        true => [What::State(Tag::MAX)].into(),
-        false => whats,
+    let whats = if whats.is_empty() {
+        [What::State(Tag::MAX)].into()
+    } else {
+        whats
     };
     let make = |what| Step::Make {
         version,

@@ -55,7 +55,8 @@ struct Buggy {
 
 impl Buggy {
     async fn answer_first(&self, key: &Key, body: Vec<Bytes>) {
-        let (local, key) = (self.local.clone(), key.clone());
+        let local = self.local.clone();
+        let key = key.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(2)).await;
             // Nobody waits for the answer: that is the bug.

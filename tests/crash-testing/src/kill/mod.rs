@@ -276,9 +276,10 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => files.extend(self::files(&entry.path())?),
-            false => files.push(entry.path()),
+        if entry.file_type()?.is_dir() {
+            files.extend(self::files(&entry.path())?)
+        } else {
+            files.push(entry.path())
         }
     }
     Ok(files)

@@ -116,9 +116,10 @@ impl Worker {
 
     fn next(&mut self, name: usize) -> Call {
         let head = self.heads[name];
-        let wanted = match self.rng.bool() && head > 0 {
-            true => Wanted::Version(head),
-            false => Wanted::Any,
+        let wanted = if self.rng.bool() && head > 0 {
+            Wanted::Version(head)
+        } else {
+            Wanted::Any
         };
         // Large enough to be sent before it is whole, once in a while.
         let step = match self.rng.u32(0..60) {
