@@ -17,17 +17,17 @@ use crate::print::{plain, say, seen};
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  done
-  1  failed for a reason without a code of its own
+  1  any other error
   2  the command line or a setting is wrong
   3  not found
-  4  conflict: the newest version is not the expected one, or a copied version is there and differs
-  5  the storage refuses this account, or its credentials
-  6  what is stored is corrupt, or of a later format; or the storage does not do what a store needs
-  7  the outcome is unknown: look before trying again
-  8  a limit was met: size, time, space
+  4  conflict: the newest version is not the expected one, or a copied version differs
+  5  the storage refuses this account or its credentials
+  6  stored data is corrupt or has a later format, or the storage cannot hold a store
+  7  the outcome is unknown; load the newest version before trying again
+  8  a limit was reached: size, time or space
   9  the agent answered with an error, or trapped
- 10  nothing is damaged, and something should be looked at
-130  interrupted, by Ctrl-C or the signal that asks a process to end";
+ 10  nothing is damaged, but something needs attention
+130  interrupted by Ctrl-C or SIGTERM";
 
 /// The command line asks for something that cannot be meant.
 #[derive(Debug, thiserror::Error)]

@@ -36,13 +36,13 @@ use settings::{GlobalArgs, Settings};
 use stores::{Create, Stores};
 
 /// The options that every command takes.
-const EVERYWHERE: &str = "Everywhere";
+const EVERYWHERE: &str = "Global options";
 
-/// Runs WebAssembly agents, and shows, keeps, moves and checks what they saved.
+/// Runs WebAssembly agents, and manages the snapshots that they saved.
 ///
-/// An ADDRESS is agent/name or agent/session/name, with @N behind it for version N. WHAT is an
-/// address without a version, agent for all of an agent, or agent/session/ for all of a session.
-/// Write ~2f for a / in an agent, a session or a name, ~40 for an @, and ~7e for a ~.
+/// An ADDRESS is agent/name or agent/session/name, with @N for version N. A SELECTION is an address
+/// without a version, agent for all names of an agent, or agent/session/ for all names of a
+/// session. In an address, write ~2f for a /, ~40 for an @ and ~7e for a ~ in a name.
 #[derive(Debug, Parser)]
 #[command(name = "persist", version, after_help = exit::HELP)]
 struct Cli {
@@ -57,11 +57,11 @@ struct Cli {
     #[arg(long, global = true, value_name = "FILE", display_order = 101, help_heading = EVERYWHERE)]
     config: Option<PathBuf>,
 
-    /// Print JSON, one value a line
+    /// Print JSON, one object a line
     #[arg(long, global = true, display_order = 102, help_heading = EVERYWHERE)]
     json: bool,
 
-    /// Print results and errors, and nothing beside them; tables without a header
+    /// Print only results and errors, and tables without a header
     #[arg(long, short, global = true, display_order = 103, help_heading = EVERYWHERE)]
     quiet: bool,
 

@@ -9,16 +9,16 @@ use clap::Args;
 use crate::print::say;
 use crate::sdk::{self, Language};
 
-/// Make a folder with a fresh agent, in the language of your choice
+/// Create a folder with a new agent
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist new --lang python weather
   persist new --lang rust agents/notes")]
 pub(crate) struct New {
-    /// The folder to make; its last part is the agent's name
+    /// Folder to create; its last part is the agent's name
     folder: PathBuf,
-    /// The language that it is written in
+    /// Language of the agent
     #[arg(long, value_enum)]
     lang: Language,
 }

@@ -24,21 +24,21 @@ Examples:
 /// Component to run, and the agent and session that it runs for.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The agent: a component, or a core module that carries its world
+    /// Agent: a component, or a core module that carries its world
     component: PathBuf,
-    /// Whose snapshots it sees [default: the name of the file, without .wasm]
+    /// ID of the agent, whose snapshots it uses [default: the name of the file, without .wasm]
     #[arg(long, value_name = "ID")]
     agent: Option<String>,
-    /// Which session of the agent [default: none; what it saves is the agent's own]
+    /// Session of the agent [default: none, which is the agent's own scope]
     #[arg(long, value_name = "ID")]
     session: Option<String>,
     /// Rights of the agent: load, save, list and delete, separated by commas [default: all]
     #[arg(long, value_name = "RIGHTS", conflicts_with = "read_only")]
     rights: Option<Rights>,
-    /// It may load and list, and nothing else
+    /// Allow only load and list
     #[arg(long)]
     read_only: bool,
-    /// Only for names that begin so
+    /// Allow only names starting with PREFIX
     #[arg(
         long,
         value_name = "TEXT",
@@ -46,13 +46,13 @@ pub(crate) struct Run {
         hide_default_value = true
     )]
     only: String,
-    /// Limit of the agent, as in `memory=64MiB` or `cpu=5s`; may be given again. --help lists all
+    /// Limit of the agent, as in `memory=64MiB` or `cpu=5s`; can be repeated. --help lists all
     /// limits
     #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
     limit: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) create: Create,
-    /// Say on standard error what it saves, as it does
+    /// Report each save on standard error
     #[arg(long, short)]
     verbose: bool,
     /// Arguments for the agent

@@ -9,11 +9,11 @@ use persist_host::storage::StorageConfig;
 
 use crate::settings::Settings;
 
-/// Lets a command make the store that it saves into.
+/// Lets a command create the store that it saves to.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Create {
-    /// Make the store where there is none; without it, only a store in this user's data directory
-    /// is made
+    /// Create the store if it does not exist. Without this option, only a store in this user's data
+    /// directory is created
     #[arg(long)]
     create: bool,
 }

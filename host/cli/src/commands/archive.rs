@@ -38,7 +38,7 @@ const SMALL: u64 = 8 << 20;
 /// A trailer may say any time; the header of a tar file holds eleven octal digits of seconds.
 const MAX_TIME: u64 = 0o77_777_777_777 * 1000;
 
-/// Write versions into a plain tar file, each verified as it is read, with a manifest at its end
+/// Write verified versions to a plain tar file, with a manifest at its end
 ///
 /// In an empty directory, `tar xf` makes a store of it that `persist` reads, with the policy of
 /// this one. The manifest, manifest.jsonl, has a line for each version
@@ -50,16 +50,15 @@ Examples:
   persist export bot.tar bot
   persist export - bot | zstd > bot.tar.zst")]
 pub(crate) struct Export {
-    /// The file to make, which must not be there; - is standard output
+    /// File to create, which must not exist; - is standard output
     file: PathBuf,
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<SelectionArg>,
+    selection: Option<SelectionArg>,
 }
 
-/// Copy the versions in a tar file that `export` wrote into the store, as `copy` does
+/// Copy the versions of a tar file that `export` wrote to the store
 ///
-/// A store that it makes gets the policy in the archive. A store that is there keeps its
-/// own (`persist policy`).
+/// A new store gets the policy in the archive. An existing store keeps its own (`persist policy`).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -69,7 +68,7 @@ pub(crate) struct Import {
     /// The file, which must be on a disk: it is read in any order
     file: PathBuf,
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<SelectionArg>,
+    selection: Option<SelectionArg>,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -109,7 +108,7 @@ impl Export {
             ))
             .into());
         }
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let to_stdout = self.file.as_os_str() == "-";
         if to_stdout && io::stdout().is_terminal() {
             let what = "standard output is a terminal; name a FILE";
@@ -168,7 +167,7 @@ impl Export {
 
 impl Import {
     pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let from = Store::new(Arc::new(TarStorage::open(&self.file)?));
         let to = stores.usual_copy_of(&from.policy().await?, self.create)?;
         copy(&from, &to, &selection, self.how, out).await

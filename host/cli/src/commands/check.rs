@@ -11,7 +11,7 @@ use crate::exit::Found;
 use crate::print::{self, Out, one_line};
 use crate::progress::Progress;
 
-/// Read one version whole and verify every byte of it
+/// Verify every byte of one version
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -22,7 +22,7 @@ pub(crate) struct Verify {
     address: Address,
 }
 
-/// Look at everything that is stored, and say what is wrong with it
+/// Check the store and report problems
 ///
 /// Without --read-data or --sample, of each version the length and the trailer are verified, which
 /// holds all that is known of it and the checksums of its blocks; the blocks themselves are not
@@ -37,7 +37,7 @@ Examples:
   persist check --sample 5% --json")]
 pub(crate) struct Check {
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<SelectionArg>,
+    selection: Option<SelectionArg>,
     /// Read and verify every byte
     #[arg(long, conflicts_with = "sample")]
     read_data: bool,
@@ -74,8 +74,8 @@ impl Check {
             (false, Some(share)) => ReadData::Sample(share),
             (false, None) => ReadData::None,
         };
-        let whole = self.what.is_none();
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let whole = self.selection.is_none();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let mut progress = Progress::items(out, "checked versions:", None);
         let mut counts = Counts::default();
         let mut printed = Ok(());

@@ -20,17 +20,19 @@ use crate::stores::{Create, Stores};
 /// How the location of a store on the local disk begins.
 const LOCAL: &str = "the directory ";
 
-/// Copy versions to another store, byte for byte, and read back what was written
+/// Copy versions to another store byte for byte, and verify the copies
 ///
-/// Every version goes to the same address, deletions and pins too. Each version that is made is
-/// read back, and its bytes are compared. What is there already is never touched: the checksum in
-/// its trailer is compared, or with --read-data every byte on both sides. So a copy that was
-/// interrupted can be started again and does what is left. What cannot be read or written is
-/// reported and left out, and the exit code says so; all else is copied. What only TO has is
-/// counted. No host may save under these names in TO meanwhile: stop its hosts, and start them when
-/// the copy is done. Prune counts the age of a copied version from the day it was copied. Both
-/// stores take what else they need from the same settings, unless a URL says it behind a ?:
-/// endpoint, region and profile for S3, endpoint and credentials (a file) for Google Cloud Storage.
+/// Every version is copied to the same address, including tombstones and pins. Each copied version
+/// is read back and compared byte by byte. An existing version is never changed: its trailer is
+/// compared, or with --read-data every byte on both sides. An interrupted copy can be run again and
+/// continues. A version that cannot be read or written is reported and skipped, and the exit code
+/// says so. Versions that exist only in TO are counted.
+///
+/// No host may save under these names in TO while the copy runs: stop the hosts of TO, and start
+/// them after the copy. Prune counts the age of a copied version from the day of the copy.
+///
+/// Both stores use the same settings. An option after ? in a URL overrides them: endpoint, region
+/// and profile for S3, endpoint for Google Cloud Storage.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -41,10 +43,10 @@ Examples:
 pub(crate) struct Copy {
     /// A store: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix
     from: String,
-    /// Another one
+    /// Another store
     to: String,
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<SelectionArg>,
+    selection: Option<SelectionArg>,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -78,7 +80,7 @@ impl Copy {
         apart(&from, &stores.at(&self.to)?)?;
         from.require().await?;
         let to = stores.copy_of(&from.policy().await?, &self.to, self.create)?;
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         copy(&from, &to, &selection, self.how, out).await
     }
 }

@@ -24,7 +24,8 @@ const MAX_PRETTY: usize = 16 << 20;
 /// A difference that takes longer to find is shown coarser.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Show how two versions differ: sizes, hashes, times, and the states where they are text or JSON
+/// Show the differences of two versions: sizes, hashes, times, and the states where they are text
+/// or JSON
 ///
 /// JSON is compared as a tool would print it, a value a line. States of more than 4 MiB are
 /// compared by their hashes only.

@@ -25,7 +25,7 @@ const APART: Duration = Duration::from_secs(60);
 /// Less free space than this is told.
 const LITTLE: u64 = 1 << 30;
 
-/// Try whether the storage works as a store needs it: settings, credentials, reach, rights,
+/// Check that the storage works as a store needs it: settings, credentials, reach, rights,
 /// conditions, clock, space
 ///
 /// It makes small objects whose keys begin with ~/probe-, lists them, lets writers race for the
@@ -37,7 +37,7 @@ Examples:
   persist doctor
   persist doctor --read-only --storage s3://bucket/agents")]
 pub(crate) struct Doctor {
-    /// Make nothing, and find out less
+    /// Create no objects, and check less
     #[arg(long)]
     read_only: bool,
 }

@@ -10,27 +10,26 @@ use serde_json::json;
 use super::printed;
 use crate::print::{self, Out, say};
 
-/// Remove what saves that were never finished left behind: unfinished uploads, temporary files,
-/// probes
+/// Remove leftovers of unfinished saves
 ///
-/// Versions are not touched. In a bucket, uploads are removed whose key is that of a version or a
-/// probe: other programs may use the same bucket. On S3, a save that takes longer than --older-than
-/// fails where its upload is removed, and the account needs the right to list uploads
-/// (s3:ListBucketMultipartUploads).
+/// Leftovers are unfinished uploads, temporary files and probes. Versions are not changed. In a
+/// bucket, only uploads to keys of versions and probes are removed, because other programs may use
+/// the bucket. On S3, a save that takes longer than --older-than fails if its upload is removed.
+/// The account needs the permission s3:ListBucketMultipartUploads.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist gc --dry-run
   persist gc --older-than 7d")]
 pub(crate) struct Gc {
-    /// Only what was begun at least so long ago, such as 12h or 7d
+    /// Minimum age of what is removed, such as 12h or 7d
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration,
     default_value = "1d")]
     older_than: Duration,
     /// List what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// Remove unfinished uploads for any key below the prefix, other programs' too
+    /// Also remove unfinished uploads of other programs below the prefix
     #[arg(long)]
     all_uploads: bool,
 }

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::{policy, printed};
 use crate::print::Out;
 
-/// Make a store, with a policy, in a directory or a bucket that has none
+/// Create a store with a policy in a directory or a bucket
 ///
-/// Nothing is changed where there is a store already. The storage is tried first: one that would
+/// An existing store is not changed. The storage is tried first: one that would
 /// let a save overwrite another is refused. The policy is that of the settings; `persist policy
 /// set` changes it. Other commands make a store only in this user's data directory, or with
 /// --create.

@@ -12,7 +12,7 @@ use crate::exit::{Damaged, Unlisted};
 use crate::print::{self, Out};
 use crate::table::Table;
 
-/// List names, with their newest version: size, bytes at rest, time, labels
+/// List names with their newest version: size, bytes at rest, time, labels
 ///
 /// The list is held a page at a time, whatever its length. It costs two requests for each name.
 #[derive(Debug, Args)]
@@ -25,9 +25,9 @@ Examples:
 pub(crate) struct Ls {
     /// agent, agent/session/, agent/name or agent/session/name, with @N for version N; agent/x
     /// lists the name x and the session x [default: everything]
-    #[arg(value_name = "WHAT")]
+    #[arg(value_name = "SELECTION")]
     listed: Option<Listed>,
-    /// Show deleted names too
+    /// Also show deleted names
     #[arg(long)]
     all: bool,
 }

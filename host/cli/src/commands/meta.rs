@@ -12,30 +12,30 @@ use crate::exit::Usage;
 use crate::print::{Out, results};
 use crate::settings::{SETTINGS, Settings, Source, table};
 
-/// Print what a shell needs to complete this command
+/// Print a completion script for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist completions bash > ~/.local/share/bash-completion/completions/persist
   persist completions zsh > ~/.zfunc/_persist")]
 pub(crate) struct Completions {
-    /// Which shell
+    /// Shell to complete for
     shell: Shell,
 }
 
-/// Print the manual page, or write one for each command into a directory
+/// Print the manual page, or write one page per command to a directory
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist man | man -l -
   persist man --dir ~/.local/share/man/man1")]
 pub(crate) struct Man {
-    /// Write the pages of all commands here
+    /// Write the pages of all commands to this directory
     #[arg(long, value_name = "DIRECTORY")]
     dir: Option<PathBuf>,
 }
 
-/// Show every setting, its value, and where that comes from
+/// Show every setting with its value and source
 ///
 /// Each is read as the commands read it: a value that cannot be used is told, and the exit code is
 /// 2.

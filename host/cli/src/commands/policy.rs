@@ -31,7 +31,7 @@ pub(crate) struct Policy {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Change the rules that are given; the others stay
+    /// Change the given rules and keep the others
     ///
     /// Hosts follow the change at the latest after half the grace period. It is safe while they
     /// run: until then, versions are spared by the longer of both grace periods.

@@ -9,7 +9,7 @@ use crate::address::{self, Address, SelectionArg};
 use crate::exit::Damaged;
 use crate::print::{self, Out};
 
-/// Take over misplaced versions, such as those of a directory that was renamed by hand
+/// Adopt misplaced versions, such as those of a directory that was renamed by hand
 ///
 /// A version is misplaced where its file was saved under another name or as another version; it
 /// cannot be loaded. --adopt saves the newest version of each name again, as the next version of
@@ -24,7 +24,7 @@ Examples:
 pub(crate) struct Repair {
     /// agent, agent/session/, agent/name or agent/session/name, or an address with @N
     target: Target,
-    /// Save what is misplaced as the next version of the name where it lies
+    /// Save misplaced versions as the next version of the name at their key
     #[arg(long, required = true)]
     adopt: bool,
 }

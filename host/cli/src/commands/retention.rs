@@ -32,7 +32,7 @@ Examples:
   persist prune bot --keep-within 7d")]
 pub(crate) struct Prune {
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<SelectionArg>,
+    selection: Option<SelectionArg>,
     /// Remove nothing; print each version with the rule that keeps it, or that none does
     #[arg(long)]
     dry_run: bool,
@@ -73,7 +73,7 @@ pub(super) struct KeepRules {
     keep_weekly: Option<usize>,
 }
 
-/// Keep a version from being pruned; `purge` removes it all the same
+/// Protect a version from pruning; `purge` still removes it
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -83,7 +83,7 @@ pub(crate) struct Pin {
     address: Address,
 }
 
-/// Let a version be pruned again
+/// Remove the pin of a version
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -93,7 +93,7 @@ pub(crate) struct Unpin {
     address: Address,
 }
 
-/// Delete a name and remove its history for good, pinned versions too; it cannot be undone
+/// Delete a name and permanently remove its history, including pinned versions
 ///
 /// Only a deletion stays, so that numbering goes on. What was the newest version within the store's
 /// grace period (`persist policy` shows it) is spared, so that no host that is saving at this
@@ -109,7 +109,7 @@ Examples:
 pub(crate) struct Purge {
     /// agent/name or agent/session/name
     address: Address,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(long, short)]
     yes: bool,
     /// Spare nothing. Only for names that no host writes at this moment: one that does may lose
@@ -120,10 +120,10 @@ pub(crate) struct Purge {
 
 impl Prune {
     pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
-        let whole = self.what.is_none();
+        let whole = self.selection.is_none();
         store.require().await?;
         let plan = self.plan(store, settings, out).await?;
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let mut walk = store.walk(&selection);
         let mut sum = Sum::default();
         let mut progress = Progress::items(out, "looked at names:", None);

@@ -16,7 +16,7 @@ use crate::print::{self, Out, Plainly};
 use crate::progress::Progress;
 use crate::stores::Create;
 
-/// Show what is known of a version, without its state
+/// Show the metadata of a version
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -27,7 +27,7 @@ pub(crate) struct Show {
     address: Address,
 }
 
-/// Print the state of a version, bit for bit (--json changes nothing)
+/// Print the state of a version (not affected by --json)
 ///
 /// On a terminal, characters that would control it are escaped.
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ pub(crate) struct Cat {
     address: Address,
 }
 
-/// Save a file, or standard input, as the next version
+/// Save a file or standard input as the next version
 ///
 /// Another save of the name may come first while a state over 8 MiB is sent. Then a FILE is sent
 /// again; standard input cannot be, and the save ends as a conflict.
@@ -62,12 +62,12 @@ pub(crate) struct Save {
     /// Media type of the data, such as application/json
     #[arg(long, value_name = "TYPE")]
     media_type: Option<String>,
-    /// A label to keep with it; may be given again
+    /// Label to keep with the version; can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
 }
 
-/// Delete a name; its older versions stay, and `restore` brings one back
+/// Delete a name; older versions stay and can be restored
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -80,9 +80,9 @@ pub(crate) struct Rm {
     expected: Expected,
 }
 
-/// Save the state of an older version again, as the next one; prints the command that undoes it
+/// Save the state of an older version as the next version, and print the command that undoes it
 ///
-/// Where the version is the newest already, nothing is changed.
+/// The newest version is not saved again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -95,7 +95,7 @@ pub(crate) struct Restore {
     expected: Expected,
 }
 
-/// Save the state of a version as the next version of another name, agent or session
+/// Copy a version to another name, agent or session, as the next version there
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -35,8 +35,7 @@ const WITH_STATES: [Column; 6] = [
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Show for each name and agent how many versions there are, their bytes at rest, and how these
-/// grow
+/// Show the versions, stored bytes and growth of each name and agent
 ///
 /// The picture has a column for each of the last 14 days, the oldest first: how many bytes were
 /// stored on it and are still there. A copied version counts for the day on which it was copied.
@@ -50,8 +49,8 @@ Examples:
   persist stats --json | jq -r 'select(.of == \"name\" and .versions > 1000) | .address'")]
 pub(crate) struct Stats {
     /// agent, agent/session/, agent/name or agent/session/name [default: everything]
-    what: Option<SelectionArg>,
-    /// Read what is known of each version, and show the bytes of states that were saved
+    selection: Option<SelectionArg>,
+    /// Read the metadata of each version, and show the bytes of the saved states
     #[arg(long)]
     states: bool,
 }
@@ -70,7 +69,7 @@ struct Figures {
 
 impl Stats {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let mut progress = Progress::items(out, "counted names:", None);
         store.require().await?;
         let mut walk = store.walk(&selection);
