@@ -162,6 +162,20 @@ fn a_save_whose_answer_is_lost_or_denied_is_recognised_as_ours() {
 }
 
 #[test]
+fn an_insert_that_names_no_generation_is_not_acknowledged() {
+    for object in ["{}", "{\"error\":{\"code\":500}}"] {
+        block_on(async {
+            let (proxy, place, scope) = ready(|_| {}).await;
+            first(&proxy, "insert", Fault::Reply(json(200, object)));
+            let saved = save(&scope, "new", "new").await;
+            assert_eq!(proxy.faults(), 1, "{object}");
+            let there = place.scope().versions("new", None, 9).await;
+            assert_eq!(there.expect("a page"), [saved.version], "{object}");
+        });
+    }
+}
+
+#[test]
 fn a_completion_that_nobody_made_is_unknown_and_never_done() {
     for status in [404, 410] {
         block_on(async {

@@ -109,6 +109,24 @@ fn a_create_that_was_done_and_denied_is_recognised_as_ours() {
 }
 
 #[test]
+fn a_put_that_another_service_answers_is_not_acknowledged() {
+    for reply in [
+        Reply::new(200, ""),
+        Reply::new(200, "<html>Log in to this network</html>"),
+        Reply::new(204, ""),
+    ] {
+        block_on(async {
+            let (proxy, place, scope) = ready().await;
+            first(&proxy, "PutObject", Fault::Reply(reply.clone()));
+            let saved = save(&scope, "new", "new").await;
+            assert_eq!(proxy.faults(), 1, "{reply:?}");
+            let there = place.scope().versions("new", None, 9).await;
+            assert_eq!(there.expect("a page"), [saved.version], "{reply:?}");
+        });
+    }
+}
+
+#[test]
 fn a_conflict_that_settles_nothing_is_tried_again() {
     block_on(async {
         let (proxy, _, scope) = ready().await;

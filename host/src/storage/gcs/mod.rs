@@ -397,6 +397,14 @@ impl Gcs {
             insert = insert.set_kms_key(key);
         }
         match unlogged(insert.send_buffered()).await {
+            // GCS names the generation that it made.
+            Ok(object) if object.generation <= 0 => {
+                let what = format!("{} got a response without a generation", INSERT.name);
+                Err(AttemptError::unclear(Error::new(
+                    ErrorKind::Unavailable,
+                    what,
+                )))
+            }
             Ok(object) => {
                 self.check_encryption(&object.kms_key);
                 Ok(())

@@ -57,7 +57,7 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::bucket::{self, BackgroundTasks, Tail, content_type, innermost, unlogged};
-use super::retry::{Attempt, Call, Counts, Retrier, RetryDecision, RetryLoop};
+use super::retry::{Attempt, AttemptError, Call, Counts, Retrier, RetryDecision, RetryLoop};
 use super::{
     Endpoint, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage,
     Result, S3Encryption, Storage, StorageConfig, Sweep, Swept, Upload,
@@ -272,6 +272,14 @@ impl S3 {
             let answer = unlogged(put.send())
                 .await
                 .map_err(|error| fault(&PUT, &error))?;
+            // S3 names the object that it made. The login page of a network does not.
+            if answer.e_tag.is_none() {
+                let what = format!("{} got a response without an ETag", PUT.name);
+                return Err(AttemptError::unclear(Error::new(
+                    ErrorKind::Unavailable,
+                    what,
+                )));
+            }
             Ok(answer.server_side_encryption)
         };
         let (encryption, unclear) = self.call_change(&PUT, full, body.len(), put).await?;
