@@ -107,6 +107,31 @@ fn hosts_that_share_a_name_soon_look_before_they_save() {
     });
 }
 
+#[test]
+fn names_after_a_name_before_the_prefix_are_listed_without_start_after() {
+    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    block_on(async {
+        let scope = place.scope();
+        for name in ["apple", "note-1", "note-2"] {
+            save(&scope, name, "x").await;
+        }
+        for (after, listed, sent) in [
+            ("apple", &["note-1", "note-2"][..], false),
+            ("note-1", &["note-2"][..], true),
+        ] {
+            proxy.forget();
+            let names = scope.names("note", Some(after), 100).await.expect("a page");
+            let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+            assert_eq!(names, listed, "after {after}");
+            let is_sent = proxy.seen().iter().any(|seen| {
+                let query = seen.uri.query().unwrap_or_default();
+                query.contains("start-after=")
+            });
+            assert_eq!(is_sent, sent, "after {after}");
+        }
+    });
+}
+
 /// Makes versions up to `last`, of the bytes of version 1: as a history of that length would lie
 /// there.
 async fn fill(place: &Place, head: u64, last: u64) {

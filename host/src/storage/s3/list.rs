@@ -129,10 +129,14 @@ fn list_of(list: &List<'_>, base: &str, limit: usize, token: Option<String>) -> 
         Entry::Object(object) => format!("{base}{}", object.name),
         Entry::Dir(name) => format!("{base}{name}/{LAST}"),
     });
+    let prefix = format!("{base}{}", list.prefix);
+    // Every key with the prefix sorts after an entry that sorts before the prefix. Some servers
+    // (SeaweedFS 4.44 to 4.47) answer an empty list to such a `start-after`.
+    let after = after.filter(|after| token.is_none() && *after >= prefix);
     Question {
-        prefix: format!("{base}{}", list.prefix),
+        prefix,
         direct: true,
-        after: after.filter(|_| token.is_none()),
+        after,
         limit,
         token,
     }
@@ -324,6 +328,26 @@ mod tests {
         let mut found = entries(&answer, "p/", None);
         found.sort();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn start_after_is_sent_only_within_the_prefix() {
+        for (after, sent) in [
+            ("apple", None),
+            ("note", Some("p/note")),
+            ("note-1", Some("p/note-1")),
+            ("zebra", Some("p/zebra")),
+        ] {
+            let list = List {
+                dir: "p",
+                prefix: "note",
+                after: Some(Entry::object(after)),
+                limit: 10,
+                meta: false,
+            };
+            assert_eq!(list_of(&list, "p/", 10, None).after.as_deref(), sent);
+            assert_eq!(list_of(&list, "p/", 10, Some("token".into())).after, None);
+        }
     }
 
     #[test]
