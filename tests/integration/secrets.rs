@@ -48,6 +48,10 @@ fn secrets() -> Vec<(String, &'static str)> {
             "PLANTED",
         ),
         ("ya29.PLANTED0123456789012345".into(), "PLANTED"),
+        (
+            "FwoGZXIvYXdzEJr//////////wEaDPLANTEDtoken1234567890abcdef".into(),
+            "PLANTED",
+        ),
     ]
 }
 

@@ -34,7 +34,7 @@ const SECRET_NAMES: [&str; 16] = [
 const SHOWN_PARAMETERS: [&str; 3] = ["endpoint", "region", "profile"];
 
 /// Beginnings of tokens that services give out.
-const TOKEN_STARTS: [&str; 9] = [
+const TOKEN_STARTS: [&str; 14] = [
     "ya29.",
     "GOCSPX-",
     "AIzaSy",
@@ -44,6 +44,12 @@ const TOKEN_STARTS: [&str; 9] = [
     "github_pat_",
     "xoxb-",
     "xoxp-",
+    // Session tokens of AWS.
+    "AQoDYXdz",
+    "FQoDYXdz",
+    "FQoGZXIvYXdz",
+    "FwoGZXIvYXdz",
+    "IQoJb3JpZ2lu",
 ];
 
 /// Returns the kind of secret that `text` holds, such as `a private key`; none where it may be
@@ -384,6 +390,14 @@ mod tests {
                 "PLANTED",
             ),
             ("GOOG1EPLANTED0123456789ABCDEF", "PLANTED"),
+            (
+                "FwoGZXIvYXdzEJr//////////wEaDPLANTEDtoken1234567890abcdef",
+                "PLANTED",
+            ),
+            (
+                "IQoJb3JpZ2luX2VjEJr//////////wEaCXVzLWVhc3QtMPLANTED",
+                "PLANTED",
+            ),
             ("https://user:PLANTED@host:9000", "PLANTED"),
             ("https://PLANTED@host", "PLANTED"),
             ("user:PLANTED@host:9000", "PLANTED"),
