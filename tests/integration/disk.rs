@@ -497,7 +497,7 @@ fn a_full_disk_is_said_and_costs_nothing_that_was_saved() {
         .expect("bash starts");
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(8), "{stderr}");
-    assert!(stderr.contains("older versions are untouched"), "{stderr}");
+    assert!(stderr.contains("older versions are unchanged"), "{stderr}");
     block_on(async {
         let scope = local(&store);
         assert_eq!(load(&scope, "memory").await.as_deref(), Some("one"));

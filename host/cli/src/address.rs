@@ -42,7 +42,11 @@ impl Address {
     pub(crate) fn whole_name(&self, why: &str) -> Result<&Self> {
         match self.version {
             None => Ok(self),
-            Some(version) => Err(Usage(format!("leave @{version} away: {why}")).into()),
+            Some(version) => Err(Usage::new(format!(
+                "the address has a version, @{version}: {why}"
+            ))
+            .with_hint(format!("write {}", self.name()))
+            .into()),
         }
     }
 

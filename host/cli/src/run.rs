@@ -10,7 +10,7 @@ use persist_host::wasm::{AgentHost, Limits, Rights, RunOutput, SnapshotCtx};
 use serde_json::json;
 
 use crate::address::address;
-use crate::exit;
+use crate::exit::{self, Usage};
 use crate::print::{self, Out, say};
 use crate::settings::Settings;
 use crate::stores::Create;
@@ -24,38 +24,39 @@ Examples:
 /// Component to run, and the agent and session that it runs for.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The agent: a component, or a core module that carries its world
+    /// WebAssembly component of the agent, or a core module with an embedded world
+    #[arg(value_name = "FILE")]
     component: PathBuf,
-    /// Whose snapshots it sees [default: the name of the file, without .wasm]
+    /// Agent whose snapshots the run uses [default: the file name without .wasm]
     #[arg(long, value_name = "ID")]
     agent: Option<String>,
-    /// Which session of the agent [default: none; what it saves is the agent's own]
+    /// Session of the agent [default: none, which is the agent's own scope]
     #[arg(long, value_name = "ID")]
     session: Option<String>,
-    /// Rights of the agent: load, save, list and delete, separated by commas [default: all]
+    /// Allow these operations: load, save, list and delete, separated by commas [default: all]
     #[arg(long, value_name = "RIGHTS", conflicts_with = "read_only")]
     rights: Option<Rights>,
-    /// It may load and list, and nothing else
+    /// Allow only load and list; short for --rights load,list
     #[arg(long)]
     read_only: bool,
-    /// Only for names that begin so
+    /// Restrict the agent to names that start with PREFIX
     #[arg(
         long,
-        value_name = "TEXT",
+        value_name = "PREFIX",
         default_value = "",
         hide_default_value = true
     )]
     only: String,
-    /// Limit of the agent, as in `memory=64MiB` or `cpu=5s`; may be given again. --help lists all
+    /// Set a limit, such as memory=64MiB or cpu=5s; may be repeated. `persist run --help` lists all
     /// limits
     #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
     limit: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) create: Create,
-    /// Say on standard error what it saves, as it does
+    /// Report each save and delete on standard error
     #[arg(long, short)]
     verbose: bool,
-    /// Arguments for the agent
+    /// Arguments of the agent
     #[arg(last = true)]
     args: Vec<String>,
 }
@@ -63,7 +64,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
         let bytes = std::fs::read(&self.component)
-            .with_context(|| format!("read the agent {}", self.component.display()))?;
+            .with_context(|| format!("cannot read the agent {}", self.component.display()))?;
         let scope = store.scope(&self.agent()?, self.session.as_deref())?;
         // An agent is told less of a storage than the operator needs to know.
         store.require().await?;
@@ -106,7 +107,10 @@ impl Run {
                 .file_stem()
                 .and_then(|stem| stem.to_str())
                 .map(Into::into)
-                .context("the file's name is not a name for an agent; name one with --agent"),
+                .ok_or_else(|| {
+                    let what = "the name of the file cannot be the name of an agent";
+                    Usage::new(what).with_hint("add --agent NAME").into()
+                }),
         }
     }
 }
@@ -116,12 +120,12 @@ pub(crate) fn help() -> String {
     let limits = Limits::table().iter().map(|limit| {
         let name = limit.name;
         let default = limit.default;
-        let what = limit.what;
-        format!("  {name:<21} {default:>8}  {what}")
+        let description = limit.description;
+        format!("  {name:<21} {default:>8}  {description}")
     });
     let limits: Vec<_> = limits.collect();
     format!(
-        "{EXAMPLES}\n\nLimits, and their defaults:\n{}",
+        "{EXAMPLES}\n\nLimits and their defaults:\n{}",
         limits.join("\n")
     )
 }
@@ -176,12 +180,12 @@ fn end(ran: RunOutput, out: Out) -> Result<()> {
         )
         .map_err(print::of_output)?),
         (Err(error), json) => {
+            let error = anyhow::Error::new(error);
             if json {
-                let failed = exit::value(exit::AGENT, &error.to_string(), None);
-                let line = print::extend(output("error", ""), failed);
+                let line = print::extend(output("error", ""), exit::value_of(&error));
                 out.print(&line, String::new)?;
             }
-            Err(error.into())
+            Err(error)
         }
     }
 }

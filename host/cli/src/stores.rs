@@ -12,8 +12,8 @@ use crate::settings::Settings;
 /// Lets a command make the store that it saves into.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Create {
-    /// Make the store where there is none; without it, only a store in this user's data directory
-    /// is made
+    /// Create the store if it does not exist; without --create, only a store in the user's data
+    /// directory is created
     #[arg(long)]
     create: bool,
 }

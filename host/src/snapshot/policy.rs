@@ -122,8 +122,8 @@ impl ReadPolicy {
     fn parse(json: &[u8], version: Version, created_at: u64) -> Result<Self> {
         let stored: StoredPolicy = serde_json::from_slice(json).map_err(|error| {
             Error::corrupt(format!(
-                "version {version} of the store's policy cannot be read ({error}); write a new \
-                 one with `persist policy set`"
+                "version {version} of the store's policy is not valid: {error}; `persist policy \
+                 set` writes a new one"
             ))
         })?;
         let retention = match stored.retention {
@@ -168,7 +168,7 @@ impl Policy {
     fn to_json(&self) -> Result<Vec<u8>> {
         if self.grace > MAX_GRACE {
             return Err(Error::Invalid(
-                "the grace period is longer than 30 days; choose a shorter one".into(),
+                "the grace period is longer than 30 days".into(),
             ));
         }
         let retention = self.retention.as_ref().map(StoredRetention::from);
@@ -573,8 +573,9 @@ fn policy_name() -> Name {
 pub(super) fn unknown_rules(version: Version) -> Error {
     Error::unsupported(format!(
         "version {version} of the store's policy has retention rules that this version of Persist \
-         does not know; update Persist"
+         does not know"
     ))
+    .with_hint("use a newer version of Persist")
 }
 
 #[cfg(test)]

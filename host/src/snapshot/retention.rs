@@ -904,6 +904,6 @@ impl Buckets {
 
 fn no_times() -> Error {
     Error::unsupported(
-        "this storage does not tell when its objects were made, so nothing can be pruned by age",
+        "this storage does not report when objects were created, so nothing can be pruned by age",
     )
 }

@@ -189,9 +189,12 @@ fn a_later_format_is_left_for_a_later_persist() {
         let at = later.len() - back;
         later[at..][..2].copy_from_slice(&value.to_le_bytes());
         seal(&mut later);
-        assert_eq!(pair.refuses(&later, "Use a newer Persist"), b"");
+        assert_eq!(
+            pair.refuses(&later, "hint: use a newer version of Persist"),
+            b""
+        );
         let listed = run(pair.dir.path(), &["ls"]);
-        assert!(refused(&listed, 6).contains("Use a newer Persist"));
+        assert!(refused(&listed, 6).contains("hint: use a newer version of Persist"));
         assert!(pair.bytes(2) == later, "it is left as it is");
     }
     pair.recovers();

@@ -200,7 +200,7 @@ fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
         &["build", dir.path().to_str().expect("text")],
         1,
     );
-    assert!(told.contains("is not the folder of an agent"), "{told}");
+    assert!(told.contains("is not the directory of an agent"), "{told}");
     let told = fails(dir.path(), &["new", "--lang", "c", "Bad Name"], 1);
-    assert!(told.contains("not a name for an agent"), "{told}");
+    assert!(told.contains("cannot be the name of an agent"), "{told}");
 }

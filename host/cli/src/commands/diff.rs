@@ -24,19 +24,19 @@ const MAX_PRETTY: usize = 16 << 20;
 /// A difference that takes longer to find is shown coarser.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Show how two versions differ: sizes, hashes, times, and the states where they are text or JSON
+/// Compare two versions: size, hash, time and, for text and JSON, the state
 ///
-/// JSON is compared as a tool would print it, a value a line. States of more than 4 MiB are
-/// compared by their hashes only.
+/// JSON is compared in an indented form, one value a line. States over 4 MiB are compared by hash
+/// only.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist diff bot/memory
   persist diff bot/memory@3 bot/memory@7")]
 pub(crate) struct Diff {
-    /// agent/name or agent/session/name, with @N for version N
+    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
     from: Address,
-    /// Another one [default: FROM is compared with the version before it]
+    /// Address to compare with FROM [default: FROM, compared with the version before it]
     to: Option<Address>,
 }
 
