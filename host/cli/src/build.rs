@@ -27,7 +27,7 @@ Examples:
   persist build weather --output weather.wasm")]
 pub(crate) struct Build {
     /// Directory of the agent
-    #[arg(default_value = ".")]
+    #[arg(value_name = "DIR", default_value = ".")]
     folder: PathBuf,
     /// Write the component to FILE [default: NAME.wasm in the directory]
     #[arg(long, short, value_name = "FILE")]

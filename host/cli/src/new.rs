@@ -18,6 +18,7 @@ Examples:
   persist new --lang rust agents/notes")]
 pub(crate) struct New {
     /// Directory to create; its last component is the name of the agent
+    #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Programming language of the agent
     #[arg(long, value_enum)]

@@ -28,10 +28,10 @@ pub(crate) struct Run {
     #[arg(value_name = "FILE")]
     component: PathBuf,
     /// Agent whose snapshots the run uses [default: the file name without .wasm]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "AGENT")]
     agent: Option<String>,
     /// Session of the agent [default: none, which is the agent's own scope]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "SESSION")]
     session: Option<String>,
     /// Allow these operations: load, save, list and delete, separated by commas [default: all]
     #[arg(long, value_name = "RIGHTS", conflicts_with = "read_only")]
@@ -109,7 +109,7 @@ impl Run {
                 .map(Into::into)
                 .ok_or_else(|| {
                     let what = "the name of the file cannot be the name of an agent";
-                    Usage::new(what).with_hint("add --agent NAME").into()
+                    Usage::new(what).with_hint("add --agent AGENT").into()
                 }),
         }
     }

@@ -173,7 +173,7 @@ mod tests {
             let (_root, dir) = filled();
             set_mode(&dir, bits);
             let why = private(&dir).expect_err("it is open");
-            assert!(why.contains("others can write"), "{bits:o}: {why}");
+            assert!(why.contains("other users can write"), "{bits:o}: {why}");
         }
         let (_root, dir) = filled();
         set_mode(&dir, 0o755);

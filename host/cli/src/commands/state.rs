@@ -113,7 +113,7 @@ pub(crate) struct Fork {
 /// Condition on the newest version.
 #[derive(Debug, Args)]
 struct Expected {
-    /// Fail unless the newest version is VERSION: a number, `absent` or `any`
+    /// Fail unless the newest version is VERSION: a number, `absent` or `any` [default: any]
     #[arg(long, value_name = "VERSION", default_value = "any", value_parser = expect,
     hide_default_value = true)]
     expect: Expect,

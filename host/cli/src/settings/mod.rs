@@ -659,7 +659,7 @@ mod tests {
         for (file, hint) in [
             ("bucket = \"x\"", "s3_bucket"),
             ("AWS_ACCESS_KEY_ID = \"x\"", "is not a setting"),
-            ("storage = true", "neither a text nor a number"),
+            ("storage = true", "is not a string or a number"),
             ("storage", "persist.toml"),
         ] {
             let error = resolve(GlobalArgs::default(), &[], file).expect_err(file);
@@ -689,8 +689,8 @@ mod tests {
         assert_eq!(limits(&[], "limits = \"runs=3\"").expect("good").runs, 3);
         for (bad, hint) in [
             ("memory", "NAME=VALUE"),
-            ("memory=much", "cannot be"),
-            ("mammary=1", "there are"),
+            ("memory=much", "invalid value"),
+            ("mammary=1", "the limits are"),
         ] {
             let error = limits(&[("PERSIST_LIMITS", bad)], "").expect_err(bad);
             let said = error.to_string();

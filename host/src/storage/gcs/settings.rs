@@ -277,7 +277,8 @@ mod tests {
         assert_eq!(found(&none, &both), "first");
         assert_eq!(found(&none, &both[..1]), "second");
         let error = resolve(&none, &[]).expect_err("no bucket");
-        assert!(error.to_string().contains("PERSIST_GCS_BUCKET"), "{error}");
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains("PERSIST_GCS_BUCKET"), "{error}: {hint}");
     }
 
     #[test]

@@ -460,7 +460,8 @@ mod tests {
         assert_eq!(resolve(&none, &env).expect("good").bucket, "other-bucket");
         let error = resolve(&none, &[]).expect_err("no bucket");
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains("AWS_S3_BUCKET"), "{error}");
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains("AWS_S3_BUCKET"), "{error}: {hint}");
     }
 
     #[test]
