@@ -733,7 +733,7 @@ fn a_number_far_above_the_destination_is_not_copied_unless_asked_for() {
     assert_eq!(summary["skipped"], 3);
     for version in highest {
         assert!(
-            said.contains(&format!("bot/memory@{version}: its number")),
+            said.contains(&format!("bot/memory@{version}: not copied: its number")),
             "{said}"
         );
     }

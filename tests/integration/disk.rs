@@ -331,11 +331,11 @@ fn a_directory_in_place_of_the_next_version_is_named() {
         let blocked = scope
             .save("memory", "two".into(), SaveOptions::default())
             .await;
-        let said = blocked.expect_err("refused").to_string();
-        assert!(
-            said.contains("9999999997-0000000002.gz") && said.contains("persist check"),
-            "{said}"
-        );
+        let error = blocked.expect_err("refused");
+        let said = error.to_string();
+        assert!(said.contains("9999999997-0000000002.gz"), "{said}");
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains("persist check"), "{hint}");
     });
 }
 

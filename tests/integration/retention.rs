@@ -424,7 +424,7 @@ fn a_purge_spares_what_trailers_call_young_pinned_or_not() {
         scope.pin("memory", 5).await.expect("pins");
         let purged = scope.purge("memory", Purge::AfterGrace).await;
         let purged = purged.expect("purges");
-        assert_eq!((purged.removed, purged.spared), (4, 1));
+        assert_eq!((purged.removed, purged.kept), (4, 1));
         assert_eq!(versions(&scope).await, [6, 5]);
     });
 }
@@ -585,12 +585,12 @@ fn a_purge_leaves_a_tombstone_and_numbering_goes_on() {
             .await
             .expect("purges");
         assert_eq!(
-            (waiting.tombstone, waiting.removed, waiting.spared),
+            (waiting.tombstone, waiting.removed, waiting.kept),
             (Some(4), 0, 3)
         );
         let purged = scope.purge("memory", Purge::Now).await.expect("purges");
         assert_eq!(
-            (purged.tombstone, purged.removed, purged.spared),
+            (purged.tombstone, purged.removed, purged.kept),
             (Some(4), 3, 0)
         );
         assert_eq!(versions(&scope).await, [4]);

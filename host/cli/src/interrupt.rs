@@ -25,7 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const CODE: u8 = 130;
 
 /// A signal came.
-static HEARD: Notify = Notify::const_new();
+static SIGNALLED: Notify = Notify::const_new();
 
 /// Changes that wait for their answer.
 static COMMITTING: AtomicUsize = AtomicUsize::new(0);
@@ -49,7 +49,7 @@ pub(crate) fn listen(json: bool) -> Result<()> {
             if !std::mem::take(&mut is_first) {
                 give_up("again", json);
             }
-            HEARD.notify_one();
+            SIGNALLED.notify_one();
             thread::spawn(move || {
                 thread::sleep(PATIENCE);
                 give_up(&format!("{} seconds ago", PATIENCE.as_secs()), json);
@@ -76,8 +76,8 @@ fn give_up(when: &str, json: bool) -> ! {
 }
 
 /// Ends once a signal came and no change waits for its answer.
-pub(crate) async fn heard() {
-    HEARD.notified().await;
+pub(crate) async fn interrupted() {
+    SIGNALLED.notified().await;
     while COMMITTING.load(Ordering::SeqCst) > 0 {
         COMMITTED.notified().await;
     }

@@ -220,7 +220,7 @@ impl Command {
         let done = tokio::select! {
             biased;
             done = self.do_it(&stores, settings, out) => done,
-            () = interrupt::heard() => {
+            () = interrupt::interrupted() => {
                 let (left, hint) = left.unwrap_or_default();
                 Err(Interrupted { left, hint }.into())
             }

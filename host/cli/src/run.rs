@@ -10,7 +10,7 @@ use persist_host::wasm::{AgentHost, Limits, Rights, RunOutput, SnapshotCtx};
 use serde_json::json;
 
 use crate::address::address;
-use crate::exit::{self, Usage};
+use crate::exit::{self, Hinted};
 use crate::print::{self, Out, say};
 use crate::settings::Settings;
 use crate::stores::Create;
@@ -109,7 +109,7 @@ impl Run {
                 .map(Into::into)
                 .ok_or_else(|| {
                     let what = "the name of the file cannot be the name of an agent";
-                    Usage::new(what).with_hint("add --agent AGENT").into()
+                    Hinted::other(what, "add --agent AGENT").into()
                 }),
         }
     }

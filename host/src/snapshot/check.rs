@@ -194,7 +194,7 @@ impl Store {
             each,
             checked: CheckSummary::default(),
         };
-        let introduced = check.introduction().await?;
+        let has_header = check.store_header().await?;
         match selection.clone() {
             Selection::All => check.top().await?,
             Selection::Agent(agent) => check.agent(&agent).await?,
@@ -203,7 +203,7 @@ impl Store {
                 check.name(self.scope_of(&agent, session), name).await?;
             }
         }
-        if !introduced && check.checked.versions > 0 {
+        if !has_header && check.checked.versions > 0 {
             let key = format!("{NO_SESSION}/{HEADER}");
             let what = "missing; the next save creates it again";
             check.found(FindingKind::MissingStoreHeader, key, what);
@@ -257,7 +257,7 @@ struct Looked {
 
 impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
     /// Checks that the store states its kind; a store of a later format is not checked further.
-    async fn introduction(&mut self) -> Result<bool> {
+    async fn store_header(&mut self) -> Result<bool> {
         match store_init::check(&*self.store.shared.storage).await {
             Err(Error::Corrupt { what, object }) => {
                 let key = format!("{NO_SESSION}/{HEADER}");

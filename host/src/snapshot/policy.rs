@@ -412,8 +412,8 @@ impl Store {
             let grace = options.grace.min(DEFAULT_GRACE);
             if self.shared.policy.learn(None, grace, None, read_at) {
                 tracing::info!(
-                    "this store has no policy, so no version is pruned automatically; `persist \
-                     policy set` writes one"
+                    "no version is pruned automatically: this store has no policy; create one with \
+                     `persist policy set`"
                 );
             }
             return Ok(());
@@ -437,9 +437,8 @@ impl Store {
         if options.grace != default.grace && options.grace != policy.grace {
             tracing::warn!(
                 version,
-                "the store's policy has a grace period of {:?}, this host's settings {:?}; the \
-                 store's is used. \
-                 `persist policy set` changes it",
+                "this host's setting is ignored: the store's policy has a grace period of {:?}, the \
+                 setting {:?}; change it with `persist policy set`",
                 policy.grace,
                 options.grace
             );
@@ -450,15 +449,14 @@ impl Store {
             {
                 tracing::warn!(
                     version,
-                    "the store's policy keeps other versions than this host's settings; the \
-                     store's policy is used. \
-                     `persist policy set` changes it"
+                    "this host's settings are ignored: the store's policy has other retention rules; \
+                     change them with `persist policy set`"
                 );
             }
             None => tracing::warn!(
                 version,
-                "the store's policy has rules that this version of Persist does not know; this \
-                 host prunes nothing"
+                "this host prunes nothing: the store's policy has rules that this version of Persist \
+                 does not know"
             ),
             Some(_) => {}
         }

@@ -101,7 +101,7 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
         Err(error) => return Err(error.into()),
     };
     let place = format!("~/store.json in {}", storage.location());
-    let introduction: StoreHeader = serde_json::from_slice(&part.bytes).map_err(|error| {
+    let found: StoreHeader = serde_json::from_slice(&part.bytes).map_err(|error| {
         if is_of_another_service(&part.bytes) {
             let what = "another service answers, such as the login page of a network";
             return Error::unsupported(what)
@@ -110,11 +110,11 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
         }
         Error::corrupt(format!("not a store header: {error}")).at(&place)
     })?;
-    if introduction.format != FORMAT || introduction.suffix != SUFFIX {
+    if found.format != FORMAT || found.suffix != SUFFIX {
         let what = format!(
             "this store has format {} and suffix {:?}, and this version of Persist uses format \
              {FORMAT} and suffix {SUFFIX:?}",
-            introduction.format, introduction.suffix
+            found.format, found.suffix
         );
         return Err(Error::unsupported(what)
             .with_hint("use the version of Persist that created the store, or another location")
@@ -195,12 +195,12 @@ async fn sweep(storage: &dyn Storage) {
 }
 
 fn header() -> Bytes {
-    let introduction = StoreHeader {
+    let header = StoreHeader {
         format: FORMAT,
         suffix: SUFFIX.into(),
         created_by: concat!("persist ", env!("CARGO_PKG_VERSION")).into(),
     };
-    let mut json = serde_json::to_vec_pretty(&introduction).expect("text and numbers are JSON");
+    let mut json = serde_json::to_vec_pretty(&header).expect("text and numbers are JSON");
     json.push(b'\n');
     json.into()
 }

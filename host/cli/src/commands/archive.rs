@@ -130,7 +130,7 @@ impl Export {
             proof: Proof::default(),
             damaged: 0,
         };
-        archive.introduction(storage).await?;
+        archive.store_header(storage).await?;
         let mut progress = Progress::bytes(out, "exported", None);
         let mut walk = store.walk(&selection);
         let mut names = 0_u64;
@@ -215,7 +215,7 @@ enum Body {
 }
 
 impl Archive {
-    async fn introduction(&mut self, storage: &dyn Storage) -> Result<()> {
+    async fn store_header(&mut self, storage: &dyn Storage) -> Result<()> {
         match storage
             .read(&Key::new(STORE)?, ReadRange::Suffix(1 << 20))
             .await

@@ -45,32 +45,32 @@ impl Doctor {
     pub(crate) async fn run(self, settings: &Settings, out: Out) -> Result<()> {
         let problems = meta::show(settings, out)?;
         let storage = settings.storage()?.build()?;
-        let mut exam = Exam {
+        let mut checks = Checks {
             storage,
             out,
             worst: None,
             wrong: Vec::new(),
         };
-        let place = exam.storage.location();
+        let place = checks.storage.location();
         for (_, what) in &problems {
-            exam.tell("settings", Err(Wrong::new(2, what)))?;
+            checks.tell("settings", Err(Wrong::new(2, what)))?;
         }
         if problems.is_empty() {
-            exam.tell("settings", Ok("every value is valid".into()))?;
+            checks.tell("settings", Ok("every value is valid".into()))?;
         }
-        exam.tell("storage", Ok(place))?;
-        if exam.reach().await? {
-            exam.format().await?;
-            exam.clock().await?;
-            exam.space(settings)?;
+        checks.tell("storage", Ok(place))?;
+        if checks.reach().await? {
+            checks.format().await?;
+            checks.clock().await?;
+            checks.space(settings)?;
             if !self.read_only {
-                exam.writes().await?;
+                checks.writes().await?;
             }
         }
-        match exam.worst {
+        match checks.worst {
             None => Ok(()),
             Some(code) => {
-                let what = format!("doctor found problems: {}", exam.wrong.join(", "));
+                let what = format!("doctor found problems: {}", checks.wrong.join(", "));
                 Err(Code(code, what.into()).into())
             }
         }
@@ -78,7 +78,7 @@ impl Doctor {
 }
 
 /// An examination under way.
-struct Exam {
+struct Checks {
     storage: Arc<dyn Storage>,
     out: Out,
     /// The exit code of the first thing that is wrong.
@@ -134,7 +134,7 @@ impl From<&snapshot::Error> for Wrong {
     }
 }
 
-impl Exam {
+impl Checks {
     fn tell(&mut self, check: &str, found: Result<String, Wrong>) -> Result<bool> {
         match found {
             Ok(message) => {

@@ -431,13 +431,13 @@ impl Purge {
         };
         let purged = scope.purge(name, wait).await?;
         let removed = purged.removed;
-        let spared = purged.spared;
+        let kept = purged.kept;
         let text = match purged.tombstone {
             Some(tombstone) => address.at(tombstone),
             None => address.name(),
         };
         let value = print::extend(
-            json!({ "event": "purged", "removed": removed, "kept": spared }),
+            json!({ "event": "purged", "removed": removed, "kept": kept }),
             print::located(&text),
         );
         let line = || {
@@ -458,8 +458,8 @@ impl Purge {
             out.print(&value, line),
             &format!("{} is purged", address.name()),
         )?;
-        if spared > 0 {
-            let versions = print::count(spared, "version");
+        if kept > 0 {
+            let versions = print::count(kept, "version");
             let again = out.command("purge", &address.name());
             let what = format!("kept {versions} newer than the grace period");
             let hint = format!("run `{again}` again after it, or add --now");

@@ -18,7 +18,7 @@ use persist_host::storage::{
 use serde::Deserialize;
 
 use super::archive::STORE;
-use crate::exit::{Hinted, Usage};
+use crate::exit::Hinted;
 use crate::print;
 
 /// The last entry of an archive: a line of JSON for each version.
@@ -73,7 +73,7 @@ impl TarStorage {
         let shown = path.display();
         if path.as_os_str() == "-" {
             let what = "an archive cannot be read from standard input";
-            return Err(Usage::new(what).with_hint("name a file").into());
+            return Err(Hinted::other(what, "name a file").into());
         }
         let file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
         let length = file.metadata()?.len();
