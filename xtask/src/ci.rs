@@ -66,6 +66,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     summary.check("bindings", || crate::bindings::check(workspace));
     summary.check("dependencies", || dependencies::check(workspace));
     summary.check_if_possible("advisories", || advisories::check(workspace));
+    summary.check("Rust of agents", || {
+        dependencies::check_guest_rust_version(workspace)
+    });
     summary.check("crate counts", || dependencies::check_counts(workspace));
     summary.check("lints, all features", || {
         clippy(

@@ -9,7 +9,7 @@ use persist_host::storage::StorageConfig;
 
 use crate::settings::Settings;
 
-/// Lets a command make the store that it saves into.
+/// Lets a command create the store that it saves to.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Create {
     /// Create the store if it does not exist; without --create, only a store in the user's data

@@ -27,20 +27,22 @@ pub(super) fn compile(
 /// Refuses what would take the compiler or the host more than its bytes say.
 fn check_cost(component: &[u8], limits: &Limits) -> Result<(), RunError> {
     let cost = precheck(component).map_err(|why| RunError::NotAnAgent(why.to_string()))?;
-    for (what, found, max) in [
+    for (what, limit, found, max) in [
         (
-            "definitions (limit `definitions`)",
+            "definitions",
+            "definitions",
             cost.definitions,
             limits.definitions,
         ),
         (
-            "bytes of instance storage (limit `instance-storage`)",
+            "bytes of instance storage",
+            "instance-storage",
             cost.storage,
             limits.instance_storage,
         ),
     ] {
         if found > max {
-            let what = format!("it has {found} {what}, and the limit is {max}");
+            let what = format!("it has {found} {what}, and the limit `{limit}` is {max}");
             return Err(RunError::NotAnAgent(what));
         }
     }

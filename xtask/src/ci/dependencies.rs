@@ -77,6 +77,47 @@ pub(crate) fn check_counts(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// Checks that the dependencies of `persist-guest` support its own, older Rust version. Clippy's
+/// `incompatible_msrv` checks the crate's code.
+pub(crate) fn check_guest_rust_version(workspace: &Workspace) -> Result<()> {
+    let metadata = workspace.metadata(&["--locked", "--all-features"])?;
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let rust_version = |name: &str, version: Option<&str>| {
+        let package = packages.iter().find(|package| {
+            package["name"] == name && version.is_none_or(|version| package["version"] == version)
+        })?;
+        let text = package["rust_version"].as_str()?;
+        let mut parts = text.split('.').map(|part| part.parse::<u64>().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    let own = rust_version("persist-guest", None).context("persist-guest has no rust-version")?;
+    let guest = ["-p", "persist-guest", "--all-features", "--edges", "no-dev"];
+    let mut cargo = workspace.cargo(["tree", "--locked", "--prefix", "none", "--format", "{p}"]);
+    cargo.args(["--target", "all"]).args(guest);
+    let crates = parse_tree(&machine::output(&mut cargo)?)?;
+    let newer = crates.iter().flat_map(|(name, versions)| {
+        let newer = versions
+            .iter()
+            .filter(|version| rust_version(name, Some(version)).is_some_and(|needed| needed > own));
+        newer.map(move |version| format!("{name} {version}"))
+    });
+    let newer: Vec<_> = newer.collect();
+    ensure!(
+        newer.is_empty(),
+        "persist-guest supports Rust {}.{}, and these need a newer one: {}",
+        own.0,
+        own.1,
+        newer.join(", ")
+    );
+    println!(
+        "persist-guest and its {} crates build with Rust {}.{}",
+        crates.len(),
+        own.0,
+        own.1
+    );
+    Ok(())
+}
+
 /// Every crate that `persist-host` is built with.
 fn host_tree(workspace: &Workspace, features: &[&str]) -> Result<Tree> {
     let host = ["-p", "persist-host", "--edges", "no-dev"];

@@ -54,8 +54,7 @@ pub(crate) struct Export {
     file: PathBuf,
     /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
     /// everything]
-    #[arg(value_name = "SELECTION")]
-    what: Option<SelectionArg>,
+    selection: Option<SelectionArg>,
 }
 
 /// Copy the versions in a tar file from `persist export` into the store
@@ -72,8 +71,7 @@ pub(crate) struct Import {
     file: PathBuf,
     /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
     /// everything]
-    #[arg(value_name = "SELECTION")]
-    what: Option<SelectionArg>,
+    selection: Option<SelectionArg>,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -115,7 +113,7 @@ impl Export {
             ))
             .into());
         }
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let to_stdout = self.file.as_os_str() == "-";
         if to_stdout && io::stdout().is_terminal() {
             let what = "cannot write an archive to a terminal";
@@ -175,7 +173,7 @@ impl Export {
 
 impl Import {
     pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let from = Store::new(Arc::new(TarStorage::open(&self.file)?));
         let to = stores.usual_copy_of(&from.policy().await?, self.create)?;
         copy(&from, &to, &selection, self.how, out).await

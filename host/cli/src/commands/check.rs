@@ -37,8 +37,7 @@ Examples:
 pub(crate) struct Check {
     /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
     /// everything]
-    #[arg(value_name = "SELECTION")]
-    what: Option<SelectionArg>,
+    selection: Option<SelectionArg>,
     /// Read and verify every byte
     #[arg(long, conflicts_with = "sample")]
     read_data: bool,
@@ -75,8 +74,8 @@ impl Check {
             (false, Some(share)) => ReadData::Sample(share),
             (false, None) => ReadData::None,
         };
-        let whole = self.what.is_none();
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let whole = self.selection.is_none();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let mut progress = Progress::items(out, "checked versions:", None);
         let mut counts = Counts::default();
         let mut printed = Ok(());

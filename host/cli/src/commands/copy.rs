@@ -52,8 +52,7 @@ pub(crate) struct Copy {
     to: String,
     /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
     /// everything]
-    #[arg(value_name = "SELECTION")]
-    what: Option<SelectionArg>,
+    selection: Option<SelectionArg>,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -87,7 +86,7 @@ impl Copy {
         apart(&from, &stores.at(&self.to)?)?;
         from.require().await?;
         let to = stores.copy_of(&from.policy().await?, &self.to, self.create)?;
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         copy(&from, &to, &selection, self.how, out).await
     }
 }

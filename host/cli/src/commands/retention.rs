@@ -33,8 +33,7 @@ Examples:
 pub(crate) struct Prune {
     /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
     /// everything]
-    #[arg(value_name = "SELECTION")]
-    what: Option<SelectionArg>,
+    selection: Option<SelectionArg>,
     /// Remove nothing; print each version and the rule that keeps it
     #[arg(long)]
     dry_run: bool,
@@ -123,10 +122,10 @@ pub(crate) struct Purge {
 
 impl Prune {
     pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
-        let whole = self.what.is_none();
+        let whole = self.selection.is_none();
         store.require().await?;
         let plan = self.plan(store, settings, out).await?;
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let mut walk = store.walk(&selection);
         let mut sum = Sum::default();
         let mut progress = Progress::items(out, "pruned names:", None);

@@ -50,8 +50,7 @@ Examples:
 pub(crate) struct Stats {
     /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
     /// everything]
-    #[arg(value_name = "SELECTION")]
-    what: Option<SelectionArg>,
+    selection: Option<SelectionArg>,
     /// Read the metadata of each version, and show the total size of the states
     #[arg(long)]
     states: bool,
@@ -97,7 +96,7 @@ struct Figures {
 
 impl Stats {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let selection = self.what.map(|what| what.0).unwrap_or_default();
+        let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let mut progress = Progress::items(out, "counted names:", None);
         store.require().await?;
         let mut walk = store.walk(&selection);

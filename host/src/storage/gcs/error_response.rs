@@ -43,7 +43,12 @@ impl ErrorResponse {
 
     /// `objects.insert was refused: forbidden, status 403, request ABPtcPq`.
     fn text(&self, operation: &Operation) -> String {
-        let mut text = format!("{} was refused: ", operation.name);
+        let outcome = if (200..300).contains(&self.status) {
+            "got a response that is not of this protocol"
+        } else {
+            "was refused"
+        };
+        let mut text = format!("{} {outcome}: ", operation.name);
         if !self.reason.is_empty() {
             text = text + &self.reason + ", ";
         }

@@ -46,7 +46,12 @@ impl ErrorResponse {
 
     /// `PutObject was refused: AccessDenied, status 403, request 4442587FB7D0A2F9`.
     fn text(&self, operation: &Operation) -> String {
-        let mut text = format!("{} was refused: ", operation.name);
+        let outcome = if (200..300).contains(&self.status) {
+            "got a response that is not of this protocol"
+        } else {
+            "was refused"
+        };
+        let mut text = format!("{} {outcome}: ", operation.name);
         if !self.code.is_empty() {
             text = text + &self.code + ", ";
         }
