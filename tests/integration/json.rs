@@ -45,17 +45,13 @@ impl Page {
         let mut lines = BTreeMap::<String, Keys>::new();
         for row in rows(&page, "Lines without an event") {
             let mut keys = keys_of(&row[1], &parts);
-            let commands = words(row[0].split(',').next().expect("a command"));
+            let mut commands = words(&row[0]);
+            commands.retain(|word| !word.starts_with("--"));
             if row[1].starts_with("as `stats`") {
                 keys.remove("stats");
                 keys.extend(lines["stats"].clone());
             }
-            let more = if row[0].contains("`history`, `show`") {
-                vec!["show".to_owned()]
-            } else {
-                Vec::new()
-            };
-            for command in commands.into_iter().chain(more) {
+            for command in commands {
                 assert_eq!(lines.insert(command, keys.clone()), None, "{row:?}");
             }
         }
@@ -75,8 +71,18 @@ impl Page {
             .cloned()
             .collect();
         let (name, wanted) = match line["event"].as_str() {
-            Some(event) => (format!("event {event}"), &self.events[event]),
-            None => (command.to_owned(), &self.lines[command]),
+            Some(event) => {
+                let keys = self.events.get(event);
+                let name = format!("event {event}");
+                (name, keys.unwrap_or_else(|| panic!("{command}: {line}")))
+            }
+            None => {
+                let keys = self.lines.get(command);
+                (
+                    command.to_owned(),
+                    keys.unwrap_or_else(|| panic!("{command}: {line}")),
+                )
+            }
         };
         assert_eq!(&found, wanted, "{command}: {line}");
         let within = [
@@ -212,11 +218,8 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
     run(&["doctor"]);
     run(&["settings"]);
     run(&["purge", "bot/copy", "--yes", "--now"]);
-    let left = store.join("~/tmp/0123456789abcdef0123456789abcdef");
-    fs::create_dir_all(left.parent().expect("a directory")).expect("made");
-    fs::write(left, "half a file").expect("written");
-    run(&["gc", "--older-than", "0s", "--dry-run"]);
-    run(&["gc", "--older-than", "0s"]);
+    run(&["gc", "--dry-run"]);
+    run(&["gc"]);
     let moved = [store.join("bot/~/notes"), store.join("bot/~/moved")];
     fs::rename(&moved[0], &moved[1]).expect("renamed");
     run(&["check", "--read-data"]);
@@ -256,7 +259,9 @@ fn the_keys_that_are_printed_are_those_that_are_documented() {
         }
     }
     let events = page.events.keys().map(|event| format!("event {event}"));
-    let documented: BTreeSet<_> = events.chain(page.lines.keys().cloned()).collect();
+    let mut documented: BTreeSet<_> = events.chain(page.lines.keys().cloned()).collect();
+    // A leftover with a key is an upload to a bucket, or a probe of a host that died an hour ago.
+    assert!(documented.remove("event leftover"));
     assert_eq!(seen, documented);
 }
 

@@ -133,6 +133,7 @@ fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
     let hint = hint(finding.kind);
     let value = json!({
         "severity": severity, "kind": kind, "key": finding.key, "message": finding.what,
+        "hint": hint,
     });
     let located = print::located(address.as_deref().unwrap_or_default());
     let mut value = print::extend(value, located);
