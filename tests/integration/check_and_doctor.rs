@@ -529,7 +529,7 @@ fn deleting_twice_says_that_it_is_deleted_already() {
     );
 }
 
-/// A storage with room for so many bytes.
+/// A storage with space for a number of bytes.
 #[derive(Debug)]
 struct Small {
     memory: Memory,

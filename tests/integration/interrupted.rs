@@ -152,7 +152,7 @@ fn a_command_that_leaves_nothing_ends_at_once() {
         dir.path(),
         &["save", "bot/memory", state.to_str().expect("text")],
     );
-    // Nobody reads what it prints.
+    // Its output has no reader.
     let mut printing = start(persist(dir.path()).args(["cat", "bot/memory"]));
     let mut stdout = printing.stdout.take().expect("piped");
     let mut first = [0; 1];

@@ -327,7 +327,7 @@ fn a_version_dated_in_the_future_is_new() {
 }
 
 /// A storage with this many versions, made hourly, the last of them hours ago, of which some claim
-/// in their trailers that they are so many minutes old.
+/// in their trailers that they are a number of minutes old.
 async fn claiming(count: u64, claims: &[(u64, i64)]) -> Odd {
     let memory = Memory::new();
     let plain = scope(Arc::new(memory.clone()));
@@ -634,7 +634,7 @@ fn a_save_that_slept_through_purges_is_not_lost() {
     });
 }
 
-/// Why [`Purge::Now`] is for names that nobody writes, and the grace is the default.
+/// Shows why [`Purge::Now`] is for names without writers, and the grace period is the default.
 #[test]
 fn a_purge_that_does_not_wait_can_lose_a_save_that_slept() {
     block_on(async {

@@ -1,4 +1,4 @@
-//! Directories that are missing, full, read-only or of somebody else.
+//! Directories that are missing, full, read-only or owned by another user.
 
 use super::*;
 
@@ -17,7 +17,7 @@ impl Account {
         let dir = tempdir();
         let built = persist(dir.path());
         // By another process: while this one has the copy open for writing, a child that another
-        // test forks has it, too, and then nobody can execute it.
+        // test forks has it, too, and then it cannot be executed.
         let copied = Command::new("cp")
             .arg(built.get_program())
             .arg(dir.path().join("persist"))

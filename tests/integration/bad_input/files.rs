@@ -203,7 +203,7 @@ fn a_later_format_is_left_for_a_later_persist() {
 #[test]
 fn a_size_that_a_file_only_claims_is_never_allocated() {
     let pair = Pair::new();
-    // An intact trailer that lists so many blocks of one byte each, and says that they hold a MiB
+    // An intact trailer that lists many blocks of one byte each, and says that they hold a MiB
     // each.
     for blocks in [900, 50_000] {
         let claim = claim(&pair.bytes(2), blocks);
