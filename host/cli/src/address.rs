@@ -112,8 +112,8 @@ impl FromStr for Listed {
             [_, _] => Self::Either(text.parse()?),
             [_, _, _] => Self::Address(text.parse()?),
             _ => bail!(
-                "write agent, agent/session/, agent/name or agent/session/name; write ~2f for a slash in \
-                 a name"
+                "write agent, agent/session/, agent/name or agent/session/name; write ~2f for a \
+                 slash in a name"
             ),
         })
     }
@@ -139,8 +139,8 @@ impl FromStr for SelectionArg {
                 Selection::Name(decode(agent)?, session_of(session)?, decode(name)?)
             }
             _ => bail!(
-                "write agent, agent/session/, agent/name or agent/session/name; write ~2f for a slash in \
-                 a name"
+                "write agent, agent/session/, agent/name or agent/session/name; write ~2f for a \
+                 slash in a name"
             ),
         }))
     }

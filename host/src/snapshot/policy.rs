@@ -437,8 +437,8 @@ impl Store {
         if options.grace != default.grace && options.grace != policy.grace {
             tracing::warn!(
                 version,
-                "this host's setting is ignored: the store's policy has a grace period of {:?}, the \
-                 setting {:?}; change it with `persist policy set`",
+                "this host's setting is ignored: the store's policy has a grace period of {:?}, \
+                 the setting {:?}; change it with `persist policy set`",
                 policy.grace,
                 options.grace
             );
@@ -449,14 +449,14 @@ impl Store {
             {
                 tracing::warn!(
                     version,
-                    "this host's settings are ignored: the store's policy has other retention rules; \
-                     change them with `persist policy set`"
+                    "this host's settings are ignored: the store's policy has other retention \
+                     rules; change them with `persist policy set`"
                 );
             }
             None => tracing::warn!(
                 version,
-                "this host prunes nothing: the store's policy has rules that this version of Persist \
-                 does not know"
+                "this host prunes nothing: the store's policy has rules that this version of \
+                 Persist does not know"
             ),
             Some(_) => {}
         }

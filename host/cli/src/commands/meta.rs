@@ -164,7 +164,8 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
         let value = redact(&binding.shown()).into_owned();
         let from = settings.file().map(|file| file.display().to_string());
         let from = from.unwrap_or_default();
-        let json = json!({ "setting": name, "key": "endpoints", "value": value, "source": from, "problem": null,
+        let json = json!({
+            "setting": name, "key": "endpoints", "value": value, "source": from, "problem": null,
         });
         out.print(&json, || format!("{name:<32} {value}  ({from})"))?;
     }
