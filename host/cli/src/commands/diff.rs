@@ -12,6 +12,7 @@ use similar::TextDiff;
 
 use super::{CHUNK, nothing};
 use crate::address::Address;
+use crate::exit::Hinted;
 use crate::print::{self, Out, plain};
 
 /// Larger states are compared by their hashes only: such a difference is not readable, and both are
@@ -52,7 +53,7 @@ impl Diff {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let (from, to) = match self.to {
             Some(to) => (self.from, to),
-            None => (before(store, &self.from).await?, self.from),
+            None => (before(store, &self.from, out).await?, self.from),
         };
         let from = side(store, &from).await?;
         let to = side(store, &to).await?;
@@ -67,7 +68,7 @@ impl Diff {
 }
 
 /// The version before the one that is meant.
-async fn before(store: &Store, address: &Address) -> Result<Address> {
+async fn before(store: &Store, address: &Address, out: Out) -> Result<Address> {
     let scope = address.scope(store)?;
     let name = address.name.as_str();
     let version = match address.version {
@@ -84,8 +85,11 @@ async fn before(store: &Store, address: &Address) -> Result<Address> {
             ..address.clone()
         }),
         None => {
-            let what = format!("no version before {}", address.at(version));
-            Err(Error::NotFound(what).into())
+            let error = Error::NotFound(format!("no version before {}", address.at(version)));
+            let history = out.command("history", &address.name());
+            let hint = format!("run `{history}` to list versions");
+            let error = error.into();
+            Err(Hinted { error, hint }.into())
         }
     }
 }

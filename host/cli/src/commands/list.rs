@@ -8,7 +8,7 @@ use persist_host::snapshot::{Error, Info, Selection, Store};
 
 use super::{nothing, nothing_matches};
 use crate::address::{self, Address, Listed};
-use crate::exit::{Damaged, Unlisted, snapshot_code};
+use crate::exit::{Damaged, Hinted, Unlisted, snapshot_code};
 use crate::print::{self, Out};
 use crate::table::Table;
 
@@ -183,7 +183,10 @@ impl History {
             None => Err(nothing(&address).into()),
             Some(version) => {
                 let name = address.name();
-                Err(Error::NotFound(format!("{name} has no versions below {version}")).into())
+                let error = Error::NotFound(format!("{name} has no versions below {version}"));
+                let hint = format!("run `{}` to list versions", out.command("history", &name));
+                let error = error.into();
+                Err(Hinted { error, hint }.into())
             }
         }
     }

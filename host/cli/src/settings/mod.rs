@@ -262,12 +262,9 @@ impl Settings {
             None | Some("local") => StorageConfig::default_local(),
             Some("s3") => bucket(StorageBackend::S3),
             Some("gcs") => bucket(StorageBackend::Gcs),
-            Some(url) => match self.values.get("PERSIST_STORAGE").map(|value| &value.1) {
-                Some(Source::Option(_)) | None => StorageConfig::from_url(url)?,
-                Some(_) => {
-                    StorageConfig::from_url(url).with_context(|| self.name("PERSIST_STORAGE"))?
-                }
-            },
+            Some(url) => {
+                StorageConfig::from_url(url).with_context(|| self.name("PERSIST_STORAGE"))?
+            }
         };
         self.storage_at(config)
     }
