@@ -1,5 +1,5 @@
 /* As much of JSON as a memory is: {"turns":[{"speaker":"…","text":"…"}, …]}, where the speaker may be missing. Anything else is
-   from somebody else, or from a later agent that knows more, and is refused. */
+   of another program, or of a later agent that knows more, and is refused. */
 #define _GNU_SOURCE
 #include "memory.h"
 

@@ -373,7 +373,7 @@ fn the_doctor_says_what_is_wrong_with_a_storage_that_is_not_there() {
         assert!(printed.contains("wrong  reach"), "{url}: {printed}");
         let said = text(&output.stderr);
         assert!(
-            said.contains("doctor found problems: reach; see above"),
+            said.contains("doctor found problems: reach"),
             "{url}: {said}"
         );
     }
@@ -522,14 +522,14 @@ fn deleting_twice_says_that_it_is_deleted_already() {
     local.save("bot/memory", "one");
     local.ok(&["rm", "bot/memory"]);
     let said = local.fails(&["rm", "bot/memory"], 3);
-    assert!(said.contains("is deleted already, by version 2"), "{said}");
+    assert!(said.contains("is already deleted, by version 2"), "{said}");
     assert_eq!(
         local.ok(&["history", "-q", "bot/memory"]).lines().count(),
         2
     );
 }
 
-/// A storage with room for so many bytes.
+/// A storage with space for a number of bytes.
 #[derive(Debug)]
 struct Small {
     memory: Memory,

@@ -25,7 +25,7 @@ fn done(line: &str) -> Option<u64> {
     Some(label.parse().expect("a number"))
 }
 
-/// Kills a run after so many checkpoints. The first and the last that it was told of.
+/// Kills a run after a number of checkpoints. Returns the first and the last one it reported.
 fn killed_after(checkpoints: usize, store: &Path) -> (u64, u64) {
     let mut run: Child = command(store)
         .stdout(Stdio::piped())

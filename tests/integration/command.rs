@@ -91,11 +91,15 @@ fn each_kind_of_failure_has_its_exit_code_and_a_message_that_helps() {
             4,
             "the newest version is 1",
         ),
-        (&["save", "bot/memory@1", "-"], 2, "leave @1 away"),
+        (
+            &["save", "bot/memory@1", "-"],
+            2,
+            "the address has a version, @1",
+        ),
         (&["save", "bot/memory", "/no/such/file"], 1, "/no/such/file"),
         (&["restore", "bot/memory"], 2, "bot/memory@1"),
         (&["history", "bot/memory@1"], 3, "no versions below 1"),
-        (&["rm", "bot/memory@1"], 2, "leave @1 away"),
+        (&["rm", "bot/memory@1"], 2, "the address has a version, @1"),
         (
             &["save", "bot/memory", "--label", "persist.x=1"],
             2,

@@ -325,7 +325,7 @@ fn googles_token_does_not_go_to_an_emulator_or_where_a_url_points() {
             assert!(!holds(&seen, TOKEN) && !holds(&seen, "earer"), "{seen:?}");
         }
     }
-    assert_eq!(tokens.seen().len(), 0, "nobody needed a token");
+    assert_eq!(tokens.seen().len(), 0, "no token was needed");
     let url = format!("gs://my-bucket?credentials={}", file.display());
     home.recorder.forget();
     home.refused(&mut home.ls(&url), "GOOGLE_APPLICATION_CREDENTIALS");

@@ -176,7 +176,7 @@ fn old_uploads_are_removed_and_other_stores_are_untouched() {
             assert_eq!(gc(&store, ANY, false).await.removed, 1, "{kind:?}");
             assert_eq!(gc(&store, ANY, true).await.removed, 0, "{kind:?}");
             elsewhere.finish().await.expect("it was left alone");
-            // Nobody knows of what was never finished.
+            // No caller knows of unfinished saves.
             assert_eq!(load(&place.scope(), "large").await, None);
         });
     }

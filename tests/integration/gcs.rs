@@ -252,7 +252,7 @@ fn a_repeated_refusal_is_an_error_with_a_hint() {
         (
             refusal(503, "backendError"),
             [ErrorKind::Unavailable, ErrorKind::Timeout],
-            "healthy",
+            "is available",
         ),
     ] {
         block_on(async {

@@ -152,7 +152,7 @@ fn a_command_that_leaves_nothing_ends_at_once() {
         dir.path(),
         &["save", "bot/memory", state.to_str().expect("text")],
     );
-    // Nobody reads what it prints.
+    // Its output has no reader.
     let mut printing = start(persist(dir.path()).args(["cat", "bot/memory"]));
     let mut stdout = printing.stdout.take().expect("piped");
     let mut first = [0; 1];
@@ -181,7 +181,7 @@ fn a_question_that_is_interrupted_ends_at_once_and_changes_nothing() {
         let mut purge = persist(dir.path());
         purge.args(["purge", "bot/memory"]);
         let mut terminal = Terminal::start(&purge);
-        terminal.wait_for("Type the name to go on: ");
+        terminal.wait_for("Type the name to continue: ");
         if code != 10 {
             let before = ok(dir.path(), &["history", "bot/memory", "--json"]);
             assert_eq!(before.lines().count(), 1);

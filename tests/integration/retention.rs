@@ -327,7 +327,7 @@ fn a_version_dated_in_the_future_is_new() {
 }
 
 /// A storage with this many versions, made hourly, the last of them hours ago, of which some claim
-/// in their trailers that they are so many minutes old.
+/// in their trailers that they are a number of minutes old.
 async fn claiming(count: u64, claims: &[(u64, i64)]) -> Odd {
     let memory = Memory::new();
     let plain = scope(Arc::new(memory.clone()));
@@ -424,7 +424,7 @@ fn a_purge_spares_what_trailers_call_young_pinned_or_not() {
         scope.pin("memory", 5).await.expect("pins");
         let purged = scope.purge("memory", Purge::AfterGrace).await;
         let purged = purged.expect("purges");
-        assert_eq!((purged.removed, purged.spared), (4, 1));
+        assert_eq!((purged.removed, purged.kept), (4, 1));
         assert_eq!(versions(&scope).await, [6, 5]);
     });
 }
@@ -585,12 +585,12 @@ fn a_purge_leaves_a_tombstone_and_numbering_goes_on() {
             .await
             .expect("purges");
         assert_eq!(
-            (waiting.tombstone, waiting.removed, waiting.spared),
+            (waiting.tombstone, waiting.removed, waiting.kept),
             (Some(4), 0, 3)
         );
         let purged = scope.purge("memory", Purge::Now).await.expect("purges");
         assert_eq!(
-            (purged.tombstone, purged.removed, purged.spared),
+            (purged.tombstone, purged.removed, purged.kept),
             (Some(4), 3, 0)
         );
         assert_eq!(versions(&scope).await, [4]);
@@ -634,7 +634,7 @@ fn a_save_that_slept_through_purges_is_not_lost() {
     });
 }
 
-/// Why [`Purge::Now`] is for names that nobody writes, and the grace is the default.
+/// Shows why [`Purge::Now`] is for names without writers, and the grace period is the default.
 #[test]
 fn a_purge_that_does_not_wait_can_lose_a_save_that_slept() {
     block_on(async {

@@ -155,7 +155,7 @@ fn credentials_that_were_renewed_meanwhile_are_found_after_one_refusal() {
         let dir = tempdir();
         let file = dir.path().join("credentials");
         std::fs::write(&file, credentials_file("long-expired", &place)).expect("writes");
-        // As the first call is refused, somebody renews them.
+        // As the first call is refused, another process renews them.
         let secret_key = &place.server().facts().secret_key;
         let renewed = credentials_file(secret_key, &place);
         let at = file.clone();
@@ -229,7 +229,7 @@ fn a_clock_that_is_wrong_is_set_right_from_the_servers_answer_once() {
     });
 }
 
-/// The time so many minutes from now, as HTTP writes it.
+/// The time a number of minutes from now, as HTTP writes it.
 fn in_minutes(minutes: u64) -> String {
     let date = Command::new("date")
         .env("LC_ALL", "C")

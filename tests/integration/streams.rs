@@ -34,7 +34,7 @@ fn peak(child: &Child) -> u64 {
     kib.expect("a number") * 1024
 }
 
-/// Saves so many pieces with `persist`, and returns the peak just before the end.
+/// Saves a number of pieces with `persist`, and returns the peak just before the end.
 pub(crate) fn save(mut persist: Command, pieces: u64) -> u64 {
     let mut child = persist
         .args(["save", "bot/big", "-"])

@@ -48,7 +48,7 @@ impl Place {
         }
     }
 
-    /// Returns the place with records that its server was probed, for tests of so many places that
+    /// Returns the place with records that its server was probed, for tests of as many places as
     /// the probes would take most of the time.
     #[must_use]
     pub fn unprobed(self) -> Self {

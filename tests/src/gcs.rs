@@ -30,7 +30,7 @@ pub struct Place {
     endpoint: String,
     /// The server's own, unless a test made another.
     pub bucket: String,
-    /// Nobody else's.
+    /// Not shared with other tests.
     pub prefix: String,
     /// Ways of creating objects that are not probed here.
     unprobed: Vec<Way>,

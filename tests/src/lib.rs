@@ -113,7 +113,7 @@ pub fn persist_without_store(dir: &Path) -> Command {
     command.env_clear().env("PERSIST_LOCAL_PATH", dir);
     // Compiled agents are kept for all tests.
     command.env("XDG_CACHE_HOME", cache());
-    // Nor the settings of whoever runs them.
+    // Nor the settings of the user who runs them.
     command.env("XDG_CONFIG_HOME", cache());
     command
 }

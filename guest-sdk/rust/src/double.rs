@@ -233,7 +233,7 @@ impl Writer {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let after_error = "a writer cannot go on after an error; drop it and open a new one";
+        let after_error = "a writer cannot continue after an error; drop it and open a new one";
         if !self.failed {
             Ok(())
         } else {
@@ -366,20 +366,20 @@ impl Double {
         let max = self.limits.max_name as usize;
         if name.is_empty() {
             return Err(Error::Invalid(
-                "a name is empty; it needs at least one byte".into(),
+                "a name is empty; the minimum is one byte".into(),
             ));
         }
         if let Some(c) = name.chars().find(|c| c.is_control()) {
             let code = u32::from(c);
             return Err(Error::Invalid(format!(
-                "a name holds the control character U+{code:04X}; names are printable"
+                "a name contains the control character U+{code:04X}"
             )));
         }
         if cost > max {
-            let rule = format!(
-                "it may be at most {max}, where every byte but a-z 0-9 . _ - counts as three"
-            );
-            return Err(Error::Invalid(format!("a name is {cost} bytes; {rule}")));
+            return Err(Error::Invalid(format!(
+                "a name is {cost} bytes long; at most {max} are allowed, and every byte except \
+                 a-z 0-9 . _ - counts as three"
+            )));
         }
         Ok(())
     }
@@ -417,9 +417,7 @@ impl Double {
 
     fn page(&self, limit: u32) -> Result<usize, Error> {
         if limit == 0 {
-            return Err(Error::Invalid(
-                "a limit of 0; a page has at least 1 item".into(),
-            ));
+            return Err(Error::Invalid("a limit is 0; the minimum is 1".into()));
         }
         Ok(limit.min(self.limits.max_page) as usize)
     }
@@ -449,22 +447,20 @@ fn check_options(options: &SaveOptions) -> Result<(), Error> {
         .chain(&options.media_type);
     let bytes: usize = texts.map(String::len).sum();
     if bytes > MAX_LABEL_BYTES {
-        let rule = format!(
-            "labels and media type are {bytes} bytes; \
-             together they may be at most {MAX_LABEL_BYTES}"
-        );
-        return Err(Error::Invalid(rule));
+        return Err(Error::Invalid(format!(
+            "labels and media type have {bytes} bytes; the maximum is {MAX_LABEL_BYTES}"
+        )));
     }
     for (at, (key, _)) in options.labels.iter().enumerate() {
         let broken = if key.is_empty() {
             "is empty"
         } else if key.starts_with("persist.") {
-            "is the host's: it begins with persist."
+            "is reserved: it starts with persist."
         } else if options.labels[..at]
             .iter()
             .any(|(earlier, _)| earlier == key)
         {
-            "is given twice; keys are unique"
+            "is given twice"
         } else {
             continue;
         };

@@ -42,7 +42,11 @@ impl Address {
     pub(crate) fn whole_name(&self, why: &str) -> Result<&Self> {
         match self.version {
             None => Ok(self),
-            Some(version) => Err(Usage(format!("leave @{version} away: {why}")).into()),
+            Some(version) => Err(Usage::new(format!(
+                "the address has a version, @{version}: {why}"
+            ))
+            .with_hint(format!("write {}", self.name()))
+            .into()),
         }
     }
 
@@ -108,8 +112,8 @@ impl FromStr for Listed {
             [_, _] => Self::Either(text.parse()?),
             [_, _, _] => Self::Address(text.parse()?),
             _ => bail!(
-                "write agent, agent/session/, agent/name or agent/session/name; \
-                 a slash in a name is ~2f"
+                "write agent, agent/session/, agent/name or agent/session/name; write ~2f for a \
+                 slash in a name"
             ),
         })
     }
@@ -135,8 +139,8 @@ impl FromStr for SelectionArg {
                 Selection::Name(decode(agent)?, session_of(session)?, decode(name)?)
             }
             _ => bail!(
-                "write agent, agent/session/, agent/name or agent/session/name; a slash in a name \
-                 is ~2f"
+                "write agent, agent/session/, agent/name or agent/session/name; write ~2f for a \
+                 slash in a name"
             ),
         }))
     }

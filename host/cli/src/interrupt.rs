@@ -5,7 +5,7 @@
 //! once, as any process does.
 
 use std::io;
-use std::process::exit;
+use std::process;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::Notify;
 
+use crate::exit;
 use crate::print::say;
 
 /// How long a command gets to leave nothing behind. The same for retention, where it is done.
@@ -24,7 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const CODE: u8 = 130;
 
 /// A signal came.
-static HEARD: Notify = Notify::const_new();
+static SIGNALLED: Notify = Notify::const_new();
 
 /// Changes that wait for their answer.
 static COMMITTING: AtomicUsize = AtomicUsize::new(0);
@@ -36,43 +37,47 @@ static COMMITTED: Notify = Notify::const_new();
 static ASKING: AtomicBool = AtomicBool::new(false);
 
 /// From here on the signals are heard, and no longer end the process by themselves.
-pub(crate) fn listen() -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("listen for signals")?;
+pub(crate) fn listen(json: bool) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot listen for signals")?;
     let listen = move || {
         let mut is_first = true;
         for _ in &mut signals {
             if ASKING.load(Ordering::SeqCst) {
                 say(format_args!(""));
-                exit(CODE.into());
+                process::exit(CODE.into());
             }
             if !std::mem::take(&mut is_first) {
-                give_up("again");
+                give_up("again", json);
             }
-            HEARD.notify_one();
-            thread::spawn(|| {
+            SIGNALLED.notify_one();
+            thread::spawn(move || {
                 thread::sleep(PATIENCE);
-                give_up(&format!("{} seconds ago", PATIENCE.as_secs()));
+                give_up(&format!("{} seconds ago", PATIENCE.as_secs()), json);
             });
         }
     };
     thread::Builder::new()
         .name("signals".into())
         .spawn(listen)
-        .context("listen for signals")?;
+        .context("cannot listen for signals")?;
     Ok(())
 }
 
-fn give_up(when: &str) -> ! {
-    say(format_args!(
-        "error: interrupted {when}, and the outcome is unknown\n\
-         hint: load the newest version before trying again; `persist gc` removes unfinished uploads"
-    ));
-    exit(CODE.into());
+fn give_up(when: &str, json: bool) -> ! {
+    let message = format!("interrupted {when}: the outcome is unknown");
+    let hint =
+        "load the newest version before trying again; `persist gc` removes unfinished uploads";
+    if json {
+        exit::print_json(CODE, &message, Some(hint));
+    } else {
+        say(format_args!("error: {message}\nhint: {hint}"));
+    }
+    process::exit(CODE.into());
 }
 
 /// Ends once a signal came and no change waits for its answer.
-pub(crate) async fn heard() {
-    HEARD.notified().await;
+pub(crate) async fn interrupted() {
+    SIGNALLED.notified().await;
     while COMMITTING.load(Ordering::SeqCst) > 0 {
         COMMITTED.notified().await;
     }

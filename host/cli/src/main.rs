@@ -35,34 +35,33 @@ use print::Out;
 use settings::{GlobalArgs, Settings};
 use stores::{Create, Stores};
 
-/// The options that every command takes.
-const EVERYWHERE: &str = "Global options";
+/// Heading of the options that every command takes.
+const GLOBAL: &str = "Global options";
 
-/// Runs WebAssembly agents, and manages the snapshots that they saved.
+/// Run WebAssembly agents, and list, inspect, copy, prune and verify the snapshots they save
 ///
-/// An ADDRESS is agent/name or agent/session/name, with @N for version N. A SELECTION is an address
-/// without a version, agent for all names of an agent, or agent/session/ for all names of a
-/// session. In an address, write ~2f for a /, ~40 for an @ and ~7e for a ~ in a name.
+/// An address is agent/name or agent/session/name. Append @N to select version N. A SELECTION is an
+/// agent (agent), a session (agent/session/) or a name (an address without @N). In an agent,
+/// session or name, write ~2f for a slash, ~40 for an @ and ~7e for a tilde.
 #[derive(Debug, Parser)]
 #[command(name = "persist", version, after_help = exit::HELP)]
 struct Cli {
-    /// Location of the snapshots: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix
-    /// [default: PERSIST_STORAGE, else the directory PERSIST_LOCAL_PATH, else this user's data
-    /// directory]
-    #[arg(long, global = true, value_name = "URL", display_order = 100, help_heading = EVERYWHERE)]
+    /// Store to use: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix [default:
+    /// PERSIST_STORAGE, then PERSIST_LOCAL_PATH, then the user's data directory]
+    #[arg(long, global = true, value_name = "URL", display_order = 100, help_heading = GLOBAL)]
     storage: Option<String>,
 
-    /// Read settings from this file [default: PERSIST_CONFIG, else persist/persist.toml in this
-    /// user's configuration directory]
-    #[arg(long, global = true, value_name = "FILE", display_order = 101, help_heading = EVERYWHERE)]
+    /// Read settings from FILE [default: PERSIST_CONFIG, then persist/persist.toml in the user's
+    /// configuration directory]
+    #[arg(long, global = true, value_name = "FILE", display_order = 101, help_heading = GLOBAL)]
     config: Option<PathBuf>,
 
     /// Print JSON, one object a line
-    #[arg(long, global = true, display_order = 102, help_heading = EVERYWHERE)]
+    #[arg(long, global = true, display_order = 102, help_heading = GLOBAL)]
     json: bool,
 
     /// Print only results and errors, and tables without a header
-    #[arg(long, short, global = true, display_order = 103, help_heading = EVERYWHERE)]
+    #[arg(long, short, global = true, display_order = 103, help_heading = GLOBAL)]
     quiet: bool,
 
     #[command(subcommand)]
@@ -109,6 +108,9 @@ fn main() -> ExitCode {
     let cli = Cli::try_parse_from(arguments()).unwrap_or_else(|mut error| {
         drop_far_suggestion(&mut error);
         let said = error.to_string();
+        if error.use_stderr() && wants_json() {
+            exit::refuse_as_json(&said);
+        }
         // An argument that is repeated may hold a secret.
         if error.use_stderr() && secret_in(&said).is_some() {
             exit::refuse(&said);
@@ -130,6 +132,13 @@ fn arguments() -> Vec<OsString> {
         words.retain(|word| word != "--help" && word != "-h");
     }
     words
+}
+
+/// Returns true if a command line that clap rejects asks for JSON.
+fn wants_json() -> bool {
+    let words = arguments();
+    let mut options = words.iter().take_while(|word| *word != "--");
+    options.any(|word| word == "--json")
 }
 
 /// Leaves out a suggestion that is no misspelling of what was written, as `--storage` is none of
@@ -206,47 +215,48 @@ impl Command {
         let stores = Stores::new(settings);
         let left = self.left();
         if left.is_some() {
-            interrupt::listen()?;
+            interrupt::listen(out.json)?;
         }
         let done = tokio::select! {
             biased;
             done = self.do_it(&stores, settings, out) => done,
-            () = interrupt::heard() => Err(Interrupted(left.unwrap_or_default()).into()),
+            () = interrupt::interrupted() => {
+                let (left, hint) = left.unwrap_or_default();
+                Err(Interrupted { left, hint }.into())
+            }
         };
         // What it does not come to, the next process does.
         let _ = tokio::time::timeout(interrupt::PATIENCE, stores.wait_idle()).await;
         done
     }
 
-    /// Returns what an interruption leaves, for a command that has something to leave; all others
-    /// end at once.
-    fn left(&self) -> Option<&'static str> {
+    /// Returns what an interruption leaves and a hint, for a command that has something to leave;
+    /// all others end at once.
+    fn left(&self) -> Option<(&'static str, Option<&'static str>)> {
+        const CONTINUE: Option<&str> = Some("run the command again to continue");
         match self {
-            Self::Run(_) => Some("the agent was stopped; acknowledged saves are kept"),
-            Self::Save(_) => Some("nothing was saved"),
-            Self::Init(_) => Some("run `persist init` again"),
+            Self::Run(_) => Some(("the agent was stopped; acknowledged saves are kept", None)),
+            Self::Save(_) => Some(("nothing was saved", None)),
+            Self::Init(_) => Some((
+                "the store may be incomplete",
+                Some("run `persist init` again"),
+            )),
             // These wait for the answer to the one change that they make.
             Self::Rm(_) | Self::Restore(_) | Self::Fork(_) | Self::Pin(_) | Self::Unpin(_) => {
-                Some("nothing was changed")
+                Some(("nothing was changed", None))
             }
-            Self::Repair(_) => Some("printed versions are adopted"),
+            Self::Repair(_) => Some(("the printed versions are adopted", CONTINUE)),
             Self::Copy(_) | Self::Import(_) => {
-                Some("printed names are copied and verified; run the command again to continue")
+                Some(("the printed names are copied and verified", CONTINUE))
             }
-            Self::Prune(_) => {
-                Some("removed versions stay removed; run the command again to continue")
-            }
-            Self::Purge(_) => {
-                Some("removed versions stay removed; run the command again to remove the rest")
-            }
-            Self::Gc(_) => {
-                Some("removed leftovers stay removed; run the command again to continue")
-            }
-            Self::Export(_) => Some("the archive is incomplete and was removed"),
-            Self::Check(_) => Some("names without a printed line may be unchecked"),
-            Self::Doctor(_) => Some(
-                "the checks are incomplete; `persist gc` removes the objects that they created",
-            ),
+            Self::Prune(_) | Self::Purge(_) => Some(("removed versions stay removed", CONTINUE)),
+            Self::Gc(_) => Some(("removed leftovers stay removed", CONTINUE)),
+            Self::Export(_) => Some(("the archive was incomplete and is removed", None)),
+            Self::Check(_) => Some(("the check is incomplete", None)),
+            Self::Doctor(_) => Some((
+                "the checks are incomplete",
+                Some("run `persist gc` to remove the objects that they created"),
+            )),
             _ => None,
         }
     }

@@ -3,22 +3,24 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args;
 
+use crate::exit::Hinted;
 use crate::print::say;
 use crate::sdk::{self, Language};
 
-/// Create a folder with a new agent
+/// Create a directory with a new agent
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist new --lang python weather
   persist new --lang rust agents/notes")]
 pub(crate) struct New {
-    /// Folder to create; its last part is the agent's name
+    /// Directory to create; its last component is the name of the agent
+    #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Language of the agent
+    /// Programming language of the agent
     #[arg(long, value_enum)]
     lang: Language,
 }
@@ -27,10 +29,11 @@ impl New {
     pub(crate) fn run(self) -> Result<()> {
         let name = name_of(&self.folder)?;
         if let Some(parent) = self.folder.parent() {
-            fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+            fs::create_dir_all(parent)
+                .with_context(|| format!("cannot create {}", parent.display()))?;
         }
         fs::create_dir(&self.folder)
-            .with_context(|| format!("make the folder {}", self.folder.display()))?;
+            .with_context(|| format!("cannot create the directory {}", self.folder.display()))?;
         for (path, bytes) in self.lang.sdk() {
             write(&self.folder.join(path), bytes)?;
         }
@@ -46,7 +49,7 @@ impl New {
         )?;
         let folder = self.folder.display();
         say(format_args!(
-            "{folder} is an agent that keeps notes. Next:\n\n    \
+            "created {folder}, an agent that keeps notes. Next steps:\n\n    \
              persist build {folder}\n    persist run {folder}/{name}.wasm -- \"buy milk\"\n"
         ));
         Ok(())
@@ -56,21 +59,23 @@ impl New {
 /// The name of the agent in a folder: one that every toolchain takes.
 pub(crate) fn name_of(folder: &Path) -> Result<&str> {
     let name = folder.file_name().and_then(|name| name.to_str());
-    let name = name.context("the folder's name is not text")?;
+    let name = name.context("the name of the directory is not UTF-8")?;
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(is_plain) {
-        bail!("{name} is not a name for an agent: use a-z, 0-9, _ and -, and begin with a letter");
+        let what = format!("{name:?} cannot be the name of an agent");
+        let hint = "use a-z, 0-9, _ and -, and start with a letter";
+        return Err(Hinted::other(what, hint).into());
     }
     // A Python module and a Go package of these names are the SDK's.
-    ensure!(
-        !["persist", "agent", "app"].contains(&name),
-        "{name} is taken by the SDK; choose another name"
-    );
+    if ["persist", "agent", "app"].contains(&name) {
+        let what = format!("the SDK uses the name {name}");
+        return Err(Hinted::other(what, "choose another name").into());
+    }
     Ok(name)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let inside = || format!("write {}", path.display());
+    let inside = || format!("cannot write {}", path.display());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(inside)?;
     }

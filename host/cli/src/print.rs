@@ -72,13 +72,27 @@ impl Out {
         )
     }
 
+    /// Reports an error of one entry on standard error, on one line: what a file says of itself may
+    /// look like lines of ours.
+    pub(crate) fn error(self, code: u8, what: fmt::Arguments<'_>) {
+        let what = what.to_string();
+        if self.json {
+            exit::print_json(code, &what, None);
+        } else {
+            say(format_args!("error: {}", one_line(&what)));
+        }
+    }
+
     /// Reports something that was listed and cannot be read, so that the list can go on.
     pub(crate) fn damaged(self, address: &str, why: &snapshot::Error) -> io::Result<()> {
-        error(format_args!("{address}: {why}"));
+        let code = exit::snapshot_code(why);
         if !self.json {
+            self.error(code, format_args!("{address}: {why}"));
+            if let Some(hint) = why.hint() {
+                say(format_args!("hint: {}", one_line(&hint)));
+            }
             return Ok(());
         }
-        let code = exit::snapshot_code(why);
         let error = exit::value(code, &why.to_string(), why.hint().as_deref());
         self.print(&extend(located(address), error), String::new)
     }
@@ -92,12 +106,6 @@ pub(crate) fn results(bytes: &[u8]) -> io::Result<()> {
 /// Says of an error that it is the output that failed, and not the storage.
 pub(crate) fn of_output(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("write to standard output: {error}"))
-}
-
-/// Tells of an error beside the results, on one line: what a file says of itself may look like
-/// lines of ours.
-pub(crate) fn error(what: fmt::Arguments<'_>) {
-    say(format_args!("error: {}", one_line(&what.to_string())));
 }
 
 /// Says something beside the results, on standard error. Its reader may be gone, and that is

@@ -10,7 +10,7 @@ use persist_host::wasm::{AgentHost, Limits, Rights, RunOutput, SnapshotCtx};
 use serde_json::json;
 
 use crate::address::address;
-use crate::exit;
+use crate::exit::{self, Hinted};
 use crate::print::{self, Out, say};
 use crate::settings::Settings;
 use crate::stores::Create;
@@ -24,38 +24,39 @@ Examples:
 /// Component to run, and the agent and session that it runs for.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// Agent: a component, or a core module that carries its world
+    /// WebAssembly component of the agent, or a core module with an embedded world
+    #[arg(value_name = "FILE")]
     component: PathBuf,
-    /// ID of the agent, whose snapshots it uses [default: the name of the file, without .wasm]
-    #[arg(long, value_name = "ID")]
+    /// Agent whose snapshots the run uses [default: the file name without .wasm]
+    #[arg(long, value_name = "AGENT")]
     agent: Option<String>,
     /// Session of the agent [default: none, which is the agent's own scope]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "SESSION")]
     session: Option<String>,
-    /// Rights of the agent: load, save, list and delete, separated by commas [default: all]
+    /// Allow these operations: load, save, list and delete, separated by commas [default: all]
     #[arg(long, value_name = "RIGHTS", conflicts_with = "read_only")]
     rights: Option<Rights>,
-    /// Allow only load and list
+    /// Allow only load and list; short for --rights load,list
     #[arg(long)]
     read_only: bool,
-    /// Allow only names starting with PREFIX
+    /// Restrict the agent to names that start with PREFIX
     #[arg(
         long,
-        value_name = "TEXT",
+        value_name = "PREFIX",
         default_value = "",
         hide_default_value = true
     )]
     only: String,
-    /// Limit of the agent, as in `memory=64MiB` or `cpu=5s`; can be repeated. --help lists all
+    /// Set a limit, such as memory=64MiB or cpu=5s; may be repeated. `persist run --help` lists all
     /// limits
     #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
     limit: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) create: Create,
-    /// Report each save on standard error
+    /// Report each save and delete on standard error
     #[arg(long, short)]
     verbose: bool,
-    /// Arguments for the agent
+    /// Arguments of the agent
     #[arg(last = true)]
     args: Vec<String>,
 }
@@ -63,7 +64,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
         let bytes = std::fs::read(&self.component)
-            .with_context(|| format!("read the agent {}", self.component.display()))?;
+            .with_context(|| format!("cannot read the agent {}", self.component.display()))?;
         let scope = store.scope(&self.agent()?, self.session.as_deref())?;
         // An agent is told less of a storage than the operator needs to know.
         store.require().await?;
@@ -106,7 +107,10 @@ impl Run {
                 .file_stem()
                 .and_then(|stem| stem.to_str())
                 .map(Into::into)
-                .context("the file's name is not a name for an agent; name one with --agent"),
+                .ok_or_else(|| {
+                    let what = "the name of the file cannot be the name of an agent";
+                    Hinted::other(what, "add --agent AGENT").into()
+                }),
         }
     }
 }
@@ -116,12 +120,12 @@ pub(crate) fn help() -> String {
     let limits = Limits::table().iter().map(|limit| {
         let name = limit.name;
         let default = limit.default;
-        let what = limit.what;
-        format!("  {name:<21} {default:>8}  {what}")
+        let description = limit.description;
+        format!("  {name:<21} {default:>8}  {description}")
     });
     let limits: Vec<_> = limits.collect();
     format!(
-        "{EXAMPLES}\n\nLimits, and their defaults:\n{}",
+        "{EXAMPLES}\n\nLimits and their defaults:\n{}",
         limits.join("\n")
     )
 }
@@ -176,12 +180,12 @@ fn end(ran: RunOutput, out: Out) -> Result<()> {
         )
         .map_err(print::of_output)?),
         (Err(error), json) => {
+            let error = anyhow::Error::new(error);
             if json {
-                let failed = exit::value(exit::AGENT, &error.to_string(), None);
-                let line = print::extend(output("error", ""), failed);
+                let line = print::extend(output("error", ""), exit::value_of(&error));
                 out.print(&line, String::new)?;
             }
-            Err(error.into())
+            Err(error)
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::settings::Settings;
 /// Lets a command create the store that it saves to.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Create {
-    /// Create the store if it does not exist. Without this option, only a store in this user's data
+    /// Create the store if it does not exist; without --create, only a store in the user's data
     /// directory is created
     #[arg(long)]
     create: bool,

@@ -158,7 +158,7 @@ impl Adapter {
         let mut chunk = vec![0; CHUNK];
         loop {
             let len = state.read(&mut chunk).await.map_err(|error| {
-                storage::Error::new(ErrorKind::Unavailable, "read the state that is to be saved")
+                storage::Error::new(ErrorKind::Unavailable, "cannot read the state to save")
                     .with_source(error)
             })?;
             if len == 0 {
@@ -262,8 +262,7 @@ fn own_key(key: &str) -> Result<Key> {
         Ok(checked)
     } else {
         Err(Error::Invalid(format!(
-            "the key {key} has the form of a version, a pin or a part of the store itself; \
-         choose another"
+            "the key {key} has the form of a version, a pin or a part of the store"
         )))
     }
 }

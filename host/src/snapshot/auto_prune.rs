@@ -77,7 +77,7 @@ impl Scope {
                 // It may name keys, which are not for everyone who reads a log.
                 Err(error) => {
                     tracing::warn!(
-                        "retention could not remove old versions; run `persist prune` to see why"
+                        "old versions could not be pruned; run `persist prune` to see why"
                     );
                     tracing::debug!(%error, "retention failed");
                 }

@@ -194,7 +194,7 @@ impl Store {
             each,
             checked: CheckSummary::default(),
         };
-        let introduced = check.introduction().await?;
+        let has_header = check.store_header().await?;
         match selection.clone() {
             Selection::All => check.top().await?,
             Selection::Agent(agent) => check.agent(&agent).await?,
@@ -203,9 +203,9 @@ impl Store {
                 check.name(self.scope_of(&agent, session), name).await?;
             }
         }
-        if !introduced && check.checked.versions > 0 {
+        if !has_header && check.checked.versions > 0 {
             let key = format!("{NO_SESSION}/{HEADER}");
-            let what = "it is missing; the next save creates it again";
+            let what = "missing; the next save creates it again";
             check.found(FindingKind::MissingStoreHeader, key, what);
         }
         Ok(check.checked)
@@ -257,7 +257,7 @@ struct Looked {
 
 impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
     /// Checks that the store states its kind; a store of a later format is not checked further.
-    async fn introduction(&mut self) -> Result<bool> {
+    async fn store_header(&mut self) -> Result<bool> {
         match store_init::check(&*self.store.shared.storage).await {
             Err(Error::Corrupt { what, object }) => {
                 let key = format!("{NO_SESSION}/{HEADER}");
@@ -285,7 +285,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
                     None => self.foreign("", &entry),
                 },
                 Entry::Object(object) if object.name == MANIFEST => {
-                    let what = "of an archive that was unpacked here; it can be removed";
+                    let what = "left by an unpacked archive; it can be removed";
                     self.found(FindingKind::Leftover, MANIFEST.into(), what);
                 }
                 Entry::Object(_) => self.file_at_a_directory("", &entry).await?,
@@ -319,7 +319,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
             return Ok(());
         }
         let below = Key::new(format!("{key}/{NO_SESSION}"))?;
-        let what = "it is in the place of a directory, so nothing can be saved under this name";
+        let what = "not a directory, so nothing can be saved under this name";
         self.blocks(dir, entry, &below, what).await
     }
 
@@ -331,7 +331,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
             return Ok(());
         }
         let key = Key::new(key_of(dir, name))?;
-        let what = "a directory is in the place of a version or pin, so nothing can be saved there";
+        let what = "a directory instead of a version or pin, so nothing can be saved there";
         self.blocks(dir, entry, &key, what).await
     }
 
@@ -501,7 +501,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
         self.checked.names += u64::from(!versions.is_empty());
         for pin in pins.difference(&versions) {
             let key = format!("{dir}/{}", version::pin_segment(*pin));
-            let what = "it pins a version that does not exist";
+            let what = "pins a version that does not exist";
             self.found(FindingKind::DanglingPin, key, what);
         }
         Ok(())

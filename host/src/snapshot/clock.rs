@@ -228,9 +228,8 @@ fn seconds(duration: Duration) -> String {
 }
 
 fn disagree(what: String) -> Error {
-    Error::unsupported(format!(
-        "clocks disagree: {what}; nothing was pruned. Correct the clock and try again"
-    ))
+    Error::unsupported(format!("nothing was pruned: clocks disagree: {what}"))
+        .with_hint("correct the clock and try again")
 }
 
 #[cfg(test)]

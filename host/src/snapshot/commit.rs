@@ -180,25 +180,26 @@ impl Commit {
         if head.is_some_and(|head| head.version >= lost.version) {
             return Ok(());
         }
-        let what = match self.look(lost).await {
-            Found::Nothing => {
-                "the storage reports that the next version exists, and does not return it; check \
-                 the server"
-                    .into()
-            }
-            Found::Ours | Found::Foreign => format!(
-                "the storage has version {} and does not list it as the newest. Do not remove it: \
-                 it was acknowledged. Use a \
-                 storage that lists keys in order, and copy the store there",
-                lost.version
+        let (what, hint) = match self.look(lost).await {
+            Found::Nothing => (
+                "the storage reports that the next version exists, and does not return it".into(),
+                "check the server",
             ),
-            Found::Damaged | Found::Unseen(_) => {
-                "object at the next version's key is not a Persist snapshot. Run `persist \
-                 check`; keep a copy of the object before you move it"
-                    .into()
-            }
+            Found::Ours | Found::Foreign => (
+                format!(
+                    "the storage has version {} and does not list it as the newest",
+                    lost.version
+                ),
+                "do not remove this version: it was acknowledged; copy the store to a storage that \
+                 lists keys in order",
+            ),
+            Found::Damaged | Found::Unseen(_) => (
+                "the object at the next version's key is not a Persist snapshot".into(),
+                "run `persist check`; keep a copy of the object before you move it",
+            ),
         };
-        Err(Error::unsupported(what).at(self.scope.key(&self.name, lost.version)?))
+        let key = self.scope.key(&self.name, lost.version)?;
+        Err(Error::unsupported(what).with_hint(hint).at(key))
     }
 
     async fn finish_upload(&self, mut sending: StreamingUpload, encoded: &Encoded) -> Result<Info> {
@@ -316,7 +317,7 @@ impl Commit {
             ErrorKind::AlreadyExists => match self.look(info).await {
                 Found::Ours => Ok(true),
                 Found::Foreign | Found::Nothing | Found::Damaged => Ok(false),
-                Found::Unseen(why) => unknown(format!("it is there already; then {why}")),
+                Found::Unseen(why) => unknown(format!("the version exists; then {why}")),
             },
             ErrorKind::OutcomeUnknown => match self.look(info).await {
                 Found::Ours => Ok(true),
@@ -381,9 +382,9 @@ impl Commit {
 fn after(base: &HeadObservation) -> Result<Version> {
     match base.version() {
         MAX_VERSION => Err(Error::unsupported(format!(
-            "version {MAX_VERSION} is the last possible number; fork the name to another name, \
-             or purge it"
-        ))),
+            "the name has the last possible version number, {MAX_VERSION}"
+        ))
+        .with_hint("fork the name to another name, or purge it")),
         head => Ok(head + 1),
     }
 }

@@ -143,6 +143,18 @@ impl Error {
         }
     }
 
+    /// Returns the error with a hint, if it is [`Error::Unsupported`].
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+        match self {
+            Self::Unsupported { what, object, .. } => Self::Unsupported {
+                what,
+                object,
+                hint: Some(hint.into()),
+            },
+            error => error,
+        }
+    }
+
     /// Says where it was found, where that is not known yet. The place is the operator's to know,
     /// and stays out of what a guest is told.
     pub(crate) fn at(self, place: impl fmt::Display) -> Self {

@@ -143,7 +143,7 @@ impl Scope {
             }
         }
         Err(Error::corrupt(format!(
-            "the newest version of {name} is listed and cannot be read"
+            "the newest version of {name} is listed but cannot be read"
         )))
     }
 
@@ -165,7 +165,7 @@ impl Scope {
     pub(super) fn deleted_already(&self, name: &Name, version: Version) -> Error {
         let agent = self.described();
         Error::NotFound(format!(
-            "{name} of {agent} is deleted already, by version {version}; older versions may exist"
+            "{name} of {agent} is already deleted, by version {version}; older versions may exist"
         ))
     }
 

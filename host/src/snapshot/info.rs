@@ -111,23 +111,22 @@ impl SaveOptions {
         let bytes: usize = texts.chain(&self.media_type).map(String::len).sum();
         if bytes > MAX_LABEL_BYTES {
             return Err(Error::Invalid(format!(
-                "labels and media type are {bytes} bytes; together they may be at most \
-                 {MAX_LABEL_BYTES}"
+                "labels and media type have {bytes} bytes; the maximum is {MAX_LABEL_BYTES}"
             )));
         }
         let mut keys: Vec<_> = self.labels.iter().map(|(key, _)| key.as_str()).collect();
         keys.sort_unstable();
         if keys.first().is_some_and(|key| key.is_empty()) {
-            return Err(Error::Invalid("a label has an empty key".into()));
+            return Err(Error::Invalid("a label key is empty".into()));
         }
         if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-            let what = format!("the label {:?} is given twice; keys are unique", twice[0]);
+            let what = format!("the label key {:?} is given twice", twice[0]);
             return Err(Error::Invalid(what));
         }
         match keys.iter().find(|key| key.starts_with(HOST_LABEL)) {
             Some(key) => Err(Error::Invalid(format!(
-                "the label {key:?} is not one that this host knows; keys under {HOST_LABEL} are \
-                 the host's"
+                "the label key {key:?} is not known to this host: keys that start with \
+                 {HOST_LABEL} are reserved"
             ))),
             None => Ok(()),
         }

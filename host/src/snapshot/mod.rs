@@ -78,9 +78,7 @@ const WIDE_PAGE: usize = 1000;
 
 fn check_limit(limit: usize) -> Result<()> {
     match limit {
-        0 => Err(Error::Invalid(
-            "a limit is 0; a page has at least one item".into(),
-        )),
+        0 => Err(Error::Invalid("a limit is 0; the minimum is 1".into())),
         _ => Ok(()),
     }
 }

@@ -41,7 +41,7 @@ impl Name {
         let text = text.into();
         if text.is_empty() {
             return Err(Error::Invalid(
-                "a name is empty; it needs at least one byte".into(),
+                "a name is empty; the minimum is one byte".into(),
             ));
         }
         // Before anything is allocated for it: the text may be a guest's.
@@ -50,7 +50,7 @@ impl Name {
         }
         if let Some(c) = text.chars().find(|c| c.is_control()) {
             return Err(Error::Invalid(format!(
-                "a name holds the control character U+{:04X}; names are printable",
+                "a name contains the control character U+{:04X}",
                 u32::from(c)
             )));
         }
@@ -166,9 +166,8 @@ pub(crate) fn encode(text: &str) -> String {
 
 fn too_long(len: usize) -> Error {
     Error::Invalid(format!(
-        "a name is {len} bytes; it may be at most {MAX_ENCODED}, where every byte but a-z 0-9 . _ \
-         - counts \
-         as three"
+        "a name is {len} bytes long; at most {MAX_ENCODED} are allowed, and every byte except a-z \
+         0-9 . _ - counts as three"
     ))
 }
 

@@ -50,7 +50,7 @@ impl<T: Send + 'static> OrderedTasks<T> {
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(error) => {
-                    let what = "the runtime shut down while it was waited for";
+                    let what = "the runtime shut down during a task";
                     let error =
                         storage::Error::new(ErrorKind::Unavailable, what).with_source(error);
                     Err(Error::Storage(error))

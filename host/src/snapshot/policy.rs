@@ -122,8 +122,8 @@ impl ReadPolicy {
     fn parse(json: &[u8], version: Version, created_at: u64) -> Result<Self> {
         let stored: StoredPolicy = serde_json::from_slice(json).map_err(|error| {
             Error::corrupt(format!(
-                "version {version} of the store's policy cannot be read ({error}); write a new \
-                 one with `persist policy set`"
+                "version {version} of the store's policy is not valid: {error}; `persist policy \
+                 set` writes a new one"
             ))
         })?;
         let retention = match stored.retention {
@@ -168,7 +168,7 @@ impl Policy {
     fn to_json(&self) -> Result<Vec<u8>> {
         if self.grace > MAX_GRACE {
             return Err(Error::Invalid(
-                "the grace period is longer than 30 days; choose a shorter one".into(),
+                "the grace period is longer than 30 days".into(),
             ));
         }
         let retention = self.retention.as_ref().map(StoredRetention::from);
@@ -412,8 +412,8 @@ impl Store {
             let grace = options.grace.min(DEFAULT_GRACE);
             if self.shared.policy.learn(None, grace, None, read_at) {
                 tracing::info!(
-                    "this store has no policy, so no version is pruned automatically; `persist \
-                     policy set` writes one"
+                    "no version is pruned automatically: this store has no policy; create one with \
+                     `persist policy set`"
                 );
             }
             return Ok(());
@@ -437,9 +437,8 @@ impl Store {
         if options.grace != default.grace && options.grace != policy.grace {
             tracing::warn!(
                 version,
-                "the store's policy has a grace period of {:?}, this host's settings {:?}; the \
-                 store's is used. \
-                 `persist policy set` changes it",
+                "this host's setting is ignored: the store's policy has a grace period of {:?}, \
+                 the setting {:?}; change it with `persist policy set`",
                 policy.grace,
                 options.grace
             );
@@ -450,15 +449,14 @@ impl Store {
             {
                 tracing::warn!(
                     version,
-                    "the store's policy keeps other versions than this host's settings; the \
-                     store's policy is used. \
-                     `persist policy set` changes it"
+                    "this host's settings are ignored: the store's policy has other retention \
+                     rules; change them with `persist policy set`"
                 );
             }
             None => tracing::warn!(
                 version,
-                "the store's policy has rules that this version of Persist does not know; this \
-                 host prunes nothing"
+                "this host prunes nothing: the store's policy has rules that this version of \
+                 Persist does not know"
             ),
             Some(_) => {}
         }
@@ -573,8 +571,9 @@ fn policy_name() -> Name {
 pub(super) fn unknown_rules(version: Version) -> Error {
     Error::unsupported(format!(
         "version {version} of the store's policy has retention rules that this version of Persist \
-         does not know; update Persist"
+         does not know"
     ))
+    .with_hint("use a newer version of Persist")
 }
 
 #[cfg(test)]

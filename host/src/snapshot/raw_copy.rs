@@ -477,7 +477,7 @@ impl CopyOf {
             match digest_of(&mut there).await {
                 Ok(digest) if digest == here => {}
                 Ok(_) => {
-                    let error = Error::corrupt("its bytes are not those of the source");
+                    let error = Error::corrupt("its bytes differ from the source");
                     let error = error.at(there.key());
                     return Ok(Some(CopyOutcome::DamagedThere(version, error)));
                 }

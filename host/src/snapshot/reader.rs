@@ -149,7 +149,8 @@ impl Object {
     /// Reads the trailer: one request, or two where the index is long.
     pub(crate) async fn open(storage: &Arc<dyn Storage>, key: &Key) -> Result<Self> {
         Self::find(storage, key).await?.ok_or_else(|| {
-            let what = "it does not end as a snapshot does: cut off, or not written by Persist";
+            let what =
+                "it does not end with a footer: it is truncated, or was not written by Persist";
             Error::corrupt(what).at(key)
         })
     }
@@ -352,6 +353,6 @@ async fn read_exactly(storage: &dyn Storage, key: &Key, range: Range<u64>) -> Re
     if part.bytes.len() as u64 == len {
         Ok(part.bytes)
     } else {
-        Err(Error::corrupt("it became shorter while it was read").at(key))
+        Err(Error::corrupt("it was truncated while it was read").at(key))
     }
 }

@@ -164,7 +164,7 @@ pub struct PurgeReport {
     /// How many versions were removed.
     pub removed: u64,
     /// How many were the newest within the grace, and stay until a later purge.
-    pub spared: u64,
+    pub kept: u64,
 }
 
 impl Scope {
@@ -304,7 +304,7 @@ impl Scope {
         let mut purged = PurgeReport {
             tombstone: None,
             removed: 0,
-            spared: 0,
+            kept: 0,
         };
         if self.is_at_the_end(&name).await? {
             self.purge_the_end(&name, purge, &mut purged).await?;
@@ -321,7 +321,7 @@ impl Scope {
         let below = fates.iter().rev().filter(|fate| fate.version < tombstone);
         for &PruneDecision { version, keep, .. } in below {
             if purge == Purge::AfterGrace && keep == Some(KeepReason::Recent) {
-                purged.spared += 1;
+                purged.kept += 1;
                 continue;
             }
             self.purge_version(&name, version, &mut purged).await?;
@@ -420,7 +420,7 @@ impl Scope {
                 ahead: grace,
             };
             if age <= grace || !self.is_older_by_trailer(name, *newest, now, limits).await? {
-                purged.spared = versions.len() as u64;
+                purged.kept = versions.len() as u64;
                 return Ok(());
             }
         }
@@ -904,6 +904,6 @@ impl Buckets {
 
 fn no_times() -> Error {
     Error::unsupported(
-        "this storage does not tell when its objects were made, so nothing can be pruned by age",
+        "this storage does not report when objects were created, so nothing can be pruned by age",
     )
 }

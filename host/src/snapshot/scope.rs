@@ -322,8 +322,7 @@ impl Scope {
             object => object?,
         };
         if object.check_place(self, &name, version).is_ok() {
-            let what =
-                format!("version {version} of {name} was saved as what it is; nothing to adopt");
+            let what = format!("nothing to adopt: version {version} of {name} is not misplaced");
             return Err(Error::Invalid(what));
         }
         object.frame().await?;

@@ -101,22 +101,24 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
         Err(error) => return Err(error.into()),
     };
     let place = format!("~/store.json in {}", storage.location());
-    let introduction: StoreHeader = serde_json::from_slice(&part.bytes).map_err(|error| {
+    let found: StoreHeader = serde_json::from_slice(&part.bytes).map_err(|error| {
         if is_of_another_service(&part.bytes) {
-            let what = "another service answers, such as the login page of a network: check the \
-                place and its endpoint";
-            return Error::unsupported(what).at(&place);
+            let what = "another service answers, such as the login page of a network";
+            return Error::unsupported(what)
+                .with_hint("check the location and its endpoint")
+                .at(&place);
         }
-        Error::corrupt(format!("it is not what Persist writes: {error}")).at(&place)
+        Error::corrupt(format!("not a store header: {error}")).at(&place)
     })?;
-    if introduction.format != FORMAT || introduction.suffix != SUFFIX {
+    if found.format != FORMAT || found.suffix != SUFFIX {
         let what = format!(
-            "this store has format {} and suffix {:?}; this build writes format {FORMAT} and \
-             suffix {SUFFIX:?}. \
-             Use the Persist that made it, or another place",
-            introduction.format, introduction.suffix
+            "this store has format {} and suffix {:?}, and this version of Persist uses format \
+             {FORMAT} and suffix {SUFFIX:?}",
+            found.format, found.suffix
         );
-        return Err(Error::unsupported(what).at(place));
+        return Err(Error::unsupported(what)
+            .with_hint("use the version of Persist that created the store, or another location")
+            .at(place));
     }
     Ok(true)
 }
@@ -148,10 +150,11 @@ async fn initialize(store: &Store) -> Result<()> {
         // there.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             if !check(storage).await? {
-                let what = "the storage refuses to create the store's header as being there, and \
-                    does not show it. Look at \
-                            the server; nothing was saved";
-                return Err(Error::unsupported(what).at(storage.location()));
+                let what = "nothing was saved: the storage reports that the store header exists, \
+                    and does not return it";
+                return Err(Error::unsupported(what)
+                    .with_hint("check the server")
+                    .at(storage.location()));
             }
         }
         // Another process may have created it.
@@ -192,12 +195,12 @@ async fn sweep(storage: &dyn Storage) {
 }
 
 fn header() -> Bytes {
-    let introduction = StoreHeader {
+    let header = StoreHeader {
         format: FORMAT,
         suffix: SUFFIX.into(),
         created_by: concat!("persist ", env!("CARGO_PKG_VERSION")).into(),
     };
-    let mut json = serde_json::to_vec_pretty(&introduction).expect("text and numbers are JSON");
+    let mut json = serde_json::to_vec_pretty(&header).expect("text and numbers are JSON");
     json.push(b'\n');
     json.into()
 }
@@ -260,10 +263,10 @@ async fn probe_objects(storage: &dyn Storage) -> Result<()> {
         Ok(())
     } else {
         Err(Error::unsupported(
-            "this storage does not list new objects at once and in order, so the newest version \
-         could be missed. Use \
-         another one; nothing was saved",
+            "nothing was saved: this storage does not list new objects at once and in order, so \
+             the newest version could be missed",
         )
+        .with_hint("use another storage")
         .at(storage.location()))
     }
 }
@@ -310,7 +313,7 @@ pub(super) async fn probe_clock(store: &Store) -> Result<ClockProbe> {
     });
     let created = created.ok_or_else(|| {
         Error::unsupported(
-            "the storage does not list a new object at once with its time; nothing was pruned",
+            "nothing was pruned: the storage does not list a new object at once with its time",
         )
         .at(storage.location())
     })?;
@@ -342,7 +345,7 @@ async fn list_clock(storage: &dyn Storage, before: Moment) -> Result<ClockProbe>
     };
     let page = storage.list(&list).await?;
     let created = page.now.ok_or_else(|| {
-        Error::unsupported("the storage does not tell its time; nothing was pruned")
+        Error::unsupported("nothing was pruned: the storage does not report its time")
             .at(storage.location())
     })?;
     Ok(ClockProbe { before, created })
@@ -436,10 +439,10 @@ async fn create_again(storage: &dyn Storage, name: &str, body: Bytes) -> Result<
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error.of_a_trial().into()),
         Ok(()) => Err(Error::unsupported(
-            "this storage lets an object be created twice, so one save could overwrite another. \
-             Use one that honours \
-             conditional writes; nothing was saved",
+            "nothing was saved: this storage lets an object be created twice, so one save could \
+             overwrite another",
         )
+        .with_hint("use a storage that honours conditional creates")
         .at(storage.location())),
     }
 }

@@ -119,7 +119,7 @@ impl Writer {
             Ok(())
         } else {
             Err(Error::Invalid(
-                "a writer cannot go on after an error; open a new one".into(),
+                "a writer cannot continue after an error; open a new one".into(),
             ))
         }
     }

@@ -341,23 +341,22 @@ impl StorageConfig {
     /// # Errors
     /// [`ErrorKind::Config`] where it is not such a URL.
     pub fn from_url(url: &str) -> Result<Self> {
-        let refuse = |why: &str| {
+        let refuse = |why: &str, hint: &str| {
             let what = format!("{:?} {why}", redact(url));
-            Err(Error::new(ErrorKind::Config, what))
+            Err(Error::new(ErrorKind::Config, what).with_hint(hint))
         };
         let place = url.split_once('?').map_or(url, |parts| parts.0);
         if let Some(kind) = secret_in(place) {
-            let what = format!(
-                "the URL of the storage holds {kind}, which is not shown; write it without"
-            );
-            return Err(Error::new(ErrorKind::Config, what));
+            let what = format!("the URL of the storage contains {kind} (not shown)");
+            return Err(Error::new(ErrorKind::Config, what).with_hint("remove it from the URL"));
         }
         match url.split_once("://") {
             Some(("file", path)) if path.starts_with('/') => Ok(Self::local(self::path(path)?)),
-            Some(("file", _)) => {
-                refuse("has no absolute path; three slashes, as in file:///var/lib/agents")
-            }
-            Some(("s3", "")) => refuse("names no bucket; write s3://bucket/prefix"),
+            Some(("file", _)) => refuse(
+                "has no absolute path",
+                "write three slashes, as in file:///var/lib/agents",
+            ),
+            Some(("s3", "")) => refuse("names no bucket", "write s3://bucket/prefix"),
             Some(("s3", rest)) => {
                 let (place, more) = rest.split_once('?').unwrap_or((rest, ""));
                 let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
@@ -373,7 +372,7 @@ impl StorageConfig {
                     ..Self::s3_with_bucket(bucket.into())
                 })
             }
-            Some(("gs", "")) => refuse("names no bucket; write gs://bucket/prefix"),
+            Some(("gs", "")) => refuse("names no bucket", "write gs://bucket/prefix"),
             Some(("gs", rest)) => {
                 let (place, more) = rest.split_once('?').unwrap_or((rest, ""));
                 let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
@@ -388,17 +387,19 @@ impl StorageConfig {
                 })
             }
             None if url == "s3" => refuse(
-                "names no bucket; write s3://bucket/prefix, or set PERSIST_STORAGE=s3 and \
-                 AWS_S3_BUCKET",
+                "names no bucket",
+                "write s3://bucket/prefix, or set PERSIST_STORAGE=s3 and AWS_S3_BUCKET",
             ),
             None if url == "gcs" => refuse(
-                "names no bucket; write gs://bucket/prefix, or set PERSIST_STORAGE=gcs and \
-                 PERSIST_GCS_BUCKET",
+                "names no bucket",
+                "write gs://bucket/prefix, or set PERSIST_STORAGE=gcs and PERSIST_GCS_BUCKET",
             ),
-            None if url.starts_with('/') => refuse(&format!("is a path; write file://{url}")),
+            None if url.starts_with('/') => {
+                refuse("is a path, not a URL", &format!("write file://{url}"))
+            }
             _ => refuse(
-                "is not a storage; write file:///absolute/path, s3://bucket/prefix or \
-                 gs://bucket/prefix",
+                "is not a storage",
+                "write file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix",
             ),
         }
     }
@@ -416,14 +417,15 @@ impl StorageConfig {
             #[cfg(not(feature = "s3"))]
             StorageBackend::S3 => Err(Error::new(
                 ErrorKind::Config,
-                "this build has no S3; build persist-host with the feature s3",
+                "this build has no S3 support: it was built without the feature s3",
             )),
             #[cfg(feature = "gcs")]
             StorageBackend::Gcs => Ok(Arc::new(super::Gcs::new(self)?)),
             #[cfg(not(feature = "gcs"))]
             StorageBackend::Gcs => Err(Error::new(
                 ErrorKind::Config,
-                "this build has no Google Cloud Storage; build persist-host with the feature gcs",
+                "this build has no Google Cloud Storage support: it was built without the feature \
+                 gcs",
             )),
         }
     }
@@ -441,9 +443,8 @@ impl StorageConfig {
         }
         let dir = dirs::data_dir().map(|dir| dir.join("persist"));
         dir.ok_or_else(|| {
-            let what =
-                "no directory for snapshots: this account has no home; set PERSIST_LOCAL_PATH";
-            Error::new(ErrorKind::Config, what)
+            let what = "no directory for snapshots: this account has no home directory";
+            Error::new(ErrorKind::Config, what).with_hint("set PERSIST_LOCAL_PATH")
         })
     }
 }
@@ -454,18 +455,18 @@ impl StorageConfig {
 /// [`ErrorKind::Config`] where it cannot be meant: it holds a secret, a control
 /// character, or a variable that only a shell expands.
 pub fn local_path(path: &Path) -> Result<PathBuf> {
-    let refuse = |why: String| Err(Error::new(ErrorKind::Config, why));
+    let wrong = |why: String| Error::new(ErrorKind::Config, why);
+    let whole = |why: String| Err(wrong(why).with_hint("write the whole path"));
     let shown = path.to_string_lossy();
     if let Some(kind) = secret_in(&shown) {
-        return refuse(format!(
-            "the directory for snapshots is {kind}, which is not shown"
-        ));
+        return Err(wrong(format!(
+            "the directory for snapshots is {kind} (not shown)"
+        )));
     }
     if shown.chars().any(char::is_control) {
-        return refuse(format!(
-            "the directory for snapshots, {shown:?}, has a line break or another control \
-             character in it"
-        ));
+        return Err(wrong(format!(
+            "the directory for snapshots, {shown:?}, contains a control character"
+        )));
     }
     let is_variable = |part: &str| {
         let name = part
@@ -482,22 +483,20 @@ pub fn local_path(path: &Path) -> Result<PathBuf> {
         .components()
         .any(|part| is_variable(&part.as_os_str().to_string_lossy()))
     {
-        return refuse(format!(
-            "variables are not expanded in the directory for snapshots, {shown:?}; write the \
-             whole path, or ~/"
-        ));
+        return Err(wrong(format!(
+            "the directory for snapshots, {shown:?}, contains a variable, which is not expanded"
+        ))
+        .with_hint("write the whole path, or start it with ~/"));
     }
     let mut parts = path.components();
     match parts.next() {
         Some(Component::Normal(first)) if first == "~" => match dirs::home_dir() {
             Some(home) => Ok(home.join(parts.as_path())),
-            None => refuse(format!(
-                "{shown:?}: this account has no home; write the whole path"
-            )),
+            None => whole(format!("{shown:?}: this account has no home directory")),
         },
-        Some(Component::Normal(first)) if first.to_string_lossy().starts_with('~') => refuse(
-            format!("{shown:?} is not expanded, only ~/ is; write the whole path"),
-        ),
+        Some(Component::Normal(first)) if first.to_string_lossy().starts_with('~') => {
+            whole(format!("{shown:?} is not expanded: only ~/ is"))
+        }
         _ => Ok(path.into()),
     }
 }
@@ -513,13 +512,12 @@ pub fn absolute_local_path(path: &Path) -> Result<PathBuf> {
         return Ok(path);
     }
     let here = env::current_dir().unwrap_or_default().join(&path);
-    let what = format!(
-        "{:?} is relative, so the store would depend on where the program is started; write the \
-         whole path, such as {:?}",
-        path.display().to_string(),
+    let what = format!("{:?} is a relative path", path.display().to_string());
+    let hint = format!(
+        "write the whole path, such as {:?}",
         here.display().to_string()
     );
-    Err(Error::new(ErrorKind::Config, what))
+    Err(Error::new(ErrorKind::Config, what).with_hint(hint))
 }
 
 /// Refuses what cannot be the name of a bucket, or would change the URL that it stands in.
@@ -545,8 +543,8 @@ fn check_bucket_of(bucket: &str, longest: usize) -> Result<()> {
         Err(Error::new(
             ErrorKind::Config,
             format!(
-                "{:?} is not the name of a bucket: 3 to {longest} letters, digits, dots, hyphens \
-             and underscores, a letter or digit at both ends",
+                "{:?} is not the name of a bucket: a name has 3 to {longest} letters, digits, \
+                 dots, hyphens and underscores, and a letter or digit at both ends",
                 redact(bucket)
             ),
         ))
@@ -567,20 +565,16 @@ pub(super) fn check_prefix(prefix: &str) -> Result<Option<String>> {
         _ => Err(Error::new(
             ErrorKind::Config,
             format!(
-                "{:?} is not a prefix: segments of A-Z a-z 0-9 . _ ~ -, not beginning with a dot, \
-                 joined by /, at most \
-                 {MAX_PREFIX} bytes",
+                "{:?} is not a prefix: a prefix has segments of A-Z a-z 0-9 . _ ~ - that do not \
+                 start with a dot, joined by /, and at most {MAX_PREFIX} bytes",
                 redact(prefix)
             ),
         )),
     }
 }
 
-const CREDENTIALS_IN_URL: &str = "credentials= in a URL is not supported any more, since a URL \
-    must not decide which key \
-     is sent where; set GOOGLE_APPLICATION_CREDENTIALS, or for another endpoint than Google's \
-     gcs_credentials under \
-     [endpoints.\"host:port\"] in persist.toml";
+const CREDENTIALS_HINT: &str = "set GOOGLE_APPLICATION_CREDENTIALS or, for an endpoint other than \
+    Google's, gcs_credentials under [endpoints.\"host:port\"] in persist.toml";
 
 /// Parses the text behind the `?` of a URL and returns the values in the order of `names`.
 fn parameters<const N: usize>(text: &str, names: [&str; N]) -> Result<[Option<String>; N]> {
@@ -591,28 +585,33 @@ fn parameters<const N: usize>(text: &str, names: [&str; N]) -> Result<[Option<St
         let Some(at) = names.iter().position(|known| *known == name) else {
             let names = names.join(", ");
             if name == "credentials" {
-                return refuse(CREDENTIALS_IN_URL.into());
+                let what = "credentials= in a URL is not supported: a URL must not decide which \
+                    key is sent where";
+                return Err(Error::new(ErrorKind::Config, what).with_hint(CREDENTIALS_HINT));
             }
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
             let name = match secret_in(name) {
                 None if name.len() <= 40 && name.bytes().all(is_plain) => name,
-                _ => "what is not shown",
+                _ => "(not shown)",
             };
             return refuse(format!(
-                "{name:?} is not an option of a bucket; after the ? these are allowed: {names}, \
-                 each with = \
-                 and a value"
+                "{name:?} is not a parameter of a bucket URL: the parameters are {names}, each \
+                 with = and a value"
             ));
         };
         let value = String::from_utf8(percent_decode(value)?);
         if let Some(kind) = value.as_deref().ok().and_then(secret_in) {
             return refuse(format!(
-                "{name} in the URL of the storage holds {kind}, which is not shown"
+                "{name} in the URL of the storage contains {kind} (not shown)"
             ));
         }
         match value {
             Ok(value) if !value.is_empty() && values[at].is_none() => values[at] = Some(value),
-            _ => return refuse(format!("{name} must have one value, as in ?{name}=VALUE")),
+            _ => {
+                return refuse(format!(
+                    "{name} in the URL of the storage does not have one value, as in ?{name}=VALUE"
+                ));
+            }
         }
     }
     Ok(values)
@@ -642,10 +641,12 @@ fn percent_decode(text: &str) -> Result<Vec<u8>> {
             .and_then(|(digits, tail)| Some((u8::from_str_radix(digits, 16).ok()?, tail)));
         let Some((byte @ 1.., tail)) = decoded else {
             let what = format!(
-                "{:?} has a % that is not followed by two hex digits; write %25",
+                "{:?} contains a % without two hexadecimal digits after it",
                 redact(text)
             );
-            return Err(Error::new(ErrorKind::Config, what));
+            return Err(
+                Error::new(ErrorKind::Config, what).with_hint("write %25 for a percent sign")
+            );
         };
         bytes.push(byte);
         rest = tail;
@@ -743,10 +744,11 @@ mod tests {
             ("s3://bucket?region=", "?region=VALUE"),
             ("s3://bucket?region=a&region=b", "one value"),
             ("s3://bucket?region=%ff", "one value"),
-            ("gs://bucket?region=a", "allowed: endpoint"),
+            ("gs://bucket?region=a", "the parameters are endpoint"),
         ] {
             let error = StorageConfig::from_url(bad).expect_err(bad);
-            assert!(error.to_string().contains(hint), "{bad}: {error}");
+            let said = format!("{error}\n{}", error.hint().unwrap_or_default());
+            assert!(said.contains(hint), "{bad}: {said}");
         }
     }
 
@@ -807,7 +809,8 @@ mod tests {
         }
         for bad in ["a", "./a", "../a"] {
             let error = absolute_local_path(Path::new(bad)).expect_err(bad);
-            assert!(error.to_string().contains("whole path"), "{error}");
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.contains("whole path"), "{error}: {hint}");
         }
         for good in ["/a/~/b", "/a$b", "/a/$", "/tmp/a b", "/tmp/é"] {
             let path = Path::new(good);

@@ -56,7 +56,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of `kind`; `what` says what was tried or found, as the beginning of a sentence.
+    /// An error of `kind`; `what` says what failed, such as "cannot read PATH".
     pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
         Self {
             kind,
@@ -102,7 +102,7 @@ impl Error {
         if matches!(self.kind, ErrorKind::OutcomeUnknown | ErrorKind::NotDurable) {
             self.kind = ErrorKind::Unavailable;
             self.hint =
-                Some("nothing was saved; check that the storage exists and is healthy".into());
+                Some("nothing was saved; check that the storage exists and is available".into());
         }
         self
     }
@@ -135,8 +135,8 @@ impl Error {
             ErrorKind::Unauthenticated => Some("check the credentials"),
             ErrorKind::Throttled => Some("try again later"),
             ErrorKind::Timeout => Some("try again, or raise the time limit"),
-            ErrorKind::NoSpace => Some("free some space; older versions are untouched"),
-            ErrorKind::Unavailable => Some("check that the storage exists and is healthy"),
+            ErrorKind::NoSpace => Some("free some space; older versions are unchanged"),
+            ErrorKind::Unavailable => Some("check that the storage exists and is available"),
             ErrorKind::Unsupported => Some("use another location for this store"),
             ErrorKind::OutcomeUnknown => Some("load the newest version before trying again"),
             ErrorKind::NotDurable => Some("check the disk before relying on this version"),

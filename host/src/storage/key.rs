@@ -30,8 +30,8 @@ impl Key {
             Err(Error::new(
                 ErrorKind::Config,
                 format!(
-                    "{} is not a key: segments of 1 to {MAX_SEGMENT} bytes of A-Z a-z 0-9 . _ ~ -, \
-                 not beginning with a dot, joined by /",
+                    "{} is not a key: a key has segments of 1 to {MAX_SEGMENT} bytes of A-Z a-z \
+                     0-9 . _ ~ - that do not start with a dot, joined by /",
                     shown(&key)
                 ),
             ))

@@ -68,7 +68,10 @@ impl Storage for Memory {
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         let mut objects = self.objects();
         if objects.contains_key(key.as_str()) {
-            return Err(Error::new(ErrorKind::AlreadyExists, "the object exists"));
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                "the object already exists",
+            ));
         }
         objects.insert(key.as_str().into(), Bytes::from(body.concat()).into());
         Ok(())

@@ -131,12 +131,11 @@ pub(crate) async fn ensure_exclusive(
     match recorded(&**storage, &key, server).await? {
         Some(true) => return Ok(()),
         Some(false) => {
-            let what = "this server was found to acknowledge more than one of several writers \
-                that create the same object in parts \
-                        at once";
+            let what = "a probe found that this server acknowledges more than one of several \
+                        writers that create the same object in parts at once";
             let hint = format!(
-                "use a server that honours conditional writes of large objects; nothing was \
-                 saved. If the server was fixed since, remove {key}"
+                "nothing was saved; use a server that honours conditional creates of large \
+                 objects; if the server was fixed, remove {key}"
             );
             return Err(Error::new(ErrorKind::Unsupported, what).with_hint(hint));
         }
@@ -265,7 +264,7 @@ async fn verify_lists(storage: &Arc<dyn Storage>, top: &str, keys: &[Key]) -> Re
                     order of their keys, so the \
                             newest version could be missed";
                 return Err(Error::new(ErrorKind::Unsupported, what)
-                    .with_hint("use another storage; nothing was saved"));
+                    .with_hint("nothing was saved; use another storage"));
             }
         }
     }
@@ -326,7 +325,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::NotExclusive(what) => Self::new(ErrorKind::Unsupported, what)
-                .with_hint("use a server that honours conditional writes; nothing was saved"),
+                .with_hint("nothing was saved; use a server that honours conditional creates"),
             Failure::Call(error) => error,
         }
     }
@@ -416,7 +415,7 @@ async fn one_race(
         let read = storage.read(key, ReadRange::Bounded(0..64)).await?;
         if read.size != wanted.len() as u64 || !wanted.starts_with(&read.bytes) {
             return Err(Failure::NotExclusive(format!(
-                "this storage acknowledged an object{} and keeps the bytes of another writer",
+                "this storage acknowledged an object{} but keeps the bytes of another writer",
                 in_parts(way)
             )));
         }

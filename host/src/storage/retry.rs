@@ -67,9 +67,8 @@ impl Retry {
                 "retry.first_wait is longer than retry.longest_wait"
             }
             retry if !retry.budget.is_zero() && retry.budget <= retry.attempt => {
-                "retry.budget is not longer than retry.attempt, so that a call without an answer \
-                 would never be sent again; \
-                 zero means never"
+                "retry.budget is not longer than retry.attempt, so a call without a response \
+                 would never be retried; to disable retries, set it to zero"
             }
             _ => return Ok(()),
         };
@@ -391,7 +390,7 @@ mod tries {
                     ErrorKind::Unavailable | ErrorKind::Timeout => {
                         let server = self.call.server;
                         let hint =
-                            format!("check that {server} is the right server and is healthy");
+                            format!("check that {server} is the right server and is available");
                         fault.error.with_hint_unless(hint)
                     }
                     _ => fault.error,

@@ -104,44 +104,52 @@ pub enum RunError {
     #[error("the agent trapped: {0}; what it saved before is kept")]
     Trapped(String),
     /// The agent ended its process, as a program does, in place of an answer.
-    #[error(
-        "the agent exited, and gave no answer: return one from `run`; what it saved before is kept"
-    )]
+    #[error("the agent exited without an answer; what it saved before is kept")]
     Exited,
     /// The agent's own code ran longer than [`Limits::cpu`].
-    #[error("the agent used its {0:?} of CPU time and was stopped; what it saved before is kept")]
+    #[error(
+        "the agent was stopped after {0:?} of CPU time (limit `cpu`); what it saved before is kept"
+    )]
     CpuLimit(Duration),
     /// The run took longer than [`Limits::wall_clock`].
-    #[error("the agent did not end within {0:?} and was stopped; what it saved before is kept")]
+    #[error("the agent was stopped after {0:?} (limit `wall-clock`); what it saved before is kept")]
     WallClockLimit(Duration),
     /// It was not compiled within [`Limits::compile_time`].
-    #[error(
-        "the agent was not compiled within {0:?}; others may be compiling, or it is built to take \
-         long"
-    )]
+    #[error("the agent was not compiled within {0:?} (limit `compile-time`)")]
     CompileTimeLimit(Duration),
     /// The run did not get its turn within [`Limits::run_wait`], and did not begin.
-    #[error(
-        "the agent did not get its turn within {0:?}, and did not run: others run, of this agent \
-         or of all; try again later, or raise the limits `runs-of-scope`, `runs` or `run-wait`"
-    )]
+    #[error("the agent did not start within {0:?} (limit `run-wait`): too many other runs")]
     WaitLimit(Duration),
     /// The host itself failed in a call of the agent: a defect of this program, or of what it is
     /// built of.
-    #[error(
-        "the host failed in a call of the agent ({0}); what it saved before is kept. Please \
-         report this"
-    )]
+    #[error("the host failed in a call of the agent: {0}; what it saved before is kept")]
     Host(String),
     /// The host could not be set up.
     #[error("the WebAssembly engine could not be set up: {0}")]
     Engine(String),
 }
 
+impl RunError {
+    /// Returns what to do about the error, for a person.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Exited => Some("return an answer from `run`"),
+            Self::CpuLimit(_) => Some("raise the limit `cpu`"),
+            Self::WallClockLimit(_) => Some("raise the limit `wall-clock`"),
+            Self::CompileTimeLimit(_) => Some("try again later, or raise the limit `compile-time`"),
+            Self::WaitLimit(_) => {
+                Some("try again later, or raise the limit `runs-of-scope`, `runs` or `run-wait`")
+            }
+            Self::Host(_) => Some("report this as a bug of Persist"),
+            Self::NotAnAgent(_) | Self::Failed(_) | Self::Trapped(_) | Self::Engine(_) => None,
+        }
+    }
+}
+
 /// A reason that an agent gave.
 fn or_none(reason: &str) -> &str {
     match reason {
-        "" => "it gave no reason",
+        "" => "no reason was given",
         reason => reason,
     }
 }
@@ -178,7 +186,10 @@ impl AgentHost {
         let limits = &self.shared.limits;
         let max = limits.component;
         if bytes.len() as u64 > max {
-            let what = format!("it is {} bytes, and the limit is {max}", bytes.len());
+            let what = format!(
+                "it has {} bytes, and the limit `component` is {max}",
+                bytes.len()
+            );
             return Err(RunError::NotAnAgent(what));
         }
         let too_long = |_| Err(RunError::CompileTimeLimit(limits.compile_time));
@@ -208,10 +219,12 @@ impl AgentHost {
             .name("persist-compile".into())
             .stack_size(COMPILER_STACK)
             .spawn(work)
-            .map_err(|error| RunError::Engine(format!("no thread to compile: {error}")))?;
+            .map_err(|error| {
+                RunError::Engine(format!("cannot start a thread to compile: {error}"))
+            })?;
         // Compilers are large, and the bytes are anyone's: a panic ends its thread.
         compiled.await.unwrap_or_else(|_| {
-            let what = "the compiler failed on it; build it again, with a current toolchain";
+            let what = "the compiler failed; build it again with a current toolchain";
             Err(RunError::NotAnAgent(what.into()))
         })
     }
@@ -507,8 +520,7 @@ fn in_our_words(why: String, limits: &Limits) -> String {
     if why.contains("fuel allocated for hostcalls") {
         let max = limits.hostcall_fuel() >> 20;
         return format!(
-            "one call brought more than {max} MiB into the host (limit `inline-size`); a writer \
-             takes a state in pieces"
+            "one call passed more than {max} MiB to the host (limit `inline-size`); use a writer"
         );
     }
     match COUNTS.iter().find(|(theirs, _)| why.contains(theirs)) {
@@ -531,5 +543,5 @@ fn tick(engine: &Engine) -> Result<(), RunError> {
         .name("persist-ticker".into())
         .spawn(run)
         .map(drop)
-        .map_err(|error| RunError::Engine(format!("no thread to count time: {error}")))
+        .map_err(|error| RunError::Engine(format!("cannot start a thread to count time: {error}")))
 }

@@ -104,7 +104,7 @@ fn close(path: &Path, found: &Metadata) -> io::Result<()> {
 
 fn replaceable(path: &Path) -> String {
     format!(
-        "others can replace what is in {}; take their permission to write away, or choose another \
+        "other users can replace files in {}; remove their write permission, or choose another \
          directory",
         path.display()
     )
@@ -119,7 +119,7 @@ fn stranger(path: &Path) -> String {
 
 fn writable(path: &Path) -> String {
     format!(
-        "others can write to {}; remove it, as they may have put code there",
+        "other users can write to {}; remove it, because it may contain their code",
         path.display()
     )
 }
@@ -173,7 +173,7 @@ mod tests {
             let (_root, dir) = filled();
             set_mode(&dir, bits);
             let why = private(&dir).expect_err("it is open");
-            assert!(why.contains("others can write"), "{bits:o}: {why}");
+            assert!(why.contains("other users can write"), "{bits:o}: {why}");
         }
         let (_root, dir) = filled();
         set_mode(&dir, 0o755);

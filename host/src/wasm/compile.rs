@@ -27,20 +27,22 @@ pub(super) fn compile(
 /// Refuses what would take the compiler or the host more than its bytes say.
 fn check_cost(component: &[u8], limits: &Limits) -> Result<(), RunError> {
     let cost = precheck(component).map_err(|why| RunError::NotAnAgent(why.to_string()))?;
-    for (what, found, max) in [
+    for (what, limit, found, max) in [
         (
-            "definitions in all its components",
+            "definitions",
+            "definitions",
             cost.definitions,
             limits.definitions,
         ),
         (
-            "bytes of the host for its instances",
+            "bytes of instance storage",
+            "instance-storage",
             cost.storage,
             limits.instance_storage,
         ),
     ] {
         if found > max {
-            let what = format!("it needs {found} {what}, and the limit is {max}");
+            let what = format!("it has {found} {what}, and the limit `{limit}` is {max}");
             return Err(RunError::NotAnAgent(what));
         }
     }
@@ -57,9 +59,9 @@ fn not_an_agent(error: &wasmtime::Error) -> RunError {
 
 fn unsound(error: &wasmtime::Error) -> RunError {
     RunError::NotAnAgent(format!(
-        "it is damaged, or uses a feature of WebAssembly that this host does not allow: {}; copy \
-         it again, or build it without that feature (allowed are WebAssembly 2.0, tail calls and \
-         several memories)",
+        "it is damaged, or uses a WebAssembly feature that this host does not allow: {}; copy it \
+         again, or build it without that feature (allowed: WebAssembly 2.0, tail calls, multiple \
+         memories)",
         short(error)
     ))
 }
@@ -77,17 +79,15 @@ fn short(error: &wasmtime::Error) -> String {
 fn another_world(error: &wasmtime::Error) -> RunError {
     let error = short(error);
     RunError::NotAnAgent(format!(
-        "{error}; an agent exports `run: func(args: list<string>) -> result<string, string>`, as \
-         the world \
-         persist:snapshot/agent says"
+        "{error}; an agent must export `run: func(args: list<string>) -> result<string, string>` \
+         of the world persist:snapshot/agent"
     ))
 }
 
 /// The component that `bytes` are, or that a core module says it wants to be.
 fn component_of(engine: &Engine, bytes: Vec<u8>) -> Result<Vec<u8>, RunError> {
     if !bytes.starts_with(b"\0asm") {
-        let what =
-            "it does not begin as WebAssembly does; give the .wasm file that your build made";
+        let what = "it is not WebAssembly; use the .wasm file from the build";
         return Err(RunError::NotAnAgent(what.into()));
     }
     // A component and a core module differ in the layer, the two bytes after the version.
@@ -108,7 +108,7 @@ fn component_of(engine: &Engine, bytes: Vec<u8>) -> Result<Vec<u8>, RunError> {
         .and_then(|encoder| encoder.encode())
         .map_err(|error| {
             RunError::NotAnAgent(format!(
-                "it is a core module that cannot be made a component: {error:#}"
+                "cannot make a component from the core module: {error:#}"
             ))
         })
 }

@@ -50,7 +50,7 @@ pub struct WriterHandle {
 
 impl WriterHandle {
     fn take(&mut self) -> Result<(Writer, Reservation)> {
-        let after_error = "a writer cannot go on after an error; drop it and open a new one";
+        let after_error = "a writer cannot continue after an error; drop it and open a new one";
         self.writer
             .take()
             .ok_or_else(|| GuestError::invalid(after_error))
@@ -293,7 +293,7 @@ impl HostReader for SnapshotView<'_> {
         len: u32,
     ) -> Result<Vec<u8>> {
         if len == 0 {
-            return Err(GuestError::invalid("`len` is 0; read at least one byte"));
+            return Err(GuestError::invalid("`len` is 0; the minimum is 1"));
         }
         let len = len.min(short(self.ctx.limits.chunk)) as usize;
         let reader = &mut self.table.get_mut(&this)?.reader;

@@ -14,7 +14,7 @@ macro_rules! limits {
         /// told, a guest at a limit gets `quota-exceeded` with the limit's name; where not, its run
         /// ends, and no other.
         ///
-        /// | limit | default | what | why this number | at it |
+        /// | limit | default | description | reason for the default | when reached |
         /// |---|---|---|---|---|
         $(#[doc = concat!(
             "| `", $name, "` | ", $shown, " | ", $what, " | ", $why, " | ", $at, " |"
@@ -46,9 +46,9 @@ macro_rules! limits {
             $(Limit {
                 name: $name,
                 default: $shown,
-                what: $what,
-                why: $why,
-                at_it: $at,
+                description: $what,
+                reason: $why,
+                when_reached: $at,
                 show: |limits| limits.$field.show(),
                 set: |limits, text| {
                     limits.$field = Amount::parse(text, $range)?;
@@ -62,160 +62,160 @@ macro_rules! limits {
 limits! {
     // What one scope may ask of the store, whatever the number of its instances.
     "inline-size" inline_size: u64 = 16 << 20, "16 MiB", 1..=1 << 40;
-        "bytes of state in one `save` or `load`";
-        "an agent's whole memory; the host holds it up to four times";
+        "maximum bytes of state in one `save` or `load`";
+        "the whole memory of an agent; the host holds it up to four times";
         "`too-large`";
     "chunk" chunk: u64 = 1 << 20, "1 MiB", 1..=1 << 31;
-        "bytes in one `write` or `read`";
-        "one block of the file";
-        "`quota-exceeded`, a shorter read";
+        "maximum bytes in one `write` or `read`";
+        "one block of the stored file";
+        "`quota-exceeded` for a write; a shorter read";
     "state-size" state_size: u64 = 1 << 30, "1 GiB", 1..=1 << 50;
-        "bytes of one state, however it is saved";
-        "a thousand times an agent's memory";
+        "maximum bytes of one state";
+        "a thousand times the memory of an agent";
         "`quota-exceeded`";
     "name-size" name_size: u64 = 200, "200 B", 1..=200;
-        "bytes of a name as it is encoded";
-        "what every file system takes, and the most that there can be";
+        "maximum bytes of an encoded name";
+        "the maximum that every file system supports; it cannot be raised";
         "`quota-exceeded`; over 200, `invalid`";
     "label-size" label_size: u64 = 8 << 10, "8 KiB", 0..=8 << 10;
-        "bytes of labels and media type together";
-        "they are read with every look, and the most that there can be";
+        "maximum bytes of the labels and the media type together";
+        "every stat reads them; it cannot be raised";
         "`quota-exceeded`; over 8 KiB, `invalid`";
     "page" page: u64 = 100, "100", 1..=10_000;
-        "items in a page of `history` or `names`";
+        "maximum items in a page of `history` or `names`";
         "each item of a history costs a read";
         "a shorter page";
     "open-writers" open_writers: u64 = 4, "4", 0..=1 << 20;
-        "writers of one scope that are open";
-        "each holds up to 20 MiB of the host";
+        "open writers of one scope";
+        "each holds up to 20 MiB of host memory";
         "`quota-exceeded`";
     "open-readers" open_readers: u64 = 16, "16", 0..=1 << 20;
-        "readers of one scope that are open";
-        "each holds up to 10 MiB of the host";
+        "open readers of one scope";
+        "each holds up to 10 MiB of host memory";
         "`quota-exceeded`";
     "calls-in-flight" calls_in_flight: u64 = 16, "16", 1..=1 << 20;
-        "calls of one scope at the same time";
-        "an instance makes one at a time, and few agents are run so often at once";
+        "concurrent calls of one scope";
+        "an instance makes one call at a time, and few agents have so many concurrent runs";
         "`quota-exceeded`";
     "saves-per-minute" saves_per_minute: u64 = 6000, "6000", 0..=1 << 40;
-        "changes of one scope: saves, writers, deletions, restores, forks";
-        "a hundred a second is more than a disk syncs, and a bill on a server";
+        "changes of one scope per minute: saves, writers, deletions, restores, forks";
+        "100 a second is more than a disk can sync, and costs money on a cloud backend";
         "`quota-exceeded`";
     "reads-per-minute" reads_per_minute: u64 = 30_000, "30000", 0..=1 << 40;
-        "reads of one scope: loads, stats, pages, each version of a history, copies";
-        "five for each change; more is a bill on a server, too";
+        "reads of one scope per minute: loads, stats, pages, each version of a history, copies";
+        "five reads for each change; more costs money on a cloud backend";
         "`quota-exceeded`";
     "bytes-read-per-minute" bytes_read_per_minute: u64 = 4 << 30, "4 GiB", 0..=1 << 60;
-        "stored bytes that reads of one scope take from the storage";
-        "four of the largest states; a server's traffic is paid by the byte";
-        "`quota-exceeded`; a read that has begun ends";
+        "stored bytes that one scope reads per minute";
+        "four states of the maximum size; cloud backends charge for each byte";
+        "`quota-exceeded`; a started read completes";
     "names-at-rest" names_at_rest: u64 = 10_000, "10000", 0..=1 << 60;
-        "names of one scope, deleted ones too";
-        "a name stays for ever, and each costs every list of the scope";
+        "names of one scope, including deleted names";
+        "a name is never removed, and each name slows every list of the scope";
         "`quota-exceeded` for a new name";
     "bytes-at-rest" bytes_at_rest: u64 = 10 << 30, "10 GiB", 0..=1 << 60;
-        "bytes of one scope's files, old versions too";
-        "ten of the largest states";
-        "`quota-exceeded`, after old versions were pruned";
+        "stored bytes of one scope, including old versions";
+        "ten states of the maximum size";
+        "`quota-exceeded`, after old versions are pruned";
     "versions-at-rest" versions_at_rest: u64 = 100_000, "100000", 0..=1 << 60;
-        "versions of one scope, of all names together";
-        "one a minute for two months";
-        "`quota-exceeded`, after old versions were pruned";
+        "versions of all names of one scope";
+        "one version a minute for two months";
+        "`quota-exceeded`, after old versions are pruned";
 
     // What one run may use of the machine.
     "memory" memory: u64 = 256 << 20, "256 MiB", 0..=1 << 40;
         "bytes of all linear memories of a run";
-        "Python's runtime and a memory of some MiB fit";
+        "enough for the Python runtime and some MiB of data";
         "the allocation fails";
     "memories" memories: u64 = 16, "16", 0..=10_000;
         "linear memories of a run";
         "a component has one for each module, and few have more than one";
-        "the run ends";
+        "the run is stopped";
     "tables" tables: u64 = 100, "100", 0..=10_000;
         "tables of a run";
         "one for each module, and some for linking";
-        "the run ends";
+        "the run is stopped";
     "table-elements" table_elements: u64 = 100_000, "100000", 0..=10_000_000;
         "elements of all tables of a run";
         "the largest toolchain needs 30,000";
         "the growth fails";
     "instances" instances: u64 = 100, "100", 0..=10_000;
         "instances of modules and components of a run";
-        "Python, the largest, is some dozen";
-        "the run ends";
+        "Python, the largest, has some dozens";
+        "the run is stopped";
     "handles" handles: u64 = 1024, "1024", 1..=1 << 20;
-        "handles of a run, those of WASI and of its own resources too";
+        "handles of a run, including those of WASI and its own resources";
         "more than any toolchain needs, and little memory";
-        "the run ends";
+        "the run is stopped";
     "cpu" cpu: Duration = Duration::from_secs(30), "30 s", 0..=MONTH;
-        "time in the guest's own code; the host's does not count";
-        "a long thought, and no mining";
-        "the run ends";
+        "CPU time of the guest's own code; host code is not counted";
+        "enough for long computations, too little for mining";
+        "the run is stopped";
     "wall-clock" wall_clock: Duration = Duration::from_secs(300), "5 min", 0..=MONTH;
-        "time from start to end of a run";
-        "a run that hangs in slow storage ends, too";
-        "the run ends";
+        "time from the start to the end of a run";
+        "also stops a run that waits for a slow storage backend";
+        "the run is stopped";
     "output" output: u64 = 1 << 20, "1 MiB", 0..=1 << 30;
-        "bytes kept of standard output, and as many of standard error";
+        "bytes kept of standard output, and the same of standard error";
         "the host holds them until the run ends";
         "printing fails";
 
     // What all guests of a host may use together.
     "component" component: u64 = 64 << 20, "64 MiB", 0..=1 << 30;
-        "bytes of a component before it is compiled";
-        "Python's are 18 MiB";
-        "it is not loaded";
+        "bytes of a component before compilation";
+        "Python components have 18 MiB";
+        "the component is rejected";
     "definitions" definitions: u64 = 100_000, "100000", 0..=1 << 40;
-        "definitions of a component, once each component in it is instantiated";
-        "a few KB of nested components can stand for billions; Python has two thousand";
-        "it is not loaded";
+        "definitions of a component, counted for each instance of a nested component";
+        "a few KB of nested components can expand to billions; Python has two thousand";
+        "the component is rejected";
     "instance-storage" instance_storage: u64 = 16 << 20, "16 MiB", 0..=1 << 40;
-        "bytes of the host for globals, functions and segments of all instances of a run";
-        "no linear memory counts them; Python needs 1 MiB";
-        "it is not loaded";
+        "host bytes for globals, functions and segments of all instances of a run";
+        "the limit of the linear memories does not include them; Python needs 1 MiB";
+        "the component is rejected";
     "functions" functions: u64 = 50_000, "50000", 1..=1_000_000;
         "functions of all modules of a component";
         "the compiler takes 6 KB for each; Python and JavaScript have under 20,000";
-        "it is not loaded";
+        "the component is rejected";
     "nested-blocks" nested_blocks: u64 = 2000, "2000", 1..=100_000;
-        "blocks in blocks in one function";
-        "the compiler takes the square of it; the largest of Python and JavaScript nest 800";
-        "it is not loaded";
+        "nesting depth of blocks in one function";
+        "compile time grows with the square of the depth; Python and JavaScript nest up to 800";
+        "the component is rejected";
     "stack" stack: u64 = 512 << 10, "512 KiB", 4096..=1 << 20;
         "bytes of a guest's stack";
-        "the host's own part of the 2 MiB stays free";
-        "the run ends";
+        "the rest of the 2 MiB stack is for host code";
+        "the run is stopped";
     "compilations" compilations: u64 = 2, "2", 1..=1024;
-        "compilations at the same time";
-        "one cannot be stopped: a few that never end must leave the threads of the disk";
-        "waiting";
+        "concurrent compilations";
+        "a compilation cannot be stopped; some threads of the disk pool must stay free";
+        "waits";
     "compile-time" compile_time: Duration = Duration::from_secs(120), "2 min", 0..=MONTH;
-        "time until an agent is compiled, waiting included";
+        "time until an agent is compiled, including the wait";
         "Python takes 5 s";
-        "it is not loaded";
+        "the component is rejected";
     "runs" runs: u64 = 64, "64", 1..=1 << 20;
-        "runs at the same time";
-        "memory is so many times what one run may use";
-        "waiting";
+        "concurrent runs";
+        "the host needs this many times the memory of one run";
+        "waits";
     "runs-of-scope" runs_of_scope: u64 = 16, "16", 1..=1 << 20;
-        "runs of one scope at the same time, and at most three quarters of `runs`";
-        "as many as its calls in flight; no scope keeps the others waiting";
-        "waiting";
+        "concurrent runs of one scope; never more than three quarters of `runs`";
+        "the same as the concurrent calls; one scope cannot block the others";
+        "waits";
     "run-wait" run_wait: Duration = Duration::from_secs(300), "5 min", 0..=MONTH;
-        "time that a run waits for its turn";
-        "one `wall-clock`: whoever ran when it came has ended by then";
-        "it is not run";
+        "time that a run waits to start";
+        "one `wall-clock`: by then every earlier run has ended";
+        "the run is rejected";
     "host-calls" host_calls: u64 = 256, "256", 1..=1 << 20;
-        "calls of all guests at the same time";
-        "what one storage answers well";
-        "waiting";
+        "concurrent calls of all guests";
+        "the number that one storage backend can serve";
+        "waits";
     "host-writers" host_writers: u64 = 256, "256", 0..=1 << 20;
-        "writers of all guests that are open";
-        "5 GiB of the host, where all are full";
+        "open writers of all guests";
+        "5 GiB of host memory if all of them are full";
         "`throttled`";
     "host-readers" host_readers: u64 = 1024, "1024", 0..=1 << 20;
-        "readers of all guests that are open";
-        "10 GiB of the host, where all are full";
+        "open readers of all guests";
+        "10 GiB of host memory if all of them are full";
         "`throttled`";
 }
 
@@ -241,11 +241,11 @@ pub struct Limit {
     /// Its value where nothing else is said, as [`Limits::set`] takes it.
     pub default: &'static str,
     /// Description of what the limit counts.
-    pub what: &'static str,
-    /// Why its default is that number.
-    pub why: &'static str,
+    pub description: &'static str,
+    /// Reason for the default.
+    pub reason: &'static str,
     /// Description of what happens at the limit.
-    pub at_it: &'static str,
+    pub when_reached: &'static str,
     show: fn(&Limits) -> String,
     set: fn(&mut Limits, &str) -> Result<(), String>,
 }
@@ -264,13 +264,13 @@ impl fmt::Debug for Limit {
 #[non_exhaustive]
 pub enum LimitError {
     /// There is none of this name.
-    #[error("there is no limit {name}; there are {}", names())]
+    #[error("{name:?} is not a limit: the limits are {}", names())]
     Unknown {
         /// The name.
         name: String,
     },
     /// The value is none, or too large or small.
-    #[error("the limit {name} cannot be {value:?}: {why}")]
+    #[error("invalid value {value:?} for the limit {name}: {why}")]
     Value {
         /// The name of the limit.
         name: String,
@@ -377,7 +377,7 @@ impl Amount for u64 {
         number(text, &SIZES)
             .filter(|number| range.contains(number))
             .ok_or_else(|| {
-                format!("it is a number from {least} to {most}, or one with KiB, MiB, GiB or TiB")
+                format!("not a number from {least} to {most}, or one with KiB, MiB, GiB or TiB")
             })
     }
 
@@ -399,7 +399,7 @@ impl Amount for Duration {
         number(text, &TIMES)
             .filter(|millis| (least..=most).contains(millis))
             .map(Self::from_millis)
-            .ok_or_else(|| "it is a number with ms, s, min or h, at most a month".into())
+            .ok_or_else(|| "not a number with ms, s, min or h, or more than a month".into())
     }
 
     fn show(&self) -> String {

@@ -291,8 +291,8 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Damaged => {
-                "it is damaged, or of a kind of WebAssembly that this host does not run; \
-                 copy it again, or build it without that"
+                "it is damaged, or uses a WebAssembly feature that this host does not allow; copy \
+                 it again, or build it without that feature"
             }
             Self::Nested => "its components, or their types, are nested too deeply",
             Self::Passed => {
@@ -301,8 +301,8 @@ impl fmt::Display for Refused {
             Self::Functions { found, max } => {
                 return write!(
                     f,
-                    "it has {found} functions or more, and the limit `functions` is {max}; \
-                     leave out what it does not use, or raise the limit"
+                    "it has at least {found} functions, and the limit `functions` is {max}; remove \
+                     unused code, or raise the limit"
                 );
             }
             Self::Blocks { max } => {
@@ -320,8 +320,8 @@ impl fmt::Display for Refused {
                 );
             }
             Self::Dense => {
-                "one of its functions has far more locals, parameters, blocks or branch targets \
-                 than a compiler takes well; split that function, or build it with optimization"
+                "one of its functions has too many locals, parameters, blocks or branch targets to \
+                 compile; split that function, or build it with optimization"
             }
         })
     }

@@ -36,13 +36,13 @@ pub struct Rights {
     pub list: bool,
     /// Make tombstones.
     pub delete: bool,
-    /// All of this only for names that begin so; empty for every name.
+    /// Prefix of the names that the rights are for; empty for every name.
     pub prefix: String,
 }
 
 /// A word that names no right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no right {0:?}; the rights are load, save, list and delete")]
+#[error("{0:?} is not a right: the rights are load, save, list and delete")]
 pub struct UnknownRight(String);
 
 /// One of them, as the contract names it.

@@ -219,7 +219,7 @@ fn copy_again(
     })
 }
 
-/// Fails at every call after so many, like a process that is dead.
+/// Fails at every call after a number of calls, like a dead process.
 #[derive(Debug)]
 struct Dying {
     left: AtomicUsize,

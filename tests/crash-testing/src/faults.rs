@@ -99,7 +99,7 @@ type Wrap = fn(&Path, Arc<Saboteur>) -> Arc<dyn Storage>;
 
 const HEALTHY: Wrap = |root, watch| Arc::new(Local::watched(root, watch));
 
-/// Tries one case in so many.
+/// Tries one in this many cases.
 fn try_all(sample: usize, faults: &[Fault], wrap: Wrap) -> Result<Report> {
     let mut report = Report::default();
     let mut case = 0;
@@ -208,13 +208,13 @@ impl Case {
         self.base.path().join("outside")
     }
 
-    /// Another host, which nobody disturbs.
+    /// Another host, without faults.
     fn other_host(&self) -> (Scope, Arc<dyn Storage>) {
         let storage: Arc<dyn Storage> = Arc::new(Local::new(self.store()));
         (scope(Arc::clone(&storage)), storage)
     }
 
-    /// Returns whether the operation makes so many calls, and what is wrong.
+    /// Returns true if the operation makes this many calls, and the violations.
     fn run(self, wrap: Wrap) -> Result<(bool, Option<String>)> {
         let watch = Arc::new(Saboteur::new(&self)?);
         let storage = wrap(&self.store(), Arc::clone(&watch));
@@ -371,7 +371,7 @@ impl Case {
     /// The next calls of the same host, once nothing fails any more.
     async fn go_on(&self, scope: &Scope, storage: &Arc<dyn Storage>) -> Option<String> {
         let state = noise(10, 100);
-        // In a name that nobody tampered with.
+        // In a name without faults.
         let saved = scope
             .save("next", state.clone(), SaveOptions::default())
             .await;
@@ -534,7 +534,7 @@ impl Saboteur {
         }
     }
 
-    /// Saves the next version from another host, whose calls nobody watches.
+    /// Saves the next version from another host, whose calls are not watched.
     fn another_saves(&self) -> io::Result<()> {
         let root = self.store.clone();
         let save = move || {

@@ -36,7 +36,7 @@ pub(crate) enum Deed {
     /// Versions were removed, ascending; a purge made this tombstone first.
     Removed(&'static str, Vec<Version>, Option<Version>),
     Put(Bytes),
-    /// Somebody else was first.
+    /// Another worker was first.
     Lost,
 }
 

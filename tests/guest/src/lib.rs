@@ -61,7 +61,7 @@ const SCENARIOS: &[(&str, Scenario, &str)] = &[
     #[cfg(target_arch = "wasm32")]
     ("script", script::script, "LINES…: bare calls, see script.rs -> one answer a line"),
     ("trap-mid-write", stream::trap_mid_write, "NAME: writes, then traps"),
-    ("loop-mid-write", stream::loop_mid_write, "NAME MIB: writes so much, then loops for ever"),
+    ("loop-mid-write", stream::loop_mid_write, "NAME MIB: writes MIB, then loops for ever"),
     ("trap", misbehave::trap, ""),
     ("panic", misbehave::panic, ""),
     ("loop", misbehave::spin, "for ever"),

@@ -31,10 +31,7 @@ fn errors_answer_their_case_and_details() {
         ("save-expect a 3 text", "conflict none"),
         ("delete a", "not-found"),
         ("load a 1", "not-found"),
-        (
-            "history a 3 0",
-            "invalid a limit of 0; a page has at least 1 item",
-        ),
+        ("history a 3 0", "invalid a limit is 0; the minimum is 1"),
         ("big-save a 16777217", "too-large 16777217"),
         ("error some words", "some words"),
     ] {

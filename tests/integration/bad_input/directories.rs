@@ -1,4 +1,4 @@
-//! Directories that are missing, full, read-only or of somebody else.
+//! Directories that are missing, full, read-only or owned by another user.
 
 use super::*;
 
@@ -17,7 +17,7 @@ impl Account {
         let dir = tempdir();
         let built = persist(dir.path());
         // By another process: while this one has the copy open for writing, a child that another
-        // test forks has it, too, and then nobody can execute it.
+        // test forks has it, too, and then it cannot be executed.
         let copied = Command::new("cp")
             .arg(built.get_program())
             .arg(dir.path().join("persist"))
@@ -93,7 +93,7 @@ fn a_directory_that_may_only_be_read_is_read_and_a_save_says_so() {
     let unpinned = account.run(&["unpin", "bot/memory@1"]);
     let said = text(&unpinned.stderr);
     assert!(unpinned.status.success(), "{said}");
-    assert_eq!(said, "bot/memory@1 was not pinned\n");
+    assert_eq!(said, "warning: bot/memory@1 was not pinned\n");
     account.set_mode(0o700);
     let listed = account.run(&["history", "-q", "bot/memory"]);
     assert_eq!(text(&listed.stdout).lines().count(), 2);

@@ -189,9 +189,12 @@ fn a_later_format_is_left_for_a_later_persist() {
         let at = later.len() - back;
         later[at..][..2].copy_from_slice(&value.to_le_bytes());
         seal(&mut later);
-        assert_eq!(pair.refuses(&later, "Use a newer Persist"), b"");
+        assert_eq!(
+            pair.refuses(&later, "hint: use a newer version of Persist"),
+            b""
+        );
         let listed = run(pair.dir.path(), &["ls"]);
-        assert!(refused(&listed, 6).contains("Use a newer Persist"));
+        assert!(refused(&listed, 6).contains("hint: use a newer version of Persist"));
         assert!(pair.bytes(2) == later, "it is left as it is");
     }
     pair.recovers();
@@ -200,7 +203,7 @@ fn a_later_format_is_left_for_a_later_persist() {
 #[test]
 fn a_size_that_a_file_only_claims_is_never_allocated() {
     let pair = Pair::new();
-    // An intact trailer that lists so many blocks of one byte each, and says that they hold a MiB
+    // An intact trailer that lists many blocks of one byte each, and says that they hold a MiB
     // each.
     for blocks in [900, 50_000] {
         let claim = claim(&pair.bytes(2), blocks);

@@ -201,7 +201,7 @@ fn names_that_are_made_at_the_same_time_are_counted_once_each() {
     });
 }
 
-/// A scope whose names have so many versions each, in a store with this policy and no grace.
+/// A scope whose names have a number of versions each, in a store with this policy and no grace.
 async fn full_scope(names: &[&str], count: u64, retention: Option<Retention>) -> Scope {
     let mut options = StoreOptions::default();
     options.grace = Duration::ZERO;
@@ -216,7 +216,7 @@ async fn full_scope(names: &[&str], count: u64, retention: Option<Retention>) ->
     scope
 }
 
-/// Keeps so many versions, and all of the last day.
+/// Keeps a number of versions, and all of the last day.
 fn some_and_a_day(keep_last: usize) -> Retention {
     let mut retention = Retention::nothing();
     retention.keep_last = keep_last;

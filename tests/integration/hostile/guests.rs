@@ -201,7 +201,7 @@ guests! {
         Refused("save");
     truncated_components_are_refused: Made(cut_off) => Refused("damaged");
     components_with_millions_of_globals_are_refused: Made(millions_of_globals) =>
-        Refused("bytes of the host");
+        Refused("and the limit `instance-storage` is ");
     exponentially_nested_components_are_refused: Made(billions_of_components) =>
         Refused("definitions");
     what_is_nested_a_thousand_deep_is_refused: Made(nested_deeply) => Refused("");

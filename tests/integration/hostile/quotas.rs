@@ -439,7 +439,7 @@ fn the_docs_have_every_limit() {
     for limit in Limits::table() {
         let row = format!(
             "| `{}` | {} | {} | {} |",
-            limit.name, limit.default, limit.what, limit.at_it
+            limit.name, limit.default, limit.description, limit.when_reached
         );
         assert!(page.contains(&row), "{row}");
     }

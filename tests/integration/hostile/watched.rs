@@ -96,7 +96,7 @@ impl Watched {
         self.uploads.load(Ordering::SeqCst)
     }
 
-    /// Waits until so many calls wait at the gate.
+    /// Waits until a number of calls wait at the gate.
     pub(super) async fn until_waiting(&self, calls: usize) {
         // A call counts as waiting a moment before the most that waited are noted.
         let are_fewer = |count: &AtomicUsize| count.load(Ordering::SeqCst) < calls;

@@ -183,11 +183,20 @@ fn a_build_writes_through_no_link_of_the_folder_and_leaves_nothing() {
 fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
     let dir = tempdir();
     for (language, missing) in [
-        ("c", "clang-14 is missing; type `apt-get install "),
-        ("go", "go is missing; install Go "),
-        ("js", "componentize-qjs is missing; type `npm install "),
-        ("python", "componentize-py is missing; type `pip install "),
-        ("rust", "cargo is missing; install Rust "),
+        (
+            "c",
+            "error: clang-14 is not installed\nhint: run `apt-get install ",
+        ),
+        ("go", "error: go is not installed\nhint: install Go "),
+        (
+            "js",
+            "error: componentize-qjs is not installed\nhint: run `npm install ",
+        ),
+        (
+            "python",
+            "error: componentize-py is not installed\nhint: run `pip install ",
+        ),
+        ("rust", "error: cargo is not installed\nhint: install Rust "),
     ] {
         let folder = dir.path().join(format!("in-{language}"));
         let folder = folder.to_str().expect("text");
@@ -200,7 +209,7 @@ fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
         &["build", dir.path().to_str().expect("text")],
         1,
     );
-    assert!(told.contains("is not the folder of an agent"), "{told}");
+    assert!(told.contains("is not the directory of an agent"), "{told}");
     let told = fails(dir.path(), &["new", "--lang", "c", "Bad Name"], 1);
-    assert!(told.contains("not a name for an agent"), "{told}");
+    assert!(told.contains("cannot be the name of an agent"), "{told}");
 }

@@ -429,5 +429,5 @@ fn an_agent_built_for_0_1_0_keeps_running() {
 }
 
 fn invalid_name() -> String {
-    "invalid a name is empty; it needs at least one byte".into()
+    "invalid a name is empty; the minimum is one byte".into()
 }

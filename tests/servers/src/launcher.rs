@@ -1,7 +1,7 @@
 //! Starts a server and waits until it answers.
 //!
-//! Its ports are free when they are chosen. Somebody may take one before the server does; then the
-//! server ends by itself, and other ports are tried.
+//! Its ports are free when they are chosen. Another process may take one before the server does;
+//! then the server ends by itself, and other ports are tried.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -18,9 +18,9 @@ const BUCKET: &str = "persist";
 const ACCESS_KEY: &str = "AKIATESTONLY00000000";
 const SECRET_KEY: &str = "test-only-secret-0123456789abcdefghijklm";
 
-/// SeaweedFS opens each of its ports once more so much higher.
+/// SeaweedFS opens each of its ports again at this distance.
 const GRPC: u16 = 10_000;
-/// With `GRPC` on top still below those that Linux gives to whoever asks for any (32768).
+/// With `GRPC` on top still below the ephemeral ports of Linux (from 32768).
 const PORTS: std::ops::Range<u16> = 10_000..22_000;
 
 const ATTEMPTS: usize = 5;
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Locked by the launcher of a directory for as long as it lives.
 const LOCK: &str = "kept";
-/// A directory without a lock is being made, or nobody's.
+/// A directory without a lock is being created, or has no owner.
 const MAKING: Duration = Duration::from_secs(600);
 
 /// A server that answers. Dropped, it is killed and its data removed.
@@ -60,7 +60,7 @@ impl Drop for Kept {
     }
 }
 
-/// Removes the data of servers whose launchers were killed, which nobody else will.
+/// Removes the data of servers whose launchers were killed.
 fn sweep(runs: &Path) -> Result<()> {
     for entry in std::fs::read_dir(runs)? {
         let dir = entry?.path();
@@ -223,7 +223,7 @@ fn facts(port: u16, dir: &Path) -> Facts {
     }
 }
 
-/// A program that knows nothing of whoever runs the tests: not their credentials, not their
+/// A program that knows nothing of the user who runs the tests: not their credentials, not their
 /// settings.
 fn program(path: PathBuf, dir: &Path) -> Command {
     let mut command = Command::new(path);
@@ -240,7 +240,7 @@ fn program(path: PathBuf, dir: &Path) -> Command {
 /// none.
 fn is_ready(kind: Kind, facts: &Facts) -> bool {
     let asked = match kind {
-        // It refuses us, as we do not sign; the bucket is looked for where nobody has to.
+        // It refuses us, as we do not sign; the bucket is checked where no signature is needed.
         Kind::SeaweedFs => ask(&facts.endpoint, "GET", "/", "").and_then(|_| {
             let filer = facts.filer.as_deref().unwrap_or_default();
             ask(filer, "GET", &format!("/buckets/{BUCKET}/"), "")
@@ -271,7 +271,7 @@ fn ask(endpoint: &str, method: &str, path: &str, body: &str) -> Result<u16> {
     Ok(status.parse()?)
 }
 
-/// Ports on which nobody listens; with `twice`, neither does anybody `GRPC` above.
+/// Free ports; with `twice`, the ports `GRPC` above them are free, too.
 fn free_ports(count: usize, twice: bool) -> Result<Vec<u16>> {
     // Held until all are found, so that none is found twice.
     let mut held = Vec::new();

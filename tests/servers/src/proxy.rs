@@ -45,7 +45,7 @@ pub enum Fault {
     Stall,
     /// The server does it, half of the answer's body comes, and then nothing.
     StallBody,
-    /// The answer comes so much later.
+    /// Delays the response.
     Latency(Duration),
     /// The answer's body is half as long as it should be, and its headers say that this is all.
     Truncate,

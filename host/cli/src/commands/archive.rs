@@ -24,7 +24,7 @@ use super::tar_storage::{MANIFEST, TarStorage};
 use super::{nowhere, printed};
 use crate::address::{self, SelectionArg};
 use crate::build::random_suffix;
-use crate::exit::{Damaged, Usage};
+use crate::exit::{Damaged, Usage, snapshot_code};
 use crate::print::{self, Out, say};
 use crate::progress::Progress;
 use crate::stores::{Create, Stores};
@@ -38,11 +38,11 @@ const SMALL: u64 = 8 << 20;
 /// A trailer may say any time; the header of a tar file holds eleven octal digits of seconds.
 const MAX_TIME: u64 = 0o77_777_777_777 * 1000;
 
-/// Write verified versions to a plain tar file, with a manifest at its end
+/// Write versions to a tar file
 ///
-/// In an empty directory, `tar xf` makes a store of it that `persist` reads, with the policy of
-/// this one. The manifest, manifest.jsonl, has a line for each version
-/// and is held in memory meanwhile, some 300 bytes for each.
+/// Each version is verified before it is written. The last entry, manifest.jsonl, has a line for
+/// each version; the manifest is held in memory, about 300 bytes for each version. `tar xf` in an
+/// empty directory creates a store with the policy of this one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -50,24 +50,27 @@ Examples:
   persist export bot.tar bot
   persist export - bot | zstd > bot.tar.zst")]
 pub(crate) struct Export {
-    /// File to create, which must not exist; - is standard output
+    /// File to create, which must not exist, or - for standard output
     file: PathBuf,
-    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
+    /// everything]
     selection: Option<SelectionArg>,
 }
 
-/// Copy the versions of a tar file that `export` wrote to the store
+/// Copy the versions in a tar file from `persist export` into the store
 ///
-/// A new store gets the policy in the archive. An existing store keeps its own (`persist policy`).
+/// Copies and compares as `persist copy` does. A store that --create creates gets the policy in the
+/// archive. An existing store keeps its own.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist import agents.tar
   persist import agents.tar bot/memory --storage s3://bucket/agents --create")]
 pub(crate) struct Import {
-    /// The file, which must be on a disk: it is read in any order
+    /// File to read; not a pipe, because it is not read in order
     file: PathBuf,
-    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
+    /// everything]
     selection: Option<SelectionArg>,
     #[command(flatten)]
     how: How,
@@ -88,9 +91,10 @@ impl Export {
             }
             Ok(error) => {
                 let what = if file.as_os_str() == "-" {
-                    "write the archive to standard output; it is incomplete".to_owned()
+                    "cannot write the archive to standard output; the output is incomplete"
+                        .to_owned()
                 } else {
-                    format!("write the archive {}; it was not kept", file.display())
+                    format!("cannot write the archive {}", file.display())
                 };
                 anyhow::Error::new(error).context(what)
             }
@@ -100,29 +104,31 @@ impl Export {
 
     async fn write(self, store: &Store, storage: &dyn Storage, out: Out) -> Result<()> {
         if let Some(pipe) = compressor(&self.file) {
-            return Err(Usage(format!(
-                "{0} names a compressed file, and an archive is a plain tar file of compressed \
-                 versions; \
-                 name it .tar, or write `persist export - | {pipe} > {0}`",
-                self.file.display()
+            let file = self.file.display();
+            return Err(Usage::new(format!(
+                "{file} has the extension of a compressed file; an archive is a plain tar file"
+            ))
+            .with_hint(format!(
+                "name it .tar, or run `persist export - | {pipe} > {file}`"
             ))
             .into());
         }
         let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let to_stdout = self.file.as_os_str() == "-";
         if to_stdout && io::stdout().is_terminal() {
-            let what = "standard output is a terminal; name a FILE";
-            return Err(Usage(what.into()).into());
+            let what = "cannot write an archive to a terminal";
+            return Err(Usage::new(what).with_hint("name a FILE").into());
         }
         store.require().await?;
         let target = Target::open(&self.file)?;
         let mut archive = Archive {
+            out,
             builder: tar::Builder::new(target),
             manifest: Vec::new(),
             proof: Proof::default(),
             damaged: 0,
         };
-        archive.introduction(storage).await?;
+        archive.store_header(storage).await?;
         let mut progress = Progress::bytes(out, "exported", None);
         let mut walk = store.walk(&selection);
         let mut names = 0_u64;
@@ -138,7 +144,7 @@ impl Export {
         }
         drop(progress);
         if archive.proof.versions == 0 {
-            return Err(nowhere(store, &selection).await.into());
+            return Err(nowhere(store, &selection).await);
         }
         let damaged = archive.damaged;
         let proof = archive.finish()?;
@@ -193,6 +199,7 @@ fn compressor(file: &Path) -> Option<&'static str> {
 
 /// A tar file that is being written.
 struct Archive {
+    out: Out,
     builder: tar::Builder<Target>,
     manifest: Vec<u8>,
     proof: Proof,
@@ -206,7 +213,7 @@ enum Body {
 }
 
 impl Archive {
-    async fn introduction(&mut self, storage: &dyn Storage) -> Result<()> {
+    async fn store_header(&mut self, storage: &dyn Storage) -> Result<()> {
         match storage
             .read(&Key::new(STORE)?, ReadRange::Suffix(1 << 20))
             .await
@@ -238,9 +245,10 @@ impl Archive {
             Ok(None) => return Ok(()),
             Err(error @ Error::Storage(_)) => return Err(error.into()),
             Err(error) => {
-                say(format_args!(
-                    "error: the store's policy was not exported: {error}"
-                ));
+                self.out.error(
+                    snapshot_code(&error),
+                    format_args!("the store's policy was not exported: {error}"),
+                );
                 self.damaged += 1;
                 return Ok(());
             }
@@ -262,8 +270,12 @@ impl Archive {
                     // Pruned since it was listed.
                     Err(Error::NotFound(_)) => continue,
                     Err(error) if is_of_one_version(scope, name, &error).await => {
+                        let code = snapshot_code(&error);
                         progress.aside(|| {
-                            print::error(format_args!("{address}@{version} skipped: {error}"))
+                            self.out.error(
+                                code,
+                                format_args!("{address}@{version} was not exported: {error}"),
+                            );
                         });
                         self.damaged += 1;
                         continue;
@@ -404,8 +416,8 @@ impl Target {
             return Ok(Self::Stdout(io::stdout()));
         }
         if path.exists() {
-            let what = format!("{} exists; name another file", path.display());
-            return Err(Usage(what).into());
+            let what = format!("{} exists", path.display());
+            return Err(Usage::new(what).with_hint("name another file").into());
         }
         Ok(Self::File(Unnamed::in_directory_of(path)?))
     }
@@ -447,7 +459,7 @@ impl Unnamed {
                 rustix::fs::linkat(CWD, itself, CWD, &self.name, flags).map_err(Into::into)
             }
         };
-        named.with_context(|| format!("name the archive {}", self.name.display()))?;
+        named.with_context(|| format!("cannot name the archive {}", self.name.display()))?;
         Ok(File::open(directory(&self.name))?.sync_all()?)
     }
 }
@@ -480,7 +492,7 @@ fn with_a_name(name: &Path) -> Result<(File, PathBuf)> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(&part);
-    let file = file.with_context(|| format!("make {}", part.display()))?;
+    let file = file.with_context(|| format!("cannot create {}", part.display()))?;
     Ok((file, part))
 }
 
@@ -513,7 +525,7 @@ impl Drop for Unnamed {
             && let Err(error) = std::fs::remove_file(part)
         {
             say(format_args!(
-                "{} could not be removed: {error}",
+                "warning: cannot remove {}: {error}",
                 part.display()
             ));
         }

@@ -11,24 +11,23 @@ use crate::exit::Found;
 use crate::print::{self, Out, one_line};
 use crate::progress::Progress;
 
-/// Verify every byte of one version
+/// Verify every byte of a version
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist verify bot/memory
   persist verify bot/memory@3 --json")]
 pub(crate) struct Verify {
-    /// agent/name or agent/session/name, with @N for version N
+    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
     address: Address,
 }
 
-/// Check the store and report problems
+/// Check the stored data for damage
 ///
-/// Without --read-data or --sample, of each version the length and the trailer are verified, which
-/// holds all that is known of it and the checksums of its blocks; the blocks themselves are not
-/// read. Exit code 6: something is damaged. 5: nothing is, and this account may not read all of it.
-/// 10: needs attention. Cost: a request for each version, and with --read-data one for each 8
-/// MiB.
+/// Verifies the length and the trailer of each version. The trailer holds the metadata and the
+/// checksums of the blocks; the blocks are read only with --read-data or --sample. Exit code 6:
+/// data is damaged. 5: this account may not read all data, and the rest is undamaged. 10: warnings
+/// only. Cost: a request for each version, and with --read-data a request for each 8 MiB.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,12 +35,13 @@ Examples:
   persist check bot --read-data
   persist check --sample 5% --json")]
 pub(crate) struct Check {
-    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
+    /// everything]
     selection: Option<SelectionArg>,
     /// Read and verify every byte
     #[arg(long, conflicts_with = "sample")]
     read_data: bool,
-    /// Read and verify every byte of this share of the versions, chosen at random
+    /// Read and verify every byte of PERCENT of the versions, chosen at random
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     sample: Option<f64>,
 }
@@ -95,7 +95,7 @@ impl Check {
             // A disk that is not mounted is no store that was checked.
             store.require().await?;
             if !whole {
-                return Err(nowhere(store, &selection).await.into());
+                return Err(nowhere(store, &selection).await);
             }
         }
         super::printed(printed, "the store is checked")?;
@@ -130,8 +130,10 @@ fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
         format!("{name}@{version}")
     });
     let kind = finding.kind.as_str();
+    let hint = hint(finding.kind);
     let value = json!({
         "severity": severity, "kind": kind, "key": finding.key, "message": finding.what,
+        "hint": hint,
     });
     let located = print::located(address.as_deref().unwrap_or_default());
     let mut value = print::extend(value, located);
@@ -146,23 +148,23 @@ fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
             None => key,
             Some(address) => format!("{address} ({key})"),
         };
-        let advice = advice(finding.kind);
-        format!("{severity:<8} {kind:<15} {place}: {what}{advice}")
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("{severity:<8} {kind:<15} {place}: {what}{hint}")
     })
 }
 
-/// Returns what a person can do, if the finding itself does not say it.
-fn advice(kind: FindingKind) -> &'static str {
+/// Returns what to do about a finding, if the finding itself does not say it.
+fn hint(kind: FindingKind) -> Option<&'static str> {
     match kind {
-        FindingKind::Misplaced => {
-            "; move it back to the key of that version, or adopt it with `persist repair --adopt`"
-        }
-        FindingKind::Corrupt => ". Restore an older version, or copy it again from a backup",
-        FindingKind::Unreadable => ". Look at the disk",
-        FindingKind::InTheWay => "; move it elsewhere",
-        FindingKind::Foreign => "; move it elsewhere",
-        FindingKind::DanglingPin => "; persist unpin removes it",
-        _ => "",
+        FindingKind::Misplaced => Some(
+            "move the file to the key of that version, or adopt it with `persist repair --adopt`",
+        ),
+        FindingKind::Corrupt => Some("restore an older version, or copy it again from a backup"),
+        FindingKind::Unsupported => Some("use a newer version of Persist"),
+        FindingKind::Unreadable => Some("check the disk"),
+        FindingKind::InTheWay | FindingKind::Foreign => Some("move it elsewhere"),
+        FindingKind::DanglingPin => Some("remove the pin with `persist unpin`"),
+        _ => None,
     }
 }
 

@@ -17,22 +17,25 @@ use crate::print::{self, Out};
 use crate::progress::{self, Progress};
 use crate::stores::{Create, Stores};
 
+/// Exit codes of entries that could not be copied.
+const CONFLICT: u8 = 4;
+const TOO_HIGH: u8 = 8;
+const ATTENTION: u8 = 10;
+
 /// How the location of a store on the local disk begins.
 const LOCAL: &str = "the directory ";
 
-/// Copy versions to another store byte for byte, and verify the copies
+/// Copy versions to another store and verify each copied version
 ///
-/// Every version is copied to the same address, including tombstones and pins. Each copied version
-/// is read back and compared byte by byte. An existing version is never changed: its trailer is
-/// compared, or with --read-data every byte on both sides. An interrupted copy can be run again and
-/// continues. A version that cannot be read or written is reported and skipped, and the exit code
-/// says so. Versions that exist only in TO are counted.
+/// Versions keep their addresses; tombstones and pins are copied too. Each copied version is read
+/// back and compared byte by byte. A version that exists in TO is not overwritten: its checksum is
+/// compared, or with --read-data every byte. An interrupted copy can be run again and copies the
+/// rest. A version that cannot be read or written is reported and skipped, and the exit code is not
+/// 0. Versions that exist only in TO are counted.
 ///
-/// No host may save under these names in TO while the copy runs: stop the hosts of TO, and start
-/// them after the copy. Prune counts the age of a copied version from the day of the copy.
-///
-/// Both stores use the same settings. An option after ? in a URL overrides them: endpoint, region
-/// and profile for S3, endpoint for Google Cloud Storage.
+/// Stop the hosts of TO during the copy. `persist prune` counts the age of a copied version from
+/// the time of the copy. Both stores use the same settings. A URL can set its own after a question
+/// mark: endpoint, region and profile for S3, endpoint for Google Cloud Storage.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -41,11 +44,14 @@ Examples:
   persist copy gs://bucket/agents file:///backup bot/monday/memory --read-data
   persist copy 's3://old?endpoint=http://nas:9000&profile=nas' s3://new")]
 pub(crate) struct Copy {
-    /// A store: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix
+    /// URL of the source store: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix
+    #[arg(value_name = "FROM_URL")]
     from: String,
-    /// Another store
+    /// URL of the destination store
+    #[arg(value_name = "TO_URL")]
     to: String,
-    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
+    /// everything]
     selection: Option<SelectionArg>,
     #[command(flatten)]
     how: How,
@@ -56,11 +62,11 @@ pub(crate) struct Copy {
 /// How versions are copied and compared.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct How {
-    /// Read what is there already on both sides, and compare every byte
+    /// Compare every byte of existing versions, not only their checksums
     #[arg(long)]
     read_data: bool,
-    /// Copy versions with numbers far above the newest in the destination (1,000,000) or near the
-    /// last possible one
+    /// Copy versions whose numbers are more than 1,000,000 above the newest in the destination, or
+    /// near the maximum
     #[arg(long)]
     any_version: bool,
 }
@@ -104,13 +110,14 @@ pub(crate) async fn copy(
     let mut progress = Progress::items(out, "copied names:", total);
     let mut sum = Sum::new(how);
     let mut walk = from.walk(selection);
-    let mut others = Others::new(to, selection);
+    let mut others = Others::new(to, selection, out);
     loop {
         let (scope, name) = match walk.next().await {
             Ok(Some(next)) => next,
             Ok(None) => break,
             Err(error) if from.is_of_one_place(&error).await => {
-                progress.aside(|| print::error(format_args!("{error}; skipped")));
+                let code = snapshot_code(&error);
+                progress.aside(|| out.error(code, format_args!("skipped: {error}")));
                 sum.skipped.add(&error, 1);
                 continue;
             }
@@ -129,7 +136,7 @@ pub(crate) async fn copy(
     }
     drop(progress);
     if sum.names == 0 && sum.skipped.count == 0 {
-        return Err(nowhere(from, selection).await.into());
+        return Err(nowhere(from, selection).await);
     }
     others.count_rest(&mut sum).await?;
     sum.conclude(from, to, out)
@@ -139,15 +146,17 @@ pub(crate) async fn copy(
 /// keys.
 struct Others {
     to: Store,
+    out: Out,
     walk: Walk,
     next: Option<(Scope, Name)>,
     more: bool,
 }
 
 impl Others {
-    fn new(to: &Store, selection: &Selection) -> Self {
+    fn new(to: &Store, selection: &Selection, out: Out) -> Self {
         Self {
             to: to.clone(),
+            out,
             walk: to.walk(selection),
             next: None,
             more: true,
@@ -160,7 +169,9 @@ impl Others {
                 Ok(Some(next)) => self.next = Some(next),
                 Ok(None) => self.more = false,
                 Err(error) if self.to.is_of_one_place(&error).await => {
-                    print::error(format_args!("in the destination: {error}"));
+                    let code = snapshot_code(&error);
+                    self.out
+                        .error(code, format_args!("in the destination: {error}"));
                     sum.skipped.add(&error, 1);
                 }
                 Err(error) => return Err(error.into()),
@@ -205,14 +216,18 @@ fn apart(from: &Store, to: &Store) -> Result<(), Usage> {
     let b = StoreIdentity::of(to);
     if a == b {
         let place = from.location();
-        return Err(Usage(format!("both are {place}; a copy needs two stores")));
+        return Err(Usage::new(format!(
+            "source and destination are the same store: {place}"
+        ))
+        .with_hint("name two stores"));
     }
     if a.server == b.server && (a.path.starts_with(&b.path) || b.path.starts_with(&a.path)) {
         let from = from.location();
         let to = to.location();
-        return Err(Usage(format!(
-            "one lies within the other, {from} and {to}; a copy needs two stores apart"
-        )));
+        return Err(
+            Usage::new(format!("one store is within the other: {from} and {to}"))
+                .with_hint("name two stores of which none contains the other"),
+        );
     }
     Ok(())
 }
@@ -302,13 +317,14 @@ struct Tally {
     made_bytes: u64,
     /// Versions that were there before, of which only the trailers were compared.
     by_trailer: u64,
-    another: Vec<Version>,
+    /// Versions that differ in the destination.
+    conflicts: Vec<Version>,
     /// The newest version over there, where nothing here is as new.
-    ahead: Option<Version>,
-    /// Versions left out, and why.
-    damaged: Vec<(Version, String)>,
+    destination_newer: Option<Version>,
+    /// Versions left out, with the exit code and the reason.
+    damaged: Vec<(Version, u8, String)>,
     /// Why nothing could be copied.
-    unlisted: Option<String>,
+    unlisted: Option<(u8, String)>,
     skipped: Skipped,
     versions_only_there: u64,
     pins_only_there: u64,
@@ -353,8 +369,8 @@ impl Tally {
             made: 0,
             made_bytes: 0,
             by_trailer: 0,
-            another: Vec::new(),
-            ahead: None,
+            conflicts: Vec::new(),
+            destination_newer: None,
             damaged: Vec::new(),
             unlisted: None,
             skipped: Skipped::default(),
@@ -366,7 +382,7 @@ impl Tally {
 
     /// Returns true if nothing is saved under the name.
     fn is_empty(&self) -> bool {
-        self.proof.versions == 0 && self.another.is_empty() && self.skipped.count == 0
+        self.proof.versions == 0 && self.conflicts.is_empty() && self.skipped.count == 0
     }
 
     fn add(&mut self, copied: CopyOutcome) {
@@ -380,31 +396,34 @@ impl Tally {
                 self.by_trailer += u64::from(!read);
                 self.proof.add(&self.address, &info);
             }
-            CopyOutcome::Conflict(version) => self.another.push(version),
-            CopyOutcome::DestinationNewer(version) => self.ahead = Some(version),
+            CopyOutcome::Conflict(version) => self.conflicts.push(version),
+            CopyOutcome::DestinationNewer(version) => self.destination_newer = Some(version),
             CopyOutcome::Damaged(version, error) => {
                 self.skipped.add(&error, 1);
-                self.damaged.push((version, error.to_string()));
+                let code = snapshot_code(&error);
+                self.damaged.push((version, code, error.to_string()));
             }
             CopyOutcome::DamagedThere(version, error) => {
                 self.skipped.add(&error, 1);
-                let what = format!("in the destination: {error}; left unchanged");
-                self.damaged.push((version, what));
+                let what = format!("left unchanged: in the destination: {error}");
+                self.damaged.push((version, snapshot_code(&error), what));
             }
             CopyOutcome::TooHigh(version) => {
                 self.skipped.count += 1;
                 self.skipped.too_high = true;
-                let what = "its number is far above the newest version of the destination, or \
-                    near the last possible one; not copied (--any-version copies it)";
-                self.damaged.push((version, what.into()));
+                let what = "not copied: its number is far above the newest version of the \
+                    destination, or near the maximum; add --any-version to copy it";
+                self.damaged.push((version, TOO_HIGH, what.into()));
             }
             CopyOutcome::Unlisted(error) => {
                 self.skipped.add(&error, 1);
-                self.unlisted = Some(format!("{error}; skipped"));
+                let what = format!("skipped: {error}");
+                self.unlisted = Some((snapshot_code(&error), what));
             }
             CopyOutcome::UnlistedThere(error) => {
                 self.skipped.add(&error, 1);
-                self.unlisted = Some(format!("in the destination: {error}; skipped"));
+                let what = format!("skipped: in the destination: {error}");
+                self.unlisted = Some((snapshot_code(&error), what));
             }
             CopyOutcome::OnlyThere(_) => self.versions_only_there += 1,
             CopyOutcome::PinOnlyThere(_) => self.pins_only_there += 1,
@@ -418,35 +437,42 @@ impl Tally {
         let address = &self.address;
         let versions = self.proof.versions;
         let made = self.made;
-        for version in &self.another {
-            print::error(format_args!(
-                "{address}@{version}: the destination has a different version {version}; \
-                 left unchanged"
-            ));
+        for version in &self.conflicts {
+            out.error(
+                CONFLICT,
+                format_args!(
+                    "{address}@{version}: left unchanged: the destination has a different version \
+                     {version}"
+                ),
+            );
         }
-        if let Some(version) = self.ahead {
-            print::error(format_args!(
-                "{address}@{version} exists only in the destination and is newer than every \
-                 version in the source; left unchanged"
-            ));
+        if let Some(version) = self.destination_newer {
+            out.error(
+                CONFLICT,
+                format_args!(
+                    "{address}@{version}: left unchanged: it exists only in the destination and \
+                     is newer than every version in the source"
+                ),
+            );
         }
-        for (version, what) in &self.damaged {
-            print::error(format_args!("{address}@{version}: {what}"));
+        for (version, code, what) in &self.damaged {
+            out.error(*code, format_args!("{address}@{version}: {what}"));
         }
-        if let Some(what) = &self.unlisted {
-            print::error(format_args!("{address}: {what}"));
+        if let Some((code, what)) = &self.unlisted {
+            out.error(*code, format_args!("{address}: {what}"));
         }
         for version in &self.pins_only_here {
-            print::error(format_args!(
-                "{address}@{version} is pinned; the pin could not be copied"
-            ));
+            out.error(
+                ATTENTION,
+                format_args!("{address}@{version}: the pin could not be copied"),
+            );
         }
-        let damaged: Vec<_> = self.damaged.iter().map(|(version, _)| version).collect();
+        let damaged: Vec<_> = self.damaged.iter().map(|(version, ..)| version).collect();
         let value = json!({
             "event": "copied", "versions": versions, "copied": made, "bytes": self.made_bytes,
             "compared_by_trailer": self.by_trailer,
-            "conflicts": self.another,
-            "destination_newer": self.ahead,
+            "conflicts": self.conflicts,
+            "destination_newer": self.destination_newer,
             "damaged": damaged,
             "versions_only_in_destination": self.versions_only_there,
             "pins_only_in_destination": self.pins_only_there,
@@ -477,7 +503,7 @@ struct Sum {
     made: u64,
     made_bytes: u64,
     by_trailer: u64,
-    another: usize,
+    conflicts: usize,
     skipped: Skipped,
     names_only_there: u64,
     versions_only_there: u64,
@@ -495,7 +521,7 @@ impl Sum {
             made: 0,
             made_bytes: 0,
             by_trailer: 0,
-            another: 0,
+            conflicts: 0,
             skipped: Skipped::default(),
             names_only_there: 0,
             versions_only_there: 0,
@@ -513,7 +539,7 @@ impl Sum {
         self.made += tally.made;
         self.made_bytes += tally.made_bytes;
         self.by_trailer += tally.by_trailer;
-        self.another += tally.another.len() + usize::from(tally.ahead.is_some());
+        self.conflicts += tally.conflicts.len() + usize::from(tally.destination_newer.is_some());
         self.skipped.merge(&tally.skipped);
         self.versions_only_there += tally.versions_only_there;
         self.pins_only_there += tally.pins_only_there;
@@ -521,15 +547,12 @@ impl Sum {
     }
 
     fn so_far(&self) -> String {
-        format!(
-            "{} done; run the command again to continue",
-            print::count(self.names, "name")
-        )
+        format!("stopped after {}", print::count(self.names, "name"))
     }
 
     /// True where everything that was selected in the source is in the destination.
     fn is_complete(&self) -> bool {
-        self.another == 0 && self.skipped.count == 0 && self.pins_only_here == 0
+        self.conflicts == 0 && self.skipped.count == 0 && self.pins_only_here == 0
     }
 
     fn conclude(self, from: &Store, to: &Store, out: Out) -> Result<()> {
@@ -545,7 +568,7 @@ impl Sum {
             "names": self.names, "versions": versions, "bytes": bytes,
             "copied": self.made, "copied_bytes": self.made_bytes,
             "compared_by_trailer": self.by_trailer,
-            "conflicts": self.another, "skipped": self.skipped.count,
+            "conflicts": self.conflicts, "skipped": self.skipped.count,
             "names_only_in_destination": self.names_only_there,
             "versions_only_in_destination": self.versions_only_there,
             "pins_only_in_destination": self.pins_only_there,
@@ -557,27 +580,27 @@ impl Sum {
             "everything is copied",
         )?;
         if self.skipped.damaged {
-            return Err(Code(6, "some versions could not be copied; see above".into()).into());
+            return Err(Code(6, "some versions could not be copied".into()).into());
         }
-        if self.another > 0 {
-            return Err(Another(self.another).into());
+        if self.conflicts > 0 {
+            return Err(Conflicts(self.conflicts).into());
         }
         if self.skipped.too_high {
             return Err(Code(
                 8,
-                "versions were skipped because of their numbers; see above".into(),
+                "some versions were not copied because of their numbers".into(),
             )
             .into());
         }
         if self.skipped.denied {
             return Err(Code(
                 5,
-                "some versions may not be read or written; see above".into(),
+                "some versions could not be copied: permission denied".into(),
             )
             .into());
         }
         if self.pins_only_here > 0 {
-            return Err(Code(10, "some pins could not be copied; see above".into()).into());
+            return Err(Code(10, "some pins could not be copied".into()).into());
         }
         Ok(())
     }
@@ -599,7 +622,7 @@ impl Sum {
         if before > 0 {
             let how = match (self.how.read_data, self.by_trailer) {
                 (true, _) | (_, 0) => "read on both sides and compared byte by byte",
-                _ => "compared by the checksum of the trailer; --read-data reads them",
+                _ => "compared by the checksum of the trailer (--read-data compares every byte)",
             };
             lines.push(format!("existed: {}; {how}", count(before)));
         }
@@ -632,8 +655,8 @@ impl Sum {
 /// Versions that the destination has of its own.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the destination has {} of its own, with the same number or a newer one, so it is not a copy \
-     of this store. Use an empty destination",
+    "conflict: the destination has {} that the source does not have, with the same number or a \
+     newer one",
     print::count(*.0 as u64, "version")
 )]
-pub(crate) struct Another(usize);
+pub(crate) struct Conflicts(usize);

@@ -12,6 +12,7 @@ use similar::TextDiff;
 
 use super::{CHUNK, nothing};
 use crate::address::Address;
+use crate::exit::Hinted;
 use crate::print::{self, Out, plain};
 
 /// Larger states are compared by their hashes only: such a difference is not readable, and both are
@@ -24,20 +25,19 @@ const MAX_PRETTY: usize = 16 << 20;
 /// A difference that takes longer to find is shown coarser.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Show the differences of two versions: sizes, hashes, times, and the states where they are text
-/// or JSON
+/// Compare two versions: size, hash, time and, for text and JSON, the state
 ///
-/// JSON is compared as a tool would print it, a value a line. States of more than 4 MiB are
-/// compared by their hashes only.
+/// JSON is compared in an indented form, one value a line. States over 4 MiB are compared by hash
+/// only.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist diff bot/memory
   persist diff bot/memory@3 bot/memory@7")]
 pub(crate) struct Diff {
-    /// agent/name or agent/session/name, with @N for version N
+    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
     from: Address,
-    /// Another one [default: FROM is compared with the version before it]
+    /// Address to compare with FROM [default: FROM, compared with the version before it]
     to: Option<Address>,
 }
 
@@ -53,7 +53,7 @@ impl Diff {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let (from, to) = match self.to {
             Some(to) => (self.from, to),
-            None => (before(store, &self.from).await?, self.from),
+            None => (before(store, &self.from, out).await?, self.from),
         };
         let from = side(store, &from).await?;
         let to = side(store, &to).await?;
@@ -68,7 +68,7 @@ impl Diff {
 }
 
 /// The version before the one that is meant.
-async fn before(store: &Store, address: &Address) -> Result<Address> {
+async fn before(store: &Store, address: &Address, out: Out) -> Result<Address> {
     let scope = address.scope(store)?;
     let name = address.name.as_str();
     let version = match address.version {
@@ -85,8 +85,11 @@ async fn before(store: &Store, address: &Address) -> Result<Address> {
             ..address.clone()
         }),
         None => {
-            let what = format!("no version before {}", address.at(version));
-            Err(Error::NotFound(what).into())
+            let error = Error::NotFound(format!("no version before {}", address.at(version)));
+            let history = out.command("history", &address.name());
+            let hint = format!("run `{history}` to list versions");
+            let error = error.into();
+            Err(Hinted { error, hint }.into())
         }
     }
 }

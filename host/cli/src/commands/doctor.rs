@@ -1,6 +1,5 @@
 //! Checks of whether the storage can be trusted with a store, and advice if it cannot.
 
-use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use bytes::Bytes;
 use clap::Args;
-use persist_host::snapshot::Store;
+use persist_host::snapshot::{self, Store};
 use persist_host::storage::probe::{self, Way};
 use persist_host::storage::{self, Entry, Key, List, ReadRange, Storage};
 use serde_json::json;
@@ -25,19 +24,19 @@ const APART: Duration = Duration::from_secs(60);
 /// Less free space than this is told.
 const LITTLE: u64 = 1 << 30;
 
-/// Check that the storage works as a store needs it: settings, credentials, reach, rights,
-/// conditions, clock, space
+/// Check that the storage backend is usable: settings, credentials, permissions, conditional
+/// creates, clock, free space
 ///
-/// It makes small objects whose keys begin with ~/probe-, lists them, lets writers race for the
-/// same one, lets uploads in parts do the same (some 100 MiB), and removes them. Nothing that was
-/// saved is touched.
+/// Creates small objects with keys that start with ~/probe-, lists them, creates the same objects
+/// from several writers at once, also as multipart uploads (about 100 MiB), and removes them. Saved
+/// versions are not changed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist doctor
   persist doctor --read-only --storage s3://bucket/agents")]
 pub(crate) struct Doctor {
-    /// Create no objects, and check less
+    /// Create no objects; skip the checks that need them
     #[arg(long)]
     read_only: bool,
 }
@@ -46,35 +45,32 @@ impl Doctor {
     pub(crate) async fn run(self, settings: &Settings, out: Out) -> Result<()> {
         let problems = meta::show(settings, out)?;
         let storage = settings.storage()?.build()?;
-        let mut exam = Exam {
+        let mut checks = Checks {
             storage,
             out,
             worst: None,
             wrong: Vec::new(),
         };
-        let place = exam.storage.location();
+        let place = checks.storage.location();
         for (_, what) in &problems {
-            exam.tell("settings", Err(Wrong(2, what.clone())))?;
+            checks.tell("settings", Err(Wrong::new(2, what)))?;
         }
         if problems.is_empty() {
-            exam.tell("settings", Ok("every value can be used".into()))?;
+            checks.tell("settings", Ok("every value is valid".into()))?;
         }
-        exam.tell("storage", Ok(place))?;
-        if exam.reach().await? {
-            exam.format().await?;
-            exam.clock().await?;
-            exam.space(settings)?;
+        checks.tell("storage", Ok(place))?;
+        if checks.reach().await? {
+            checks.format().await?;
+            checks.clock().await?;
+            checks.space(settings)?;
             if !self.read_only {
-                exam.writes().await?;
+                checks.writes().await?;
             }
         }
-        match exam.worst {
+        match checks.worst {
             None => Ok(()),
             Some(code) => {
-                let what = format!(
-                    "doctor found problems: {}; see above",
-                    exam.wrong.join(", ")
-                );
+                let what = format!("doctor found problems: {}", checks.wrong.join(", "));
                 Err(Code(code, what.into()).into())
             }
         }
@@ -82,7 +78,7 @@ impl Doctor {
 }
 
 /// An examination under way.
-struct Exam {
+struct Checks {
     storage: Arc<dyn Storage>,
     out: Out,
     /// The exit code of the first thing that is wrong.
@@ -94,34 +90,77 @@ struct Exam {
 /// The exit code where the storage does not do what a store needs.
 const LACKING: u8 = 6;
 
-/// Problem, and the exit code for it.
-struct Wrong(u8, String);
+/// A problem.
+struct Wrong {
+    /// The exit code for it.
+    code: u8,
+    message: String,
+    hint: Option<String>,
+}
 
 impl Wrong {
-    fn new(error: &storage::Error) -> Self {
-        Self(storage_code(error), error.to_string())
+    fn new(code: u8, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// Returns the problem of a storage that a store cannot use.
+    fn unusable(message: impl Into<String>) -> Self {
+        Self {
+            hint: Some("use another storage".into()),
+            ..Self::new(LACKING, message)
+        }
     }
 }
 
-impl Exam {
-    fn tell(&mut self, what: &str, found: Result<String, Wrong>) -> Result<bool> {
-        let (ok, said) = match found {
-            Ok(said) => (true, said),
-            Err(Wrong(code, said)) => {
-                self.worst.get_or_insert(code);
-                self.wrong.push(what.to_owned());
-                (false, said)
+impl From<&storage::Error> for Wrong {
+    fn from(error: &storage::Error) -> Self {
+        Self {
+            hint: error.hint().map(str::to_owned),
+            ..Self::new(storage_code(error), error.to_string())
+        }
+    }
+}
+
+impl From<&snapshot::Error> for Wrong {
+    fn from(error: &snapshot::Error) -> Self {
+        Self {
+            hint: error.hint().map(Into::into),
+            ..Self::new(snapshot_code(error), error.to_string())
+        }
+    }
+}
+
+impl Checks {
+    fn tell(&mut self, check: &str, found: Result<String, Wrong>) -> Result<bool> {
+        match found {
+            Ok(message) => {
+                self.line("ok", check, &message, None)?;
+                Ok(true)
             }
-        };
-        self.line(if ok { "ok" } else { "wrong" }, what, &said)?;
-        Ok(ok)
+            Err(wrong) => {
+                self.worst.get_or_insert(wrong.code);
+                self.wrong.push(check.to_owned());
+                self.line("wrong", check, &wrong.message, wrong.hint.as_deref())?;
+                Ok(false)
+            }
+        }
     }
 
-    fn line(&self, state: &str, what: &str, said: &dyn Display) -> Result<()> {
+    fn line(&self, status: &str, check: &str, message: &str, hint: Option<&str>) -> Result<()> {
         let value = json!({
-            "event": "check", "check": what, "status": state, "message": said.to_string(),
+            "event": "check", "check": check, "status": status, "message": message, "hint": hint,
         });
-        let text = || format!("{state:<6} {what:<11} {said}");
+        let text = || {
+            let hint = hint.map(|hint| format!("\n{:19}hint: {hint}", ""));
+            format!(
+                "{status:<6} {check:<11} {message}{}",
+                hint.unwrap_or_default()
+            )
+        };
         Ok(self.out.print(&value, text)?)
     }
 
@@ -131,7 +170,7 @@ impl Exam {
         let found = match self.storage.list(&list("", 1)).await {
             Ok(page) if page.entries.is_empty() => Ok("reachable and empty".into()),
             Ok(_) => Ok("reachable, and lists objects".into()),
-            Err(error) => Err(Wrong::new(&error)),
+            Err(error) => Err(Wrong::from(&error)),
         };
         self.tell("reach", found)
     }
@@ -140,8 +179,8 @@ impl Exam {
         let store = Store::new(Arc::clone(&self.storage));
         let found = match store.is_there().await {
             Ok(true) => Ok("a store that this build reads".into()),
-            Ok(false) => Ok("no store yet; `persist init` creates one".into()),
-            Err(error) => Err(Wrong(snapshot_code(&error), error.to_string())),
+            Ok(false) => Ok("no store yet; create one with `persist init`".into()),
+            Err(error) => Err(Wrong::from(&error)),
         };
         self.tell("format", found)
     }
@@ -153,7 +192,8 @@ impl Exam {
             return self.line(
                 "note",
                 "clock",
-                &"the storage does not report its time, so nothing can be pruned by age",
+                "the storage does not report its time, so nothing can be pruned by age",
+                None,
             );
         };
         let apart = |a: SystemTime, b: SystemTime| a.duration_since(b).unwrap_or_default();
@@ -161,12 +201,13 @@ impl Exam {
         if apart > APART {
             let apart = humantime::format_duration(Duration::from_secs(apart.as_secs()));
             let said = format!(
-                "this machine's clock and the storage's are {apart} apart; set this one by \
-                 NTP. Pruning goes by the storage's"
+                "the clocks of this machine and of the storage differ by {apart}; pruning uses the \
+                 clock of the storage"
             );
-            self.line("note", "clock", &said)
+            let hint = "synchronize the clock of this machine with NTP";
+            self.line("note", "clock", &said, Some(hint))
         } else {
-            self.tell("clock", Ok("agrees with the storage's".into()))
+            self.tell("clock", Ok("agrees with the clock of the storage".into()))
                 .map(drop)
         }
     }
@@ -183,14 +224,17 @@ impl Exam {
             Ok(stat) => {
                 let free = stat.f_bavail.saturating_mul(stat.f_frsize);
                 let said = format!(
-                    "{} are free, and {} inodes",
+                    "{} and {} inodes are free",
                     print::bytes(free),
                     stat.f_favail
                 );
                 let state = if free < LITTLE { "note" } else { "ok" };
-                self.line(state, "space", &said)
+                self.line(state, "space", &said, None)
             }
-            Err(error) => self.line("note", "space", &format!("cannot be told: {error}")),
+            Err(error) => {
+                let said = format!("unknown: {error}");
+                self.line("note", "space", &said, None)
+            }
         }
     }
 
@@ -203,8 +247,8 @@ impl Exam {
         let id = format!("probe-doctor-{nanos:x}-{}", std::process::id());
         let made = self.create(&format!("{id}-1")).await;
         let found = match &made {
-            Ok(()) => Ok("objects can be made".into()),
-            Err(error) => Err(Wrong::new(error)),
+            Ok(()) => Ok("objects can be created".into()),
+            Err(error) => Err(Wrong::from(error)),
         };
         if !self.tell("save", found)? {
             return Ok(());
@@ -216,16 +260,16 @@ impl Exam {
         if !self.storage.supports_conditional_create() {
             let found = probe::lists(&self.storage).await;
             let found = found.map(|()| "new objects are listed at once and in order".into());
-            self.tell("lists", found.map_err(|error| Wrong::new(&error)))?;
+            self.tell("lists", found.map_err(|error| Wrong::from(&error)))?;
         }
         for (what, way) in [("conditions", Way::Single), ("uploads", Way::Parts)] {
             let found = probe::race(&self.storage, way).await;
             let said = |()| format!("one winner in each of {} races", way.races());
-            self.tell(what, found.map(said).map_err(|error| Wrong::new(&error)))?;
+            self.tell(what, found.map(said).map_err(|error| Wrong::from(&error)))?;
         }
         let found = match self.sweep(&id).await {
-            Ok(()) => Ok("objects can be removed".into()),
-            Err(error) => Err(Wrong::new(&error)),
+            Ok(()) => Ok("objects can be deleted".into()),
+            Err(error) => Err(Wrong::from(&error)),
         };
         self.tell("delete", found)?;
         Ok(())
@@ -237,24 +281,20 @@ impl Exam {
             .storage
             .list(&asked)
             .await
-            .map_err(|error| Wrong::new(&error))?;
+            .map_err(|error| Wrong::from(&error))?;
         if page.entries.len() != 1 {
-            let what = "a new object is not listed at once, so the newest version could be \
-                missed; use another storage";
-            return Err(Wrong(LACKING, what.into()));
+            let what = "a new object is not listed at once, so the newest version could be missed";
+            return Err(Wrong::unusable(what));
         }
         let key = key(&format!("{id}-1"));
         let part = self.storage.read(&key, ReadRange::Suffix(100)).await;
         match part {
             Ok(part) if part.bytes == BODY => Ok("new objects are listed and read at once".into()),
-            Ok(_) => Err(Wrong(
-                LACKING,
-                format!(
-                    "the last 100 bytes of an object of {} bytes are wrong; use another storage",
-                    BODY.len()
-                ),
-            )),
-            Err(error) => Err(Wrong::new(&error)),
+            Ok(_) => Err(Wrong::unusable(format!(
+                "the last 100 bytes of an object of {} bytes are wrong",
+                BODY.len()
+            ))),
+            Err(error) => Err(Wrong::from(&error)),
         }
     }
 

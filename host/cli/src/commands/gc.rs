@@ -10,26 +10,26 @@ use serde_json::json;
 use super::printed;
 use crate::print::{self, Out, say};
 
-/// Remove leftovers of unfinished saves
+/// Remove unfinished uploads, temporary files and probe objects
 ///
-/// Leftovers are unfinished uploads, temporary files and probes. Versions are not changed. In a
-/// bucket, only uploads to keys of versions and probes are removed, because other programs may use
-/// the bucket. On S3, a save that takes longer than --older-than fails if its upload is removed.
-/// The account needs the permission s3:ListBucketMultipartUploads.
+/// Versions are not changed. In a bucket, an upload is removed only if its key is that of a version
+/// or a probe, because other programs may use the bucket. On S3, a save that takes longer than
+/// --older-than fails if its upload is removed, and the account needs the right
+/// s3:ListBucketMultipartUploads.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist gc --dry-run
   persist gc --older-than 7d")]
 pub(crate) struct Gc {
-    /// Minimum age of what is removed, such as 12h or 7d
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration,
+    /// Remove only leftovers older than DURATION, such as 12h or 7d
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration,
     default_value = "1d")]
     older_than: Duration,
-    /// List what would be removed, and remove nothing
+    /// Remove nothing; list the leftovers that would be removed
     #[arg(long)]
     dry_run: bool,
-    /// Also remove unfinished uploads of other programs below the prefix
+    /// Remove every unfinished upload below the prefix, including those of other programs
     #[arg(long)]
     all_uploads: bool,
 }
@@ -53,7 +53,7 @@ impl Gc {
         }
         if let Some(why) = &swept.unlisted {
             say(format_args!(
-                "note: this server cannot list unfinished uploads, so they were not removed: {why}"
+                "warning: unfinished uploads were not removed: this server cannot list them: {why}"
             ));
         }
         let removed = swept.removed;

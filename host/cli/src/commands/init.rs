@@ -8,12 +8,11 @@ use serde_json::json;
 use super::{policy, printed};
 use crate::print::Out;
 
-/// Create a store with a policy in a directory or a bucket
+/// Create a store in a directory or bucket
 ///
-/// An existing store is not changed. The storage is tried first: one that would
-/// let a save overwrite another is refused. The policy is that of the settings; `persist policy
-/// set` changes it. Other commands make a store only in this user's data directory, or with
-/// --create.
+/// Checks first that the backend honours conditional creates, and refuses one that does not. An
+/// existing store is left unchanged. The policy comes from the settings; `persist policy set`
+/// changes it. Other commands create a store only with --create or in the user's data directory.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -8,13 +8,13 @@ use persist_host::snapshot::{Error, Info, Selection, Store};
 
 use super::{nothing, nothing_matches};
 use crate::address::{self, Address, Listed};
-use crate::exit::{Damaged, Unlisted};
+use crate::exit::{Damaged, Hinted, Unlisted, snapshot_code};
 use crate::print::{self, Out};
 use crate::table::Table;
 
-/// List names with their newest version: size, bytes at rest, time, labels
+/// List names with the size, time and labels of their newest version
 ///
-/// The list is held a page at a time, whatever its length. It costs two requests for each name.
+/// Results are printed a page at a time. Cost: two requests for each name.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,27 +23,27 @@ Examples:
   persist ls bot/memory
   persist ls --json | jq -r .address")]
 pub(crate) struct Ls {
-    /// agent, agent/session/, agent/name or agent/session/name, with @N for version N; agent/x
-    /// lists the name x and the session x [default: everything]
+    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name; @N selects
+    /// version N. agent/x lists both the name x and the session x [default: everything]
     #[arg(value_name = "SELECTION")]
     listed: Option<Listed>,
-    /// Also show deleted names
+    /// Include deleted names
     #[arg(long)]
     all: bool,
 }
 
 /// List the versions of a name, newest first
 ///
-/// The list is held a page at a time, whatever its length. It costs a request for each version.
+/// Results are printed a page at a time. Cost: a request for each version.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist history bot/memory
   persist history bot/memory@100 -n 10")]
 pub(crate) struct History {
-    /// agent/name or agent/session/name; with @N only versions below N
+    /// Address: agent/name or agent/session/name; @N lists only versions below N
     address: Address,
-    /// Limit the number of versions
+    /// Print at most COUNT versions [default: all]
     #[arg(long, short = 'n', value_name = "COUNT")]
     limit: Option<usize>,
 }
@@ -81,13 +81,18 @@ impl Ls {
             rows.add(store, selection).await?;
         }
         if rows.shown + rows.damaged == 0 && rows.unlisted.0.is_none() {
-            let what = match &self.listed {
+            let (what, hint) = match &self.listed {
                 Some(Listed::Either(address)) => {
-                    format!("nothing matches {} in {}", address.name(), store.location())
+                    let what =
+                        format!("nothing matches {} in {}", address.name(), store.location());
+                    (what, None)
                 }
                 _ => nothing_matches(store, &selections[0]).await?,
             };
             out.note(format_args!("{what}"));
+            if let Some(hint) = hint {
+                out.note(format_args!("hint: {hint}"));
+            }
         }
         rows.table.flush()?;
         Damaged::none_of(rows.damaged)?;
@@ -116,7 +121,8 @@ impl Rows {
                 // A directory that cannot be listed hides no other.
                 Err(error) if store.is_of_one_place(&error).await => {
                     self.unlisted.add(&error);
-                    print::error(format_args!("{error}"));
+                    let code = snapshot_code(&error);
+                    self.out.error(code, format_args!("{error}"));
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -177,7 +183,10 @@ impl History {
             None => Err(nothing(&address).into()),
             Some(version) => {
                 let name = address.name();
-                Err(Error::NotFound(format!("{name} has no versions below {version}")).into())
+                let error = Error::NotFound(format!("{name} has no versions below {version}"));
+                let hint = format!("run `{}` to list versions", out.command("history", &name));
+                let error = error.into();
+                Err(Hinted { error, hint }.into())
             }
         }
     }

@@ -19,26 +19,25 @@ Examples:
   persist completions bash > ~/.local/share/bash-completion/completions/persist
   persist completions zsh > ~/.zfunc/_persist")]
 pub(crate) struct Completions {
-    /// Shell to complete for
+    /// Shell to print the script for
     shell: Shell,
 }
 
-/// Print the manual page, or write one page per command to a directory
+/// Print the manual page, or write the pages of all commands to a directory
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist man | man -l -
   persist man --dir ~/.local/share/man/man1")]
 pub(crate) struct Man {
-    /// Write the pages of all commands to this directory
-    #[arg(long, value_name = "DIRECTORY")]
+    /// Write the pages of all commands to DIR
+    #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
-/// Show every setting with its value and source
+/// Show every setting, its value and its source
 ///
-/// Each is read as the commands read it: a value that cannot be used is told, and the exit code is
-/// 2.
+/// Every value is checked. If a value cannot be used, its problem is shown and the exit code is 2.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -67,7 +66,7 @@ impl Man {
                     command.build();
                     pages(&command, &dir)
                 })
-                .with_context(|| format!("write into {}", dir.display())),
+                .with_context(|| format!("cannot write to {}", dir.display())),
             None => Ok(results(page(&command)?.1.as_bytes())?),
         }
     }
@@ -115,7 +114,7 @@ impl Show {
             Ok(())
         } else {
             let problems: Vec<_> = problems.into_iter().map(|(_, what)| what).collect();
-            Err(Usage(problems.join("\n")).into())
+            Err(Usage::new(problems.join("\n")).into())
         }
     }
 }
@@ -123,7 +122,7 @@ impl Show {
 /// A value as it may be shown.
 fn shown(value: &str) -> String {
     match secret_in(value) {
-        Some(kind) => format!("(not shown: it holds {kind})"),
+        Some(kind) => format!("(not shown: it contains {kind})"),
         None => value.to_owned(),
     }
 }
@@ -165,7 +164,9 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
         let value = redact(&binding.shown()).into_owned();
         let from = settings.file().map(|file| file.display().to_string());
         let from = from.unwrap_or_default();
-        let json = json!({ "setting": name, "key": "endpoints", "value": value, "source": from });
+        let json = json!({
+            "setting": name, "key": "endpoints", "value": value, "source": from, "problem": null,
+        });
         out.print(&json, || format!("{name:<32} {value}  ({from})"))?;
     }
     Ok(problems)

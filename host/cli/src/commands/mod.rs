@@ -22,6 +22,7 @@ use anyhow::Result;
 use persist_host::snapshot::{Error, Expect, Info, Selection, Store};
 
 use crate::address::{self, Address};
+use crate::exit::Hinted;
 use crate::print::{self, Out};
 
 /// Number of bytes that are read from a file, or from a snapshot, at once.
@@ -62,7 +63,7 @@ fn printed(printed: io::Result<()>, done: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         // The disk that is full is not the one that the snapshot is on.
         Err(error) => Err(anyhow::anyhow!(
-            "{done}, and this could not be printed: {error}"
+            "{done}, but the result could not be printed: {error}"
         )),
         Ok(()) => Ok(()),
     }
@@ -72,56 +73,65 @@ fn nothing(address: &Address) -> Error {
     Error::NotFound(format!("nothing is saved as {}", address.name()))
 }
 
-/// Says that nothing that was selected is there: an empty answer and a mistyped name look the same
-/// otherwise.
-async fn nowhere(store: &Store, selection: &Selection) -> Error {
+/// Returns the error for a selection that matches nothing: an empty answer and a mistyped name look
+/// the same otherwise.
+async fn nowhere(store: &Store, selection: &Selection) -> anyhow::Error {
     match nothing_matches(store, selection).await {
-        Ok(what) => Error::NotFound(what),
-        Err(error) => error,
+        Ok((what, None)) => Error::NotFound(what).into(),
+        Ok((what, Some(hint))) => {
+            let error = Error::NotFound(what).into();
+            Hinted { error, hint }.into()
+        }
+        Err(error) => error.into(),
     }
 }
 
-/// Says that nothing matches, and what may be meant.
-async fn nothing_matches(store: &Store, selection: &Selection) -> Result<String, Error> {
+/// Returns the message for a selection that matches nothing, and a hint if another one matches.
+async fn nothing_matches(
+    store: &Store,
+    selection: &Selection,
+) -> Result<(String, Option<String>), Error> {
     let location = store.location();
-    let (what, hint) = match selection {
+    let (what, other) = match selection {
         Selection::Agent(agent) => (address::part(agent), None),
         Selection::Session(agent, session) => {
             let what = address::session_address(agent, session.as_ref());
-            let name = address::address(agent, None, session.as_ref().unwrap_or(agent));
-            let as_name = session
-                .as_ref()
-                .map(|name| Selection::Name(agent.clone(), None, name.clone()));
-            let hint = as_name.map(|selection| (selection, format!("{name} is a name")));
-            (what, hint)
+            let other = session.as_ref().map(|name| {
+                let selection = Selection::Name(agent.clone(), None, name.clone());
+                let address = address::address(agent, None, name);
+                (
+                    selection,
+                    format!("{address} is a name; write it without the slash at its end"),
+                )
+            });
+            (what, other)
         }
         Selection::Name(agent, session, name) => {
             let what = address::address(agent, session.as_ref(), name);
-            let meant = address::session_address(agent, Some(name));
-            let hint = session.is_none().then(|| {
+            let other = session.is_none().then(|| {
                 let selection = Selection::Session(agent.clone(), Some(name.clone()));
-                (selection, format!("for the session, write {meant}"))
+                let address = address::session_address(agent, Some(name));
+                (selection, format!("for the session, write {address}"))
             });
-            (what, hint)
+            (what, other)
         }
-        _ => return Ok(format!("nothing is saved in {location}")),
+        _ => return Ok((format!("nothing is saved in {location}"), None)),
     };
     let nothing = format!("nothing matches {what} in {location}");
-    if let Some((other, hint)) = hint
-        && store.heads(&other).next().await?.is_some()
-    {
-        return Ok(format!("{nothing}; {hint}"));
-    }
-    Ok(nothing)
+    let hint = match other {
+        Some((other, hint)) if store.heads(&other).next().await?.is_some() => Some(hint),
+        _ => None,
+    };
+    Ok((nothing, hint))
 }
 
-fn deleted(address: &Address, info: &Info, out: Out) -> Error {
-    let undo = match info.parent {
-        Some(parent) => format!(
-            "; {} restores it",
-            out.command("restore", &address.at(parent))
-        ),
-        None => String::new(),
+/// Returns the error for a command that needs a state and finds a tombstone.
+fn deleted(address: &Address, info: &Info, out: Out) -> anyhow::Error {
+    let error = Error::NotFound(format!("{} is a tombstone", address.at(info.version))).into();
+    let Some(parent) = info.parent else {
+        return error;
     };
-    Error::NotFound(format!("{} is a tombstone{undo}", address.at(info.version)))
+    let restore = out.command("restore", &address.at(parent));
+    let hint = format!("run `{restore}` to restore the version before it");
+    Hinted { error, hint }.into()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use persist_host::snapshot::{CurrentPolicy, Expect, Retention, Store, Version};
+use persist_host::snapshot::{CurrentPolicy, Expect, Retention, Store};
 use serde_json::{Value, json};
 
 use super::printed;
@@ -12,10 +12,10 @@ use super::retention::KeepRules;
 use crate::exit::Usage;
 use crate::print::Out;
 
-/// Show or change the store's policy: its grace period and the versions that are kept
+/// Show or change the store's policy: grace period and retention rules
 ///
-/// Every host of the store follows the policy, whatever its own settings say. Hosts remove versions
-/// that no rule keeps, a while after they are saved over; the commands of this program do so only
+/// The policy applies to every host of the store and overrides the settings of a host. Hosts remove
+/// versions that no rule keeps some time after a newer version is saved. Commands remove them only
 /// in `persist prune`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -33,14 +33,19 @@ pub(crate) struct Policy {
 enum Action {
     /// Change the given rules and keep the others
     ///
-    /// Hosts follow the change at the latest after half the grace period. It is safe while they
-    /// run: until then, versions are spared by the longer of both grace periods.
+    /// Hosts apply the change within half the grace period. It is safe to change the policy while
+    /// hosts run: until then, the longer of the two grace periods applies.
     Set(Set),
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist policy set --keep-last 50 --keep-daily 90
+  persist policy set --keep-all
+  persist policy set --grace 2h")]
 struct Set {
-    /// Grace period: a version that was the newest within it is not pruned; at most 30d
+    /// Set the grace period: versions that were the newest within it are not pruned; at most 30d
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     grace: Option<Duration>,
     #[command(flatten)]
@@ -73,22 +78,22 @@ impl Set {
             self.rules.change(&mut rules);
             policy.retention = Some(rules);
         } else if self.grace.is_none() {
-            let what = "name a change: --grace, --keep-all or a --keep-* rule";
-            return Err(Usage(what.into()).into());
+            let hint = "add --grace, --keep-all or another --keep option";
+            return Err(Usage::new("no change was given").with_hint(hint).into());
         }
         let expect = current.version.map_or(Expect::Absent, Expect::Version);
-        let version = store.set_policy(&policy, expect).await?;
+        store.set_policy(&policy, expect).await?;
         show("policy-set", &store.policy().await?, out)?;
-        warn_of_nothing(version, policy.retention.as_ref(), out);
+        warn_of_nothing(policy.retention.as_ref(), out);
         Ok(())
     }
 }
 
 /// A policy that keeps the newest version alone is rarely meant.
-fn warn_of_nothing(version: Version, retention: Option<&Retention>, out: Out) {
+fn warn_of_nothing(retention: Option<&Retention>, out: Out) {
     if retention == Some(&Retention::nothing()) {
         out.note(format_args!(
-            "version {version} of the policy keeps no old versions once the grace period has passed"
+            "warning: this policy keeps only the newest version once the grace period has passed"
         ));
     }
 }
@@ -113,7 +118,7 @@ pub(super) fn value(current: &CurrentPolicy) -> Value {
 pub(super) fn table(current: &CurrentPolicy) -> String {
     let policy = &current.policy;
     let version = current.version.map_or_else(
-        || "none; these are the defaults. `persist policy set` creates one".to_owned(),
+        || "none (the defaults apply); create one with `persist policy set`".to_owned(),
         |version| version.to_string(),
     );
     let duration = |time| humantime::format_duration(time).to_string();

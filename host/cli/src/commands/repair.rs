@@ -9,22 +9,23 @@ use crate::address::{self, Address, SelectionArg};
 use crate::exit::Damaged;
 use crate::print::{self, Out};
 
-/// Adopt misplaced versions, such as those of a directory that was renamed by hand
+/// Adopt misplaced versions, such as those of a renamed directory
 ///
-/// A version is misplaced where its file was saved under another name or as another version; it
-/// cannot be loaded. --adopt saves the newest version of each name again, as the next version of
-/// the name where it lies now, with the label persist.adopted-from; ADDRESS@N adopts version N.
-/// Nothing is removed or overwritten, and what is in its place is left alone. Moving the files back
-/// to where they were needs no repair.
+/// A version is misplaced if its file names another address; it cannot be loaded. --adopt saves the
+/// newest version of each name again, as the next version of the name where the file is now, with
+/// the label persist.adopted-from. ADDRESS@N adopts version N. No file is removed or overwritten.
+/// To repair without this command, move the files back.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist repair bot2 --adopt
   persist repair bot2/memory@3 --adopt")]
 pub(crate) struct Repair {
-    /// agent, agent/session/, agent/name or agent/session/name, or an address with @N
+    /// Agent, session, name or version: agent, agent/session/, agent/name or agent/session/name,
+    /// with @N for version N
+    #[arg(value_name = "SELECTION")]
     target: Target,
-    /// Save misplaced versions as the next version of the name at their key
+    /// Save misplaced versions as the next version of the name where they are
     #[arg(long, required = true)]
     adopt: bool,
 }
@@ -46,7 +47,7 @@ impl std::str::FromStr for Target {
         let address: Address = text.parse()?;
         match address.version {
             Some(version) => Ok(Self::Version(address, version)),
-            None => anyhow::bail!("the version after the @ is missing"),
+            None => anyhow::bail!("no version number after the @"),
         }
     }
 }
@@ -84,7 +85,7 @@ impl Repair {
             }
         }
         if names == 0 {
-            return Err(nowhere(store, &selection).await.into());
+            return Err(nowhere(store, &selection).await);
         }
         Damaged::none_of(failed)
     }

@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::table::{self, Column, Table};
 
-/// Remove old versions that no rule keeps
+/// Remove old versions that no retention rule keeps
 ///
 /// A version is kept if any rule keeps it. Always kept: the newest version of each name, versions
 /// that were the newest within the store's grace period, and pinned versions. --keep-* options
@@ -31,15 +31,16 @@ Examples:
   persist prune bot/memory --keep-last 5 --keep-daily 30
   persist prune bot --keep-within 7d")]
 pub(crate) struct Prune {
-    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
+    /// everything]
     selection: Option<SelectionArg>,
-    /// Remove nothing; print each version with the rule that keeps it, or that none does
+    /// Remove nothing; print each version and the rule that keeps it
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     rules: KeepRules,
-    /// Go by PERSIST_GRACE where it is shorter than the store's grace period. Only if every host of
-    /// the store is stopped: a host that saves at this moment may lose what it saves
+    /// Apply PERSIST_GRACE even if it is shorter than the store's grace period. Stop every host of
+    /// the store first: a host that is saving may lose what it saves
     #[arg(long)]
     all_hosts_stopped: bool,
 }
@@ -59,61 +60,62 @@ pub(super) struct KeepRules {
     /// Keep the COUNT newest versions of each name
     #[arg(long, value_name = "COUNT")]
     keep_last: Option<usize>,
-    /// Keep versions that were the newest at some time within DURATION, such as 12h or 30d
+    /// Keep versions that were the newest within DURATION, such as 12h or 30d
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     keep_within: Option<Duration>,
-    /// Keep the newest version of each of the last COUNT hours (UTC) that have one
+    /// Keep the newest version of each of the last COUNT hours that have one (UTC)
     #[arg(long, value_name = "COUNT")]
     keep_hourly: Option<usize>,
-    /// Keep the newest version of each of the last COUNT days (UTC) that have one
+    /// Keep the newest version of each of the last COUNT days that have one (UTC)
     #[arg(long, value_name = "COUNT")]
     keep_daily: Option<usize>,
-    /// Keep the newest version of each of the last COUNT weeks (from Monday, UTC) that have one
+    /// Keep the newest version of each of the last COUNT weeks that have one (Monday to Sunday,
+    /// UTC)
     #[arg(long, value_name = "COUNT")]
     keep_weekly: Option<usize>,
 }
 
-/// Protect a version from pruning; `purge` still removes it
+/// Pin a version, so that it is not pruned; `persist purge` removes pinned versions too
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist pin bot/memory@3")]
 pub(crate) struct Pin {
-    /// agent/name@N or agent/session/name@N
+    /// Address of the version: agent/name@N or agent/session/name@N
     address: Address,
 }
 
-/// Remove the pin of a version
+/// Remove the pin of a version, so that it can be pruned
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist unpin bot/memory@3")]
 pub(crate) struct Unpin {
-    /// agent/name@N or agent/session/name@N
+    /// Address of the version: agent/name@N or agent/session/name@N
     address: Address,
 }
 
-/// Delete a name and permanently remove its history, including pinned versions
+/// Delete a name and remove its whole history permanently, pinned versions too
 ///
-/// Only a deletion stays, so that numbering goes on. What was the newest version within the store's
-/// grace period (`persist policy` shows it) is spared, so that no host that is saving at this
-/// moment loses what it saves, and the exit code is 10: run purge again after it, or say --now
-/// where no host writes this name. Where the bucket keeps old versions or soft-deleted objects,
-/// copies of what is removed stay there for as long as it does; and a `copy` from a store that
-/// still has it brings it back.
+/// A tombstone stays, so that version numbers continue. Versions that were the newest within the
+/// grace period of the store are kept, because a host that is saving may need them; the exit code
+/// is then 10. Run the command again after the grace period, or add --now if no host writes the
+/// name. If the bucket keeps noncurrent versions or soft-deleted objects, copies of the removed
+/// objects stay there as long as the bucket keeps them. `persist copy` from another store that has
+/// the versions brings them back.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist purge bot/memory
   persist purge bot/memory --yes --now")]
 pub(crate) struct Purge {
-    /// agent/name or agent/session/name
+    /// Address of the name: agent/name or agent/session/name
     address: Address,
-    /// Skip the confirmation
+    /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
-    /// Spare nothing. Only for names that no host writes at this moment: one that does may lose
-    /// what it saves
+    /// Remove versions within the grace period too. Stop every host that writes the name first: a
+    /// host that is saving may lose what it saves
     #[arg(long)]
     now: bool,
 }
@@ -126,7 +128,7 @@ impl Prune {
         let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let mut walk = store.walk(&selection);
         let mut sum = Sum::default();
-        let mut progress = Progress::items(out, "looked at names:", None);
+        let mut progress = Progress::items(out, "pruned names:", None);
         let mut table = Table::new(out, &COLUMNS);
         while let Some((scope, name)) = walk.next().await? {
             let address = address::address(scope.agent(), scope.session(), &name);
@@ -154,7 +156,7 @@ impl Prune {
         drop(progress);
         printed(table.flush(), "pruned")?;
         if sum.versions == 0 && !whole {
-            return Err(nowhere(store, &selection).await.into());
+            return Err(nowhere(store, &selection).await);
         }
         sum.print(self.dry_run, out)
     }
@@ -173,19 +175,16 @@ impl Prune {
             (None, Some(_), Some(rules)) => {
                 if settings.has_retention()? && settings.retention()? != rules {
                     out.note(format_args!(
-                        "the store's policy is used, not the settings PERSIST_KEEP_*; `persist \
-                         policy set` changes it"
+                        "warning: the settings PERSIST_KEEP_* are ignored: the store has a \
+                         policy\nhint: change it with `persist policy set`"
                     ));
                 }
                 rules
             }
             (None, Some(_), None) => {
-                return Err(Usage(
-                    "the store's policy keeps every version; say what to keep with --keep-last or \
-                     another --keep option"
-                        .into(),
-                )
-                .into());
+                return Err(Usage::new("the store's policy keeps every version")
+                    .with_hint("add --keep-last COUNT or another --keep option")
+                    .into());
             }
         };
         let grace = current.policy.grace;
@@ -195,17 +194,20 @@ impl Prune {
             Some(own) if own < grace && !self.dry_run => {
                 let own = humantime::format_duration(own);
                 let grace = humantime::format_duration(grace);
-                return Err(Usage(format!(
-                    "PERSIST_GRACE is {own}, and the store's grace period is {grace}: a host that \
-                     saves at this moment \
-                     could lose what it saves. Unset it, change the grace period for all hosts \
-                     with `persist policy set --grace`, \
-                     or stop every host of the store and add --all-hosts-stopped"
+                let name = settings.name("PERSIST_GRACE");
+                return Err(Usage::new(format!(
+                    "{name} is {own}, which is shorter than the store's grace period of {grace}: \
+                     a host that is saving could lose what it saves"
                 ))
+                .with_hint(
+                    "remove the setting, change the grace period with `persist policy set \
+                     --grace`, or stop every host of the store and add --all-hosts-stopped",
+                )
                 .into());
             }
             Some(own) if own != grace => out.note(format_args!(
-                "the store's grace period of {} is used, not PERSIST_GRACE",
+                "warning: {} is ignored: the store's grace period is {}",
+                settings.name("PERSIST_GRACE"),
                 humantime::format_duration(grace)
             )),
             _ => {}
@@ -385,7 +387,10 @@ impl Unpin {
         if scope.pins(name).await?.contains(&version) {
             scope.unpin(name, version).await?
         } else {
-            out.note(format_args!("{} was not pinned", address.at(version)))
+            out.note(format_args!(
+                "warning: {} was not pinned",
+                address.at(version)
+            ))
         }
         tell("unpinned", &address.at(version), out)
     }
@@ -394,7 +399,8 @@ impl Unpin {
 fn version(address: &Address, verb: &str) -> Result<Version, Usage> {
     address.version.ok_or_else(|| {
         let example = address.at(1);
-        Usage(format!("name the version to {verb}, as in {example}"))
+        Usage::new(format!("the address has no version to {verb}"))
+            .with_hint(format!("add a version, as in {example}"))
     })
 }
 
@@ -407,7 +413,7 @@ fn tell(event: &str, address: &str, out: Out) -> Result<()> {
 impl Purge {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let address = &self.address;
-        address.whole_name("purge removes the whole history of a name")?;
+        address.whole_name("`persist purge` removes the whole history of a name")?;
         let scope = address.scope(store)?;
         let name = address.name.as_str();
         // Before the question: a missing name needs no confirmation.
@@ -424,20 +430,22 @@ impl Purge {
         };
         let purged = scope.purge(name, wait).await?;
         let removed = purged.removed;
-        let spared = purged.spared;
+        let kept = purged.kept;
         let text = match purged.tombstone {
             Some(tombstone) => address.at(tombstone),
             None => address.name(),
         };
         let value = print::extend(
-            json!({ "event": "purged", "removed": removed, "kept": spared }),
+            json!({ "event": "purged", "removed": removed, "kept": kept }),
             print::located(&text),
         );
         let line = || {
             let rest = match purged.tombstone {
                 Some(_) => format!("{text} is a tombstone"),
-                None => "its numbers were used up, and begin again after all versions are removed"
-                    .into(),
+                None => {
+                    "no version number was left for a tombstone, so numbering starts again at 1"
+                        .into()
+                }
             };
             format!(
                 "purged {}: {} removed; {rest}",
@@ -449,8 +457,8 @@ impl Purge {
             out.print(&value, line),
             &format!("{} is purged", address.name()),
         )?;
-        if spared > 0 {
-            let versions = print::count(spared, "version");
+        if kept > 0 {
+            let versions = print::count(kept, "version");
             let again = out.command("purge", &address.name());
             let what = format!("kept {versions} newer than the grace period");
             let hint = format!("run `{again}` again after it, or add --now");
@@ -465,15 +473,16 @@ impl Purge {
 /// Has a person type the name; a mistyped command is the likelier one.
 fn confirm(name: &str, place: &str) -> Result<()> {
     if !io::stdin().is_terminal() {
-        return Err(Usage(format!(
-            "this removes the whole history of {name} in {place} for good; \
-             add --yes to confirm"
+        return Err(Usage::new(format!(
+            "refusing to remove the history of {name} in {place} without confirmation: standard \
+             input is not a terminal"
         ))
+        .with_hint("add --yes to confirm")
         .into());
     }
     // Not locked while a person thinks: an interruption is told there, too.
     let question = format!(
-        "This removes the whole history of {name} in {place} for good. Type the name to go on: "
+        "This permanently removes the history of {name} in {place}. Type the name to continue: "
     );
     let mut stderr = io::stderr();
     stderr.write_all(print::plain(&question).as_bytes())?;
@@ -483,6 +492,6 @@ fn confirm(name: &str, place: &str) -> Result<()> {
     if line.trim() == name {
         Ok(())
     } else {
-        Err(Usage("that is not the name; nothing was changed".into()).into())
+        Err(Usage::new(format!("nothing was changed: the answer is not {name}")).into())
     }
 }

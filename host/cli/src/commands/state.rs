@@ -10,7 +10,7 @@ use persist_host::snapshot::{Error, Expect, Info, SaveOptions, Scope, Store, Ver
 
 use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
-use crate::exit::{Usage, snapshot_code};
+use crate::exit::{Hinted, Usage, snapshot_code};
 use crate::interrupt::uninterruptible;
 use crate::print::{self, Out, Plainly};
 use crate::progress::Progress;
@@ -23,88 +23,88 @@ Examples:
   persist show bot/memory
   persist show bot/memory@3 --json")]
 pub(crate) struct Show {
-    /// agent/name or agent/session/name, with @N for version N
+    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
     address: Address,
 }
 
-/// Print the state of a version (not affected by --json)
+/// Print the state of a version
 ///
-/// On a terminal, characters that would control it are escaped.
+/// Writes the bytes unchanged, with --json too. On a terminal, control characters are escaped.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist cat bot/memory
   persist cat bot/memory@3 > memory.json")]
 pub(crate) struct Cat {
-    /// agent/name or agent/session/name, with @N for version N
+    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
     address: Address,
 }
 
 /// Save a file or standard input as the next version
 ///
-/// Another save of the name may come first while a state over 8 MiB is sent. Then a FILE is sent
-/// again; standard input cannot be, and the save ends as a conflict.
+/// If another process saves the name while a state over 8 MiB is uploaded, a FILE is uploaded
+/// again. Standard input cannot be read again, so the save fails with a conflict.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist save bot/memory memory.json --media-type application/json
   date | persist save bot/memory --label by=hand --expect 7")]
 pub(crate) struct Save {
-    /// agent/name or agent/session/name
+    /// Address of the name: agent/name or agent/session/name
     address: Address,
-    /// File to save; - is standard input. Without a FILE, standard input is read too, but an empty
-    /// one is accepted only from a pipe: otherwise there may have been no input at all
+    /// File to save, or - for standard input [default: standard input, if it is not empty or is a
+    /// pipe]
     file: Option<PathBuf>,
     #[command(flatten)]
     expected: Expected,
     #[command(flatten)]
     pub(crate) create: Create,
-    /// Media type of the data, such as application/json
-    #[arg(long, value_name = "TYPE")]
+    /// Record the media type of the state, such as application/json
+    #[arg(long, value_name = "MEDIA_TYPE")]
     media_type: Option<String>,
-    /// Label to keep with the version; can be repeated
+    /// Attach a label; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
 }
 
-/// Delete a name; older versions stay and can be restored
+/// Delete a name; its older versions stay and can be restored
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist rm bot/memory
   persist rm bot/memory --expect 7")]
 pub(crate) struct Rm {
-    /// agent/name or agent/session/name
+    /// Address of the name: agent/name or agent/session/name
     address: Address,
     #[command(flatten)]
     expected: Expected,
 }
 
-/// Save the state of an older version as the next version, and print the command that undoes it
+/// Restore an older version by saving its state as the next version
 ///
-/// The newest version is not saved again.
+/// Prints the command that undoes the restore. If the version is the newest, nothing is changed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist restore bot/memory@3
   persist restore bot/memory@3 --expect 7")]
 pub(crate) struct Restore {
-    /// agent/name@N or agent/session/name@N
+    /// Address of the version: agent/name@N or agent/session/name@N
     address: Address,
     #[command(flatten)]
     expected: Expected,
 }
 
-/// Copy a version to another name, agent or session, as the next version there
+/// Copy the state of a version to another name, agent or session
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist fork bot/memory bot/experiment
   persist fork bot/monday/memory@3 bot/tuesday/memory --expect absent")]
 pub(crate) struct Fork {
-    /// agent/name or agent/session/name, with @N for version N
+    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
     from: Address,
-    /// agent/name or agent/session/name
+    /// Address of the name: agent/name or agent/session/name
     to: Address,
     #[command(flatten)]
     expected: Expected,
@@ -113,7 +113,7 @@ pub(crate) struct Fork {
 /// Condition on the newest version.
 #[derive(Debug, Args)]
 struct Expected {
-    /// Only if this is the newest version: a number, `absent`, or `any` [default: any]
+    /// Fail unless the newest version is VERSION: a number, `absent` or `any` [default: any]
     #[arg(long, value_name = "VERSION", default_value = "any", value_parser = expect,
     hide_default_value = true)]
     expect: Expect,
@@ -143,7 +143,7 @@ impl Cat {
             // Nothing at all, or a tombstone: these are different news.
             let info = scope.stat(name, address.version).await?;
             let info = info.ok_or_else(|| nothing(address))?;
-            return Err(deleted(address, &info, out).into());
+            return Err(deleted(address, &info, out));
         };
         let mut stdout = io::stdout().lock();
         let mut plainly = stdout.is_terminal().then(Plainly::default);
@@ -157,7 +157,7 @@ impl Cat {
             let piece = match offset {
                 0 => piece?,
                 _ => piece.with_context(|| {
-                    format!("the first {offset} bytes were printed and verified, the rest was not")
+                    format!("printed and verified only the first {offset} bytes")
                 })?,
             };
             if piece.is_empty() {
@@ -181,8 +181,9 @@ impl Cat {
 impl Save {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let address = &self.address;
-        address
-            .whole_name("a save creates a new version; use --expect to save only after this one")?;
+        address.whole_name(
+            "`persist save` creates a new version; to save only after this one, add --expect",
+        )?;
         let implied = self.file.is_none();
         let file = self.file.unwrap_or_else(|| "-".into());
         let mut options = SaveOptions::expecting(self.expected.expect);
@@ -201,12 +202,9 @@ impl Save {
                 let mut writer = scope.writer(address.name.as_str(), options.clone()).await?;
                 let len = pour(input, &file, &mut writer, &mut progress).await?;
                 if implied && len == 0 && !is_piped() {
-                    return Err(Usage(
-                        "standard input is empty and not a pipe; name a FILE, or write - to save \
-                         an empty state"
-                            .into(),
-                    )
-                    .into());
+                    return Err(Usage::new("standard input is empty and not a pipe")
+                        .with_hint("name a FILE, or write - to save an empty state")
+                        .into());
                 }
                 anyhow::Ok(uninterruptible(writer.finish()).await?)
             };
@@ -233,11 +231,14 @@ type Input = Box<dyn Read + Send>;
 fn open(file: &Path) -> Result<(Input, Option<u64>)> {
     match file.to_str() {
         Some("-") if io::stdin().is_terminal() => {
-            Err(Usage("no state: name a FILE, or send the state to standard input".into()).into())
+            Err(Usage::new("no state: standard input is a terminal")
+                .with_hint("name a FILE, or pipe the state to standard input")
+                .into())
         }
         Some("-") => Ok((Box::new(io::stdin()), None)),
         _ => {
-            let opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
+            let opened =
+                File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
             let size = opened.metadata().ok().filter(|metadata| metadata.is_file());
             Ok((Box::new(opened), size.map(|metadata| metadata.len())))
         }
@@ -284,7 +285,7 @@ async fn pour(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 return Err(error)
-                    .with_context(|| format!("read {}; nothing was saved", file.display()));
+                    .with_context(|| format!("nothing was saved: cannot read {}", file.display()));
             }
         }
     }
@@ -294,7 +295,8 @@ impl Rm {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
         let address = &self.address;
         address.whole_name(
-            "rm deletes the whole name; use --expect to delete only if this is the newest version",
+            "`persist rm` deletes the whole name; to delete only if this version is the newest, \
+             add --expect",
         )?;
         let scope = address.scope(store)?;
         let deletion = scope.delete(address.name.as_str(), self.expected.expect);
@@ -305,10 +307,11 @@ impl Rm {
                 return error;
             }
             let purge = out.command("purge", &address.name());
-            error.context(format!(
-                "a deletion needs a little space; `persist prune` makes room, or `{purge} --now`, \
-                 where no host writes this name"
-            ))
+            let hint = format!(
+                "a deletion needs a little space: run `persist prune`, or `{purge} --now` if no \
+                 host writes this name"
+            );
+            Hinted { error, hint }.into()
         })?;
         changed(address, &info, "deleted", out)?;
         undo(&scope, address, info.parent, out).await;
@@ -322,7 +325,9 @@ impl Restore {
         let name = self.address.name.as_str();
         let Some(version) = address.version else {
             let example = address.at(1);
-            return Err(Usage(format!("say which version to restore, as in {example}")).into());
+            return Err(Usage::new("the address has no version to restore")
+                .with_hint(format!("add a version, as in {example}"))
+                .into());
         };
         let scope = address.scope(store)?;
         let expect = self.expected.expect;
@@ -362,7 +367,7 @@ impl Fork {
         let from = &self.from;
         let to = &self.to;
         to.whole_name(
-            "a fork creates a new version; use --expect to create it only after this one",
+            "`persist fork` creates a new version; to create it only after this one, add --expect",
         )?;
         let scope = from.scope(store)?;
         let target = to.scope(store)?;

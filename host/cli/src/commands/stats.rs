@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use clap::Args;
 use persist_host::snapshot::{Name, PruneDecision, Retention, Scope, Store};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::nothing_matches;
 use crate::address::{self, SelectionArg};
@@ -35,11 +35,11 @@ const WITH_STATES: [Column; 6] = [
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Show the versions, stored bytes and growth of each name and agent
+/// Show the number of versions, stored bytes and growth of each name and agent
 ///
-/// The picture has a column for each of the last 14 days, the oldest first: how many bytes were
-/// stored on it and are still there. A copied version counts for the day on which it was copied.
-/// GROWTH is the mean of these days. Cost: two lists for each name, or one more for each thousand
+/// The 14 DAYS column has a bar for each of the last 14 days, oldest first: the bytes that were
+/// stored on that day and still exist. A copied version counts for the day of the copy. GROWTH/DAY
+/// is the mean of these days. Cost: two list requests for each name and one more for each thousand
 /// versions; with --states a request for each version.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -48,11 +48,38 @@ Examples:
   persist stats bot --states
   persist stats --json | jq -r 'select(.of == \"name\" and .versions > 1000) | .address'")]
 pub(crate) struct Stats {
-    /// agent, agent/session/, agent/name or agent/session/name [default: everything]
+    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
+    /// everything]
     selection: Option<SelectionArg>,
-    /// Read the metadata of each version, and show the bytes of the saved states
+    /// Read the metadata of each version, and show the total size of the states
     #[arg(long)]
     states: bool,
+}
+
+/// The names that a row is about.
+#[derive(Clone, Copy)]
+enum Of<'a> {
+    /// One name, by its address.
+    Name(&'a str),
+    Agent(&'a Name),
+    All,
+}
+
+impl Of<'_> {
+    /// Returns the keys of the row that tell what it is about.
+    fn value(self) -> Value {
+        match self {
+            Self::Name(address) => print::extend(json!({ "of": "name" }), print::located(address)),
+            Self::Agent(agent) => json!({
+                "of": "agent", "address": address::part(agent), "agent": agent.as_str(),
+                "session": null, "name": null, "version": null,
+            }),
+            Self::All => json!({
+                "of": "all", "address": null, "agent": null, "session": null, "name": null,
+                "version": null,
+            }),
+        }
+    }
 }
 
 /// Of a name, an agent, or all.
@@ -89,31 +116,33 @@ impl Stats {
             let figures = figures(&scope, &name, states).await?;
             if let Some(done) = agent.as_ref().filter(|agent| *agent != scope.agent()) {
                 let of_agent = std::mem::take(&mut of_agent);
-                let done = address::part(done);
-                progress.aside(|| of_agent.print("agent", &done, states, &mut table))?;
+                progress.aside(|| of_agent.print(Of::Agent(done), states, &mut table))?;
             }
             agent = Some(scope.agent().clone());
             let address = address::address(scope.agent(), scope.session(), &name);
-            progress.aside(|| figures.print("name", &address, states, &mut table))?;
+            progress.aside(|| figures.print(Of::Name(&address), states, &mut table))?;
             of_agent.add(&figures);
             all.add(&figures);
             progress.add(1);
         }
         drop(progress);
         if let Some(agent) = agent {
-            of_agent.print("agent", &address::part(&agent), states, &mut table)?;
+            of_agent.print(Of::Agent(&agent), states, &mut table)?;
         }
         if all.versions == 0 {
-            let what = nothing_matches(store, &selection).await?;
+            let (what, hint) = nothing_matches(store, &selection).await?;
             out.note(format_args!("{what}"));
+            if let Some(hint) = hint {
+                out.note(format_args!("hint: {hint}"));
+            }
         }
         if all.unread > 0 {
             let versions = print::count(all.unread, "version");
             out.note(format_args!(
-                "{versions} cannot be read and are not counted; run `persist check`"
+                "warning: {versions} cannot be read and are not counted\nhint: run `persist check`"
             ));
         }
-        all.print("all", "", states, &mut table)?;
+        all.print(Of::All, states, &mut table)?;
         Ok(table.flush()?)
     }
 }
@@ -165,7 +194,7 @@ impl Figures {
         }
     }
 
-    fn print(&self, of: &str, address: &str, states: bool, table: &mut Table) -> Result<()> {
+    fn print(&self, of: Of<'_>, states: bool, table: &mut Table) -> Result<()> {
         let Self {
             names,
             versions,
@@ -174,19 +203,22 @@ impl Figures {
             ..
         } = self;
         let growth = days.iter().sum::<u64>() / DAYS as u64;
-        let mut value = json!({
-            "of": of, "address": address, "names": names, "versions": versions, "bytes": bytes,
-            "days": days, "growth": growth,
+        let figures = json!({
+            "names": names, "versions": versions, "bytes": bytes, "days": days, "growth": growth,
         });
+        let mut value = print::extend(of.value(), figures);
         if states {
             value["states"] = self.states.into();
             value["unread"] = self.unread.into();
         }
         let cells = || {
             let what = match of {
-                "name" => address.to_owned(),
-                "agent" => format!("= {address}, {}", print::count(*names, "name")),
-                _ => format!("= everything, {}", print::count(*names, "name")),
+                Of::Name(address) => address.to_owned(),
+                Of::Agent(agent) => {
+                    let agent = address::part(agent);
+                    format!("= {agent}, {}", print::count(*names, "name"))
+                }
+                Of::All => format!("= everything, {}", print::count(*names, "name")),
             };
             let mut cells = vec![what, versions.to_string(), print::bytes(*bytes)];
             if states {

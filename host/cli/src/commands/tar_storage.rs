@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
 use persist_host::storage::{
@@ -18,6 +18,7 @@ use persist_host::storage::{
 use serde::Deserialize;
 
 use super::archive::STORE;
+use crate::exit::Hinted;
 use crate::print;
 
 /// The last entry of an archive: a line of JSON for each version.
@@ -35,7 +36,7 @@ const MAX_PATH: usize = 1 << 10;
 /// Most bytes of a line of the manifest: the metadata of a version is at most 128 KiB.
 const MAX_LINE: u64 = 256 << 10;
 
-const NO_TAR: &str = "it is not a complete tar file; decompress it first if it is compressed";
+const NO_TAR: &str = "not a complete tar file";
 
 /// Objects in a tar file. Memory: where each of them lies, some 100 bytes.
 #[derive(Debug)]
@@ -71,13 +72,22 @@ impl TarStorage {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let shown = path.display();
         if path.as_os_str() == "-" {
-            bail!("an archive cannot be read from a pipe; name a file");
+            let what = "an archive cannot be read from standard input";
+            return Err(Hinted::other(what, "name a file").into());
         }
-        let file = File::open(path).with_context(|| format!("open {shown}"))?;
+        let file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
         let length = file.metadata()?.len();
-        let index = Index::read(&file, length).with_context(|| format!("read {shown}"))?;
+        let index = Index::read(&file, length).map_err(|error| {
+            let is_compressed = error.to_string() == NO_TAR;
+            let error = error.context(format!("cannot read {shown}"));
+            if is_compressed {
+                let hint = "if the file is compressed, decompress it first".into();
+                return Hinted { error, hint }.into();
+            }
+            error
+        })?;
         let Some(base) = &index.base else {
-            bail!(index.without_manifest(&shown));
+            return Err(index.without_manifest(&shown));
         };
         let objects = index.objects_below(base);
         let archive = Self {
@@ -107,12 +117,12 @@ impl TarStorage {
             }
             let parsed = serde_json::from_slice::<Line>(&line);
             let line = parsed.with_context(|| {
-                format!("the manifest in {shown} is not what `persist export` writes")
+                format!("the manifest in {shown} was not written by `persist export`")
             })?;
             let place = self.objects.get(&line.key);
             ensure!(
                 place.is_some_and(|place| place.size == line.info.stored_size),
-                "{} is in the manifest of {shown} and not in the archive",
+                "{} is in the manifest of {shown} but not in the archive",
                 cut(&line.key)
             );
         }
@@ -130,7 +140,7 @@ impl TarStorage {
     }
 
     fn refused<T>(&self) -> storage::Result<T> {
-        let what = format!("{} is an archive, which is read-only", self.path.display());
+        let what = format!("{} is an archive and read-only", self.path.display());
         Err(storage::Error::new(ErrorKind::Unsupported, what))
     }
 }
@@ -178,8 +188,7 @@ impl Index {
             if is_extension(kind) {
                 ensure!(
                     size <= MAX_EXTENSION,
-                    "an extension header says that it is {size} bytes long; at most \
-                     {MAX_EXTENSION} are read"
+                    "an extension header has {size} bytes; the maximum is {MAX_EXTENSION}"
                 );
             }
             let end = start.checked_add(size).filter(|end| *end <= length);
@@ -225,8 +234,7 @@ impl Index {
         if is_sparse {
             ensure!(
                 !last.ends_with(".gz") && last != MANIFEST,
-                "{} is a sparse entry, which `persist export` does not write; pack it without \
-                 --sparse",
+                "{} is a sparse entry, which `persist export` does not write",
                 cut(&path)
             );
             return Ok(());
@@ -256,8 +264,8 @@ impl Index {
         self.files.iter().filter_map(below).collect()
     }
 
-    /// Says why there is no manifest.
-    fn without_manifest(&self, shown: &impl fmt::Display) -> String {
+    /// Returns the error for an archive without a manifest.
+    fn without_manifest(&self, shown: &impl fmt::Display) -> anyhow::Error {
         let is_store = |(path, _): &(String, Place)| {
             path == STORE
                 || path
@@ -265,15 +273,14 @@ impl Index {
                     .is_some_and(|base| base.ends_with('/'))
         };
         if self.ended && self.files.iter().any(is_store) {
-            return format!(
-                "{shown} is a store that was packed by tar, and has no {MANIFEST}: unpack it into \
-                 an empty directory, \
-                 which is then a store, and use `persist copy file:///DIRECTORY TO`"
-            );
+            let what = format!("{shown} has no {MANIFEST}: it is a store that was packed with tar");
+            let hint = "unpack it into an empty directory and run `persist copy file:///DIRECTORY \
+                TO_URL`";
+            return Hinted::other(what, hint).into();
         }
-        format!(
-            "{shown} has no {MANIFEST} at its end: it was cut off, or not written by `persist \
-             export`"
+        anyhow::anyhow!(
+            "{shown} has no {MANIFEST} at its end: it is truncated, or was not written by \
+             `persist export`"
         )
     }
 }
@@ -373,7 +380,7 @@ impl Storage for TarStorage {
         let range = range.of(place.size);
         let bytes = self.bytes(place.start + range.start..place.start + range.end);
         let bytes = bytes.map_err(|error| {
-            let what = format!("read {}", self.path.display());
+            let what = format!("cannot read {}", self.path.display());
             storage::Error::new(ErrorKind::Unavailable, what).with_source(error)
         })?;
         Ok(Part::new(bytes, range.start, place.size))

@@ -30,18 +30,18 @@ impl Binding {
     /// A text that says what is wrong.
     pub(super) fn parse(endpoints: toml::Value) -> Result<Vec<Self>, String> {
         let toml::Value::Table(endpoints) = endpoints else {
-            return Err("endpoints is not a table; write [endpoints.\"host:port\"]".into());
+            return Err("endpoints is not a table, as in [endpoints.\"host:port\"]".into());
         };
         let bindings = endpoints.into_iter().map(|(host, values)| {
             let place = format!("endpoints.{:?}", redact(&host));
             if let Some(kind) = secret_in(&host) {
                 return Err(format!(
-                    "{place} holds {kind}, which is not shown; write host:port"
+                    "{place} contains {kind} instead of host:port (not shown)"
                 ));
             }
             if host.contains("://") || host.contains(['/', '@', ' ']) {
                 return Err(format!(
-                    "{place}: write host:port, without scheme, path or user"
+                    "{place} is not host:port without scheme, path and user"
                 ));
             }
             let toml::Value::Table(values) = values else {
@@ -66,7 +66,7 @@ impl Binding {
         if let Some(kind) = text.as_deref().and_then(secret_in) {
             let key = redact(key);
             return Err(format!(
-                "{key} holds {kind}, which is not shown; it does not belong there"
+                "{key} contains {kind}, which does not belong there (not shown)"
             ));
         }
         match (key, text, value) {
@@ -76,22 +76,21 @@ impl Binding {
                 self.is_environment = true;
             }
             ("credential_source", ..) => {
-                return Err("credential_source can only be \"environment\"".into());
+                return Err("credential_source is not \"environment\", the only value".into());
             }
             ("allow_http", _, toml::Value::Boolean(allow)) => self.allow_http = allow,
             ("allow_http", ..) => return Err("allow_http is neither true nor false".into()),
-            ("profile" | "gcs_credentials", ..) => return Err(format!("{key} is not a text")),
+            ("profile" | "gcs_credentials", ..) => return Err(format!("{key} is not a string")),
             (key, ..) => {
                 let key = redact(key);
                 return Err(format!(
-                    "{key:?} is not a key of an endpoint; the keys are: profile, \
-                     credential_source, \
-                     allow_http, gcs_credentials"
+                    "{key:?} is not a key of an endpoint: the keys are profile, credential_source, \
+                     allow_http and gcs_credentials"
                 ));
             }
         }
         if self.profile.is_some() && self.is_environment {
-            return Err("write either profile or credential_source".into());
+            return Err("profile and credential_source exclude each other".into());
         }
         Ok(())
     }
@@ -118,9 +117,8 @@ impl Binding {
         if let (Some(said), Some(bound)) = (said, &self.profile)
             && said != bound
         {
-            return Err(Usage(format!(
-                "the URL names another profile than {bound:?}, which the file of settings binds \
-                 to {}",
+            return Err(Usage::new(format!(
+                "the URL names another profile than {bound:?}, which persist.toml binds to {}",
                 self.host
             ))
             .into());
@@ -172,12 +170,12 @@ fn of_environment() -> Result<S3Credentials> {
     let value = |name| match env::var(name) {
         Ok(value) if !value.is_empty() => Ok(Some(value)),
         Ok(_) | Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(Usage(format!("{name} is not UTF-8"))),
+        Err(env::VarError::NotUnicode(_)) => Err(Usage::new(format!("{name} is not UTF-8"))),
     };
     let needed = |name| {
         value(name)?.ok_or_else(|| {
-            Usage(format!(
-                "{name} is not set, and the file of settings binds it to the endpoint"
+            Usage::new(format!(
+                "{name} is not set, but persist.toml binds it to the endpoint"
             ))
         })
     };

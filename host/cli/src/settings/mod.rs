@@ -18,7 +18,7 @@ use persist_host::storage::{
 };
 use persist_host::wasm::Limits;
 
-use crate::exit::Usage;
+use crate::exit::{Usage, described};
 pub(crate) use endpoints::Binding;
 pub(crate) use table::{SETTINGS, Setting, table};
 
@@ -105,7 +105,9 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_named => {
                 return Ok(());
             }
-            text => text.with_context(|| format!("read the settings in {}", path.display()))?,
+            text => {
+                text.with_context(|| format!("cannot read the settings in {}", path.display()))?
+            }
         };
         let dir = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let dir = dir.parent().unwrap_or(Path::new("/"));
@@ -154,7 +156,7 @@ impl Settings {
     }
 
     /// Names a setting as a person knows it: by the option, the variable or the key that said it.
-    fn name(&self, variable: &str) -> String {
+    pub(crate) fn name(&self, variable: &str) -> String {
         match self.values.get(variable).map(|value| &value.1) {
             Some(Source::Option(name) | Source::Variable(name)) => (*name).to_owned(),
             Some(Source::File) => {
@@ -162,7 +164,7 @@ impl Settings {
                 let key = setting.map_or(variable, |setting| setting.key);
                 match &self.file {
                     Some(file) => format!("{key} in {}", file.display()),
-                    None => format!("{key} in the file of settings"),
+                    None => format!("{key} in persist.toml"),
                 }
             }
             Some(Source::Default) | None => variable.to_owned(),
@@ -176,8 +178,8 @@ impl Settings {
         };
         match secret_in(&value.to_string_lossy()) {
             None => Ok(Some(value.clone())),
-            Some(kind) => Err(Usage(format!(
-                "{} holds {kind}, which is not shown; it does not belong there",
+            Some(kind) => Err(Usage::new(format!(
+                "{} contains {kind}, which does not belong there (not shown)",
                 self.name(variable)
             ))
             .into()),
@@ -187,7 +189,7 @@ impl Settings {
     fn text(&self, variable: &str) -> Result<Option<String>> {
         let value = self.checked(variable)?;
         let text = value.map(OsString::into_string).transpose();
-        text.map_err(|_| Usage(format!("{} is not UTF-8", self.name(variable))).into())
+        text.map_err(|_| Usage::new(format!("{} is not UTF-8", self.name(variable))).into())
     }
 
     fn path(&self, variable: &str) -> Result<Option<PathBuf>> {
@@ -197,8 +199,8 @@ impl Settings {
         if !path.to_string_lossy().chars().any(char::is_control) {
             Ok(Some(path.into()))
         } else {
-            Err(Usage(format!(
-                "{} has a line break or another control character in it",
+            Err(Usage::new(format!(
+                "{} contains a control character",
                 self.name(variable)
             ))
             .into())
@@ -211,7 +213,7 @@ impl Settings {
         };
         let number = text.trim().parse().map(Some);
         number.map_err(|_| {
-            Usage(format!(
+            Usage::new(format!(
                 "{} is {:?}, not a number",
                 self.name(variable),
                 redact(&text)
@@ -226,7 +228,7 @@ impl Settings {
         };
         let time = humantime::parse_duration(text.trim()).map(Some);
         time.map_err(|_| {
-            Usage(format!(
+            Usage::new(format!(
                 "{} is {:?}, not a duration such as 90s, 12h or 30d",
                 self.name(variable),
                 redact(&text)
@@ -252,7 +254,7 @@ impl Settings {
         let said = match said {
             Some(None) => {
                 let what = format!("{} is not UTF-8", self.name("PERSIST_STORAGE"));
-                return Err(Usage(what).into());
+                return Err(Usage::new(what).into());
             }
             said => said.flatten(),
         };
@@ -260,12 +262,9 @@ impl Settings {
             None | Some("local") => StorageConfig::default_local(),
             Some("s3") => bucket(StorageBackend::S3),
             Some("gcs") => bucket(StorageBackend::Gcs),
-            Some(url) => match self.values.get("PERSIST_STORAGE").map(|value| &value.1) {
-                Some(Source::Option(_)) | None => StorageConfig::from_url(url)?,
-                Some(_) => {
-                    StorageConfig::from_url(url).with_context(|| self.name("PERSIST_STORAGE"))?
-                }
-            },
+            Some(url) => {
+                StorageConfig::from_url(url).with_context(|| self.name("PERSIST_STORAGE"))?
+            }
         };
         self.storage_at(config)
     }
@@ -405,8 +404,8 @@ impl Settings {
             Some("off") => Ok(false),
             Some(other) => {
                 let name = self.name("PERSIST_RETENTION");
-                let what = format!("{name} is {:?}; write on or off", redact(other));
-                Err(Usage(what).into())
+                let what = format!("{name} is {:?}, not on or off", redact(other));
+                Err(Usage::new(what).into())
             }
         }
     }
@@ -416,7 +415,7 @@ impl Settings {
         let mut found = Vec::new();
         let mut note = |variable, read: Result<()>| {
             if let Err(error) = read {
-                let what = redact(&format!("{error:#}")).into_owned();
+                let what = redact(&described(&error)).into_owned();
                 // One that a storage needs is met again with the storage.
                 if found.iter().all(|(_, known)| *known != what) {
                     found.push((variable, what));
@@ -445,7 +444,7 @@ impl Settings {
         parsed.map(drop).map_err(|error| {
             let name = self.name("RUST_LOG");
             let log = redact(&log);
-            Usage(format!("{name} is {log:?}: {error}")).into()
+            Usage::new(format!("{name} is {log:?}: {error}")).into()
         })
     }
 
@@ -458,9 +457,9 @@ impl Settings {
         for limit in text.split(',').filter(|limit| !limit.trim().is_empty()) {
             let limit = limit.trim();
             let of = self.name("PERSIST_LIMITS");
-            let wrong = |why: String| Usage(format!("{of}, {}: {why}", redact(limit)));
+            let wrong = |why: String| Usage::new(format!("{of}: {}: {why}", redact(limit)));
             let parts = limit.split_once('=');
-            let (name, value) = parts.ok_or_else(|| wrong("write NAME=VALUE".into()))?;
+            let (name, value) = parts.ok_or_else(|| wrong("not NAME=VALUE".into()))?;
             let set = limits.set(name.trim(), value.trim());
             set.map_err(|error| wrong(error.to_string()))?;
         }
@@ -521,7 +520,7 @@ fn bucket(backend: StorageBackend) -> StorageConfig {
 
 /// A path of the file: `~/` is this account's home, and a relative one begins where the file is.
 fn in_dir(dir: &Path, path: &Path, key: &str) -> Result<PathBuf> {
-    let path = local_path(path).with_context(|| format!("{key} in the file of settings"))?;
+    let path = local_path(path).with_context(|| format!("{key} in persist.toml"))?;
     Ok(dir.join(path))
 }
 
@@ -535,7 +534,7 @@ fn no_toml(text: &str, error: &toml::de::Error) -> String {
         .count()
         + 1;
     let what = match secret_in(text) {
-        Some(kind) => format!("it holds {kind} instead of settings"),
+        Some(kind) => format!("it contains {kind} instead of settings"),
         None => redact(error.message()).into_owned(),
     };
     format!("line {line} is not TOML: {what}")
@@ -547,7 +546,7 @@ type Parsed = (Vec<(&'static Setting, String)>, Vec<Binding>);
 /// Parses a file: its settings in the order of its keys, and the credentials that it binds to
 /// endpoints.
 fn parse(text: &str, path: &Path) -> Result<Parsed> {
-    let wrong = |what: String| Usage(format!("{}: {what}", path.display()));
+    let wrong = |what: String| Usage::new(format!("{}: {what}", path.display()));
     let table = toml::from_str::<toml::Table>(text);
     let mut table = table.map_err(|error| wrong(no_toml(text, &error)))?;
     let bindings = match table.remove("endpoints") {
@@ -566,7 +565,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed> {
                 .filter(|key| !key.is_empty())
                 .collect();
             wrong(format!(
-                "{:?} is not a setting; the settings are: {}, endpoints",
+                "{:?} is not a setting: the settings are {}, endpoints",
                 redact(&key),
                 keys.join(", ")
             ))
@@ -574,7 +573,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed> {
         let plain = |key: &str, value| match value {
             toml::Value::String(text) => Ok(text),
             toml::Value::Integer(number) => Ok(number.to_string()),
-            _ => Err(wrong(format!("{key} is neither a text nor a number"))),
+            _ => Err(wrong(format!("{key} is not a string or a number"))),
         };
         let value = match value {
             toml::Value::Table(limits) if key == "limits" => {
@@ -657,7 +656,7 @@ mod tests {
         for (file, hint) in [
             ("bucket = \"x\"", "s3_bucket"),
             ("AWS_ACCESS_KEY_ID = \"x\"", "is not a setting"),
-            ("storage = true", "neither a text nor a number"),
+            ("storage = true", "is not a string or a number"),
             ("storage", "persist.toml"),
         ] {
             let error = resolve(GlobalArgs::default(), &[], file).expect_err(file);
@@ -687,8 +686,8 @@ mod tests {
         assert_eq!(limits(&[], "limits = \"runs=3\"").expect("good").runs, 3);
         for (bad, hint) in [
             ("memory", "NAME=VALUE"),
-            ("memory=much", "cannot be"),
-            ("mammary=1", "there are"),
+            ("memory=much", "invalid value"),
+            ("mammary=1", "the limits are"),
         ] {
             let error = limits(&[("PERSIST_LIMITS", bad)], "").expect_err(bad);
             let said = error.to_string();

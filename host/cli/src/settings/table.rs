@@ -22,19 +22,24 @@ pub(crate) const SETTINGS: &[Setting] = &[
         ..of(
             "storage",
             &["PERSIST_STORAGE"],
-            "location of the store: `local`, `s3`, `gcs`, or `file:///absolute/path`, \
-             `s3://bucket/prefix`, `gs://bucket/prefix`",
+            "store to use: `local`, `s3` or `gcs`, or a URL: `file:///absolute/path`, \
+             `s3://bucket/prefix` or `gs://bucket/prefix`",
             "`local`",
         )
     },
     of(
         "local_path",
         &["PERSIST_LOCAL_PATH"],
-        "directory of `local`: an absolute path, or one that begins with `~/`. In the file, a \
-         relative path is relative to the file",
+        "directory of the `local` store: an absolute path or one that starts with `~/`; in \
+         `persist.toml` also a path relative to that file",
         "`persist` in the user's data directory (Linux: `~/.local/share/persist`)",
     ),
-    of("s3_bucket", &["AWS_S3_BUCKET"], "bucket of `s3`", "none"),
+    of(
+        "s3_bucket",
+        &["AWS_S3_BUCKET"],
+        "bucket of the `s3` store",
+        "none",
+    ),
     of(
         "s3_region",
         &["AWS_REGION", "AWS_DEFAULT_REGION"],
@@ -44,155 +49,157 @@ pub(crate) const SETTINGS: &[Setting] = &[
     of(
         "s3_endpoint",
         &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
-        "another S3 server. The table below lists the credentials that it is sent",
-        "`endpoint_url` of the profile, else Amazon's",
+        "URL of an S3-compatible server; see [Where credentials are \
+         sent](#where-credentials-are-sent)",
+        "`endpoint_url` of the profile, else Amazon S3",
     ),
     of(
         "s3_allow_http",
         &["PERSIST_S3_ALLOW_HTTP"],
-        "servers that may be sent AWS keys over plain HTTP: `host:port`, separated by commas",
-        "none but this machine",
+        "servers that AWS keys may be sent to over plain HTTP: `host:port`, separated by commas",
+        "this machine only",
     ),
     of(
         "s3_kms_key",
         &["PERSIST_S3_KMS_KEY"],
-        "KMS key to encrypt objects with, through a bucket key",
-        "as the bucket does",
+        "KMS key to encrypt objects with, through an S3 bucket key",
+        "the default encryption of the bucket",
     ),
     secret(
         &["AWS_ACCESS_KEY_ID"],
-        "access key ID for S3. The other sources of Amazon's own tools work as well, except single \
-         sign-on, `aws login` and `credential_process`",
+        "access key ID for S3. Profiles, web identities, containers and EC2 instances also work; \
+         single sign-on, `aws login` and `credential_process` do not",
     ),
     secret(&["AWS_SECRET_ACCESS_KEY"], "secret access key for S3"),
     secret(
         &["AWS_SESSION_TOKEN"],
-        "session token of temporary credentials",
+        "session token of temporary AWS credentials",
     ),
     of(
         "",
         &["AWS_PROFILE"],
-        "profile of `~/.aws` with the credentials, and optionally `endpoint_url` and `region`",
+        "profile in `~/.aws` for the credentials, `endpoint_url` and `region`",
         "`default`",
     ),
     of(
         "",
         &["AWS_CONFIG_FILE"],
-        "file with profiles",
+        "AWS configuration file with the profiles",
         "`~/.aws/config`",
     ),
     of(
         "",
         &["AWS_SHARED_CREDENTIALS_FILE"],
-        "file with the keys of profiles",
+        "AWS credentials file with the keys of the profiles",
         "`~/.aws/credentials`",
     ),
     of(
         "",
         &["AWS_WEB_IDENTITY_TOKEN_FILE"],
-        "file with the token of a web identity, as on EKS",
+        "file with a web identity token, as on EKS",
         "none",
     ),
     of(
         "",
         &["AWS_ROLE_ARN"],
-        "role that a web identity assumes",
+        "role to assume with the web identity token",
         "none",
     ),
     of(
         "gcs_bucket",
         &["PERSIST_GCS_BUCKET", "GCS_BUCKET"],
-        "bucket of `gcs`",
+        "bucket of the `gcs` store",
         "none",
     ),
     of(
         "gcs_prefix",
         &["PERSIST_GCS_PREFIX"],
-        "prefix of the keys of `gcs`",
-        "nothing",
+        "key prefix of the `gcs` store",
+        "none",
     ),
     of(
         "gcs_credentials",
         &["GOOGLE_APPLICATION_CREDENTIALS"],
-        "path of a credentials file for GCS: a service account's key, a workload identity, or \
-         gcloud's",
+        "credentials file for Google Cloud Storage: a service account key, a workload identity \
+         configuration or the file of gcloud",
         "application default credentials",
     ),
     of(
         "",
         &["GOOGLE_CLOUD_QUOTA_PROJECT"],
-        "project that is billed for requests to GCS",
-        "that of the credentials",
+        "project that is billed for requests to Google Cloud Storage",
+        "the project of the credentials",
     ),
     of(
         "gcs_timeout",
         &["PERSIST_GCS_TIMEOUT"],
-        "timeout in seconds of one request to GCS, not of a whole stream",
+        "timeout of one request to Google Cloud Storage, in seconds; it does not limit a whole \
+         stream",
         "30",
     ),
     of(
         "gcs_kms_key",
         &["PERSIST_GCS_KMS_KEY"],
         "Cloud KMS key to encrypt objects with",
-        "as the bucket does",
+        "the default encryption of the bucket",
     ),
     of(
         "gcs_endpoint",
         &["STORAGE_EMULATOR_HOST"],
-        "another GCS server, such as fake-gcs-server. It is sent only credentials that are bound \
-         to it (see below)",
-        "Google's",
+        "URL of a compatible server, such as fake-gcs-server; see [Where credentials are \
+         sent](#where-credentials-are-sent)",
+        "Google Cloud Storage",
     ),
     of(
         "grace",
         &["PERSIST_GRACE"],
-        "grace period of a store that this command creates. An existing store has its own \
-         (`persist policy`). Versions that were the newest within the grace period are not pruned",
+        "grace period of a new store: versions that were the newest within it are not pruned. An \
+         existing store has its own (`persist policy`)",
         "`1h`",
     ),
     of(
         "retention",
         &["PERSIST_RETENTION"],
-        "policy of a store that this command creates. `on`: hosts remove versions that none of the \
-         next five rules keeps. `off`: only `persist prune` removes versions. An existing store \
-         has its own (`persist policy`)",
+        "pruning in a new store. `on`: hosts remove versions that none of the next five rules \
+         keeps; `off`: only `persist prune` removes versions. An existing store has its own policy \
+         (`persist policy`)",
         "`on`",
     ),
     of(
         "keep_within",
         &["PERSIST_KEEP_WITHIN"],
-        "keep versions that were the newest at some time within this duration",
+        "keep versions that were the newest within this duration",
         "`1d`",
     ),
     of(
         "keep_last",
         &["PERSIST_KEEP_LAST"],
-        "keep the last N versions of each name",
+        "keep the N newest versions of each name",
         "20",
     ),
     of(
         "keep_hourly",
         &["PERSIST_KEEP_HOURLY"],
-        "keep the newest version of each of the last N hours",
+        "keep the newest version of each of the last N hours that have one",
         "48",
     ),
     of(
         "keep_daily",
         &["PERSIST_KEEP_DAILY"],
-        "keep the newest version of each of the last N days",
+        "keep the newest version of each of the last N days that have one",
         "30",
     ),
     of(
         "keep_weekly",
         &["PERSIST_KEEP_WEEKLY"],
-        "keep the newest version of each of the last N weeks",
+        "keep the newest version of each of the last N weeks that have one",
         "52",
     ),
     of(
         "limits",
         &["PERSIST_LIMITS"],
-        "limits of agents, as in `memory=64MiB,cpu=5s`; in the file, a table. `--limit` of \
-         `persist run` overrides it",
+        "limits of an agent, such as `memory=64MiB,cpu=5s`; in `persist.toml`, a table. `persist \
+         run --limit` overrides it",
         "see `persist run --help`",
     ),
     of(
@@ -206,9 +213,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
         ..of(
             "",
             &["PERSIST_CONFIG"],
-            "file with settings",
-            "`persist/persist.toml` in the user's configuration directory (Linux: `~/.config`), \
-             if it exists",
+            "path of the settings file",
+            "`persist/persist.toml` in the user's configuration directory (Linux: `~/.config`), if \
+             it exists",
         )
     },
 ];
@@ -239,7 +246,7 @@ const fn secret(variables: &'static [&'static str], what: &'static str) -> Setti
 /// The table of docs/src/configuration.md.
 pub(crate) fn table() -> String {
     let mut lines = vec![
-        "| environment | `persist.toml` | what | default |".to_owned(),
+        "| environment | `persist.toml` | description | default |".to_owned(),
         "|---|---|---|---|".to_owned(),
     ];
     let code = |text: &str| match text {

@@ -63,7 +63,7 @@ impl Footer {
         let footer = self;
         if footer.object != size {
             return Err(Error::corrupt(format!(
-                "it has {size} bytes, and its footer says {}",
+                "it has {size} bytes, but its footer says {}",
                 footer.object
             )));
         }
@@ -86,6 +86,9 @@ pub(crate) struct Trailer {
     offsets: Vec<u64>,
 }
 
+/// Hint for a file that a newer version wrote.
+const NEWER: &str = "use a newer version of Persist";
+
 impl Trailer {
     /// Verifies and reads a trailer; `bytes` are all from the end of the state member.
     pub(crate) fn parse(bytes: &[u8], footer: Footer) -> Result<Self> {
@@ -96,16 +99,17 @@ impl Trailer {
         // The checksum matches, so from here on the bytes are as they were written.
         if footer.format != FORMAT {
             return Err(Error::unsupported(format!(
-                "this snapshot has format {}; this build reads format {FORMAT}. Use a newer \
-                 Persist",
+                "this snapshot has format {}, and this version of Persist reads format {FORMAT}",
                 footer.format
-            )));
+            ))
+            .with_hint(NEWER));
         }
         if ![KIND_STATE, KIND_TOMBSTONE].contains(&footer.kind) {
             return Err(Error::unsupported(format!(
-                "this snapshot is of the unknown kind {}. Use a newer Persist",
+                "this snapshot is of the unknown kind {}",
                 footer.kind
-            )));
+            ))
+            .with_hint(NEWER));
         }
         let members = &bytes[..bytes.len() - FOOTER];
         Self::parse_members(members, footer)
@@ -305,13 +309,13 @@ fn plausible(len: usize, stored: usize) -> Result<Vec<u8>> {
     let mut state = Vec::new();
     if len > stored.saturating_mul(MAX_RATIO) {
         return Err(Error::corrupt(
-            "it says that its state is larger than its bytes can hold",
+            "its trailer claims a larger state than its bytes can hold",
         ));
     }
     match state.try_reserve_exact(len) {
         Ok(()) => state.resize(len, 0),
         Err(error) => {
-            let what = format!("a state of {len} bytes needs more memory than there is");
+            let what = format!("out of memory for a state of {len} bytes");
             return Err(storage::Error::new(storage::ErrorKind::NoSpace, what)
                 .with_source(error)
                 .into());

@@ -28,7 +28,7 @@ impl Sums {
         {
             Ok(())
         } else {
-            Err(Error::corrupt("its SHA-256 or CRC-32 is another"))
+            Err(Error::corrupt("its SHA-256 or CRC-32 does not match"))
         }
     }
 }

@@ -77,7 +77,7 @@ impl Pages {
             self.seen.insert(hasher.finish())
         };
         token.filter(is_new).ok_or_else(|| {
-            let what = "the server says that a list continues, without a token";
+            let what = "the server returned a truncated list without a continuation token";
             Error::new(ErrorKind::Unsupported, what)
         })
     }
@@ -92,11 +92,11 @@ impl Pages {
             return Ok(());
         }
         let what = format!(
-            "{MAX_EMPTY_PAGES} pages of a list in a row had nothing of this store in them, and \
-             the server says that it goes on"
+            "{MAX_EMPTY_PAGES} successive pages of a list had no object of this store, and the \
+             list is not complete"
         );
         Err(Error::new(ErrorKind::Unsupported, what)
-            .with_hint("use a prefix of the bucket where nothing else is kept, or another server"))
+            .with_hint("use a prefix that no other program uses, or another server"))
     }
 }
 
@@ -117,12 +117,12 @@ pub(super) async fn confirm(storage: &dyn Storage, key: &Key, tail: &Tail) -> Re
     {
         Ok(part) if part.size == tail.len() && part.bytes == tail.bytes() => Ok(()),
         Ok(_) => {
-            let what = "the object was acknowledged after an attempt without an answer, and is \
-                another writer's";
+            let what = "the object was acknowledged after an attempt without a response, and \
+                        belongs to another writer";
             Err(Error::new(ErrorKind::AlreadyExists, what))
         }
         Err(error) => Err(error
-            .about("the object was acknowledged after an attempt without an answer; then")
+            .about("the object was acknowledged after an attempt without a response; then")
             .unanswered()),
     }
 }
@@ -166,12 +166,12 @@ pub(super) fn permanent(error: &(dyn StdError + 'static), what: &str) -> Option<
     let (hint, unclear) = match tls_error(error)? {
         // The handshake comes before anything is sent.
         rustls::Error::InvalidCertificate(_) => (
-            "the server's certificate is not trusted: set SSL_CERT_FILE to the certificate of its \
-             CA, or correct the endpoint",
+            "if the certificate of the server is not trusted, set SSL_CERT_FILE to the \
+             certificate of its CA, or correct the endpoint",
             false,
         ),
         rustls::Error::InvalidMessage(_) => (
-            "the server does not speak TLS: correct the endpoint; http:// is for servers on this \
+            "the server does not use TLS: correct the endpoint; http:// is for servers on this \
              machine",
             true,
         ),

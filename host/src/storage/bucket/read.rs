@@ -123,11 +123,9 @@ impl About {
         tag: Option<String>,
     ) -> Attempt<Self> {
         let (range, size) = match range {
-            Some(text) => {
-                content_range(text).ok_or_else(|| odd(call, "a range that cannot be read"))?
-            }
+            Some(text) => content_range(text).ok_or_else(|| odd(call, "an invalid range"))?,
             None => {
-                let size = len.ok_or_else(|| odd(call, "an object without its length"))?;
+                let size = len.ok_or_else(|| odd(call, "an object without a length"))?;
                 (0..size, size)
             }
         };
@@ -137,7 +135,7 @@ impl About {
             Wanted::Span(span) => span.start..span.end.min(size),
         };
         if range != expected || len.is_some_and(|len| len != range.end - range.start) {
-            return Err(odd(call, "another range than the requested one"));
+            return Err(odd(call, "a range that was not requested"));
         }
         Ok(Self { range, size, tag })
     }
@@ -169,7 +167,7 @@ fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
 
 /// A proxy may have answered: another may do better.
 fn odd(call: &str, what: &str) -> AttemptError {
-    let what = format!("{call} was answered with {what}");
+    let what = format!("{call} returned {what}");
     AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
 }
 
@@ -184,7 +182,7 @@ pub(in crate::storage) async fn read(source: &impl Source, range: ReadRange) -> 
             return Ok(part);
         }
     }
-    let what = "the object was replaced each time that it was read";
+    let what = "the object was replaced during every read";
     Err(Error::new(ErrorKind::Unavailable, what))
 }
 
@@ -244,7 +242,7 @@ async fn pieces<S: Source>(
     head: &[u8],
 ) -> Result<Option<BytesMut>> {
     let too_long = |_| {
-        let what = "a read of more than there is memory for";
+        let what = "out of memory for a read";
         Error::new(ErrorKind::Unsupported, what)
     };
     let len = usize::try_from(rest.end - rest.start).map_err(too_long)?;
@@ -371,24 +369,27 @@ async fn drain<S: Source>(
     let stall = tries.stall();
     let end = bytes.len() + len;
     let broken = |kind, why: &str| {
-        let what = format!("the answer to {} {why}", S::CALL);
+        let what = format!("the response to {} {why}", S::CALL);
         AttemptError::unclear(Error::new(kind, what))
     };
     while bytes.len() < end {
         let chunk = match tokio::time::timeout(stall, body.next()).await {
             Ok(Ok(Some(chunk))) => chunk,
-            Ok(Ok(None)) => return Err(broken(ErrorKind::Unavailable, "ends too early")),
+            Ok(Ok(None)) => return Err(broken(ErrorKind::Unavailable, "is truncated")),
             Ok(Err(why)) => {
-                let why = format!("broke off: {why}");
+                let why = format!("was interrupted: {why}");
                 return Err(broken(ErrorKind::Unavailable, &why));
             }
             Err(_) => {
-                let why = format!("stood still for {stall:?}");
+                let why = format!("stopped for {stall:?}");
                 return Err(broken(ErrorKind::Timeout, &why));
             }
         };
         if chunk.len() > end - bytes.len() {
-            return Err(broken(ErrorKind::Unavailable, "is longer than it says"));
+            return Err(broken(
+                ErrorKind::Unavailable,
+                "is longer than its declared length",
+            ));
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -140,12 +140,11 @@ async fn of_machine() -> Attempt<Credentials> {
     let why = match tokio::time::timeout(SEARCH, ask).await {
         Ok(None) => return Ok(credentials),
         Ok(Some(fault)) => fault.error.to_string(),
-        Err(_) => format!("the metadata server does not answer within {SEARCH:?}"),
+        Err(_) => format!("the metadata server did not respond in {SEARCH:?}"),
     };
     tracing::debug!(why, "no Google credentials were found");
-    let what = "no Google credentials: GOOGLE_APPLICATION_CREDENTIALS is not set, gcloud keeps \
-        none, and no metadata server \
-                of GCE, GKE or Cloud Run answers here";
+    let what = "no Google credentials: GOOGLE_APPLICATION_CREDENTIALS is not set, gcloud has \
+                none, and no metadata server of GCE, GKE or Cloud Run responds";
     Err(AttemptError::new(
         RetryDecision::Stop,
         unauthenticated(what.into()),

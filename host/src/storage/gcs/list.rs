@@ -164,7 +164,7 @@ fn read(body: &[u8]) -> Attempt<Answer> {
 
 /// A proxy may have answered: another may do better.
 fn odd(what: String) -> AttemptError {
-    let what = format!("the answer to objects.list {what}");
+    let what = format!("the response to objects.list {what}");
     AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
 }
 
@@ -175,7 +175,7 @@ fn check_order(answer: &Answer) -> Result<()> {
         return Ok(());
     }
     let what = "this server does not list keys in order, so the newest version could be missed";
-    Err(Error::new(ErrorKind::Unsupported, what).with_hint("use another storage for this store"))
+    Err(Error::new(ErrorKind::Unsupported, what).with_hint("use another storage"))
 }
 
 /// Returns the entries that the answer has directly under `base`, objects and directories merged.

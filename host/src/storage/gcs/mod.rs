@@ -163,8 +163,8 @@ impl Gcs {
             .user_agent(concat!("persist/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| {
-                let what = format!("no HTTP client: {}", innermost(&error));
-                let hint = "where it is about CA certificates, set SSL_CERT_FILE to a file of them";
+                let what = format!("cannot create an HTTP client: {}", innermost(&error));
+                let hint = "if CA certificates are missing, set SSL_CERT_FILE to a file with them";
                 Error::new(ErrorKind::Config, what).with_hint(hint)
             })?;
         Ok(Self {
@@ -272,9 +272,8 @@ impl Gcs {
         let endpoint = Endpoint::parse(&settings.endpoint)?;
         (settings.account == Account::Anonymous).then(|| {
             format!(
-                "no credentials are bound to {endpoint}, so none were sent; bind some in \
-                 persist.toml: gcs_credentials = \
-                 \"FILE\" under [endpoints.\"{endpoint}\"]"
+                "no credentials are bound to {endpoint}, so none were sent; to bind some, write \
+                 gcs_credentials = \"FILE\" under [endpoints.\"{endpoint}\"] in persist.toml"
             )
         })
     }
@@ -364,7 +363,7 @@ impl Gcs {
         };
         let built = unlogged(self.shared.crates.get_or_try_init(build)).await;
         built.map_err(|error| {
-            let what = format!("no client for GCS: {}", innermost(&error));
+            let what = format!("cannot create a client for GCS: {}", innermost(&error));
             AttemptError::new(RetryDecision::Stop, Error::new(ErrorKind::Config, what))
         })
     }
@@ -419,7 +418,7 @@ impl Gcs {
     /// Removes an object that was made of other bytes than were sent, before it is read as ours.
     async fn discard(&self, operation: &Operation, full: &str, generation: i64) -> AttemptError {
         let what = format!(
-            "{}: GCS stored other bytes than it received",
+            "{}: GCS stored different bytes than were sent",
             operation.name
         );
         let error = Error::new(ErrorKind::Unavailable, what);

@@ -48,10 +48,8 @@ impl Settings {
             None => env("PERSIST_GCS_BUCKET")?
                 .or(env("GCS_BUCKET")?)
                 .ok_or_else(|| {
-                    wrong(
-                        "no bucket for snapshots; set PERSIST_GCS_BUCKET, or name it in \
-                    gs://bucket/prefix",
-                    )
+                    wrong("no bucket for snapshots")
+                        .with_hint("set PERSIST_GCS_BUCKET, or write gs://bucket/prefix")
                 })?,
         };
         check_gcs_bucket(&bucket)?;
@@ -81,7 +79,7 @@ impl Settings {
             check_kms_key(key)?;
         }
         if config.max_object.is_some_and(|most| most > MAX_OBJECT) {
-            return Err(wrong("max_object is more than the 5 TiB that GCS takes"));
+            return Err(wrong("max_object is more than the maximum of GCS, 5 TiB"));
         }
         let account = if is_emulator {
             Account::Anonymous
@@ -92,9 +90,7 @@ impl Settings {
             let host = host
                 .to_str()
                 .and_then(|host| Endpoint::parse(&format!("http://{host}")));
-            host.ok_or_else(|| {
-                wrong("GCE_METADATA_HOST is not a server; write HOST or HOST:PORT")
-            })?;
+            host.ok_or_else(|| wrong("GCE_METADATA_HOST is not HOST or HOST:PORT"))?;
         }
         Ok(Self {
             bucket,
@@ -133,7 +129,7 @@ fn account(config: &StorageConfig, endpoint: &str, file: Option<OsString>) -> Re
     };
     if config.endpoint_from_url {
         return Err(wrong(format!(
-            "a URL names the endpoint {server}, so the credentials of the config are not sent there"
+            "the credentials of the config are not sent to {server}: a URL names this endpoint"
         ))
         .with_hint(
             "set gcs_endpoint and gcs_credentials on the same config, and \
@@ -144,7 +140,7 @@ fn account(config: &StorageConfig, endpoint: &str, file: Option<OsString>) -> Re
         Ok(Account::File(named.into()))
     } else {
         Err(wrong(format!(
-            "{server} uses plain HTTP, where others could read Google's token, so no token is sent"
+            "no token is sent to {server}: it uses plain HTTP, where others could read the token"
         ))
         .with_hint("use https://, or name no credentials for this endpoint"))
     }
@@ -155,16 +151,14 @@ fn check_file(name: &str, file: &Path) -> Result<()> {
     let text = file.to_string_lossy();
     if let Some(kind) = secret_in(&text) {
         return Err(wrong(format!(
-            "{name} holds {kind} instead of a path; it is not shown"
+            "{name} contains {kind} instead of a path (not shown)"
         ))
         .with_hint(
             "write the content to a file that only this account can read, and name that file",
         ));
     }
     if text.chars().any(char::is_control) {
-        Err(wrong(format!(
-            "{name} has a line break or another control character in it"
-        )))
+        Err(wrong(format!("{name} contains a control character")))
     } else {
         Ok(())
     }
@@ -214,8 +208,7 @@ fn check_kms_key(key: &str) -> Result<()> {
             Ok(())
         }
         _ => Err(wrong(
-            "PERSIST_GCS_KMS_KEY is not a key; they look like \
-             projects/P/locations/L/keyRings/R/cryptoKeys/K",
+            "PERSIST_GCS_KMS_KEY is not projects/P/locations/L/keyRings/R/cryptoKeys/K",
         )),
     }
 }
@@ -251,10 +244,8 @@ fn endpoint(said: Option<String>) -> Result<String> {
 
 /// It may hold a password, so it is not shown.
 fn not_an_endpoint() -> Error {
-    wrong(
-        "the endpoint is not the URL of a server; write https://host or http://host:port, without \
-         user, path or query",
-    )
+    wrong("the endpoint is not the URL of a server")
+        .with_hint("write https://host or http://host:port, without user, path and query")
 }
 
 #[cfg(test)]
@@ -286,7 +277,8 @@ mod tests {
         assert_eq!(found(&none, &both), "first");
         assert_eq!(found(&none, &both[..1]), "second");
         let error = resolve(&none, &[]).expect_err("no bucket");
-        assert!(error.to_string().contains("PERSIST_GCS_BUCKET"), "{error}");
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains("PERSIST_GCS_BUCKET"), "{error}: {hint}");
     }
 
     #[test]

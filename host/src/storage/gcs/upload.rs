@@ -237,7 +237,7 @@ impl Session {
                     self.sent = has;
                 }
                 _ => {
-                    let what = format!("{}: GCS has another length than it was sent", SEND.name);
+                    let what = format!("{}: GCS has a different length than was sent", SEND.name);
                     return Err(Error::new(ErrorKind::Unavailable, what));
                 }
             }
@@ -270,7 +270,7 @@ impl Session {
                 None => Err(odd("an object before its last part")),
                 Some(refusal) if refusal.status == 308 => match has(response.headers()) {
                     has if has == self.sent => {
-                        let what = format!("{}: GCS took nothing of it", operation.name);
+                        let what = format!("{}: GCS received no data", operation.name);
                         let error = Error::new(ErrorKind::Unavailable, what);
                         Err(AttemptError::new(RetryDecision::Backoff(None), error))
                     }
@@ -279,7 +279,7 @@ impl Session {
                 // The upload is gone: completed by an attempt whose answer was lost, or cancelled.
                 // Only looking tells.
                 Some(gone) if matches!(gone.status, 404 | 410 | 499) => {
-                    let what = format!("{}: the upload is gone", operation.name);
+                    let what = format!("{}: the upload no longer exists", operation.name);
                     Err(AttemptError {
                         next: RetryDecision::Stop,
                         ..AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
@@ -298,10 +298,10 @@ impl Session {
     /// That the object that was made is the one that was sent.
     async fn check(&self, gcs: &Gcs, full: &str, size: u64, response: Response) -> Attempt<()> {
         let body = whole(response).await.map_err(|why| {
-            let what = format!("the answer to {} {why}", COMPLETE.name);
+            let what = format!("the response to {} {why}", COMPLETE.name);
             AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
         })?;
-        let made: Made = serde_json::from_slice(&body).map_err(|_| odd("what cannot be read"))?;
+        let made: Made = serde_json::from_slice(&body).map_err(|_| odd("an invalid body"))?;
         let same = made.size == size.to_string()
             && (made.crc32c.is_empty() || made.crc32c == self.checksum());
         if same {
@@ -341,7 +341,7 @@ fn has(headers: &HeaderMap) -> u64 {
 }
 
 fn odd(what: &str) -> AttemptError {
-    let what = format!("objects.insert was answered with {what}");
+    let what = format!("objects.insert returned {what}");
     AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
 }
 

@@ -207,8 +207,9 @@ impl Storage for Local {
                 limit,
                 meta,
             };
-            list::page(&folder, &list)
-                .map_err(|error| Error::io(format!("list {}", folder.path().display()), error))
+            list::page(&folder, &list).map_err(|error| {
+                Error::io(format!("cannot list {}", folder.path().display()), error)
+            })
         })
         .await
     }
@@ -231,8 +232,9 @@ impl Storage for Local {
                 limit,
                 meta,
             };
-            list::recursive_page(&folder, &list)
-                .map_err(|error| Error::io(format!("list {}", folder.path().display()), error))
+            list::recursive_page(&folder, &list).map_err(|error| {
+                Error::io(format!("cannot list {}", folder.path().display()), error)
+            })
         })
         .await
     }
@@ -244,8 +246,9 @@ impl Storage for Local {
             let Some(folder) = tree.open(&dir)? else {
                 return Ok(Vec::new());
             };
-            list::empty_dirs(&folder)
-                .map_err(|error| Error::io(format!("list {}", folder.path().display()), error))
+            list::empty_dirs(&folder).map_err(|error| {
+                Error::io(format!("cannot list {}", folder.path().display()), error)
+            })
         })
         .await
     }
@@ -266,11 +269,14 @@ impl Storage for Local {
                 Ok(()) => dir.sync().map_err(|error| {
                     Error::new(
                         ErrorKind::NotDurable,
-                        "sync the directory after deleting a file",
+                        "cannot sync the directory after deleting a file",
                     )
                     .with_source(error)
                 }),
-                Err(error) => Err(Error::io(format!("delete {}", tree.path(&key)), error)),
+                Err(error) => Err(Error::io(
+                    format!("cannot delete {}", tree.path(&key)),
+                    error,
+                )),
             }
         })
         .await
@@ -335,7 +341,7 @@ impl Upload for LocalUpload {
 
 fn read(tree: &Tree, key: &Key, range: &ReadRange) -> Result<Part> {
     let not_found = || Error::new(ErrorKind::NotFound, format!("no file {}", tree.path(key)));
-    let failed = |error| Error::io(format!("read {}", tree.path(key)), error);
+    let failed = |error| Error::io(format!("cannot read {}", tree.path(key)), error);
     let no_file = || {
         let what = format!("{} is not a regular file", tree.path(key));
         Error::new(ErrorKind::Unsupported, what)

@@ -27,8 +27,12 @@ impl Temp {
     pub(super) fn new(tree: &Tree) -> Result<Self> {
         let dir = tree.make_unsynced(TEMP_DIR)?;
         loop {
-            let failed =
-                |error| Error::io(format!("create a file in {}", dir.path().display()), error);
+            let failed = |error| {
+                Error::io(
+                    format!("cannot create a file in {}", dir.path().display()),
+                    error,
+                )
+            };
             let name = format!("{:032x}", crate::random::u128());
             let file = match dir.create_file(&name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -52,7 +56,7 @@ impl Temp {
     pub(super) fn write(&mut self, piece: &[u8]) -> Result<()> {
         self.file
             .write(piece)
-            .map_err(|error| Error::io("write a temporary file", error))
+            .map_err(|error| Error::io("cannot write a temporary file", error))
     }
 
     /// Gives the complete file its name in `dir`, in the one order that survives a power failure:
@@ -73,7 +77,7 @@ impl Temp {
     fn commit_with(self, dir: &Folder, give_name: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         self.file
             .sync()
-            .map_err(|error| Error::io("sync a file before naming it", error))?;
+            .map_err(|error| Error::io("cannot sync a file before naming it", error))?;
         let named = give_name(&self);
         match &named {
             Err(error) if error.kind() != ErrorKind::OutcomeUnknown => return named,
@@ -82,7 +86,7 @@ impl Temp {
             _ => {}
         }
         dir.sync().map_err(|error| {
-            let what = "sync the directory after naming a file";
+            let what = "cannot sync the directory after naming a file";
             Error::new(ErrorKind::NotDurable, what).with_source(error)
         })?;
         named
@@ -122,7 +126,7 @@ impl Temp {
             )
             .with_hint("keep other programs from replacing files in the store")),
             (Ok(()), Err(error)) => {
-                let what = "stat a file after naming it";
+                let what = "cannot stat a file after naming it";
                 Err(Error::new(ErrorKind::OutcomeUnknown, what).with_source(error))
             }
             (Err(error), _) => Err(not_named(error)),
@@ -153,7 +157,7 @@ fn not_named(error: io::Error) -> Error {
         ErrorKind::Unavailable | ErrorKind::Timeout => ErrorKind::OutcomeUnknown,
         kind => kind,
     };
-    Error::new(kind, "name a new file").with_source(error)
+    Error::new(kind, "cannot name a new file").with_source(error)
 }
 
 /// Which temporary files a sweep looks at.
@@ -188,7 +192,7 @@ pub(super) fn sweep(tree: &Tree, sweep: &Sweep) -> Result<Swept> {
     let Some(dir) = tree.open(TEMP_DIR)? else {
         return Ok(swept);
     };
-    let failed = |error| Error::io(format!("sweep {}", dir.path().display()), error);
+    let failed = |error| Error::io(format!("cannot sweep {}", dir.path().display()), error);
     let entries = dir.entries().map_err(failed)?;
     let files = entries.flatten().filter(|entry| !entry.is_dir);
     for entry in files.take(sweep.most) {

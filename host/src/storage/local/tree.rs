@@ -63,7 +63,7 @@ impl Tree {
         for segment in segments(dir) {
             let (child, made) = self.make_child(&at, segment)?;
             self.sync_once(&child, made, || at.sync())
-                .map_err(|error| Error::io("sync a directory", error))?;
+                .map_err(|error| Error::io("cannot sync a directory", error))?;
             at = child;
         }
         Ok(at)
@@ -85,7 +85,7 @@ impl Tree {
                 None => Ok(None),
             },
             Err(error) => Err(Error::io(
-                format!("open the store {}", self.root.display()),
+                format!("cannot open the store {}", self.root.display()),
                 error,
             )),
         }
@@ -93,12 +93,17 @@ impl Tree {
 
     /// Remembers the root, or checks that it is the one that this process met first.
     fn recognize(&self, root: Folder) -> Result<Folder> {
-        let failed = |error| Error::io(format!("open the store {}", self.root.display()), error);
+        let failed = |error| {
+            Error::io(
+                format!("cannot open the store {}", self.root.display()),
+                error,
+            )
+        };
         let id = root.id().map_err(failed)?;
         if *self.root_id.get_or_init(|| id) == id {
             Ok(root)
         } else {
-            Err(self.root_changed("is another directory than before"))
+            Err(self.root_changed("was replaced by another directory"))
         }
     }
 
@@ -106,7 +111,7 @@ impl Tree {
     fn root_changed(&self, what: &str) -> Error {
         let what = format!("the store's directory {} {what}", self.root.display());
         Error::new(ErrorKind::Unavailable, what).with_hint(
-            "the disk was unmounted or the directory was replaced; mount the disk again and \
+            "if the disk was unmounted or the directory was replaced, mount the disk again and \
              restart this process",
         )
     }
@@ -122,7 +127,7 @@ impl Tree {
             .take_while(|dir| !dir.exists())
             .collect();
         let failed = |error: io::Error| {
-            let what = format!("make the store {}", self.root.display());
+            let what = format!("cannot create the store {}", self.root.display());
             match error.kind() {
                 // Something on the way is no directory, or is not there to be made.
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
@@ -160,7 +165,10 @@ impl Tree {
         };
         match self.sync_once(&root, false, sync) {
             Ok(()) => Ok(root),
-            Err(error) => Err(Error::io("sync the directory above the store", error)),
+            Err(error) => Err(Error::io(
+                "cannot sync the directory above the store",
+                error,
+            )),
         }
     }
 
@@ -174,7 +182,10 @@ impl Tree {
         let opened = match parent.open(segment) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => match parent.make(segment) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    let what = format!("create the directory {segment} in {}", self.root.display());
+                    let what = format!(
+                        "cannot create the directory {segment} in {}",
+                        self.root.display()
+                    );
                     return Err(Error::io(what, error));
                 }
                 result => {
@@ -224,7 +235,7 @@ fn not_a_dir(parent: &Folder, segment: &str, error: io::Error) -> Error {
             let what = format!("{path} is not a directory; links inside a store are not followed");
             Error::new(ErrorKind::Unsupported, what)
         }
-        _ => Error::io(format!("open the directory {path}"), error),
+        _ => Error::io(format!("cannot open the directory {path}"), error),
     }
 }
 

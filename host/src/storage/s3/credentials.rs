@@ -51,7 +51,7 @@ pub(super) fn check_key(key: &str) -> Result<(), &'static str> {
     if key.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(())
     } else {
-        Err("has a space, a line break or another character in it that no key has")
+        Err("contains a space, a line break or another invalid character")
     }
 }
 
@@ -168,8 +168,8 @@ impl Source {
             let says = says.map_err(|error| refused(error.to_string()))?;
             if says.endpoint != said.endpoint {
                 return Err(refused(format!(
-                    "the AWS profile {name:?} names another endpoint than when this process \
-                     started; start it again"
+                    "the AWS profile {name:?} has another endpoint than when this process \
+                     started; restart it"
                 )));
             }
             if let Some(problem) = says.problem {
@@ -210,7 +210,7 @@ impl Source {
                     "no AWS credentials in the profile {profile:?} (~/.aws/credentials, \
                      ~/.aws/config)"
                 ),
-                "make the profile with `aws configure --profile`, or name another one",
+                "create the profile with `aws configure --profile`, or name another one",
             ),
             (Account::Environment, _) => (
                 "no AWS credentials in the environment".into(),
@@ -228,10 +228,10 @@ impl Source {
                 && (self.account == Account::Profile || name != profiles::DEFAULT) =>
             {
                 what = format!(
-                    "there is no AWS profile {name:?} in ~/.aws/config or ~/.aws/credentials"
+                    "the AWS profile {name:?} is not in ~/.aws/config or ~/.aws/credentials"
                 );
-                hint = "correct AWS_PROFILE or the URL, or make the profile with `aws configure \
-                    --profile`";
+                hint = "correct AWS_PROFILE or the URL, or create the profile with `aws configure \
+                        --profile`";
             }
             CredentialsError::CredentialsNotLoaded(_) => {}
             CredentialsError::ProviderTimedOut(_) => {

@@ -83,7 +83,7 @@ impl ErrorResponse {
     /// When the server says that it has time.
     fn later(&self) -> String {
         match self.retry_after {
-            Some(time) => format!("in {} seconds, as the server asks", time.as_secs()),
+            Some(time) => format!("after {} seconds, as the server requests", time.as_secs()),
             None => "later".into(),
         }
     }
@@ -93,7 +93,7 @@ impl ErrorResponse {
             ("NoSuchBucket", _) => {
                 "create the bucket, or correct AWS_S3_BUCKET; Persist creates no buckets".into()
             }
-            ("RequestTimeTooSkewed", _) => "set this machine's clock".into(),
+            ("RequestTimeTooSkewed", _) => "correct the clock of this machine".into(),
             ("ExpiredToken" | "TokenRefreshRequired", _) => {
                 "the credentials have expired; get new ones".into()
             }
@@ -109,10 +109,7 @@ impl ErrorResponse {
                     format!("the bucket is in the region {region}; set AWS_REGION to it")
                 }
                 None if matches!(self.status, 300..=399) => {
-                    "the bucket is in another region, or the endpoint is another place; set \
-                     AWS_REGION to the region, or correct \
-                     AWS_ENDPOINT_URL"
-                        .into()
+                    "set AWS_REGION to the region of the bucket, or correct AWS_ENDPOINT_URL".into()
                 }
                 None => "correct AWS_REGION and AWS_ENDPOINT_URL".into(),
             },

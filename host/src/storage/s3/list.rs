@@ -198,7 +198,7 @@ fn check_order(answer: &ListObjectsV2Output, may_be_by_name: bool) -> Result<()>
         return Ok(());
     }
     let what = "this server does not list keys in order, so the newest version could be missed";
-    Err(Error::new(ErrorKind::Unsupported, what).with_hint("use another storage for this store"))
+    Err(Error::new(ErrorKind::Unsupported, what).with_hint("use another storage"))
 }
 
 /// Directories that a server which lists by name passed over, since their name is the beginning of

@@ -42,7 +42,7 @@ pub(super) fn load() -> Result<ProfileSet> {
             let loading = pin!(aws_config::profile::load(&fs, &env, &files, None));
             match loading.poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(loaded) => loaded.map_err(|error| error.to_string()),
-                Poll::Pending => Err("they were not read at once".into()),
+                Poll::Pending => Err("timed out".into()),
             }
         });
     loaded.map_err(|error| {

@@ -37,7 +37,7 @@ impl ResponseInterceptor {
     /// the middle for a shorter one.
     pub(super) fn meta(&self, operation: &Operation) -> Attempt<ResponseMeta> {
         if self.0.cut.get().is_some() {
-            let what = format!("the answer to {} ends too early", operation.name);
+            let what = format!("the response to {} is truncated", operation.name);
             return Err(AttemptError::unclear(Error::new(
                 ErrorKind::Unavailable,
                 what,

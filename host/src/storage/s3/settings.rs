@@ -89,9 +89,8 @@ impl Settings {
         let bucket = match &config.s3_bucket {
             Some(bucket) => bucket.clone(),
             None => env("AWS_S3_BUCKET")?.ok_or_else(|| {
-                wrong(
-                    "no bucket for snapshots; set AWS_S3_BUCKET, or name it in s3://bucket/prefix",
-                )
+                wrong("no bucket for snapshots")
+                    .with_hint("set AWS_S3_BUCKET, or write s3://bucket/prefix")
             })?,
         };
         check_bucket(&bucket)?;
@@ -143,13 +142,11 @@ fn check_plain(name: &str, value: Option<&str>) -> Result<()> {
     };
     if let Some(kind) = secret_in(value) {
         return Err(wrong(format!(
-            "{name} holds {kind}, which is not shown; it does not belong there"
+            "{name} contains {kind}, which does not belong there (not shown)"
         )));
     }
     if value.chars().any(char::is_control) {
-        Err(wrong(format!(
-            "{name} has a line break or another control character in it"
-        )))
+        Err(wrong(format!("{name} contains a control character")))
     } else {
         Ok(())
     }
@@ -334,8 +331,8 @@ impl Resolved {
             return Ok(self);
         }
         let what = format!(
-            "{endpoint} is spoken to through plain HTTP, where others can read which AWS key is \
-             used, and its session token"
+            "no AWS key is sent to {endpoint}: it uses plain HTTP, where others can read the \
+             access key ID and the session token"
         );
         Err(wrong(what).with_hint(format!(
             "use https://, or where you trust the network, set PERSIST_S3_ALLOW_HTTP={endpoint} \
@@ -376,7 +373,7 @@ fn check_region(region: &str, is_elsewhere: bool) -> Result<()> {
         Ok(())
     } else {
         Err(wrong(format!(
-            "{:?} is not a region; they look like us-east-1",
+            "{:?} is not a region such as us-east-1",
             redact(region)
         )))
     }
@@ -399,10 +396,8 @@ fn check_endpoint(endpoint: &str) -> Result<()> {
 
 /// It may hold a password, so it is not shown.
 fn not_an_endpoint() -> Error {
-    wrong(
-        "the endpoint is not the URL of a server; write https://host or http://host:port, without \
-         user or query",
-    )
+    wrong("the endpoint is not the URL of a server")
+        .with_hint("write https://host or http://host:port, without user and query")
 }
 
 fn part(max_object: u64) -> Result<usize> {
@@ -410,7 +405,11 @@ fn part(max_object: u64) -> Result<usize> {
     usize::try_from(part)
         .ok()
         .filter(|_| part <= MAX_PART)
-        .ok_or_else(|| wrong(format!("max_object is {max_object}, more than S3 takes")))
+        .ok_or_else(|| {
+            wrong(format!(
+                "max_object is {max_object}, more than the maximum of S3"
+            ))
+        })
 }
 
 #[cfg(test)]
@@ -461,7 +460,8 @@ mod tests {
         assert_eq!(resolve(&none, &env).expect("good").bucket, "other-bucket");
         let error = resolve(&none, &[]).expect_err("no bucket");
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains("AWS_S3_BUCKET"), "{error}");
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains("AWS_S3_BUCKET"), "{error}: {hint}");
     }
 
     #[test]

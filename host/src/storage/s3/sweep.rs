@@ -41,7 +41,7 @@ pub(super) async fn sweep(s3: &S3, sweep: &Sweep<'_>) -> Result<Swept> {
             page => page?,
         };
         let now = meta.now.ok_or_else(|| {
-            let what = "this server does not tell the time, so the age of an upload is not known";
+            let what = "this server does not report its time, so the age of an upload is unknown";
             Error::new(ErrorKind::Unsupported, what)
         })?;
         for listed in page.uploads() {
@@ -64,7 +64,7 @@ pub(super) async fn sweep(s3: &S3, sweep: &Sweep<'_>) -> Result<Swept> {
             id: page.next_upload_id_marker().map(str::to_owned),
         };
         if marker.key.is_none() {
-            let what = "the server says that a list continues, without a token";
+            let what = "the server returned a truncated list without a continuation token";
             return Err(Error::new(ErrorKind::Unsupported, what));
         }
     }

@@ -233,7 +233,7 @@ impl Parts {
                 .await
                 .map_err(|error| fault(&BEGIN, &error))?;
             let id = answer.upload_id.ok_or_else(|| {
-                let what = "CreateMultipartUpload was answered without an upload";
+                let what = "CreateMultipartUpload returned no upload ID";
                 AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
             })?;
             Ok((id, answer.server_side_encryption))
@@ -324,7 +324,8 @@ impl Parts {
             tracing::warn!(
                 ?kind,
                 object,
-                "an upload could not be aborted; its parts take space until they are removed"
+                "an upload could not be aborted; its parts use space until `persist gc` removes \
+                 them"
             );
         }
     }

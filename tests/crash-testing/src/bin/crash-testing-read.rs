@@ -2,7 +2,7 @@
 //! `crash-testing-read FILE BYTES GOLDEN`. The file is put where the golden file of this name was
 //! saved: at another key it would be refused unread.
 //!
-//! Prints `read` where a state came out, `refused` where whoever reads all of it says that it is
+//! Prints `read` where a state came out, `refused` where a complete read reports that it is
 //! damaged, and something else where one failed for another reason, such as memory.
 
 use std::process::ExitCode;

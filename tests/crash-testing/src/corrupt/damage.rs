@@ -29,9 +29,9 @@ const EXTENSIONS: [&[u8]; 6] = [
 pub(super) enum Damage {
     /// One bit is another.
     Flip { bit: usize },
-    /// Only so many bytes are left.
+    /// Truncated to a number of bytes.
     Cut { len: usize },
-    /// So many bytes are missing in front.
+    /// A number of bytes are missing in front.
     Behead { len: usize },
     /// One of [`EXTENSIONS`] stands before it.
     Before { what: usize },

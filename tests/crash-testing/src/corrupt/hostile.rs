@@ -57,7 +57,7 @@ pub(super) fn run() -> Result<Report> {
     for claim in claims()? {
         fs::write(&path, &claim.file)?;
         let mut reader = Command::new(reader()?);
-        // One arena: others reserve address space that nobody uses.
+        // One arena: more of them reserve unused address space.
         reader.env("MALLOC_ARENA_MAX", "1");
         reader.arg(&path).arg(claim.memory.to_string());
         let read = reader.arg(claim.origin).output()?;

@@ -25,7 +25,7 @@ use crate::malformed_file::Forge;
 use crate::{Plan, Report, Rng, Target};
 use damage::Damage;
 
-/// Every damage to every file; a smaller count tries so many of each kind for each file.
+/// Every damage to every file; a smaller count limits the damages of each kind for each file.
 pub const TARGET: Target = Target {
     name: "corrupt",
     about: "damages stored files in every place, and expects to be told",
@@ -33,8 +33,8 @@ pub const TARGET: Target = Target {
     run,
 };
 
-/// Ways of reading that cost more than they find are tried on one damage of so many. Odd, so that
-/// each bit of a byte has its turn.
+/// Ways of reading that cost more than they find are tried on one in this many damages. Odd, so
+/// that each bit of a byte has its turn.
 const SELDOM: usize = 7;
 
 /// Violations that are printed: the thousandth says nothing that the first did not.
@@ -65,7 +65,7 @@ enum Finds {
 struct Way {
     name: &'static str,
     finds: Finds,
-    /// Tried on one damage of so many.
+    /// Tried on one in this many damages.
     every: usize,
     read: fn(&FixtureStore, &Golden, &Place) -> Result<Outcome>,
 }

@@ -33,7 +33,7 @@ use disk::{Disk, Tree};
 use scenario::{SCENARIOS, Scenario, Story, Wrap};
 use trace::{Op, Recorder};
 
-/// Crashes of the recovery are tried for one state in so many.
+/// Crashes of the recovery are tried for one in this many states.
 const RECOVERIES: usize = 50;
 
 /// The target.
@@ -68,7 +68,7 @@ struct Subject {
     trace: fn(Vec<Op>) -> Vec<Op>,
     /// True if a crash of the save after a crash is tried, too.
     recover: bool,
-    /// One state in so many is tried.
+    /// One in this many states is tried.
     sample: usize,
 }
 

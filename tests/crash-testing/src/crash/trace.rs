@@ -58,7 +58,7 @@ impl Recorder {
         }
     }
 
-    /// Lets so many numbered hosts run, each until it is [done](Recorder::done).
+    /// Lets a number of hosts run, each until it is [done](Recorder::done).
     pub(super) fn take_turns(&self, hosts: usize) {
         self.turns.lock().running = hosts;
     }
@@ -155,7 +155,7 @@ impl Turns {
     fn wait(&self, number: usize) {
         let mut state = self.lock();
         if state.running == 0 && state.waiting.is_empty() {
-            // Nobody takes turns yet.
+            // The hosts do not take turns yet.
             return;
         }
         state.waiting.insert(number);

@@ -10,7 +10,17 @@ mod exit {
     use std::fmt;
 
     #[derive(Debug)]
-    pub(super) struct Usage(pub(super) String);
+    pub(super) struct Usage(String);
+
+    impl Usage {
+        pub(super) fn new(what: String) -> Self {
+            Self(what)
+        }
+
+        pub(super) fn with_hint(self, _: String) -> Self {
+            self
+        }
+    }
 
     impl fmt::Display for Usage {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! Feeds everything that reads what others wrote with what nobody meant to write.
+//! Feeds every reader of foreign data with arbitrary data.
 //!
 //! A [`Function`] takes any bytes and asserts what must hold of them: it does not panic, and what
 //! is accepted is what it claims to be. The same functions are libFuzzer's targets (`tests/fuzz`),
@@ -22,10 +22,10 @@ pub use readers::{file, forged, plain};
 pub use states::state;
 pub use texts::{address, name, segment};
 
-/// So many executions of every function.
+/// Number of executions of every function.
 pub const TARGET: Target = Target {
     name: "fuzz",
-    about: "feeds readers, writers and parsers with what nobody meant to write",
+    about: "feeds readers, writers and parsers with arbitrary data",
     count: 100_000,
     run,
 };

@@ -92,7 +92,7 @@ fn change(rng: &mut Rng, input: &mut Vec<u8>, seeds: &[Vec<u8>]) {
     }
 }
 
-/// A place in so many bytes: often near an end, where the fields are.
+/// An offset below a length: often near an end, where the fields are.
 fn place(rng: &mut Rng, len: usize) -> usize {
     let near = rng.usize(..=len.min(100));
     match rng.u8(..4) {
@@ -102,7 +102,7 @@ fn place(rng: &mut Rng, len: usize) -> usize {
     }
 }
 
-/// Some of so many bytes: mostly few.
+/// A count up to a limit: mostly small.
 fn some(rng: &mut Rng, len: usize) -> usize {
     if rng.bool() {
         rng.usize(..=len.min(32))

@@ -186,7 +186,7 @@ pub(super) fn files() -> Result<Vec<Vec<u8>>> {
     Ok(files.iter().map(|golden| golden.bytes.to_vec()).collect())
 }
 
-/// Golden files that gzip reads, whoever wrote them.
+/// Golden files that gzip reads, of any program.
 pub(super) fn gzips() -> Result<Vec<Vec<u8>>> {
     let files = golden::all()?.into_iter();
     let small = files.filter(|golden| golden.bytes.len() < 20_000);

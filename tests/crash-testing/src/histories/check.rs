@@ -29,7 +29,7 @@ pub(crate) enum Verdict {
     Linear(State),
     /// It could not.
     Not,
-    /// Nobody knows: the search is too long.
+    /// Undecided: the search is too long.
     GivenUp,
 }
 

@@ -84,7 +84,7 @@ pub(crate) enum Call {
         keep: usize,
     },
     Purge,
-    /// Everything that is there, while nobody else asks for anything.
+    /// Everything that is there, while no other call is made.
     Audit,
 }
 
@@ -123,7 +123,7 @@ pub(crate) struct Event {
     pub(crate) name: usize,
     pub(crate) call: Call,
     pub(crate) asked: Micros,
-    /// None: whoever asked died, or goes on waiting.
+    /// None: the caller died, or still waits.
     pub(crate) answered: Option<(Micros, Answer)>,
 }
 
@@ -320,7 +320,7 @@ fn what(info: &Info) -> Result<What, String> {
     match tag {
         Some(tag) if info.size == len_of(tag) as u64 => Ok(What::State(tag)),
         _ => Err(format!(
-            "version {} is told to be what nobody saved",
+            "version {} is reported with a state that was never saved",
             info.version
         )),
     }

@@ -264,7 +264,7 @@ impl FaultStorage {
                 let time = self.long();
                 locked(&self.late).spawn(async move {
                     tokio::time::sleep(time).await;
-                    // Whatever comes of it, nobody waits for the answer.
+                    // The response is not awaited.
                     let _ = inner.create(&key, body).await;
                 });
                 return Err(Error::new(ErrorKind::OutcomeUnknown, "given up"));
@@ -460,7 +460,7 @@ impl Storage for FaultStorage {
 }
 
 /// Answers a request that was sent again after its first answer was lost. The server answers every
-/// repetition with success, whoever made what is there; so a driver must call it unanswered.
+/// repetition with success, whoever created the object; so a driver must call it unanswered.
 fn repeated(first: Result<()>, is_believed: bool) -> Result<()> {
     match first {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),

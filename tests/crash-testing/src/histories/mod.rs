@@ -48,7 +48,7 @@ use event::{Micros, scope};
 use fault_storage::{Clock, Disturbed, FaultStorage};
 use script::{Shape, Worker};
 
-/// Of a hundred histories, so many are on disk, and as many of processes.
+/// Percentage of histories on disk, and of those of processes.
 const SHARE: u64 = 10;
 
 /// Histories that go on at the same time, where they sleep more than they work.

@@ -7,7 +7,7 @@
 //!
 //! A change whose outcome is unknown may be made at any later time, or never. A request that
 //! arrives so late that its number was used and removed fills the hole: below the head,
-//! acknowledged to nobody under that number, and only seen by who asks for it.
+//! acknowledged under that number to no caller, and seen only by a load of that number.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -128,7 +128,7 @@ impl Told {
             };
             told.0.insert((event.name, version, what));
         }
-        // A fork of a fork, where nobody was told of the first.
+        // A fork of a fork whose first was not acknowledged.
         for event in events.iter().chain(events) {
             if let Call::Fork { to, .. } = event.call {
                 let copies: Vec<_> = told.states(event.name).collect();

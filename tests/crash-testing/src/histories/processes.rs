@@ -185,7 +185,7 @@ impl Record for Lines {
     fn record(&self, event: &Event) {
         let mut line = serde_json::to_vec(event).expect("numbers and text are JSON");
         line.push(b'\n');
-        // Nobody is told of what a worker does when its parent is gone: then it need not go on.
+        // Without its parent, a worker has no one to report to, and ends.
         let mut out = std::io::stdout().lock();
         if out.write_all(&line).and_then(|()| out.flush()).is_err() {
             std::process::exit(1);

@@ -104,7 +104,7 @@ fn perhaps(told: &Told, event: &Event, version: Option<Version>, wanted: Wanted)
                 .chain(copies.into_iter().flatten())
                 .collect()
         }
-        // Of what its source may have been at any time. Where somebody was told of the copy, that
+        // Of what its source may have been at any time. Where a caller was told of the copy, that
         // says which.
         Call::Fork { .. } => {
             let source = told.states(event.name);
@@ -120,7 +120,7 @@ fn perhaps(told: &Told, event: &Event, version: Option<Version>, wanted: Wanted)
         }
         _ => [What::Tombstone].into(),
     };
-    // Where nobody knows what it copied, nobody saw the copy either: it only counts.
+    // A copy of unknown content was not observed either: it only counts.
     let whats = if whats.is_empty() {
         [What::State(Tag::MAX)].into()
     } else {

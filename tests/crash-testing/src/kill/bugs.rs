@@ -59,7 +59,7 @@ impl Buggy {
         let key = key.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(2)).await;
-            // Nobody waits for the answer: that is the bug.
+            // The response is not awaited: that is the bug.
             let _ = local.create(&key, body).await;
         });
     }

@@ -80,7 +80,7 @@ var (
 const smallest = 64 << 10
 
 // Reuse says that nothing is needed any more of what the host has given. The bindings call it before each call to the host, so
-// whoever calls them copies what they return.
+// their callers copy what they return.
 func Reuse() { current, used = 0, 0 }
 
 // Unpin is what the generated export calls when it has read its arguments.
