@@ -164,15 +164,45 @@ fn a_save_whose_answer_is_lost_or_denied_is_recognised_as_ours() {
 #[test]
 fn an_insert_that_names_no_generation_is_not_acknowledged() {
     for object in ["{}", "{\"error\":{\"code\":500}}"] {
-        block_on(async {
-            let (proxy, place, scope) = ready(|_| {}).await;
-            first(&proxy, "insert", Fault::Reply(json(200, object)));
-            let saved = save(&scope, "new", "new").await;
-            assert_eq!(proxy.faults(), 1, "{object}");
-            let there = place.scope().versions("new", None, 9).await;
-            assert_eq!(there.expect("a page"), [saved.version], "{object}");
-        });
+        for kind in ["insert", "last part"] {
+            block_on(async {
+                let (proxy, place, scope) = ready(|_| {}).await;
+                first(&proxy, kind, Fault::Reply(json(200, object)));
+                let saved = match kind {
+                    "insert" => save(&scope, "new", "new").await.version,
+                    _ => save_large(&scope, "new").await.expect("saves"),
+                };
+                assert_eq!(proxy.faults(), 1, "{kind} {object}");
+                let there = place.scope().versions("new", None, 9).await;
+                assert_eq!(there.expect("a page"), [saved], "{kind} {object}");
+            });
+        }
     }
+}
+
+#[test]
+fn a_list_or_deletion_that_another_service_answers_is_sent_again() {
+    block_on(async {
+        let (proxy, _, scope) = ready(|_| {}).await;
+        first(&proxy, "list", Fault::Reply(json(200, "{}")));
+        let versions = scope.versions("old", None, 9).await;
+        assert_eq!(proxy.faults(), 1);
+        assert_eq!(versions.expect("a page"), [1]);
+
+        let place = Place::new();
+        let (proxy, proxied) = place.proxied();
+        let storage = proxied.storage();
+        let key = Key::new("other/object").expect("a key");
+        let created = storage.create(&key, vec!["x".into()]).await;
+        created.expect("created");
+        let page = "<html>Log in to this network</html>";
+        first(&proxy, "delete", Fault::Reply(json(200, page)));
+        storage.delete(&key).await.expect("deleted");
+        assert_eq!(proxy.faults(), 1);
+        let read = storage.read(&key, ReadRange::Suffix(1)).await;
+        let error = read.err().expect("the object is still there");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    });
 }
 
 #[test]

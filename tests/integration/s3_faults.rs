@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use persist_host::snapshot::{Error, SaveOptions, Scope};
-use persist_host::storage::ErrorKind;
+use persist_host::storage::{ErrorKind, Key, ReadRange};
 use persist_servers::{Fault, Kind, Proxy, Reply};
 use persist_tests::cloud::is_trial;
 use persist_tests::s3::Place;
@@ -108,13 +108,18 @@ fn a_create_that_was_done_and_denied_is_recognised_as_ours() {
     }
 }
 
-#[test]
-fn a_put_that_another_service_answers_is_not_acknowledged() {
-    for reply in [
+/// Successes that are not of S3: what the login page of a network or a proxy answers.
+fn foreign() -> [Reply; 3] {
+    [
         Reply::new(200, ""),
         Reply::new(200, "<html>Log in to this network</html>"),
         Reply::new(204, ""),
-    ] {
+    ]
+}
+
+#[test]
+fn a_put_that_another_service_answers_is_not_acknowledged() {
+    for reply in foreign() {
         block_on(async {
             let (proxy, place, scope) = ready().await;
             first(&proxy, "PutObject", Fault::Reply(reply.clone()));
@@ -124,6 +129,47 @@ fn a_put_that_another_service_answers_is_not_acknowledged() {
             assert_eq!(there.expect("a page"), [saved.version], "{reply:?}");
         });
     }
+}
+
+#[test]
+fn an_upload_that_another_service_answers_is_not_acknowledged() {
+    for operation in [
+        "CreateMultipartUpload",
+        "UploadPart",
+        "CompleteMultipartUpload",
+    ] {
+        for reply in foreign() {
+            block_on(async {
+                let (proxy, place, scope) = ready().await;
+                first(&proxy, operation, Fault::Reply(reply.clone()));
+                let saved = scope.save("new", large(), SaveOptions::default()).await;
+                let saved = saved.unwrap_or_else(|error| panic!("{operation} {reply:?}: {error}"));
+                assert_eq!(proxy.faults(), 1, "{operation} {reply:?}");
+                let there = place.scope().load("new", Some(saved.version)).await;
+                let there = there.unwrap_or_else(|error| panic!("{operation} {reply:?}: {error}"));
+                assert_eq!(there.state.len(), large().len(), "{operation} {reply:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_deletion_that_another_service_answers_is_sent_again() {
+    block_on(async {
+        let place = Place::on(Kind::SeaweedFs);
+        let (proxy, proxied) = place.proxied();
+        let storage = proxied.storage();
+        let key = Key::new("other/object").expect("a key");
+        let created = storage.create(&key, vec!["x".into()]).await;
+        created.expect("created");
+        let page = Reply::new(200, "<html>Log in to this network</html>");
+        first(&proxy, "DeleteObject", Fault::Reply(page));
+        storage.delete(&key).await.expect("deleted");
+        assert_eq!(proxy.faults(), 1);
+        let read = storage.read(&key, ReadRange::Suffix(1)).await;
+        let error = read.err().expect("the object is still there");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    });
 }
 
 #[test]

@@ -127,6 +127,14 @@ pub(super) async fn confirm(storage: &dyn Storage, key: &Key, tail: &Tail) -> Re
     }
 }
 
+/// Returns the error of a success that something else than the service answered: the login page of
+/// a network, or a proxy. Nothing was done.
+pub(super) fn another_service(operation: &str, service: &str) -> Error {
+    let what = format!("the response to {operation} is not one of {service}");
+    let hint = "check the endpoint, and whether a proxy or a login page answers in its place";
+    Error::new(ErrorKind::Unavailable, what).with_hint(hint)
+}
+
 /// One piece of several; nothing is copied where there is but one.
 pub(super) fn join(mut pieces: Vec<Bytes>) -> Bytes {
     pieces.retain(|piece| !piece.is_empty());

@@ -26,6 +26,8 @@ const MAX_RESULTS: usize = 1000;
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Answer {
+    /// What the answer says it is.
+    kind: String,
     items: Vec<Listed>,
     prefixes: Vec<String>,
     next_page_token: Option<String>,
@@ -87,7 +89,7 @@ pub(super) async fn recursive_page(gcs: &Gcs, list: &RecursiveList<'_>) -> Resul
     let mut pages = bucket::Pages::after(&token);
     loop {
         let mut query = format!(
-            "/o?fields=items(name,size,timeCreated),nextPageToken&prefix={}&maxResults={limit}",
+            "/o?fields=kind,items(name,size,timeCreated),nextPageToken&prefix={}&maxResults={limit}",
             encode(&base)
         );
         if let Some(token) = &token {
@@ -126,7 +128,7 @@ async fn ask(
 ) -> Result<(Answer, Option<SystemTime>)> {
     let prefix = format!("{base}{}", list.prefix);
     let mut query = format!(
-        "/o?delimiter=%2F&fields=items(name,size,timeCreated),prefixes,nextPageToken&prefix={}",
+        "/o?delimiter=%2F&fields=kind,items(name,size,timeCreated),prefixes,nextPageToken&prefix={}",
         encode(&prefix)
     );
     let (start, limit) = match &list.after {
@@ -159,7 +161,14 @@ async fn get(gcs: &Gcs, prefix: &str, query: &str) -> Result<(Answer, Option<Sys
 }
 
 fn read(body: &[u8]) -> Attempt<Answer> {
-    serde_json::from_slice(body).map_err(|_| odd("cannot be read".into()))
+    match serde_json::from_slice::<Answer>(body) {
+        // Any object of JSON could be read as an empty list.
+        Ok(answer) if answer.kind == "storage#objects" => Ok(answer),
+        _ => {
+            let error = bucket::another_service(LIST.name, "GCS");
+            Err(AttemptError::unclear(error))
+        }
+    }
 }
 
 /// A proxy may have answered: another may do better.
@@ -238,7 +247,7 @@ mod tests {
         let answer = Answer {
             items: vec![listed("p/a-"), listed("p/b")],
             prefixes: vec!["p/a.b/".into(), "p/a/".into(), "p/c/".into()],
-            next_page_token: None,
+            ..Answer::default()
         };
         let expected = [
             Entry::object("a-"),
@@ -258,7 +267,7 @@ mod tests {
         let answer = |items: [&str; 2], prefixes: [&str; 2]| Answer {
             items: items.map(listed).into(),
             prefixes: prefixes.map(Into::into).into(),
-            next_page_token: None,
+            ..Answer::default()
         };
         check_order(&answer(["p/a", "p/b"], ["p/a-/", "p/a/"])).expect("in order");
         for wrong in [
@@ -277,7 +286,7 @@ mod tests {
                 .map(listed)
                 .into(),
             prefixes: vec!["p//".into(), "q/".into()],
-            next_page_token: None,
+            ..Answer::default()
         };
         assert_eq!(entries(&answer, "p/", None), [Entry::object("~ours")]);
     }

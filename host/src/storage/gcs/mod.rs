@@ -398,11 +398,8 @@ impl Gcs {
         match unlogged(insert.send_buffered()).await {
             // GCS names the generation that it made.
             Ok(object) if object.generation <= 0 => {
-                let what = format!("{} got a response without a generation", INSERT.name);
-                Err(AttemptError::unclear(Error::new(
-                    ErrorKind::Unavailable,
-                    what,
-                )))
+                let error = bucket::another_service(INSERT.name, "GCS");
+                Err(AttemptError::unclear(error))
             }
             Ok(object) => {
                 self.check_encryption(&object.kms_key);
@@ -507,11 +504,16 @@ impl Storage for Gcs {
         let url = &self.object_url(full, "");
         let delete = || async move {
             let request = self.request(Method::DELETE, url);
-            match self.answer(&DELETE, request).await? {
-                (_, None) => Ok(()),
+            let (mut response, refusal) = self.answer(&DELETE, request).await?;
+            match refusal {
                 // It is removed already.
-                (_, Some(refusal)) if refusal.status == 404 => Ok(()),
-                (_, Some(refusal)) => Err(refusal.fault(&DELETE)),
+                Some(refusal) if refusal.status == 404 => Ok(()),
+                Some(refusal) => Err(refusal.fault(&DELETE)),
+                None if small(&mut response).await.is_empty() => Ok(()),
+                None => {
+                    let error = bucket::another_service(DELETE.name, "GCS");
+                    Err(AttemptError::unclear(error))
+                }
             }
         };
         self.call(&DELETE, full, 0, delete).await

@@ -65,6 +65,7 @@ use super::{
 use credentials::Source;
 use error_response::fault;
 use read::S3Object;
+use response_meta::ResponseInterceptor;
 use settings::Settings;
 use upload::S3Upload;
 
@@ -272,14 +273,7 @@ impl S3 {
             let answer = unlogged(put.send())
                 .await
                 .map_err(|error| fault(&PUT, &error))?;
-            // S3 names the object that it made. The login page of a network does not.
-            if answer.e_tag.is_none() {
-                let what = format!("{} got a response without an ETag", PUT.name);
-                return Err(AttemptError::unclear(Error::new(
-                    ErrorKind::Unavailable,
-                    what,
-                )));
-            }
+            require_e_tag(&PUT, answer.e_tag.as_deref())?;
             Ok(answer.server_side_encryption)
         };
         let (encryption, unclear) = self.call_change(&PUT, full, body.len(), put).await?;
@@ -386,8 +380,10 @@ impl Storage for S3 {
                 .delete_object()
                 .bucket(&self.settings().bucket)
                 .key(full);
+            let interceptor = ResponseInterceptor::default();
+            let delete = delete.customize().interceptor(interceptor.clone());
             match unlogged(delete.send()).await {
-                Ok(_) => Ok(()),
+                Ok(_) => interceptor.require_empty(&DELETE),
                 // S3 answers 204 where nothing is; others say so.
                 Err(error) if error_code(&error) == Some("NoSuchKey") => Ok(()),
                 Err(error) => Err(fault(&DELETE, &error)),
@@ -405,6 +401,19 @@ impl Storage for S3 {
     async fn wait_idle(&self) {
         self.shared.background.wait_idle().await;
     }
+}
+
+/// Requires the ETag of what S3 says it stored. The login page of a network and an intermediary
+/// that answers for S3 have none, and nothing is stored.
+///
+/// # Errors
+/// An unclear attempt where it is missing or empty.
+fn require_e_tag(operation: &Operation, e_tag: Option<&str>) -> Attempt<()> {
+    if e_tag.is_some_and(|tag| !tag.is_empty()) {
+        return Ok(());
+    }
+    let error = bucket::another_service(operation.name, "S3");
+    Err(AttemptError::unclear(error))
 }
 
 /// Makes sure that a server can be trusted at all: without a CA certificate, no connection through

@@ -1,5 +1,5 @@
-//! Interceptor that captures what the SDK does not expose of a response: its `Date`, and whether
-//! the body of a list is complete.
+//! Interceptor that captures what the SDK does not expose of a response: its `Date`, whether it has a
+//! body, and whether the body of a list is complete.
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -11,6 +11,7 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 
 use super::{Operation, http_date};
+use crate::storage::bucket;
 use crate::storage::retry::{Attempt, AttemptError};
 use crate::storage::{Error, ErrorKind};
 
@@ -30,6 +31,8 @@ struct Captured {
     meta: OnceLock<ResponseMeta>,
     /// Set where the body does not end as it must.
     cut: OnceLock<()>,
+    /// Set where there is a body.
+    body: OnceLock<()>,
 }
 
 impl ResponseInterceptor {
@@ -44,6 +47,16 @@ impl ResponseInterceptor {
             )));
         }
         Ok(self.0.meta.get().copied().unwrap_or_default())
+    }
+
+    /// Requires that the answer has no body, as a deletion has none. The login page of a network
+    /// has one, and nothing is deleted.
+    pub(super) fn require_empty(&self, operation: &Operation) -> Attempt<()> {
+        if self.0.body.get().is_none() {
+            return Ok(());
+        }
+        let error = bucket::another_service(operation.name, "S3");
+        Err(AttemptError::unclear(error))
     }
 }
 
@@ -73,6 +86,9 @@ impl Intercept for ResponseInterceptor {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let body = context.response().body().bytes().unwrap_or_default();
+        if !body.is_empty() {
+            let _ = self.0.body.set(());
+        }
         if !is_whole(body) {
             let _ = self.0.cut.set(());
         }

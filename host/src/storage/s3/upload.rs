@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::error_response::ErrorResponse;
-use super::{Mode, Operation, S3, content_type, fault, unlogged};
+use super::{Mode, Operation, S3, content_type, fault, require_e_tag, unlogged};
 use crate::storage::bucket::{Tail, Unsent, confirm, stopped_error};
 use crate::storage::probe::{self, Way};
 use crate::storage::retry::{AttemptError, RetryDecision, hashed};
@@ -276,7 +276,10 @@ impl Parts {
                 .set_if_none_match(mode.condition())
                 .multipart_upload(parts.clone());
             match unlogged(complete.send()).await {
-                Ok(answer) => Ok(answer.server_side_encryption),
+                Ok(answer) => {
+                    require_e_tag(&COMPLETE, answer.e_tag.as_deref())?;
+                    Ok(answer.server_side_encryption)
+                }
                 Err(error) => Err(match ErrorResponse::of(&error) {
                     // The upload is gone: completed by an attempt whose answer was lost, or aborted
                     // by another process, or by S3 after a conflict. Only looking tells.
@@ -387,6 +390,7 @@ async fn send_part(
         let answer = unlogged(send.send())
             .await
             .map_err(|error| fault(&PART, &error))?;
+        require_e_tag(&PART, answer.e_tag.as_deref())?;
         Ok(CompletedPart::builder()
             .part_number(number)
             .set_e_tag(answer.e_tag)
