@@ -47,6 +47,7 @@ mod conformance;
 mod copy_export_import;
 mod credentials;
 mod disk;
+mod driver;
 mod endless;
 mod faults;
 mod gc;

@@ -82,14 +82,14 @@ impl Error {
     }
 
     /// Returns the error with a hint if it has none yet.
-    #[cfg(any(feature = "s3", feature = "gcs"))]
+    #[cfg(feature = "bucket")]
     pub(crate) fn with_hint_unless(mut self, hint: String) -> Self {
         self.hint.get_or_insert(hint);
         self
     }
 
     /// Returns the error, with its cause, as that of a change that was sent and may have been made.
-    #[cfg(any(feature = "s3", feature = "gcs"))]
+    #[cfg(feature = "bucket")]
     pub(crate) fn unanswered(mut self) -> Self {
         self.kind = ErrorKind::OutcomeUnknown;
         self.hint = None;

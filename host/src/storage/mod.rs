@@ -16,13 +16,14 @@
 //! | [`Local`] | files under a directory | always |
 //! | `S3` | objects of a bucket, on Amazon S3 or a server that honours conditional writes as it does | feature `s3` |
 //! | `Gcs` | objects of a bucket on Google Cloud Storage | feature `gcs` |
+//! | `bucket::Bucket` | objects of a bucket of another provider, over a driver of your own | feature `bucket` |
 //! | [`Memory`] | in this process, for tests | always |
 //!
 //! [`StorageConfig`] says which one, from a program, the environment or a URL. [`Retry`] says when
 //! a call to a server is sent again.
 
-#[cfg(any(feature = "s3", feature = "gcs"))]
-mod bucket;
+#[cfg(feature = "bucket")]
+pub mod bucket;
 mod config;
 mod endpoint;
 mod error;
@@ -44,17 +45,17 @@ pub use config::{
 pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "gcs")]
-pub use gcs::Gcs;
+pub use gcs::{Gcs, GcsDriver};
 pub use key::Key;
 pub use local::Local;
 #[cfg(feature = "testing")]
 pub use local::{Call, Watch};
 pub use memory::Memory;
-#[cfg(any(feature = "s3", feature = "gcs"))]
+#[cfg(feature = "bucket")]
 pub use retry::Counts;
 pub use retry::Retry;
 #[cfg(feature = "s3")]
-pub use s3::S3;
+pub use s3::{S3, S3Driver};
 pub use secret::{redact, secret_in};
 
 use std::fmt;

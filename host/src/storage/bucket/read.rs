@@ -3,40 +3,13 @@
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::task::JoinSet;
 
-use super::stopped_error;
+use super::driver::{Body as _, Driver, GetResponse, ObjectInfo, Request};
+use super::{Bucket, foreign_response, stopped_error};
 use crate::storage::retry::{Attempt, AttemptError, RetryDecision, RetryLoop};
 use crate::storage::{Error, ErrorKind, Part, ReadRange, Result};
-
-/// An object that ranges are asked of. Clones share its connections.
-pub(in crate::storage) trait Source: Clone + Send + Sync + 'static {
-    type Body: Body;
-
-    /// The call that asks for a range, as the manual of the server names it.
-    const CALL: &'static str;
-
-    /// Begins such a call.
-    fn begin(&self) -> RetryLoop<'_>;
-
-    /// Asks once. With a `tag`, of the object that it names, or of none.
-    fn ask(
-        &self,
-        tries: &mut RetryLoop<'_>,
-        wanted: &Wanted,
-        tag: Option<&str>,
-    ) -> impl Future<Output = Attempt<Answer<Self::Body>>> + Send;
-}
-
-/// The bytes of an answer, as they come.
-pub(in crate::storage) trait Body: Send {
-    /// The next of them; none at the end.
-    ///
-    /// # Errors
-    /// Why no more came, in words.
-    fn next(&mut self) -> impl Future<Output = std::result::Result<Option<Bytes>, String>> + Send;
-}
 
 /// Number of bytes that are read in one request, and number of these requests that are under way
 /// for one read.
@@ -49,16 +22,20 @@ const WHOLE: u64 = 1 << 53;
 /// How often a read begins anew because the object was replaced under it.
 const MAX_RESTARTS: usize = 5;
 
-/// Range that a request asks for; never empty, as HTTP cannot express an empty range.
-#[derive(Clone, Debug)]
-pub(in crate::storage) enum Wanted {
+/// A range of an object that is read in one request; never empty, as HTTP cannot express an empty
+/// range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObjectRange {
+    /// The whole object.
     All,
+    /// The last bytes, this many, or the whole object where it is shorter.
     Suffix(u64),
+    /// From `start` up to, not including, `end`; cut at the end of the object.
     Span(Range<u64>),
 }
 
-impl Wanted {
-    /// Returns whether an object of `size` bytes has some of what is asked for.
+impl ObjectRange {
+    /// Returns whether an object of `size` bytes has some of the range.
     fn begins_below(&self, size: u64) -> bool {
         match self {
             Self::All | Self::Suffix(_) => size > 0,
@@ -66,76 +43,66 @@ impl Wanted {
         }
     }
 
-    /// The value of the header `Range`, where one is needed.
-    pub(in crate::storage) fn header(&self) -> Option<String> {
+    /// Returns the value of the header `Range`, where one is needed.
+    pub fn header(&self) -> Option<String> {
         match self {
             Self::All => None,
             Self::Suffix(len) => Some(format!("bytes=-{len}")),
             Self::Span(span) => Some(format!("bytes={}-{}", span.start, span.end - 1)),
         }
     }
+
+    /// Returns the bytes that the range has in an object of `size` bytes.
+    pub fn of(&self, size: u64) -> Range<u64> {
+        match self {
+            Self::All => 0..size,
+            Self::Suffix(len) => size.saturating_sub(*len)..size,
+            Self::Span(span) => span.start..span.end.min(size),
+        }
+    }
 }
 
-/// Information about an object from the first answer.
-#[derive(Clone, Debug)]
-pub(in crate::storage) struct About {
-    /// Range of the bytes that were asked for.
-    range: Range<u64>,
-    size: u64,
-    /// Which object it is, where the server says.
-    tag: Option<String>,
-}
-
-/// Answer to a GET.
-pub(in crate::storage) enum Answer<B> {
-    Bytes(About, B),
-    /// The object ends before what was asked for; its size, where the server says.
-    Beyond(Option<u64>),
-    /// It is not the object any more that was asked for.
-    Replaced,
-}
-
-impl<B> Answer<B> {
+impl<B> GetResponse<B> {
     /// Returns the meaning of a refusal with `status`, and with the `size` of the object where the
-    /// refusal gives one.
-    pub(in crate::storage) fn refused(
+    /// refusal gives one; none where it is an error.
+    pub fn refused(
         status: u16,
         size: Option<u64>,
-        wanted: &Wanted,
+        range: &ObjectRange,
         tag: Option<&str>,
     ) -> Option<Self> {
-        match (status, wanted) {
+        match (status, range) {
             (412, _) if tag.is_some() => Some(Self::Replaced),
-            (416, Wanted::Suffix(_) | Wanted::Span(_)) => Some(Self::Beyond(size)),
+            (416, ObjectRange::Suffix(_) | ObjectRange::Span(_)) => Some(Self::Beyond(size)),
             _ => None,
         }
     }
 }
 
-impl About {
-    /// From the headers `Content-Range` and `Content-Length` of an answer, which must hold what was
-    /// asked for.
-    pub(in crate::storage) fn new(
-        call: &str,
-        wanted: &Wanted,
-        range: Option<&str>,
-        len: Option<u64>,
+impl ObjectInfo {
+    /// Returns what the headers `Content-Range` and `Content-Length` of a response say, which must
+    /// be about the range that was requested. `name` is that of the request.
+    ///
+    /// # Errors
+    /// An unclear attempt where it is another range.
+    pub fn from_headers(
+        name: &str,
+        requested: &ObjectRange,
+        content_range: Option<&str>,
+        content_length: Option<u64>,
         tag: Option<String>,
     ) -> Attempt<Self> {
-        let (range, size) = match range {
-            Some(text) => content_range(text).ok_or_else(|| odd(call, "an invalid range"))?,
+        let foreign = |what| foreign_response(name, what);
+        let (range, size) = match content_range {
+            Some(text) => range_and_size(text).ok_or_else(|| foreign("has an invalid range"))?,
             None => {
-                let size = len.ok_or_else(|| odd(call, "an object without a length"))?;
+                let size = content_length.ok_or_else(|| foreign("has no length"))?;
                 (0..size, size)
             }
         };
-        let expected = match wanted {
-            Wanted::All => 0..size,
-            Wanted::Suffix(len) => size.saturating_sub(*len)..size,
-            Wanted::Span(span) => span.start..span.end.min(size),
-        };
-        if range != expected || len.is_some_and(|len| len != range.end - range.start) {
-            return Err(odd(call, "a range that was not requested"));
+        let len = range.end - range.start;
+        if range != requested.of(size) || content_length.is_some_and(|said| said != len) {
+            return Err(foreign("has a range that was not requested"));
         }
         Ok(Self { range, size, tag })
     }
@@ -155,7 +122,7 @@ impl About {
 }
 
 /// `bytes 0-99/1234`.
-fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
+fn range_and_size(text: &str) -> Option<(Range<u64>, u64)> {
     let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let first = first.parse().ok()?;
@@ -165,60 +132,97 @@ fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
     (first < end && end <= size).then_some((first..end, size))
 }
 
-/// A proxy may have answered: another may do better.
-fn odd(call: &str, what: &str) -> AttemptError {
-    let what = format!("{call} returned {what}");
-    AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
+/// An object, by its key in the bucket.
+#[derive(Debug)]
+struct Object<D: Driver> {
+    bucket: Bucket<D>,
+    full: String,
 }
 
-/// Reads `range` of the object.
-pub(in crate::storage) async fn read(source: &impl Source, range: ReadRange) -> Result<Part> {
-    for _ in 0..MAX_RESTARTS {
-        let part = match range.clone() {
-            ReadRange::Suffix(len) => suffix(source, len).await?,
-            ReadRange::Bounded(span) => bounded(source, span).await?,
-        };
-        if let Some(part) = part {
-            return Ok(part);
+impl<D: Driver> Clone for Object<D> {
+    fn clone(&self) -> Self {
+        Self {
+            bucket: self.bucket.clone(),
+            full: self.full.clone(),
         }
     }
-    let what = "the object was replaced during every read";
-    Err(Error::new(ErrorKind::Unavailable, what))
 }
 
-async fn suffix(source: &impl Source, len: u64) -> Result<Option<Part>> {
-    let wanted = match len {
-        WHOLE.. => Wanted::All,
-        len => Wanted::Suffix(len.max(1)),
+impl<D: Driver> Object<D> {
+    fn begin(&self) -> RetryLoop<'_> {
+        self.bucket.begin(Request::Get, &self.full, 0)
+    }
+
+    /// Asks once.
+    async fn ask(
+        &self,
+        tries: &mut RetryLoop<'_>,
+        range: &ObjectRange,
+        tag: Option<&str>,
+    ) -> Attempt<GetResponse<D::Body>> {
+        let get = self.bucket.driver().get(&self.full, range, tag);
+        self.bucket.attempt(tries, get).await
+    }
+
+    fn call(&self) -> &'static str {
+        self.bucket.name(Request::Get)
+    }
+}
+
+impl<D: Driver> Bucket<D> {
+    /// Reads `range` of the object at `full`.
+    pub(super) async fn read_range(&self, full: String, range: ReadRange) -> Result<Part> {
+        let object = Object {
+            bucket: self.clone(),
+            full,
+        };
+        for _ in 0..MAX_RESTARTS {
+            let part = match range.clone() {
+                ReadRange::Suffix(len) => suffix(&object, len).await?,
+                ReadRange::Bounded(span) => bounded(&object, span).await?,
+            };
+            if let Some(part) = part {
+                return Ok(part);
+            }
+        }
+        let what = "the object was replaced during every read";
+        Err(Error::new(ErrorKind::Unavailable, what))
+    }
+}
+
+async fn suffix<D: Driver>(object: &Object<D>, len: u64) -> Result<Option<Part>> {
+    let range = match len {
+        WHOLE.. => ObjectRange::All,
+        len => ObjectRange::Suffix(len.max(1)),
     };
     let mut bytes = BytesMut::new();
-    let Some(about) = fetch(source, wanted, None, &mut bytes).await? else {
+    let Some(info) = fetch(object, range, None, &mut bytes).await? else {
         return Ok(None);
     };
     Ok(Some(match len {
-        0 => nothing(about.size, about.size),
-        _ => part(bytes, about.range.start, about.size),
+        0 => nothing(info.size, info.size),
+        _ => part(bytes, info.range.start, info.size),
     }))
 }
 
-async fn bounded(source: &impl Source, span: Range<u64>) -> Result<Option<Part>> {
+async fn bounded<D: Driver>(object: &Object<D>, span: Range<u64>) -> Result<Option<Part>> {
     let most = span.start.saturating_add(PIECE);
     let first = span.start..span.end.clamp(span.start + 1, most);
     let mut bytes = BytesMut::new();
-    let Some(about) = fetch(source, Wanted::Span(first), None, &mut bytes).await? else {
+    let Some(info) = fetch(object, ObjectRange::Span(first), None, &mut bytes).await? else {
         return Ok(None);
     };
-    let rest = about.range.end..span.end.min(about.size);
+    let rest = info.range.end..span.end.min(info.size);
     if span.is_empty() || bytes.is_empty() {
-        return Ok(Some(nothing(span.start, about.size)));
+        return Ok(Some(nothing(span.start, info.size)));
     }
     if !rest.is_empty() {
-        match pieces(source, rest, about.tag, &bytes).await? {
+        match pieces(object, rest, info.tag, &bytes).await? {
             Some(all) => bytes = all,
             None => return Ok(None),
         }
     }
-    Ok(Some(part(bytes, span.start, about.size)))
+    Ok(Some(part(bytes, span.start, info.size)))
 }
 
 fn part(bytes: BytesMut, start: u64, size: u64) -> Part {
@@ -235,8 +239,8 @@ fn nothing(start: u64, size: u64) -> Part {
 
 /// `head`, and `rest` of the object that `tag` names, read into one buffer by several requests at
 /// once.
-async fn pieces<S: Source>(
-    source: &S,
+async fn pieces<D: Driver>(
+    object: &Object<D>,
     rest: Range<u64>,
     tag: Option<String>,
     head: &[u8],
@@ -259,13 +263,13 @@ async fn pieces<S: Source>(
             // A piece is at most 8 MiB.
             let tail = free.split_off((span.end - span.start) as usize);
             let mut piece = std::mem::replace(&mut free, tail);
-            let source = source.clone();
+            let object = object.clone();
             let tag = tag.clone();
             reading.spawn(async move {
                 let start = span.start;
-                let wanted = Wanted::Span(span);
-                let about = fetch(&source, wanted, tag.as_deref(), &mut piece).await?;
-                Ok::<_, Error>(about.map(|_| (start, piece)))
+                let range = ObjectRange::Span(span);
+                let info = fetch(&object, range, tag.as_deref(), &mut piece).await?;
+                Ok::<_, Error>(info.map(|_| (start, piece)))
             });
             continue;
         }
@@ -285,44 +289,45 @@ async fn pieces<S: Source>(
     Ok(Some(whole))
 }
 
-/// Appends what is wanted to `bytes`, in as many requests as it takes; none where the object is not
-/// the one that `tag` names, or was replaced meanwhile.
-async fn fetch<S: Source>(
-    source: &S,
-    wanted: Wanted,
+/// Appends a range to `bytes`, in as many requests as it takes; none where the object is not the
+/// one that `tag` names, or was replaced meanwhile.
+async fn fetch<D: Driver>(
+    object: &Object<D>,
+    range: ObjectRange,
     tag: Option<&str>,
     bytes: &mut BytesMut,
-) -> Result<Option<About>> {
+) -> Result<Option<ObjectInfo>> {
     let before = bytes.len();
-    let mut tries = source.begin();
-    let mut about: Option<About> = None;
+    let mut tries = object.begin();
+    let mut info: Option<ObjectInfo> = None;
     loop {
-        let (ask, pin) = match &about {
-            None => (wanted.clone(), tag),
-            Some(about) => {
+        let (ask, pin) = match &info {
+            None => (range.clone(), tag),
+            Some(info) => {
                 let got = (bytes.len() - before) as u64;
-                let rest = about.range.start + got..about.range.end;
-                (Wanted::Span(rest), about.tag.as_deref())
+                let rest = info.range.start + got..info.range.end;
+                (ObjectRange::Span(rest), info.tag.as_deref())
             }
         };
-        let (found, mut body) = match source.ask(&mut tries, &ask, pin).await {
-            Ok(Answer::Bytes(found, body)) if found.is(pin) => (found, body),
-            Ok(Answer::Bytes(..) | Answer::Replaced) => return Ok(None),
-            Ok(Answer::Beyond(said)) => {
+        let (found, mut body) = match object.ask(&mut tries, &ask, pin).await {
+            Ok(GetResponse::Bytes(found, body)) if found.is(pin) => (found, body),
+            Ok(GetResponse::Bytes(..) | GetResponse::Replaced) => return Ok(None),
+            Ok(GetResponse::Beyond(said)) => {
                 let size = match said {
                     Some(size) => size,
-                    None => size(source).await?,
+                    None => size(object).await?,
                 };
                 // A range of what is there was refused: that is no sign of damage.
                 if ask.begins_below(size) {
-                    let what = format!("{} of an existing range was refused: status 416", S::CALL);
+                    let call = object.call();
+                    let what = format!("{call} of an existing range was refused: status 416");
                     let error = Error::new(ErrorKind::Unavailable, what);
                     tries
                         .again(AttemptError::new(RetryDecision::Stop, error))
                         .await?;
                     continue;
                 }
-                return Ok(Some(About::beyond(size)));
+                return Ok(Some(ObjectInfo::beyond(size)));
             }
             Err(fault) => {
                 tries.again(fault).await?;
@@ -330,15 +335,15 @@ async fn fetch<S: Source>(
             }
         };
         let len = (found.range.end - found.range.start) as usize;
-        about.get_or_insert(found);
+        info.get_or_insert(found);
         let had = bytes.len();
-        let Err(fault) = drain::<S>(&tries, &mut body, bytes, len).await else {
-            return Ok(about);
+        let Err(fault) = drain(object, &tries, &mut body, bytes, len).await else {
+            return Ok(info);
         };
-        if about.as_ref().is_some_and(|about| about.tag.is_none()) {
+        if info.as_ref().is_some_and(|info| info.tag.is_none()) {
             // The rest might be of another object.
             bytes.truncate(before);
-            about = None;
+            info = None;
         } else if bytes.len() > had {
             tries.progressed();
         }
@@ -347,29 +352,30 @@ async fn fetch<S: Source>(
 }
 
 /// The size of an object, from a server that does not say it where a range lies beyond the end.
-async fn size(source: &impl Source) -> Result<u64> {
-    let mut tries = source.begin();
+async fn size<D: Driver>(object: &Object<D>) -> Result<u64> {
+    let mut tries = object.begin();
     loop {
-        match source.ask(&mut tries, &Wanted::All, None).await {
-            Ok(Answer::Bytes(about, _)) => return Ok(about.size),
-            Ok(Answer::Beyond(size)) => return Ok(size.unwrap_or(0)),
-            Ok(Answer::Replaced) => return Ok(0),
+        match object.ask(&mut tries, &ObjectRange::All, None).await {
+            Ok(GetResponse::Bytes(info, _)) => return Ok(info.size),
+            Ok(GetResponse::Beyond(size)) => return Ok(size.unwrap_or(0)),
+            Ok(GetResponse::Replaced) => return Ok(0),
             Err(fault) => tries.again(fault).await?,
         }
     }
 }
 
 /// Reads a body of `len` bytes to its end, as long as it goes on.
-async fn drain<S: Source>(
+async fn drain<D: Driver>(
+    object: &Object<D>,
     tries: &RetryLoop<'_>,
-    body: &mut S::Body,
+    body: &mut D::Body,
     bytes: &mut BytesMut,
     len: usize,
 ) -> Attempt<()> {
     let stall = tries.stall();
     let end = bytes.len() + len;
     let broken = |kind, why: &str| {
-        let what = format!("the response to {} {why}", S::CALL);
+        let what = format!("the response to {} {why}", object.call());
         AttemptError::unclear(Error::new(kind, what))
     };
     while bytes.len() < end {
@@ -402,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_range_that_makes_no_sense_is_not_believed() {
-        assert_eq!(content_range("bytes 0-99/1234"), Some((0..100, 1234)));
+        assert_eq!(range_and_size("bytes 0-99/1234"), Some((0..100, 1234)));
         for bad in [
             "",
             "bytes */10",
@@ -411,24 +417,28 @@ mod tests {
             "bytes 0-18446744073709551615/10",
             "items 0-1/2",
         ] {
-            assert_eq!(content_range(bad), None, "{bad}");
+            assert_eq!(range_and_size(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn another_range_than_the_one_that_was_asked_for_is_refused() {
-        let about = |range: Option<&str>, len, wanted: Wanted| {
-            About::new("GET", &wanted, range, Some(len), None).map(|about| about.size)
+        let info = |range: Option<&str>, len, wanted: ObjectRange| {
+            ObjectInfo::from_headers("GET", &wanted, range, Some(len), None).map(|info| info.size)
         };
         let right = Some("bytes 10-19/100");
         let end = Some("bytes 10-19/20");
-        assert_eq!(about(right, 10, Wanted::Span(10..20)).ok(), Some(100));
-        about(right, 10, Wanted::Span(10..21)).expect_err("too short");
-        about(right, 10, Wanted::Span(9..20)).expect_err("another start");
-        about(right, 10, Wanted::Suffix(10)).expect_err("not the end");
-        assert_eq!(about(end, 10, Wanted::Suffix(10)).ok(), Some(20));
-        about(end, 9, Wanted::Suffix(10)).expect_err("a wrong length");
-        about(None, 100, Wanted::Suffix(10)).expect_err("ranges are ignored");
-        assert_eq!(about(None, 5, Wanted::Suffix(10)).ok(), Some(5), "shorter");
+        assert_eq!(info(right, 10, ObjectRange::Span(10..20)).ok(), Some(100));
+        info(right, 10, ObjectRange::Span(10..21)).expect_err("too short");
+        info(right, 10, ObjectRange::Span(9..20)).expect_err("another start");
+        info(right, 10, ObjectRange::Suffix(10)).expect_err("not the end");
+        assert_eq!(info(end, 10, ObjectRange::Suffix(10)).ok(), Some(20));
+        info(end, 9, ObjectRange::Suffix(10)).expect_err("a wrong length");
+        info(None, 100, ObjectRange::Suffix(10)).expect_err("ranges are ignored");
+        assert_eq!(
+            info(None, 5, ObjectRange::Suffix(10)).ok(),
+            Some(5),
+            "shorter"
+        );
     }
 }

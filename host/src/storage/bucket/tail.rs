@@ -7,20 +7,20 @@ const KEPT: usize = 64 << 10;
 
 /// Length and last bytes of what was written.
 #[derive(Debug, Default)]
-pub(in crate::storage) struct Tail {
+pub(super) struct Tail {
     bytes: Vec<u8>,
     len: u64,
 }
 
 impl Tail {
     /// Returns that of a whole object.
-    pub(in crate::storage) fn of(body: &Bytes) -> Self {
+    pub(super) fn of(body: &Bytes) -> Self {
         let mut tail = Self::default();
         tail.push(body);
         tail
     }
 
-    pub(in crate::storage) fn push(&mut self, piece: &[u8]) {
+    pub(super) fn push(&mut self, piece: &[u8]) {
         self.len += piece.len() as u64;
         let piece = &piece[piece.len().saturating_sub(KEPT)..];
         let kept = self.bytes.len().min(KEPT - piece.len());
@@ -28,12 +28,12 @@ impl Tail {
         self.bytes.extend_from_slice(piece);
     }
 
-    pub(in crate::storage) fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Length of the whole object so far.
-    pub(in crate::storage) fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.len
     }
 }

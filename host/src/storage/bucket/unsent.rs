@@ -8,24 +8,24 @@ use super::join;
 
 /// Pieces in the order in which they came.
 #[derive(Debug, Default)]
-pub(in crate::storage) struct Unsent {
+pub(super) struct Unsent {
     pieces: VecDeque<Bytes>,
     len: usize,
 }
 
 impl Unsent {
     /// How many bytes there are.
-    pub(in crate::storage) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    pub(in crate::storage) fn push(&mut self, piece: Bytes) {
+    pub(super) fn push(&mut self, piece: Bytes) {
         self.len += piece.len();
         self.pieces.push_back(piece);
     }
 
     /// The first `len` bytes, or all of them if there are fewer.
-    pub(in crate::storage) fn take(&mut self, len: usize) -> Bytes {
+    pub(super) fn take(&mut self, len: usize) -> Bytes {
         let mut taken = Vec::new();
         let mut missing = len.min(self.len);
         self.len -= missing;
@@ -42,7 +42,7 @@ impl Unsent {
     }
 
     /// All of it.
-    pub(in crate::storage) fn take_all(&mut self) -> Bytes {
+    pub(super) fn take_all(&mut self) -> Bytes {
         self.take(self.len)
     }
 }

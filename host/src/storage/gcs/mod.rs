@@ -38,32 +38,30 @@
 mod credentials;
 mod error_response;
 mod list;
-mod read;
+mod object;
 mod settings;
 mod upload;
 
 use std::env;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use google_cloud_auth::credentials::Credentials;
 use google_cloud_gax::retry_policy::NeverRetry;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder, Response, redirect};
 use tokio::sync::OnceCell;
 
-use super::bucket::{self, BackgroundTasks, MAX_ANSWER, Tail, content_type, innermost, unlogged};
-use super::retry::{Attempt, AttemptError, Call, Counts, Retrier, RetryDecision, RetryLoop};
-use super::{
-    Endpoint, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage,
-    Result, Storage, StorageConfig, Upload,
+use super::bucket::{
+    self, Attempt, AttemptError, Bucket, Completion, Directories, Driver, ErrorResponse,
+    GetResponse, ListRequest, ListResponse, MAX_ANSWER, Mode, ObjectRange, Progress, Request,
+    RetryDecision, Stored, UploadPart, Uploads, innermost, unlogged,
 };
+use super::{Endpoint, Error, ErrorKind, Result, StorageConfig};
 use credentials::{Account, Source};
-use error_response::{ErrorResponse, broken, damaged, fault};
-use read::GcsObject;
-use settings::{GOOGLE, Settings};
-use upload::GcsUpload;
+use error_response::Operation;
+use settings::Settings;
+use upload::Session;
 
 /// Keeps objects in a bucket. Clones share its connections.
 ///
@@ -83,71 +81,7 @@ use upload::GcsUpload;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
-pub struct Gcs {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    settings: Settings,
-    credentials: Arc<Source>,
-    /// Of the JSON API.
-    http: reqwest::Client,
-    /// Made when first needed: that waits.
-    crates: OnceCell<google_cloud_storage::client::Storage>,
-    retrier: Retrier,
-    /// Set once it was said that the server did not confirm the key that it was asked to encrypt
-    /// with.
-    unencrypted: AtomicBool,
-    /// Uploads that are being aborted.
-    background: BackgroundTasks,
-    /// Set once it is known that one of several resumable uploads that race is acknowledged.
-    uploads_probed: OnceCell<()>,
-}
-
-/// A call of GCS, as its manual names it.
-#[derive(Debug)]
-struct Operation {
-    name: &'static str,
-    /// Permission that the account needs for the operation.
-    permission: &'static str,
-    /// True if the operation changes what can be seen.
-    change: bool,
-    /// True if nothing but the bucket can be missing.
-    needs_bucket: bool,
-}
-
-const INSERT: Operation = Operation {
-    name: "objects.insert",
-    permission: "storage.objects.create, and to replace storage.objects.delete,",
-    change: true,
-    needs_bucket: true,
-};
-
-const DELETE: Operation = Operation {
-    name: "objects.delete",
-    permission: "storage.objects.delete",
-    change: true,
-    needs_bucket: false,
-};
-
-const BUCKET: Operation = Operation {
-    name: "buckets.get",
-    permission: "storage.buckets.get",
-    change: false,
-    needs_bucket: true,
-};
-
-/// Number of bytes that are sent in one request.
-const PART: usize = 8 << 20;
-
-/// Mode of a write: it says if an object may exist already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Create,
-    Replace,
-}
+pub type Gcs = Bucket<GcsDriver>;
 
 impl Gcs {
     /// The bucket that `config` names. Nothing is asked yet, nor are credentials looked for.
@@ -155,6 +89,44 @@ impl Gcs {
     /// # Errors
     /// [`ErrorKind::Config`] where a setting is missing or cannot work.
     pub fn new(config: &StorageConfig) -> Result<Self> {
+        Ok(Self::with_driver(GcsDriver::new(config)?))
+    }
+
+    /// Returns true if the bucket is known to exist: a check before the first save, which no call
+    /// needs. Returns false if the account may not ask (`storage.buckets.get`), which is no
+    /// failure.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where there is no such bucket; [`ErrorKind::Unauthenticated`]; others
+    /// as for any call.
+    pub async fn bucket_is_there(&self) -> Result<bool> {
+        let driver = self.driver();
+        let url = driver.url("/storage/v1/b/", "?fields=name");
+        let ask = || async {
+            let request = driver.request(Method::GET, &url);
+            driver.send(Operation::BUCKET, request).await
+        };
+        match self.ask(Operation::BUCKET.name, ask).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The requests of GCS.
+#[derive(Debug)]
+pub struct GcsDriver {
+    settings: Settings,
+    credentials: Arc<Source>,
+    /// Of the JSON API.
+    http: reqwest::Client,
+    /// Made when first needed: that waits.
+    crates: OnceCell<google_cloud_storage::client::Storage>,
+}
+
+impl GcsDriver {
+    fn new(config: &StorageConfig) -> Result<Self> {
         let settings = Settings::new(config, |name| env::var_os(name))?;
         let http = reqwest::Client::builder()
             // 308 is an answer, and credentials go nowhere else.
@@ -168,109 +140,33 @@ impl Gcs {
                 Error::new(ErrorKind::Config, what).with_hint(hint)
             })?;
         Ok(Self {
-            shared: Arc::new(Shared {
-                credentials: Arc::new(Source::new(settings.account.clone())),
-                http,
-                crates: OnceCell::new(),
-                retrier: Retrier::new(settings.retry),
-                settings,
-                unencrypted: AtomicBool::new(false),
-                background: BackgroundTasks::default(),
-                uploads_probed: OnceCell::new(),
-            }),
+            credentials: Arc::new(Source::new(settings.account.clone())),
+            http,
+            crates: OnceCell::new(),
+            settings,
         })
-    }
-
-    /// Returns the counts of what was sent since this was made, by all clones.
-    pub fn counts(&self) -> Counts {
-        self.shared.retrier.counts()
-    }
-
-    /// Returns true if the bucket is known to exist: a check before the first save, which no call
-    /// needs. Returns false if the account may not ask (`storage.buckets.get`), which is no
-    /// failure.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] where there is no such bucket; [`ErrorKind::Unauthenticated`]; others
-    /// as for any call.
-    pub async fn bucket_is_there(&self) -> Result<bool> {
-        let url = self.url("/storage/v1/b/", "?fields=name");
-        let ask = || async { self.send(&BUCKET, self.request(Method::GET, &url)).await };
-        match self.call(&BUCKET, "", 0, ask).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::Denied => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn settings(&self) -> &Settings {
-        &self.shared.settings
-    }
-
-    /// The key in the bucket.
-    fn full(&self, key: &Key) -> String {
-        format!("{}{key}", self.settings().prefix)
     }
 
     /// The URL of the bucket, below `path`, with `rest` after it.
     fn url(&self, path: &str, rest: &str) -> String {
-        let Settings {
-            endpoint, bucket, ..
-        } = self.settings();
+        let endpoint = &self.settings.common.server;
+        let bucket = &self.settings.common.bucket;
         format!("{endpoint}{path}{bucket}{rest}")
     }
 
     /// The URL of an object.
-    fn object_url(&self, full: &str, query: &str) -> String {
-        self.url("/storage/v1/b/", &format!("/o/{}{query}", encode(full)))
+    fn object_url(&self, key: &str, query: &str) -> String {
+        self.url("/storage/v1/b/", &format!("/o/{}{query}", encode(key)))
     }
 
     fn request(&self, method: Method, url: &str) -> RequestBuilder {
-        self.shared.http.request(method, url)
-    }
-
-    /// Begins a call about `key` that sends `body` bytes.
-    fn begin<'a>(&'a self, operation: &Operation, key: &'a str, body: usize) -> RetryLoop<'a> {
-        self.shared.retrier.begin(Call {
-            name: operation.name,
-            key,
-            change: operation.change,
-            body,
-            server: &self.settings().endpoint,
-        })
-    }
-
-    /// Makes an attempt, and looks for other credentials where these are refused.
-    async fn attempt<T>(
-        &self,
-        tries: &mut RetryLoop<'_>,
-        send: impl Future<Output = Attempt<T>> + Send,
-    ) -> Attempt<T> {
-        // So that a call that has none says so, and says that nothing was sent.
-        self.shared.credentials.headers().await?;
-        match tries.attempt(send).await {
-            Err(mut fault) if fault.next == RetryDecision::RefreshCredentials => {
-                fault.next = if self.shared.credentials.renew().await {
-                    RetryDecision::RetryOnce
-                } else {
-                    RetryDecision::Stop
-                };
-                if fault.error.kind() == ErrorKind::Unauthenticated
-                    && let Some(hint) = self.no_credentials_hint()
-                {
-                    fault.error = fault.error.with_hint(hint);
-                }
-                Err(fault)
-            }
-            answer => answer,
-        }
+        self.http.request(method, url)
     }
 
     /// Says why no credentials were sent, where none were.
     fn no_credentials_hint(&self) -> Option<String> {
-        let settings = self.settings();
-        let endpoint = Endpoint::parse(&settings.endpoint)?;
-        (settings.account == Account::Anonymous).then(|| {
+        let endpoint = Endpoint::parse(&self.settings.common.server)?;
+        (self.settings.account == Account::Anonymous).then(|| {
             format!(
                 "no credentials are bound to {endpoint}, so none were sent; to bind some, write \
                  gcs_credentials = \"FILE\" under [endpoints.\"{endpoint}\"] in persist.toml"
@@ -278,66 +174,41 @@ impl Gcs {
         })
     }
 
-    /// Makes a call, as often as it takes.
-    async fn call<T, F>(
-        &self,
-        operation: &Operation,
-        key: &str,
-        body: usize,
-        send: impl Fn() -> F + Send + Sync,
-    ) -> Result<T>
-    where
-        F: Future<Output = Attempt<T>> + Send,
-    {
-        let (answer, _) = self.call_change(operation, key, body, send).await?;
-        Ok(answer)
-    }
-
-    /// Makes a call as [`Gcs::call`] does. Returns true beside the answer where an attempt before
-    /// had none.
-    async fn call_change<T, F>(
-        &self,
-        operation: &Operation,
-        key: &str,
-        body: usize,
-        send: impl Fn() -> F + Send + Sync,
-    ) -> Result<(T, bool)>
-    where
-        F: Future<Output = Attempt<T>> + Send,
-    {
-        let mut tries = self.begin(operation, key, body);
-        loop {
-            match self.attempt(&mut tries, send()).await {
-                Ok(answer) => return Ok((answer, tries.is_unclear())),
-                Err(fault) => tries.again(fault).await?,
-            }
+    /// Returns the error of a response.
+    fn refused(&self, operation: Operation, response: &ErrorResponse) -> AttemptError {
+        let mut refused = error_response::refused(operation, response);
+        if refused.error.kind() == ErrorKind::Unauthenticated
+            && let Some(hint) = self.no_credentials_hint()
+        {
+            refused.error = refused.error.with_hint(hint);
         }
+        refused
     }
 
     /// Sends a request of the JSON API, and returns an answer that says yes.
-    async fn send(&self, operation: &Operation, request: RequestBuilder) -> Attempt<Response> {
+    async fn send(&self, operation: Operation, request: RequestBuilder) -> Attempt<Response> {
         match self.answer(operation, request).await? {
             (response, None) => Ok(response),
-            (_, Some(refusal)) => Err(refusal.fault(operation)),
+            (_, Some(refusal)) => Err(self.refused(operation, &refusal)),
         }
     }
 
     /// Sends a request of the JSON API. Its answer, and why it is not yes.
     async fn answer(
         &self,
-        operation: &Operation,
+        operation: Operation,
         request: RequestBuilder,
     ) -> Attempt<(Response, Option<ErrorResponse>)> {
-        let headers = self.shared.credentials.headers().await?;
+        let headers = self.credentials.headers().await?;
         let mut response = unlogged(request.headers(headers).send())
             .await
-            .map_err(|error| broken(operation, &error))?;
+            .map_err(|error| error_response::broken_request(operation, &error))?;
         if response.status().is_success() {
             return Ok((response, None));
         }
         let body = small(&mut response).await;
         let status = response.status().as_u16();
-        let refusal = ErrorResponse::new(status, response.headers(), &body);
+        let refusal = error_response::response(status, response.headers(), &body);
         tracing::debug!(
             call = operation.name,
             status,
@@ -350,177 +221,106 @@ impl Gcs {
     /// The crate's client.
     async fn crates(&self) -> Attempt<&google_cloud_storage::client::Storage> {
         let build = || async {
-            let provider = credentials::Provider(Arc::clone(&self.shared.credentials));
+            let provider = credentials::Provider(Arc::clone(&self.credentials));
             let mut builder = google_cloud_storage::client::Storage::builder()
                 .with_credentials(Credentials::from(provider))
                 .with_retry_policy(NeverRetry)
                 .with_grpc_subchannel_count(1_usize);
-            let endpoint = &self.settings().endpoint;
-            if endpoint != GOOGLE {
+            if let Some(endpoint) = &self.settings.common.endpoint {
                 builder = builder.with_endpoint(endpoint);
             }
             builder.build().await
         };
-        let built = unlogged(self.shared.crates.get_or_try_init(build)).await;
+        let built = unlogged(self.crates.get_or_try_init(build)).await;
         built.map_err(|error| {
             let what = format!("cannot create a client for GCS: {}", innermost(&error));
             AttemptError::new(RetryDecision::Stop, Error::new(ErrorKind::Config, what))
         })
     }
 
-    /// Makes an object in one request.
-    async fn put(&self, key: &Key, body: Bytes, mode: Mode) -> Result<()> {
-        let full = &self.full(key);
-        let body = &body;
-        let put = || self.insert(full, body.clone(), mode);
-        let ((), unclear) = self.call_change(&INSERT, full, body.len(), put).await?;
-        if unclear && mode == Mode::Create {
-            bucket::confirm(self, key, &Tail::of(body)).await?;
-        }
-        Ok(())
-    }
-
-    async fn insert(&self, full: &str, body: Bytes, mode: Mode) -> Attempt<()> {
-        let settings = self.settings();
-        let bucket = format!("projects/_/buckets/{}", settings.bucket);
-        let mut insert = self
-            .crates()
-            .await?
-            .write_object(bucket, full, body)
-            .set_content_type(content_type(full))
-            .with_resumable_upload_threshold(usize::MAX);
-        if mode == Mode::Create {
-            insert = insert.set_if_generation_match(0);
-        }
-        if let Some(key) = &settings.kms_key {
-            insert = insert.set_kms_key(key);
-        }
-        match unlogged(insert.send_buffered()).await {
-            // GCS names the generation that it made.
-            Ok(object) if object.generation <= 0 => {
-                let error = bucket::another_service(INSERT.name, "GCS");
-                Err(AttemptError::unclear(error))
-            }
-            Ok(object) => {
-                self.check_encryption(&object.kms_key);
-                Ok(())
-            }
-            Err(error) => match damaged(&error) {
-                Some(generation) => Err(self.discard(&INSERT, full, generation).await),
-                None => Err(fault(&INSERT, &error)),
-            },
-        }
-    }
-
-    /// Removes an object that was made of other bytes than were sent, before it is read as ours.
-    async fn discard(&self, operation: &Operation, full: &str, generation: i64) -> AttemptError {
-        let what = format!(
-            "{}: GCS stored different bytes than were sent",
-            operation.name
-        );
-        let error = Error::new(ErrorKind::Unavailable, what);
-        let url = self.object_url(full, &format!("?ifGenerationMatch={generation}"));
-        match self.send(&DELETE, self.request(Method::DELETE, &url)).await {
-            Ok(_) => AttemptError::new(RetryDecision::Backoff(None), error),
-            Err(_) => AttemptError {
-                next: RetryDecision::Stop,
-                ..AttemptError::unclear(error)
-            },
-        }
-    }
-
-    /// Some servers take the key and ignore it.
-    fn check_encryption(&self, confirmed: &str) {
-        let Some(asked) = &self.settings().kms_key else {
-            return;
+    /// Returns the object that GCS says it made; `confirmed` is the key that encrypts it.
+    fn stored(&self, confirmed: &str) -> Stored {
+        let Some(asked) = &self.settings.kms_key else {
+            return Stored::new();
         };
         // GCS says which version of the key it used.
         let rest = confirmed.strip_prefix(asked.as_str());
-        if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            && !self.shared.unencrypted.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!("the server does not confirm the requested encryption key");
-        }
-    }
-
-    fn begin_upload(&self, key: &Key, mode: Mode) -> Box<GcsUpload> {
-        Box::new(GcsUpload::new(self, key, mode))
+        Stored::with_encryption(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     }
 }
 
-#[async_trait]
-impl Storage for Gcs {
-    fn location(&self) -> String {
-        let settings = self.settings();
-        let endpoint = Some(settings.endpoint.as_str()).filter(|endpoint| *endpoint != GOOGLE);
-        bucket::location("gs", &settings.bucket, &settings.prefix, endpoint)
+impl Driver for GcsDriver {
+    type Upload = Session;
+    type Receipt = ();
+    type Body = Response;
+
+    const UPLOADS: Uploads = Uploads {
+        at_once: 1,
+        max_parts: u32::MAX,
+        completed_by_last_part: true,
+    };
+
+    /// GCS counts directories among what a page may hold. Others (fake-gcs-server) count objects
+    /// only, and show all directories at once.
+    const DIRECTORIES: Directories = Directories::BesideObjects;
+
+    fn settings(&self) -> &bucket::Settings {
+        &self.settings.common
     }
 
-    fn unknown_server(&self) -> Option<String> {
-        let endpoint = &self.settings().endpoint;
-        let is_google = Endpoint::parse(endpoint).is_some_and(|endpoint| endpoint.is_google());
-        (!is_google).then(|| endpoint.clone())
+    fn name(&self, request: Request) -> &'static str {
+        Operation::of(request).name
     }
 
-    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
-        if body.iter().map(Bytes::len).sum::<usize>() <= PART {
-            return self.put(key, bucket::join(body), Mode::Create).await;
-        }
-        let mut upload = self.begin_upload(key, Mode::Create);
-        for piece in body {
-            upload.write(piece).await?;
-        }
-        upload.finish().await
+    async fn ready(&self) -> Attempt<()> {
+        self.credentials.headers().await.map(drop)
     }
 
-    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        Ok(self.begin_upload(key, Mode::Create))
+    async fn renew(&self) -> bool {
+        self.credentials.renew().await
     }
 
-    async fn upload_in_parts(&self, key: &Key, body: Bytes) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(GcsUpload::in_parts(self, key, body).await?))
+    async fn put(&self, key: &str, body: Bytes, mode: Mode) -> Attempt<Stored> {
+        self.insert(key, body, mode).await
     }
 
-    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        Ok(self.begin_upload(key, Mode::Replace))
+    async fn begin(&self, key: &str, mode: Mode) -> Attempt<Session> {
+        self.begin_session(key, mode).await
     }
 
-    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
-        let gcs = self.clone();
-        let full = self.full(key);
-        bucket::read::read(&GcsObject { gcs, full }, range).await
+    async fn part(&self, _: &str, session: &Session, part: &UploadPart) -> Attempt<Progress<()>> {
+        self.send_part(session, part).await
     }
 
-    async fn list(&self, list: &List<'_>) -> Result<Page> {
-        list::page(self, list).await
+    async fn complete(
+        &self,
+        key: &str,
+        session: &Session,
+        completion: &Completion<()>,
+        _: Mode,
+    ) -> Attempt<Progress<Stored>> {
+        self.send_last_part(key, session, completion).await
     }
 
-    async fn list_recursive(&self, list: &RecursiveList<'_>) -> Result<RecursivePage> {
-        list::recursive_page(self, list).await
+    async fn abort(&self, _: &str, session: &Session) -> Attempt<()> {
+        self.cancel(session).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
-        let full = &self.full(key);
-        let url = &self.object_url(full, "");
-        let delete = || async move {
-            let request = self.request(Method::DELETE, url);
-            let (mut response, refusal) = self.answer(&DELETE, request).await?;
-            match refusal {
-                // It is removed already.
-                Some(refusal) if refusal.status == 404 => Ok(()),
-                Some(refusal) => Err(refusal.fault(&DELETE)),
-                None if small(&mut response).await.is_empty() => Ok(()),
-                None => {
-                    let error = bucket::another_service(DELETE.name, "GCS");
-                    Err(AttemptError::unclear(error))
-                }
-            }
-        };
-        self.call(&DELETE, full, 0, delete).await
+    async fn get(
+        &self,
+        key: &str,
+        range: &ObjectRange,
+        tag: Option<&str>,
+    ) -> Attempt<GetResponse<Response>> {
+        self.get_media(key, range, tag).await
     }
 
-    async fn wait_idle(&self) {
-        self.shared.background.wait_idle().await;
+    async fn list(&self, list: &ListRequest) -> Attempt<ListResponse> {
+        self.list_objects(list).await
+    }
+
+    async fn delete(&self, key: &str) -> Attempt<()> {
+        self.delete_object(key).await
     }
 }
 
@@ -556,13 +356,10 @@ async fn whole(mut response: Response) -> std::result::Result<Vec<u8>, String> {
 
 /// A key or a word as it may stand in a URL.
 fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len() + 16);
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(byte.into())
-        } else {
-            encoded += &format!("%{byte:02X}")
-        }
-    }
-    encoded
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~');
+    utf8_percent_encode(text, RESERVED).to_string()
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::credentials::Account;
-use crate::storage::config::{check_gcs_bucket, check_prefix};
+use crate::storage::bucket::{self, check_endpoint, directory, not_an_endpoint, variable, wrong};
+use crate::storage::config::check_gcs_bucket;
 use crate::storage::secret::{redact, secret_in};
-use crate::storage::{Endpoint, Error, ErrorKind, Result, Retry, StorageConfig};
+use crate::storage::{Endpoint, Result, Retry, StorageConfig};
 
 /// Google's own.
 pub(super) const GOOGLE: &str = "https://storage.googleapis.com";
@@ -15,20 +16,19 @@ pub(super) const GOOGLE: &str = "https://storage.googleapis.com";
 /// Timeout of a request if none is set.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Number of bytes that are sent in one request.
+const PART: usize = 8 << 20;
+
 /// The largest object that GCS takes.
 const MAX_OBJECT: u64 = 5 << 40;
 
 /// Settings that can work, as far as this can be known without asking.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub(super) bucket: String,
-    /// Prefix of all keys: empty, or ending in `/`.
-    pub(super) prefix: String,
-    /// Without a `/` at its end.
-    pub(super) endpoint: String,
+    /// Those that every provider has. `server` is the URL of the server, without a `/` at its end.
+    pub(super) common: bucket::Settings,
     pub(super) account: Account,
     pub(super) kms_key: Option<String>,
-    pub(super) retry: Retry,
 }
 
 impl Settings {
@@ -38,11 +38,7 @@ impl Settings {
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self> {
         let path = |name: &str| env(name).filter(|value| !value.is_empty());
-        let env = |name: &str| match path(name).map(OsString::into_string) {
-            None => Ok(None),
-            Some(Ok(value)) => Ok(Some(value)),
-            Some(Err(_)) => Err(wrong(format!("{name} is not UTF-8"))),
-        };
+        let env = |name: &str| variable(name, env(name));
         let bucket = match &config.gcs_bucket {
             Some(bucket) => bucket.clone(),
             None => env("PERSIST_GCS_BUCKET")?
@@ -54,8 +50,8 @@ impl Settings {
         };
         check_gcs_bucket(&bucket)?;
         let prefix = match &config.gcs_prefix {
-            Some(prefix) => check_prefix(prefix)?,
-            None => check_prefix(&env("PERSIST_GCS_PREFIX")?.unwrap_or_default())
+            Some(prefix) => directory(prefix)?,
+            None => directory(&env("PERSIST_GCS_PREFIX")?.unwrap_or_default())
                 .map_err(|error| error.about("PERSIST_GCS_PREFIX"))?,
         };
         let emulator = match config.gcs_endpoint {
@@ -63,7 +59,7 @@ impl Settings {
             None => env("STORAGE_EMULATOR_HOST")?,
         };
         let is_emulator = emulator.is_some();
-        let endpoint = endpoint(config.gcs_endpoint.clone().or(emulator))?;
+        let server = endpoint(config.gcs_endpoint.clone().or(emulator))?;
         let timeout = match config.gcs_timeout {
             Some(timeout) if timeout.is_zero() => return Err(wrong("gcs_timeout is zero")),
             Some(timeout) => timeout,
@@ -84,7 +80,7 @@ impl Settings {
         let account = if is_emulator {
             Account::Anonymous
         } else {
-            account(config, &endpoint, path("GOOGLE_APPLICATION_CREDENTIALS"))?
+            account(config, &server, path("GOOGLE_APPLICATION_CREDENTIALS"))?
         };
         if let Some(host) = path("GCE_METADATA_HOST").filter(|_| account == Account::Default) {
             let host = host
@@ -92,19 +88,22 @@ impl Settings {
                 .and_then(|host| Endpoint::parse(&format!("http://{host}")));
             host.ok_or_else(|| wrong("GCE_METADATA_HOST is not HOST or HOST:PORT"))?;
         }
+        let is_own_server = Endpoint::parse(&server).is_some_and(|server| server.is_google());
         Ok(Self {
-            bucket,
-            prefix: prefix.map_or_else(String::new, |prefix| prefix + "/"),
-            endpoint,
             account,
             kms_key,
-            retry: retry(config.retry, timeout)?,
+            common: bucket::Settings {
+                scheme: "gs",
+                bucket,
+                prefix,
+                endpoint: Some(server.clone()).filter(|server| server != GOOGLE),
+                server,
+                is_own_server,
+                retry: retry(config.retry, timeout)?,
+                part: PART,
+            },
         })
     }
-}
-
-fn wrong(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Config, what)
 }
 
 /// Binds an account to an endpoint, as the documentation of [`StorageConfig`] says.
@@ -224,33 +223,15 @@ fn endpoint(said: Option<String>) -> Result<String> {
     } else {
         format!("http://{said}")
     };
-    let host = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"))
-        .map(|host| host.trim_end_matches('/'));
-    let good = host.is_some_and(|host| {
-        !host.is_empty()
-            && !host.starts_with(['/', ':'])
-            && host
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
-    });
-    if good {
-        Ok(url.trim_end_matches('/').into())
-    } else {
-        Err(not_an_endpoint())
-    }
-}
-
-/// It may hold a password, so it is not shown.
-fn not_an_endpoint() -> Error {
-    wrong("the endpoint is not the URL of a server")
-        .with_hint("write https://host or http://host:port, without user, path and query")
+    let url = url.trim_end_matches('/');
+    check_endpoint(url, b".-_:[]")?;
+    Ok(url.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::{Error, ErrorKind};
 
     fn resolve(config: &StorageConfig, env: &[(&str, &str)]) -> Result<Settings> {
         Settings::new(config, |name| {
@@ -271,7 +252,7 @@ mod tests {
         };
         let both = [("GCS_BUCKET", "second"), ("PERSIST_GCS_BUCKET", "first")];
         let found = |config: &StorageConfig, env: &[(&str, &str)]| {
-            resolve(config, env).expect("good").bucket
+            resolve(config, env).expect("good").common.bucket
         };
         assert_eq!(found(&bucket(), &both), "my-bucket");
         assert_eq!(found(&none, &both), "first");
@@ -284,20 +265,23 @@ mod tests {
     #[test]
     fn the_prefix_of_the_environment_is_for_configs_that_say_none() {
         let env = [("PERSIST_GCS_PREFIX", "a/b/")];
-        assert_eq!(resolve(&bucket(), &env).expect("good").prefix, "a/b/");
+        assert_eq!(
+            resolve(&bucket(), &env).expect("good").common.prefix,
+            "a/b/"
+        );
         let url = StorageConfig::from_url("gs://my-bucket").expect("good");
-        assert_eq!(resolve(&url, &env).expect("good").prefix, "");
+        assert_eq!(resolve(&url, &env).expect("good").common.prefix, "");
         let own = StorageConfig::gcs_with_bucket_prefix_and_credentials(
             "my-bucket".into(),
             "own".into(),
             None,
         );
-        assert_eq!(resolve(&own, &env).expect("good").prefix, "own/");
+        assert_eq!(resolve(&own, &env).expect("good").common.prefix, "own/");
     }
 
     #[test]
     fn the_timeout_bounds_one_request_and_leaves_time_for_another() {
-        let timeout = |env: &[(&str, &str)]| resolve(&bucket(), env).expect("good").retry;
+        let timeout = |env: &[(&str, &str)]| resolve(&bucket(), env).expect("good").common.retry;
         assert_eq!(timeout(&[]).attempt, Duration::from_secs(30));
         let long = timeout(&[("PERSIST_GCS_TIMEOUT", "100")]);
         assert_eq!(long.attempt, Duration::from_secs(100));
@@ -382,12 +366,12 @@ mod tests {
     fn an_emulator_may_be_named_with_or_without_a_scheme() {
         let found = |env: &str| {
             let env = [("STORAGE_EMULATOR_HOST", env)];
-            resolve(&bucket(), &env).expect("good").endpoint
+            resolve(&bucket(), &env).expect("good").common.server
         };
         assert_eq!(found("127.0.0.1:4443"), "http://127.0.0.1:4443");
         assert_eq!(found("http://127.0.0.1:4443/"), "http://127.0.0.1:4443");
         assert_eq!(found("https://example.org"), "https://example.org");
-        assert_eq!(resolve(&bucket(), &[]).expect("good").endpoint, GOOGLE);
+        assert_eq!(resolve(&bucket(), &[]).expect("good").common.server, GOOGLE);
     }
 
     #[test]

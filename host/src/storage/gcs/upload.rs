@@ -1,66 +1,27 @@
-//! Objects whose length is not known yet: a resumable upload, whose parts can each be sent again.
+//! Resumable uploads, whose parts can each be sent again.
 
 use std::fmt;
-use std::sync::Arc;
 
-use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
-use reqwest::{Method, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
-use tokio::runtime::Handle;
 
-use super::{Gcs, INSERT, Mode, Operation, PART, content_type, encode, whole};
-use crate::storage::bucket::{Tail, Unsent, confirm};
-use crate::storage::probe::{self, Way};
-use crate::storage::retry::{Attempt, AttemptError, RetryDecision};
-use crate::storage::{Error, ErrorKind, Key, Result, Storage, Upload};
-
-/// Nothing can be seen of it.
-const BEGIN: Operation = Operation {
-    name: "objects.insert (begin)",
-    change: false,
-    ..INSERT
+use super::error_response::Operation;
+use super::{GcsDriver, Request, encode, whole};
+use crate::storage::bucket::{
+    Attempt, AttemptError, Completion, ErrorResponse, Mode, Progress, RetryDecision, Stored,
+    UploadPart, content_type, foreign_response,
 };
-
-const SEND: Operation = Operation {
-    name: "objects.insert (part)",
-    change: false,
-    needs_bucket: false,
-    ..INSERT
-};
-
-const COMPLETE: Operation = Operation {
-    name: "objects.insert (last part)",
-    needs_bucket: false,
-    ..INSERT
-};
-
-/// An object that is being uploaded. It is one request unless it grows over one part.
-#[derive(Debug)]
-pub(super) struct GcsUpload {
-    gcs: Gcs,
-    key: Key,
-    mode: Mode,
-    unsent: Unsent,
-    tail: Tail,
-    session: Option<Session>,
-    /// Set while a call is under way, and after one that failed: what was written is not whole any
-    /// more.
-    failed: bool,
-    runtime: Handle,
-}
+use crate::storage::{Error, ErrorKind};
 
 /// A resumable upload that GCS knows of.
-struct Session {
+#[derive(Clone)]
+pub struct Session {
     /// URL of the session. Anyone who has it may continue the upload, so it is never shown.
     url: String,
-    /// Bytes that GCS has, and their checksum.
-    sent: u64,
-    crc32c: u32,
 }
 
 /// Metadata that GCS returns for the object that it made.
@@ -73,250 +34,169 @@ struct Made {
     kms_key_name: String,
 }
 
-impl GcsUpload {
-    /// Nothing is sent yet. Must be called in a runtime.
-    pub(super) fn new(gcs: &Gcs, key: &Key, mode: Mode) -> Self {
-        Self {
-            gcs: gcs.clone(),
-            key: key.clone(),
-            mode,
-            unsent: Unsent::default(),
-            tail: Tail::default(),
-            session: None,
-            failed: false,
-            runtime: Handle::current(),
-        }
-    }
-
-    /// Begins a resumable upload of one part, which is sent when it is finished.
-    pub(super) async fn in_parts(gcs: &Gcs, key: &Key, body: Bytes) -> Result<Self> {
-        let mut upload = Self::new(gcs, key, Mode::Create);
-        upload.tail.push(&body);
-        upload.unsent.push(body);
-        upload.session = Some(Session::begin(gcs, &gcs.full(key), Mode::Create).await?);
-        Ok(upload)
-    }
-
-    /// Sends the next `len` bytes; with the last of them the object is made.
-    async fn send(&mut self, len: usize, last: bool) -> Result<()> {
-        let body = self.unsent.take(len);
-        let full = self.gcs.full(&self.key);
-        let session = match &mut self.session {
-            Some(session) => session,
-            none => {
-                if self.mode == Mode::Create {
-                    ensure_exclusive(&self.gcs).await?;
-                }
-                none.insert(Session::begin(&self.gcs, &full, self.mode).await?)
-            }
-        };
-        let unclear = session.send(&self.gcs, &full, body, last).await?;
-        if last && unclear && self.mode == Mode::Create {
-            confirm(&self.gcs, &self.key, &self.tail).await?;
-        }
-        Ok(())
-    }
-
-    async fn complete(&mut self) -> Result<()> {
-        if self.session.is_none() {
-            let body = self.unsent.take_all();
-            return self.gcs.put(&self.key, body, self.mode).await;
-        }
-        self.send(self.unsent.len(), true).await
-    }
-
-    /// Tells GCS to forget what it has, in a task of its own. It forgets by itself within a week.
-    fn abort(&mut self) {
-        let Some(session) = self.session.take() else {
-            return;
-        };
-        let gcs = self.gcs.clone();
-        let background = self.gcs.shared.background.clone();
-        background.spawn(&self.runtime, async move {
-            let cancel = gcs
-                .request(Method::DELETE, &session.url)
-                .header(CONTENT_LENGTH, 0);
-            // GCS answers 499 where it did so.
-            let cancelled = gcs.answer(&SEND, cancel);
-            let _ = tokio::time::timeout(gcs.settings().retry.attempt, cancelled).await;
-        });
-    }
-}
-
-#[async_trait]
-impl Upload for GcsUpload {
-    async fn write(&mut self, piece: Bytes) -> Result<()> {
-        if std::mem::replace(&mut self.failed, true) {
-            let what = "an upload cannot continue after an error";
-            return Err(Error::new(ErrorKind::Unavailable, what));
-        }
-        self.tail.push(&piece);
-        self.unsent.push(piece);
-        // The last part is sent by `finish`, and is not empty.
-        while self.unsent.len() > PART {
-            self.send(PART, false).await?;
-        }
-        self.failed = false;
-        Ok(())
-    }
-
-    async fn finish(mut self: Box<Self>) -> Result<()> {
-        self.write(Bytes::new()).await?;
-        self.complete().await?;
-        self.session = None;
-        Ok(())
-    }
-}
-
-impl Drop for GcsUpload {
-    fn drop(&mut self) {
-        self.abort();
-    }
-}
-
-/// Verifies, before the first upload that must not replace anything, that a server that is not
-/// Google's acknowledges one of several uploads that race.
-async fn ensure_exclusive(gcs: &Gcs) -> Result<()> {
-    let Some(server) = gcs.unknown_server() else {
-        return Ok(());
-    };
-    let storage: Arc<dyn Storage> = Arc::new(gcs.clone());
-    let probed = gcs
-        .shared
-        .uploads_probed
-        .get_or_try_init(|| async { probe::ensure_exclusive(&storage, &server, Way::Parts).await });
-    probed.await.copied()
-}
-
-impl Session {
-    async fn begin(gcs: &Gcs, full: &str, mode: Mode) -> Result<Self> {
-        let mut query = format!("/o?uploadType=resumable&name={}", encode(full));
+impl GcsDriver {
+    pub(super) async fn begin_session(&self, key: &str, mode: Mode) -> Attempt<Session> {
+        let mut query = format!("/o?uploadType=resumable&name={}", encode(key));
         if mode == Mode::Create {
             query += "&ifGenerationMatch=0";
         }
-        if let Some(key) = &gcs.settings().kms_key {
+        if let Some(key) = &self.settings.kms_key {
             query += &format!("&kmsKeyName={}", encode(key));
         }
-        let url = &gcs.url("/upload/storage/v1/b/", &query);
-        let about = &format!("{{\"contentType\":\"{}\"}}", content_type(full));
-        let begin = || async move {
-            let begin = gcs
-                .request(Method::POST, url)
-                .header(CONTENT_TYPE, "application/json")
-                .body(about.clone());
-            let answer = gcs.send(&BEGIN, begin).await?;
-            location(answer.headers(), &gcs.settings().endpoint)
-        };
-        Ok(Self {
-            url: gcs.call(&BEGIN, full, 0, begin).await?,
-            sent: 0,
-            crc32c: 0,
-        })
+        let begin = self
+            .request(Method::POST, &self.url("/upload/storage/v1/b/", &query))
+            .header(CONTENT_TYPE, "application/json")
+            .body(format!("{{\"contentType\":\"{}\"}}", content_type(key)));
+        let answer = self.send(Operation::of(Request::Begin), begin).await?;
+        let url = location(answer.headers(), &self.settings.common.server)?;
+        Ok(Session { url })
     }
 
-    /// Sends a part. What GCS has of it already when it is sent again, it passes over. Returns true
-    /// where an attempt had no answer.
-    async fn send(&mut self, gcs: &Gcs, full: &str, body: Bytes, last: bool) -> Result<bool> {
-        let end = self.sent + body.len() as u64;
-        self.crc32c = crc32c::crc32c_append(self.crc32c, &body);
-        let mut rest = body;
-        let mut unclear = false;
-        while self.sent < end {
-            let (has, was_unclear) = self.put(gcs, full, &rest, last).await?;
-            unclear |= was_unclear;
-            if has == end && !last {
-                self.sent = end;
-                return Ok(unclear);
+    /// Sends a part that another follows. What GCS has of it already when it is sent again, it
+    /// passes over.
+    pub(super) async fn send_part(
+        &self,
+        session: &Session,
+        part: &UploadPart,
+    ) -> Attempt<Progress<()>> {
+        let operation = Operation::of(Request::Part);
+        let (response, refusal) = self
+            .answer(operation, self.put_part(session, part, "*"))
+            .await?;
+        match refusal {
+            None => {
+                let what = "is an object before its last part";
+                Err(foreign_response(operation.name, what))
             }
-            match has.checked_sub(self.sent) {
-                // The object is made.
-                _ if has == u64::MAX => return Ok(unclear),
-                Some(taken @ 1..) if has < end => {
-                    // A part is at most 8 MiB.
-                    rest = rest.slice(taken as usize..);
-                    self.sent = has;
-                }
-                _ => {
-                    let what = format!("{}: GCS has a different length than was sent", SEND.name);
-                    return Err(Error::new(ErrorKind::Unavailable, what));
-                }
-            }
+            Some(refusal) => self.progress(operation, part, &response, &refusal),
         }
-        Ok(unclear)
     }
 
-    /// Makes one request, as often as it takes. Returns how many bytes GCS has now, `u64::MAX` once
-    /// the object is made, and true where an attempt had no answer.
-    async fn put(&self, gcs: &Gcs, full: &str, body: &Bytes, last: bool) -> Result<(u64, bool)> {
-        let operation = if last { &COMPLETE } else { &SEND };
-        let end = self.sent + body.len() as u64;
-        let total = if last { end.to_string() } else { "*".into() };
-        let range = &format!("bytes {}-{}/{total}", self.sent, end - 1);
-        let hash = &format!("crc32c={}", self.checksum());
-        let put = || async move {
-            let mut put = gcs
-                .request(Method::PUT, &self.url)
-                .header(CONTENT_RANGE, range)
-                .body(body.clone());
-            if last {
-                put = put.header("x-goog-hash", hash);
+    /// Sends the last part, with which the object is made.
+    pub(super) async fn send_last_part(
+        &self,
+        key: &str,
+        session: &Session,
+        completion: &Completion<()>,
+    ) -> Attempt<Progress<Stored>> {
+        let operation = Operation::of(Request::Complete);
+        let Some(last) = &completion.last else {
+            let what = format!("{}: an upload needs a last part", operation.name);
+            let error = Error::new(ErrorKind::Unsupported, what);
+            return Err(AttemptError::new(RetryDecision::Stop, error));
+        };
+        let crc32c = BASE64_STANDARD.encode(completion.crc32c.to_be_bytes());
+        let put = self
+            .put_part(session, last, &completion.size.to_string())
+            .header("x-goog-hash", format!("crc32c={crc32c}"));
+        let (response, refusal) = self.answer(operation, put).await?;
+        match refusal {
+            None => {
+                let stored = self.made(key, completion.size, &crc32c, response).await?;
+                Ok(Progress::Whole(stored))
             }
-            let (response, refusal) = gcs.answer(operation, put).await?;
-            match refusal {
-                None if last => {
-                    self.check(gcs, full, end, response).await?;
-                    Ok(u64::MAX)
-                }
-                None => Err(odd("an object before its last part")),
-                Some(refusal) if refusal.status == 308 => match has(response.headers()) {
-                    has if has == self.sent => {
+            Some(refusal) => match self.progress(operation, last, &response, &refusal)? {
+                Progress::Taken(taken) => Ok(Progress::Taken(taken)),
+                Progress::Whole(()) => Err(odd_length(operation)),
+            },
+        }
+    }
+
+    /// `total` is the length of the object, or `*` before the last part.
+    fn put_part(&self, session: &Session, part: &UploadPart, total: &str) -> RequestBuilder {
+        let first = part.offset;
+        let last = first + part.body.len() as u64 - 1;
+        self.request(Method::PUT, &session.url)
+            .header(CONTENT_RANGE, format!("bytes {first}-{last}/{total}"))
+            .body(part.body.clone())
+    }
+
+    /// What GCS has of a part, after a response that says that the upload is not complete.
+    fn progress(
+        &self,
+        operation: Operation,
+        part: &UploadPart,
+        response: &Response,
+        refusal: &ErrorResponse,
+    ) -> Attempt<Progress<()>> {
+        match refusal.status {
+            308 => {
+                let len = part.body.len() as u64;
+                match has(response.headers()).checked_sub(part.offset) {
+                    Some(0) => {
                         let what = format!("{}: GCS received no data", operation.name);
                         let error = Error::new(ErrorKind::Unavailable, what);
                         Err(AttemptError::new(RetryDecision::Backoff(None), error))
                     }
-                    has => Ok(has),
-                },
-                // The upload is gone: completed by an attempt whose answer was lost, or cancelled.
-                // Only looking tells.
-                Some(gone) if matches!(gone.status, 404 | 410 | 499) => {
-                    let what = format!("{}: the upload no longer exists", operation.name);
-                    Err(AttemptError {
-                        next: RetryDecision::Stop,
-                        ..AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
-                    })
+                    Some(taken) if taken == len => Ok(Progress::Whole(())),
+                    Some(taken) if taken < len => Ok(Progress::Taken(taken)),
+                    _ => Err(odd_length(operation)),
                 }
-                Some(refusal) => Err(refusal.fault(operation)),
             }
-        };
-        gcs.call_change(operation, full, body.len(), put).await
+            // The upload is gone: completed by an attempt whose answer was lost, or cancelled. Only
+            // looking tells.
+            404 | 410 | 499 => {
+                let what = format!("{}: the upload no longer exists", operation.name);
+                Err(AttemptError {
+                    next: RetryDecision::Stop,
+                    ..AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
+                })
+            }
+            _ => Err(self.refused(operation, refusal)),
+        }
     }
 
-    fn checksum(&self) -> String {
-        BASE64_STANDARD.encode(self.crc32c.to_be_bytes())
+    pub(super) async fn cancel(&self, session: &Session) -> Attempt<()> {
+        let operation = Operation::of(Request::Abort);
+        let cancel = self
+            .request(Method::DELETE, &session.url)
+            .header(CONTENT_LENGTH, 0);
+        match self.answer(operation, cancel).await? {
+            (_, None) => Ok(()),
+            // GCS answers 499 where it did so.
+            (_, Some(gone)) if matches!(gone.status, 404 | 410 | 499) => Ok(()),
+            (_, Some(refusal)) => Err(self.refused(operation, &refusal)),
+        }
     }
 
-    /// That the object that was made is the one that was sent.
-    async fn check(&self, gcs: &Gcs, full: &str, size: u64, response: Response) -> Attempt<()> {
+    /// The object that was made, which must be the one that was sent.
+    async fn made(
+        &self,
+        key: &str,
+        size: u64,
+        crc32c: &str,
+        response: Response,
+    ) -> Attempt<Stored> {
+        let operation = Operation::of(Request::Complete);
         let body = whole(response).await.map_err(|why| {
-            let what = format!("the response to {} {why}", COMPLETE.name);
+            let what = format!("the response to {} {why}", operation.name);
             AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
         })?;
-        let made: Made = serde_json::from_slice(&body).map_err(|_| odd("an invalid body"))?;
-        let same = made.size == size.to_string()
-            && (made.crc32c.is_empty() || made.crc32c == self.checksum());
+        let foreign = |what| foreign_response(operation.name, what);
+        let made: Made = serde_json::from_slice(&body).map_err(|_| foreign("is not JSON"))?;
+        let same =
+            made.size == size.to_string() && (made.crc32c.is_empty() || made.crc32c == crc32c);
         if same {
-            gcs.check_encryption(&made.kms_key_name);
-            return Ok(());
+            return Ok(self.stored(&made.kms_key_name));
         }
         let generation = made.generation.parse::<i64>();
-        let generation = generation.map_err(|_| odd("an object without its generation"))?;
-        let discarded = gcs.discard(&COMPLETE, full, generation).await;
+        let generation = generation.map_err(|_| foreign("has no generation"))?;
+        let discarded = self.discard(operation, key, generation).await;
         // The upload is over: what was sent of it cannot be sent again.
         Err(AttemptError {
             next: RetryDecision::Stop,
             ..discarded
         })
     }
+}
+
+fn odd_length(operation: Operation) -> AttemptError {
+    let what = format!(
+        "{}: GCS has a different length than was sent",
+        operation.name
+    );
+    let error = Error::new(ErrorKind::Unavailable, what);
+    AttemptError::new(RetryDecision::Stop, error)
 }
 
 /// Returns the address where the upload continues. Of the given address only path and query are
@@ -329,7 +209,10 @@ fn location(headers: &HeaderMap, endpoint: &str) -> Attempt<String> {
     });
     match path {
         Some(path) => Ok(format!("{endpoint}{path}")),
-        None => Err(odd("no address of the upload")),
+        None => {
+            let name = Operation::of(Request::Begin).name;
+            Err(foreign_response(name, "has no address of the upload"))
+        }
     }
 }
 
@@ -340,14 +223,9 @@ fn has(headers: &HeaderMap) -> u64 {
     last.map_or(0, |last| last.saturating_add(1))
 }
 
-fn odd(what: &str) -> AttemptError {
-    let what = format!("objects.insert returned {what}");
-    AttemptError::unclear(Error::new(ErrorKind::Unavailable, what))
-}
-
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Session {{ sent: {} }}", self.sent)
+        f.debug_struct("Session").finish_non_exhaustive()
     }
 }
 

@@ -10,9 +10,7 @@ use aws_sdk_s3::config::interceptors::{
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 
-use super::{Operation, http_date};
-use crate::storage::bucket;
-use crate::storage::retry::{Attempt, AttemptError};
+use crate::storage::bucket::{Attempt, AttemptError, foreign_response};
 use crate::storage::{Error, ErrorKind};
 
 /// Metadata of an answer that the SDK does not return.
@@ -38,9 +36,9 @@ struct Captured {
 impl ResponseInterceptor {
     /// Returns the metadata of an answer with a list in it. The SDK takes a list that breaks off in
     /// the middle for a shorter one.
-    pub(super) fn meta(&self, operation: &Operation) -> Attempt<ResponseMeta> {
+    pub(super) fn meta(&self, name: &str) -> Attempt<ResponseMeta> {
         if self.0.cut.get().is_some() {
-            let what = format!("the response to {} is truncated", operation.name);
+            let what = format!("the response to {name} is truncated");
             return Err(AttemptError::unclear(Error::new(
                 ErrorKind::Unavailable,
                 what,
@@ -51,12 +49,14 @@ impl ResponseInterceptor {
 
     /// Requires that the answer has no body, as a deletion has none. The login page of a network
     /// has one, and nothing is deleted.
-    pub(super) fn require_empty(&self, operation: &Operation) -> Attempt<()> {
+    pub(super) fn require_empty(&self, name: &str) -> Attempt<()> {
         if self.0.body.get().is_none() {
             return Ok(());
         }
-        let error = bucket::another_service(operation.name, "S3");
-        Err(AttemptError::unclear(error))
+        Err(foreign_response(
+            name,
+            "has a body, which that of a deletion has not",
+        ))
     }
 }
 
@@ -74,7 +74,9 @@ impl Intercept for ResponseInterceptor {
         let headers = context.response().headers();
         // A call has one answer.
         let _ = self.0.meta.set(ResponseMeta {
-            now: headers.get("date").and_then(http_date),
+            now: headers
+                .get("date")
+                .and_then(|date| httpdate::parse_http_date(date).ok()),
         });
         Ok(())
     }

@@ -6,11 +6,15 @@ use aws_config::profile::ProfileSet;
 
 use super::credentials::check_key;
 use super::profiles::{self, Named};
-use crate::storage::config::{check_bucket, check_prefix};
+use crate::storage::bucket::{self, check_endpoint, directory, not_an_endpoint, variable, wrong};
+use crate::storage::config::check_bucket;
 use crate::storage::secret::{redact, secret_in};
 use crate::storage::{
-    Endpoint, Error, ErrorKind, Result, Retry, S3Credentials, S3Encryption, StorageConfig,
+    Endpoint, Error, ErrorKind, Result, S3Credentials, S3Encryption, StorageConfig,
 };
+
+/// Name of the server if no endpoint is set.
+const AMAZON: &str = "Amazon S3";
 
 /// Region if none is set.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -36,19 +40,14 @@ fn check_bucket_kind(bucket: &str) -> Result<()> {
 /// Settings that can work, as far as this can be known without asking.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub(super) bucket: String,
+    /// Those that every provider has.
+    pub(super) common: bucket::Settings,
     pub(super) region: String,
-    /// Prefix of all keys: empty, or ending in `/`.
-    pub(super) prefix: String,
-    pub(super) endpoint: Option<String>,
     pub(super) path_style: bool,
     pub(super) encryption: S3Encryption,
     pub(super) account: Account,
     /// The profile that is asked for credentials, if any, and what it says.
     pub(super) profile: Option<(String, Named)>,
-    pub(super) retry: Retry,
-    /// Length of each part of an upload but the last, in bytes.
-    pub(super) part: usize,
 }
 
 /// Origin of the keys that may be sent to the endpoint.
@@ -71,11 +70,7 @@ impl Settings {
         env: impl Fn(&str) -> Option<OsString>,
         profiles: impl FnOnce() -> Result<ProfileSet>,
     ) -> Result<Self> {
-        let env = |name: &str| match env(name).map(OsString::into_string) {
-            None => Ok(None),
-            Some(Ok(value)) => Ok(Some(value).filter(|value| !value.is_empty())),
-            Some(Err(_)) => Err(wrong(format!("{name} is not UTF-8"))),
-        };
+        let env = |name: &str| variable(name, env(name));
         // The SDK reads these, and says what they hold where they are wrong.
         for name in [
             "AWS_CONFIG_FILE",
@@ -95,7 +90,7 @@ impl Settings {
         };
         check_bucket(&bucket)?;
         check_bucket_kind(&bucket)?;
-        let prefix = check_prefix(config.s3_prefix.as_deref().unwrap_or_default())?;
+        let prefix = directory(config.s3_prefix.as_deref().unwrap_or_default())?;
         let encryption = match &config.s3_encryption {
             S3Encryption::Bucket => {
                 env("PERSIST_S3_KMS_KEY")?.map_or(S3Encryption::Bucket, S3Encryption::Kms)
@@ -116,23 +111,26 @@ impl Settings {
         check_region(&region, resolved.endpoint.is_some())?;
         let endpoint = resolved.endpoint;
         config.retry.check()?;
+        let server = endpoint.clone().unwrap_or_else(|| AMAZON.into());
+        let parsed = endpoint.as_deref().and_then(Endpoint::parse);
         Ok(Self {
-            bucket,
             region,
-            prefix: prefix.map_or_else(String::new, |prefix| prefix + "/"),
             path_style: config.s3_path_style.unwrap_or(endpoint.is_some()),
-            endpoint,
             encryption,
             account: resolved.account,
             profile: resolved.profile,
-            retry: config.retry,
-            part: part(config.max_object.unwrap_or_default())?,
+            common: bucket::Settings {
+                scheme: "s3",
+                bucket,
+                prefix,
+                is_own_server: parsed.is_none_or(|endpoint| endpoint.is_amazon()),
+                endpoint,
+                server,
+                retry: config.retry,
+                part: part(config.max_object.unwrap_or_default())?,
+            },
         })
     }
-}
-
-fn wrong(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Config, what)
 }
 
 /// Refuses a value that holds a secret or a control character; `name` is the setting.
@@ -343,7 +341,7 @@ impl Resolved {
 
 /// Parses an endpoint that may be sent credentials.
 fn parse(endpoint: &str) -> Result<Endpoint> {
-    check_endpoint(endpoint)?;
+    check_endpoint(endpoint, b".-_:[]/")?;
     Endpoint::parse(endpoint).ok_or_else(not_an_endpoint)
 }
 
@@ -377,27 +375,6 @@ fn check_region(region: &str, is_elsewhere: bool) -> Result<()> {
             redact(region)
         )))
     }
-}
-
-/// Refuses what would send credentials elsewhere than it looks, or nowhere.
-fn check_endpoint(endpoint: &str) -> Result<()> {
-    let host = endpoint
-        .strip_prefix("http://")
-        .or_else(|| endpoint.strip_prefix("https://"));
-    let good = host.is_some_and(|host| {
-        !host.is_empty()
-            && !host.starts_with(['/', ':'])
-            && host
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]/".contains(&byte))
-    });
-    if good { Ok(()) } else { Err(not_an_endpoint()) }
-}
-
-/// It may hold a password, so it is not shown.
-fn not_an_endpoint() -> Error {
-    wrong("the endpoint is not the URL of a server")
-        .with_hint("write https://host or http://host:port, without user and query")
 }
 
 fn part(max_object: u64) -> Result<usize> {
@@ -452,12 +429,18 @@ mod tests {
     #[test]
     fn the_bucket_comes_from_config_or_environment() {
         let env = [("AWS_S3_BUCKET", "other-bucket")];
-        assert_eq!(resolve(&bucket(), &env).expect("good").bucket, "my-bucket");
+        assert_eq!(
+            resolve(&bucket(), &env).expect("good").common.bucket,
+            "my-bucket"
+        );
         let none = StorageConfig {
             s3_bucket: None,
             ..bucket()
         };
-        assert_eq!(resolve(&none, &env).expect("good").bucket, "other-bucket");
+        assert_eq!(
+            resolve(&none, &env).expect("good").common.bucket,
+            "other-bucket"
+        );
         let error = resolve(&none, &[]).expect_err("no bucket");
         assert_eq!(error.kind(), ErrorKind::Config);
         let hint = error.hint().unwrap_or_default();
@@ -468,7 +451,7 @@ mod tests {
     fn an_endpoint_of_ones_own_means_path_style_unless_said_otherwise() {
         let env = [("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")];
         let settings = resolve(&bucket(), &env).expect("good");
-        assert!(settings.path_style && settings.endpoint.is_some());
+        assert!(settings.path_style && settings.common.endpoint.is_some());
         let virtual_hosts = StorageConfig {
             s3_path_style: Some(false),
             ..bucket()
@@ -477,7 +460,10 @@ mod tests {
         assert!(!resolve(&bucket(), &[]).expect("good").path_style);
         let own = [env[0], ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9001")];
         let settings = resolve(&bucket(), &own).expect("good");
-        assert_eq!(settings.endpoint.as_deref(), Some("http://127.0.0.1:9001"));
+        assert_eq!(
+            settings.common.endpoint.as_deref(),
+            Some("http://127.0.0.1:9001")
+        );
     }
 
     #[test]

@@ -1,0 +1,61 @@
+//! Uploads that were begun, and neither completed nor aborted: their parts are invisible, and they
+//! are paid for.
+
+use std::time::{Duration, SystemTime};
+
+use super::Bucket;
+use super::driver::{Driver, Request, UploadMarker};
+use crate::storage::{Error, ErrorKind, Key, Result, Sweep, Swept};
+
+impl<D: Driver> Bucket<D> {
+    /// Aborts the uploads below the prefix that `sweep` asks for, by any process: a provider does
+    /// not tell whether a process is at work.
+    pub(super) async fn sweep_uploads(&self, sweep: &Sweep<'_>) -> Result<Swept> {
+        let mut swept = Swept::default();
+        let mut after = UploadMarker::default();
+        loop {
+            let list = || self.driver().list_uploads(&after);
+            let page = match self.call(Request::ListUploads, "", 0, list).await {
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    swept.unlisted = Some(error.to_string());
+                    return Ok(swept);
+                }
+                page => page?,
+            };
+            let Some(page) = page else {
+                return Ok(swept);
+            };
+            let now = page.now.ok_or_else(|| {
+                let what =
+                    "this server does not report its time, so the age of an upload is unknown";
+                Error::new(ErrorKind::Unsupported, what)
+            })?;
+            for listed in &page.uploads {
+                let is_old = age(listed.began, now).is_some_and(|age| age >= sweep.older_than);
+                let below = listed.key.strip_prefix(&self.settings().prefix);
+                let key = below.and_then(|key| Key::new(key).ok());
+                let Some(key) = key.filter(|key| is_old && (sweep.is_ours)(key)) else {
+                    continue;
+                };
+                if !sweep.dry_run {
+                    self.abort_upload(&listed.key, &listed.upload).await?;
+                }
+                swept.removed += 1;
+                swept.keys.push(key.to_string());
+            }
+            match page.next {
+                None => return Ok(swept),
+                Some(next) if next.key.is_some() && next != after => after = next,
+                Some(_) => {
+                    let what = "the server returned a truncated list without a continuation token";
+                    return Err(Error::new(ErrorKind::Unsupported, what));
+                }
+            }
+        }
+    }
+}
+
+/// How long ago an upload began, by the server's clock. What is from the future is new.
+fn age(began: Option<SystemTime>, now: SystemTime) -> Option<Duration> {
+    Some(now.duration_since(began?).unwrap_or_default())
+}

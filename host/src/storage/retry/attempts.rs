@@ -1,0 +1,544 @@
+//! The attempts at one call, and when the next is made.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use super::Retry;
+use crate::storage::{Error, ErrorKind, Result};
+
+const MEBIBYTE: f64 = (1 << 20) as f64;
+
+/// How many times the usual time the first attempt to send a body may take: the others are sent
+/// at the same time, and paths change.
+const PATIENCE: f64 = 4.0;
+
+/// Decision after an attempt that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryDecision {
+    /// Sends the call again after a random wait, which lasts at least this long.
+    Backoff(Option<Duration>),
+    /// Sends the call again at once, but only once: its cause was set right.
+    RetryOnce,
+    /// Looks for other credentials. The backend turns this into [`RetryDecision::RetryOnce`]
+    /// where it finds some, else into [`RetryDecision::Stop`].
+    RefreshCredentials,
+    /// Returns the error: another attempt would not help.
+    Stop,
+    /// Returns the error as it is, whatever became of earlier attempts.
+    Definitive,
+}
+
+/// An attempt that failed.
+#[derive(Debug)]
+pub struct AttemptError {
+    /// What is reported if the call is not sent again.
+    pub error: Error,
+    /// Whether the call is sent again.
+    pub next: RetryDecision,
+    /// True if the server may have done, or may yet do, what it was asked.
+    pub unclear: bool,
+}
+
+impl AttemptError {
+    /// One that says that nothing was done.
+    pub fn new(next: RetryDecision, error: Error) -> Self {
+        Self {
+            error,
+            next,
+            unclear: false,
+        }
+    }
+
+    /// One after which it is not known what was done, and the call may be sent again.
+    pub fn unclear(error: Error) -> Self {
+        Self {
+            error,
+            next: RetryDecision::Backoff(None),
+            unclear: true,
+        }
+    }
+}
+
+/// Result of an attempt.
+pub type Attempt<T> = std::result::Result<T, AttemptError>;
+
+/// A call, before it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::storage) struct Call<'a> {
+    /// Name of the call in the server's manual.
+    pub(in crate::storage) name: &'static str,
+    /// Key that the call is about: shown at debug, hashed above.
+    pub(in crate::storage) key: &'a str,
+    /// True if the call changes what can be seen: then no answer is
+    /// [`ErrorKind::OutcomeUnknown`].
+    pub(in crate::storage) change: bool,
+    /// Bytes that are sent with it.
+    pub(in crate::storage) body: usize,
+    /// Server that the call is sent to, for the operator.
+    pub(in crate::storage) server: &'a str,
+}
+
+/// Counts of what was sent to a server since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Requests, the repeated ones too.
+    pub requests: u64,
+    /// Those that were sent again.
+    pub repeated: u64,
+    /// Answers that asked for fewer requests.
+    pub throttled: u64,
+    /// Calls that failed although they were, or could have been, sent again.
+    pub given_up: u64,
+    /// Changes whose outcome stayed unknown.
+    pub unanswered: u64,
+}
+
+/// The policy at work, and what it did.
+#[derive(Debug)]
+pub(in crate::storage) struct Retrier {
+    policy: Retry,
+    /// Microseconds that 1 MiB of a body took lately, at the slowest; 0: not known.
+    pace: AtomicU64,
+    requests: AtomicU64,
+    repeated: AtomicU64,
+    throttled: AtomicU64,
+    given_up: AtomicU64,
+    unanswered: AtomicU64,
+}
+
+impl Retrier {
+    pub(in crate::storage) fn new(policy: Retry) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            policy,
+            pace: zero(),
+            requests: zero(),
+            repeated: zero(),
+            throttled: zero(),
+            given_up: zero(),
+            unanswered: zero(),
+        }
+    }
+
+    pub(in crate::storage) fn counts(&self) -> Counts {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            requests: count(&self.requests),
+            repeated: count(&self.repeated),
+            throttled: count(&self.throttled),
+            given_up: count(&self.given_up),
+            unanswered: count(&self.unanswered),
+        }
+    }
+
+    /// Begins a call.
+    pub(in crate::storage) fn begin<'a>(&'a self, call: Call<'a>) -> RetryLoop<'a> {
+        let mebibytes = call.body as f64 / MEBIBYTE;
+        let body = times(self.policy.stall, mebibytes);
+        let usual = match self.pace.load(Ordering::Relaxed) {
+            0 => body,
+            pace => times(Duration::from_micros(pace), PATIENCE * mebibytes),
+        };
+        RetryLoop {
+            retrier: self,
+            call,
+            attempts: 0,
+            first: self.policy.attempt.saturating_add(usual.min(body)),
+            attempt: self.policy.attempt.saturating_add(body),
+            budget: match self.policy.budget {
+                Duration::ZERO => Duration::ZERO,
+                budget => budget.saturating_add(body),
+            },
+            started: Instant::now(),
+            bound: self.policy.first_wait,
+            unclear: false,
+            once: false,
+        }
+    }
+
+    /// After a body left and was answered in this time.
+    fn took(&self, body: usize, time: Duration) {
+        // A small one says nothing: it takes what an answer takes.
+        if body < 1 << 20 {
+            return;
+        }
+        let per_mebibyte = time.as_secs_f64() / (body as f64 / MEBIBYTE);
+        let pace = ((per_mebibyte * 1e6) as u64).max(1);
+        // One slow body counts until eight faster ones came, more or less.
+        let slowest = |known: u64| Some(pace.max(known - known / 8));
+        let _ = self
+            .pace
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, slowest);
+    }
+}
+
+/// The attempts at one call.
+pub(in crate::storage) struct RetryLoop<'a> {
+    retrier: &'a Retrier,
+    call: Call<'a>,
+    attempts: u32,
+    /// The longest wait for the first answer, and for a later one.
+    first: Duration,
+    attempt: Duration,
+    budget: Duration,
+    started: Instant,
+    /// Bound of the next wait.
+    bound: Duration,
+    /// True if an attempt may have been made although no answer said so.
+    unclear: bool,
+    /// True if [`RetryDecision::RetryOnce`] was used.
+    once: bool,
+}
+
+impl RetryLoop<'_> {
+    /// Makes an attempt, and ends it when no answer comes in time.
+    pub(in crate::storage) async fn attempt<T>(
+        &mut self,
+        send: impl Future<Output = Attempt<T>>,
+    ) -> Attempt<T> {
+        self.attempts += 1;
+        count(&self.retrier.requests);
+        if self.attempts > 1 {
+            count(&self.retrier.repeated);
+        }
+        let patience = match self.attempts {
+            1 => self.first,
+            _ => self.attempt,
+        };
+        let began = Instant::now();
+        match tokio::time::timeout(patience, send).await {
+            Ok(answer) => {
+                if answer.is_ok() {
+                    self.retrier.took(self.call.body, began.elapsed());
+                }
+                answer
+            }
+            Err(_) => {
+                let what = format!("no response to {} in {patience:?}", self.call.name);
+                Err(AttemptError::unclear(Error::new(ErrorKind::Timeout, what)))
+            }
+        }
+    }
+
+    /// Returns whether an attempt may have been made although no answer said so.
+    pub(in crate::storage) fn is_unclear(&self) -> bool {
+        self.unclear
+    }
+
+    /// How long a body may stand still.
+    pub(in crate::storage) fn stall(&self) -> Duration {
+        self.retrier.policy.stall
+    }
+
+    /// Something of the answer arrived: what is missing is a call of its own.
+    pub(in crate::storage) fn progressed(&mut self) {
+        self.started = Instant::now();
+        self.bound = self.retrier.policy.first_wait;
+    }
+
+    /// After an attempt that failed: waits until the next, or says that there is none.
+    pub(in crate::storage) async fn again(&mut self, fault: AttemptError) -> Result<()> {
+        self.unclear |= fault.unclear;
+        let kind = fault.error.kind();
+        if kind == ErrorKind::Throttled {
+            count(&self.retrier.throttled);
+        }
+        let wait = match fault.next {
+            RetryDecision::Definitive => return Err(fault.error),
+            RetryDecision::RetryOnce if !self.once => {
+                self.once = true;
+                Some(Duration::ZERO)
+            }
+            RetryDecision::RetryOnce | RetryDecision::RefreshCredentials | RetryDecision::Stop => {
+                None
+            }
+            RetryDecision::Backoff(at_least) => {
+                let wait = jitter(self.bound).max(at_least.unwrap_or_default());
+                let doubled = self.bound.saturating_mul(2);
+                self.bound = doubled.min(self.retrier.policy.longest_wait);
+                let ends = self.started.elapsed().saturating_add(wait);
+                (ends < self.budget).then_some(wait)
+            }
+        };
+        let Some(wait) = wait else {
+            return Err(self.give_up(fault));
+        };
+        let lasts = self.started.elapsed().saturating_add(wait);
+        tracing::debug!(
+            // The `persist` command tells a person of this event where it lasts.
+            target: "persist_host::retry",
+            call = self.call.name,
+            key = self.call.key,
+            attempt = self.attempts,
+            ?kind,
+            ?wait,
+            lasts_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
+            error = %fault.error,
+            "sending a call again"
+        );
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    fn give_up(&self, fault: AttemptError) -> Error {
+        let call = self.call.name;
+        let attempts = self.attempts;
+        let error = if self.call.change && self.unclear {
+            count(&self.retrier.unanswered);
+            fault.error.unanswered()
+        } else {
+            match fault.error.kind() {
+                ErrorKind::Unavailable | ErrorKind::Timeout => {
+                    let server = self.call.server;
+                    let hint = format!("check that {server} is the right server and is available");
+                    fault.error.with_hint_unless(hint)
+                }
+                _ => fault.error,
+            }
+        };
+        if attempts > 1 || matches!(fault.next, RetryDecision::Backoff(_)) {
+            count(&self.retrier.given_up);
+            let kind = error.kind();
+            let object = hashed(self.call.key);
+            tracing::warn!(call, object, attempts, ?kind, "a call was given up");
+            tracing::debug!(call, key = self.call.key, %error, "a call was given up");
+        }
+        error
+    }
+}
+
+impl fmt::Debug for RetryLoop<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let call = &self.call;
+        let attempts = &self.attempts;
+        write!(f, "Tries {{ {call:?}, attempts: {attempts} }}")
+    }
+}
+
+/// Never a panic, whatever a policy says.
+fn times(time: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(time.as_secs_f64() * factor).unwrap_or(Duration::MAX)
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A random part of `bound`. Callers that failed together do not come back together.
+fn jitter(bound: Duration) -> Duration {
+    let part = (crate::random::u128() >> 96) as f64 / f64::from(u32::MAX);
+    bound.mul_f64(part.min(1.0))
+}
+
+/// A key as it may stand in a log above debug: the same for the same key, and not to be read.
+pub(in crate::storage) fn hashed(key: &str) -> String {
+    Sha256::digest(key.as_bytes())[..6]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(next: RetryDecision, unclear: bool) -> AttemptError {
+        AttemptError {
+            error: Error::new(ErrorKind::Unavailable, "no"),
+            next,
+            unclear,
+        }
+    }
+
+    fn call(change: bool) -> Call<'static> {
+        Call {
+            name: "PutObject",
+            key: "a/b",
+            change,
+            body: 0,
+            server: "http://127.0.0.1:1",
+        }
+    }
+
+    /// One that does not keep a test waiting.
+    fn quick() -> Retry {
+        Retry {
+            budget: Duration::from_millis(400),
+            attempt: Duration::from_millis(30),
+            stall: Duration::from_millis(10),
+            first_wait: Duration::from_millis(1),
+            longest_wait: Duration::from_millis(20),
+        }
+    }
+
+    fn block_on<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime")
+            .block_on(test)
+    }
+
+    /// Fails again and again; how often it was tried, and what was said in the end.
+    async fn fail(retrier: &Retrier, change: bool, faults: &[AttemptError]) -> (u64, ErrorKind) {
+        let mut tries = retrier.begin(call(change));
+        for n in 0.. {
+            let like = &faults[n.min(faults.len() - 1)];
+            let failed = tries
+                .attempt(async { Err::<(), _>(fault(like.next, like.unclear)) })
+                .await;
+            if let Err(error) = tries.again(failed.expect_err("it fails")).await {
+                return (n as u64 + 1, error.kind());
+            }
+        }
+        unreachable!("it is tried for ever")
+    }
+
+    #[test]
+    fn a_call_is_sent_again_until_the_budget_is_spent() {
+        block_on(async {
+            let retrier = Retrier::new(quick());
+            let faults = [fault(RetryDecision::Backoff(None), false)];
+            let (attempts, kind) = fail(&retrier, true, &faults).await;
+            assert!(attempts > 1);
+            assert_eq!(kind, ErrorKind::Unavailable);
+            let counts = retrier.counts();
+            assert_eq!(counts.requests, attempts);
+            assert_eq!((counts.repeated, counts.given_up), (attempts - 1, 1));
+        });
+    }
+
+    #[test]
+    fn without_a_budget_nothing_is_sent_again() {
+        block_on(async {
+            let policy = Retry {
+                budget: Duration::ZERO,
+                ..quick()
+            };
+            let faults = [fault(RetryDecision::Backoff(None), false)];
+            assert_eq!(fail(&Retrier::new(policy), true, &faults).await.0, 1);
+        });
+    }
+
+    #[test]
+    fn a_server_that_says_when_is_not_asked_before() {
+        block_on(async {
+            let retrier = Retrier::new(Retry::default());
+            let started = Instant::now();
+            let mut tries = retrier.begin(call(false));
+            let after = Duration::from_millis(300);
+            let told = fault(RetryDecision::Backoff(Some(after)), false);
+            tries.again(told).await.expect("there is time");
+            assert!(started.elapsed() >= after);
+            let told = fault(
+                RetryDecision::Backoff(Some(Duration::from_secs(3600))),
+                false,
+            );
+            tries.again(told).await.expect_err("there is no time");
+        });
+    }
+
+    #[test]
+    fn a_wait_never_exceeds_its_bound() {
+        let bound = Duration::from_millis(10);
+        let waits: Vec<_> = (0..1000).map(|_| jitter(bound)).collect();
+        assert!(waits.iter().all(|wait| *wait <= bound));
+        assert!(waits.iter().any(|wait| *wait < bound / 2));
+        assert!(waits.iter().any(|wait| *wait > bound / 2));
+    }
+
+    #[test]
+    fn a_change_that_was_unclear_once_stays_so_unless_an_answer_settles_it() {
+        block_on(async {
+            let retrier = Retrier::new(Retry::default());
+            let refused = [
+                fault(RetryDecision::Backoff(None), true),
+                fault(RetryDecision::Stop, false),
+            ];
+            let (attempts, kind) = fail(&retrier, true, &refused).await;
+            assert_eq!((attempts, kind), (2, ErrorKind::OutcomeUnknown));
+            let (_, kind) = fail(&retrier, false, &refused).await;
+            assert_eq!(kind, ErrorKind::Unavailable, "a read changes nothing");
+            let settled = [
+                fault(RetryDecision::Backoff(None), true),
+                fault(RetryDecision::Definitive, false),
+            ];
+            let (_, kind) = fail(&retrier, true, &settled).await;
+            assert_eq!(kind, ErrorKind::Unavailable);
+            assert_eq!(retrier.counts().unanswered, 1);
+        });
+    }
+
+    #[test]
+    fn a_corrected_setting_is_tried_once() {
+        block_on(async {
+            let retrier = Retrier::new(quick());
+            let (attempts, _) =
+                fail(&retrier, true, &[fault(RetryDecision::RetryOnce, false)]).await;
+            assert_eq!(attempts, 2);
+        });
+    }
+
+    /// It would take an hour, if what others took were not known.
+    #[test]
+    fn a_lost_body_is_noticed_early_and_only_once() {
+        block_on(async {
+            let policy = Retry {
+                stall: Duration::from_secs(60 * 60),
+                budget: Duration::from_secs(60),
+                ..quick()
+            };
+            let retrier = Retrier::new(policy);
+            let part = Call {
+                body: 1 << 20,
+                ..call(false)
+            };
+            let sent = retrier.begin(part).attempt(async { Ok(()) }).await;
+            sent.expect("it is answered");
+            let mut tries = retrier.begin(part);
+            let lost = tries.attempt(std::future::pending::<Attempt<()>>()).await;
+            let lost = lost.expect_err("nobody answers");
+            assert_eq!(lost.error.kind(), ErrorKind::Timeout);
+            tries.again(lost).await.expect("there is time");
+            // A path that has become slow: this one may take what the policy says.
+            let slow = async {
+                tokio::time::sleep(2 * quick().attempt).await;
+                Ok(())
+            };
+            tries.attempt(slow).await.expect("it is waited for");
+        });
+    }
+
+    #[test]
+    fn a_small_body_has_little_more_time_than_none() {
+        let retrier = Retrier::new(Retry::default());
+        let small = retrier.begin(Call {
+            body: 1 << 10,
+            ..call(true)
+        });
+        let none = retrier.begin(call(true));
+        assert!(small.attempt < none.attempt + Duration::from_millis(100));
+    }
+
+    #[test]
+    fn no_answer_in_time_is_unclear_and_a_body_has_more_time() {
+        block_on(async {
+            let retrier = Retrier::new(quick());
+            let started = Instant::now();
+            let mut tries = retrier.begin(Call {
+                body: 3 << 20,
+                ..call(true)
+            });
+            let silent = tries.attempt(std::future::pending::<Attempt<()>>());
+            let fault = silent.await.expect_err("it is silent");
+            assert!(started.elapsed() >= quick().attempt + 3 * quick().stall);
+            assert!(fault.unclear);
+            assert_eq!(fault.error.kind(), ErrorKind::Timeout);
+        });
+    }
+}
