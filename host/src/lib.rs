@@ -69,6 +69,7 @@
 //! | `wasm` | [`wasm`]: `add_to_linker` and the runner | yes |
 //! | `s3` | [`storage`] on Amazon S3 | no |
 //! | `gcs` | [`storage`] on Google Cloud Storage | no |
+//! | `bucket` | [`storage`] in a bucket of another provider, over a driver of your own | with `s3` and `gcs` |
 //! | `testing` | `conformance`: the suite that a storage must pass, and faults to test with | no |
 //!
 //! # Requirements

@@ -12,27 +12,20 @@ use bytes::Bytes;
 use persist_host::conformance;
 use persist_host::storage::bucket::{
     After, Attempt, AttemptError, Bucket, Completion, Driver, GetResponse, ListRequest,
-    ListResponse, ListedObject, ListedUpload, Mode, ObjectInfo, ObjectRange, Progress, Request,
-    RetryDecision, Settings, Stored, UploadList, UploadMarker, UploadPart, Uploads,
+    ListResponse, ListedObject, Mode, ObjectInfo, ObjectRange, Progress, Request, RetryDecision,
+    Settings, Stored, UploadPart, Uploads,
 };
 use persist_host::storage::{Error, ErrorKind, ObjectMeta, Storage};
 use persist_tests::block_on;
 
-/// An object: its bytes, when it was made, and which change made it.
-#[derive(Clone, Debug)]
-struct StoredObject {
-    bytes: Bytes,
-    made: SystemTime,
-    change: u64,
-}
-
 /// What the bucket holds.
 #[derive(Debug, Default)]
 struct Contents {
-    objects: BTreeMap<String, StoredObject>,
-    /// Uploads by ID: key, parts, and when they began.
-    uploads: BTreeMap<String, (String, BTreeMap<u32, Bytes>, SystemTime)>,
-    changes: u64,
+    /// Bytes of each object, and when it was created.
+    objects: BTreeMap<String, (Bytes, SystemTime)>,
+    /// Parts of uploads by ID.
+    uploads: BTreeMap<String, BTreeMap<u32, Bytes>>,
+    begun: u64,
 }
 
 /// Driver of the invented provider.
@@ -59,28 +52,19 @@ impl InventedDriver {
     }
 }
 
-fn refused(kind: ErrorKind, next: RetryDecision, what: &str) -> AttemptError {
-    AttemptError::new(next, Error::new(kind, what))
+fn refused(kind: ErrorKind, next: RetryDecision) -> AttemptError {
+    AttemptError::new(next, Error::new(kind, "refused"))
 }
 
 impl Contents {
     fn store(&mut self, key: &str, bytes: Bytes, mode: Mode) -> Attempt<Stored> {
         if mode == Mode::Create && self.objects.contains_key(key) {
-            let what = "an object has this key";
-            return Err(refused(
-                ErrorKind::AlreadyExists,
-                RetryDecision::Definitive,
-                what,
-            ));
+            let kind = ErrorKind::AlreadyExists;
+            return Err(refused(kind, RetryDecision::Definitive));
         }
-        self.changes += 1;
-        let object = StoredObject {
-            bytes,
-            made: SystemTime::now(),
-            change: self.changes,
-        };
+        let object = (bytes, SystemTime::now());
         self.objects.insert(key.into(), object);
-        Ok(Stored::new())
+        Ok(Stored::default())
     }
 }
 
@@ -106,30 +90,25 @@ impl Driver for InventedDriver {
         &self.settings
     }
 
-    fn name(&self, request: Request) -> &'static str {
-        match request {
-            Request::Get => "Fetch",
-            Request::List => "Survey",
-            _ => "Store",
-        }
+    fn name(&self, _: Request) -> &'static str {
+        "Ask"
     }
 
     async fn put(&self, key: &str, body: Bytes, mode: Mode) -> Attempt<Stored> {
         self.contents().store(key, body, mode)
     }
 
-    async fn begin(&self, key: &str, _: Mode) -> Attempt<String> {
+    async fn begin(&self, _: &str, _: Mode) -> Attempt<String> {
         let mut contents = self.contents();
-        contents.changes += 1;
-        let id = format!("upload-{}", contents.changes);
-        let upload = (key.into(), BTreeMap::new(), SystemTime::now());
-        contents.uploads.insert(id.clone(), upload);
+        contents.begun += 1;
+        let id = contents.begun.to_string();
+        contents.uploads.insert(id.clone(), BTreeMap::new());
         Ok(id)
     }
 
     async fn part(&self, _: &str, id: &String, part: &UploadPart) -> Attempt<Progress<u32>> {
         let mut contents = self.contents();
-        let (_, parts, _) = contents.uploads.get_mut(id).ok_or_else(no_upload)?;
+        let parts = contents.uploads.get_mut(id).ok_or_else(no_upload)?;
         parts.insert(part.number, part.body.clone());
         Ok(Progress::Whole(part.number))
     }
@@ -142,7 +121,7 @@ impl Driver for InventedDriver {
         mode: Mode,
     ) -> Attempt<Progress<Stored>> {
         let mut contents = self.contents();
-        let (_, parts, _) = contents.uploads.get(id).ok_or_else(no_upload)?;
+        let parts = contents.uploads.get(id).ok_or_else(no_upload)?;
         let bodies = completion.receipts.iter().map(|number| &parts[number]);
         let whole: Vec<u8> = bodies.flatten().copied().collect();
         assert_eq!(whole.len() as u64, completion.size);
@@ -160,32 +139,20 @@ impl Driver for InventedDriver {
         &self,
         key: &str,
         range: &ObjectRange,
-        tag: Option<&str>,
+        _: Option<&str>,
     ) -> Attempt<GetResponse<Bytes>> {
         let object = self.contents().objects.get(key).cloned();
-        let object = object.ok_or_else(|| {
-            refused(
-                ErrorKind::NotFound,
-                RetryDecision::Stop,
-                "there is no such object",
-            )
-        })?;
-        let change = object.change.to_string();
-        if tag.is_some_and(|tag| tag != change) {
-            return Ok(GetResponse::Replaced);
-        }
-        let size = object.bytes.len() as u64;
+        let Some((bytes, _)) = object else {
+            return Err(refused(ErrorKind::NotFound, RetryDecision::Stop));
+        };
+        let size = bytes.len() as u64;
         let range = range.of(size);
         if range.start >= range.end && size > 0 {
             return Ok(GetResponse::Beyond(Some(size)));
         }
-        let bytes = object.bytes.slice(range.start as usize..range.end as usize);
-        let info = ObjectInfo {
-            range,
-            size,
-            tag: Some(change),
-        };
-        Ok(GetResponse::Bytes(info, bytes))
+        let bytes = bytes.slice(range.start as usize..range.end as usize);
+        let tag = None;
+        Ok(GetResponse::Bytes(ObjectInfo { range, size, tag }, bytes))
     }
 
     async fn list(&self, list: &ListRequest) -> Attempt<ListResponse> {
@@ -201,7 +168,7 @@ impl Driver for InventedDriver {
             now: Some(SystemTime::now()),
             ..ListResponse::default()
         };
-        for (key, object) in contents.objects.range((from, Bound::Unbounded)) {
+        for (key, (bytes, created)) in contents.objects.range((from, Bound::Unbounded)) {
             let Some(name) = key.strip_prefix(&list.prefix) else {
                 // Keys before the prefix may come first.
                 if *key < list.prefix {
@@ -226,7 +193,7 @@ impl Driver for InventedDriver {
                 Some(dir) => response.directories.push(dir),
                 None => response.objects.push(ListedObject {
                     key: key.clone(),
-                    meta: Some(ObjectMeta::new(object.bytes.len() as u64, object.made)),
+                    meta: Some(ObjectMeta::new(bytes.len() as u64, *created)),
                 }),
             }
         }
@@ -237,23 +204,6 @@ impl Driver for InventedDriver {
         self.contents().objects.remove(key);
         Ok(())
     }
-
-    async fn list_uploads(&self, _: &UploadMarker) -> Attempt<Option<UploadList<String>>> {
-        let contents = self.contents();
-        let uploads = contents
-            .uploads
-            .iter()
-            .map(|(id, (key, _, began))| ListedUpload {
-                key: key.clone(),
-                upload: id.clone(),
-                began: Some(*began),
-            });
-        Ok(Some(UploadList {
-            uploads: uploads.collect(),
-            next: None,
-            now: Some(SystemTime::now()),
-        }))
-    }
 }
 
 #[test]
@@ -262,6 +212,6 @@ fn a_driver_of_another_provider_conforms() {
     let report = block_on(conformance::run(&|| InventedDriver::storage(&contents)));
     assert!(report.is_ok(), "{report}");
     let contents = contents.lock().expect("no panic");
-    assert!(contents.changes > 0);
+    assert!(contents.begun > 0);
     assert!(contents.uploads.is_empty(), "{:?}", contents.uploads);
 }

@@ -346,7 +346,7 @@ fn a_key_that_the_server_does_not_confirm_is_said_once() {
     let said = text(&saved.stderr);
     assert!(saved.status.success(), "{said}");
     assert_eq!(
-        said.matches("does not confirm the requested encryption key")
+        said.matches("does not confirm the requested encryption")
             .count(),
         1,
         "{said}"

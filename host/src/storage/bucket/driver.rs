@@ -233,29 +233,16 @@ pub enum Progress<T> {
 
 /// An object that a server says it stored.
 #[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
 pub struct Stored {
-    /// False if the response does not confirm the encryption that was requested.
+    /// False if the response does not confirm the encryption that was requested; true if none was.
     pub encryption_confirmed: bool,
-}
-
-impl Stored {
-    /// An object whose encryption is confirmed, or for which none was requested.
-    pub fn new() -> Self {
-        Self::with_encryption(true)
-    }
-
-    /// An object whose encryption is confirmed or not.
-    pub fn with_encryption(confirmed: bool) -> Self {
-        Self {
-            encryption_confirmed: confirmed,
-        }
-    }
 }
 
 impl Default for Stored {
     fn default() -> Self {
-        Self::new()
+        Self {
+            encryption_confirmed: true,
+        }
     }
 }
 

@@ -36,16 +36,13 @@
 //! resumable upload that was not completed is forgotten within a week.
 
 mod credentials;
+mod driver;
 mod error_response;
-mod list;
-mod object;
 mod settings;
-mod upload;
 
 use std::env;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use google_cloud_auth::credentials::Credentials;
 use google_cloud_gax::retry_policy::NeverRetry;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -53,15 +50,13 @@ use reqwest::{Method, RequestBuilder, Response, redirect};
 use tokio::sync::OnceCell;
 
 use super::bucket::{
-    self, Attempt, AttemptError, Bucket, Completion, Directories, Driver, ErrorResponse,
-    GetResponse, ListRequest, ListResponse, MAX_ANSWER, Mode, ObjectRange, Progress, Request,
-    RetryDecision, Stored, UploadPart, Uploads, innermost, unlogged,
+    Attempt, AttemptError, Bucket, ErrorResponse, MAX_ANSWER, Request, RetryDecision, Stored,
+    innermost, unlogged,
 };
 use super::{Endpoint, Error, ErrorKind, Result, StorageConfig};
 use credentials::{Account, Source};
 use error_response::Operation;
 use settings::Settings;
-use upload::Session;
 
 /// Keeps objects in a bucket. Clones share its connections.
 ///
@@ -241,86 +236,13 @@ impl GcsDriver {
     /// Returns the object that GCS says it made; `confirmed` is the key that encrypts it.
     fn stored(&self, confirmed: &str) -> Stored {
         let Some(asked) = &self.settings.kms_key else {
-            return Stored::new();
+            return Stored::default();
         };
         // GCS says which version of the key it used.
         let rest = confirmed.strip_prefix(asked.as_str());
-        Stored::with_encryption(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-    }
-}
-
-impl Driver for GcsDriver {
-    type Upload = Session;
-    type Receipt = ();
-    type Body = Response;
-
-    const UPLOADS: Uploads = Uploads {
-        at_once: 1,
-        max_parts: u32::MAX,
-        completed_by_last_part: true,
-    };
-
-    /// GCS counts directories among what a page may hold. Others (fake-gcs-server) count objects
-    /// only, and show all directories at once.
-    const DIRECTORIES: Directories = Directories::BesideObjects;
-
-    fn settings(&self) -> &bucket::Settings {
-        &self.settings.common
-    }
-
-    fn name(&self, request: Request) -> &'static str {
-        Operation::of(request).name
-    }
-
-    async fn ready(&self) -> Attempt<()> {
-        self.credentials.headers().await.map(drop)
-    }
-
-    async fn renew(&self) -> bool {
-        self.credentials.renew().await
-    }
-
-    async fn put(&self, key: &str, body: Bytes, mode: Mode) -> Attempt<Stored> {
-        self.insert(key, body, mode).await
-    }
-
-    async fn begin(&self, key: &str, mode: Mode) -> Attempt<Session> {
-        self.begin_session(key, mode).await
-    }
-
-    async fn part(&self, _: &str, session: &Session, part: &UploadPart) -> Attempt<Progress<()>> {
-        self.send_part(session, part).await
-    }
-
-    async fn complete(
-        &self,
-        key: &str,
-        session: &Session,
-        completion: &Completion<()>,
-        _: Mode,
-    ) -> Attempt<Progress<Stored>> {
-        self.send_last_part(key, session, completion).await
-    }
-
-    async fn abort(&self, _: &str, session: &Session) -> Attempt<()> {
-        self.cancel(session).await
-    }
-
-    async fn get(
-        &self,
-        key: &str,
-        range: &ObjectRange,
-        tag: Option<&str>,
-    ) -> Attempt<GetResponse<Response>> {
-        self.get_media(key, range, tag).await
-    }
-
-    async fn list(&self, list: &ListRequest) -> Attempt<ListResponse> {
-        self.list_objects(list).await
-    }
-
-    async fn delete(&self, key: &str) -> Attempt<()> {
-        self.delete_object(key).await
+        Stored {
+            encryption_confirmed: rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        }
     }
 }
 

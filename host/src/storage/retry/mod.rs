@@ -62,7 +62,10 @@ impl Default for Retry {
 #[cfg(feature = "bucket")]
 impl Retry {
     /// Refuses a policy that cannot work.
-    pub(super) fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], where a time is zero, or the times contradict each other.
+    pub fn check(&self) -> Result<()> {
         let wrong = match self {
             retry if retry.attempt.is_zero() => "retry.attempt is zero",
             retry if retry.stall.is_zero() => "retry.stall is zero",

@@ -30,9 +30,8 @@
 
 mod body;
 mod credentials;
+mod driver;
 mod error_response;
-mod list;
-mod object;
 mod profiles;
 mod response_meta;
 mod settings;
@@ -46,18 +45,10 @@ use aws_sdk_s3::config::{
     BehaviorVersion, IdentityCache, Region, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::CompletedPart;
-use bytes::Bytes;
 
-use super::bucket::{
-    self, Attempt, Bucket, Completion, Directories, Driver, GetResponse, ListRequest, ListResponse,
-    Mode, ObjectRange, Progress, Request, Stored, UploadList, UploadMarker, UploadPart, Uploads,
-    innermost, unlogged,
-};
+use super::bucket::{Bucket, Request, innermost, unlogged};
 use super::{Error, ErrorKind, Result, StorageConfig};
 use credentials::Source;
-use object::S3Upload;
 use settings::Settings;
 
 /// Keeps objects in a bucket on Amazon S3, or on a server that speaks as it does. Clones share its
@@ -68,7 +59,7 @@ impl S3 {
     /// The bucket that `config` names. Nothing is asked yet, nor are credentials looked for.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](super::ErrorKind::Config) where a setting is missing or cannot work.
+    /// [`ErrorKind::Config`] where a setting is missing or cannot work.
     pub fn new(config: &StorageConfig) -> Result<Self> {
         Ok(Self::with_driver(S3Driver::new(config)?))
     }
@@ -113,95 +104,6 @@ impl S3Driver {
     /// Name of the bucket.
     fn bucket(&self) -> &str {
         &self.settings.common.bucket
-    }
-}
-
-impl Driver for S3Driver {
-    type Upload = S3Upload;
-    type Receipt = CompletedPart;
-    type Body = ByteStream;
-
-    const UPLOADS: Uploads = Uploads {
-        at_once: 4,
-        max_parts: 10_000,
-        completed_by_last_part: false,
-    };
-
-    const DIRECTORIES: Directories = Directories::InOrderOrByName;
-
-    fn settings(&self) -> &bucket::Settings {
-        &self.settings.common
-    }
-
-    fn name(&self, request: Request) -> &'static str {
-        name(request)
-    }
-
-    async fn ready(&self) -> Attempt<()> {
-        self.credentials.ready().await
-    }
-
-    async fn renew(&self) -> bool {
-        self.credentials.renew().await
-    }
-
-    async fn put(&self, key: &str, body: Bytes, mode: Mode) -> Attempt<Stored> {
-        self.put_object(key, body, mode).await
-    }
-
-    async fn begin(&self, key: &str, _: Mode) -> Attempt<S3Upload> {
-        self.create_multipart_upload(key).await
-    }
-
-    async fn part(
-        &self,
-        key: &str,
-        upload: &S3Upload,
-        part: &UploadPart,
-    ) -> Attempt<Progress<CompletedPart>> {
-        let receipt = self.upload_part(key, upload, part).await?;
-        Ok(Progress::Whole(receipt))
-    }
-
-    async fn complete(
-        &self,
-        key: &str,
-        upload: &S3Upload,
-        completion: &Completion<CompletedPart>,
-        mode: Mode,
-    ) -> Attempt<Progress<Stored>> {
-        let parts = &completion.receipts;
-        let stored = self.complete_upload(key, upload, parts, mode).await?;
-        Ok(Progress::Whole(stored))
-    }
-
-    async fn abort(&self, key: &str, upload: &S3Upload) -> Attempt<()> {
-        self.abort_upload(key, upload).await
-    }
-
-    async fn get(
-        &self,
-        key: &str,
-        range: &ObjectRange,
-        tag: Option<&str>,
-    ) -> Attempt<GetResponse<ByteStream>> {
-        self.get_object(key, range, tag).await
-    }
-
-    async fn list(&self, list: &ListRequest) -> Attempt<ListResponse> {
-        self.list_objects(list).await
-    }
-
-    async fn delete(&self, key: &str) -> Attempt<()> {
-        self.delete_object(key).await
-    }
-
-    async fn list_uploads(&self, after: &UploadMarker) -> Attempt<Option<UploadList<S3Upload>>> {
-        Ok(Some(self.list_multipart_uploads(after).await?))
-    }
-
-    async fn is_encrypted(&self, key: &str) -> Attempt<Option<bool>> {
-        self.is_encrypted_as_requested(key).await.map(Some)
     }
 }
 
