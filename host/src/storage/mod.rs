@@ -28,6 +28,7 @@ mod endpoint;
 mod error;
 #[cfg(feature = "gcs")]
 mod gcs;
+mod identity;
 mod key;
 mod local;
 mod memory;
@@ -45,6 +46,7 @@ pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "gcs")]
 pub use gcs::Gcs;
+pub use identity::{IdentityRelation, StorageIdentity};
 pub use key::Key;
 pub use local::Local;
 #[cfg(feature = "testing")]
@@ -72,6 +74,15 @@ use bytes::Bytes;
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Returns the location of the storage, for messages to the operator. Never a credential.
     fn location(&self) -> String;
+
+    /// Returns the identity of the storage. Two storages that could hold the same object at the
+    /// same time must not be [`IdentityRelation::Different`]. A storage that passes its calls to
+    /// another one returns the identity of that one.
+    ///
+    /// Unknown unless a backend says otherwise.
+    fn identity(&self) -> StorageIdentity {
+        StorageIdentity::unknown()
+    }
 
     /// Returns true if it is known that [`Storage::create`] never replaces an object, for example
     /// on an operating system or in this process's own memory. Where this is not known, for example

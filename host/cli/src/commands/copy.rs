@@ -1,12 +1,11 @@
 //! Copies between stores, and what was compared.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context as _, Result};
 use clap::Args;
 use persist_host::snapshot::{
     CopyOptions, CopyOutcome, Error, Info, Name, Scope, Selection, Store, Version, Walk,
 };
+use persist_host::storage::IdentityRelation;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -21,9 +20,6 @@ use crate::stores::{Create, Stores};
 const CONFLICT: u8 = 4;
 const TOO_HIGH: u8 = 8;
 const ATTENTION: u8 = 10;
-
-/// How the location of a store on the local disk begins.
-const LOCAL: &str = "the directory ";
 
 /// Copy versions to another store and verify each copied version
 ///
@@ -212,53 +208,20 @@ fn order(scope: &Scope, name: &Name) -> [String; 3] {
 /// Refuses two stores of which one is the other, or lies within it: each would find the other's
 /// files among its own.
 fn apart(from: &Store, to: &Store) -> Result<(), Usage> {
-    let a = StoreIdentity::of(from);
-    let b = StoreIdentity::of(to);
-    if a == b {
-        let place = from.location();
-        return Err(Usage::new(format!(
-            "source and destination are the same store: {place}"
-        ))
-        .with_hint("name two stores"));
-    }
-    if a.server == b.server && (a.path.starts_with(&b.path) || b.path.starts_with(&a.path)) {
-        let from = from.location();
-        let to = to.location();
-        return Err(
-            Usage::new(format!("one store is within the other: {from} and {to}"))
-                .with_hint("name two stores of which none contains the other"),
-        );
-    }
-    Ok(())
-}
-
-/// Identity of a store, as far as it can be told from its location.
-#[derive(PartialEq, Eq)]
-struct StoreIdentity {
-    /// Query of a bucket's URL: the part after the ?.
-    server: String,
-    path: PathBuf,
-}
-
-impl StoreIdentity {
-    fn of(store: &Store) -> Self {
-        let location = store.location();
-        if let Some(dir) = location.strip_prefix(LOCAL) {
-            let path = Path::new(dir);
-            // What is not there yet has no link in it.
-            let there = path.ancestors().find_map(|dir| {
-                let rest = path.strip_prefix(dir).ok()?;
-                Some(std::fs::canonicalize(dir).ok()?.join(rest))
-            });
-            return Self {
-                server: String::new(),
-                path: there.unwrap_or_else(|| path.into()),
-            };
+    match from.identity().relation_to(&to.identity()) {
+        IdentityRelation::Different => Ok(()),
+        IdentityRelation::Same => {
+            let place = from.location();
+            let what = format!("source and destination are the same store: {place}");
+            Err(Usage::new(what).with_hint("name two stores"))
         }
-        let (path, server) = location.split_once('?').unwrap_or((&location, ""));
-        Self {
-            server: server.into(),
-            path: path.into(),
+        IdentityRelation::Inside | IdentityRelation::Contains => {
+            let from = from.location();
+            let to = to.location();
+            Err(
+                Usage::new(format!("one store is within the other: {from} and {to}"))
+                    .with_hint("name two stores of which none contains the other"),
+            )
         }
     }
 }

@@ -13,7 +13,8 @@ use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
 use persist_host::storage::{
-    self, Entry, ErrorKind, Key, List, Object, ObjectMeta, Page, Part, ReadRange, Storage, Upload,
+    self, Entry, ErrorKind, Key, List, Object, ObjectMeta, Page, Part, ReadRange, Storage,
+    StorageIdentity, Upload,
 };
 use serde::Deserialize;
 
@@ -350,6 +351,10 @@ impl Read for Section<'_> {
 impl Storage for TarStorage {
     fn location(&self) -> String {
         format!("the archive {}", self.path.display())
+    }
+
+    fn identity(&self) -> StorageIdentity {
+        StorageIdentity::local(&self.path)
     }
 
     fn supports_conditional_create(&self) -> bool {

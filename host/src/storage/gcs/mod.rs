@@ -57,7 +57,7 @@ use super::bucket::{self, BackgroundTasks, MAX_ANSWER, Tail, content_type, inner
 use super::retry::{Attempt, AttemptError, Call, Counts, Retrier, RetryDecision, RetryLoop};
 use super::{
     Endpoint, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage,
-    Result, Storage, StorageConfig, Upload,
+    Result, Storage, StorageConfig, StorageIdentity, Upload,
 };
 use credentials::{Account, Source};
 use error_response::{ErrorResponse, broken, damaged, fault};
@@ -454,6 +454,12 @@ impl Storage for Gcs {
         let settings = self.settings();
         let endpoint = Some(settings.endpoint.as_str()).filter(|endpoint| *endpoint != GOOGLE);
         bucket::location("gs", &settings.bucket, &settings.prefix, endpoint)
+    }
+
+    fn identity(&self) -> StorageIdentity {
+        let settings = self.settings();
+        let endpoint = Some(settings.endpoint.as_str());
+        StorageIdentity::bucket(endpoint, "", &settings.bucket, &settings.prefix)
     }
 
     fn unknown_server(&self) -> Option<String> {

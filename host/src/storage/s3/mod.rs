@@ -60,7 +60,7 @@ use super::bucket::{self, BackgroundTasks, Tail, content_type, innermost, unlogg
 use super::retry::{Attempt, AttemptError, Call, Counts, Retrier, RetryDecision, RetryLoop};
 use super::{
     Endpoint, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage,
-    Result, S3Encryption, Storage, StorageConfig, Sweep, Swept, Upload,
+    Result, S3Encryption, Storage, StorageConfig, StorageIdentity, Sweep, Swept, Upload,
 };
 use credentials::Source;
 use error_response::fault;
@@ -327,6 +327,17 @@ impl Storage for S3 {
         let settings = self.settings();
         let endpoint = settings.endpoint.as_deref();
         bucket::location("s3", &settings.bucket, &settings.prefix, endpoint)
+    }
+
+    fn identity(&self) -> StorageIdentity {
+        let Settings {
+            endpoint,
+            region,
+            bucket,
+            prefix,
+            ..
+        } = self.settings();
+        StorageIdentity::bucket(endpoint.as_deref(), region, bucket, prefix)
     }
 
     fn unknown_server(&self) -> Option<String> {
