@@ -268,7 +268,7 @@ impl Command {
                 run.run(&store, settings, out).await
             }
             Self::New(new) => new.run(),
-            Self::Build(build) => build.run(),
+            Self::Build(build) => build.run(settings.environment()),
             Self::Init(init) => uninterruptible(init.run(&stores.making(Create::YES)?, out)).await,
             Self::Ls(ls) => ls.run(&stores.usual()?, out).await,
             Self::History(history) => history.run(&stores.usual()?, out).await,
@@ -295,7 +295,7 @@ impl Command {
             Self::Stats(stats) => stats.run(&stores.usual()?, out).await,
             Self::Copy(copy) => copy.run(stores, out).await,
             Self::Export(export) => {
-                let storage = settings.storage()?.build()?;
+                let storage = settings.build(&settings.storage()?)?;
                 export.run(&stores.usual()?, &*storage, out).await
             }
             Self::Doctor(doctor) => doctor.run(settings, out).await,

@@ -25,6 +25,7 @@
 mod bucket;
 mod config;
 mod endpoint;
+mod environment;
 mod error;
 #[cfg(feature = "gcs")]
 mod gcs;
@@ -43,6 +44,7 @@ pub use config::{
     S3Credentials, S3Encryption, StorageBackend, StorageConfig, absolute_local_path, local_path,
 };
 pub use endpoint::Endpoint;
+pub use environment::Environment;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "gcs")]
 pub use gcs::Gcs;

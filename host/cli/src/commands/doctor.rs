@@ -44,7 +44,7 @@ pub(crate) struct Doctor {
 impl Doctor {
     pub(crate) async fn run(self, settings: &Settings, out: Out) -> Result<()> {
         let problems = meta::show(settings, out)?;
-        let storage = settings.storage()?.build()?;
+        let storage = settings.build(&settings.storage()?)?;
         let mut checks = Checks {
             storage,
             out,

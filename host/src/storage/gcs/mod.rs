@@ -42,7 +42,6 @@ mod read;
 mod settings;
 mod upload;
 
-use std::env;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -56,8 +55,8 @@ use tokio::sync::OnceCell;
 use super::bucket::{self, BackgroundTasks, MAX_ANSWER, Tail, content_type, innermost, unlogged};
 use super::retry::{Attempt, AttemptError, Call, Counts, Retrier, RetryDecision, RetryLoop};
 use super::{
-    Endpoint, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage,
-    Result, Storage, StorageConfig, StorageIdentity, Upload,
+    Endpoint, Environment, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList,
+    RecursivePage, Result, Storage, StorageConfig, StorageIdentity, Upload,
 };
 use credentials::{Account, Source};
 use error_response::{ErrorResponse, broken, damaged, fault};
@@ -155,7 +154,16 @@ impl Gcs {
     /// # Errors
     /// [`ErrorKind::Config`] where a setting is missing or cannot work.
     pub fn new(config: &StorageConfig) -> Result<Self> {
-        let settings = Settings::new(config, |name| env::var_os(name))?;
+        Self::with_environment(config, &Environment::current())
+    }
+
+    /// Returns the storage of `config`, completed from `environment`.
+    pub(super) fn with_environment(
+        config: &StorageConfig,
+        environment: &Environment,
+    ) -> Result<Self> {
+        let env = |name: &str| environment.get(name).map(ToOwned::to_owned);
+        let settings = Settings::new(config, env)?;
         let http = reqwest::Client::builder()
             // 308 is an answer, and credentials go nowhere else.
             .redirect(redirect::Policy::none())

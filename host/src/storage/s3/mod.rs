@@ -39,7 +39,6 @@ mod settings;
 mod sweep;
 mod upload;
 
-use std::env;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -59,8 +58,9 @@ use tokio::sync::OnceCell;
 use super::bucket::{self, BackgroundTasks, Tail, content_type, innermost, unlogged};
 use super::retry::{Attempt, AttemptError, Call, Counts, Retrier, RetryDecision, RetryLoop};
 use super::{
-    Endpoint, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage,
-    Result, S3Encryption, Storage, StorageConfig, StorageIdentity, Sweep, Swept, Upload,
+    Endpoint, Environment, Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList,
+    RecursivePage, Result, S3Encryption, Storage, StorageConfig, StorageIdentity, Sweep, Swept,
+    Upload,
 };
 use credentials::Source;
 use error_response::fault;
@@ -136,8 +136,17 @@ impl S3 {
     /// # Errors
     /// [`ErrorKind::Config`](super::ErrorKind::Config) where a setting is missing or cannot work.
     pub fn new(config: &StorageConfig) -> Result<Self> {
-        let settings = Settings::new(config, |name| env::var_os(name), profiles::load)?;
-        check_certificates(settings.endpoint.as_deref())?;
+        Self::with_environment(config, &Environment::current())
+    }
+
+    /// Returns the storage of `config`, completed from `environment`.
+    pub(super) fn with_environment(
+        config: &StorageConfig,
+        environment: &Environment,
+    ) -> Result<Self> {
+        let env = |name: &str| environment.get(name).map(ToOwned::to_owned);
+        let settings = Settings::new(config, env, profiles::load)?;
+        check_certificates(settings.endpoint.as_deref(), environment)?;
         let region = Region::new(settings.region.clone());
         let credentials = Arc::new(Source::new(&settings, region.clone()));
         let mut sdk = aws_sdk_s3::Config::builder()
@@ -429,11 +438,11 @@ fn require_e_tag(operation: &Operation, e_tag: Option<&str>) -> Attempt<()> {
 
 /// Makes sure that a server can be trusted at all: without a CA certificate, no connection through
 /// TLS succeeds, and a debug build of the SDK panics, even where none is needed.
-fn check_certificates(endpoint: Option<&str>) -> Result<()> {
+fn check_certificates(endpoint: Option<&str>, environment: &Environment) -> Result<()> {
     static COUNT: OnceLock<usize> = OnceLock::new();
     let is_set = ["SSL_CERT_FILE", "SSL_CERT_DIR"]
         .iter()
-        .any(|name| env::var_os(name).is_some());
+        .any(|name| environment.get(name).is_some());
     let is_needed = endpoint.is_none_or(|endpoint| !endpoint.starts_with("http://"));
     let count = || rustls_native_certs::load_native_certs().certs.len();
     if !(is_set || is_needed) || *COUNT.get_or_init(count) > 0 {
