@@ -11,10 +11,10 @@ use clap::Args;
 use persist_host::storage::Environment;
 use wasi_preview1_component_adapter_provider as preview1;
 
-use crate::exit::Hinted;
+use crate::error::Hinted;
 use crate::new::name_of;
-use crate::print::say;
 use crate::sdk::Language;
+use crate::stdio::say;
 
 /// Build the agent in a directory that `persist new` created
 ///

@@ -3,6 +3,7 @@
 mod address;
 mod build;
 mod commands;
+mod error;
 mod exit;
 mod interrupt;
 mod logging;
@@ -12,8 +13,11 @@ mod progress;
 mod run;
 mod sdk;
 mod settings;
+mod stdio;
 mod stores;
 mod table;
+mod text;
+mod unseen;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -28,7 +32,7 @@ use commands::{
     archive, check, copy, diff, doctor, gc, init, list, meta, policy, repair, retention, state,
     stats,
 };
-use exit::Interrupted;
+use error::Interrupted;
 use interrupt::uninterruptible;
 use persist_host::storage::secret_in;
 use print::Out;
@@ -206,7 +210,7 @@ fn options(cli: &Cli) -> String {
     let said = [("--storage", storage), ("--config", config.as_deref())];
     let said = said
         .into_iter()
-        .filter_map(|(option, value)| Some(format!("{option} {} ", print::quoted(value?))));
+        .filter_map(|(option, value)| Some(format!("{option} {} ", text::quoted(value?))));
     said.collect()
 }
 
@@ -321,7 +325,7 @@ mod tests {
 
         let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
         for c in '\0'..=char::MAX {
-            assert!(address::is_unseen(c) || !ignorable.contains(c), "{c:?}");
+            assert!(unseen::is_unseen(c) || !ignorable.contains(c), "{c:?}");
         }
     }
 

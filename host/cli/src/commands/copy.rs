@@ -11,10 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{nowhere, printed};
 use crate::address::{self, SelectionArg};
-use crate::exit::{Code, Usage, snapshot_code};
+use crate::error::{Code, Conflicts, Usage};
+use crate::exit::snapshot_code;
 use crate::print::{self, Out};
 use crate::progress::{self, Progress};
 use crate::stores::{Create, Stores};
+use crate::text;
 
 /// Exit codes of entries that could not be copied.
 const CONFLICT: u8 = 4;
@@ -443,7 +445,7 @@ impl Tally {
         });
         let value = print::extend(value, print::located(address));
         let text = || {
-            let bytes = print::bytes(self.made_bytes);
+            let bytes = text::bytes(self.made_bytes);
             let before = versions - made;
             let only_there = match self.versions_only_there {
                 0 => String::new(),
@@ -451,7 +453,7 @@ impl Tally {
             };
             format!(
                 "copied {address}: {}, {bytes}; {before} existed{only_there}",
-                print::count(made, "version")
+                text::count(made, "version")
             )
         };
         printed(out.print(&value, text), &format!("{address} is copied"))
@@ -510,7 +512,7 @@ impl Sum {
     }
 
     fn so_far(&self) -> String {
-        format!("stopped after {}", print::count(self.names, "name"))
+        format!("stopped after {}", text::count(self.names, "name"))
     }
 
     /// True where everything that was selected in the source is in the destination.
@@ -569,14 +571,14 @@ impl Sum {
     }
 
     fn text(&self, digest: &str, is_identical: bool) -> String {
-        let count = |number| print::count(number, "version");
+        let count = |number| text::count(number, "version");
         let versions = count(self.proof.versions);
-        let names = print::count(self.names, "name");
-        let bytes = print::bytes(self.proof.bytes);
+        let names = text::count(self.names, "name");
+        let bytes = text::bytes(self.proof.bytes);
         let mut lines = Vec::new();
         if self.made > 0 || self.proof.versions == 0 {
             let made = count(self.made);
-            let bytes = print::bytes(self.made_bytes);
+            let bytes = text::bytes(self.made_bytes);
             lines.push(format!(
                 "copied {made}, {bytes}; read back and compared byte by byte"
             ));
@@ -597,7 +599,7 @@ impl Sum {
         let only_there: Vec<_> = only_there
             .into_iter()
             .filter(|(number, _)| *number > 0)
-            .map(|(number, what)| print::count(number, what))
+            .map(|(number, what)| text::count(number, what))
             .collect();
         if !only_there.is_empty() {
             let what = only_there.join(", ");
@@ -614,12 +616,3 @@ impl Sum {
         lines.join("\n")
     }
 }
-
-/// Versions that the destination has of its own.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "conflict: the destination has {} that the source does not have, with the same number or a \
-     newer one",
-    print::count(*.0 as u64, "version")
-)]
-pub(crate) struct Conflicts(usize);

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use persist_host::storage::{Environment, S3Credentials, StorageConfig, redact, secret_in};
 
-use super::in_dir;
-use crate::exit::Usage;
+use super::path::in_dir;
+
+use crate::error::Usage;
 
 /// The credentials that one endpoint may be sent: a table `[endpoints."host:port"]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

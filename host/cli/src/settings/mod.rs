@@ -2,6 +2,7 @@
 //! that before `persist.toml`, that before the default.
 
 mod endpoints;
+mod path;
 mod table;
 
 use std::collections::BTreeMap;
@@ -14,12 +15,14 @@ use anyhow::{Context as _, Result};
 use persist_host::snapshot::{Retention, StoreOptions};
 use persist_host::storage::{
     Endpoint, Environment, S3Encryption, Storage, StorageBackend, StorageConfig,
-    absolute_local_path, local_path, redact, secret_in,
+    absolute_local_path, redact, secret_in,
 };
 use persist_host::wasm::Limits;
 
-use crate::exit::{Usage, described};
+use crate::error::Usage;
+use crate::exit::described;
 pub(crate) use endpoints::Binding;
+use path::in_dir;
 pub(crate) use table::{SETTINGS, Setting, table};
 
 /// Source of a value.
@@ -531,12 +534,6 @@ fn bucket(backend: StorageBackend) -> StorageConfig {
         backend,
         ..StorageConfig::default()
     }
-}
-
-/// A path of the file: `~/` is this account's home, and a relative one begins where the file is.
-fn in_dir(dir: &Path, path: &Path, key: &str) -> Result<PathBuf> {
-    let path = local_path(path).with_context(|| format!("{key} in persist.toml"))?;
-    Ok(dir.join(path))
 }
 
 /// Says where a text is no TOML. The error of the parser shows the line, which may hold a secret.
