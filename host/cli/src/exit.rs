@@ -9,9 +9,12 @@ use persist_host::storage::{self, ErrorKind, redact};
 use persist_host::wasm::RunError;
 use serde_json::{Value, json};
 
-use crate::commands::copy::Conflicts;
-use crate::interrupt;
-use crate::print::{plain, say, seen};
+use crate::error::{Code, Conflicts, Damaged, Found, Hinted, Interrupted, Usage};
+use crate::stdio::say;
+use crate::text::{plain, seen};
+
+/// Exit code after SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Text of `--help` about the exit codes.
 pub(crate) const HELP: &str = "\
@@ -28,83 +31,6 @@ Exit codes:
   9  agent: the agent returned an error or trapped
  10  attention: nothing is damaged, but there are warnings or versions were kept
 130  interrupted by SIGINT (Ctrl-C) or SIGTERM";
-
-/// The command line or a setting is invalid.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-pub(crate) struct Usage {
-    what: String,
-    hint: Option<String>,
-}
-
-impl Usage {
-    pub(crate) fn new(what: impl Into<String>) -> Self {
-        let what = what.into();
-        Self { what, hint: None }
-    }
-
-    /// Returns the error with a hint.
-    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
-/// An error with a hint of its own.
-#[derive(Debug, thiserror::Error)]
-#[error("{error:#}")]
-pub(crate) struct Hinted {
-    pub(crate) error: anyhow::Error,
-    pub(crate) hint: String,
-}
-
-impl Hinted {
-    /// Returns an error with a hint, which ends the command with code 1.
-    pub(crate) fn other(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            error: anyhow::Error::msg(what.into()),
-            hint: hint.into(),
-        }
-    }
-}
-
-/// An end with this code, for this reason.
-#[derive(Debug, thiserror::Error)]
-#[error("{1}")]
-pub(crate) struct Code(pub(crate) u8, pub(crate) Cow<'static, str>);
-
-/// A signal asked the process to end.
-#[derive(Debug, thiserror::Error)]
-#[error("interrupted: {left}")]
-pub(crate) struct Interrupted {
-    /// State that the command leaves behind.
-    pub(crate) left: &'static str,
-    pub(crate) hint: Option<&'static str>,
-}
-
-/// A check found something; each finding was printed when it was met.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-pub(crate) struct Found {
-    /// The worst of the findings.
-    pub(crate) severity: Severity,
-    pub(crate) what: String,
-}
-
-/// Something that was listed could not be read; each was reported when it was met.
-#[derive(Debug, thiserror::Error)]
-#[error("{} cannot be read", crate::print::count(*.0 as u64, "version"))]
-pub(crate) struct Damaged(pub(crate) usize);
-
-impl Damaged {
-    /// An error unless nothing is damaged.
-    pub(crate) fn none_of(damaged: usize) -> anyhow::Result<()> {
-        match damaged {
-            0 => Ok(()),
-            damaged => Err(Self(damaged).into()),
-        }
-    }
-}
 
 /// Says what is wrong with the command line, without its secrets, and ends the process.
 pub(crate) fn refuse(said: &str) -> ! {
@@ -226,7 +152,7 @@ pub(crate) fn value(code: u8, message: &str, hint: Option<&str>) -> Value {
         8 => "limit",
         9 => "agent",
         10 => "attention",
-        interrupt::CODE => "interrupted",
+        INTERRUPTED => "interrupted",
         _ => "failed",
     };
     let hint = hint.map(redact);
@@ -269,7 +195,7 @@ fn code(error: &anyhow::Error) -> u8 {
         _ if error.is::<Usage>() => 2,
         _ if error.is::<Damaged>() => 6,
         _ if error.is::<Conflicts>() => 4,
-        _ if error.is::<Interrupted>() => interrupt::CODE,
+        _ if error.is::<Interrupted>() => INTERRUPTED,
         _ => 1,
     }
 }

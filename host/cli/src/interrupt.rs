@@ -15,14 +15,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::Notify;
 
-use crate::exit;
-use crate::print::say;
+use crate::exit::{self, INTERRUPTED};
+use crate::stdio::say;
 
 /// How long a command gets to leave nothing behind. The same for retention, where it is done.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Exit code after SIGINT.
-pub(crate) const CODE: u8 = 130;
 
 /// A signal came.
 static SIGNALLED: Notify = Notify::const_new();
@@ -44,7 +41,7 @@ pub(crate) fn listen(json: bool) -> Result<()> {
         for _ in &mut signals {
             if ASKING.load(Ordering::SeqCst) {
                 say(format_args!(""));
-                process::exit(CODE.into());
+                process::exit(INTERRUPTED.into());
             }
             if !std::mem::take(&mut is_first) {
                 give_up("again", json);
@@ -68,11 +65,11 @@ fn give_up(when: &str, json: bool) -> ! {
     let hint =
         "load the newest version before trying again; `persist gc` removes unfinished uploads";
     if json {
-        exit::print_json(CODE, &message, Some(hint));
+        exit::print_json(INTERRUPTED, &message, Some(hint));
     } else {
         say(format_args!("error: {message}\nhint: {hint}"));
     }
-    process::exit(CODE.into());
+    process::exit(INTERRUPTED.into());
 }
 
 /// Ends once a signal came and no change waits for its answer.

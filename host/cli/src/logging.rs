@@ -10,7 +10,8 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::print::{one_line, say};
+use crate::stdio::say;
+use crate::text::one_line;
 
 /// Target of the events that tell of a call that is sent again.
 const RETRY: &str = "persist_host::retry";

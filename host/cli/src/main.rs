@@ -3,6 +3,7 @@
 mod address;
 mod build;
 mod commands;
+mod error;
 mod exit;
 mod interrupt;
 mod logging;
@@ -12,8 +13,11 @@ mod progress;
 mod run;
 mod sdk;
 mod settings;
+mod stdio;
 mod stores;
 mod table;
+mod text;
+mod unseen;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -28,7 +32,7 @@ use commands::{
     archive, check, copy, diff, doctor, gc, init, list, meta, policy, repair, retention, state,
     stats,
 };
-use exit::Interrupted;
+use error::Interrupted;
 use interrupt::uninterruptible;
 use persist_host::storage::secret_in;
 use print::Out;
@@ -206,7 +210,7 @@ fn options(cli: &Cli) -> String {
     let said = [("--storage", storage), ("--config", config.as_deref())];
     let said = said
         .into_iter()
-        .filter_map(|(option, value)| Some(format!("{option} {} ", print::quoted(value?))));
+        .filter_map(|(option, value)| Some(format!("{option} {} ", text::quoted(value?))));
     said.collect()
 }
 
@@ -268,7 +272,7 @@ impl Command {
                 run.run(&store, settings, out).await
             }
             Self::New(new) => new.run(),
-            Self::Build(build) => build.run(),
+            Self::Build(build) => build.run(settings.environment()),
             Self::Init(init) => uninterruptible(init.run(&stores.making(Create::YES)?, out)).await,
             Self::Ls(ls) => ls.run(&stores.usual()?, out).await,
             Self::History(history) => history.run(&stores.usual()?, out).await,
@@ -295,7 +299,7 @@ impl Command {
             Self::Stats(stats) => stats.run(&stores.usual()?, out).await,
             Self::Copy(copy) => copy.run(stores, out).await,
             Self::Export(export) => {
-                let storage = settings.storage()?.build()?;
+                let storage = settings.build(&settings.storage()?)?;
                 export.run(&stores.usual()?, &*storage, out).await
             }
             Self::Doctor(doctor) => doctor.run(settings, out).await,
@@ -321,7 +325,7 @@ mod tests {
 
         let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
         for c in '\0'..=char::MAX {
-            assert!(address::is_unseen(c) || !ignorable.contains(c), "{c:?}");
+            assert!(unseen::is_unseen(c) || !ignorable.contains(c), "{c:?}");
         }
     }
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::exit::Hinted;
-use crate::print::say;
+use crate::error::Hinted;
 use crate::sdk::{self, Language};
+use crate::stdio::say;
 
 /// Create a directory with a new agent
 #[derive(Debug, Args)]

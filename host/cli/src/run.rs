@@ -10,10 +10,13 @@ use persist_host::wasm::{AgentHost, Limits, Rights, RunOutput, SnapshotCtx};
 use serde_json::json;
 
 use crate::address::address;
-use crate::exit::{self, Hinted};
-use crate::print::{self, Out, say};
+use crate::error::Hinted;
+use crate::exit;
+use crate::print::{self, Out};
 use crate::settings::Settings;
+use crate::stdio::{self, say};
 use crate::stores::Create;
+use crate::text;
 
 /// Text at the end of `run -h`.
 pub(crate) const EXAMPLES: &str = "\
@@ -152,7 +155,7 @@ fn changed(agent: &Name, session: Option<&Name>, info: &Info, verbose: bool, out
     } else if verbose {
         say(format_args!(
             "{event} {address} ({})",
-            print::bytes(info.size)
+            text::bytes(info.size)
         ));
     }
 }
@@ -168,17 +171,17 @@ fn end(ran: RunOutput, out: Out) -> Result<()> {
         })
     };
     if !out.json {
-        print::from_guest(io::stdout().lock(), &ran.stdout).map_err(print::of_output)?;
+        stdio::from_guest(io::stdout().lock(), &ran.stdout).map_err(stdio::of_output)?;
         // As for all that is said beside the results.
-        let _ = print::from_guest(io::stderr().lock(), &ran.stderr);
+        let _ = stdio::from_guest(io::stderr().lock(), &ran.stderr);
     }
     match (ran.answer, out.json) {
         (Ok(answer), true) => Ok(out.print(&output("answer", &answer), String::new)?),
-        (Ok(answer), false) => Ok(print::from_guest(
+        (Ok(answer), false) => Ok(stdio::from_guest(
             io::stdout().lock(),
             format!("{answer}\n").as_bytes(),
         )
-        .map_err(print::of_output)?),
+        .map_err(stdio::of_output)?),
         (Err(error), json) => {
             let error = anyhow::Error::new(error);
             if json {

@@ -90,7 +90,7 @@ impl<'a> Stores<'a> {
     }
 
     fn open(&self, config: &StorageConfig, options: StoreOptions) -> Result<Store> {
-        let store = Store::with_options(config.build()?, options);
+        let store = Store::with_options(self.settings.build(config)?, options);
         self.opened.borrow_mut().push(store.clone());
         Ok(store)
     }

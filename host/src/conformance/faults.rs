@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use super::ListFault;
 use crate::storage::{
-    Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Sweep, Swept, Upload,
+    Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, StorageIdentity, Sweep,
+    Swept, Upload,
 };
 
 /// Fault that happens when a version is created, or when its upload is finished.
@@ -191,6 +192,10 @@ impl Life {
 impl Storage for Faulty {
     fn location(&self) -> String {
         format!("{}, with faults", self.inner.location())
+    }
+
+    fn identity(&self) -> StorageIdentity {
+        self.inner.identity()
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {

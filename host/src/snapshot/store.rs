@@ -12,7 +12,7 @@ use super::{
     Error, NO_SESSION, Name, Result, Retention, Scope, WIDE_PAGE, auto_prune, check_limit,
     session_segment, store_init,
 };
-use crate::storage::{Entry, List, Storage};
+use crate::storage::{Entry, List, Storage, StorageIdentity};
 
 /// How a store is used by this process.
 ///
@@ -97,6 +97,11 @@ impl Store {
     /// Returns the location of this store, for messages to the operator.
     pub fn location(&self) -> String {
         self.shared.storage.location()
+    }
+
+    /// Returns the identity of the storage of this store.
+    pub fn identity(&self) -> StorageIdentity {
+        self.shared.storage.identity()
     }
 
     /// Returns the scope of `agent`: its own names, or those of one of its sessions.

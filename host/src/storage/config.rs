@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::key::is_segment;
 use super::secret::{redact, secret_in};
-use super::{Error, ErrorKind, Local, Result, Retry, Storage};
+use super::{Environment, Error, ErrorKind, Local, Result, Retry, Storage};
 
 /// A kind of storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,8 +62,8 @@ pub enum StorageBackend {
 /// ```
 ///
 /// # Where a setting comes from
-/// The field, else the environment, else the default. The environment is read by
-/// [`StorageConfig::build`].
+/// The field, else the environment, else the default. [`StorageConfig::build`] takes the
+/// environment of the process; [`StorageConfig::build_with`] takes an [`Environment`].
 ///
 /// | field | environment | default |
 /// |---|---|---|
@@ -301,18 +301,27 @@ impl StorageConfig {
     /// # Errors
     /// [`ErrorKind::Config`] where it names something else.
     pub fn from_env() -> Result<Self> {
-        match env::var_os("PERSIST_STORAGE") {
-            None => Ok(Self::default_local()),
-            Some(value) => match value.to_str() {
-                Some("" | "local") => Ok(Self::default_local()),
-                Some("s3") => Ok(Self::s3()),
-                Some("gcs") => Ok(Self::gcs()),
-                Some(text) => Self::from_url(text).map_err(|error| error.about("PERSIST_STORAGE")),
-                None => Err(Error::new(
-                    ErrorKind::Config,
-                    "PERSIST_STORAGE is not UTF-8",
-                )),
-            },
+        Self::from_environment(&Environment::current())
+    }
+
+    /// Returns the configuration that an environment asks for, as [`StorageConfig::from_env`] does
+    /// for that of the process.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where `PERSIST_STORAGE` names something else.
+    pub fn from_environment(environment: &Environment) -> Result<Self> {
+        let Some(value) = environment.get("PERSIST_STORAGE") else {
+            return Ok(Self::default_local());
+        };
+        match value.to_str() {
+            Some("local") => Ok(Self::default_local()),
+            Some("s3") => Ok(Self::s3()),
+            Some("gcs") => Ok(Self::gcs()),
+            Some(text) => Self::from_url(text).map_err(|error| error.about("PERSIST_STORAGE")),
+            None => Err(Error::new(
+                ErrorKind::Config,
+                "PERSIST_STORAGE is not UTF-8",
+            )),
         }
     }
 
@@ -404,23 +413,32 @@ impl StorageConfig {
         }
     }
 
-    /// The storage itself. Nothing is opened, made or asked yet.
+    /// Returns the storage itself, completed from the environment of this process. Nothing is
+    /// opened, made or asked yet.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where a setting is missing or cannot work, or this build lacks the
     /// backend's feature.
     pub fn build(&self) -> Result<Arc<dyn Storage>> {
+        self.build_with(&Environment::current())
+    }
+
+    /// Returns the storage itself, as [`StorageConfig::build`] does, completed from `environment`.
+    ///
+    /// # Errors
+    /// As for [`StorageConfig::build`].
+    pub fn build_with(&self, environment: &Environment) -> Result<Arc<dyn Storage>> {
         match self.backend {
-            StorageBackend::Local => Ok(Arc::new(Local::new(self.local_path()?))),
+            StorageBackend::Local => Ok(Arc::new(Local::new(self.local_path(environment)?))),
             #[cfg(feature = "s3")]
-            StorageBackend::S3 => Ok(Arc::new(super::S3::new(self)?)),
+            StorageBackend::S3 => Ok(Arc::new(super::S3::with_environment(self, environment)?)),
             #[cfg(not(feature = "s3"))]
             StorageBackend::S3 => Err(Error::new(
                 ErrorKind::Config,
                 "this build has no S3 support: it was built without the feature s3",
             )),
             #[cfg(feature = "gcs")]
-            StorageBackend::Gcs => Ok(Arc::new(super::Gcs::new(self)?)),
+            StorageBackend::Gcs => Ok(Arc::new(super::Gcs::with_environment(self, environment)?)),
             #[cfg(not(feature = "gcs"))]
             StorageBackend::Gcs => Err(Error::new(
                 ErrorKind::Config,
@@ -430,15 +448,14 @@ impl StorageConfig {
         }
     }
 
-    fn local_path(&self) -> Result<PathBuf> {
+    fn local_path(&self, environment: &Environment) -> Result<PathBuf> {
         if let Some(path) = &self.local_base_path
             && !path.as_os_str().is_empty()
         {
             return local_path(path);
         }
-        let variable = env::var_os("PERSIST_LOCAL_PATH").filter(|path| !path.is_empty());
-        if let Some(path) = variable {
-            return absolute_local_path(Path::new(&path))
+        if let Some(path) = environment.get("PERSIST_LOCAL_PATH") {
+            return absolute_local_path(Path::new(path))
                 .map_err(|error| error.about("PERSIST_LOCAL_PATH"));
         }
         let dir = dirs::data_dir().map(|dir| dir.join("persist"));
@@ -786,6 +803,32 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Config, "{url}");
             assert!(!error.to_string().contains("PLANTED"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_field_goes_before_the_environment_that_is_given() {
+        let environment = Environment::from_iter([("PERSIST_LOCAL_PATH", "/of/environment")]);
+        let at = |config: StorageConfig| {
+            let storage = config.build_with(&environment).expect("a storage");
+            storage.location()
+        };
+        let unset = at(StorageConfig::default_local());
+        assert_eq!(unset, "the directory /of/environment");
+        let set = at(StorageConfig::local("/of/config"));
+        assert_eq!(set, "the directory /of/config");
+        for (value, backend) in [
+            ("", StorageBackend::Local),
+            ("local", StorageBackend::Local),
+            ("s3", StorageBackend::S3),
+            ("gs://bucket", StorageBackend::Gcs),
+        ] {
+            let environment = Environment::from_iter([("PERSIST_STORAGE", value)]);
+            let config = StorageConfig::from_environment(&environment).expect(value);
+            assert_eq!(config.backend, backend, "{value}");
+        }
+        let wrong = Environment::from_iter([("PERSIST_STORAGE", "disk")]);
+        let error = StorageConfig::from_environment(&wrong).expect_err("no storage");
+        assert!(error.to_string().contains("PERSIST_STORAGE"), "{error}");
     }
 
     #[test]

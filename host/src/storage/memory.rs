@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     Entry, Error, ErrorKind, Key, List, Object, ObjectMeta, Page, Part, ReadRange, Result, Storage,
-    Upload,
+    StorageIdentity, Upload,
 };
 
 /// Keeps objects in memory. Clones share them; they are gone when the last clone is dropped.
@@ -59,6 +59,11 @@ impl Memory {
 impl Storage for Memory {
     fn location(&self) -> String {
         "memory".into()
+    }
+
+    fn identity(&self) -> StorageIdentity {
+        let namespace = format!("memory at {:p}", Arc::as_ptr(&self.objects));
+        StorageIdentity::new(namespace, "")
     }
 
     fn supports_conditional_create(&self) -> bool {

@@ -26,9 +26,11 @@
 pub mod bucket;
 mod config;
 mod endpoint;
+mod environment;
 mod error;
 #[cfg(feature = "gcs")]
 mod gcs;
+mod identity;
 mod key;
 mod local;
 mod memory;
@@ -43,9 +45,11 @@ pub use config::{
     S3Credentials, S3Encryption, StorageBackend, StorageConfig, absolute_local_path, local_path,
 };
 pub use endpoint::Endpoint;
+pub use environment::Environment;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "gcs")]
 pub use gcs::{Gcs, GcsDriver};
+pub use identity::{IdentityRelation, StorageIdentity};
 pub use key::Key;
 pub use local::Local;
 #[cfg(feature = "testing")]
@@ -73,6 +77,15 @@ use bytes::Bytes;
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Returns the location of the storage, for messages to the operator. Never a credential.
     fn location(&self) -> String;
+
+    /// Returns the identity of the storage. Two storages that could hold the same object at the
+    /// same time must not be [`IdentityRelation::Different`]. A storage that passes its calls to
+    /// another one returns the identity of that one.
+    ///
+    /// Unknown unless a backend says otherwise.
+    fn identity(&self) -> StorageIdentity {
+        StorageIdentity::unknown()
+    }
 
     /// Returns true if it is known that [`Storage::create`] never replaces an object, for example
     /// on an operating system or in this process's own memory. Where this is not known, for example

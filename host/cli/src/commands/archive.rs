@@ -20,16 +20,18 @@ use rustix::fs::{AtFlags, CWD};
 use serde_json::json;
 
 use super::copy::{How, Proof, copy};
-use super::tar_storage::{MANIFEST, TarStorage};
+use super::tar_storage::{MANIFEST, STORE, TarStorage};
 use super::{nowhere, printed};
 use crate::address::{self, SelectionArg};
 use crate::build::random_suffix;
-use crate::exit::{Damaged, Usage, snapshot_code};
-use crate::print::{self, Out, say};
+use crate::error::{Damaged, Usage};
+use crate::exit::snapshot_code;
+use crate::print::Out;
 use crate::progress::Progress;
+use crate::stdio::say;
 use crate::stores::{Create, Stores};
+use crate::text;
 
-pub(super) const STORE: &str = "~/store.json";
 const BLOCK: u64 = 512;
 
 /// A file of at most this many bytes is held whole before any of it is written.
@@ -157,9 +159,9 @@ impl Export {
         let text = || {
             format!(
                 "exported {} of {}, {}",
-                print::count(versions, "version"),
-                print::count(names, "name"),
-                print::bytes(bytes)
+                text::count(versions, "version"),
+                text::count(names, "name"),
+                text::bytes(bytes)
             )
         };
         if to_stdout {

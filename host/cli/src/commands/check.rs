@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::{nothing, nowhere};
 use crate::address::{self, Address, SelectionArg};
-use crate::exit::Found;
-use crate::print::{self, Out, one_line};
+use crate::error::Found;
+use crate::print::{self, Out};
 use crate::progress::Progress;
+use crate::text::{self, one_line};
 
 /// Verify every byte of a version
 #[derive(Debug, Args)]
@@ -56,8 +57,8 @@ impl Verify {
         let text = address.at(info.version);
         let value = print::event("verified", &text, info);
         out.print(&value, || {
-            let size = print::bytes(info.size);
-            let stored = print::bytes(info.stored_size);
+            let size = text::bytes(info.size);
+            let stored = text::bytes(info.stored_size);
             format!(
                 "verified {text}: {size} of state, {stored} stored, sha256 {}",
                 info.sha256
@@ -187,14 +188,14 @@ fn conclude(checked: &CheckSummary, counts: &Counts, out: Out) -> Result<()> {
         "findings": findings, "damaged": damaged, "denied": denied, "warnings": warnings,
     });
     let summary = out.print(&value, || {
-        let bytes = print::bytes(bytes);
+        let bytes = text::bytes(bytes);
         format!(
             "checked {} of {}, {bytes} stored, {read} read completely: {damaged} damaged, \
              {denied} denied, {}, {}",
-            print::count(versions, "version"),
-            print::count(names, "name"),
-            print::count(warnings, "warning"),
-            print::count(findings - damaged - denied - warnings, "note")
+            text::count(versions, "version"),
+            text::count(names, "name"),
+            text::count(warnings, "warning"),
+            text::count(findings - damaged - denied - warnings, "note")
         )
     });
     super::printed(summary, "the store is checked")?;

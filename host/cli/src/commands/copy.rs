@@ -1,29 +1,27 @@
 //! Copies between stores, and what was compared.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context as _, Result};
 use clap::Args;
 use persist_host::snapshot::{
     CopyOptions, CopyOutcome, Error, Info, Name, Scope, Selection, Store, Version, Walk,
 };
+use persist_host::storage::IdentityRelation;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{nowhere, printed};
 use crate::address::{self, SelectionArg};
-use crate::exit::{Code, Usage, snapshot_code};
+use crate::error::{Code, Conflicts, Usage};
+use crate::exit::snapshot_code;
 use crate::print::{self, Out};
 use crate::progress::{self, Progress};
 use crate::stores::{Create, Stores};
+use crate::text;
 
 /// Exit codes of entries that could not be copied.
 const CONFLICT: u8 = 4;
 const TOO_HIGH: u8 = 8;
 const ATTENTION: u8 = 10;
-
-/// How the location of a store on the local disk begins.
-const LOCAL: &str = "the directory ";
 
 /// Copy versions to another store and verify each copied version
 ///
@@ -212,53 +210,20 @@ fn order(scope: &Scope, name: &Name) -> [String; 3] {
 /// Refuses two stores of which one is the other, or lies within it: each would find the other's
 /// files among its own.
 fn apart(from: &Store, to: &Store) -> Result<(), Usage> {
-    let a = StoreIdentity::of(from);
-    let b = StoreIdentity::of(to);
-    if a == b {
-        let place = from.location();
-        return Err(Usage::new(format!(
-            "source and destination are the same store: {place}"
-        ))
-        .with_hint("name two stores"));
-    }
-    if a.server == b.server && (a.path.starts_with(&b.path) || b.path.starts_with(&a.path)) {
-        let from = from.location();
-        let to = to.location();
-        return Err(
-            Usage::new(format!("one store is within the other: {from} and {to}"))
-                .with_hint("name two stores of which none contains the other"),
-        );
-    }
-    Ok(())
-}
-
-/// Identity of a store, as far as it can be told from its location.
-#[derive(PartialEq, Eq)]
-struct StoreIdentity {
-    /// Query of a bucket's URL: the part after the ?.
-    server: String,
-    path: PathBuf,
-}
-
-impl StoreIdentity {
-    fn of(store: &Store) -> Self {
-        let location = store.location();
-        if let Some(dir) = location.strip_prefix(LOCAL) {
-            let path = Path::new(dir);
-            // What is not there yet has no link in it.
-            let there = path.ancestors().find_map(|dir| {
-                let rest = path.strip_prefix(dir).ok()?;
-                Some(std::fs::canonicalize(dir).ok()?.join(rest))
-            });
-            return Self {
-                server: String::new(),
-                path: there.unwrap_or_else(|| path.into()),
-            };
+    match from.identity().relation_to(&to.identity()) {
+        IdentityRelation::Different => Ok(()),
+        IdentityRelation::Same => {
+            let place = from.location();
+            let what = format!("source and destination are the same store: {place}");
+            Err(Usage::new(what).with_hint("name two stores"))
         }
-        let (path, server) = location.split_once('?').unwrap_or((&location, ""));
-        Self {
-            server: server.into(),
-            path: path.into(),
+        IdentityRelation::Inside | IdentityRelation::Contains => {
+            let from = from.location();
+            let to = to.location();
+            Err(
+                Usage::new(format!("one store is within the other: {from} and {to}"))
+                    .with_hint("name two stores of which none contains the other"),
+            )
         }
     }
 }
@@ -480,7 +445,7 @@ impl Tally {
         });
         let value = print::extend(value, print::located(address));
         let text = || {
-            let bytes = print::bytes(self.made_bytes);
+            let bytes = text::bytes(self.made_bytes);
             let before = versions - made;
             let only_there = match self.versions_only_there {
                 0 => String::new(),
@@ -488,7 +453,7 @@ impl Tally {
             };
             format!(
                 "copied {address}: {}, {bytes}; {before} existed{only_there}",
-                print::count(made, "version")
+                text::count(made, "version")
             )
         };
         printed(out.print(&value, text), &format!("{address} is copied"))
@@ -547,7 +512,7 @@ impl Sum {
     }
 
     fn so_far(&self) -> String {
-        format!("stopped after {}", print::count(self.names, "name"))
+        format!("stopped after {}", text::count(self.names, "name"))
     }
 
     /// True where everything that was selected in the source is in the destination.
@@ -606,14 +571,14 @@ impl Sum {
     }
 
     fn text(&self, digest: &str, is_identical: bool) -> String {
-        let count = |number| print::count(number, "version");
+        let count = |number| text::count(number, "version");
         let versions = count(self.proof.versions);
-        let names = print::count(self.names, "name");
-        let bytes = print::bytes(self.proof.bytes);
+        let names = text::count(self.names, "name");
+        let bytes = text::bytes(self.proof.bytes);
         let mut lines = Vec::new();
         if self.made > 0 || self.proof.versions == 0 {
             let made = count(self.made);
-            let bytes = print::bytes(self.made_bytes);
+            let bytes = text::bytes(self.made_bytes);
             lines.push(format!(
                 "copied {made}, {bytes}; read back and compared byte by byte"
             ));
@@ -634,7 +599,7 @@ impl Sum {
         let only_there: Vec<_> = only_there
             .into_iter()
             .filter(|(number, _)| *number > 0)
-            .map(|(number, what)| print::count(number, what))
+            .map(|(number, what)| text::count(number, what))
             .collect();
         if !only_there.is_empty() {
             let what = only_there.join(", ");
@@ -651,12 +616,3 @@ impl Sum {
         lines.join("\n")
     }
 }
-
-/// Versions that the destination has of its own.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "conflict: the destination has {} that the source does not have, with the same number or a \
-     newer one",
-    print::count(*.0 as u64, "version")
-)]
-pub(crate) struct Conflicts(usize);

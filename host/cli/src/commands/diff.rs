@@ -12,8 +12,9 @@ use similar::TextDiff;
 
 use super::{CHUNK, nothing};
 use crate::address::Address;
-use crate::exit::Hinted;
-use crate::print::{self, Out, plain};
+use crate::error::Hinted;
+use crate::print::{self, Out};
+use crate::text::{self, plain};
 
 /// Larger states are compared by their hashes only: such a difference is not readable, and both are
 /// held in memory.
@@ -150,17 +151,13 @@ fn summary(side: &Side) -> String {
     } else {
         format!("sha256 {}", info.sha256.get(..16).unwrap_or_default())
     };
-    format!("{}  {}  {what}", side.address, print::time(info.created_at))
+    format!("{}  {}  {what}", side.address, text::time(info.created_at))
 }
 
 fn change(from: u64, to: u64) -> String {
     let sign = if to < from { "-" } else { "+" };
-    let by = print::bytes(to.abs_diff(from));
-    format!(
-        "{} -> {} ({sign}{by})",
-        print::bytes(from),
-        print::bytes(to)
-    )
+    let by = text::bytes(to.abs_diff(from));
+    format!("{} -> {} ({sign}{by})", text::bytes(from), text::bytes(to))
 }
 
 /// Describes the difference that people can see.

@@ -13,9 +13,11 @@ use persist_host::storage::{self, Entry, Key, List, ReadRange, Storage};
 use serde_json::json;
 
 use super::meta;
-use crate::exit::{Code, snapshot_code, storage_code};
-use crate::print::{self, Out};
+use crate::error::Code;
+use crate::exit::{snapshot_code, storage_code};
+use crate::print::Out;
 use crate::settings::Settings;
+use crate::text;
 
 /// Clocks that differ by more make the times in lists hard to understand, and signatures of
 /// requests may be refused.
@@ -44,7 +46,7 @@ pub(crate) struct Doctor {
 impl Doctor {
     pub(crate) async fn run(self, settings: &Settings, out: Out) -> Result<()> {
         let problems = meta::show(settings, out)?;
-        let storage = settings.storage()?.build()?;
+        let storage = settings.build(&settings.storage()?)?;
         let mut checks = Checks {
             storage,
             out,
@@ -225,7 +227,7 @@ impl Checks {
                 let free = stat.f_bavail.saturating_mul(stat.f_frsize);
                 let said = format!(
                     "{} and {} inodes are free",
-                    print::bytes(free),
+                    text::bytes(free),
                     stat.f_favail
                 );
                 let state = if free < LITTLE { "note" } else { "ok" };

@@ -8,7 +8,9 @@ use persist_host::snapshot::{GcOptions, Store};
 use serde_json::json;
 
 use super::printed;
-use crate::print::{self, Out, say};
+use crate::print::Out;
+use crate::stdio::say;
+use crate::text;
 
 /// Remove unfinished uploads, temporary files and probe objects
 ///
@@ -70,8 +72,8 @@ impl Gc {
             };
             format!(
                 "{would} {}, {}",
-                print::count(removed, "leftover"),
-                print::bytes(bytes)
+                text::count(removed, "leftover"),
+                text::bytes(bytes)
             )
         };
         printed(out.print(&value, text), "leftovers are removed")

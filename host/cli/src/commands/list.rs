@@ -8,9 +8,50 @@ use persist_host::snapshot::{Error, Info, Selection, Store};
 
 use super::{nothing, nothing_matches};
 use crate::address::{self, Address, Listed};
-use crate::exit::{Damaged, Hinted, Unlisted, snapshot_code};
+use crate::error::{Damaged, Hinted};
+use crate::exit::{Unlisted, snapshot_code};
 use crate::print::{self, Out};
-use crate::table::Table;
+use crate::table::{self, Column, Table};
+use crate::text::{bytes, one_line, time};
+
+/// The columns of a list of names.
+const NAMES: [Column; 5] = [
+    table::text("ADDRESS"),
+    table::number("SIZE"),
+    table::number("AT REST"),
+    table::text("CREATED"),
+    table::text("LABELS"),
+];
+
+/// The columns of a history.
+const VERSIONS: [Column; 6] = [
+    NAMES[0],
+    NAMES[1],
+    NAMES[2],
+    NAMES[3],
+    table::text("PIN"),
+    NAMES[4],
+];
+
+/// The row of a version; in a history it tells whether the version is pinned.
+fn cells(address: &str, info: &Info, pinned: Option<bool>) -> Vec<String> {
+    let size = if info.deleted {
+        "deleted".into()
+    } else {
+        bytes(info.size)
+    };
+    let labels = info.labels.iter();
+    let labels = labels.map(|(k, v)| format!("{}={}", one_line(k), one_line(v)));
+    let mut cells = vec![
+        address.to_owned(),
+        size,
+        bytes(info.stored_size),
+        time(info.created_at),
+    ];
+    cells.extend(pinned.map(|pinned| if pinned { "pinned" } else { "" }.to_owned()));
+    cells.push(labels.collect::<Vec<_>>().join(" "));
+    cells
+}
 
 /// List names with the size, time and labels of their newest version
 ///
@@ -55,7 +96,7 @@ impl Ls {
             shown: 0,
             damaged: 0,
             unlisted: Unlisted::default(),
-            table: Table::new(out, &print::NAMES),
+            table: Table::new(out, &NAMES),
             out,
         };
         let selections = match &self.listed {
@@ -150,7 +191,7 @@ async fn one(store: &Store, address: &Address, out: Out) -> Result<()> {
     let scope = address.scope(store)?;
     let info = scope.stat(address.name.as_str(), address.version).await?;
     let info = info.ok_or_else(|| nothing(address))?;
-    let mut table = Table::new(out, &print::NAMES);
+    let mut table = Table::new(out, &NAMES);
     line(&mut table, &address.at(info.version), &info, None)?;
     Ok(table.flush()?)
 }
@@ -165,7 +206,7 @@ impl History {
         let mut past = scope.past(name, address.version, limit)?;
         let mut shown = 0;
         let mut damaged = 0;
-        let mut table = Table::new(out, &print::VERSIONS);
+        let mut table = Table::new(out, &VERSIONS);
         while let Some((version, info)) = past.next().await? {
             shown += 1;
             let text = address.at(version);
@@ -198,5 +239,5 @@ fn line(table: &mut Table, address: &str, info: &Info, pinned: Option<bool>) -> 
     if let Some(pinned) = pinned {
         value["pinned"] = pinned.into();
     }
-    Ok(table.row(&value, || print::cells(address, info, pinned))?)
+    Ok(table.row(&value, || cells(address, info, pinned))?)
 }

@@ -8,9 +8,10 @@ use clap_complete::Shell;
 use persist_host::storage::{redact, secret_in};
 use serde_json::json;
 
-use crate::exit::Usage;
-use crate::print::{Out, results};
+use crate::error::Usage;
+use crate::print::Out;
 use crate::settings::{SETTINGS, Settings, Source, table};
+use crate::stdio::results;
 
 /// Print a completion script for a shell
 #[derive(Debug, Args)]

@@ -22,8 +22,9 @@ use anyhow::Result;
 use persist_host::snapshot::{Error, Expect, Info, Selection, Store};
 
 use crate::address::{self, Address};
-use crate::exit::Hinted;
+use crate::error::Hinted;
 use crate::print::{self, Out};
+use crate::text;
 
 /// Number of bytes that are read from a file, or from a snapshot, at once.
 const CHUNK: usize = 1 << 20;
@@ -47,7 +48,7 @@ fn changed(address: &Address, info: &Info, what: &str, out: Out) -> Result<()> {
         if info.deleted {
             format!("{what} {text}")
         } else {
-            format!("{what} {text} ({})", print::bytes(info.size))
+            format!("{what} {text} ({})", text::bytes(info.size))
         }
     };
     printed(

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::printed;
 use super::retention::KeepRules;
-use crate::exit::Usage;
+use crate::error::Usage;
 use crate::print::Out;
 
 /// Show or change the store's policy: grace period and retention rules

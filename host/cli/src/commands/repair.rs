@@ -6,7 +6,7 @@ use persist_host::snapshot::{Error, Expect, Name, Scope, Selection, Store, Versi
 
 use super::{nothing, nowhere, printed};
 use crate::address::{self, Address, SelectionArg};
-use crate::exit::Damaged;
+use crate::error::Damaged;
 use crate::print::{self, Out};
 
 /// Adopt misplaced versions, such as those of a renamed directory

@@ -12,12 +12,13 @@ use serde_json::json;
 
 use super::{nothing, nowhere, printed};
 use crate::address::{self, Address, SelectionArg};
-use crate::exit::{Found, Hinted, Usage};
+use crate::error::{Found, Hinted, Usage};
 use crate::interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::table::{self, Column, Table};
+use crate::text;
 
 /// Remove old versions that no retention rule keeps
 ///
@@ -292,9 +293,9 @@ impl Sum {
         });
         let text = || {
             let would = if dry_run { "would remove" } else { "removed" };
-            let bytes = print::bytes(*bytes);
-            let versions = print::count(*versions, "version");
-            let names = print::count(*names, "name");
+            let bytes = text::bytes(*bytes);
+            let versions = text::count(*versions, "version");
+            let names = text::count(*names, "name");
             format!("{would} {removed} of {versions} of {names}, {bytes}")
         };
         printed(out.print(&value, text), "pruned")
@@ -311,7 +312,7 @@ impl Plan {
             print::located(&address),
             json!({
                 "keep": fate.keep.is_some(), "rule": rule,
-                "stored_size": fate.stored_size, "stored_at": print::rfc3339(created),
+                "stored_size": fate.stored_size, "stored_at": text::rfc3339(created),
             }),
         );
         let cells = || {
@@ -320,8 +321,8 @@ impl Plan {
                 (None, true) => "remove",
                 (None, false) => "removed",
             };
-            let bytes = print::bytes(fate.stored_size);
-            let time = print::time(created);
+            let bytes = text::bytes(fate.stored_size);
+            let time = text::time(created);
             vec![does.to_owned(), address, bytes, time, why]
         };
         printed(table.row(&value, cells), "pruned")
@@ -450,7 +451,7 @@ impl Purge {
             format!(
                 "purged {}: {} removed; {rest}",
                 address.name(),
-                print::count(removed, "version")
+                text::count(removed, "version")
             )
         };
         printed(
@@ -458,7 +459,7 @@ impl Purge {
             &format!("{} is purged", address.name()),
         )?;
         if kept > 0 {
-            let versions = print::count(kept, "version");
+            let versions = text::count(kept, "version");
             let again = out.command("purge", &address.name());
             let what = format!("kept {versions} newer than the grace period");
             let hint = format!("run `{again}` again after it, or add --now");
@@ -485,7 +486,7 @@ fn confirm(name: &str, place: &str) -> Result<()> {
         "This permanently removes the history of {name} in {place}. Type the name to continue: "
     );
     let mut stderr = io::stderr();
-    stderr.write_all(print::plain(&question).as_bytes())?;
+    stderr.write_all(text::plain(&question).as_bytes())?;
     stderr.flush()?;
     let mut line = String::new();
     interrupt::ask(|| io::stdin().lock().read_line(&mut line).map(drop))?;

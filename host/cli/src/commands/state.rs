@@ -10,11 +10,14 @@ use persist_host::snapshot::{Error, Expect, Info, SaveOptions, Scope, Store, Ver
 
 use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
-use crate::exit::{Hinted, Usage, snapshot_code};
+use crate::error::{Hinted, Usage};
+use crate::exit::snapshot_code;
 use crate::interrupt::uninterruptible;
-use crate::print::{self, Out, Plainly};
+use crate::print::{self, Out};
 use crate::progress::Progress;
+use crate::stdio;
 use crate::stores::Create;
+use crate::text::Plainly;
 
 /// Show the metadata of a version
 #[derive(Debug, Args)]
@@ -165,13 +168,13 @@ impl Cat {
                 let written = stdout.write_all(rest.as_bytes());
                 return Ok(written
                     .and_then(|()| stdout.flush())
-                    .map_err(print::of_output)?);
+                    .map_err(stdio::of_output)?);
             }
             let written = match &mut plainly {
                 Some(plainly) => stdout.write_all(plainly.piece(&piece).as_bytes()),
                 None => stdout.write_all(&piece),
             };
-            written.map_err(print::of_output)?;
+            written.map_err(stdio::of_output)?;
             offset += piece.len() as u64;
             progress.add(piece.len() as u64);
         }

@@ -12,6 +12,7 @@ use crate::address::{self, SelectionArg};
 use crate::print::{self, Out};
 use crate::progress::Progress;
 use crate::table::{self, Column, Table};
+use crate::text;
 
 /// Days that the picture shows.
 const DAYS: usize = 14;
@@ -137,7 +138,7 @@ impl Stats {
             }
         }
         if all.unread > 0 {
-            let versions = print::count(all.unread, "version");
+            let versions = text::count(all.unread, "version");
             out.note(format_args!(
                 "warning: {versions} cannot be read and are not counted\nhint: run `persist check`"
             ));
@@ -216,15 +217,15 @@ impl Figures {
                 Of::Name(address) => address.to_owned(),
                 Of::Agent(agent) => {
                     let agent = address::part(agent);
-                    format!("= {agent}, {}", print::count(*names, "name"))
+                    format!("= {agent}, {}", text::count(*names, "name"))
                 }
-                Of::All => format!("= everything, {}", print::count(*names, "name")),
+                Of::All => format!("= everything, {}", text::count(*names, "name")),
             };
-            let mut cells = vec![what, versions.to_string(), print::bytes(*bytes)];
+            let mut cells = vec![what, versions.to_string(), text::bytes(*bytes)];
             if states {
-                cells.push(print::bytes(self.states));
+                cells.push(text::bytes(self.states));
             }
-            cells.extend([picture(days), print::bytes(growth)]);
+            cells.extend([picture(days), text::bytes(growth)]);
             cells
         };
         Ok(table.row(&value, cells)?)

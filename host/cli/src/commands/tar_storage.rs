@@ -13,16 +13,19 @@ use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
 use persist_host::storage::{
-    self, Entry, ErrorKind, Key, List, Object, ObjectMeta, Page, Part, ReadRange, Storage, Upload,
+    self, Entry, ErrorKind, Key, List, Object, ObjectMeta, Page, Part, ReadRange, Storage,
+    StorageIdentity, Upload,
 };
 use serde::Deserialize;
 
-use super::archive::STORE;
-use crate::exit::Hinted;
-use crate::print;
+use crate::error::Hinted;
+use crate::text;
 
 /// The last entry of an archive: a line of JSON for each version.
 pub(crate) const MANIFEST: &str = "manifest.jsonl";
+
+/// The first entry of an archive: the header of the store.
+pub(super) const STORE: &str = "~/store.json";
 
 /// Bytes of a header; an entry begins at a multiple of them.
 const BLOCK: u64 = 512;
@@ -326,7 +329,7 @@ fn is_sound(header: &tar::Header) -> bool {
 
 /// Returns a text of an archive, shortened and safe to print.
 fn cut(text: &str) -> String {
-    print::plain(&text.chars().take(300).collect::<String>())
+    text::plain(&text.chars().take(300).collect::<String>())
 }
 
 /// Part of a file, read from front to back.
@@ -350,6 +353,10 @@ impl Read for Section<'_> {
 impl Storage for TarStorage {
     fn location(&self) -> String {
         format!("the archive {}", self.path.display())
+    }
+
+    fn identity(&self) -> StorageIdentity {
+        StorageIdentity::local(&self.path)
     }
 
     fn supports_conditional_create(&self) -> bool {

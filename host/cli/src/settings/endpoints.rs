@@ -1,13 +1,14 @@
 //! Credentials that the file of settings binds to endpoints.
 
-use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use persist_host::storage::{S3Credentials, StorageConfig, redact, secret_in};
+use persist_host::storage::{Environment, S3Credentials, StorageConfig, redact, secret_in};
 
-use super::in_dir;
-use crate::exit::Usage;
+use super::path::in_dir;
+
+use crate::error::Usage;
 
 /// The credentials that one endpoint may be sent: a table `[endpoints."host:port"]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,6 +109,7 @@ impl Binding {
         &self,
         config: &mut StorageConfig,
         endpoint: Option<String>,
+        environment: &Environment,
     ) -> Result<()> {
         if self.allow_http {
             let more = config.s3_allow_http.take().map(|more| format!(",{more}"));
@@ -126,7 +128,7 @@ impl Binding {
         if let Some(profile) = &self.profile {
             config.s3_profile = Some(profile.clone());
         } else if self.is_environment && said.is_none() {
-            config.s3_credentials = Some(of_environment()?);
+            config.s3_credentials = Some(keys_of(environment)?);
         } else {
             return Ok(());
         }
@@ -165,12 +167,11 @@ impl Binding {
     }
 }
 
-/// Reads the keys of the environment.
-fn of_environment() -> Result<S3Credentials> {
-    let value = |name| match env::var(name) {
-        Ok(value) if !value.is_empty() => Ok(Some(value)),
-        Ok(_) | Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(Usage::new(format!("{name} is not UTF-8"))),
+/// Returns the AWS keys of an environment.
+fn keys_of(environment: &Environment) -> Result<S3Credentials> {
+    let value = |name| match environment.get(name).map(OsStr::to_str) {
+        Some(None) => Err(Usage::new(format!("{name} is not UTF-8"))),
+        value => Ok(value.flatten().map(str::to_owned)),
     };
     let needed = |name| {
         value(name)?.ok_or_else(|| {

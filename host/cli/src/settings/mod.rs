@@ -2,24 +2,27 @@
 //! that before `persist.toml`, that before the default.
 
 mod endpoints;
+mod path;
 mod table;
 
 use std::collections::BTreeMap;
-use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use persist_host::snapshot::{Retention, StoreOptions};
 use persist_host::storage::{
-    Endpoint, S3Encryption, StorageBackend, StorageConfig, absolute_local_path, local_path, redact,
-    secret_in,
+    Endpoint, Environment, S3Encryption, Storage, StorageBackend, StorageConfig,
+    absolute_local_path, redact, secret_in,
 };
 use persist_host::wasm::Limits;
 
-use crate::exit::{Usage, described};
+use crate::error::Usage;
+use crate::exit::described;
 pub(crate) use endpoints::Binding;
+use path::in_dir;
 pub(crate) use table::{SETTINGS, Setting, table};
 
 /// Source of a value.
@@ -46,6 +49,8 @@ pub(crate) struct Settings {
     file_credentials: Option<PathBuf>,
     /// Credentials that the file binds to endpoints.
     bindings: Vec<Binding>,
+    /// The environment of this process, which is read once.
+    environment: Environment,
 }
 
 /// Settings that the command line gives.
@@ -58,15 +63,10 @@ pub(crate) struct GlobalArgs {
 impl Settings {
     /// Resolves all settings, of which `said` comes from the command line.
     pub(crate) fn resolve(said: GlobalArgs) -> Result<Self> {
-        Self::with(said, |name| env::var_os(name), dirs::config_dir())
+        Self::with(said, Environment::current(), dirs::config_dir())
     }
 
-    fn with(
-        said: GlobalArgs,
-        env: impl Fn(&str) -> Option<OsString>,
-        home: Option<PathBuf>,
-    ) -> Result<Self> {
-        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+    fn with(said: GlobalArgs, environment: Environment, home: Option<PathBuf>) -> Result<Self> {
         let options = BTreeMap::from([
             ("--storage", said.storage.map(OsString::from)),
             ("--config", said.config.map(PathBuf::into_os_string)),
@@ -76,13 +76,14 @@ impl Settings {
             file: None,
             file_credentials: None,
             bindings: Vec::new(),
+            environment,
         };
         let option = |setting: &Setting| options.get(setting.option).cloned().flatten();
         for setting in SETTINGS {
             let variable = setting
                 .variables
                 .iter()
-                .find_map(|name| Some((*name, env(name)?)));
+                .find_map(|name| Some((*name, settings.environment.get(name)?.to_owned())));
             let value = match (option(setting), variable) {
                 (Some(value), _) => (value, Source::Option(setting.option)),
                 (None, Some((name, value))) => (value, Source::Variable(name)),
@@ -269,6 +270,23 @@ impl Settings {
         self.storage_at(config)
     }
 
+    /// Returns the storage of a config of these settings. The library completes it with the
+    /// variables that are not resolved here: endpoints, with which it binds credentials, and those
+    /// of the libraries of Amazon and Google.
+    pub(crate) fn build(&self, config: &StorageConfig) -> Result<Arc<dyn Storage>> {
+        let resolved = SETTINGS
+            .iter()
+            .filter(|setting| !setting.key.is_empty() && !setting.key.ends_with("_endpoint"));
+        let variables = resolved.flat_map(|setting| setting.variables.iter().copied());
+        let rest = self.environment.clone().without(variables);
+        Ok(config.build_with(&rest)?)
+    }
+
+    /// The environment of this process.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     /// The storage of a URL that is an argument of a command.
     pub(crate) fn storage_of(&self, url: &str) -> Result<StorageConfig> {
         self.storage_at(StorageConfig::from_url(url)?)
@@ -303,7 +321,7 @@ impl Settings {
         let said = self.text("AWS_ENDPOINT_URL_S3")?;
         let endpoint = config.s3_endpoint.clone().or(said.clone());
         if let Some(binding) = self.binding(endpoint.as_deref()) {
-            binding.bind_s3(&mut config, endpoint)?;
+            binding.bind_s3(&mut config, endpoint, &self.environment)?;
         }
         // The library reads the environment, and knows then which credentials belong to it.
         let is_file = self.values.get("AWS_ENDPOINT_URL_S3").map(|value| &value.1);
@@ -518,12 +536,6 @@ fn bucket(backend: StorageBackend) -> StorageConfig {
     }
 }
 
-/// A path of the file: `~/` is this account's home, and a relative one begins where the file is.
-fn in_dir(dir: &Path, path: &Path, key: &str) -> Result<PathBuf> {
-    let path = local_path(path).with_context(|| format!("{key} in persist.toml"))?;
-    Ok(dir.join(path))
-}
-
 /// Says where a text is no TOML. The error of the parser shows the line, which may hold a secret.
 fn no_toml(text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start);
@@ -599,11 +611,8 @@ mod tests {
         let path = dir.path().join("persist/persist.toml");
         std::fs::create_dir(dir.path().join("persist")).expect("made");
         std::fs::write(path, file).expect("written");
-        let env = |name: &str| {
-            let found = env.iter().find(|(key, _)| *key == name);
-            found.map(|(_, value)| value.into())
-        };
-        Settings::with(said, env, Some(dir.path().into()))
+        let environment = env.iter().copied().collect();
+        Settings::with(said, environment, Some(dir.path().into()))
     }
 
     #[test]
@@ -696,6 +705,18 @@ mod tests {
         let nested = "[limits]\nmemory = [1]\n";
         let error = resolve(GlobalArgs::default(), &[], nested).expect_err("no value");
         assert!(error.to_string().contains("limits.memory"), "{error}");
+    }
+
+    #[test]
+    fn the_library_does_not_resolve_a_setting_again() {
+        let env = [("PERSIST_LOCAL_PATH", "/of/environment")];
+        let settings = resolve(GlobalArgs::default(), &env, "").expect("good");
+        let config = settings.storage().expect("good");
+        let storage = settings.build(&config).expect("a storage");
+        assert_eq!(storage.location(), "the directory /of/environment");
+        let unresolved = settings.build(&StorageConfig::default_local());
+        let location = unresolved.expect("a storage").location();
+        assert_ne!(location, "the directory /of/environment");
     }
 
     #[test]

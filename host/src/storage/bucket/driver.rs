@@ -22,8 +22,8 @@ use bytes::Bytes;
 
 use super::read::ObjectRange;
 use super::settings::Settings;
-use crate::storage::ObjectMeta;
 use crate::storage::retry::Attempt;
+use crate::storage::{ObjectMeta, StorageIdentity};
 
 /// A provider of buckets: what it can do in one request, each under the rules at the top of this
 /// module.
@@ -51,6 +51,17 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
 
     /// Returns the name that the provider's manual gives to a request, for messages.
     fn name(&self, request: Request) -> &'static str;
+
+    /// Returns the identity of the objects of the bucket.
+    fn identity(&self) -> StorageIdentity {
+        let settings = self.settings();
+        StorageIdentity::bucket(
+            Some(&settings.server),
+            "",
+            &settings.bucket,
+            &settings.prefix,
+        )
+    }
 
     /// Makes sure that there are credentials, before each attempt.
     fn ready(&self) -> impl Future<Output = Attempt<()>> + Send {

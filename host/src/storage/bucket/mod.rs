@@ -45,7 +45,7 @@ pub use super::retry::{Attempt, AttemptError, RetryDecision};
 use super::retry::{Call, Counts, Retrier, RetryLoop};
 use super::{
     Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
-    Storage, Sweep, Swept, Upload,
+    Storage, StorageIdentity, Sweep, Swept, Upload,
 };
 pub use driver::{
     After, Body, Completion, Directories, Driver, GetResponse, ListRequest, ListResponse,
@@ -315,6 +315,10 @@ impl<D: Driver> Bucket<D> {
 impl<D: Driver> Storage for Bucket<D> {
     fn location(&self) -> String {
         self.settings().location()
+    }
+
+    fn identity(&self) -> StorageIdentity {
+        self.driver().identity()
     }
 
     fn unknown_server(&self) -> Option<String> {

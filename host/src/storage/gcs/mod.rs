@@ -40,7 +40,6 @@ mod driver;
 mod error_response;
 mod settings;
 
-use std::env;
 use std::sync::Arc;
 
 use google_cloud_auth::credentials::Credentials;
@@ -53,7 +52,7 @@ use super::bucket::{
     Attempt, AttemptError, Bucket, ErrorResponse, MAX_ANSWER, Request, RetryDecision, Stored,
     innermost, unlogged,
 };
-use super::{Endpoint, Error, ErrorKind, Result, StorageConfig};
+use super::{Endpoint, Environment, Error, ErrorKind, Result, StorageConfig};
 use credentials::{Account, Source};
 use error_response::Operation;
 use settings::Settings;
@@ -84,7 +83,15 @@ impl Gcs {
     /// # Errors
     /// [`ErrorKind::Config`] where a setting is missing or cannot work.
     pub fn new(config: &StorageConfig) -> Result<Self> {
-        Ok(Self::with_driver(GcsDriver::new(config)?))
+        Self::with_environment(config, &Environment::current())
+    }
+
+    /// Returns the storage of `config`, completed from `environment`.
+    pub(super) fn with_environment(
+        config: &StorageConfig,
+        environment: &Environment,
+    ) -> Result<Self> {
+        Ok(Self::with_driver(GcsDriver::new(config, environment)?))
     }
 
     /// Returns true if the bucket is known to exist: a check before the first save, which no call
@@ -121,8 +128,9 @@ pub struct GcsDriver {
 }
 
 impl GcsDriver {
-    fn new(config: &StorageConfig) -> Result<Self> {
-        let settings = Settings::new(config, |name| env::var_os(name))?;
+    fn new(config: &StorageConfig, environment: &Environment) -> Result<Self> {
+        let env = |name: &str| environment.get(name).map(ToOwned::to_owned);
+        let settings = Settings::new(config, env)?;
         let http = reqwest::Client::builder()
             // 308 is an answer, and credentials go nowhere else.
             .redirect(redirect::Policy::none())

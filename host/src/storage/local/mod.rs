@@ -37,7 +37,7 @@ use rustix::io::Errno;
 
 use super::{
     Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
-    Storage, Sweep, Swept, Upload,
+    Storage, StorageIdentity, Sweep, Swept, Upload,
 };
 use disk::Disk;
 use temp::Temp;
@@ -151,6 +151,10 @@ impl Local {
 impl Storage for Local {
     fn location(&self) -> String {
         format!("the directory {}", self.root().display())
+    }
+
+    fn identity(&self) -> StorageIdentity {
+        StorageIdentity::local(self.root())
     }
 
     fn supports_conditional_create(&self) -> bool {

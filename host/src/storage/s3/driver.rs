@@ -21,7 +21,7 @@ use crate::storage::bucket::{
     Request, RetryDecision, Stored, UploadList, UploadMarker, UploadPart, Uploads, content_type,
     foreign_response,
 };
-use crate::storage::{ObjectMeta, S3Encryption};
+use crate::storage::{ObjectMeta, S3Encryption, StorageIdentity};
 
 /// Sorts after everything that can follow the `/` of a directory.
 const LAST: char = char::MAX;
@@ -58,6 +58,13 @@ impl Driver for S3Driver {
 
     fn name(&self, request: Request) -> &'static str {
         name(request)
+    }
+
+    fn identity(&self) -> StorageIdentity {
+        let common = &self.settings.common;
+        let endpoint = common.endpoint.as_deref();
+        let region = &self.settings.region;
+        StorageIdentity::bucket(endpoint, region, &common.bucket, &common.prefix)
     }
 
     async fn ready(&self) -> Attempt<()> {

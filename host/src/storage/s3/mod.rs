@@ -36,7 +36,6 @@ mod profiles;
 mod response_meta;
 mod settings;
 
-use std::env;
 use std::sync::{Arc, OnceLock};
 
 use aws_sdk_s3::Client;
@@ -47,7 +46,7 @@ use aws_sdk_s3::config::{
 };
 
 use super::bucket::{Bucket, Request, innermost, unlogged};
-use super::{Error, ErrorKind, Result, StorageConfig};
+use super::{Environment, Error, ErrorKind, Result, StorageConfig};
 use credentials::Source;
 use settings::Settings;
 
@@ -61,7 +60,15 @@ impl S3 {
     /// # Errors
     /// [`ErrorKind::Config`] where a setting is missing or cannot work.
     pub fn new(config: &StorageConfig) -> Result<Self> {
-        Ok(Self::with_driver(S3Driver::new(config)?))
+        Self::with_environment(config, &Environment::current())
+    }
+
+    /// Returns the storage of `config`, completed from `environment`.
+    pub(super) fn with_environment(
+        config: &StorageConfig,
+        environment: &Environment,
+    ) -> Result<Self> {
+        Ok(Self::with_driver(S3Driver::new(config, environment)?))
     }
 }
 
@@ -74,10 +81,11 @@ pub struct S3Driver {
 }
 
 impl S3Driver {
-    fn new(config: &StorageConfig) -> Result<Self> {
-        let settings = Settings::new(config, |name| env::var_os(name), profiles::load)?;
+    fn new(config: &StorageConfig, environment: &Environment) -> Result<Self> {
+        let env = |name: &str| environment.get(name).map(ToOwned::to_owned);
+        let settings = Settings::new(config, env, profiles::load)?;
         let endpoint = settings.common.endpoint.clone();
-        check_certificates(endpoint.as_deref())?;
+        check_certificates(endpoint.as_deref(), environment)?;
         let region = Region::new(settings.region.clone());
         let credentials = Arc::new(Source::new(&settings, region.clone()));
         let mut sdk = aws_sdk_s3::Config::builder()
@@ -124,11 +132,11 @@ fn name(request: Request) -> &'static str {
 
 /// Makes sure that a server can be trusted at all: without a CA certificate, no connection through
 /// TLS succeeds, and a debug build of the SDK panics, even where none is needed.
-fn check_certificates(endpoint: Option<&str>) -> Result<()> {
+fn check_certificates(endpoint: Option<&str>, environment: &Environment) -> Result<()> {
     static COUNT: OnceLock<usize> = OnceLock::new();
     let is_set = ["SSL_CERT_FILE", "SSL_CERT_DIR"]
         .iter()
-        .any(|name| env::var_os(name).is_some());
+        .any(|name| environment.get(name).is_some());
     let is_needed = endpoint.is_none_or(|endpoint| !endpoint.starts_with("http://"));
     let count = || rustls_native_certs::load_native_certs().certs.len();
     if !(is_set || is_needed) || *COUNT.get_or_init(count) > 0 {

@@ -5,8 +5,11 @@
 #[path = "../../../../host/cli/src/address.rs"]
 pub(super) mod address;
 
+#[path = "../../../../host/cli/src/unseen.rs"]
+mod unseen;
+
 /// Items that the parser takes from the rest of the command.
-mod exit {
+mod error {
     use std::fmt;
 
     #[derive(Debug)]

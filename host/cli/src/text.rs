@@ -1,0 +1,199 @@
+//! Texts for people and shells: sizes, times, quoting, and escapes of what a terminal obeys.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use crate::unseen::is_unseen;
+
+/// A value as JSON, in which characters that a terminal obeys or does not show are escaped.
+pub(crate) fn seen(value: &Value) -> String {
+    let json = value.to_string();
+    // The parts that are not strings are ASCII without control characters.
+    if !json.chars().any(is_unseen) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_unseen(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                escaped += &format!("\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c)
+        }
+    }
+    escaped
+}
+
+/// Quotes a text as one word of a shell. Agents choose names, and people paste what is printed.
+pub(crate) fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,~".contains(c);
+    if !word.is_empty() && !word.starts_with('~') && word.chars().all(is_plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Writes milliseconds since 1970 as a time in UTC; none for a time after the year 9999.
+pub(crate) fn rfc3339(millis: u64) -> Option<String> {
+    const MAX_MILLIS: u64 = 253_402_300_799_999;
+    let time = UNIX_EPOCH + Duration::from_millis(millis);
+    (millis <= MAX_MILLIS).then(|| humantime::format_rfc3339_millis(time).to_string())
+}
+
+/// A size in the unit that suits it.
+pub(crate) fn bytes(count: u64) -> String {
+    let mut size = count as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    while size >= 1024.0 {
+        let Some(next) = units.next() else { break };
+        (size, unit) = (size / 1024.0, next);
+    }
+    match unit {
+        "B" => format!("{count} B"),
+        unit => format!("{size:.1} {unit}"),
+    }
+}
+
+/// Writes a count with its noun.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
+    }
+}
+
+/// A moment that is told in milliseconds since 1970, UTC.
+pub(crate) fn time(millis: u64) -> String {
+    // A trailer may say any number; four digits of year are as far as people go.
+    let time = UNIX_EPOCH + Duration::from_millis(millis.min(253_402_300_799_999));
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// A guest's text on a person's terminal: without its control characters, which could move the
+/// cursor or worse. Lines and tabs stay.
+pub(crate) fn plain(text: &str) -> String {
+    escaped(text, |c| is_unseen(c) && !matches!(c, '\n' | '\t'))
+}
+
+/// Escapes the control characters of a guest's text that is part of a line, so that it cannot begin
+/// another line.
+pub(crate) fn one_line(text: &str) -> String {
+    escaped(text, is_unseen)
+}
+
+fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_bad(c) {
+            escaped.extend(c.escape_default())
+        } else {
+            escaped.push(c)
+        }
+    }
+    escaped
+}
+
+/// Shows a state on a terminal, a piece after the other: as [`plain`] does, and with bytes that are
+/// no text replaced.
+#[derive(Debug, Default)]
+pub(crate) struct Plainly {
+    /// The beginning of a character whose end is in the next piece.
+    rest: Vec<u8>,
+}
+
+impl Plainly {
+    /// Returns the next piece as it can be shown.
+    pub(crate) fn piece(&mut self, piece: &[u8]) -> String {
+        self.rest.extend_from_slice(piece);
+        let bytes = std::mem::take(&mut self.rest);
+        let end = bytes
+            .utf8_chunks()
+            .last()
+            .map_or(&[][..], |last| last.invalid());
+        // A character that is whole or wrong is told from one that goes on: it has four bytes at
+        // most.
+        let goes_on = !end.is_empty() && bytes.ends_with(end) && is_begun(end);
+        let (now, rest) = bytes.split_at(bytes.len() - if goes_on { end.len() } else { 0 });
+        self.rest = rest.into();
+        plain(&String::from_utf8_lossy(now))
+    }
+
+    /// Returns what is left.
+    pub(crate) fn end(self) -> String {
+        plain(&String::from_utf8_lossy(&self.rest))
+    }
+}
+
+/// Returns true where bytes are the beginning of a character.
+fn is_begun(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_in_a_unit_that_suits_them() {
+        let sizes = [0, 1023, 1024, 1536, 5 << 30].map(bytes);
+        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn a_guest_cannot_write_to_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\n");
+        assert_eq!(plain("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
+        assert_eq!(one_line("v\nbot/memory@9\t1 B"), "v\\nbot/memory@9\\t1 B");
+        assert_eq!(one_line("naïve 日本 🦀"), "naïve 日本 🦀");
+    }
+
+    #[test]
+    fn json_shows_no_character_that_a_terminal_obeys() {
+        let text = "\u{1b}[2J\u{7f}\u{9b}31m\u{202e}\u{e0041}é\u{3164}";
+        let value = json!({ "label": text });
+        let shown = seen(&value);
+        assert!(
+            shown.is_ascii() || shown.replace('é', "").is_ascii(),
+            "{shown}"
+        );
+        assert!(!shown.chars().any(char::is_control), "{shown:?}");
+        let read: Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(read, value);
+    }
+
+    #[test]
+    fn a_state_in_pieces_is_shown_as_it_is_whole() {
+        let text = "naïve 日本 🦀 \u{1b}]52;c;AAAA\u{7} \u{9b}2J\n".as_bytes();
+        let broken = [text, &[0xff, b'x', 0xf0, 0x9f]].concat();
+        for size in 1..9 {
+            let mut plainly = Plainly::default();
+            let mut shown: String = broken
+                .chunks(size)
+                .map(|piece| plainly.piece(piece))
+                .collect();
+            shown += &plainly.end();
+            assert_eq!(shown, plain(&String::from_utf8_lossy(&broken)), "{size}");
+            assert!(!shown.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_pasted_into_a_shell_is_one_word() {
+        for (word, safe) in [
+            ("bot/memory@3", "bot/memory@3"),
+            ("bot/my notes@2", "'bot/my notes@2'"),
+            ("bot/$(touch x)", "'bot/$(touch x)'"),
+            ("bot/it's", r"'bot/it'\''s'"),
+            ("~root/x", "'~root/x'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), safe);
+        }
+    }
+}
