@@ -74,7 +74,7 @@ impl Scope {
     /// Opens a writer as [`Scope::writer`] does, but takes [`Expect::Any`] to mean the head that is
     /// there now: `persist:snapshot` promises this to its guests, since they cannot write again
     /// what they have written.
-    #[cfg(feature = "wasm")]
+    #[cfg(feature = "guest")]
     pub(crate) async fn writer_from_head(
         &self,
         name: &str,

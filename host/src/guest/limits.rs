@@ -22,13 +22,13 @@ macro_rules! limits {
         ///
         /// ```
         /// use std::time::Duration;
-        /// use persist_host::wasm::Limits;
+        /// use persist_host::guest::Limits;
         ///
         /// let mut limits = Limits::default();
         /// limits.cpu = Duration::from_secs(1);
         /// limits.set("state-size", "64 MiB")?;
         /// assert_eq!(limits.state_size, 64 << 20);
-        /// # Ok::<(), persist_host::wasm::LimitError>(())
+        /// # Ok::<(), persist_host::guest::LimitError>(())
         /// ```
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[non_exhaustive]
@@ -311,7 +311,7 @@ impl Limits {
     /// Bytes that one call of a guest may bring into the host before it is a trap: what is
     /// advertised, and 1 MiB more, so that a guest slightly over a limit is told which one.
     pub fn hostcall_fuel(&self) -> usize {
-        size(self.inline_size.max(self.chunk).saturating_add(1 << 20))
+        to_usize(self.inline_size.max(self.chunk).saturating_add(1 << 20))
     }
 
     /// Runs that one scope may have under way: [`Limits::runs_of_scope`], and never all of
@@ -323,8 +323,8 @@ impl Limits {
         self.runs_of_scope.min(most)
     }
 
-    /// Bytes of memory that all guests together can make an [`AgentHost`](super::AgentHost) hold,
-    /// whatever they do, beside the compiled agents and the compilations that are under way.
+    /// Bytes of memory that all guests together can make a runner hold, whatever they do,
+    /// beside the compiled agents and the compilations that are under way.
     pub fn memory_bound(&self) -> u64 {
         let call = 4 * self.inline_size.max(self.chunk) + (4 << 20);
         let run = self.memory
@@ -348,8 +348,13 @@ fn names() -> String {
 }
 
 /// Converts a limit to `usize`: as much of it as this machine can count.
-pub(super) fn size(limit: u64) -> usize {
+pub(crate) fn to_usize(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// Converts a limit to `u32`, as the contract counts it.
+pub(super) fn to_u32(limit: u64) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
 }
 
 /// The value of a limit as text.
