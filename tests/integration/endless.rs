@@ -64,7 +64,8 @@ fn s3_page(token: &str) -> Reply {
 }
 
 fn gcs_page(token: &str) -> Reply {
-    json(200, format!("{{\"nextPageToken\":\"{token}\"}}"))
+    let page = serde_json::json!({ "kind": "storage#objects", "nextPageToken": token });
+    json(200, page.to_string())
 }
 
 #[test]

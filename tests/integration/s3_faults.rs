@@ -146,7 +146,7 @@ fn an_upload_that_another_service_answers_is_not_acknowledged() {
                 let saved = saved.unwrap_or_else(|error| panic!("{operation} {reply:?}: {error}"));
                 assert_eq!(proxy.faults(), 1, "{operation} {reply:?}");
                 let there = place.scope().load("new", Some(saved.version)).await;
-                let there = there.unwrap_or_else(|error| panic!("{operation} {reply:?}: {error}"));
+                let there = there.expect("loads").expect("is there");
                 assert_eq!(there.state.len(), large().len(), "{operation} {reply:?}");
             });
         }
@@ -167,7 +167,7 @@ fn a_deletion_that_another_service_answers_is_sent_again() {
         storage.delete(&key).await.expect("deleted");
         assert_eq!(proxy.faults(), 1);
         let read = storage.read(&key, ReadRange::Suffix(1)).await;
-        let error = read.err().expect("the object is still there");
+        let error = read.expect_err("the object is still there");
         assert_eq!(error.kind(), ErrorKind::NotFound);
     });
 }
