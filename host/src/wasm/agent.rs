@@ -1,9 +1,12 @@
 //! Runs agents: components of the world `persist:snapshot/agent`, with limits on everything.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, Store, Trap, UpdateDeadline};
@@ -12,7 +15,6 @@ use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 
 use super::bindings::AgentPre;
 use super::cache;
-use super::catch_unwind::catch_panic;
 use super::compile::compile;
 use super::cpu_time::TICK;
 use super::features;
@@ -290,10 +292,13 @@ impl Agent {
             let agent = self.pre.instantiate_async(&mut store).await?;
             agent.call_run(&mut store, args).await
         };
-        match tokio::time::timeout(limits.wall_clock, catch_panic(call)).await {
+        // A panic of the host in this call ends this run alone. What it may leave half-made is in
+        // the store, which is dropped.
+        let call = AssertUnwindSafe(call).catch_unwind();
+        match tokio::time::timeout(limits.wall_clock, call).await {
             Ok(Ok(Ok(answer))) => answer.map_err(RunError::Failed),
             Ok(Ok(Err(error))) => Err(trapped(&error, limits, store.data().memory_was_refused())),
-            Ok(Err(panic)) => Err(RunError::Host(panic)),
+            Ok(Err(panic)) => Err(RunError::Host(panic_text(&*panic))),
             Err(_) => Err(RunError::WallClockLimit(limits.wall_clock)),
         }
     }
@@ -330,6 +335,12 @@ impl Agent {
         });
         store
     }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no text".into())
 }
 
 /// Compilers call themselves for what is nested.

@@ -14,7 +14,6 @@ mod agent;
 mod bindings;
 mod budget;
 mod cache;
-mod catch_unwind;
 mod compile;
 mod convert;
 mod cpu_time;
