@@ -56,16 +56,18 @@ impl Guest {
     pub async fn save(&self, name: &str, state: Bytes, options: SaveOptions) -> Result<Info> {
         let limits = self.limits();
         let size = state.len() as u64;
-        let _call = self.begin(&[(Right::Save, name)]).await?;
+        let (parsed, _call) = self.begin_save(name).await?;
         if size > limits.inline_size {
             return Err(GuestError::TooLarge { size });
         }
         if size > limits.state_size {
             return Err(GuestError::quota("state-size", limits.state_size));
         }
-        self.check_labels(&options)?;
+        let label_bytes = self.check_label_bytes(&options)?;
         let reservation = self.reserve(name, size).await?;
-        let made = self.scope.save(name, state, options).await;
+        let name = parsed?;
+        options.check_with(label_bytes)?;
+        let made = self.scope.save_checked(&name, state, options).await;
         Ok(self.allowance.notify(reservation.settle(made)?))
     }
 
@@ -188,11 +190,13 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn writer(&self, name: &str, options: SaveOptions) -> Result<GuestWriter> {
-        let _call = self.begin(&[(Right::Save, name)]).await?;
-        self.check_labels(&options)?;
+        let (parsed, _call) = self.begin_save(name).await?;
+        let label_bytes = self.check_label_bytes(&options)?;
         let slot = self.allowance.writer_slot()?;
         let reservation = self.reserve(name, 0).await?;
-        let writer = self.scope.writer_from_head(name, options).await?;
+        let name = parsed?;
+        options.check_with(label_bytes)?;
+        let writer = self.scope.writer_from_head(&name, options).await?;
         let writer = writer.at_most(self.limits().state_size);
         Ok(GuestWriter::new(
             writer,
@@ -230,6 +234,34 @@ impl Guest {
         self.allowance.call().await
     }
 
+    /// Begins a save, and parses its name for all later steps. An invalid name is reported after
+    /// the limits, so that the attempt is counted.
+    async fn begin_save(&self, name: &str) -> Result<(snapshot::Result<Name>, Call)> {
+        self.rights.check(Right::Save, name)?;
+        let max = self.limits().name_size;
+        let name = Name::new(name);
+        if name
+            .as_ref()
+            .is_ok_and(|name| name.encoded().len() as u64 > max)
+        {
+            return Err(GuestError::quota("name-size", max));
+        }
+        let call = self.allowance.call().await?;
+        Ok((name, call))
+    }
+
+    /// Compares the bytes of labels and media type with their limit, and returns them. The store
+    /// reports options that are over the maximum for all.
+    fn check_label_bytes(&self, options: &SaveOptions) -> Result<usize> {
+        let max = self.limits().label_size;
+        let bytes = options.label_bytes();
+        if bytes <= MAX_LABEL_BYTES && bytes as u64 > max {
+            Err(GuestError::quota("label-size", max))
+        } else {
+            Ok(bytes)
+        }
+    }
+
     /// Checks a name against the limit of its size. The store reports a name that is over the
     /// maximum for all names.
     fn check_name(&self, name: &str) -> Result<()> {
@@ -238,17 +270,6 @@ impl Guest {
             |name: &str| Name::new(name).is_ok_and(|name| name.encoded().len() as u64 > max);
         if max < MAX_ENCODED as u64 && is_over(name) {
             Err(GuestError::quota("name-size", max))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn check_labels(&self, options: &SaveOptions) -> Result<()> {
-        let max = self.limits().label_size;
-        let texts = options.labels.iter().flat_map(|(key, value)| [key, value]);
-        let bytes: usize = texts.chain(&options.media_type).map(String::len).sum();
-        if bytes <= MAX_LABEL_BYTES && bytes as u64 > max {
-            Err(GuestError::quota("label-size", max))
         } else {
             Ok(())
         }
