@@ -95,6 +95,8 @@ pub mod guest;
 mod random;
 pub mod snapshot;
 pub mod storage;
+#[cfg(feature = "guest")]
+pub mod units;
 #[cfg(feature = "wasm")]
 pub mod wasm;
 
