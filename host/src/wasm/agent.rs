@@ -239,9 +239,9 @@ impl AgentHostBuilder {
 }
 
 impl Agent {
-    /// Runs the agent once. `guest` says which snapshots it sees. Where [`Limits::runs_of_scope`] of
-    /// its scope are under way, or [`Limits::runs`] of all, it waits for its turn, for
-    /// [`Limits::run_wait`] at the most.
+    /// Runs the agent once. `guest` says which snapshots it sees. If [`Limits::runs_of_scope`] of
+    /// its scope are under way, or [`Limits::runs`] of all scopes, the run waits for its turn, for
+    /// at most [`Limits::run_wait`].
     pub async fn run(&self, guest: Guest, args: &[String]) -> RunOutput {
         let shared = &self.host.shared;
         let guest = guest.with_defaults(&shared.limits, &shared.ledger);

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+#[cfg(doc)]
+use crate::guest::Limits;
+
 /// Why an agent could not be loaded, or has no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,18 +21,18 @@ pub enum RunError {
     /// The agent ended its process, as a program does, in place of an answer.
     #[error("the agent exited without an answer; what it saved before is kept")]
     Exited,
-    /// The agent's own code ran longer than [`Limits::cpu`](crate::guest::Limits::cpu).
+    /// The agent's own code ran longer than [`Limits::cpu`].
     #[error(
         "the agent was stopped after {0:?} of CPU time (limit `cpu`); what it saved before is kept"
     )]
     CpuLimit(Duration),
-    /// The run took longer than [`Limits::wall_clock`](crate::guest::Limits::wall_clock).
+    /// The run took longer than [`Limits::wall_clock`].
     #[error("the agent was stopped after {0:?} (limit `wall-clock`); what it saved before is kept")]
     WallClockLimit(Duration),
-    /// It was not compiled within [`Limits::compile_time`](crate::guest::Limits::compile_time).
+    /// It was not compiled within [`Limits::compile_time`].
     #[error("the agent was not compiled within {0:?} (limit `compile-time`)")]
     CompileTimeLimit(Duration),
-    /// The run did not get its turn within [`Limits::run_wait`](crate::guest::Limits::run_wait), and did not begin.
+    /// The run did not get its turn within [`Limits::run_wait`], and did not begin.
     #[error("the agent did not start within {0:?} (limit `run-wait`): too many other runs")]
     WaitLimit(Duration),
     /// The host itself failed in a call of the agent: a defect of this program, or of what it is

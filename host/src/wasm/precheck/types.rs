@@ -1,9 +1,9 @@
 //! Limits how deeply the types of a component are nested, before anything else reads them.
 //!
 //! wasmparser calls itself for each level of a component or instance type, without a limit: a few
-//! KB would overflow the stack of the process. A limit was added once, and later versions do not have
-//! it: <https://github.com/bytecodealliance/wasm-tools/pull/646>. So this module reads the nesting
-//! itself, and leaves types without nested declarations to wasmparser.
+//! KB would overflow the stack of the process. A limit was added once, and later versions do not
+//! have it: <https://github.com/bytecodealliance/wasm-tools/pull/646>. So this module reads the
+//! nesting itself, and leaves types without nested declarations to wasmparser.
 
 use wasmparser::{BinaryReader, ComponentType, ComponentTypeDeclaration};
 
