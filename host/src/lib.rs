@@ -61,12 +61,14 @@
 //! |---|---|---|
 //! | [`storage`] | objects under keys, created once | what a snapshot is |
 //! | [`snapshot`] | versions, history, integrity, the file format | what a guest is |
-//! | [`wasm`] | guests, their scopes and limits | where bytes are kept |
+//! | [`guest`] | guests, their scopes, rights and limits | which engine runs them |
+//! | [`wasm`] | wasmtime, its types and agents | how limits are counted |
 //!
 //! # Features
 //! | feature | gives | default |
 //! |---|---|---|
-//! | `wasm` | [`wasm`]: `add_to_linker` and the runner | yes |
+//! | `wasm` | [`wasm`]: `add_to_linker` and the runner; turns on `guest` | yes |
+//! | `guest` | [`guest`]: calls of guests for the bindings of any engine | yes |
 //! | `s3` | [`storage`] on Amazon S3 | no |
 //! | `gcs` | [`storage`] on Google Cloud Storage | no |
 //! | `bucket` | [`storage`] in a bucket of another provider, over a driver of your own | with `s3` and `gcs` |
@@ -89,9 +91,13 @@
 
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "guest")]
+pub mod guest;
 mod random;
 pub mod snapshot;
 pub mod storage;
+#[cfg(feature = "guest")]
+pub mod units;
 #[cfg(feature = "wasm")]
 pub mod wasm;
 

@@ -105,10 +105,19 @@ impl SaveOptions {
         self
     }
 
+    /// Bytes of labels and media type together.
+    pub(crate) fn label_bytes(&self) -> usize {
+        let texts = self.labels.iter().flat_map(|(key, value)| [key, value]);
+        texts.chain(&self.media_type).map(String::len).sum()
+    }
+
     /// Refuses what cannot be kept.
     pub(crate) fn check(&self) -> Result<()> {
-        let texts = self.labels.iter().flat_map(|(key, value)| [key, value]);
-        let bytes: usize = texts.chain(&self.media_type).map(String::len).sum();
+        self.check_with(self.label_bytes())
+    }
+
+    /// Refuses what cannot be kept. `bytes` is [`SaveOptions::label_bytes`].
+    pub(crate) fn check_with(&self, bytes: usize) -> Result<()> {
         if bytes > MAX_LABEL_BYTES {
             return Err(Error::Invalid(format!(
                 "labels and media type have {bytes} bytes; the maximum is {MAX_LABEL_BYTES}"

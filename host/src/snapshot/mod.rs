@@ -56,7 +56,7 @@ pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use name::{MAX_ENCODED, Name};
 pub use policy::{CurrentPolicy, Policy};
 pub use raw_copy::{CopyOptions, CopyOutcome, RawVersion};
-#[cfg(feature = "wasm")]
+#[cfg(feature = "guest")]
 pub(crate) use reader::stat_cost;
 pub use reader::{Reader, VerifyReport};
 pub use retention::{KeepReason, PruneDecision, Purge, PurgeReport, Retention};

@@ -16,7 +16,7 @@ use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 const SUFFIX: u64 = 256 * 1024;
 
 /// Stored bytes that are read of a version to tell what is known of it.
-#[cfg(feature = "wasm")]
+#[cfg(feature = "guest")]
 pub(crate) fn stat_cost(info: &Info) -> u64 {
     info.stored_size.min(SUFFIX)
 }
@@ -54,13 +54,13 @@ impl Reader {
     }
 
     /// Returns whether the byte at `offset` can be read without asking the storage.
-    #[cfg(feature = "wasm")]
+    #[cfg(feature = "guest")]
     pub(crate) fn holds(&self, offset: u64) -> bool {
         offset >= self.info.size || self.blocks.contains(&((offset / BLOCK as u64) as usize))
     }
 
     /// Stored bytes that this reader has asked the storage for so far, its opening apart.
-    #[cfg(feature = "wasm")]
+    #[cfg(feature = "guest")]
     pub(crate) fn fetched(&self) -> u64 {
         self.fetched
     }

@@ -77,7 +77,7 @@ impl Retention {
     /// Returns the rules by which a full scope is thinned out: at least the default numbers of
     /// versions, however few these rules keep. A rule by age would keep whatever a flood of saves
     /// made.
-    #[cfg(feature = "wasm")]
+    #[cfg(feature = "guest")]
     fn when_full(&self) -> Self {
         let default = Self::default();
         Self {
@@ -198,7 +198,7 @@ impl Scope {
 
     /// Lists the versions of `name` that may go to make room for more: all but pins and what
     /// [`Retention::when_full`] keeps. None where the policy keeps every version.
-    #[cfg(feature = "wasm")]
+    #[cfg(feature = "guest")]
     pub(crate) async fn removable(&self, name: &Name) -> Result<Vec<Removable>> {
         let policy = self.store.policy().await?.policy;
         let Some(retention) = policy.retention else {
@@ -220,7 +220,7 @@ impl Scope {
     }
 
     /// Removes versions that [`Scope::removable`] listed, which are to be ascending.
-    #[cfg(feature = "wasm")]
+    #[cfg(feature = "guest")]
     pub(crate) async fn remove(&self, name: &Name, versions: &[Version]) -> Result<()> {
         for &version in versions {
             self.storage().delete(&self.key(name, version)?).await?;
@@ -771,7 +771,7 @@ struct AgeLimits {
 }
 
 /// A version that may go to make room for others.
-#[cfg(feature = "wasm")]
+#[cfg(feature = "guest")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Removable {
     pub(crate) version: Version,

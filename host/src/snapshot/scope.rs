@@ -43,6 +43,16 @@ impl Scope {
     pub async fn save(&self, name: &str, state: Bytes, options: SaveOptions) -> Result<Info> {
         let name = Name::new(name)?;
         options.check()?;
+        self.save_checked(&name, state, options).await
+    }
+
+    /// Saves as [`Scope::save`] does, with options that were checked before.
+    pub(crate) async fn save_checked(
+        &self,
+        name: &Name,
+        state: Bytes,
+        options: SaveOptions,
+    ) -> Result<Info> {
         let size = state.len() as u64;
         let max = self.max_state();
         if size > max {
@@ -51,7 +61,7 @@ impl Scope {
         self.prepare_change().await?;
         let mut commit = Commit::new(
             self,
-            &name,
+            name,
             options.expect,
             options.media_type,
             options.labels,
@@ -68,24 +78,25 @@ impl Scope {
     /// # Errors
     /// As [`Scope::save`].
     pub async fn writer(&self, name: &str, options: SaveOptions) -> Result<Writer> {
-        Writer::open(self, &Name::new(name)?, options).await
+        let name = Name::new(name)?;
+        options.check()?;
+        Writer::open(self, &name, options).await
     }
 
     /// Opens a writer as [`Scope::writer`] does, but takes [`Expect::Any`] to mean the head that is
     /// there now: `persist:snapshot` promises this to its guests, since they cannot write again
-    /// what they have written.
-    #[cfg(feature = "wasm")]
+    /// what they have written. The options were checked before.
+    #[cfg(feature = "guest")]
     pub(crate) async fn writer_from_head(
         &self,
-        name: &str,
+        name: &Name,
         mut options: SaveOptions,
     ) -> Result<Writer> {
-        let name = Name::new(name)?;
         if options.expect == Expect::Any {
-            let head = self.head(&name).await?;
+            let head = self.head(name).await?;
             options.expect = head.map_or(Expect::Absent, |head| Expect::Version(head.version));
         }
-        Writer::open(self, &name, options).await
+        Writer::open(self, name, options).await
     }
 
     /// Loads the newest version, or version `at`, and verifies every byte of it. None: nothing was

@@ -1,10 +1,10 @@
 //! Storage usage of a scope.
 
-#[cfg(feature = "wasm")]
+#[cfg(feature = "guest")]
 use std::sync::Arc;
 
 use super::{Name, Result, Scope, version};
-#[cfg(feature = "wasm")]
+#[cfg(feature = "guest")]
 use super::{Retention, name};
 use crate::storage::RecursiveList;
 
@@ -48,7 +48,7 @@ impl Scope {
 
     /// Lists the names starting with `prefix` that have more than `count` versions, as cheaply as
     /// [`Scope::usage`].
-    #[cfg(feature = "wasm")]
+    #[cfg(feature = "guest")]
     pub(crate) async fn names_with_more_versions_than(
         &self,
         count: usize,
@@ -74,7 +74,7 @@ impl Scope {
 
     /// Returns the rules by which the store's policy removes old versions; none where it keeps
     /// every version.
-    #[cfg(feature = "wasm")]
+    #[cfg(feature = "guest")]
     pub(crate) async fn policy_retention(&self) -> Result<Option<Retention>> {
         Ok(self.store.policy().await?.policy.retention)
     }
@@ -105,7 +105,7 @@ impl Scope {
 
     /// Which store this is a scope of: the same for all that share one, as long as one of them
     /// lives.
-    #[cfg(feature = "wasm")]
+    #[cfg(feature = "guest")]
     pub(crate) fn store_id(&self) -> usize {
         Arc::as_ptr(&self.store.shared).addr()
     }

@@ -37,8 +37,8 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Opens a writer with options that were checked before.
     pub(super) async fn open(scope: &Scope, name: &Name, options: SaveOptions) -> Result<Self> {
-        options.check()?;
         scope.prepare_change().await?;
         let commit = Commit::new(
             scope,

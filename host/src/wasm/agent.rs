@@ -1,27 +1,27 @@
 //! Runs agents: components of the world `persist:snapshot/agent`, with limits on everything.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot};
-use wasmtime::component::{Linker, ResourceTable};
-use wasmtime::{Config, Engine, ResourceLimiter, Store, Trap, UpdateDeadline};
+use futures_util::FutureExt as _;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use wasmtime::component::Linker;
+use wasmtime::{Config, Engine, Store, Trap, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
-use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 
-use super::budget::Budget;
+use super::bindings::AgentPre;
 use super::cache;
-use super::catch_unwind::catch_panic;
 use super::compile::compile;
-use super::cpu_time::{Meter, TICK};
-use super::ctx::{SnapshotCtx, SnapshotView};
+use super::cpu_time::TICK;
 use super::features;
-use super::generated::AgentPre;
 use super::host::add_to_linker;
-use super::ledger::Ledger;
-use super::limits::{Limits, size};
+use super::run_error::RunError;
+use super::state::AgentState;
+use crate::guest::{Guest, Ledger, Limits, RunPermit, to_usize};
 
 /// Runs agents, each call in a store of its own: an agent keeps what it saved, and nothing else.
 ///
@@ -86,72 +86,8 @@ pub struct RunOutput {
 
 /// A run's places, until it is dropped.
 struct Turn<'a> {
-    _of_scope: OwnedSemaphorePermit,
+    _of_scope: RunPermit,
     _of_host: SemaphorePermit<'a>,
-}
-
-/// Why an agent could not be loaded, or has no answer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// The bytes are no agent.
-    #[error("this is not an agent: {0}")]
-    NotAnAgent(String),
-    /// The agent came to its end, and gave this reason for having no answer.
-    #[error("the agent answered with an error: {}", or_none(.0))]
-    Failed(String),
-    /// The agent's own code trapped.
-    #[error("the agent trapped: {0}; what it saved before is kept")]
-    Trapped(String),
-    /// The agent ended its process, as a program does, in place of an answer.
-    #[error("the agent exited without an answer; what it saved before is kept")]
-    Exited,
-    /// The agent's own code ran longer than [`Limits::cpu`].
-    #[error(
-        "the agent was stopped after {0:?} of CPU time (limit `cpu`); what it saved before is kept"
-    )]
-    CpuLimit(Duration),
-    /// The run took longer than [`Limits::wall_clock`].
-    #[error("the agent was stopped after {0:?} (limit `wall-clock`); what it saved before is kept")]
-    WallClockLimit(Duration),
-    /// It was not compiled within [`Limits::compile_time`].
-    #[error("the agent was not compiled within {0:?} (limit `compile-time`)")]
-    CompileTimeLimit(Duration),
-    /// The run did not get its turn within [`Limits::run_wait`], and did not begin.
-    #[error("the agent did not start within {0:?} (limit `run-wait`): too many other runs")]
-    WaitLimit(Duration),
-    /// The host itself failed in a call of the agent: a defect of this program, or of what it is
-    /// built of.
-    #[error("the host failed in a call of the agent: {0}; what it saved before is kept")]
-    Host(String),
-    /// The host could not be set up.
-    #[error("the WebAssembly engine could not be set up: {0}")]
-    Engine(String),
-}
-
-impl RunError {
-    /// Returns what to do about the error, for a person.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Exited => Some("return an answer from `run`"),
-            Self::CpuLimit(_) => Some("raise the limit `cpu`"),
-            Self::WallClockLimit(_) => Some("raise the limit `wall-clock`"),
-            Self::CompileTimeLimit(_) => Some("try again later, or raise the limit `compile-time`"),
-            Self::WaitLimit(_) => {
-                Some("try again later, or raise the limit `runs-of-scope`, `runs` or `run-wait`")
-            }
-            Self::Host(_) => Some("report this as a bug of Persist"),
-            Self::NotAnAgent(_) | Self::Failed(_) | Self::Trapped(_) | Self::Engine(_) => None,
-        }
-    }
-}
-
-/// A reason that an agent gave.
-fn or_none(reason: &str) -> &str {
-    match reason {
-        "" => "no reason was given",
-        reason => reason,
-    }
 }
 
 impl AgentHost {
@@ -254,7 +190,7 @@ impl std::fmt::Debug for Agent {
 
 impl AgentHostBuilder {
     /// Sets what all guests of this host may use together, and what one run may use where its
-    /// [`SnapshotCtx`] does not say.
+    /// [`Guest`] does not say.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -281,7 +217,7 @@ impl AgentHostBuilder {
         let mut config = Config::new();
         config
             .epoch_interruption(true)
-            .max_wasm_stack(size(self.limits.stack))
+            .max_wasm_stack(to_usize(self.limits.stack))
             .cache(self.cache.as_deref().and_then(cache::open));
         features::pin(&mut config);
         let compiler = Engine::new(&config).map_err(engine)?;
@@ -303,18 +239,18 @@ impl AgentHostBuilder {
 }
 
 impl Agent {
-    /// Runs the agent once. `ctx` says which snapshots it sees. Where [`Limits::runs_of_scope`] of
-    /// its scope are under way, or [`Limits::runs`] of all, it waits for its turn, for
-    /// [`Limits::run_wait`] at the most.
-    pub async fn run(&self, ctx: SnapshotCtx, args: &[String]) -> RunOutput {
+    /// Runs the agent once. `guest` says which snapshots it sees. If [`Limits::runs_of_scope`] of
+    /// its scope are under way, or [`Limits::runs`] of all scopes, the run waits for its turn, for
+    /// at most [`Limits::run_wait`].
+    pub async fn run(&self, guest: Guest, args: &[String]) -> RunOutput {
         let shared = &self.host.shared;
-        let ctx = ctx.on_host(&shared.limits, &shared.ledger);
-        let limits = ctx.limits.clone();
-        let stdout = MemoryOutputPipe::new(size(limits.output));
-        let stderr = MemoryOutputPipe::new(size(limits.output));
-        let answer = match self.turn(&ctx).await {
+        let guest = guest.with_defaults(&shared.limits, &shared.ledger);
+        let limits = guest.limits().clone();
+        let stdout = MemoryOutputPipe::new(to_usize(limits.output));
+        let stderr = MemoryOutputPipe::new(to_usize(limits.output));
+        let answer = match self.turn(&guest).await {
             Ok(_turn) => {
-                let store = self.store(ctx, &stdout, &stderr);
+                let store = self.store(guest, &stdout, &stderr);
                 self.answer(store, args, &limits).await
             }
             Err(error) => Err(error),
@@ -327,15 +263,16 @@ impl Agent {
     }
 
     /// Waits for a place among the runs of the scope, then among all.
-    async fn turn(&self, ctx: &SnapshotCtx) -> Result<Turn<'_>, RunError> {
+    async fn turn(&self, guest: &Guest) -> Result<Turn<'_>, RunError> {
         let shared = &self.host.shared;
-        let closed = |error: AcquireError| RunError::Engine(error.to_string());
         let places = async {
-            let of_scope = ctx.account.run().await.map_err(closed)?;
-            let of_host = shared.running.acquire().await.map_err(closed)?;
+            let of_scope = guest.run_permit().await;
+            let of_host = shared.running.acquire();
             Ok(Turn {
-                _of_scope: of_scope,
-                _of_host: of_host,
+                _of_scope: of_scope.map_err(|error| RunError::Engine(error.to_string()))?,
+                _of_host: of_host
+                    .await
+                    .map_err(|error| RunError::Engine(error.to_string()))?,
             })
         };
         let longest = shared.limits.run_wait;
@@ -355,33 +292,26 @@ impl Agent {
             let agent = self.pre.instantiate_async(&mut store).await?;
             agent.call_run(&mut store, args).await
         };
-        match tokio::time::timeout(limits.wall_clock, catch_panic(call)).await {
+        // A panic of the host in this call ends this run alone. What it may leave half-made is in
+        // the store, which is dropped.
+        let call = AssertUnwindSafe(call).catch_unwind();
+        match tokio::time::timeout(limits.wall_clock, call).await {
             Ok(Ok(Ok(answer))) => answer.map_err(RunError::Failed),
-            Ok(Ok(Err(error))) => Err(trapped(&error, limits, store.data().memory.refused)),
-            Ok(Err(panic)) => Err(RunError::Host(panic)),
+            Ok(Ok(Err(error))) => Err(trapped(&error, limits, store.data().memory_was_refused())),
+            Ok(Err(panic)) => Err(RunError::Host(panic_text(&*panic))),
             Err(_) => Err(RunError::WallClockLimit(limits.wall_clock)),
         }
     }
 
     fn store(
         &self,
-        ctx: SnapshotCtx,
+        guest: Guest,
         stdout: &MemoryOutputPipe,
         stderr: &MemoryOutputPipe,
     ) -> Store<AgentState> {
-        let limits = &ctx.limits;
-        let fuel = ctx.hostcall_fuel();
-        let handles = size(limits.handles);
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(handles);
-        let state = AgentState {
-            wasi: wasi(stdout, stderr),
-            table,
-            memory: Budget::new(size(limits.memory)),
-            table_elements: Budget::new(size(limits.table_elements)),
-            meter: Meter::new(limits.cpu),
-            snapshots: ctx,
-        };
+        let fuel = guest.hostcall_fuel();
+        let handles = to_usize(guest.limits().handles);
+        let state = AgentState::new(guest, stdout, stderr);
         let mut store = Store::new(&self.host.shared.engine, state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(fuel);
@@ -407,82 +337,17 @@ impl Agent {
     }
 }
 
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no text".into())
+}
+
 /// Compilers call themselves for what is nested.
 const COMPILER_STACK: usize = 8 << 20;
 
-/// Random bytes of one call: it is the host that makes them, and its time is not the guest's.
-const MAX_RANDOM: u64 = 1 << 20;
-
-/// Clocks, random numbers and captured output. A socket that may connect to nothing is still a
-/// descriptor of the host.
-fn wasi(stdout: &MemoryOutputPipe, stderr: &MemoryOutputPipe) -> WasiCtx {
-    WasiCtx::builder()
-        .stdout(stdout.clone())
-        .stderr(stderr.clone())
-        .allow_tcp(false)
-        .allow_udp(false)
-        .max_random_size(MAX_RANDOM)
-        .build()
-}
-
 fn permits(limit: u64) -> Semaphore {
-    Semaphore::new(size(limit).min(Semaphore::MAX_PERMITS))
-}
-
-pub(super) struct AgentState {
-    snapshots: SnapshotCtx,
-    wasi: WasiCtx,
-    table: ResourceTable,
-    memory: Budget,
-    table_elements: Budget,
-    meter: Meter,
-}
-
-impl AgentState {
-    fn snapshots(&mut self) -> SnapshotView<'_> {
-        SnapshotView::new(&self.snapshots, &mut self.table)
-    }
-}
-
-impl WasiView for AgentState {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
-    }
-}
-
-impl ResourceLimiter for AgentState {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        Ok(self.memory.grow(current, desired))
-    }
-
-    fn table_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        Ok(self.table_elements.grow(current, desired))
-    }
-
-    fn instances(&self) -> usize {
-        size(self.snapshots.limits.instances)
-    }
-
-    fn tables(&self) -> usize {
-        size(self.snapshots.limits.tables)
-    }
-
-    fn memories(&self) -> usize {
-        size(self.snapshots.limits.memories)
-    }
+    Semaphore::new(to_usize(limit).min(Semaphore::MAX_PERMITS))
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -4,10 +4,11 @@ use wasi_preview1_component_adapter_provider as preview1;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Module};
 
-use super::agent::{AgentState, RunError};
-use super::generated::AgentPre;
-use super::limits::Limits;
+use super::bindings::AgentPre;
 use super::precheck::{CodeLimits, measure, precheck};
+use super::run_error::RunError;
+use super::state::AgentState;
+use crate::guest::Limits;
 
 /// Compiles and links an agent.
 pub(super) fn compile(

@@ -1,46 +1,36 @@
-//! Access of guests to snapshots: the host side of `persist:snapshot`, and a runner for agents.
+//! Access of wasmtime guests to snapshots: the bindings of `persist:snapshot`, and a runner for
+//! agents.
 //!
 //! - [`add_to_linker`] gives a wasmtime program of your own the imports that agents call. You keep
 //!   your `T`, your `Engine`, your `ResourceTable` and your runtime; each store has a
 //!   [`SnapshotCtx`], which says what its guest sees ([`Rights`]) and how much ([`Limits`]).
 //! - [`AgentHost`] runs agents of the world `persist:snapshot/agent` with limits on everything.
 //! - A [`Ledger`] counts what guests use, so that many instances of one guest have one allowance.
+//!
+//! Rights, limits and accounting are in [`guest`](crate::guest), which knows no engine. Here, types
+//! are converted.
 
 mod agent;
+mod bindings;
 mod budget;
 mod cache;
-mod catch_unwind;
 mod compile;
+mod convert;
 mod cpu_time;
-mod ctx;
 mod error;
 mod features;
 mod host;
-mod ledger;
-mod limits;
 mod precheck;
-mod rights;
-mod storage_quota;
+mod run_error;
+mod state;
+mod view;
 
-pub use agent::{Agent, AgentHost, AgentHostBuilder, RunError, RunOutput};
-pub use ctx::{SnapshotCtx, SnapshotCtxBuilder, SnapshotView};
-pub use host::{ReaderHandle, WriterHandle, add_to_linker};
-pub use ledger::Ledger;
-pub use limits::{Limit, LimitError, Limits};
-pub use rights::{Rights, UnknownRight};
+pub use agent::{Agent, AgentHost, AgentHostBuilder, RunOutput};
+pub use host::add_to_linker;
+pub use run_error::RunError;
+pub use view::SnapshotView;
 
-mod generated {
-    wasmtime::component::bindgen!({
-        path: "wit",
-        world: "agent",
-        imports: { default: async | trappable },
-        exports: { default: async },
-        with: {
-            "persist:snapshot/store.writer": super::WriterHandle,
-            "persist:snapshot/store.reader": super::ReaderHandle,
-        },
-        trappable_error_type: {
-            "persist:snapshot/types.error" => super::error::GuestError,
-        },
-    });
-}
+pub use crate::guest::{
+    Guest as SnapshotCtx, GuestBuilder as SnapshotCtxBuilder, GuestReader as ReaderHandle,
+    GuestWriter as WriterHandle, Ledger, Limit, LimitError, Limits, Rights, UnknownRight,
+};

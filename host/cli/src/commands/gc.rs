@@ -25,7 +25,7 @@ Examples:
   persist gc --older-than 7d")]
 pub(crate) struct Gc {
     /// Remove only leftovers older than DURATION, such as 12h or 7d
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration,
+    #[arg(long, value_name = "DURATION", value_parser = persist_host::units::parse_duration,
     default_value = "1d")]
     older_than: Duration,
     /// Remove nothing; list the leftovers that would be removed

@@ -46,7 +46,7 @@ Examples:
   persist policy set --grace 2h")]
 struct Set {
     /// Set the grace period: versions that were the newest within it are not pruned; at most 30d
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = persist_host::units::parse_duration)]
     grace: Option<Duration>,
     #[command(flatten)]
     rules: KeepRules,

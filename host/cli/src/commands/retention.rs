@@ -62,7 +62,7 @@ pub(super) struct KeepRules {
     #[arg(long, value_name = "COUNT")]
     keep_last: Option<usize>,
     /// Keep versions that were the newest within DURATION, such as 12h or 30d
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = persist_host::units::parse_duration)]
     keep_within: Option<Duration>,
     /// Keep the newest version of each of the last COUNT hours that have one (UTC)
     #[arg(long, value_name = "COUNT")]

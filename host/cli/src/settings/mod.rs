@@ -227,7 +227,7 @@ impl Settings {
         let Some(text) = self.text(variable)? else {
             return Ok(None);
         };
-        let time = humantime::parse_duration(text.trim()).map(Some);
+        let time = persist_host::units::parse_duration(text.trim()).map(Some);
         time.map_err(|_| {
             Usage::new(format!(
                 "{} is {:?}, not a duration such as 90s, 12h or 30d",

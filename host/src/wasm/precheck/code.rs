@@ -10,11 +10,11 @@
 
 use wasmparser::{
     BinaryReader, BlockType, CodeSectionReader, CompositeInnerType, FunctionBody,
-    FunctionSectionReader, ImportSectionReader, Operator, TypeRef, TypeSectionReader,
+    FunctionSectionReader, ImportSectionReader, Operator, Parser, Payload, TypeRef,
+    TypeSectionReader,
 };
 
-use super::reader::Reader;
-use super::{MAX_DEPTH, Refused, Result};
+use super::refused::{Refused, Result};
 
 /// A type with at most this many parameters and results is narrow: calls of it do not multiply what
 /// a function costs.
@@ -83,42 +83,28 @@ struct Totals {
     work: u64,
 }
 
-/// Compares the code of a component with `limits`. It was surveyed before: its sections are whole,
-/// and nested at most `MAX_DEPTH` deep.
+/// Compares the code of a component with `limits`.
 pub(crate) fn measure(component: &[u8], limits: &CodeLimits) -> Result<()> {
-    measure_component(component, limits, &mut Totals::default(), 0)
-}
-
-fn measure_component(
-    bytes: &[u8],
-    limits: &CodeLimits,
-    totals: &mut Totals,
-    depth: usize,
-) -> Result<()> {
-    if depth >= MAX_DEPTH {
-        return Err(Refused::Nested);
-    }
-    let mut reader = Reader(bytes.get(8..).ok_or(Refused::Damaged)?);
-    while let Some((id, body)) = reader.section()? {
-        match id {
-            1 => measure_module(body, limits, totals)?,
-            4 => measure_component(body, limits, totals, depth + 1)?,
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn measure_module(bytes: &[u8], limits: &CodeLimits, totals: &mut Totals) -> Result<()> {
+    let mut totals = Totals::default();
     let mut module = Module::default();
-    let mut reader = Reader(bytes.get(8..).ok_or(Refused::Damaged)?);
-    while let Some((id, body)) = reader.section()? {
-        // The engine says what is wrong where wasmparser, its own reader, finds something.
-        let _: wasmparser::Result<()> = match id {
-            1 => module.add_types(body),
-            2 => module.add_imports(body),
-            3 => module.add_functions(body, limits, totals)?,
-            10 => return module.measure_code(body, limits, totals),
+    for payload in Parser::new(0).parse_all(component) {
+        // An error in an item of a section is left to the engine, which names it.
+        let _: wasmparser::Result<()> = match payload? {
+            Payload::ModuleSection { .. } => {
+                module = Module::default();
+                Ok(())
+            }
+            Payload::TypeSection(section) => module.add_types(section),
+            Payload::ImportSection(section) => module.add_imports(section),
+            Payload::FunctionSection(section) => {
+                Module::count_functions(&section, limits, &mut totals)?;
+                module.add_functions(section)
+            }
+            Payload::CodeSectionStart { range, .. } => {
+                let section = component.get(range).ok_or(Refused::Damaged)?;
+                module.measure_code(section, limits, &mut totals)?;
+                Ok(())
+            }
             _ => Ok(()),
         };
     }
@@ -126,8 +112,8 @@ fn measure_module(bytes: &[u8], limits: &CodeLimits, totals: &mut Totals) -> Res
 }
 
 impl Module {
-    fn add_types(&mut self, section: &[u8]) -> wasmparser::Result<()> {
-        for group in TypeSectionReader::new(BinaryReader::new(section, 0))? {
+    fn add_types(&mut self, section: TypeSectionReader<'_>) -> wasmparser::Result<()> {
+        for group in section {
             for sub_type in group?.into_types() {
                 let arity = match &sub_type.composite_type.inner {
                     CompositeInnerType::Func(function) => Arity {
@@ -142,8 +128,8 @@ impl Module {
         Ok(())
     }
 
-    fn add_imports(&mut self, section: &[u8]) -> wasmparser::Result<()> {
-        for import in ImportSectionReader::new(BinaryReader::new(section, 0))?.into_imports() {
+    fn add_imports(&mut self, section: ImportSectionReader<'_>) -> wasmparser::Result<()> {
+        for import in section.into_imports() {
             if let TypeRef::Func(index) = import?.ty {
                 self.functions.push(index);
                 self.imported += 1;
@@ -151,28 +137,24 @@ impl Module {
         }
         Ok(())
     }
-}
 
-impl Module {
-    fn add_functions(
-        &mut self,
-        section: &[u8],
+    fn count_functions(
+        section: &FunctionSectionReader<'_>,
         limits: &CodeLimits,
         totals: &mut Totals,
-    ) -> Result<wasmparser::Result<()>> {
-        let count = Reader(section).number()?;
-        totals.functions += u64::from(count);
+    ) -> Result<()> {
+        totals.functions += u64::from(section.count());
         if totals.functions > limits.functions {
             return Err(Refused::Functions {
                 found: totals.functions,
                 max: limits.functions,
             });
         }
-        Ok(self.add_function_types(section))
+        Ok(())
     }
 
-    fn add_function_types(&mut self, section: &[u8]) -> wasmparser::Result<()> {
-        for index in FunctionSectionReader::new(BinaryReader::new(section, 0))? {
+    fn add_functions(&mut self, section: FunctionSectionReader<'_>) -> wasmparser::Result<()> {
+        for index in section {
             self.functions.push(index?);
         }
         Ok(())

@@ -16,14 +16,15 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::GuestError;
-use super::limits::{Limits, size};
-use super::storage_quota::QuotaState;
+use super::limits::{Limits, to_usize};
+use super::lock::lock;
+use super::storage_quota::StorageQuota;
 use crate::snapshot::Scope;
 
 /// Time for which an unused scope is remembered, with its changes of the last minute and what it
@@ -36,19 +37,18 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// Counts what guests use, so that a guest with many instances has one allowance, and all guests of
 /// a host share another. Clones share the counts.
 ///
-/// An [`AgentHost`](super::AgentHost) has one for all its agents. A program with an engine of its
-/// own makes one, and gives it to every [`SnapshotCtx`](super::SnapshotCtx); without one, each
-/// context and its clones count for themselves.
+/// A runner has one for all its agents. A program with an engine of its own makes one, and gives it
+/// to every [`Guest`](super::Guest). Without one, each guest and its clones count for themselves.
 ///
 /// ```
 /// # use std::sync::Arc;
+/// use persist_host::guest::{Guest, Ledger, Limits};
 /// use persist_host::snapshot::Store;
 /// use persist_host::storage::Memory;
-/// use persist_host::wasm::{Ledger, Limits, SnapshotCtx};
 ///
 /// let ledger = Ledger::new(&Limits::default());
 /// let store = Store::new(Arc::new(Memory::new()));
-/// let ctx = SnapshotCtx::builder(store.scope("bot", None)?).ledger(&ledger).build();
+/// let guest = Guest::builder(store.scope("bot", None)?).ledger(&ledger).build();
 /// # Ok::<(), persist_host::snapshot::Error>(())
 /// ```
 #[derive(Clone)]
@@ -68,7 +68,7 @@ struct Shared {
 }
 
 struct Scopes {
-    accounts: HashMap<Key, Arc<ScopeUsage>>,
+    usage: HashMap<Key, Arc<ScopeUsage>>,
     swept: Instant,
 }
 
@@ -77,8 +77,6 @@ type Key = (usize, String, Option<String>);
 
 /// Usage that is counted for one scope.
 pub(super) struct ScopeUsage {
-    /// Its store lives as long as it is counted, so that no other is taken for it.
-    pub(super) scope: Scope,
     calls: Count,
     writers: Count,
     readers: Count,
@@ -86,7 +84,7 @@ pub(super) struct ScopeUsage {
     changes: Mutex<Rate>,
     reads: Mutex<Rate>,
     bytes_read: Mutex<Rate>,
-    pub(super) at_rest: QuotaState,
+    pub(super) quota: Arc<StorageQuota>,
     used: Mutex<Instant>,
 }
 
@@ -109,6 +107,12 @@ pub(super) struct Call {
     _host: OwnedSemaphorePermit,
 }
 
+/// A permit of one run. The run is counted until the permit is dropped.
+#[derive(Debug)]
+pub struct RunPermit {
+    _permit: OwnedSemaphorePermit,
+}
+
 /// A token bucket: as many as a minute allows, and as many again each minute.
 struct Rate {
     /// Below zero after something that turned out to be larger than what was left.
@@ -119,7 +123,7 @@ struct Rate {
 impl Ledger {
     /// One that has counted nothing. Of `limits`, it takes those of the host.
     pub fn new(limits: &Limits) -> Self {
-        let calls = size(limits.host_calls).min(Semaphore::MAX_PERMITS);
+        let calls = to_usize(limits.host_calls).min(Semaphore::MAX_PERMITS);
         Self {
             shared: Arc::new(Shared {
                 calls: Arc::new(Semaphore::new(calls)),
@@ -127,30 +131,30 @@ impl Ledger {
                 readers: Count::default(),
                 max_writers: limits.host_writers,
                 max_readers: limits.host_readers,
-                max_runs: size(limits.share_of_runs()).min(Semaphore::MAX_PERMITS),
+                max_runs: to_usize(limits.share_of_runs()).min(Semaphore::MAX_PERMITS),
                 scopes: Mutex::new(Scopes {
-                    accounts: HashMap::new(),
+                    usage: HashMap::new(),
                     swept: Instant::now(),
                 }),
             }),
         }
     }
 
-    /// The account of a scope: the same for all that name the same.
-    pub(super) fn account(&self, scope: &Scope) -> Arc<ScopeUsage> {
+    /// Returns the usage of a scope: the same counters for every handle of it.
+    pub(super) fn usage(&self, scope: &Scope) -> Arc<ScopeUsage> {
         let session = scope.session().map(|name| name.as_str().to_owned());
         let key = (scope.store_id(), scope.agent().as_str().to_owned(), session);
         let mut scopes = lock(&self.shared.scopes);
         scopes.sweep();
         let new = || Arc::new(ScopeUsage::new(scope.clone(), self.shared.max_runs));
-        let account = scopes.accounts.entry(key).or_insert_with(new);
-        *lock(&account.used) = Instant::now();
-        Arc::clone(account)
+        let usage = scopes.usage.entry(key).or_insert_with(new);
+        *lock(&usage.used) = Instant::now();
+        Arc::clone(usage)
     }
 
     /// A place for one more call of a scope.
-    pub(super) async fn call(&self, account: &ScopeUsage, max: u64) -> Result<Call, GuestError> {
-        let counted = account.calls.take(max);
+    pub(super) async fn call(&self, usage: &ScopeUsage, max: u64) -> Result<Call, GuestError> {
+        let counted = usage.calls.take(max);
         let counted = counted.ok_or_else(|| GuestError::quota("calls-in-flight", max))?;
         let mut call = self.call_of_handle().await?;
         call._scope = Some(counted);
@@ -168,14 +172,14 @@ impl Ledger {
         })
     }
 
-    pub(super) fn writer(&self, account: &ScopeUsage, max: u64) -> Result<SlotGuard, GuestError> {
+    pub(super) fn writer(&self, usage: &ScopeUsage, max: u64) -> Result<SlotGuard, GuestError> {
         let of_host = (&self.shared.writers, self.shared.max_writers);
-        place((&account.writers, max), of_host, "open-writers")
+        place((&usage.writers, max), of_host, "open-writers")
     }
 
-    pub(super) fn reader(&self, account: &ScopeUsage, max: u64) -> Result<SlotGuard, GuestError> {
+    pub(super) fn reader(&self, usage: &ScopeUsage, max: u64) -> Result<SlotGuard, GuestError> {
         let of_host = (&self.shared.readers, self.shared.max_readers);
-        place((&account.readers, max), of_host, "open-readers")
+        place((&usage.readers, max), of_host, "open-readers")
     }
 }
 
@@ -199,8 +203,9 @@ impl Scopes {
             return;
         }
         self.swept = Instant::now();
-        self.accounts.retain(|_, account| {
-            Arc::strong_count(account) > 1 || lock(&account.used).elapsed() < REMEMBERED
+        self.usage.retain(|_, usage| {
+            let is_used = Arc::strong_count(usage) > 1 || Arc::strong_count(&usage.quota) > 1;
+            is_used || lock(&usage.used).elapsed() < REMEMBERED
         });
     }
 }
@@ -208,7 +213,6 @@ impl Scopes {
 impl ScopeUsage {
     fn new(scope: Scope, max_runs: usize) -> Self {
         Self {
-            scope,
             calls: Count::default(),
             writers: Count::default(),
             readers: Count::default(),
@@ -216,15 +220,17 @@ impl ScopeUsage {
             changes: Mutex::default(),
             reads: Mutex::default(),
             bytes_read: Mutex::default(),
-            at_rest: QuotaState::default(),
+            quota: Arc::new(StorageQuota::new(scope)),
             used: Mutex::new(Instant::now()),
         }
     }
 
-    /// Waits for this scope's turn to run. Before the turn that all scopes share: a scope that
-    /// waits holds none of those.
-    pub(super) async fn run(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
-        Arc::clone(&self.runs).acquire_owned().await
+    /// Waits until the scope may have one more run.
+    pub(super) async fn run_permit(&self) -> Result<RunPermit, GuestError> {
+        let permit = Arc::clone(&self.runs).acquire_owned().await;
+        Ok(RunPermit {
+            _permit: permit.map_err(|_| GuestError::later())?,
+        })
     }
 
     /// Counts a change.
@@ -311,13 +317,8 @@ impl fmt::Debug for Ledger {
 
 impl fmt::Debug for SlotGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Place")
+        f.write_str("SlotGuard")
     }
-}
-
-/// Locks a mutex that holds only numbers, which a panic elsewhere leaves whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

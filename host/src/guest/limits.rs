@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::units::{SIZE_UNITS, parse_duration, parse_size};
+
 /// Makes [`Limits`], its default, its table for people and its table for programs from one list, so
 /// that they cannot differ.
 macro_rules! limits {
@@ -22,13 +24,13 @@ macro_rules! limits {
         ///
         /// ```
         /// use std::time::Duration;
-        /// use persist_host::wasm::Limits;
+        /// use persist_host::guest::Limits;
         ///
         /// let mut limits = Limits::default();
         /// limits.cpu = Duration::from_secs(1);
         /// limits.set("state-size", "64 MiB")?;
         /// assert_eq!(limits.state_size, 64 << 20);
-        /// # Ok::<(), persist_host::wasm::LimitError>(())
+        /// # Ok::<(), persist_host::guest::LimitError>(())
         /// ```
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[non_exhaustive]
@@ -287,8 +289,9 @@ impl Limits {
         TABLE
     }
 
-    /// Sets a limit by its name. Sizes are bytes, or end in KiB, MiB, GiB or TiB; times end in ms,
-    /// s, min or h; all else are plain numbers.
+    /// Sets a limit by its name. Sizes are bytes, or end in KiB, MiB, GiB or TiB
+    /// ([`parse_size`]). Durations are such as `500ms`, `30s`, `5min` or `1d` ([`parse_duration`]).
+    /// All else are plain numbers.
     ///
     /// # Errors
     /// [`LimitError`], and nothing is changed.
@@ -311,7 +314,7 @@ impl Limits {
     /// Bytes that one call of a guest may bring into the host before it is a trap: what is
     /// advertised, and 1 MiB more, so that a guest slightly over a limit is told which one.
     pub fn hostcall_fuel(&self) -> usize {
-        size(self.inline_size.max(self.chunk).saturating_add(1 << 20))
+        to_usize(self.inline_size.max(self.chunk).saturating_add(1 << 20))
     }
 
     /// Runs that one scope may have under way: [`Limits::runs_of_scope`], and never all of
@@ -323,8 +326,8 @@ impl Limits {
         self.runs_of_scope.min(most)
     }
 
-    /// Bytes of memory that all guests together can make an [`AgentHost`](super::AgentHost) hold,
-    /// whatever they do, beside the compiled agents and the compilations that are under way.
+    /// Bytes of memory that all guests together can make a runner hold, whatever they do,
+    /// beside the compiled agents and the compilations that are under way.
     pub fn memory_bound(&self) -> u64 {
         let call = 4 * self.inline_size.max(self.chunk) + (4 << 20);
         let run = self.memory
@@ -348,8 +351,13 @@ fn names() -> String {
 }
 
 /// Converts a limit to `usize`: as much of it as this machine can count.
-pub(super) fn size(limit: u64) -> usize {
+pub(crate) fn to_usize(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// Converts a limit to `u32`, as the contract counts it.
+pub(super) fn to_u32(limit: u64) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
 }
 
 /// The value of a limit as text.
@@ -358,23 +366,12 @@ trait Amount: Sized {
     fn show(&self) -> String;
 }
 
-const SIZES: [(&str, u64); 6] = [
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-    ("B", 1),
-    ("", 1),
-];
-
-/// In milliseconds.
-const TIMES: [(&str, u64); 4] = [("ms", 1), ("min", 60_000), ("h", 3_600_000), ("s", 1000)];
-
 impl Amount for u64 {
     fn parse(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<Self, String> {
         let least = range.start();
         let most = range.end();
-        number(text, &SIZES)
+        let number = parse_size(text).ok();
+        number
             .filter(|number| range.contains(number))
             .ok_or_else(|| {
                 format!("not a number from {least} to {most}, or one with KiB, MiB, GiB or TiB")
@@ -382,9 +379,8 @@ impl Amount for u64 {
     }
 
     fn show(&self) -> String {
-        let units = SIZES[..4].iter().rev();
         let whole = |(_, bytes): &&(&str, u64)| *self >= *bytes && self.is_multiple_of(*bytes);
-        match units.clone().find(whole) {
+        match SIZE_UNITS.iter().rev().find(whole) {
             Some((unit, bytes)) => format!("{} {unit}", self / bytes),
             None => self.to_string(),
         }
@@ -394,34 +390,23 @@ impl Amount for u64 {
 impl Amount for Duration {
     /// `range` is in seconds.
     fn parse(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<Self, String> {
-        let least = range.start() * 1000;
-        let most = range.end() * 1000;
-        number(text, &TIMES)
-            .filter(|millis| (least..=most).contains(millis))
-            .map(Self::from_millis)
-            .ok_or_else(|| "not a number with ms, s, min or h, or more than a month".into())
+        let least = Self::from_secs(*range.start());
+        let most = Self::from_secs(*range.end());
+        let time = parse_duration(text).map_err(|error| error.to_string())?;
+        if (least..=most).contains(&time) {
+            Ok(time)
+        } else {
+            Err("more than a month".into())
+        }
     }
 
     fn show(&self) -> String {
-        let millis = self.as_millis();
-        if millis.is_multiple_of(1000) {
-            format!("{} s", millis / 1000)
-        } else {
-            format!("{millis} ms")
+        match self.subsec_nanos() {
+            0 => format!("{} s", self.as_secs()),
+            nanos if nanos.is_multiple_of(1_000_000) => format!("{} ms", self.as_millis()),
+            _ => humantime::format_duration(*self).to_string(),
         }
     }
-}
-
-/// A number with one of the units behind it.
-fn number(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let (unit, factor) = units.iter().find(|(unit, _)| text.ends_with(unit))?;
-    let digits = text.strip_suffix(unit)?.trim_end();
-    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits
-        .parse::<u64>()
-        .ok()
-        .filter(|_| plain)?
-        .checked_mul(*factor)
 }
 
 #[cfg(test)]
@@ -452,6 +437,24 @@ mod tests {
     }
 
     #[test]
+    fn durations_have_the_grammar_of_the_command() {
+        let mut limits = Limits::default();
+        for (value, seconds) in [
+            ("1d", 86_400),
+            ("1 h", 3600),
+            ("1h 30m", 5400),
+            ("1week", 604_800),
+        ] {
+            limits.set("cpu", value).expect(value);
+            assert_eq!(limits.cpu, Duration::from_secs(seconds));
+        }
+        limits.set("cpu", "1500us").expect("microseconds");
+        let shown = limits.get("cpu").expect("a limit");
+        limits.set("cpu", &shown).expect("what was shown");
+        assert_eq!(limits.cpu, Duration::from_micros(1500));
+    }
+
+    #[test]
     fn a_value_that_means_nothing_changes_nothing() {
         let mut limits = Limits::default();
         for (name, value) in [
@@ -465,6 +468,7 @@ mod tests {
             ("name-size", "201"),
             ("cpu", "3"),
             ("cpu", "9 weeks"),
+            ("cpu", "32d"),
             ("runs", "0"),
             ("nonsense", "1"),
         ] {

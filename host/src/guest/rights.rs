@@ -18,12 +18,12 @@ use super::error::GuestError;
 /// | `delete` | `delete` |
 ///
 /// ```
-/// use persist_host::wasm::Rights;
+/// use persist_host::guest::Rights;
 ///
 /// let reader = Rights::read_only().under("public/");
 /// assert!(reader.load && reader.list && !reader.save && !reader.delete);
 /// assert_eq!("load, list".parse::<Rights>()?.under("public/"), reader);
-/// # Ok::<(), persist_host::wasm::UnknownRight>(())
+/// # Ok::<(), persist_host::guest::UnknownRight>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,7 +113,9 @@ impl Rights {
         if self.has(right) && name.starts_with(&self.prefix) {
             Ok(())
         } else {
-            Err(GuestError::denied(right))
+            Err(GuestError::Denied {
+                right: right.name(),
+            })
         }
     }
 
@@ -121,7 +123,9 @@ impl Rights {
     /// so.
     pub(super) fn listed<'a>(&'a self, prefix: &'a str) -> Result<Option<&'a str>, GuestError> {
         if !self.list {
-            return Err(GuestError::denied(Right::List));
+            return Err(GuestError::Denied {
+                right: Right::List.name(),
+            });
         }
         Ok(if prefix.starts_with(&self.prefix) {
             Some(prefix)

@@ -11,11 +11,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::ctx::SnapshotCtx;
 use super::error::GuestError;
-use super::ledger::{ScopeUsage, lock};
 use super::limits::Limits;
-use crate::snapshot::{self, Info, Version};
+use super::lock::lock;
+use super::rights::Rights;
+use crate::snapshot::{self, Info, Scope, Version};
 
 /// How old the listed numbers become: other hosts save, and operators prune.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
@@ -25,8 +25,9 @@ const REFRESH: Duration = Duration::from_secs(5 * 60);
 const REFRESH_FULL: Duration = Duration::from_secs(10);
 
 /// Storage that a scope uses at rest, as far as this host knows.
-#[derive(Default)]
-pub(super) struct QuotaState {
+pub(super) struct StorageQuota {
+    /// Its store lives as long as it is counted, so that no other is taken for it.
+    scope: Scope,
     numbers: Mutex<Numbers>,
     /// One looks, the others wait for what it finds. Held by the task that looks, not by the run
     /// that began it.
@@ -61,18 +62,18 @@ struct Removal {
 impl Removal {
     /// None for a guest without the right `delete`: what it may not remove itself is not removed
     /// for it.
-    fn of(ctx: &SnapshotCtx, bytes: u64) -> Option<Self> {
-        ctx.rights.delete.then(|| Self {
-            prefix: ctx.rights.prefix.clone(),
+    fn of(limits: &Limits, rights: &Rights, bytes: u64) -> Option<Self> {
+        rights.delete.then(|| Self {
+            prefix: rights.prefix.clone(),
             bytes,
-            limits: ctx.limits.clone(),
+            limits: limits.clone(),
         })
     }
 }
 
 /// Room for one version that is being made. Dropping it gives the room back.
 pub(super) struct Reservation {
-    account: Arc<ScopeUsage>,
+    quota: Arc<StorageQuota>,
     bytes: u64,
     max: u64,
     /// True if the version may be the first of a new name.
@@ -82,27 +83,13 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
-    /// Room for a version of `name` of `bytes`: pruned for, where there is too little and the guest
-    /// may remove something.
-    pub(super) async fn of(ctx: &SnapshotCtx, name: &str, bytes: u64) -> Result<Self, GuestError> {
-        let account = &ctx.account;
-        let limits = &ctx.limits;
-        account.refresh().await?;
-        let may_be_new = account.may_be_new(limits, name).await?;
-        if let Ok(reservation) = Self::take(account, limits, bytes, may_be_new) {
-            return Ok(reservation);
-        }
-        account.make_room(Removal::of(ctx, bytes)).await?;
-        Self::take(account, limits, bytes, may_be_new)
-    }
-
     fn take(
-        account: &Arc<ScopeUsage>,
+        quota: &Arc<StorageQuota>,
         limits: &Limits,
         bytes: u64,
         may_be_new: bool,
     ) -> Result<Self, GuestError> {
-        let mut numbers = lock(&account.at_rest.numbers);
+        let mut numbers = lock(&quota.numbers);
         let max = limits.bytes_at_rest;
         let max_versions = limits.versions_at_rest;
         if may_be_new && numbers.names() >= limits.names_at_rest {
@@ -121,7 +108,7 @@ impl Reservation {
             names: may_be_new.into(),
         });
         Ok(Self {
-            account: Arc::clone(account),
+            quota: Arc::clone(quota),
             bytes,
             max,
             may_be_new,
@@ -131,7 +118,7 @@ impl Reservation {
 
     /// Takes more.
     pub(super) fn grow(&mut self, bytes: u64) -> Result<(), GuestError> {
-        let mut numbers = lock(&self.account.at_rest.numbers);
+        let mut numbers = lock(&self.quota.numbers);
         if bytes > self.max.saturating_sub(numbers.bytes()) {
             return Err(GuestError::quota("bytes-at-rest", self.max));
         }
@@ -159,7 +146,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut numbers = lock(&self.account.at_rest.numbers);
+        let mut numbers = lock(&self.quota.numbers);
         numbers.promised.bytes -= self.bytes;
         numbers.promised.versions -= 1;
         numbers.promised.names -= u64::from(self.may_be_new);
@@ -224,17 +211,43 @@ impl Sum {
 
 impl std::fmt::Debug for Reservation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Room")
+        f.debug_struct("Reservation")
             .field("bytes", &self.bytes)
             .finish_non_exhaustive()
     }
 }
 
-impl ScopeUsage {
-    /// Counts a version that had no room of its own: a tombstone, which must be possible where
-    /// everything is full.
-    pub(super) fn made(&self, info: &Info) {
-        lock(&self.at_rest.numbers).kept.add(Sum {
+impl StorageQuota {
+    pub(super) fn new(scope: Scope) -> Self {
+        Self {
+            scope,
+            numbers: Mutex::default(),
+            looking: Arc::default(),
+        }
+    }
+
+    /// Reserves storage for a version of `name` of `bytes`. If there is too little and the guest
+    /// may remove something, old versions are pruned first.
+    pub(super) async fn reserve(
+        self: &Arc<Self>,
+        limits: &Limits,
+        rights: &Rights,
+        name: &str,
+        bytes: u64,
+    ) -> Result<Reservation, GuestError> {
+        self.refresh().await?;
+        let may_be_new = self.may_be_new(limits, name).await?;
+        if let Ok(reservation) = Reservation::take(self, limits, bytes, may_be_new) {
+            return Ok(reservation);
+        }
+        self.make_room(Removal::of(limits, rights, bytes)).await?;
+        Reservation::take(self, limits, bytes, may_be_new)
+    }
+
+    /// Counts a tombstone. It needs no reservation: a deletion must be possible where everything is
+    /// full.
+    pub(super) fn count_tombstone(&self, info: &Info) {
+        lock(&self.numbers).kept.add(Sum {
             bytes: info.stored_size,
             versions: 1,
             names: 0,
@@ -245,7 +258,7 @@ impl ScopeUsage {
     /// name is allowed, and refuses one: no pruning makes room for it.
     async fn may_be_new(&self, limits: &Limits, name: &str) -> Result<bool, GuestError> {
         let max = limits.names_at_rest;
-        if lock(&self.at_rest.numbers).names() < max {
+        if lock(&self.numbers).names() < max {
             return Ok(true);
         }
         if self.scope.versions(name, None, 1).await?.is_empty() {
@@ -256,45 +269,45 @@ impl ScopeUsage {
 
     /// Looks at what is there, where that was done too long ago.
     async fn refresh(self: &Arc<Self>) -> Result<(), GuestError> {
-        let is_old = || is_old(lock(&self.at_rest.numbers).listed, REFRESH);
+        let is_old = || is_old(lock(&self.numbers).listed, REFRESH);
         if !is_old() {
             return Ok(());
         }
-        let looking = Arc::clone(&self.at_rest.looking).lock_owned().await;
+        let looking = Arc::clone(&self.looking).lock_owned().await;
         if !is_old() {
             return Ok(());
         }
-        let account = Arc::clone(self);
+        let quota = Arc::clone(self);
         outliving(async move {
             let _looking = looking;
-            account.look().await
+            quota.look().await
         })
         .await
     }
 
     /// Prunes and looks again, where that was done too long ago.
     async fn make_room(self: &Arc<Self>, removal: Option<Removal>) -> Result<(), GuestError> {
-        let looking = Arc::clone(&self.at_rest.looking).lock_owned().await;
+        let looking = Arc::clone(&self.looking).lock_owned().await;
         let last = match removal {
-            Some(_) => lock(&self.at_rest.numbers).pruned,
+            Some(_) => lock(&self.numbers).pruned,
             // Another host may have removed something.
-            None => lock(&self.at_rest.numbers).listed,
+            None => lock(&self.numbers).listed,
         };
         if !is_old(last, REFRESH_FULL) {
             return Ok(());
         }
-        let account = Arc::clone(self);
+        let quota = Arc::clone(self);
         outliving(async move {
             let _looking = looking;
             if let Some(removal) = &removal {
                 // Where that fails, the save that wanted room is refused, as it would be without.
-                if let Err(error) = account.prune(removal).await {
+                if let Err(error) = quota.prune(removal).await {
                     tracing::debug!(?error, "a full scope could not be pruned");
                 }
             }
-            account.look().await?;
+            quota.look().await?;
             if removal.is_some() {
-                lock(&account.at_rest.numbers).pruned = Some(Instant::now());
+                lock(&quota.numbers).pruned = Some(Instant::now());
             }
             Ok(())
         })
@@ -302,9 +315,9 @@ impl ScopeUsage {
     }
 
     async fn look(&self) -> Result<(), GuestError> {
-        let before = lock(&self.at_rest.numbers).kept;
+        let before = lock(&self.numbers).kept;
         let usage = self.scope.usage().await?;
-        let mut numbers = lock(&self.at_rest.numbers);
+        let mut numbers = lock(&self.numbers);
         // What was made while we looked. Some of it may be counted twice, until the next look.
         let meanwhile = numbers.kept.since(before);
         numbers.kept = Sum {
@@ -334,7 +347,7 @@ impl ScopeUsage {
             self.scope.prune(name.as_str(), &retention).await?;
         }
         self.look().await?;
-        let mut missing = lock(&self.at_rest.numbers).missing(removal);
+        let mut missing = lock(&self.numbers).missing(removal);
         if missing.is_none() {
             return Ok(());
         }

@@ -1,0 +1,102 @@
+//! State of one run: what the agent may use, and how much of it is used.
+
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::budget::Budget;
+use super::cpu_time::Meter;
+use super::view::SnapshotView;
+use crate::guest::{Guest, to_usize};
+
+/// Data of one run in its store.
+pub(super) struct AgentState {
+    guest: Guest,
+    wasi: WasiCtx,
+    table: ResourceTable,
+    memory: Budget,
+    table_elements: Budget,
+    pub(super) meter: Meter,
+}
+
+impl AgentState {
+    pub(super) fn new(guest: Guest, stdout: &MemoryOutputPipe, stderr: &MemoryOutputPipe) -> Self {
+        let limits = guest.limits();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(to_usize(limits.handles));
+        Self {
+            wasi: wasi(stdout, stderr),
+            table,
+            memory: Budget::new(to_usize(limits.memory)),
+            table_elements: Budget::new(to_usize(limits.table_elements)),
+            meter: Meter::new(limits.cpu),
+            guest,
+        }
+    }
+
+    pub(super) fn snapshots(&mut self) -> SnapshotView<'_> {
+        SnapshotView::new(&self.guest, &mut self.table)
+    }
+
+    /// Returns true if a memory was not allowed to grow.
+    pub(super) fn memory_was_refused(&self) -> bool {
+        self.memory.refused
+    }
+}
+
+impl WasiView for AgentState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl ResourceLimiter for AgentState {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.memory.grow(current, desired))
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.table_elements.grow(current, desired))
+    }
+
+    fn instances(&self) -> usize {
+        to_usize(self.guest.limits().instances)
+    }
+
+    fn tables(&self) -> usize {
+        to_usize(self.guest.limits().tables)
+    }
+
+    fn memories(&self) -> usize {
+        to_usize(self.guest.limits().memories)
+    }
+}
+
+/// Random bytes of one call: it is the host that makes them, and its time is not the guest's.
+const MAX_RANDOM: u64 = 1 << 20;
+
+/// Clocks, random numbers and captured output. A socket that may connect to nothing is still a
+/// descriptor of the host.
+fn wasi(stdout: &MemoryOutputPipe, stderr: &MemoryOutputPipe) -> WasiCtx {
+    WasiCtx::builder()
+        .stdout(stdout.clone())
+        .stderr(stderr.clone())
+        .allow_tcp(false)
+        .allow_udp(false)
+        .max_random_size(MAX_RANDOM)
+        .build()
+}
