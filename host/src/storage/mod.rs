@@ -31,6 +31,7 @@ mod gcs;
 mod key;
 mod local;
 mod memory;
+mod pager;
 pub mod probe;
 mod recursive;
 mod retry;
@@ -50,6 +51,7 @@ pub use local::Local;
 #[cfg(feature = "testing")]
 pub use local::{Call, Watch};
 pub use memory::Memory;
+pub use pager::Pager;
 #[cfg(any(feature = "s3", feature = "gcs"))]
 pub use retry::Counts;
 pub use retry::Retry;
