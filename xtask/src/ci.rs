@@ -10,6 +10,8 @@ mod deny;
 #[cfg(feature = "ci")]
 mod dependencies;
 #[cfg(feature = "ci")]
+mod imports;
+#[cfg(feature = "ci")]
 mod packages;
 #[cfg(feature = "ci")]
 mod pages;
@@ -58,6 +60,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         machine::run(&mut workspace.cargo(["fmt", "--all", "--check"]))
     });
     summary.check("style", || style::check(workspace));
+    summary.check("imports", || imports::check(workspace));
     summary.check("spelling", || spelling::check(workspace));
     summary.check("pages", || pages::check(workspace));
     summary.check("book", || pages::check_book(workspace));

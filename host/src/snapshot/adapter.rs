@@ -15,7 +15,7 @@ use super::clock;
 use super::format::{Encoder, TrailerFields, is_of_trailer};
 use super::offload::spawn_cpu;
 use super::reader::{Object, Reader};
-use super::{Error, Result, version};
+use super::{Error, Result, layout};
 use crate::storage::{self, ErrorKind, Key, ReadRange, Storage};
 
 /// Number of bytes that are read from a file or a stream at once.
@@ -254,11 +254,7 @@ impl Adapter {
 /// A key that belongs to no scope, and to no part of the store itself.
 fn own_key(key: &str) -> Result<Key> {
     let checked = Key::new(key).map_err(|error| Error::Invalid(error.to_string()))?;
-    let (_, last) = checked.split();
-    let is_pin = last
-        .strip_prefix("pin-")
-        .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
-    if !(version::parse(last).is_some() || is_pin || key == "~" || key.starts_with("~/")) {
+    if !layout::is_reserved(&checked) {
         Ok(checked)
     } else {
         Err(Error::Invalid(format!(

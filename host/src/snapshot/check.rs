@@ -3,29 +3,16 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::layout::{ARCHIVE_MANIFEST, NO_SESSION, OWN_DIR, STORE_HEADER_NAME, TEMPORARY_NAME};
 use super::ordered_tasks::OrderedTasks;
-use super::version;
 use super::walk::Selection;
-use super::{Error, NO_SESSION, Name, Result, Scope, Store, Version, gc, store_init};
-use crate::storage::{Entry, ErrorKind, Key, List, ReadRange, RecursiveList, Sweep, Swept, probe};
-
-/// Entries asked for at once.
-const PAGE: usize = 1000;
+use super::{Error, Name, Result, Scope, Store, Version, layout, store_init};
+use crate::storage::{
+    Entry, ErrorKind, Key, List, Page, Pager, ReadRange, RecursiveList, Sweep, Swept,
+};
 
 /// Versions that are looked at together.
 const AT_ONCE: usize = 8;
-
-/// The file that says what kind of store this is.
-const HEADER: &str = "store.json";
-
-/// Prefix of the names of objects that tell the storage's time.
-const CLOCK: &str = "clock-";
-
-/// The directory of the files that are being written on a local disk.
-const TEMPORARY: &str = "tmp";
-
-/// Name of the file that an unpacked archive leaves beside its versions.
-const MANIFEST: &str = "manifest.jsonl";
 
 /// Finding of a probe that was not removed.
 const LEFT_PROBE: &str = "probe of a process that was killed; `persist gc` removes it";
@@ -204,7 +191,7 @@ impl Store {
             }
         }
         if !has_header && check.checked.versions > 0 {
-            let key = format!("{NO_SESSION}/{HEADER}");
+            let key = layout::STORE_HEADER.to_owned();
             let what = "missing; the next save creates it again";
             check.found(FindingKind::MissingStoreHeader, key, what);
         }
@@ -220,13 +207,7 @@ impl Store {
         if [ErrorKind::NoSpace, ErrorKind::NotDurable].contains(&error.kind()) {
             return false;
         }
-        let list = List {
-            dir: "",
-            prefix: "",
-            after: None,
-            limit: 1,
-            meta: false,
-        };
+        let list = List::new("").with_limit(1);
         self.shared.storage.list(&list).await.is_ok()
     }
 
@@ -255,19 +236,19 @@ struct Looked {
     found: Option<(FindingKind, String)>,
 }
 
-impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
+impl<'a, F: FnMut(&CheckSummary, Option<&Finding>)> Check<'a, F> {
     /// Checks that the store states its kind; a store of a later format is not checked further.
     async fn store_header(&mut self) -> Result<bool> {
         match store_init::check(&*self.store.shared.storage).await {
             Err(Error::Corrupt { what, object }) => {
-                let key = format!("{NO_SESSION}/{HEADER}");
+                let key = layout::STORE_HEADER.to_owned();
                 let place = object.unwrap_or_default();
                 self.found(FindingKind::Corrupt, key, &format!("{what} ({place})"));
                 Ok(true)
             }
             // Not even a file.
             Err(Error::Storage(error)) if error.kind() == ErrorKind::Unsupported => {
-                let key = format!("{NO_SESSION}/{HEADER}");
+                let key = layout::STORE_HEADER.to_owned();
                 self.found(FindingKind::InTheWay, key, &error.to_string());
                 Ok(true)
             }
@@ -276,17 +257,17 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
     }
 
     async fn top(&mut self) -> Result<()> {
-        let mut entries = Entries::of("");
+        let mut entries = self.entries("");
         while let Some(entry) = self.next_of(&mut entries).await? {
             match &entry {
-                Entry::Dir(dir) if dir == NO_SESSION => self.own().await?,
+                Entry::Dir(dir) if dir == OWN_DIR => self.own().await?,
                 Entry::Dir(dir) => match Name::from_encoded(dir) {
                     Some(agent) => self.agent(&agent).await?,
                     None => self.foreign("", &entry),
                 },
-                Entry::Object(object) if object.name == MANIFEST => {
+                Entry::Object(object) if object.name == ARCHIVE_MANIFEST => {
                     let what = "left by an unpacked archive; it can be removed";
-                    self.found(FindingKind::Leftover, MANIFEST.into(), what);
+                    self.found(FindingKind::Leftover, ARCHIVE_MANIFEST.into(), what);
                 }
                 Entry::Object(_) => self.file_at_a_directory("", &entry).await?,
             }
@@ -295,17 +276,28 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
         Ok(())
     }
 
+    fn entries<'d>(&self, dir: &'d str) -> Entries<'d>
+    where
+        'a: 'd,
+    {
+        Entries {
+            dir,
+            page: VecDeque::new(),
+            pages: Pager::new(&*self.store.shared.storage, List::new(dir)),
+        }
+    }
+
     /// The next entry. A directory that cannot be listed is a finding, and ends there.
-    async fn next_of(&mut self, entries: &mut Entries) -> Result<Option<Entry>> {
-        let error = match entries.next(self.store).await {
+    async fn next_of(&mut self, entries: &mut Entries<'_>) -> Result<Option<Entry>> {
+        let error = match entries.next().await {
             Err(Error::Storage(error)) if !entries.dir.is_empty() => Error::Storage(error),
             entry => return entry,
         };
         if !self.store.is_of_one_place(&error).await {
             return Err(error);
         }
-        entries.more = false;
-        self.found(kind_of(&error), entries.dir.clone(), &error.to_string());
+        entries.pages.stop();
+        self.found(kind_of(&error), entries.dir.to_owned(), &error.to_string());
         Ok(None)
     }
 
@@ -318,7 +310,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
             self.foreign(dir, entry);
             return Ok(());
         }
-        let below = Key::new(format!("{key}/{NO_SESSION}"))?;
+        let below = Key::new(key_of(&key, NO_SESSION))?;
         let what = "not a directory, so nothing can be saved under this name";
         self.blocks(dir, entry, &below, what).await
     }
@@ -326,7 +318,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
     /// Tells of a directory where a version or a pin belongs. In a bucket, it is not in the way.
     async fn directory_at_a_file(&mut self, dir: &str, entry: &Entry) -> Result<()> {
         let name = entry.name();
-        if version::parse(name).is_none() && version::parse_pin(name).is_none() {
+        if layout::parse_version(name).is_none() && layout::parse_pin(name).is_none() {
             self.foreign(dir, entry);
             return Ok(());
         }
@@ -369,7 +361,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
         let sweep = Sweep {
             older_than: LONG_AGO,
             dry_run: true,
-            is_ours: &gc::is_of_store,
+            is_ours: &layout::is_of_store,
         };
         let swept = storage.sweep(&sweep).await;
         let Ok(Swept {
@@ -381,29 +373,27 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
             return;
         };
         let what = format!("unfinished saves, {bytes} bytes; `persist gc` removes them");
-        self.found(FindingKind::Leftover, NO_SESSION.into(), &what);
+        self.found(FindingKind::Leftover, OWN_DIR.into(), &what);
     }
 
     /// Checks the store's own objects. Files that are being written on a local disk belong to that
     /// disk, and show as a directory.
     async fn own(&mut self) -> Result<()> {
-        let mut entries = Entries::of(NO_SESSION);
+        let mut entries = self.entries(OWN_DIR);
         while let Some(entry) = self.next_of(&mut entries).await? {
             match &entry {
-                Entry::Object(object) if object.name == HEADER => {}
-                Entry::Object(object)
-                    if object.name.starts_with(probe::PREFIX) || object.name.starts_with(CLOCK) =>
-                {
-                    let key = format!("{NO_SESSION}/{}", object.name);
+                Entry::Object(object) if object.name == STORE_HEADER_NAME => {}
+                Entry::Object(object) if layout::is_transient(&object.name) => {
+                    let key = key_of(OWN_DIR, &object.name);
                     self.found(FindingKind::Leftover, key, LEFT_PROBE);
                 }
-                Entry::Object(object) if object.name.starts_with(probe::RECORD) => {}
-                Entry::Object(object) if object.name == TEMPORARY => {
-                    self.file_at_a_directory(NO_SESSION, &entry).await?;
+                Entry::Object(object) if object.name.starts_with(layout::PROBE_RECORD_PREFIX) => {}
+                Entry::Object(object) if object.name == TEMPORARY_NAME => {
+                    self.file_at_a_directory(OWN_DIR, &entry).await?;
                 }
-                Entry::Object(_) => self.foreign(NO_SESSION, &entry),
-                Entry::Dir(dir) if dir.starts_with(probe::PREFIX) => {
-                    self.probe(&format!("{NO_SESSION}/{dir}")).await?;
+                Entry::Object(_) => self.foreign(OWN_DIR, &entry),
+                Entry::Dir(dir) if dir.starts_with(layout::PROBE_PREFIX) => {
+                    self.probe(&key_of(OWN_DIR, dir)).await?;
                 }
                 Entry::Dir(_) => {}
             }
@@ -415,10 +405,8 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
     /// were deleted.
     async fn probe(&mut self, dir: &str) -> Result<()> {
         let list = RecursiveList {
-            dir,
-            token: None,
             limit: 1,
-            meta: false,
+            ..RecursiveList::new(dir)
         };
         let page = self.store.shared.storage.list_recursive(&list).await?;
         if !page.objects.is_empty() {
@@ -429,7 +417,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
 
     async fn agent(&mut self, agent: &Name) -> Result<()> {
         let dir = agent.encoded();
-        let mut entries = Entries::of(dir);
+        let mut entries = self.entries(dir);
         while let Some(entry) = self.next_of(&mut entries).await? {
             match &entry {
                 Entry::Dir(name) if name == NO_SESSION => self.scope(agent, None).await?,
@@ -446,7 +434,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
     async fn scope(&mut self, agent: &Name, session: Option<Name>) -> Result<()> {
         let scope = self.store.scope_of(agent, session);
         let dir = scope.dir();
-        let mut entries = Entries::of(&dir);
+        let mut entries = self.entries(&dir);
         while let Some(entry) = self.next_of(&mut entries).await? {
             match &entry {
                 Entry::Dir(name) => match Name::from_encoded(name) {
@@ -464,7 +452,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
         let mut versions = BTreeSet::new();
         let mut pins = BTreeSet::new();
         let mut looks = OrderedTasks::new(AT_ONCE);
-        let mut entries = Entries::of(&dir);
+        let mut entries = self.entries(&dir);
         while let Some(entry) = self.next_of(&mut entries).await? {
             let object = match &entry {
                 Entry::Object(object) => object,
@@ -473,13 +461,13 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
                     continue;
                 }
             };
-            if let Some(version) = version::parse(&object.name) {
+            if let Some(version) = layout::parse_version(&object.name) {
                 versions.insert(version);
                 let look = look(scope.clone(), name.clone(), version, self.reads());
                 if let Some(looked) = looks.push(look).await? {
                     self.looked(looked);
                 }
-            } else if let Some(version) = version::parse_pin(&object.name) {
+            } else if let Some(version) = layout::parse_pin(&object.name) {
                 pins.insert(version);
                 self.pin(&dir, &entry).await?;
             } else {
@@ -488,8 +476,8 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
         }
         // A directory without a file in it is not listed, and is in the way all the same.
         for empty in self.empty_dirs(&dir).await? {
-            if version::parse(&empty)
-                .or(version::parse_pin(&empty))
+            if layout::parse_version(&empty)
+                .or(layout::parse_pin(&empty))
                 .is_some()
             {
                 self.directory_at_a_file(&dir, &Entry::Dir(empty)).await?;
@@ -500,7 +488,7 @@ impl<F: FnMut(&CheckSummary, Option<&Finding>)> Check<'_, F> {
         }
         self.checked.names += u64::from(!versions.is_empty());
         for pin in pins.difference(&versions) {
-            let key = format!("{dir}/{}", version::pin_segment(*pin));
+            let key = key_of(&dir, &layout::pin_segment(*pin));
             let what = "pins a version that does not exist";
             self.found(FindingKind::DanglingPin, key, what);
         }
@@ -648,37 +636,20 @@ async fn look(scope: Scope, name: Name, version: Version, read: bool) -> Result<
     }))
 }
 
-/// Entries that are directly in a directory, a page at a time.
-struct Entries {
-    dir: String,
+/// Entries that are directly in a directory.
+struct Entries<'a> {
+    dir: &'a str,
     page: VecDeque<Entry>,
-    last: Option<Entry>,
-    more: bool,
+    pages: Pager<'a>,
 }
 
-impl Entries {
-    fn of(dir: &str) -> Self {
-        Self {
-            dir: dir.into(),
-            page: VecDeque::new(),
-            last: None,
-            more: true,
-        }
-    }
-
-    async fn next(&mut self, store: &Store) -> Result<Option<Entry>> {
-        while self.page.is_empty() && self.more {
-            let list = List {
-                dir: &self.dir,
-                prefix: "",
-                after: self.last.take(),
-                limit: PAGE,
-                meta: false,
+impl Entries<'_> {
+    async fn next(&mut self) -> Result<Option<Entry>> {
+        while self.page.is_empty() {
+            let Some(Page { entries, .. }) = self.pages.next().await? else {
+                return Ok(None);
             };
-            let page = store.shared.storage.list(&list).await?;
-            self.page = page.entries.into();
-            self.more = page.more;
-            self.last = self.page.back().cloned();
+            self.page = entries.into();
         }
         Ok(self.page.pop_front())
     }

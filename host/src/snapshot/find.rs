@@ -5,9 +5,9 @@ use super::format::Trailer;
 use super::head_cache::{Head, HeadObservation};
 use super::reader::Object;
 use super::{
-    Error, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Version, WIDE_PAGE, check_limit, version,
+    Error, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Version, WIDE_PAGE, check_limit, layout,
 };
-use crate::storage::{Entry, List};
+use crate::storage::{Entry, List, Pager};
 
 /// The newest version is read once more where it was pruned while it was read: there is a newer
 /// one, since longer than the grace.
@@ -59,41 +59,30 @@ impl Scope {
         let mut after = match before {
             None => None,
             Some(0 | 1) => return Ok(Vec::new()),
-            Some(before) => Some(Entry::object(version::segment(before.min(MAX_VERSION)))),
+            Some(before) => Some(Entry::object(layout::version_segment(
+                before.min(MAX_VERSION),
+            ))),
         };
         // No version is above the highest: "below it or all" is then the same list from the
         // beginning.
         if before.is_some_and(|before| before > MAX_VERSION) {
             after = None;
         }
-        let mut at_once = limit;
-        loop {
-            let list = List {
-                dir: &dir,
-                prefix: "",
-                after,
-                limit: at_once,
-                meta: false,
-            };
-            let page = self.storage().list(&list).await?;
-            after = page.entries.last().cloned();
-            let versions: Vec<_> = page
-                .entries
-                .iter()
-                .filter_map(|entry| match entry {
-                    Entry::Object(object) => version::parse(&object.name),
-                    Entry::Dir(_) => None,
-                })
-                .collect();
-            if versions.is_empty() && page.more {
-                at_once = limit.max(WIDE_PAGE);
-                continue;
+        let list = List::new(&dir).with_after(after).with_limit(limit);
+        let mut pages = Pager::new(self.storage(), list);
+        while let Some(page) = pages.next().await? {
+            let versions = page.entries.iter().filter_map(|entry| match entry {
+                Entry::Object(object) => layout::parse_version(&object.name),
+                Entry::Dir(_) => None,
+            });
+            let versions: Vec<_> = versions.take(limit).collect();
+            if !versions.is_empty() {
+                return Ok(versions);
             }
-            if versions.is_empty() {
-                self.store.check_empty().await?;
-            }
-            return Ok(versions.into_iter().take(limit).collect());
+            pages.widen(WIDE_PAGE);
         }
+        self.store.check_empty().await?;
+        Ok(Vec::new())
     }
 
     pub(crate) async fn trailer(&self, name: &Name, version: Version) -> Result<Trailer> {

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::{NO_SESSION, Result, Store, store_init, version};
-use crate::storage::{Key, Sweep, Swept, probe};
+use super::{Result, Store, layout, store_init};
+use crate::storage::{Sweep, Swept};
 
 /// Options of [`Store::gc`].
 ///
@@ -69,50 +69,9 @@ impl Store {
         let sweep = Sweep {
             older_than: options.older_than,
             dry_run: options.dry_run,
-            is_ours: &|key| options.all_uploads || is_of_store(key),
+            is_ours: &|key| options.all_uploads || layout::is_of_store(key),
         };
         swept += storage.sweep(&sweep).await?;
         Ok(swept)
-    }
-}
-
-/// Returns true for the key of a version, and for that of a probe.
-pub(super) fn is_of_store(key: &Key) -> bool {
-    let (dir, name) = key.split();
-    let is_version = version::parse(name).is_some() && dir.split('/').count() == 3;
-    let mut segments = key.as_str().split('/');
-    let is_probe = segments.next() == Some(NO_SESSION)
-        && segments
-            .next()
-            .is_some_and(|name| name.starts_with(probe::PREFIX));
-    is_version || is_probe
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_keys_of_versions_and_probes_are_of_the_store() {
-        let is_of_store = |key: &str| is_of_store(&Key::new(key).expect("a key"));
-        for own in [
-            "bot/~/memory/9999999998-0000000001.gz",
-            "bot/monday/memory/9999999998-0000000001.gz",
-            "~/~/policy/9999999998-0000000001.gz",
-            "~/probe-00-race",
-        ] {
-            assert!(is_of_store(own), "{own}");
-        }
-        for other in [
-            "backups/db.dump",
-            "videos/2026/cam1.mp4",
-            "9999999998-0000000001.gz",
-            "agent1/large_snapshot.json.gz",
-            "a/bot/~/memory/9999999998-0000000001.gz",
-            "bot/~/memory/9999999998-0000000002.gz",
-            "bot/probe-1",
-        ] {
-            assert!(!is_of_store(other), "{other}");
-        }
     }
 }

@@ -33,6 +33,7 @@ mod format;
 mod gc;
 mod head_cache;
 mod info;
+pub mod layout;
 mod name;
 mod offload;
 mod ordered_tasks;
@@ -66,9 +67,6 @@ pub use usage::Usage;
 pub use version::{MAX_VERSION, Version};
 pub use walk::{HeadEntry, HeadStream, Selection, VersionStream, Walk};
 pub use writer::Writer;
-/// The segment where a session's name would be, for what belongs to no session.
-const NO_SESSION: &str = "~";
-
 /// How often a read starts again because what it was about to read was pruned.
 const MAX_REREADS: usize = 10;
 
@@ -81,8 +79,4 @@ fn check_limit(limit: usize) -> Result<()> {
         0 => Err(Error::Invalid("a limit is 0; the minimum is 1".into())),
         _ => Ok(()),
     }
-}
-
-fn session_segment(session: Option<&Name>) -> &str {
-    session.map_or(NO_SESSION, Name::encoded)
 }

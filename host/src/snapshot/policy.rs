@@ -20,14 +20,12 @@ use serde::{Deserialize, Serialize};
 use super::clock::{self, Moment};
 use super::commit::Commit;
 use super::format::Encoder;
+use super::layout::POLICY_NAME;
 use super::offload::spawn_cpu;
 use super::{
     Error, Expect, Name, RawVersion, Result, Retention, Scope, Store, StoreOptions, Version,
 };
 use crate::storage::List;
-
-/// The reserved name of the policy.
-const NAME: &str = "policy";
 
 /// A policy is some hundred bytes.
 const MAX_POLICY: u64 = 64 * 1024;
@@ -341,7 +339,7 @@ impl Store {
     pub async fn stored_policy(&self) -> Result<Option<RawVersion>> {
         let scope = self.policy_scope();
         match scope.head(&policy_name()).await? {
-            Some(head) => scope.stored(NAME, head.version).await.map(Some),
+            Some(head) => scope.stored(POLICY_NAME, head.version).await.map(Some),
             None => Ok(None),
         }
     }
@@ -487,13 +485,7 @@ impl Store {
     /// The current grace period, and the longest that counts.
     async fn read_prune_grace(&self) -> Result<(Duration, Duration)> {
         let dir = self.policy_scope().dir_of(&policy_name());
-        let list = List {
-            dir: &dir,
-            prefix: "",
-            after: None,
-            limit: MAX_HISTORY,
-            meta: true,
-        };
+        let list = List::new(&dir).with_limit(MAX_HISTORY).with_meta();
         let page = self.shared.storage.list(&list).await?;
         // A storage whose clock is ahead at this moment must not make the history look older than
         // it is.
@@ -541,7 +533,7 @@ impl Store {
     /// Reads the newest policy, or version `at`.
     async fn read_policy(&self, at: Option<Version>) -> Result<Option<(Version, ReadPolicy)>> {
         let scope = self.policy_scope();
-        let Some(snapshot) = scope.load_at_most(NAME, at, MAX_POLICY).await? else {
+        let Some(snapshot) = scope.load_at_most(POLICY_NAME, at, MAX_POLICY).await? else {
             return Ok(None);
         };
         let version = snapshot.info.version;
@@ -565,7 +557,7 @@ impl Store {
 }
 
 fn policy_name() -> Name {
-    Name::new(NAME).expect("a name")
+    Name::new(POLICY_NAME).expect("a name")
 }
 
 pub(super) fn unknown_rules(version: Version) -> Error {

@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use super::offload::spawn_cpu;
 use super::ordered_tasks::OrderedTasks;
 use super::reader::Object;
-use super::{Error, Expect, Info, MAX_VERSION, Name, Result, Scope, Store, Version, version};
-use crate::storage::{self, Entry, ErrorKind, Key, List, Storage};
+use super::{Error, Expect, Info, MAX_VERSION, Name, Result, Scope, Store, Version, layout};
+use crate::storage::{self, Entry, ErrorKind, Key, List, Pager, Storage};
 
 /// Blocks that are read at once.
 const BLOCKS: usize = 8;
@@ -34,9 +34,6 @@ const PATIENCE: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(3),
 ];
-
-/// Versions listed at once.
-const PAGE: usize = 1000;
 
 /// The file of one version as it is stored, from front to back, verified. `zcat` prints the state
 /// of what this gives.
@@ -282,12 +279,12 @@ impl Scope {
         let mut versions = Vec::new();
         let mut strays = Vec::new();
         self.list_all(name, |entry| match entry {
-            Entry::Object(object) => versions.extend(version::parse(&object.name)),
-            Entry::Dir(dir) => strays.extend(version::parse(dir)),
+            Entry::Object(object) => versions.extend(layout::parse_version(&object.name)),
+            Entry::Dir(dir) => strays.extend(layout::parse_version(dir)),
         })
         .await?;
         let empty = self.storage().empty_dirs(&self.dir_of(name)).await?;
-        strays.extend(empty.iter().filter_map(|dir| version::parse(dir)));
+        strays.extend(empty.iter().filter_map(|dir| layout::parse_version(dir)));
         versions.append(&mut strays);
         versions.sort_unstable_by(|a, b| b.cmp(a));
         versions.dedup();
@@ -298,7 +295,7 @@ impl Scope {
     async fn all_versions(&self, name: &Name) -> Result<Vec<Version>> {
         let mut versions = Vec::new();
         self.list_all(name, |entry| match entry {
-            Entry::Object(object) => versions.extend(version::parse(&object.name)),
+            Entry::Object(object) => versions.extend(layout::parse_version(&object.name)),
             Entry::Dir(_) => {}
         })
         .await?;
@@ -307,22 +304,11 @@ impl Scope {
 
     async fn list_all(&self, name: &Name, mut each: impl FnMut(&Entry)) -> Result<()> {
         let dir = self.dir_of(name);
-        let mut after: Option<Entry> = None;
-        loop {
-            let list = List {
-                dir: &dir,
-                prefix: "",
-                after,
-                limit: PAGE,
-                meta: false,
-            };
-            let page = self.storage().list(&list).await?;
+        let mut pages = Pager::new(self.storage(), List::new(&dir));
+        while let Some(page) = pages.next().await? {
             page.entries.iter().for_each(&mut each);
-            if !page.more {
-                return Ok(());
-            }
-            after = page.entries.last().cloned();
         }
+        Ok(())
     }
 }
 

@@ -15,10 +15,10 @@ use std::time::{Duration, SystemTime};
 
 use super::format::{Encoded, TrailerFields};
 use super::{
-    Error, Expect, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Store, Version, clock,
-    store_init, version,
+    Error, Expect, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Store, Version, clock, layout,
+    store_init,
 };
-use crate::storage::{Entry, ErrorKind, Key, List, ObjectMeta};
+use crate::storage::{Entry, ErrorKind, Key, List, ObjectMeta, Pager};
 use bytes::Bytes;
 
 /// Versions that are looked at together.
@@ -665,55 +665,34 @@ impl Scope {
     /// All versions, newest first, and the storage's time when the first of them was listed.
     async fn listed(&self, name: &Name) -> Result<(Vec<(Version, ObjectMeta)>, SystemTime)> {
         let dir = self.dir_of(name);
-        let mut after = None;
+        let list = List::new(&dir).with_limit(PAGE).with_meta();
+        let mut pages = Pager::new(self.storage(), list);
         let mut versions = Vec::new();
         let mut now = None;
-        loop {
-            let list = List {
-                dir: &dir,
-                prefix: "",
-                after,
-                limit: PAGE,
-                meta: true,
-            };
-            let page = self.storage().list(&list).await?;
+        while let Some(page) = pages.next().await? {
             now = now.or(page.now);
-            after = page.entries.last().cloned();
             versions.extend(versions_in(page.entries)?);
-            if !page.more {
-                return Ok((versions, now.ok_or_else(no_times)?));
-            }
         }
+        Ok((versions, now.ok_or_else(no_times)?))
     }
 
     async fn pinned(&self, name: &Name) -> Result<BTreeSet<Version>> {
         let dir = self.dir_of(name);
-        let mut after = None;
+        let list = List::new(&dir)
+            .with_prefix(layout::PIN_PREFIX)
+            .with_limit(PAGE);
+        let mut pages = Pager::new(self.storage(), list);
         let mut pinned = BTreeSet::new();
-        loop {
-            let list = List {
-                dir: &dir,
-                prefix: version::PIN,
-                after,
-                limit: PAGE,
-                meta: false,
-            };
-            let page = self.storage().list(&list).await?;
-            after = page.entries.last().cloned();
+        while let Some(page) = pages.next().await? {
             let names = page.entries.iter().map(Entry::name);
-            pinned.extend(names.filter_map(version::parse_pin));
-            if !page.more {
-                return Ok(pinned);
-            }
+            pinned.extend(names.filter_map(layout::parse_pin));
         }
+        Ok(pinned)
     }
 
     fn pin_key(&self, name: &Name, version: Version) -> Result<Key> {
         let dir = self.dir_of(name);
-        Ok(Key::new(format!(
-            "{dir}/{}",
-            version::pin_segment(version)
-        ))?)
+        Ok(Key::new(format!("{dir}/{}", layout::pin_segment(version)))?)
     }
 
     /// The tombstone that everything is removed below: a new one, or the newest version where that
@@ -800,7 +779,7 @@ pub(super) fn versions_in(entries: Vec<Entry>) -> Result<Vec<(Version, ObjectMet
     let mut versions = Vec::new();
     for entry in entries {
         if let Entry::Object(object) = entry
-            && let Some(version) = version::parse(&object.name)
+            && let Some(version) = layout::parse_version(&object.name)
         {
             versions.push((version, object.meta.ok_or_else(no_times)?));
         }

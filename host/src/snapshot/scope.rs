@@ -10,7 +10,7 @@ use super::offload::spawn_cpu;
 use super::reader::Object;
 use super::{
     Error, Expect, Info, MAX_ENCODED, Name, Reader, Result, SaveOptions, Snapshot, Store,
-    VerifyReport, Version, Writer, check_limit, info, name, session_segment, version,
+    VerifyReport, Version, Writer, check_limit, info, layout, name,
 };
 use crate::storage::{Key, Storage};
 
@@ -406,17 +406,19 @@ impl Scope {
 
     pub(crate) fn key(&self, name: &Name, version: Version) -> Result<Key> {
         let dir = self.dir_of(name);
-        Ok(Key::new(format!("{dir}/{}", version::segment(version)))?)
+        Ok(Key::new(format!(
+            "{dir}/{}",
+            layout::version_segment(version)
+        ))?)
     }
 
     /// The directory of a name's versions.
     pub(super) fn dir_of(&self, name: &Name) -> String {
-        format!("{}/{}", self.dir(), name.encoded())
+        layout::name_dir(&self.agent, self.session.as_ref(), name)
     }
 
     pub(super) fn dir(&self) -> String {
-        let session = session_segment(self.session.as_ref());
-        format!("{}/{session}", self.agent.encoded())
+        layout::scope_dir(&self.agent, self.session.as_ref())
     }
 
     pub(crate) fn storage(&self) -> &dyn Storage {

@@ -9,10 +9,9 @@ use super::clock::StorageClock;
 use super::head_cache::HeadCache;
 use super::policy::{DEFAULT_GRACE, PolicyCache};
 use super::{
-    Error, NO_SESSION, Name, Result, Retention, Scope, WIDE_PAGE, auto_prune, check_limit,
-    session_segment, store_init,
+    Error, Name, Result, Retention, Scope, WIDE_PAGE, auto_prune, check_limit, layout, store_init,
 };
-use crate::storage::{Entry, List, Storage, StorageIdentity};
+use crate::storage::{Entry, List, Pager, Storage, StorageIdentity};
 
 /// How a store is used by this process.
 ///
@@ -140,7 +139,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Option<Name>>> {
         check_limit(limit)?;
-        let mut after = after.map(|session| session_segment(session).to_owned());
+        let mut after = after.map(|session| layout::session_segment(session).to_owned());
         loop {
             let dirs = self
                 .dirs(agent.encoded(), "", after.as_deref(), limit)
@@ -148,7 +147,7 @@ impl Store {
             let sessions: Vec<_> = dirs
                 .iter()
                 .filter_map(|dir| match dir.as_str() {
-                    NO_SESSION => Some(None),
+                    layout::NO_SESSION => Some(None),
                     dir => Name::from_encoded(dir).map(Some),
                 })
                 .collect();
@@ -250,34 +249,23 @@ impl Store {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>> {
-        let mut after = after.map(|name| Entry::Dir(name.into()));
-        let mut at_once = limit;
-        loop {
-            let list = List {
-                dir,
-                prefix,
-                after: after.clone(),
-                limit: at_once,
-                meta: false,
-            };
-            let page = self.shared.storage.list(&list).await?;
-            after = page.entries.last().cloned();
-            let dirs: Vec<_> = page
-                .entries
-                .into_iter()
-                .filter_map(|entry| match entry {
-                    Entry::Dir(name) if !(dir.is_empty() && name == NO_SESSION) => Some(name),
-                    _ => None,
-                })
-                .collect();
-            if dirs.is_empty() && page.more {
-                at_once = limit.max(WIDE_PAGE);
-                continue;
+        let list = List::new(dir)
+            .with_prefix(prefix)
+            .with_after(after.map(|name| Entry::Dir(name.into())))
+            .with_limit(limit);
+        let mut pages = Pager::new(&*self.shared.storage, list);
+        while let Some(page) = pages.next().await? {
+            let dirs = page.entries.into_iter().filter_map(|entry| match entry {
+                Entry::Dir(name) if !(dir.is_empty() && name == layout::OWN_DIR) => Some(name),
+                _ => None,
+            });
+            let dirs: Vec<_> = dirs.take(limit).collect();
+            if !dirs.is_empty() {
+                return Ok(dirs);
             }
-            if dirs.is_empty() {
-                self.check_empty().await?;
-            }
-            return Ok(dirs.into_iter().take(limit).collect());
+            pages.widen(WIDE_PAGE);
         }
+        self.check_empty().await?;
+        Ok(Vec::new())
     }
 }

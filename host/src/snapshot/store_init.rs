@@ -20,19 +20,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{ClockProbe, Moment};
-use super::version::SUFFIX;
-use super::{Error, GcOptions, Result, Store};
-use crate::storage::probe::{self, PREFIX as PROBE, Way};
-use crate::storage::{
-    Entry, ErrorKind, Key, List, Object, Page, ReadRange, RecursiveList, Storage, Swept,
+use super::layout::{
+    CLOCK_PREFIX, OWN_DIR, PROBE_PREFIX, STORE_HEADER, STORE_HEADER_NAME, VERSION_SUFFIX, own_key,
 };
-
-const DIR: &str = "~";
-const FILE: &str = "store.json";
-
-/// Prefix of the names of objects that tell the storage's time. A host that initializes the store
-/// does not remove them.
-const CLOCK: &str = "clock-";
+use super::{Error, GcOptions, Result, Store};
+use crate::storage::probe::{self, Way};
+use crate::storage::{
+    Entry, ErrorKind, List, Object, Page, Pager, ReadRange, RecursiveList, Storage, Swept,
+};
 
 /// A probe takes seconds: what is younger may be another host's at this moment.
 const PROBING: Duration = Duration::from_secs(60 * 60);
@@ -73,7 +68,7 @@ async fn verify_existing(storage: &Arc<dyn Storage>) -> Result<()> {
         return Ok(());
     }
     // It may have been copied to where conditions mean nothing.
-    create_again(&**storage, FILE, header()).await?;
+    create_again(&**storage, STORE_HEADER_NAME, header()).await?;
     if let Some(server) = storage.unknown_server() {
         let probed = probe::ensure_exclusive(storage, &server, Way::Single).await;
         probed.map_err(|error| refusal(&**storage, error))?;
@@ -95,12 +90,15 @@ fn refusal(storage: &dyn Storage, error: crate::storage::Error) -> Error {
 
 /// Returns true if a store exists; refuses one that this build cannot understand.
 pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
-    let part = match storage.read(&key(FILE)?, ReadRange::Suffix(MAX_FILE)).await {
+    let part = match storage
+        .read(&own_key(STORE_HEADER_NAME)?, ReadRange::Suffix(MAX_FILE))
+        .await
+    {
         Ok(part) => part,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    let place = format!("~/store.json in {}", storage.location());
+    let place = format!("{STORE_HEADER} in {}", storage.location());
     let found: StoreHeader = serde_json::from_slice(&part.bytes).map_err(|error| {
         if is_of_another_service(&part.bytes) {
             let what = "another service answers, such as the login page of a network";
@@ -110,10 +108,10 @@ pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
         }
         Error::corrupt(format!("not a store header: {error}")).at(&place)
     })?;
-    if found.format != FORMAT || found.suffix != SUFFIX {
+    if found.format != FORMAT || found.suffix != VERSION_SUFFIX {
         let what = format!(
             "this store has format {} and suffix {:?}, and this version of Persist uses format \
-             {FORMAT} and suffix {SUFFIX:?}",
+             {FORMAT} and suffix {VERSION_SUFFIX:?}",
             found.format, found.suffix
         );
         return Err(Error::unsupported(what)
@@ -144,7 +142,10 @@ async fn initialize(store: &Store) -> Result<()> {
     }
     // Before the store is there: no host uses a store that its maker left without a policy.
     store.write_first_policy().await?;
-    match storage.create(&key(FILE)?, vec![header()]).await {
+    match storage
+        .create(&own_key(STORE_HEADER_NAME)?, vec![header()])
+        .await
+    {
         Ok(()) => {}
         // Another host makes it at this moment: what it says is checked as if it had always been
         // there.
@@ -172,24 +173,20 @@ async fn initialize(store: &Store) -> Result<()> {
 /// Removes probes, now that there is a store: of hosts that died, and of those that will look for
 /// the store when they miss them. They cost nothing but space: what fails is left.
 async fn sweep(storage: &dyn Storage) {
-    let list = List {
-        dir: DIR,
-        prefix: PROBE,
-        after: None,
-        limit: MAX_SWEPT,
-        meta: false,
-    };
+    let list = List::new(OWN_DIR)
+        .with_prefix(PROBE_PREFIX)
+        .with_limit(MAX_SWEPT);
     let Ok(page) = storage.list(&list).await else {
         return;
     };
     for entry in page.entries {
         match entry {
             Entry::Object(probe) => {
-                if let Ok(key) = key(&probe.name) {
+                if let Ok(key) = own_key(&probe.name) {
                     probe::remove_object(storage, &key).await;
                 }
             }
-            Entry::Dir(dir) => probe::remove(storage, &format!("{DIR}/{dir}")).await,
+            Entry::Dir(dir) => probe::remove(storage, &format!("{OWN_DIR}/{dir}")).await,
         }
     }
 }
@@ -197,7 +194,7 @@ async fn sweep(storage: &dyn Storage) {
 fn header() -> Bytes {
     let header = StoreHeader {
         format: FORMAT,
-        suffix: SUFFIX.into(),
+        suffix: VERSION_SUFFIX.into(),
         created_by: concat!("persist ", env!("CARGO_PKG_VERSION")).into(),
     };
     let mut json = serde_json::to_vec_pretty(&header).expect("text and numbers are JSON");
@@ -218,48 +215,24 @@ async fn probe(storage: &Arc<dyn Storage>) -> Result<()> {
 }
 
 async fn probe_objects(storage: &dyn Storage) -> Result<()> {
-    let id = format!("{PROBE}{:032x}", crate::random::u128());
+    let id = format!("{PROBE_PREFIX}{:032x}", crate::random::u128());
     let names = [format!("{id}-1"), format!("{id}-2")];
     let probe = Bytes::from_static(b"probe\n");
     for name in names.iter().rev() {
-        match storage.create(&key(name)?, vec![probe.clone()]).await {
+        match storage.create(&own_key(name)?, vec![probe.clone()]).await {
             // No other process has the name: an attempt whose answer was lost made it.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             made => made.map_err(crate::storage::Error::of_a_trial)?,
         }
     }
-    let mut listed = Vec::new();
-    let mut more = true;
-    let mut list_error = None;
-    while more && listed.len() <= names.len() {
-        let list = List {
-            dir: DIR,
-            prefix: &id,
-            after: listed.last().cloned(),
-            limit: 1,
-            meta: false,
-        };
-        match storage.list(&list).await {
-            Ok(page) => {
-                more = page.more && !page.entries.is_empty();
-                listed.extend(page.entries);
-            }
-            Err(error) => {
-                list_error = Some(error);
-                break;
-            }
-        }
-    }
+    let listed = list_probes(storage, &id, names.len()).await;
     let refused = create_again(storage, &names[0], probe).await;
     for name in &names {
-        probe::remove_object(storage, &key(name)?).await;
+        probe::remove_object(storage, &own_key(name)?).await;
     }
     refused?;
-    if let Some(error) = list_error {
-        return Err(error.into());
-    }
     let expected: Vec<_> = names.map(Entry::object).into();
-    if listed == expected {
+    if listed? == expected {
         Ok(())
     } else {
         Err(Error::unsupported(
@@ -271,11 +244,25 @@ async fn probe_objects(storage: &dyn Storage) -> Result<()> {
     }
 }
 
+/// Lists the objects whose names begin with `id`, one on each page, as far as there are not more
+/// than expected.
+async fn list_probes(storage: &dyn Storage, id: &str, expected: usize) -> Result<Vec<Entry>> {
+    let list = List::new(OWN_DIR).with_prefix(id).with_limit(1);
+    let mut pages = Pager::new(storage, list);
+    let mut listed = Vec::new();
+    while listed.len() <= expected
+        && let Some(page) = pages.next().await?
+    {
+        listed.extend(page.entries);
+    }
+    Ok(listed)
+}
+
 /// Makes an object and looks at the time that the storage gives it.
 pub(super) async fn probe_clock(store: &Store) -> Result<ClockProbe> {
     let storage = &*store.shared.storage;
-    let name = format!("{CLOCK}{:032x}", crate::random::u128());
-    let key = key(&name)?;
+    let name = format!("{CLOCK_PREFIX}{:032x}", crate::random::u128());
+    let key = own_key(&name)?;
     let before = Moment::now();
     let create = || storage.create(&key, vec![Bytes::from_static(b"probe\n")]);
     let mut made = create().await;
@@ -291,19 +278,15 @@ pub(super) async fn probe_clock(store: &Store) -> Result<ClockProbe> {
         }
         made => made?,
     }
-    let list = List {
-        dir: DIR,
-        prefix: CLOCK,
-        after: None,
-        limit: MAX_SWEPT,
-        meta: true,
-    };
+    let list = List::new(OWN_DIR)
+        .with_prefix(CLOCK_PREFIX)
+        .with_limit(MAX_SWEPT)
+        .with_meta();
     let mut listed = storage.list(&list).await;
     if let Ok(page) = &listed {
         sweep_clocks(storage, page).await;
         if page.more {
-            let prefix = &name;
-            listed = storage.list(&List { prefix, ..list }).await;
+            listed = storage.list(&list.with_prefix(&name)).await;
         }
     }
     storage.delete(&key).await?;
@@ -327,7 +310,7 @@ async fn sweep_clocks(storage: &dyn Storage, page: &Page) {
         if let Entry::Object(Object { name, meta }) = entry
             && let (Some(meta), Some(now)) = (meta, page.now)
             && now.duration_since(meta.created).unwrap_or_default() >= PROBING
-            && let Ok(key) = key(name)
+            && let Ok(key) = own_key(name)
         {
             let _ = storage.delete(&key).await;
         }
@@ -336,13 +319,10 @@ async fn sweep_clocks(storage: &dyn Storage, page: &Page) {
 
 /// Takes the time that the storage says with a list.
 async fn list_clock(storage: &dyn Storage, before: Moment) -> Result<ClockProbe> {
-    let list = List {
-        dir: DIR,
-        prefix: FILE,
-        after: None,
-        limit: 1,
-        meta: true,
-    };
+    let list = List::new(OWN_DIR)
+        .with_prefix(STORE_HEADER_NAME)
+        .with_limit(1)
+        .with_meta();
     let page = storage.list(&list).await?;
     let created = page.now.ok_or_else(|| {
         Error::unsupported("nothing was pruned: the storage does not report its time")
@@ -353,24 +333,16 @@ async fn list_clock(storage: &dyn Storage, before: Moment) -> Result<ClockProbe>
 
 /// Removes the probes, as an operator asks for it.
 pub(super) async fn gc(storage: &dyn Storage, options: &GcOptions) -> Result<Swept> {
-    let mut swept = gc_of(storage, PROBE, options).await?;
-    swept += gc_of(storage, CLOCK, options).await?;
+    let mut swept = gc_of(storage, PROBE_PREFIX, options).await?;
+    swept += gc_of(storage, CLOCK_PREFIX, options).await?;
     Ok(swept)
 }
 
 async fn gc_of(storage: &dyn Storage, prefix: &str, options: &GcOptions) -> Result<Swept> {
     let mut swept = Swept::default();
-    let mut after = None;
-    loop {
-        let list = List {
-            dir: DIR,
-            prefix,
-            after,
-            limit: 1000,
-            meta: true,
-        };
-        let page = storage.list(&list).await?;
-        after = page.entries.last().cloned();
+    let list = List::new(OWN_DIR).with_prefix(prefix).with_meta();
+    let mut pages = Pager::new(storage, list);
+    while let Some(page) = pages.next().await? {
         for entry in &page.entries {
             match entry {
                 Entry::Object(object) => {
@@ -379,10 +351,8 @@ async fn gc_of(storage: &dyn Storage, prefix: &str, options: &GcOptions) -> Resu
                 Entry::Dir(dir) => gc_dir(storage, dir, options, &mut swept).await?,
             }
         }
-        if !page.more {
-            return Ok(swept);
-        }
     }
+    Ok(swept)
 }
 
 /// Removes the objects of a probe of lists.
@@ -393,7 +363,7 @@ async fn gc_dir(
     swept: &mut Swept,
 ) -> Result<()> {
     let list = RecursiveList {
-        dir: &format!("{DIR}/{dir}"),
+        dir: &format!("{OWN_DIR}/{dir}"),
         token: None,
         limit: MAX_SWEPT,
         meta: true,
@@ -423,7 +393,7 @@ async fn gc_object(
     if age < options.older_than.max(PROBING) {
         return Ok(());
     }
-    let key = key(&object.name)?;
+    let key = own_key(&object.name)?;
     if !options.dry_run {
         storage.delete(&key).await?;
     }
@@ -435,7 +405,7 @@ async fn gc_object(
 
 /// Creates what is there already, which must be refused.
 async fn create_again(storage: &dyn Storage, name: &str, body: Bytes) -> Result<()> {
-    match storage.create(&key(name)?, vec![body]).await {
+    match storage.create(&own_key(name)?, vec![body]).await {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error.of_a_trial().into()),
         Ok(()) => Err(Error::unsupported(
@@ -447,10 +417,6 @@ async fn create_again(storage: &dyn Storage, name: &str, body: Bytes) -> Result<
     }
 }
 
-fn key(name: &str) -> Result<Key> {
-    Ok(Key::new(format!("{DIR}/{name}"))?)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -458,7 +424,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::storage::{Memory, Part, Upload};
+    use crate::storage::{Key, Memory, Part, Upload};
 
     /// A storage in which something happens once, when `store.json` or a probe is made.
     #[derive(Debug, Default)]
@@ -484,7 +450,9 @@ mod tests {
 
         async fn create(&self, key: &Key, body: Vec<Bytes>) -> crate::storage::Result<()> {
             self.memory.create(key, body).await?;
-            if key.as_str().ends_with(FILE) && self.answer_lost.swap(false, Ordering::Relaxed) {
+            if key.as_str().ends_with(STORE_HEADER_NAME)
+                && self.answer_lost.swap(false, Ordering::Relaxed)
+            {
                 Err(crate::storage::Error::new(
                     ErrorKind::OutcomeUnknown,
                     "lost",
@@ -538,22 +506,16 @@ mod tests {
 
     async fn leave_probes(memory: &Memory) {
         for name in ["probe-0-1", "probe-0-2"] {
-            let key = key(name).expect("a key");
+            let key = own_key(name).expect("a key");
             memory.create(&key, Vec::new()).await.expect("creates");
         }
     }
 
     async fn is_clean(memory: &Memory) -> bool {
-        let list = List {
-            dir: DIR,
-            prefix: "",
-            after: None,
-            limit: 10,
-            meta: false,
-        };
+        let list = List::new(OWN_DIR).with_limit(10);
         let page = memory.list(&list).await.expect("a page");
         // The store and its policy.
-        page.entries == [Entry::object(FILE), Entry::Dir(DIR.into())]
+        page.entries == [Entry::object(STORE_HEADER_NAME), Entry::Dir(OWN_DIR.into())]
     }
 
     #[test]
@@ -602,17 +564,11 @@ mod tests {
                     ..Eventful::default()
                 };
                 let memory = storage.memory.clone();
-                let left = key("clock-0").expect("a key");
+                let left = own_key("clock-0").expect("a key");
                 memory.create(&left, Vec::new()).await.expect("creates");
                 let store = Store::new(Arc::new(storage));
                 probe_clock(&store).await.expect("tells the time");
-                let list = List {
-                    dir: DIR,
-                    prefix: CLOCK,
-                    after: None,
-                    limit: 10,
-                    meta: false,
-                };
+                let list = List::new(OWN_DIR).with_prefix(CLOCK_PREFIX).with_limit(10);
                 let page = memory.list(&list).await.expect("a page");
                 assert_eq!(page.entries.len(), usize::from(is_left), "{hours}");
             }

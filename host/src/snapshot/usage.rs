@@ -3,7 +3,7 @@
 #[cfg(feature = "guest")]
 use std::sync::Arc;
 
-use super::{Name, Result, Scope, version};
+use super::{Name, Result, Scope, layout};
 #[cfg(feature = "guest")]
 use super::{Retention, name};
 use crate::storage::RecursiveList;
@@ -92,7 +92,7 @@ impl Scope {
             };
             let page = self.storage().list_recursive(&list).await?;
             for object in &page.objects {
-                if let Some(name) = name_of_version(&object.name) {
+                if let Some(name) = layout::name_of_version(&object.name) {
                     see(name, object.meta.map_or(0, |meta| meta.size));
                 }
             }
@@ -109,12 +109,4 @@ impl Scope {
     pub(crate) fn store_id(&self) -> usize {
         Arc::as_ptr(&self.store.shared).addr()
     }
-}
-
-/// The encoded name of a version whose key is `path` below its scope; none for what is no version.
-fn name_of_version(path: &str) -> Option<&str> {
-    let (name, segment) = path.split_once('/')?;
-    version::parse(segment)?;
-    Name::from_encoded(name)?;
-    Some(name)
 }

@@ -34,6 +34,7 @@ mod identity;
 mod key;
 mod local;
 mod memory;
+mod pager;
 pub mod probe;
 mod recursive;
 mod retry;
@@ -55,6 +56,7 @@ pub use local::Local;
 #[cfg(feature = "testing")]
 pub use local::{Call, Watch};
 pub use memory::Memory;
+pub use pager::Pager;
 #[cfg(feature = "bucket")]
 pub use retry::Counts;
 pub use retry::Retry;

@@ -18,7 +18,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::{
-    Entry, Error, ErrorKind, Key, List, ReadRange, RecursiveList, Result, Storage, Upload,
+    Entry, Error, ErrorKind, Key, List, Pager, ReadRange, RecursiveList, Result, Storage, Upload,
 };
 
 /// Directory of the objects that belong to the store itself.
@@ -278,22 +278,14 @@ async fn pages(
     limit: usize,
     expected: usize,
 ) -> Result<Vec<Entry>> {
+    let mut pages = Pager::new(storage, List::new(dir).with_limit(limit));
     let mut entries: Vec<Entry> = Vec::new();
-    loop {
-        let list = List {
-            dir,
-            prefix: "",
-            after: entries.last().cloned(),
-            limit,
-            meta: false,
-        };
-        let page = storage.list(&list).await?;
-        let is_end = page.entries.is_empty() || !page.more;
+    while entries.len() <= expected
+        && let Some(page) = pages.next().await?
+    {
         entries.extend(page.entries);
-        if is_end || entries.len() > expected {
-            return Ok(entries);
-        }
     }
+    Ok(entries)
 }
 
 /// Lets several writers create one object at the same moment, some times, and verifies that the

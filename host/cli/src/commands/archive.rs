@@ -14,13 +14,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::Args;
-use persist_host::snapshot::{Error, Info, Name, RawVersion, Scope, Store, Version};
+use persist_host::snapshot::{Error, Info, Name, RawVersion, Scope, Store, Version, layout};
 use persist_host::storage::{ErrorKind, Key, ReadRange, Storage};
 use rustix::fs::{AtFlags, CWD};
 use serde_json::json;
 
 use super::copy::{How, Proof, copy};
-use super::tar_storage::{MANIFEST, STORE, TarStorage};
+use super::tar_storage::TarStorage;
 use super::{nowhere, printed};
 use crate::address::{self, SelectionArg};
 use crate::build::random_suffix;
@@ -217,11 +217,15 @@ enum Body {
 impl Archive {
     async fn store_header(&mut self, storage: &dyn Storage) -> Result<()> {
         match storage
-            .read(&Key::new(STORE)?, ReadRange::Suffix(1 << 20))
+            .read(&Key::new(layout::STORE_HEADER)?, ReadRange::Suffix(1 << 20))
             .await
         {
             Ok(part) => {
-                self.header(STORE, part.bytes.len() as u64, SystemTime::now())?;
+                self.header(
+                    layout::STORE_HEADER,
+                    part.bytes.len() as u64,
+                    SystemTime::now(),
+                )?;
                 self.body(&part.bytes)?;
                 self.pad(part.bytes.len() as u64)
             }
@@ -288,7 +292,11 @@ impl Archive {
                 if let Some((dir, _)) = key.as_str().rsplit_once('/')
                     && pins.contains(&version)
                 {
-                    self.header(&format!("{dir}/pin-{version}"), 0, SystemTime::now())?;
+                    self.header(
+                        &format!("{dir}/{}", layout::pin_segment(version)),
+                        0,
+                        SystemTime::now(),
+                    )?;
                 }
             }
             before = versions.last().copied();
@@ -332,7 +340,11 @@ impl Archive {
 
     fn finish(mut self) -> Result<Proof> {
         let manifest = std::mem::take(&mut self.manifest);
-        self.header(MANIFEST, manifest.len() as u64, SystemTime::now())?;
+        self.header(
+            layout::ARCHIVE_MANIFEST,
+            manifest.len() as u64,
+            SystemTime::now(),
+        )?;
         self.body(&manifest)?;
         self.pad(manifest.len() as u64)?;
         self.builder.into_inner()?.finish()?;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use clap::Args;
 use persist_host::snapshot::{
-    CopyOptions, CopyOutcome, Error, Info, Name, Scope, Selection, Store, Version, Walk,
+    CopyOptions, CopyOutcome, Error, Info, Name, Scope, Selection, Store, Version, Walk, layout,
 };
 use persist_host::storage::IdentityRelation;
 use serde_json::json;
@@ -203,7 +203,7 @@ impl Others {
 
 /// Position of a name in a walk: directories are listed as their keys sort.
 fn order(scope: &Scope, name: &Name) -> [String; 3] {
-    let session = scope.session().map_or("~", Name::encoded);
+    let session = layout::session_segment(scope.session());
     [scope.agent().encoded(), session, name.encoded()].map(|segment| format!("{segment}/"))
 }
 

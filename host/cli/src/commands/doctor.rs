@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use bytes::Bytes;
 use clap::Args;
-use persist_host::snapshot::{self, Store};
+use persist_host::snapshot::{self, Store, layout};
 use persist_host::storage::probe::{self, Way};
-use persist_host::storage::{self, Entry, Key, List, ReadRange, Storage};
+use persist_host::storage::{self, Entry, Key, List, Pager, ReadRange, Storage};
 use serde_json::json;
 
 use super::meta;
@@ -189,7 +189,7 @@ impl Checks {
 
     async fn clock(&mut self) -> Result<()> {
         let before = SystemTime::now();
-        let asked = list("~", 1).with_meta();
+        let asked = list(layout::OWN_DIR, 1).with_meta();
         let Ok(Some(theirs)) = self.storage.list(&asked).await.map(|page| page.now) else {
             return self.line(
                 "note",
@@ -246,7 +246,11 @@ impl Checks {
         // machines.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let nanos = now.unwrap_or_default().as_nanos();
-        let id = format!("probe-doctor-{nanos:x}-{}", std::process::id());
+        let id = format!(
+            "{}doctor-{nanos:x}-{}",
+            layout::PROBE_PREFIX,
+            std::process::id()
+        );
         let made = self.create(&format!("{id}-1")).await;
         let found = match &made {
             Ok(()) => Ok("objects can be created".into()),
@@ -278,7 +282,7 @@ impl Checks {
     }
 
     async fn visible(&self, id: &str) -> Result<String, Wrong> {
-        let asked = list("~", 10).with_prefix(id);
+        let asked = list(layout::OWN_DIR, 10).with_prefix(id);
         let page = self
             .storage
             .list(&asked)
@@ -301,10 +305,13 @@ impl Checks {
     }
 
     async fn sweep(&self, id: &str) -> storage::Result<()> {
-        let asked = list("~", 100).with_prefix(id);
-        for entry in self.storage.list(&asked).await?.entries {
-            if let Entry::Object(object) = entry {
-                self.storage.delete(&key(&object.name)).await?;
+        let asked = list(layout::OWN_DIR, 100).with_prefix(id);
+        let mut pages = Pager::new(&*self.storage, asked);
+        while let Some(page) = pages.next().await? {
+            for entry in page.entries {
+                if let Entry::Object(object) = entry {
+                    self.storage.delete(&key(&object.name)).await?;
+                }
             }
         }
         Ok(())
@@ -323,5 +330,5 @@ fn list(dir: &str, limit: usize) -> List<'_> {
 }
 
 fn key(name: &str) -> Key {
-    Key::new(format!("~/{name}")).expect("letters, digits and hyphens")
+    layout::own_key(name).expect("letters, digits and hyphens")
 }

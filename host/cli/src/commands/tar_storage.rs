@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
+use persist_host::snapshot::layout::{ARCHIVE_MANIFEST as MANIFEST, STORE_HEADER, VERSION_SUFFIX};
 use persist_host::storage::{
     self, Entry, ErrorKind, Key, List, Object, ObjectMeta, Page, Part, ReadRange, Storage,
     StorageIdentity, Upload,
@@ -20,12 +21,6 @@ use serde::Deserialize;
 
 use crate::error::Hinted;
 use crate::text;
-
-/// The last entry of an archive: a line of JSON for each version.
-pub(crate) const MANIFEST: &str = "manifest.jsonl";
-
-/// The first entry of an archive: the header of the store.
-pub(super) const STORE: &str = "~/store.json";
 
 /// Bytes of a header; an entry begins at a multiple of them.
 const BLOCK: u64 = 512;
@@ -236,7 +231,7 @@ impl Index {
         let last = path.rsplit_once('/').map_or(&*path, |(_, last)| last);
         if is_sparse {
             ensure!(
-                !last.ends_with(".gz") && last != MANIFEST,
+                !last.ends_with(VERSION_SUFFIX) && last != MANIFEST,
                 "{} is a sparse entry, which `persist export` does not write",
                 cut(&path)
             );
@@ -270,9 +265,9 @@ impl Index {
     /// Returns the error for an archive without a manifest.
     fn without_manifest(&self, shown: &impl fmt::Display) -> anyhow::Error {
         let is_store = |(path, _): &(String, Place)| {
-            path == STORE
+            path == STORE_HEADER
                 || path
-                    .strip_suffix(STORE)
+                    .strip_suffix(STORE_HEADER)
                     .is_some_and(|base| base.ends_with('/'))
         };
         if self.ended && self.files.iter().any(is_store) {
