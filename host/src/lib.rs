@@ -88,6 +88,7 @@
 
 #[cfg(feature = "testing")]
 pub mod conformance;
+mod hex;
 mod random;
 pub mod snapshot;
 pub mod storage;

@@ -14,7 +14,7 @@ use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
 use super::retry::{AttemptError, RetryDecision};
-use super::{Error, ErrorKind, Key, ReadRange, Result, Storage};
+use super::{Error, ErrorKind, Key, ReadRange, Result, Storage, task};
 pub(super) use background::BackgroundTasks;
 pub(super) use tail::Tail;
 pub(super) use unsent::Unsent;
@@ -211,13 +211,7 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
 
 /// Why a task of ours did not end by itself.
 pub(super) fn stopped_error(stopped: tokio::task::JoinError) -> Error {
-    match stopped.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(error) => {
-            let what = "the runtime shut down during a request";
-            Error::new(ErrorKind::Unavailable, what).with_source(error)
-        }
-    }
+    task::stopped(stopped, ErrorKind::Unavailable, "a request")
 }
 
 #[cfg(test)]
