@@ -93,6 +93,7 @@
 pub mod conformance;
 #[cfg(feature = "guest")]
 pub mod guest;
+mod hex;
 mod random;
 pub mod snapshot;
 pub mod storage;

@@ -35,7 +35,7 @@ fn the_printed_undo_command_can_be_pasted_into_a_shell() {
         };
         assert_eq!(
             text(&rm.stderr),
-            format!("to undo: persist restore {options} 'bot/$(touch x) it'\\''s@1'\n")
+            format!("to undo: persist restore {options} 'bot/$(touch x) it'\"'s@1\"\n")
         );
 
         backend.save("bot/from", "state");

@@ -105,9 +105,9 @@ impl Drop for Scratch {
 
 /// Letters for a name that cannot be guessed.
 pub(crate) fn random_suffix() -> Result<String> {
-    let mut bytes = [0; 8];
+    let mut bytes = [0_u8; 8];
     getrandom::fill(&mut bytes).context("cannot get random bytes from the operating system")?;
-    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+    Ok(hex::encode(bytes))
 }
 
 fn c(tools: &Tools<'_>, out: &Path) -> Result<()> {

@@ -28,11 +28,10 @@ pub(crate) fn seen(value: &Value) -> String {
 
 /// Quotes a text as one word of a shell. Agents choose names, and people paste what is printed.
 pub(crate) fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,~".contains(c);
-    if !word.is_empty() && !word.starts_with('~') && word.chars().all(is_plain) {
-        word.into()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
+    match shlex::try_quote(word) {
+        Ok(quoted) => quoted.into_owned(),
+        // Neither a name nor an argument of a process contains NUL.
+        Err(_) => quoted(&word.replace('\0', "")),
     }
 }
 
@@ -189,11 +188,17 @@ mod tests {
             ("bot/memory@3", "bot/memory@3"),
             ("bot/my notes@2", "'bot/my notes@2'"),
             ("bot/$(touch x)", "'bot/$(touch x)'"),
-            ("bot/it's", r"'bot/it'\''s'"),
+            ("bot/it's", r#""bot/it's""#),
+            (r"bot/it's $x\y", r#""bot/it's "'$x'"\\y""#),
+            ("bot/~/50%", "'bot/~/50%'"),
+            ("bot/日本", "'bot/日本'"),
+            ("a\0b", "ab"),
             ("~root/x", "'~root/x'"),
             ("", "''"),
         ] {
             assert_eq!(quoted(word), safe);
+            let words = shlex::split(safe).expect("whole quotes");
+            assert_eq!(words, [word.replace('\0', "")]);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Moves CPU-bound work, such as compression and hashing, off the threads of the async runtime.
 
 use super::Result;
-use crate::storage::{self, ErrorKind};
+use crate::storage::{ErrorKind, task};
 
 /// Work on fewer bytes is done in place: handing it over would take longer.
 const SMALL: u64 = 64 * 1024;
@@ -16,14 +16,6 @@ pub(crate) async fn spawn_cpu<T: Send + 'static>(
     }
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => {
-                let what = "the runtime shut down during a computation";
-                Err(storage::Error::new(ErrorKind::Unavailable, what)
-                    .with_source(error)
-                    .into())
-            }
-        },
+        Err(error) => Err(task::stopped(error, ErrorKind::Unavailable, "a computation").into()),
     }
 }

@@ -6,7 +6,7 @@ use std::future::Future;
 use tokio::task::JoinHandle;
 
 use super::{Error, Result};
-use crate::storage::{self, ErrorKind};
+use crate::storage::{ErrorKind, task};
 
 /// Futures that run side by side. Dropping this stops them where they wait next.
 #[derive(Debug)]
@@ -47,15 +47,10 @@ impl<T: Send + 'static> OrderedTasks<T> {
         self.running.pop_front();
         match result {
             Ok(result) => result.map(Some),
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => {
-                    let what = "the runtime shut down during a task";
-                    let error =
-                        storage::Error::new(ErrorKind::Unavailable, what).with_source(error);
-                    Err(Error::Storage(error))
-                }
-            },
+            Err(error) => {
+                let error = task::stopped(error, ErrorKind::Unavailable, "a task");
+                Err(Error::Storage(error))
+            }
         }
     }
 }

@@ -641,34 +641,21 @@ fn path(encoded: &str) -> Result<PathBuf> {
     Ok(std::ffi::OsString::from_vec(percent_decode(encoded)?).into())
 }
 
-/// `%20` is a space, and so on.
+/// Decodes a part of a URL. The crate leaves a `%` without digits as it is; a mistyped URL is
+/// refused here.
 fn percent_decode(text: &str) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let decoded = rest
-            .split_at_checked(2)
-            .filter(|(digits, _)| digits.iter().all(u8::is_ascii_hexdigit))
-            .and_then(|(digits, tail)| Some((std::str::from_utf8(digits).ok()?, tail)))
-            .and_then(|(digits, tail)| Some((u8::from_str_radix(digits, 16).ok()?, tail)));
-        let Some((byte @ 1.., tail)) = decoded else {
-            let what = format!(
-                "{:?} contains a % without two hexadecimal digits after it",
-                redact(text)
-            );
-            return Err(
-                Error::new(ErrorKind::Config, what).with_hint("write %25 for a percent sign")
-            );
-        };
-        bytes.push(byte);
-        rest = tail;
+    let is_byte = |after: &str| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit) && digits != b"00")
+    };
+    if text.split('%').skip(1).all(is_byte) {
+        return Ok(percent_encoding::percent_decode_str(text).collect());
     }
-    Ok(bytes)
+    let what = format!(
+        "{:?} contains a % without two hexadecimal digits after it",
+        redact(text)
+    );
+    Err(Error::new(ErrorKind::Config, what).with_hint("write %25 for a percent sign"))
 }
 
 #[cfg(test)]
@@ -858,6 +845,31 @@ mod tests {
         for good in ["/a/~/b", "/a$b", "/a/$", "/tmp/a b", "/tmp/é"] {
             let path = Path::new(good);
             assert_eq!(absolute_local_path(path).expect(good), path);
+        }
+    }
+
+    #[test]
+    fn a_percent_sign_needs_the_digits_of_a_byte() {
+        for (url, path) in [
+            ("file:///a%25b", "/a%b"),
+            ("file:///a%2541", "/a%41"),
+            ("file:///a%c3%A9", "/a\u{e9}"),
+            ("file:///a%2500", "/a%00"),
+        ] {
+            let config = StorageConfig::from_url(url).expect(url);
+            assert_eq!(config, StorageConfig::local(path), "{url}");
+        }
+        for url in [
+            "file:///a%",
+            "file:///a%2",
+            "file:///a%zz",
+            "file:///a%+1",
+            "file:///a%2%30",
+            "file:///a%00",
+            "file:///a%\u{e9}",
+        ] {
+            let error = StorageConfig::from_url(url).expect_err(url);
+            assert!(error.hint().unwrap_or_default().contains("%25"), "{url}");
         }
     }
 

@@ -41,6 +41,7 @@ mod retry;
 #[cfg(feature = "s3")]
 mod s3;
 mod secret;
+pub(crate) mod task;
 
 pub use config::{
     S3Credentials, S3Encryption, StorageBackend, StorageConfig, absolute_local_path, local_path,

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use super::{
     Entry, Error, ErrorKind, Key, List, Pager, ReadRange, RecursiveList, Result, Storage, Upload,
 };
+use crate::hex::hex;
 
 /// Directory of the objects that belong to the store itself.
 const DIR: &str = "~";
@@ -170,10 +171,6 @@ fn record_key(server: &str, way: Way) -> Result<Key> {
         Way::Parts => "-uploads",
     };
     Key::new(format!("{DIR}/{RECORD}{hash}{end}.json"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads the record at `key`. One that cannot be read says nothing.
@@ -516,12 +513,5 @@ pub(crate) async fn remove_object(storage: &dyn Storage, key: &Key) {
 }
 
 fn stopped_error(stopped: tokio::task::JoinError) -> Error {
-    match stopped.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(error) => Error::new(
-            ErrorKind::Unavailable,
-            "the runtime shut down during a probe",
-        )
-        .with_source(error),
-    }
+    super::task::stopped(stopped, ErrorKind::Unavailable, "a probe")
 }

@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use percent_encoding::percent_decode_str;
+
 /// Stands where a secret was.
 const HIDDEN: &str = "(not shown)";
 
@@ -168,7 +170,7 @@ fn runs(text: &str) -> impl Iterator<Item = Range<usize>> {
 /// Returns the kind of secret that a run of characters is.
 fn token(run: &str) -> Option<&'static str> {
     if run.contains('%') {
-        let decoded = percent_decoded(run);
+        let decoded = percent_decode_str(run).decode_utf8_lossy();
         let is_key = named(&decoded).is_some() || decoded.contains("-----BEGIN");
         return is_key.then_some("the content of a key file");
     }
@@ -277,29 +279,6 @@ fn base64_decoded(text: &str) -> Option<Vec<u8>> {
         }
     }
     Some(decoded)
-}
-
-/// Decodes `%20` and the like; anything else is left as it is.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let digits = tail
-            .get(..2)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
-        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match decoded {
-            Some(decoded) if byte == b'%' => {
-                bytes.push(decoded);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Finds passwords and signatures of URLs, and `user:password@host`.

@@ -321,8 +321,7 @@ impl Proof {
     }
 
     pub(crate) fn digest(&self) -> String {
-        let digest = self.hash.clone().finalize();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(self.hash.clone().finalize())
     }
 }
 
@@ -521,8 +520,7 @@ impl Sum {
     }
 
     fn conclude(self, from: &Store, to: &Store, out: Out) -> Result<()> {
-        let digest = self.digests.clone().finalize();
-        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex::encode(self.digests.clone().finalize());
         let versions = self.proof.versions;
         let bytes = self.proof.bytes;
         let only_there = self.names_only_there + self.versions_only_there + self.pins_only_there;

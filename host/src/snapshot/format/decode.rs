@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::encode::{self, checksum, copy_of};
 use super::*;
+use crate::hex::hex;
 use crate::snapshot::{Error, Info, Result};
 use crate::storage;
 
@@ -298,7 +299,7 @@ impl Trailer {
     }
 }
 
-/// Returns true for text of `len` lower-case hex digits, which is what [`super::hex`] writes.
+/// Returns true for text of `len` lower-case hex digits, which is what [`hex`] writes.
 fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

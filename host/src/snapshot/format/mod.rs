@@ -118,14 +118,3 @@ pub(crate) struct Metadata {
     /// One for each operation: tells whether a version that is there is the one that we made.
     pub(crate) nonce: String,
 }
-
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a string");
-    }
-    text
-}

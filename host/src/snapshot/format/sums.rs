@@ -3,7 +3,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Metadata, hex};
+use super::Metadata;
+use crate::hex::hex;
 use crate::snapshot::{Error, Result};
 
 /// The sums of a state, as far as it was read.

@@ -45,7 +45,7 @@ pub use super::retry::{Attempt, AttemptError, RetryDecision};
 use super::retry::{Call, Counts, Retrier, RetryLoop};
 use super::{
     Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
-    Storage, StorageIdentity, Sweep, Swept, Upload,
+    Storage, StorageIdentity, Sweep, Swept, Upload, task,
 };
 pub use driver::{
     After, Body, Completion, Directories, Driver, GetResponse, ListRequest, ListResponse,
@@ -409,12 +409,6 @@ pub fn unlogged<F: Future>(send: F) -> tracing::instrument::WithDispatch<F> {
 }
 
 /// Why a task of ours did not end by itself.
-fn stopped_error(stopped: tokio::task::JoinError) -> Error {
-    match stopped.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(error) => {
-            let what = "the runtime shut down during a request";
-            Error::new(ErrorKind::Unavailable, what).with_source(error)
-        }
-    }
+pub(super) fn stopped_error(stopped: tokio::task::JoinError) -> Error {
+    task::stopped(stopped, ErrorKind::Unavailable, "a request")
 }

@@ -37,7 +37,7 @@ use rustix::io::Errno;
 
 use super::{
     Error, ErrorKind, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
-    Storage, StorageIdentity, Sweep, Swept, Upload,
+    Storage, StorageIdentity, Sweep, Swept, Upload, task,
 };
 use disk::Disk;
 use temp::Temp;
@@ -136,13 +136,11 @@ impl Local {
         let shared = Arc::clone(&self.shared);
         match tokio::task::spawn_blocking(move || work(&shared.tree)).await {
             Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => {
-                    let what = "the runtime shut down during a disk operation";
-                    Err(Error::new(ErrorKind::OutcomeUnknown, what).with_source(error))
-                }
-            },
+            Err(error) => Err(task::stopped(
+                error,
+                ErrorKind::OutcomeUnknown,
+                "a disk operation",
+            )),
         }
     }
 }

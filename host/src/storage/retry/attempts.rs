@@ -337,10 +337,7 @@ fn jitter(bound: Duration) -> Duration {
 
 /// A key as it may stand in a log above debug: the same for the same key, and not to be read.
 pub(in crate::storage) fn hashed(key: &str) -> String {
-    Sha256::digest(key.as_bytes())[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    crate::hex::hex(&Sha256::digest(key.as_bytes())[..6])
 }
 
 #[cfg(test)]
