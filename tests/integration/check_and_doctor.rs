@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{Error, Purge, Retention, Store, StoreOptions};
-use persist_host::storage::{
-    self, ErrorKind, Key, List, Memory, Page, Part, ReadRange, Storage, Upload,
-};
+use persist_host::storage::{self, ErrorKind, Key, List, Memory, Page, ReadRange, Storage};
 use persist_servers::{Fault, Kind, Reply};
 use persist_tests::backends::{Backend, backends, json};
 use persist_tests::{block_on, gcs, guest, s3, save, scope, tempdir, text};
@@ -550,13 +549,9 @@ impl Small {
 }
 
 #[async_trait]
-impl Storage for Small {
-    fn location(&self) -> String {
-        self.memory.location()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        true
+impl Forward for Small {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.memory.clone())
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
@@ -567,18 +562,6 @@ impl Storage for Small {
         self.memory.create(key, body).await?;
         *self.room() = rest;
         Ok(())
-    }
-
-    async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
-        self.memory.read(key, range).await
     }
 
     async fn list(&self, list: &List<'_>) -> storage::Result<Page> {

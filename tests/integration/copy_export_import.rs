@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{CopyOptions, CopyOutcome, Error, SaveOptions, Store};
-use persist_host::storage::{self, Key, List, Memory, Page, Part, ReadRange, Storage, Upload};
+use persist_host::storage::{self, Key, Memory, Storage};
 
 use persist_servers::Kind;
 use persist_tests::backends::{Backend, backends, json};
@@ -569,30 +570,13 @@ fn a_destination_that_stores_other_bytes_is_found_when_they_are_read_back() {
     }
 
     #[async_trait]
-    impl Storage for Rotten {
-        fn location(&self) -> String {
-            self.0.location()
+    impl Forward for Rotten {
+        fn inner(&self) -> Arc<dyn Storage> {
+            Arc::new(self.0.clone())
         }
-        fn supports_conditional_create(&self) -> bool {
-            true
-        }
+
         async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
             self.0.create(key, Self::rot(key, body)).await
-        }
-        async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-            self.0.upload(key).await
-        }
-        async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-            self.0.replace(key).await
-        }
-        async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
-            self.0.read(key, range).await
-        }
-        async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
-            self.0.list(list).await
-        }
-        async fn delete(&self, key: &Key) -> storage::Result<()> {
-            self.0.delete(key).await
         }
     }
 

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{Error, GcOptions, SaveOptions, Store};
-use persist_host::storage::{
-    ErrorKind, Key, List, Local, Memory, Page, Part, ReadRange, Result, Storage, Swept, Upload,
-};
+use persist_host::storage::{ErrorKind, Key, List, Local, Memory, Page, Result, Storage, Swept};
 use persist_servers::{Fault, Kind, Reply};
 use persist_tests::cloud::is_trial;
 use persist_tests::s3::Place;
@@ -78,35 +76,15 @@ fn only_temporary_files_of_dead_processes_are_removed() {
 struct Later(Memory);
 
 #[async_trait]
-impl Storage for Later {
-    fn location(&self) -> String {
-        self.0.location()
-    }
-
-    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
-        self.0.create(key, body).await
-    }
-
-    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.0.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.0.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
-        self.0.read(key, range).await
+impl Forward for Later {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.0.clone())
     }
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
         let mut page = self.0.list(list).await?;
         page.now = page.now.map(|now| now + 2 * HOUR);
         Ok(page)
-    }
-
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.0.delete(key).await
     }
 }
 

@@ -200,7 +200,7 @@ fn a_list_or_deletion_that_another_service_answers_is_sent_again() {
         storage.delete(&key).await.expect("deleted");
         assert_eq!(proxy.faults(), 1);
         let read = storage.read(&key, ReadRange::Suffix(1)).await;
-        let error = read.err().expect("the object is still there");
+        let error = read.expect_err("the object is still there");
         assert_eq!(error.kind(), ErrorKind::NotFound);
     });
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{Error, Expect, GcOptions, SaveOptions, Scope, Store};
 use persist_host::storage::probe::Way;
 use persist_host::storage::{
-    self, ErrorKind, Key, List, Memory, Page, Part, ReadRange, RecursiveList, Storage,
-    StorageConfig, Upload,
+    self, ErrorKind, Key, List, Memory, Page, ReadRange, RecursiveList, Storage, StorageConfig,
 };
 use persist_servers::{Fault, Kind, Proxy, Reply, Seen};
 use persist_tests::cloud::{BACKENDS, Place};
@@ -75,9 +75,18 @@ impl Server {
 }
 
 #[async_trait]
-impl Storage for Server {
+impl Forward for Server {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.memory.clone())
+    }
+
     fn location(&self) -> String {
         self.name.into()
+    }
+
+    // To be probed, as a storage of others is.
+    fn supports_conditional_create(&self) -> bool {
+        false
     }
 
     fn unknown_server(&self) -> Option<String> {
@@ -101,22 +110,6 @@ impl Storage for Server {
             }
             _ => self.memory.create(key, body).await,
         }
-    }
-
-    async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
-        self.memory.read(key, range).await
-    }
-
-    async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
-        self.memory.list(list).await
     }
 
     async fn delete(&self, key: &Key) -> storage::Result<()> {
@@ -517,39 +510,15 @@ struct Pages {
 }
 
 #[async_trait]
-impl Storage for Pages {
-    fn location(&self) -> String {
-        self.memory.location()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        true
-    }
-
-    async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
-        self.memory.create(key, body).await
-    }
-
-    async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
-        self.memory.read(key, range).await
+impl Forward for Pages {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.memory.clone())
     }
 
     async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
         let mut page = self.memory.list(list).await?;
         (self.change)(&mut page);
         Ok(page)
-    }
-
-    async fn delete(&self, key: &Key) -> storage::Result<()> {
-        self.memory.delete(key).await
     }
 }
 

@@ -50,6 +50,8 @@ pub use local::Local;
 #[cfg(feature = "testing")]
 pub use local::{Call, Watch};
 pub use memory::Memory;
+#[cfg(feature = "testing")]
+pub(crate) use recursive::page as list_by_directory;
 #[cfg(any(feature = "s3", feature = "gcs"))]
 pub use retry::Counts;
 pub use retry::Retry;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fastrand::Rng;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{Expect, Policy, Store, Version};
 use persist_host::storage::{
     self, Entry, Error, ErrorKind, Key, List, Memory, Object, Page, Part, ReadRange, Result,
@@ -356,13 +357,9 @@ fn is_reserved(path: &str) -> bool {
 }
 
 #[async_trait]
-impl Storage for FaultStorage {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        self.inner.supports_conditional_create()
+impl Forward for FaultStorage {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::clone(&self.inner)
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
@@ -386,10 +383,6 @@ impl Storage for FaultStorage {
             sleep: sleeps.then(|| 2 * self.long()),
             repeated: is_repeated.then_some(self.has(Bug::RepeatBelieved)),
         }))
-    }
-
-    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.inner.replace(key).await
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
