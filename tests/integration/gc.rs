@@ -10,8 +10,7 @@ use persist_host::conformance::Forward;
 use persist_host::snapshot::{Error, GcOptions, SaveOptions, Store};
 use persist_host::storage::{ErrorKind, Key, List, Local, Memory, Page, Result, Storage, Swept};
 use persist_servers::{Fault, Kind, Reply};
-use persist_tests::cloud::is_trial;
-use persist_tests::s3::Place;
+use persist_tests::store::{TestStore, is_probe};
 use persist_tests::{block_on, load, noise, on_every_storage, save, tempdir};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -109,10 +108,10 @@ fn probes_of_a_host_that_died_are_removed_once_no_host_can_be_at_it() {
 }
 
 /// Leaves an upload of 20 MiB that its process does not live to complete.
-fn die_in_an_upload(place: &Place) {
+fn die_in_an_upload(place: &TestStore) {
     let (proxy, proxied) = place.proxied();
     let mut child = proxied
-        .persist()
+        .command()
         .args(["save", "bot/large", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -122,7 +121,7 @@ fn die_in_an_upload(place: &Place) {
     stdin.write_all(&noise(1, 20 << 20)).expect("persist reads");
     let sent = || {
         let seen = proxy.seen().into_iter();
-        let mut sent = seen.filter(|seen| seen.operation() == "UploadPart" && !is_trial(seen));
+        let mut sent = seen.filter(|seen| seen.operation() == "UploadPart" && !is_probe(seen));
         sent.any(|seen| seen.answer.is_some())
     };
     while !sent() {
@@ -136,8 +135,8 @@ fn die_in_an_upload(place: &Place) {
 #[test]
 fn old_uploads_are_removed_and_other_stores_are_untouched() {
     for kind in [Kind::SeaweedFs, Kind::Ministack] {
-        let place = Place::on(kind);
-        let other = Place::on(kind);
+        let place = TestStore::on(kind);
+        let other = TestStore::on(kind);
         die_in_an_upload(&place);
         block_on(async {
             let store = Store::new(place.storage());
@@ -163,7 +162,7 @@ fn old_uploads_are_removed_and_other_stores_are_untouched() {
 #[test]
 fn a_save_whose_upload_is_swept_is_not_acknowledged() {
     block_on(async {
-        let place = Place::on(Kind::SeaweedFs);
+        let place = TestStore::on(Kind::SeaweedFs);
         let store = Store::new(place.storage());
         let scope = place.scope();
         save(&scope, "memory", "first").await;
@@ -182,7 +181,7 @@ fn a_save_whose_upload_is_swept_is_not_acknowledged() {
 #[test]
 fn a_missing_list_uploads_permission_is_named() {
     block_on(async {
-        let place = Place::on(Kind::SeaweedFs);
+        let place = TestStore::on(Kind::SeaweedFs);
         save(&place.scope(), "memory", "x").await;
         let (proxy, proxied) = place.proxied();
         proxy.rule(|_, seen| {

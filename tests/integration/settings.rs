@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use persist_tests::backends::json;
+use persist_tests::store::json;
 use persist_tests::{persist, run, tempdir, text};
 
 fn root() -> PathBuf {

@@ -1,9 +1,7 @@
 //! Shared parts of the tests: stores, agents and the command.
 
-pub mod backends;
-pub mod cloud;
 pub mod gcs;
-pub mod s3;
+pub mod store;
 pub mod terminal;
 
 use std::future::Future;
@@ -129,7 +127,7 @@ pub fn text(bytes: &[u8]) -> &str {
 }
 
 /// Runs `persist`, which must succeed, and returns what it printed.
-pub fn ok(dir: &Path, args: &[&str]) -> String {
+pub fn run_ok(dir: &Path, args: &[&str]) -> String {
     let output = run(dir, args);
     let stderr = text(&output.stderr);
     assert!(
@@ -141,7 +139,7 @@ pub fn ok(dir: &Path, args: &[&str]) -> String {
 }
 
 /// Runs `persist`, which must fail with `code`, and returns what it said.
-pub fn fails(dir: &Path, args: &[&str], code: i32) -> String {
+pub fn run_fails(dir: &Path, args: &[&str], code: i32) -> String {
     let output = run(dir, args);
     let stderr = text(&output.stderr).to_owned();
     assert_eq!(
