@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use persist_host::snapshot::{Adapter, GcOptions, SaveOptions, Store};
 use persist_host::wasm::{Limits, RunError, SnapshotCtx};
-use persist_servers::{Fault, Kind, Proxy, Reply};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply};
 use persist_tests::store::{Backend, SERVERS, TestStore};
 use persist_tests::{block_on, gcs, guest, host, load, noise, save, test_guest, text};
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use persist_host::snapshot::{Error, Expect, Result, SaveOptions, Scope};
-use persist_servers::{Fault, Kind, Proxy, Reply, Seen};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
 use persist_tests::store::{SERVERS, TestStore};
 use persist_tests::{block_on, noise, save};
 use tokio::sync::Semaphore;

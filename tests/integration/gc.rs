@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use persist_host::conformance::Forward;
 use persist_host::snapshot::{Error, GcOptions, SaveOptions, Store};
 use persist_host::storage::{ErrorKind, Key, List, Local, Memory, Page, Result, Storage, Swept};
-use persist_servers::{Fault, Kind, Reply};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Reply};
 use persist_tests::store::{TestStore, is_probe};
 use persist_tests::{block_on, load, noise, on_every_storage, save, tempdir};
 

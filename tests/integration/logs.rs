@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use persist_host::snapshot::Store;
-use persist_servers::{Fault, Kind, Reply};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Reply};
 use persist_tests::store::TestStore;
 use persist_tests::terminal::Terminal;
 use persist_tests::{noise, text};

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use persist_host::storage::{ErrorKind, S3Credentials, StorageConfig};
-use persist_servers::{Fault, Proxy, Reply};
 use persist_tests::gcs::json;
+use persist_tests::proxy::{Fault, Proxy, Reply};
 use persist_tests::{persist, tempdir, text};
 
 /// Text that is appended to a value, and text that replaces it.

@@ -12,7 +12,8 @@ use persist_host::storage::probe::Way;
 use persist_host::storage::{
     self, ErrorKind, Key, List, Memory, Page, ReadRange, RecursiveList, Storage, StorageConfig,
 };
-use persist_servers::{Fault, Kind, Proxy, Reply, Seen};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
 use persist_tests::store::{Backend, SERVERS, TestStore};
 use persist_tests::{block_on, gcs, load, noise, save, text};
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use persist_host::conformance;
 use persist_host::snapshot::{Error, Expect, SaveOptions};
 use persist_host::storage::S3Encryption;
-use persist_servers::{Fault, Kind, Proxy, Reply, Seen};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
 use persist_tests::store::{TestStore, is_probe};
 use persist_tests::{block_on, guest, load, noise, save, text};
 

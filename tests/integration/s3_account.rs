@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use persist_host::snapshot::{Error, SaveOptions};
 use persist_host::storage::ErrorKind;
-use persist_servers::{Fault, Kind, Proxy, Reply, Seen};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
 use persist_tests::store::{TestStore, is_probe};
 use persist_tests::{block_on, noise, save, tempdir, text};
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use persist_host::snapshot::{Error, SaveOptions, Scope};
 use persist_host::storage::{ErrorKind, Key, ReadRange};
-use persist_servers::{Fault, Kind, Proxy, Reply};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply};
 use persist_tests::store::{TestStore, is_probe};
 use persist_tests::{block_on, noise, save};
 

@@ -2,7 +2,8 @@
 
 use persist_host::snapshot::{Expect, SaveOptions, Scope};
 use persist_host::storage::{ErrorKind, Key};
-use persist_servers::{Kind, Proxy};
+use persist_servers::Kind;
+use persist_tests::proxy::Proxy;
 use persist_tests::store::TestStore;
 use persist_tests::{block_on, load, save};
 

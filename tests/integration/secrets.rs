@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use persist_servers::{Fault, Proxy, Reply};
+use persist_tests::proxy::{Fault, Proxy, Reply};
 use persist_tests::store::json;
 use persist_tests::{persist, run, tempdir, text};
 

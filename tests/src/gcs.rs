@@ -10,7 +10,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use persist_servers::{Fault, Kind, Proxy, Reply, Seen, Server};
+use crate::proxy::{Fault, Proxy, Reply, Seen};
+use persist_servers::{Kind, Server};
 
 /// Returns the GCS operation of a request.
 pub fn operation(seen: &Seen) -> &'static str {

@@ -1,6 +1,7 @@
 //! Shared parts of the tests: stores, agents and the command.
 
 pub mod gcs;
+pub mod proxy;
 pub mod store;
 pub mod terminal;
 

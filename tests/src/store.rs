@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::proxy::{Proxy, Reply, Seen};
 use persist_host::conformance;
 use persist_host::snapshot::Scope;
 use persist_host::storage::probe::Way;
 use persist_host::storage::{Key, ReadRange, Retry, S3Credentials, Storage, StorageConfig};
-use persist_servers::{Kind, Proxy, Reply, Seen, Server};
+use persist_servers::{Kind, Server};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -99,14 +100,6 @@ impl Prefix {
         }
     }
 
-    fn url(&self) -> String {
-        let scheme = match self.kind {
-            Kind::FakeGcs => "gs",
-            _ => "s3",
-        };
-        format!("{scheme}://{}/{}", self.bucket, self.prefix)
-    }
-
     fn config(&self) -> StorageConfig {
         let mut retry = Retry::default();
         retry.first_wait = Duration::from_millis(2);
@@ -173,7 +166,7 @@ impl TestStore {
     }
 
     fn at(prefix: Prefix) -> Self {
-        let url = prefix.url();
+        let url = prefix.server.url(&prefix.bucket, &prefix.prefix);
         Self::new(Location::Server(prefix), url, Vec::new())
     }
 
@@ -343,11 +336,8 @@ impl TestStore {
         let mut command = persist_without_store(Path::new(""));
         command
             .env_remove("PERSIST_LOCAL_PATH")
-            .env("PERSIST_STORAGE", &self.url);
-        match prefix.kind {
-            Kind::FakeGcs => command.env("STORAGE_EMULATOR_HOST", &prefix.endpoint),
-            _ => command.envs(prefix.server.environment(&prefix.endpoint)),
-        };
+            .env("PERSIST_STORAGE", &self.url)
+            .envs(prefix.server.environment(&prefix.endpoint));
         command
     }
 

@@ -4,13 +4,10 @@
 
 use crate::machine::{self, Workspace};
 use crate::pypi;
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result};
+use persist_servers::Kind;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
 
 /// A server, as pip installs it.
 #[derive(Debug)]
@@ -136,6 +133,14 @@ impl Cloud {
         }
     }
 
+    /// The server that stands for it, as it is started.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::S3 => Kind::SeaweedFs,
+            Self::Gcs => Kind::FakeGcs,
+        }
+    }
+
     /// Returns the description of the server, for the user who watches the demo.
     pub(crate) fn server(self) -> &'static str {
         match self {
@@ -145,88 +150,17 @@ impl Cloud {
     }
 }
 
-/// A server of the demo's own, with nothing in it. It ends with this value, or with this process.
-#[derive(Debug)]
-pub(crate) struct Server {
-    cloud: Cloud,
-    facts: Value,
-    launcher: Child,
-    leash: Option<ChildStdin>,
-}
-
-impl Server {
-    /// Starts it; `persist-servers` must be built, and the package installed.
-    pub(crate) fn start(workspace: &Workspace, cloud: Cloud) -> Result<Self> {
-        let mut launcher = Command::new(workspace.target.join("debug/persist-servers"));
-        let mut launcher = launcher
-            .arg(cloud.package().folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .context("cannot start persist-servers")?;
-        let leash = launcher.stdin.take();
-        let stdout = launcher.stdout.take().context("it has no output")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        ensure!(
-            !line.is_empty(),
-            "the server did not start; it says why above"
-        );
-        Ok(Self {
-            cloud,
-            facts: serde_json::from_str(&line)?,
-            launcher,
-            leash,
-        })
-    }
-
-    fn fact(&self, name: &str) -> &str {
-        self.facts[name].as_str().unwrap_or_default()
-    }
-
-    /// Returns the endpoint of the server.
-    pub(crate) fn endpoint(&self) -> &str {
-        self.fact("endpoint")
-    }
-
-    /// A place in its bucket.
-    pub(crate) fn url(&self, prefix: &str) -> String {
-        let scheme = match self.cloud {
-            Cloud::S3 => "s3",
-            Cloud::Gcs => "gs",
-        };
-        format!("{scheme}://{}/{prefix}", self.fact("bucket"))
-    }
-
-    /// Returns the environment variables that `persist` needs to use the server.
-    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
-        if self.cloud == Cloud::Gcs {
-            return vec![("STORAGE_EMULATOR_HOST", self.endpoint().to_owned())];
-        }
-        let given = [
-            ("AWS_ENDPOINT_URL", "endpoint"),
-            ("AWS_ACCESS_KEY_ID", "access_key"),
-            ("AWS_SECRET_ACCESS_KEY", "secret_key"),
-        ];
-        let given = given.map(|(name, fact)| (name, self.fact(fact).to_owned()));
-        given
-            .into_iter()
-            .chain([("AWS_REGION", "us-east-1".to_owned())])
-            .collect()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.leash.take());
-        let _ = self.launcher.wait();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_are_installed_where_their_launcher_looks() {
+        for cloud in [Cloud::S3, Cloud::Gcs] {
+            assert_eq!(cloud.package().folder, cloud.kind().name());
+        }
+        assert_eq!(MINISTACK.folder, Kind::Ministack.name());
+    }
 
     #[test]
     fn ministack_gets_the_yaml_that_its_dispatcher_imports() {
