@@ -14,7 +14,7 @@ use persist_host::storage::{self, Key, Memory, Storage};
 
 use persist_servers::Kind;
 use persist_tests::store::{TestStore, json, on_each_backend};
-use persist_tests::{block_on, noise, scope, tempdir, text, version_files};
+use persist_tests::{block_on, noise, scope, tempdir, text, version_file, version_files};
 use serde_json::Value;
 
 /// A command that reaches all of these backends.
@@ -700,7 +700,7 @@ fn save_as(disks: &Disks, address: &str, version: u64) {
     let dir = disks.path("A").join(agent).join("~").join(name);
     fs::create_dir_all(&dir).expect("makes");
     let before = version - 1;
-    let file = format!("{:010}-{before:010}.gz", 9_999_999_999 - before);
+    let file = version_file(before);
     fs::write(dir.join(&file), "").expect("writes");
     disks.save("A", address, b"state");
     fs::remove_file(dir.join(file)).expect("removes");

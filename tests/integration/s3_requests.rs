@@ -5,7 +5,7 @@ use persist_host::storage::{ErrorKind, Key};
 use persist_servers::Kind;
 use persist_tests::proxy::Proxy;
 use persist_tests::store::TestStore;
-use persist_tests::{block_on, load, save};
+use persist_tests::{block_on, load, save, version_file};
 
 /// The requests of a call, by the names that S3 has for them.
 async fn asked<T>(proxy: &Proxy, call: impl Future<Output = T>) -> Vec<&'static str> {
@@ -138,10 +138,7 @@ fn names_after_a_name_before_the_prefix_are_listed_without_start_after() {
 async fn fill(place: &TestStore, head: u64, last: u64) {
     let storage = place.storage();
     let key = |version: u64| {
-        let key = format!(
-            "bot/~/memory/{:010}-{version:010}.gz",
-            9_999_999_999 - version
-        );
+        let key = format!("bot/~/memory/{}", version_file(version));
         Key::new(key).expect("a key")
     };
     let whole = persist_host::storage::ReadRange::Suffix(1 << 20);

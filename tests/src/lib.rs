@@ -4,6 +4,7 @@ pub mod gcs;
 pub mod proxy;
 pub mod store;
 pub mod terminal;
+mod version_key;
 
 use std::fs::OpenOptions;
 use std::future::Future;
@@ -17,6 +18,8 @@ use persist_host::storage::{Local, Memory, Storage};
 use persist_host::wasm::{Agent, AgentHost};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+
+pub use version_key::version_file;
 
 /// Runs a test that waits.
 pub fn block_on<T>(test: impl Future<Output = T>) -> T {

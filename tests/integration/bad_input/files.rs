@@ -22,11 +22,8 @@ impl Pair {
     }
 
     fn path(&self, version: u64) -> PathBuf {
-        let file = format!(
-            "bot/~/memory/{:010}-{version:010}.gz",
-            9_999_999_999 - version
-        );
-        self.dir.path().join(file)
+        let file = version_file(version);
+        self.dir.path().join("bot/~/memory").join(file)
     }
 
     fn bytes(&self, version: u64) -> Vec<u8> {

@@ -21,7 +21,7 @@ use persist_host::snapshot::{Error, SaveOptions};
 use persist_host::storage::Local;
 use persist_tests::{
     block_on, guest, load, persist, run, run_fails, run_ok, save, scope, tempdir, text,
-    version_files,
+    version_file, version_files,
 };
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use super::Call;
 use crate::links::{Backup, LinkCount};
 use crate::malformed_file::redate;
+use crate::version_key::version_file;
 
 /// A bug that is planted under a store, where its own checks do not see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,7 +313,7 @@ impl FaultStorage {
         let old = self.taken_for_head.load(Ordering::Relaxed);
         let is_agents = !list.dir.starts_with('~');
         if self.has(Bug::OldVersionAccepted) && is_agents && old > 0 && !page.entries.is_empty() {
-            let name = format!("{:010}-{old:010}.gz", 9_999_999_999 - old);
+            let name = version_file(old);
             page.entries = vec![Entry::object(name)];
         }
         Ok(page)
