@@ -238,8 +238,8 @@ fn build_python(
 fn fingerprint(workspace: &Workspace, language: Language, source: &Source) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     RECIPE.hash(&mut hasher);
-    toolchains::GO.requirements.hash(&mut hasher);
-    toolchains::COMPONENTIZE_PY.requirements.hash(&mut hasher);
+    toolchains::GO.requirements().hash(&mut hasher);
+    toolchains::COMPONENTIZE_PY.requirements().hash(&mut hasher);
     let sdk = format!("guest-sdk/{}", language.name());
     for folder in [source.folder, &sdk, "wit"] {
         let folder = workspace.root.join(folder);

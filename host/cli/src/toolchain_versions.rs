@@ -1,5 +1,5 @@
 //! Versions of the toolchains that build agents: the command names them in its hints, and `xtask`,
-//! which includes this file, installs them. A test of `xtask` compares its pins with these.
+//! which includes this file, installs them.
 
 /// Packages of Debian 12 for C: Clang with its linker, its run-time for WebAssembly, and the C
 /// library for WASI.
