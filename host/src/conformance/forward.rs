@@ -15,8 +15,8 @@ use crate::storage::{
 /// Wrapper that forwards every call of [`Storage`] to another storage, and overrides the calls that
 /// it changes. Each type that implements this trait is a [`Storage`].
 ///
-/// Two calls are made of others, so that a changed [`Self::list`] shows in [`Self::list_recursive`],
-/// and a changed [`Self::upload`] in [`Self::upload_in_parts`].
+/// Two calls are made of others, so that a changed [`Self::list`] shows in
+/// [`Self::list_recursive`], and a changed [`Self::upload`] in [`Self::upload_in_parts`].
 ///
 /// ```
 /// use std::sync::Arc;
