@@ -1,5 +1,5 @@
-//! Interceptor that captures what the SDK does not expose of a response: its `Date`, whether it has a
-//! body, and whether the body of a list is complete.
+//! Interceptor that captures what the SDK does not expose of a response: its `Date`, whether it has
+//! a body, and whether the body of a list is complete.
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
