@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{Error, Purge, Retention, Store, StoreOptions};
-use persist_host::storage::{
-    self, ErrorKind, Key, List, Memory, Page, Part, ReadRange, Storage, Upload,
-};
-use persist_servers::{Fault, Kind, Reply};
-use persist_tests::backends::{Backend, backends, json};
-use persist_tests::{block_on, gcs, guest, s3, save, scope, tempdir, text};
+use persist_host::storage::{self, ErrorKind, Key, List, Memory, Page, ReadRange, Storage};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Reply};
+use persist_tests::store::{TestStore, json, on_each_backend};
+use persist_tests::{block_on, gcs, guest, save, scope, tempdir, text};
 use serde_json::Value;
 
 /// Every command that asks something of a store.
@@ -46,9 +46,9 @@ const VERSIONS: [&str; 3] = [
 ];
 
 /// Returns the findings of `check`, as severity, kind and key, in order.
-fn findings(backend: &Backend, args: &[&str], code: i32) -> Vec<[String; 3]> {
+fn findings(backend: &TestStore, args: &[&str], code: i32) -> Vec<[String; 3]> {
     let args = [&["check", "--json"], args].concat();
-    let lines = json(&backend.ends(&args, code).0);
+    let lines = json(&backend.run_ends(&args, code).0);
     let text = |line: &Value, key: &str| line[key].as_str().expect("text").to_owned();
     let of = |line: &Value| ["severity", "kind", "key"].map(|key| text(line, key));
     lines[..lines.len() - 1].iter().map(of).collect()
@@ -56,13 +56,13 @@ fn findings(backend: &Backend, args: &[&str], code: i32) -> Vec<[String; 3]> {
 
 #[test]
 fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         for state in ["one", "two", "three"] {
             backend.save("bot/memory", state);
         }
         let [one, two, three] = VERSIONS.map(|version| format!("bot/~/memory/{version}"));
-        backend.put("~/probe-1-2", b"probe\n");
-        backend.put("bot/~/memory/pin-7", b"");
+        backend.put_object("~/probe-1-2", b"probe\n");
+        backend.put_object("bot/~/memory/pin-7", b"");
         assert_eq!(
             findings(&backend, &[], 0),
             [
@@ -71,11 +71,14 @@ fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
             ]
         );
 
-        backend.put("bot/~/memory/notes.txt", b"hello");
-        backend.put("bot/README", b"hello");
-        backend.put("Bot/~/memory/x", b"hello");
-        backend.put("README", b"hello");
-        backend.put(&format!("bot/~/other/{}", VERSIONS[0]), &backend.take(&one));
+        backend.put_object("bot/~/memory/notes.txt", b"hello");
+        backend.put_object("bot/README", b"hello");
+        backend.put_object("Bot/~/memory/x", b"hello");
+        backend.put_object("README", b"hello");
+        backend.put_object(
+            &format!("bot/~/other/{}", VERSIONS[0]),
+            &backend.read_object(&one),
+        );
         let kinds = findings(&backend, &[], 6);
         let warnings: Vec<_> = kinds.iter().filter(|found| found[0] == "warning").collect();
         let other = format!("bot/~/other/{}", VERSIONS[0]);
@@ -93,14 +96,14 @@ fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
         assert_eq!(warnings.len(), expected.len(), "{kinds:?}");
 
         // A bit in a block, which only a whole read finds, and a file that was cut off.
-        let mut flipped = backend.take(&two);
+        let mut flipped = backend.read_object(&two);
         flipped[15] ^= 1;
-        backend.remove(&two);
-        backend.put(&two, &flipped);
+        backend.delete_object(&two);
+        backend.put_object(&two, &flipped);
         findings(&backend, &["bot/memory"], 10);
-        let cut = backend.take(&three);
-        backend.remove(&three);
-        backend.put(&three, &cut[..cut.len() - 1]);
+        let cut = backend.read_object(&three);
+        backend.delete_object(&three);
+        backend.put_object(&three, &cut[..cut.len() - 1]);
         let damage = |args: &[&str]| {
             let found = findings(&backend, args, 6);
             let damage = found.into_iter().filter(|found| found[0] == "damage");
@@ -108,11 +111,11 @@ fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
         };
         assert_eq!(damage(&["bot/memory"]), std::slice::from_ref(&three));
         assert_eq!(damage(&["--read-data"]), [three, two, other.clone()]);
-        let said = backend.fails(&["verify", "bot/memory@2"], 6);
+        let said = backend.run_fails(&["verify", "bot/memory@2"], 6);
         assert!(said.contains(VERSIONS[1]), "{said}");
-        backend.fails(&["verify", "bot/other"], 6);
+        backend.run_fails(&["verify", "bot/other"], 6);
 
-        backend.remove("~/store.json");
+        backend.delete_object("~/store.json");
         let kinds = findings(&backend, &["bot/other"], 6);
         assert!(kinds.iter().any(|found| found[1] == "missing-store-header"));
     }
@@ -120,8 +123,8 @@ fn a_store_that_is_broken_on_purpose_is_told_by_kind_and_severity() {
 
 #[test]
 fn an_unreadable_entry_hides_no_other() {
-    let [local, ..] = backends();
-    let dir = local.url.trim_start_matches("file://").to_owned();
+    let [local, ..] = on_each_backend();
+    let dir = local.url().trim_start_matches("file://").to_owned();
     for agent in ["aa", "bb", "cc", "dd", "ee"] {
         local.save(&format!("{agent}/memory"), "one");
     }
@@ -137,7 +140,7 @@ fn an_unreadable_entry_hides_no_other() {
     let found = findings(&local, &[], 6);
     let damaged: Vec<_> = found.iter().filter(|found| found[0] == "damage").collect();
     assert_eq!(damaged.len(), 2, "{found:?}");
-    let (listed, said) = local.ends(&["ls"], 6);
+    let (listed, said) = local.run_ends(&["ls"], 6);
     for agent in ["aa", "dd", "ee"] {
         assert!(listed.contains(&format!("{agent}/memory@1")), "{listed}");
     }
@@ -148,7 +151,7 @@ fn an_unreadable_entry_hides_no_other() {
     assert!(said.contains("not a regular file"), "{said}");
     let archive = tempdir();
     let tar = archive.path().join("all.tar");
-    local.fails(&["export", tar.to_str().expect("text")], 6);
+    local.run_fails(&["export", tar.to_str().expect("text")], 6);
     assert!(tar.exists());
 }
 
@@ -193,13 +196,13 @@ fn an_object_in_the_wrong_place_is_damage() {
         ("directory", "~/store.json".into(), "~/store.json".into()),
     ];
     for (what, key, removed) in cases {
-        let [local, ..] = backends();
+        let [local, ..] = on_each_backend();
         for state in ["one", "two", "three"] {
             local.save("bot/memory", state);
         }
-        local.ok(&["pin", "bot/memory@2"]);
+        local.run_ok(&["pin", "bot/memory@2"]);
         local.save("other/memory", "one");
-        let root = std::path::Path::new(local.url.trim_start_matches("file://"));
+        let root = local.path();
         let removed = root.join(&removed);
         if removed.is_dir() {
             std::fs::remove_dir_all(&removed).expect("removed");
@@ -237,32 +240,32 @@ fn an_object_in_the_wrong_place_is_damage() {
 #[test]
 fn in_a_bucket_nothing_is_in_the_place_of_something_else() {
     // SeaweedFS keeps directories, as a disk does.
-    let [_, _, gcs] = backends();
+    let [_, _, gcs] = on_each_backend();
     gcs.save("bot/memory", "one");
-    gcs.put("bot/notes", b"hello");
-    gcs.put("bot/~/memory/9999999997-0000000002.gz/x", b"hello");
+    gcs.put_object("bot/notes", b"hello");
+    gcs.put_object("bot/~/memory/9999999997-0000000002.gz/x", b"hello");
     let found = findings(&gcs, &[], 10);
     assert!(found.iter().all(|found| found[1] == "foreign"), "{found:?}");
     gcs.save("bot/memory", "two");
-    assert_eq!(gcs.ok(&["cat", "bot/memory"]), "two");
+    assert_eq!(gcs.run_ok(&["cat", "bot/memory"]), "two");
 }
 
 #[test]
 fn leftovers_of_an_archive_are_a_note() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     local.save("bot/memory", "one");
-    local.put("manifest.jsonl", b"{}");
+    local.put_object("manifest.jsonl", b"{}");
     let found = findings(&local, &[], 0);
     assert_eq!(found, [["note", "leftover", "manifest.jsonl"]]);
 }
 
 #[test]
 fn a_store_of_a_later_format_is_refused_by_every_command() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         let later = br#"{"format":2,"suffix":".zz"}"#;
-        backend.put("~/store.json", later);
+        backend.put_object("~/store.json", later);
         for args in ASKING {
-            let (printed, said) = backend.ends(args, 6);
+            let (printed, said) = backend.run_ends(args, 6);
             let told = printed + &said;
             assert!(told.contains("format 2"), "{args:?}: {told}");
         }
@@ -271,7 +274,7 @@ fn a_store_of_a_later_format_is_refused_by_every_command() {
 
 #[test]
 fn two_operators_at_once_are_told_who_was_first() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         backend.save("bot/memory", "one");
         backend.save("bot/memory", "two");
         let restore = || {
@@ -285,9 +288,12 @@ fn two_operators_at_once_are_told_who_was_first() {
             .each_mut()
             .map(|one| one.wait().expect("it ends").code());
         codes.sort();
-        assert_eq!(codes, [Some(0), Some(4)], "{}", backend.name);
+        assert_eq!(codes, [Some(0), Some(4)], "{}", backend.name());
         assert_eq!(
-            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            backend
+                .run_ok(&["history", "-q", "bot/memory"])
+                .lines()
+                .count(),
             3
         );
     }
@@ -295,7 +301,7 @@ fn two_operators_at_once_are_told_who_was_first() {
 
 #[test]
 fn the_doctor_tries_everything_and_leaves_nothing() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         let exam = |args: &[&str]| {
             let output = backend.run(&[&["doctor", "--json"], args].concat());
             let lines = json(text(&output.stdout)).into_iter();
@@ -306,17 +312,17 @@ fn the_doctor_tries_everything_and_leaves_nothing() {
                 .collect();
             // SeaweedFS looks first and writes then where it puts parts together: two uploads win
             // now and then, and it is told.
-            let known = |line: &&&Value| backend.name == "s3" && line["check"] == "uploads";
+            let known = |line: &&&Value| backend.name() == "s3" && line["check"] == "uploads";
             assert!(
                 wrong.iter().all(|line| known(&line)),
                 "{}: {wrong:?}",
-                backend.name
+                backend.name()
             );
             assert_eq!(
                 output.status.success(),
                 wrong.is_empty(),
                 "{}",
-                backend.name
+                backend.name()
             );
             lines
         };
@@ -339,7 +345,7 @@ fn the_doctor_tries_everything_and_leaves_nothing() {
             assert!(
                 found.iter().any(|what| what == wanted),
                 "{}: {wanted}: {found:?}",
-                backend.name
+                backend.name()
             );
         }
         assert!(
@@ -350,13 +356,13 @@ fn the_doctor_tries_everything_and_leaves_nothing() {
         backend.save("bot/memory", "one");
         exam(&[]);
         assert_eq!(findings(&backend, &[], 0), [] as [[String; 3]; 0]);
-        assert_eq!(backend.ok(&["ls", "-q"]).lines().count(), 1);
+        assert_eq!(backend.run_ok(&["ls", "-q"]).lines().count(), 1);
     }
 }
 
 #[test]
 fn the_doctor_says_what_is_wrong_with_a_storage_that_is_not_there() {
-    let [local, s3, gcs] = backends();
+    let [local, s3, gcs] = on_each_backend();
     let dir = tempdir();
     let file = dir.path().join("file");
     std::fs::write(&file, "not a directory").expect("writes");
@@ -382,10 +388,10 @@ fn the_doctor_says_what_is_wrong_with_a_storage_that_is_not_there() {
 #[test]
 fn the_doctor_tells_a_refusal_from_a_storage_that_lacks_something() {
     // It checks no signatures, which cover the conditions that its proxy takes away.
-    let (proxy, place) = s3::Place::on(Kind::Ministack).proxied();
+    let (proxy, place) = TestStore::on(Kind::Ministack).proxied();
     let doctor = |hint: &str, code: i32| {
         let output = place
-            .persist()
+            .command()
             .arg("doctor")
             .output()
             .expect("persist starts");
@@ -402,7 +408,7 @@ fn the_doctor_tells_a_refusal_from_a_storage_that_lacks_something() {
 
 #[test]
 fn every_command_reports_a_missing_name() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         backend.save("bot/memory", "one");
         for args in [
             &["show", "nobody/memory"][..],
@@ -419,14 +425,17 @@ fn every_command_reports_a_missing_name() {
             &["check", "nobody"],
             &["prune", "bot/nothing"],
         ] {
-            backend.fails(args, 3);
+            backend.run_fails(args, 3);
         }
         // An empty list is a list.
         for args in [&["ls", "nobody"][..], &["stats", "nobody"]] {
-            backend.ok(args);
+            backend.run_ok(args);
         }
         assert_eq!(
-            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            backend
+                .run_ok(&["history", "-q", "bot/memory"])
+                .lines()
+                .count(),
             1
         );
     }
@@ -434,14 +443,14 @@ fn every_command_reports_a_missing_name() {
 
 #[test]
 fn an_account_without_rights_is_told_so_by_every_command() {
-    let on_s3 = s3::Place::on(Kind::SeaweedFs);
-    let on_gcs = gcs::Place::new();
+    let on_s3 = TestStore::on(Kind::SeaweedFs);
+    let on_gcs = TestStore::on(Kind::FakeGcs);
     let (s3_proxy, s3_place) = on_s3.proxied();
     s3_proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(403, "AccessDenied"))));
     let (gcs_proxy, gcs_place) = on_gcs.proxied();
     gcs_proxy.rule(|_, _| Some(Fault::Reply(gcs::refusal(403, "forbidden"))));
     for args in ASKING {
-        for mut command in [s3_place.persist(), gcs_place.persist()] {
+        for mut command in [s3_place.command(), gcs_place.command()] {
             let output = command.args(args).output().expect("persist starts");
             let said = text(&output.stderr);
             assert_eq!(output.status.code(), Some(5), "{args:?}: {said}");
@@ -450,7 +459,7 @@ fn an_account_without_rights_is_told_so_by_every_command() {
 }
 
 /// Runs a shell script in which `$persist` is the command on this store.
-fn shell(backend: &Backend, script: &str) -> std::process::Output {
+fn shell(backend: &TestStore, script: &str) -> std::process::Output {
     let persist = backend.command();
     let mut bash = std::process::Command::new("bash");
     bash.args(["-c", script])
@@ -467,7 +476,7 @@ fn shell(backend: &Backend, script: &str) -> std::process::Output {
 
 #[test]
 fn an_empty_state_is_saved_only_where_it_is_meant() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     local.save("bot/memory", "one");
     // A pipe may be empty; what is closed, or no pipe, may have been forgotten.
     for (script, code) in [
@@ -486,7 +495,7 @@ fn an_empty_state_is_saved_only_where_it_is_meant() {
     let refused = shell(&local, &format!("$persist save bot/memory <{empty}"));
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused.stderr).contains("write - to save an empty state"));
-    assert_eq!(local.ok(&["cat", "bot/memory"]), "one");
+    assert_eq!(local.run_ok(&["cat", "bot/memory"]), "one");
     for given in [
         "- </dev/null".to_owned(),
         format!("{empty}"),
@@ -495,36 +504,42 @@ fn an_empty_state_is_saved_only_where_it_is_meant() {
         let saved = shell(&local, &format!("$persist save bot/memory {given}"));
         assert!(saved.status.success(), "{given}: {}", text(&saved.stderr));
     }
-    assert_eq!(local.ok(&["cat", "bot/memory"]), "");
+    assert_eq!(local.run_ok(&["cat", "bot/memory"]), "");
 }
 
 #[test]
 fn restoring_the_newest_version_changes_nothing() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         backend.save("bot/memory", "one");
         backend.save("bot/memory", "two");
-        let said = backend.ok(&["restore", "bot/memory@2"]);
+        let said = backend.run_ok(&["restore", "bot/memory@2"]);
         assert!(said.contains("is the newest version"), "{said}");
-        backend.ok(&["restore", "bot/memory@2", "--expect", "2"]);
-        backend.fails(&["restore", "bot/memory@2", "--expect", "1"], 4);
+        backend.run_ok(&["restore", "bot/memory@2", "--expect", "2"]);
+        backend.run_fails(&["restore", "bot/memory@2", "--expect", "1"], 4);
         assert_eq!(
-            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            backend
+                .run_ok(&["history", "-q", "bot/memory"])
+                .lines()
+                .count(),
             2
         );
-        backend.ok(&["restore", "bot/memory@1"]);
-        assert_eq!(backend.ok(&["cat", "bot/memory"]), "one");
+        backend.run_ok(&["restore", "bot/memory@1"]);
+        assert_eq!(backend.run_ok(&["cat", "bot/memory"]), "one");
     }
 }
 
 #[test]
 fn deleting_twice_says_that_it_is_deleted_already() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     local.save("bot/memory", "one");
-    local.ok(&["rm", "bot/memory"]);
-    let said = local.fails(&["rm", "bot/memory"], 3);
+    local.run_ok(&["rm", "bot/memory"]);
+    let said = local.run_fails(&["rm", "bot/memory"], 3);
     assert!(said.contains("is already deleted, by version 2"), "{said}");
     assert_eq!(
-        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        local
+            .run_ok(&["history", "-q", "bot/memory"])
+            .lines()
+            .count(),
         2
     );
 }
@@ -550,13 +565,9 @@ impl Small {
 }
 
 #[async_trait]
-impl Storage for Small {
-    fn location(&self) -> String {
-        self.memory.location()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        true
+impl Forward for Small {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.memory.clone())
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
@@ -567,18 +578,6 @@ impl Storage for Small {
         self.memory.create(key, body).await?;
         *self.room() = rest;
         Ok(())
-    }
-
-    async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
-        self.memory.read(key, range).await
     }
 
     async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
@@ -666,23 +665,23 @@ fn a_prune_on_a_full_disk_takes_the_time_from_a_list_and_compares_it() {
 
 #[test]
 fn purge_frees_a_name_whose_numbers_are_used_up() {
-    let [local, ..] = backends();
-    let dir = std::path::Path::new(local.url.trim_start_matches("file://"));
+    let [local, ..] = on_each_backend();
+    let dir = local.path();
     local.save("bot/memory", "one");
     let before = dir.join("bot/~/memory/0000000001-9999999998.gz");
     std::fs::write(&before, "").expect("writes");
     local.save("bot/memory", "last");
     std::fs::remove_file(before).expect("removes");
     for args in [&["rm", "bot/memory"][..], &["restore", "bot/memory@1"]] {
-        let said = local.fails(args, 6);
+        let said = local.run_fails(args, 6);
         assert!(said.contains("purge it"), "{said}");
     }
-    local.fails(&["purge", "bot/memory", "--yes"], 10);
-    assert_eq!(local.ok(&["cat", "bot/memory"]), "last");
-    local.ok(&["purge", "bot/memory", "--yes", "--now"]);
-    local.fails(&["history", "bot/memory"], 3);
+    local.run_fails(&["purge", "bot/memory", "--yes"], 10);
+    assert_eq!(local.run_ok(&["cat", "bot/memory"]), "last");
+    local.run_ok(&["purge", "bot/memory", "--yes", "--now"]);
+    local.run_fails(&["history", "bot/memory"], 3);
     local.save("bot/memory", "again");
-    assert_eq!(local.ok(&["cat", "bot/memory@1"]), "again");
+    assert_eq!(local.run_ok(&["cat", "bot/memory@1"]), "again");
 }
 
 /// Every command that asks something of a store, and none that may make one.
@@ -715,7 +714,7 @@ const NEEDING: [&[&str]; 24] = [
 
 #[test]
 fn a_place_without_a_store_is_named_and_no_command_makes_one_unasked() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         let run = |args: &[&str]| {
             let mut command = backend.command_without_store();
             command.args(args).output().expect("persist starts")
@@ -738,7 +737,7 @@ fn a_place_without_a_store_is_named_and_no_command_makes_one_unasked() {
         let other = format!("file://{}/other", dir.path().display());
         refused(&["copy", &missing, &other, "--create"]);
         let full = dir.path().join("full");
-        persist_tests::ok(&full, &["save", "bot/memory", "/dev/null"]);
+        persist_tests::run_ok(&full, &["save", "bot/memory", "/dev/null"]);
         let full = format!("file://{}", full.display());
         refused(&["copy", &full, &other]);
         let archive = dir.path().join("agents.tar");
@@ -774,7 +773,7 @@ fn a_place_without_a_store_is_named_and_no_command_makes_one_unasked() {
 
 #[test]
 fn init_makes_a_store_once_and_says_what_it_made() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         let init = |args: &[&str]| {
             let mut command = backend.command_without_store();
             command.arg("init").args(args).env("PERSIST_KEEP_LAST", "7");
@@ -792,7 +791,7 @@ fn init_makes_a_store_once_and_says_what_it_made() {
         assert_eq!(told[0]["policy"]["version"], 1);
         // An empty store is a store.
         for args in [&["ls"][..], &["stats"], &["prune"], &["gc"], &["check"]] {
-            backend.ok(args);
+            backend.run_ok(args);
         }
     }
 }

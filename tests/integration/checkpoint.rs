@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use persist_tests::{guest, ok, persist, tempdir, text};
+use persist_tests::{guest, persist, run_ok, tempdir, text};
 use serde_json::Value;
 
 const NUMBERS: u64 = 60_000;
@@ -73,7 +73,7 @@ fn a_computation_that_is_killed_again_and_again_ends_with_the_same_result() {
     assert!(acknowledged < NUMBERS, "it was killed before its end");
     let output = command(store.path()).output().expect("persist starts");
     assert_eq!(answer_of(&output.stdout), answer);
-    let history = ok(
+    let history = run_ok(
         store.path(),
         &["history", "-q", "checkpoint/progress", "--limit", "1000"],
     );

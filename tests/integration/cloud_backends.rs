@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use persist_host::snapshot::{Adapter, GcOptions, SaveOptions, Store};
 use persist_host::wasm::{Limits, RunError, SnapshotCtx};
-use persist_servers::{Fault, Kind, Proxy, Reply};
-use persist_tests::cloud::{BACKENDS, Place};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply};
+use persist_tests::store::{Backend, SERVERS, TestStore};
 use persist_tests::{block_on, gcs, guest, host, load, noise, save, test_guest, text};
 
 use crate::s3::{ok, with_input};
@@ -13,15 +14,15 @@ use crate::streams;
 
 #[test]
 fn hosts_that_race_for_one_name_all_save_and_one_of_them_is_first() {
-    BACKENDS.map(Place::on).iter().for_each(race);
+    SERVERS.map(TestStore::on).iter().for_each(race);
 }
 
-fn race(place: &Place) {
+fn race(place: &TestStore) {
     const HOSTS: usize = 6;
     let race = |name: &'static str, expect: &'static str| {
         let racers: Vec<_> = (0..HOSTS)
             .map(|n| {
-                let mut host = place.persist();
+                let mut host = place.command();
                 host.args(["save", name, "-", "--expect", expect]);
                 std::thread::spawn(move || with_input(&mut host, &format!("host {n}")))
             })
@@ -33,7 +34,7 @@ fn race(place: &Place) {
         assert!(ended.status.success(), "{}", text(&ended.stderr));
     }
     let mut saved: Vec<_> = (1..=HOSTS)
-        .map(|version| ok(place.persist().args(["cat", &format!("bot/all@{version}")])))
+        .map(|version| ok(place.command().args(["cat", &format!("bot/all@{version}")])))
         .collect();
     saved.sort();
     let all: Vec<_> = (0..HOSTS).map(|n| format!("host {n}")).collect();
@@ -50,10 +51,10 @@ fn race(place: &Place) {
 
 #[test]
 fn an_agent_on_two_hosts_keeps_every_acknowledged_save() {
-    BACKENDS.map(Place::on).iter().for_each(share_an_agent);
+    SERVERS.map(TestStore::on).iter().for_each(share_an_agent);
 }
 
-fn share_an_agent(place: &Place) {
+fn share_an_agent(place: &TestStore) {
     let agent = guest("chat_memory");
     let hosts: Vec<_> = ["Ann", "Bob"]
         .into_iter()
@@ -64,7 +65,7 @@ fn share_an_agent(place: &Place) {
             std::thread::spawn(move || {
                 for n in 0..4 {
                     let line = format!("{name} says {n}");
-                    let mut run = place.persist();
+                    let mut run = place.command();
                     run.arg("run").arg(&agent).args(["--", "say", &line]);
                     if run.output().expect("persist starts").status.success() {
                         said.push(line);
@@ -79,7 +80,7 @@ fn share_an_agent(place: &Place) {
         .flat_map(|host| host.join().expect("no panic"))
         .collect();
     assert!(!said.is_empty());
-    let memory = ok(place.persist().args(["cat", "chat_memory/memory"]));
+    let memory = ok(place.command().args(["cat", "chat_memory/memory"]));
     for line in said {
         assert!(memory.contains(&line), "{line} is not in {memory}");
     }
@@ -87,12 +88,12 @@ fn share_an_agent(place: &Place) {
 
 #[test]
 fn a_state_of_any_size_goes_to_a_server_and_back_in_the_same_memory() {
-    stream(&Place::on(Kind::SeaweedFs), 512);
+    stream(&TestStore::on(Kind::SeaweedFs), 512);
     // This one keeps it in memory itself.
-    stream(&Place::on(Kind::FakeGcs), 256);
+    stream(&TestStore::on(Kind::FakeGcs), 256);
 }
 
-fn stream(place: &Place, large: u64) {
+fn stream(place: &TestStore, large: u64) {
     /// Memory that differs from run to run: buffers of connections, memory that the allocator
     /// keeps, and that a short stream to a quick server never has all four parts of 8 MiB under
     /// way. A stream that was kept, or half of it, would be far more.
@@ -103,8 +104,8 @@ fn stream(place: &Place, large: u64) {
     let sizes = [64, large];
     let peaks = sizes.map(|pieces| {
         (
-            streams::save(place.persist(), pieces),
-            streams::cat(place.persist(), pieces),
+            streams::save(place.command(), pieces),
+            streams::cat(place.command(), pieces),
         )
     });
     println!(
@@ -118,12 +119,12 @@ fn stream(place: &Place, large: u64) {
 
 #[test]
 fn a_server_exact_only_for_small_objects_takes_no_upload() {
-    let (proxy, careless) = Place::on(Kind::Ministack).proxied();
+    let (proxy, careless) = TestStore::on(Kind::Ministack).proxied();
     proxy.rule(|_, seen| {
         (seen.operation() == "CompleteMultipartUpload").then_some(Fault::IgnoreConditions)
     });
     // Ignores it by itself.
-    let bare = Place::Gcs(gcs::Place::bare());
+    let bare = TestStore::bare(Kind::FakeGcs);
     for place in [careless, bare] {
         block_on(async {
             let scope = place.scope();
@@ -155,7 +156,7 @@ async fn dry_gc(store: &Store) -> u64 {
 }
 
 /// How many uploads were aborted, and known to be.
-pub(crate) fn aborted(place: &Place, proxy: &Proxy) -> usize {
+pub(crate) fn aborted(place: &TestStore, proxy: &Proxy) -> usize {
     let seen = proxy.seen().into_iter();
     seen.filter(|seen| place.aborts(seen) && seen.answer.is_some())
         .count()
@@ -163,7 +164,7 @@ pub(crate) fn aborted(place: &Place, proxy: &Proxy) -> usize {
 
 #[test]
 fn a_guest_that_ends_in_the_midst_of_an_upload_leaves_nothing_on_a_server() {
-    for place in BACKENDS.map(Place::on) {
+    for place in SERVERS.map(TestStore::on) {
         let (proxy, proxied) = place.proxied();
         block_on(async {
             let store = Store::new(proxied.storage());
@@ -206,20 +207,20 @@ fn a_guest_that_ends_in_the_midst_of_an_upload_leaves_nothing_on_a_server() {
 
 #[test]
 fn a_refused_range_of_what_is_there_is_not_called_damage() {
-    for place in BACKENDS.map(Place::on) {
+    for place in SERVERS.map(TestStore::on) {
         block_on(save(&place.scope(), "memory", "one"));
         let (proxy, proxied) = place.proxied();
         let refuses = place.clone();
         proxy.rule(move |_, seen| {
             // Without the header Content-Range, which tells the size.
-            let refusal = match &refuses {
-                Place::S3(_) => Reply::s3(416, "InvalidRange"),
-                Place::Gcs(_) => gcs::refusal(416, "requestedRangeNotSatisfiable"),
+            let refusal = match refuses.backend() {
+                Backend::Gcs => gcs::refusal(416, "requestedRangeNotSatisfiable"),
+                Backend::S3 | Backend::Local => Reply::s3(416, "InvalidRange"),
             };
             let is_version = seen.uri.to_string().contains("0000000001.gz");
             (refuses.reads(seen) && is_version).then_some(Fault::Reply(refusal))
         });
-        let output = proxied.persist().args(["cat", "bot/memory"]).output();
+        let output = proxied.command().args(["cat", "bot/memory"]).output();
         let output = output.expect("persist starts");
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(6), "{place:?}: {said}");
@@ -228,7 +229,7 @@ fn a_refused_range_of_what_is_there_is_not_called_damage() {
             "{place:?}: {said}"
         );
         proxy.forget();
-        let output = proxied.persist().args(["cat", "bot/memory"]).output();
+        let output = proxied.command().args(["cat", "bot/memory"]).output();
         assert_eq!(output.expect("persist starts").stdout, b"one");
     }
 }

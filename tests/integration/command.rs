@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use persist_tests::{fails, guest, ok, persist, persist_without_store, run, tempdir, text};
+use persist_tests::{guest, persist, persist_without_store, run, run_fails, run_ok, tempdir, text};
 use serde_json::Value;
 
 fn json(lines: &str) -> Vec<Value> {
@@ -19,41 +19,48 @@ fn save(dir: &Path, address: &str, state: &str) {
     fs::create_dir_all(dir)
         .and_then(|()| fs::write(&file, state))
         .expect("writes");
-    ok(dir, &["save", address, file.to_str().expect("text")]);
+    run_ok(dir, &["save", address, file.to_str().expect("text")]);
 }
 
 #[test]
 fn a_state_can_be_listed_shown_printed_deleted_and_restored() {
     let dir = tempdir();
     let dir = dir.path();
-    assert_eq!(ok(dir, &["ls"]), "");
+    assert_eq!(run_ok(dir, &["ls"]), "");
     save(dir, "bot/memory", "one");
     save(dir, "bot/memory", "two");
     save(dir, "bot/s1/memory", "session");
-    let listed: Vec<_> = json(&ok(dir, &["ls", "--json"]));
+    let listed: Vec<_> = json(&run_ok(dir, &["ls", "--json"]));
     let addresses: Vec<_> = listed
         .iter()
         .map(|line| line["address"].as_str().expect("text"))
         .collect();
     assert_eq!(addresses, ["bot/s1/memory@1", "bot/memory@2"]);
 
-    assert_eq!(ok(dir, &["cat", "bot/memory"]), "two");
-    assert_eq!(ok(dir, &["cat", "bot/memory@1"]), "one");
-    assert_eq!(ok(dir, &["cat", "bot/s1/memory"]), "session");
-    let shown = ok(dir, &["show", "bot/memory"]);
+    assert_eq!(run_ok(dir, &["cat", "bot/memory"]), "two");
+    assert_eq!(run_ok(dir, &["cat", "bot/memory@1"]), "one");
+    assert_eq!(run_ok(dir, &["cat", "bot/s1/memory"]), "session");
+    let shown = run_ok(dir, &["show", "bot/memory"]);
     assert!(
         shown.contains("version     2") && shown.contains("parent      1"),
         "{shown}"
     );
-    assert_eq!(ok(dir, &["history", "-q", "bot/memory"]).lines().count(), 2);
     assert_eq!(
-        ok(dir, &["history", "-q", "bot/memory", "-n", "1"])
+        run_ok(dir, &["history", "-q", "bot/memory"])
+            .lines()
+            .count(),
+        2
+    );
+    assert_eq!(
+        run_ok(dir, &["history", "-q", "bot/memory", "-n", "1"])
             .lines()
             .count(),
         1
     );
     assert_eq!(
-        ok(dir, &["history", "-q", "bot/memory@2"]).lines().count(),
+        run_ok(dir, &["history", "-q", "bot/memory@2"])
+            .lines()
+            .count(),
         1
     );
 
@@ -63,13 +70,13 @@ fn a_state_can_be_listed_shown_printed_deleted_and_restored() {
         text(&removed.stderr),
         "to undo: persist restore bot/memory@2\n"
     );
-    let gone = fails(dir, &["cat", "bot/memory"], 3);
+    let gone = run_fails(dir, &["cat", "bot/memory"], 3);
     assert!(gone.contains("persist restore bot/memory@2"), "{gone}");
-    assert_eq!(ok(dir, &["ls", "-q"]).lines().count(), 1);
-    assert_eq!(ok(dir, &["ls", "-q", "--all"]).lines().count(), 2);
-    assert_eq!(ok(dir, &["ls", "-q", "bot/s1"]).lines().count(), 1);
-    ok(dir, &["restore", "bot/memory@2"]);
-    assert_eq!(ok(dir, &["cat", "bot/memory"]), "two");
+    assert_eq!(run_ok(dir, &["ls", "-q"]).lines().count(), 1);
+    assert_eq!(run_ok(dir, &["ls", "-q", "--all"]).lines().count(), 2);
+    assert_eq!(run_ok(dir, &["ls", "-q", "bot/s1"]).lines().count(), 1);
+    run_ok(dir, &["restore", "bot/memory@2"]);
+    assert_eq!(run_ok(dir, &["cat", "bot/memory"]), "two");
 }
 
 #[test]
@@ -116,19 +123,19 @@ fn each_kind_of_failure_has_its_exit_code_and_a_message_that_helps() {
         (&["--storage", "/tmp", "ls"], 2, "file:///tmp"),
         (&["run", "/no/such/agent.wasm"], 1, "/no/such/agent.wasm"),
     ] {
-        let said = fails(dir, args, code);
+        let said = run_fails(dir, args, code);
         assert!(said.contains(hint), "{args:?}: {said}");
     }
     let file = dir.join("bot/~/memory/9999999998-0000000001.gz");
     let mut bytes = fs::read(&file).expect("is there");
     bytes[15] ^= 1;
     fs::write(&file, bytes).expect("writes");
-    let said = fails(dir, &["cat", "bot/memory"], 6);
+    let said = run_fails(dir, &["cat", "bot/memory"], 6);
     assert!(
         said.contains("bot/~/memory/9999999998-0000000001.gz"),
         "{said}"
     );
-    fails(dir, &["history", "no/such/name"], 3);
+    run_fails(dir, &["history", "no/such/name"], 3);
 }
 
 #[test]
@@ -161,11 +168,11 @@ fn strange_names_can_be_typed_as_they_are_printed() {
         "bot/~7e",
     ] {
         save(dir, address, address);
-        assert_eq!(ok(dir, &["cat", address]), address);
+        assert_eq!(run_ok(dir, &["cat", address]), address);
     }
-    for line in json(&ok(dir, &["ls", "--json"])) {
+    for line in json(&run_ok(dir, &["ls", "--json"])) {
         let address = line["address"].as_str().expect("text");
-        assert!(!ok(dir, &["cat", address]).is_empty());
+        assert!(!run_ok(dir, &["cat", address]).is_empty());
     }
 }
 
@@ -195,8 +202,8 @@ fn sessions_are_listed_whatever_their_names() {
     ] {
         save(dir.path(), address, "x");
     }
-    assert_eq!(ok(dir.path(), &["ls", "-q"]).lines().count(), 4);
-    assert_eq!(ok(dir.path(), &["ls", "-q", "bot"]).lines().count(), 4);
+    assert_eq!(run_ok(dir.path(), &["ls", "-q"]).lines().count(), 4);
+    assert_eq!(run_ok(dir.path(), &["ls", "-q", "bot"]).lines().count(), 4);
 }
 
 #[test]
@@ -327,11 +334,11 @@ fn an_agent_runs_from_the_command_line_and_remembers() {
     let dir = dir.path();
     let agent = guest("chat_memory");
     let agent = agent.to_str().expect("text");
-    ok(dir, &["run", agent, "--", "say", "I live in Oslo"]);
-    ok(dir, &["run", agent, "--", "say", "and I like rain"]);
-    let recalled = ok(dir, &["run", agent, "--", "recall", "Oslo"]);
+    run_ok(dir, &["run", agent, "--", "say", "I live in Oslo"]);
+    run_ok(dir, &["run", agent, "--", "say", "and I like rain"]);
+    let recalled = run_ok(dir, &["run", agent, "--", "recall", "Oslo"]);
     assert!(recalled.contains("I live in Oslo"), "{recalled}");
-    assert!(ok(dir, &["ls", "-q"]).starts_with("chat_memory/memory@2"));
+    assert!(run_ok(dir, &["ls", "-q"]).starts_with("chat_memory/memory@2"));
     let said = run(dir, &["run", agent, "-v", "--", "say", "hi"]).stderr;
     assert!(
         text(&said).starts_with("saved chat_memory/memory@3 ("),
@@ -351,22 +358,22 @@ fn an_agent_runs_from_the_command_line_and_remembers() {
         "say",
         "hi",
     ];
-    let events = json(&ok(dir, &session));
+    let events = json(&run_ok(dir, &session));
     assert_eq!(events[0]["event"], "saved");
     assert_eq!(events[0]["address"], "me/s/memory@1");
     assert_eq!(events[0]["version"], 1);
     assert_eq!(events[0]["session"], "s");
     assert!(events[0]["labels"]["turn"].is_string());
     assert_eq!(events[1]["event"], "answer");
-    assert!(ok(dir, &["cat", "me/s/memory"]).contains("hi"));
+    assert!(run_ok(dir, &["cat", "me/s/memory"]).contains("hi"));
 
-    let said = fails(dir, &["run", agent, "--", "dance"], 9);
+    let said = run_fails(dir, &["run", agent, "--", "dance"], 9);
     assert!(said.contains("the agent answered with an error"), "{said}");
     let failed = run(dir, &["run", agent, "--json", "--", "dance"]);
     assert_eq!(failed.status.code(), Some(9));
     assert_eq!(json(text(&failed.stdout))[0]["event"], "error");
     let not_an_agent = dir.join("chat.txt");
     fs::write(&not_an_agent, "hello").expect("writes");
-    let said = fails(dir, &["run", not_an_agent.to_str().expect("text")], 1);
+    let said = run_fails(dir, &["run", not_an_agent.to_str().expect("text")], 1);
     assert!(said.contains("not an agent"), "{said}");
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use persist_host::conformance::{self, Faulty, ListFault};
+use persist_host::conformance::{self, Faulty, Forward, ListFault};
 use persist_host::snapshot::{self, SaveOptions, Store};
 use persist_host::storage::{
     Call, Entry, Error, ErrorKind, Key, List, Local, Memory, Object, Page, Part, ReadRange,
@@ -212,9 +212,18 @@ struct Planted {
 }
 
 #[async_trait]
-impl Storage for Planted {
+impl Forward for Planted {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.inner.clone())
+    }
+
     fn location(&self) -> String {
         "a storage with a bug".into()
+    }
+
+    // To be probed, as a storage of others is.
+    fn supports_conditional_create(&self) -> bool {
+        false
     }
 
     async fn create(&self, key: &Key, mut body: Vec<Bytes>) -> Result<()> {

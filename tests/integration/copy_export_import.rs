@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{CopyOptions, CopyOutcome, Error, SaveOptions, Store};
-use persist_host::storage::{self, Key, List, Memory, Page, Part, ReadRange, Storage, Upload};
+use persist_host::storage::{self, Key, Memory, Storage};
 
 use persist_servers::Kind;
-use persist_tests::backends::{Backend, backends, json};
-use persist_tests::s3::Place;
-use persist_tests::{block_on, noise, scope, tempdir, text, version_files};
+use persist_tests::store::{TestStore, json, on_each_backend};
+use persist_tests::{block_on, noise, scope, tempdir, text, version_file, version_files};
 use serde_json::Value;
 
 /// A command that reaches all of these backends.
-fn everywhere(backends: &[Backend]) -> Command {
+fn everywhere(backends: &[TestStore]) -> Command {
     let mut command = backends[0].command();
     command.env_remove("PERSIST_LOCAL_PATH");
     for backend in backends {
@@ -33,7 +33,7 @@ fn everywhere(backends: &[Backend]) -> Command {
     command
 }
 
-fn copy(backends: &[Backend], args: &[&str], code: i32) -> (Vec<Value>, String) {
+fn copy(backends: &[TestStore], args: &[&str], code: i32) -> (Vec<Value>, String) {
     let mut command = everywhere(backends);
     let output = command
         .args(["copy", "--create", "--json"])
@@ -46,26 +46,26 @@ fn copy(backends: &[Backend], args: &[&str], code: i32) -> (Vec<Value>, String) 
 }
 
 /// Versions of several names, agents and sessions; a deletion, a pin, and one of many parts.
-fn fill(backend: &Backend) {
+fn fill(backend: &TestStore) {
     for state in ["one", "two", "three"] {
         backend.save("bot/memory", state);
     }
     backend.save("bot/monday/memory", "monday");
     backend.save("Other Bot/Notes~2f2026", "strange");
     backend.save_bytes("bot/big", &noise(3, 9 << 20));
-    backend.ok(&["pin", "bot/memory@1"]);
-    backend.ok(&["rm", "bot/monday/memory"]);
+    backend.run_ok(&["pin", "bot/memory@1"]);
+    backend.run_ok(&["rm", "bot/monday/memory"]);
 }
 
 /// All that can be seen of a store, but for where it is.
-fn seen(backend: &Backend) -> Vec<String> {
+fn seen(backend: &TestStore) -> Vec<String> {
     let mut seen = Vec::new();
-    for head in json(&backend.ok(&["ls", "--all", "--json"])) {
+    for head in json(&backend.run_ok(&["ls", "--all", "--json"])) {
         let address = head["address"].as_str().expect("text");
         let name = address.split_once('@').expect("a version").0;
         seen.extend(
             backend
-                .ok(&["history", name, "--json"])
+                .run_ok(&["history", name, "--json"])
                 .lines()
                 .map(Into::into),
         );
@@ -75,16 +75,16 @@ fn seen(backend: &Backend) -> Vec<String> {
 
 #[test]
 fn a_store_goes_round_all_backends_and_comes_back_the_same() {
-    let stores = backends();
+    let stores = on_each_backend();
     let home = tempdir();
     let home_url = format!("file://{}", home.path().join("back").display());
     let [local, s3, gcs] = &stores;
     fill(local);
     let mut digests = Vec::new();
     for (from, to) in [
-        (&local.url, &s3.url),
-        (&s3.url, &gcs.url),
-        (&gcs.url, &home_url),
+        (local.url(), s3.url()),
+        (s3.url(), gcs.url()),
+        (gcs.url(), &home_url),
     ] {
         let (lines, _) = copy(&stores, &[from, to], 0);
         let first = lines.last().expect("a summary");
@@ -97,7 +97,7 @@ fn a_store_goes_round_all_backends_and_comes_back_the_same() {
         digests.push(first["digest"].clone());
         // Again, it copies nothing, and says what it compared.
         for (option, by_trailer, identical) in [(None, 7, false), (Some("--read-data"), 0, true)] {
-            let args: Vec<_> = [from.as_str(), to].into_iter().chain(option).collect();
+            let args: Vec<_> = [from, to].into_iter().chain(option).collect();
             let (lines, _) = copy(&stores, &args, 0);
             let again = lines.last().expect("a summary");
             assert_eq!(again["copied"], 0);
@@ -108,10 +108,10 @@ fn a_store_goes_round_all_backends_and_comes_back_the_same() {
     }
     assert!(digests.iter().all(|digest| *digest == digests[0]));
     for backend in [s3, gcs] {
-        assert_eq!(seen(backend), seen(local), "{}", backend.name);
+        assert_eq!(seen(backend), seen(local), "{}", backend.name());
     }
     // On a disk it can be seen that every byte is the same, and nothing else is there.
-    let original = local.url.trim_start_matches("file://");
+    let original = local.url().trim_start_matches("file://");
     assert_eq!(files(&home.path().join("back")), files(Path::new(original)));
 }
 
@@ -143,69 +143,69 @@ fn files(root: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn an_agent_or_a_name_can_be_copied_alone() {
-    let stores = backends();
+    let stores = on_each_backend();
     let [local, s3, _] = &stores;
     fill(local);
-    let (lines, _) = copy(&stores, &[&local.url, &s3.url, "bot/memory"], 0);
+    let (lines, _) = copy(&stores, &[local.url(), s3.url(), "bot/memory"], 0);
     assert_eq!(lines.last().expect("a summary")["versions"], 3);
-    copy(&stores, &[&local.url, &s3.url, "bot/monday/"], 0);
-    let listed = s3.ok(&["ls", "-q", "--all"]);
+    copy(&stores, &[local.url(), s3.url(), "bot/monday/"], 0);
+    let listed = s3.run_ok(&["ls", "-q", "--all"]);
     assert_eq!(listed.lines().count(), 2, "{listed}");
-    assert!(s3.ok(&["history", "bot/memory"]).contains("pinned"));
-    copy(&stores, &[&local.url, &s3.url, "nobody"], 3);
-    copy(&stores, &[&local.url, &local.url], 2);
+    assert!(s3.run_ok(&["history", "bot/memory"]).contains("pinned"));
+    copy(&stores, &[local.url(), s3.url(), "nobody"], 3);
+    copy(&stores, &[local.url(), local.url()], 2);
 }
 
 #[test]
 fn a_copy_never_touches_what_is_there_and_leaves_out_what_is_damaged() {
-    let stores = backends();
+    let stores = on_each_backend();
     let [local, s3, gcs] = &stores;
     fill(local);
     s3.save("bot/memory", "another one");
-    let (lines, said) = copy(&stores, &[&local.url, &s3.url], 4);
+    let (lines, said) = copy(&stores, &[local.url(), s3.url()], 4);
     assert!(
         said.contains("bot/memory@1: left unchanged: the destination has a different version 1"),
         "{said}"
     );
     assert_eq!(lines.last().expect("a summary")["complete"], false);
     assert_eq!(lines.last().expect("a summary")["pins_only_in_source"], 1);
-    assert_eq!(s3.ok(&["cat", "bot/memory@1"]), "another one");
-    assert_eq!(s3.ok(&["cat", "bot/memory@2"]), "two");
+    assert_eq!(s3.run_ok(&["cat", "bot/memory@1"]), "another one");
+    assert_eq!(s3.run_ok(&["cat", "bot/memory@2"]), "two");
 
     let key = "bot/~/memory/9999999997-0000000002.gz";
-    let mut flipped = local.take(key);
+    let mut flipped = local.read_object(key);
     flipped[15] ^= 1;
-    local.remove(key);
-    local.put(key, &flipped);
-    let (lines, said) = copy(&stores, &[&local.url, &gcs.url], 6);
+    local.delete_object(key);
+    local.put_object(key, &flipped);
+    let (lines, said) = copy(&stores, &[local.url(), gcs.url()], 6);
     assert!(
         said.contains("bot/memory@2") && said.contains("corrupt"),
         "{said}"
     );
     assert_eq!(lines.last().expect("a summary")["versions"], 6);
-    assert_eq!(gcs.ok(&["cat", "bot/memory"]), "three");
-    gcs.fails(&["cat", "bot/memory@2"], 3);
+    assert_eq!(gcs.run_ok(&["cat", "bot/memory"]), "three");
+    gcs.run_fails(&["cat", "bot/memory@2"], 3);
 }
 
 #[test]
 fn a_copy_over_a_store_that_went_on_is_no_proof() {
-    let stores = backends();
+    let stores = on_each_backend();
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
         let from = &stores[from];
         let to = &stores[to];
-        let name = format!("bot/{}-to-{}", from.name, to.name);
+        let name = format!("bot/{}-to-{}", from.name(), to.name());
         from.save(&name, "one");
-        copy(&stores, &[&from.url, &to.url, &name], 0);
+        copy(&stores, &[from.url(), to.url(), &name], 0);
         to.save(&name, "two");
-        let (lines, said) = copy(&stores, &[&from.url, &to.url, &name], 4);
+        let (lines, said) = copy(&stores, &[from.url(), to.url(), &name], 4);
         assert!(
             said.contains("only in the destination and is newer"),
             "{said}"
         );
         assert_eq!(lines.last().expect("a summary")["complete"], false);
-        assert_eq!(to.ok(&["cat", &name]), "two");
+        assert_eq!(to.run_ok(&["cat", &name]), "two");
         // What is not there is no name that was copied.
-        let (_, said) = copy(&stores, &[&from.url, &to.url, "bot/nothing"], 3);
+        let (_, said) = copy(&stores, &[from.url(), to.url(), "bot/nothing"], 3);
         assert!(said.contains("nothing matches bot/nothing"), "{said}");
     }
 }
@@ -218,32 +218,32 @@ fn a_store_is_neither_copied_onto_itself_nor_into_itself() {
     std::os::unix::fs::symlink(&store, dir.path().join("link")).expect("made");
     let url = |end: &str| format!("file://{}/{end}", dir.path().display());
     for to in ["store/", "link", "store/../store"] {
-        let said = persist_tests::fails(&store, &["copy", &url("store"), &url(to)], 2);
+        let said = persist_tests::run_fails(&store, &["copy", &url("store"), &url(to)], 2);
         assert!(
             said.contains("are the same store") && said.contains("name two stores"),
             "{to}: {said}"
         );
     }
     for to in ["store/below", "link/below", ""] {
-        let said = persist_tests::fails(&store, &["copy", &url("store"), &url(to)], 2);
+        let said = persist_tests::run_fails(&store, &["copy", &url("store"), &url(to)], 2);
         assert!(said.contains("within the other"), "{to}: {said}");
     }
-    let [_, s3, _] = backends();
-    let below = s3.url.replace('?', "/below?");
-    let below = if below == s3.url {
+    let [_, s3, _] = on_each_backend();
+    let below = s3.url().replace('?', "/below?");
+    let below = if below == s3.url() {
         format!("{below}/below")
     } else {
         below
     };
-    let said = s3.fails(&["copy", &s3.url, &below], 2);
+    let said = s3.run_fails(&["copy", s3.url(), &below], 2);
     assert!(said.contains("within the other"), "{said}");
 }
 
 #[test]
 fn a_store_moves_between_servers_with_different_accounts() {
     let places = [
-        ("old", Place::on(Kind::SeaweedFs)),
-        ("new", Place::on(Kind::Ministack)),
+        ("old", TestStore::on(Kind::SeaweedFs)),
+        ("new", TestStore::on(Kind::Ministack)),
     ];
     let dir = tempdir();
     let credentials = dir.path().join("credentials");
@@ -256,7 +256,7 @@ fn a_store_moves_between_servers_with_different_accounts() {
             &format!("[{profile}]\naws_access_key_id={key}\naws_secret_access_key={secret}\n");
     }
     fs::write(&credentials, profiles).expect("writes");
-    let url = |(profile, place): &(&str, Place)| {
+    let url = |(profile, place): &(&str, TestStore)| {
         let endpoint = place.server().endpoint();
         format!("{}?endpoint={endpoint}&profile={profile}", place.url())
     };
@@ -264,7 +264,7 @@ fn a_store_moves_between_servers_with_different_accounts() {
     fs::write(&state, noise(1, 20 << 20)).expect("writes");
     let saved = places[0]
         .1
-        .persist()
+        .command()
         .args(["save", "bot/memory"])
         .arg(&state)
         .status();
@@ -277,18 +277,18 @@ fn a_store_moves_between_servers_with_different_accounts() {
         .output()
         .expect("persist starts");
     assert!(copied.status.success(), "{}", text(&copied.stderr));
-    let shown = places[1].1.persist().args(["cat", "bot/memory"]).output();
+    let shown = places[1].1.command().args(["cat", "bot/memory"]).output();
     assert!(shown.expect("persist starts").stdout == noise(1, 20 << 20));
 }
 
 #[test]
 fn two_copies_at_once_end_with_one_store() {
-    let stores = backends();
+    let stores = on_each_backend();
     let [local, _, gcs] = &stores;
     fill(local);
     let start = || {
         let mut command = everywhere(&stores);
-        command.args(["copy", &local.url, &gcs.url]);
+        command.args(["copy", local.url(), gcs.url()]);
         let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().expect("persist starts")
     };
@@ -302,17 +302,17 @@ fn two_copies_at_once_end_with_one_store() {
 
 #[test]
 fn an_archive_is_a_plain_tar_file_that_goes_back_into_any_store() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         fill(&backend);
         let dir = tempdir();
         let file = dir.path().join("agents.tar");
         let file = file.to_str().expect("text");
-        let exported = backend.ok(&["export", file]);
+        let exported = backend.run_ok(&["export", file]);
         assert!(
             exported.starts_with("exported 7 versions of 4 names"),
             "{exported}"
         );
-        assert!(backend.fails(&["export", file], 2).contains("exists"));
+        assert!(backend.run_fails(&["export", file], 2).contains("exists"));
         assert_eq!(
             fs::read_dir(dir.path()).expect("readable").count(),
             1,
@@ -328,19 +328,19 @@ fn an_archive_is_a_plain_tar_file_that_goes_back_into_any_store() {
         };
         tar(&["xf", file, "-C", unpacked.to_str().expect("text")]);
         let url = format!("file://{}", unpacked.display());
-        let cat = |args: &[&str]| backend.ok(&[&["--storage", &url], args].concat());
+        let cat = |args: &[&str]| backend.run_ok(&[&["--storage", &url], args].concat());
         assert_eq!(cat(&["cat", "bot/memory"]), "three");
         let manifest = fs::read_to_string(unpacked.join("manifest.jsonl")).expect("is there");
         assert_eq!(json(&manifest).len(), 7);
 
         let url = format!("file://{}", dir.path().join("new").display());
         let import = ["--storage", &url, "import", "--create", file];
-        let printed = backend.ok(&import);
+        let printed = backend.run_ok(&import);
         assert!(
             printed.contains("identical: 7 versions of 4 names"),
             "{printed}"
         );
-        let again = backend.ok(&import);
+        let again = backend.run_ok(&import);
         assert!(
             again.contains("compared by the checksum of the trailer"),
             "{again}"
@@ -349,11 +349,11 @@ fn an_archive_is_a_plain_tar_file_that_goes_back_into_any_store() {
             again.contains("\ncomplete: 7 versions of 4 names"),
             "{again}"
         );
-        let read = backend.ok(&[&import[..], &["--read-data"]].concat());
+        let read = backend.run_ok(&[&import[..], &["--read-data"]].concat());
         assert!(read.contains("identical: 7 versions of 4 names"), "{read}");
         let history = |name: &str| {
-            let other = backend.ok(&["--storage", &url, "history", name, "--json"]);
-            assert_eq!(other, backend.ok(&["history", name, "--json"]));
+            let other = backend.run_ok(&["--storage", &url, "history", name, "--json"]);
+            assert_eq!(other, backend.run_ok(&["history", name, "--json"]));
         };
         for name in [
             "bot/memory",
@@ -370,7 +370,7 @@ fn an_archive_is_a_plain_tar_file_that_goes_back_into_any_store() {
         fs::write(&part, &piped.stdout).expect("writes");
         let part = part.to_str().expect("text");
         let url = format!("file://{}", dir.path().join("part").display());
-        let printed = backend.ok(&["--storage", &url, "import", "--create", part]);
+        let printed = backend.run_ok(&["--storage", &url, "import", "--create", part]);
         assert!(
             printed.contains("identical: 3 versions of 1 name"),
             "{printed}"
@@ -380,15 +380,15 @@ fn an_archive_is_a_plain_tar_file_that_goes_back_into_any_store() {
 
 #[test]
 fn an_archive_that_is_cut_off_or_changed_is_refused() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     fill(&local);
     let dir = tempdir();
     let file = dir.path().join("agents.tar");
     let path = file.to_str().expect("text");
-    local.ok(&["export", path]);
+    local.run_ok(&["export", path]);
     let whole = fs::read(&file).expect("readable");
     let url = format!("file://{}", dir.path().join("new").display());
-    let import = |code| local.fails(&["--storage", &url, "import", "--create", path], code);
+    let import = |code| local.run_fails(&["--storage", &url, "import", "--create", path], code);
     for len in [0, 100, 512, 5000, whole.len() / 2, whole.len() - 4096] {
         fs::write(&file, &whole[..len]).expect("writes");
         let said = import(1);
@@ -414,29 +414,29 @@ fn an_archive_that_is_cut_off_or_changed_is_refused() {
 
 #[test]
 fn a_damaged_version_is_left_out_of_an_archive_and_said() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     fill(&local);
     let key = "bot/~/memory/9999999997-0000000002.gz";
-    let mut flipped = local.take(key);
+    let mut flipped = local.read_object(key);
     flipped[15] ^= 1;
-    local.remove(key);
-    local.put(key, &flipped);
+    local.delete_object(key);
+    local.put_object(key, &flipped);
     let dir = tempdir();
     let file = dir.path().join("agents.tar");
-    let (printed, said) = local.ends(&["export", file.to_str().expect("text")], 6);
+    let (printed, said) = local.run_ends(&["export", file.to_str().expect("text")], 6);
     assert!(printed.starts_with("exported 6 versions"), "{printed}");
     assert!(said.contains("bot/memory@2 was not exported"), "{said}");
 }
 
 #[test]
 fn a_copy_that_is_killed_leaves_nothing_partial_and_goes_on() {
-    let stores = backends();
+    let stores = on_each_backend();
     let [local, s3, gcs] = &stores;
     fill(local);
     for to in [s3, gcs] {
         for millis in [20, 100, 300] {
             let mut command = everywhere(&stores);
-            command.args(["copy", &local.url, &to.url]);
+            command.args(["copy", local.url(), to.url()]);
             let command = command.stdout(Stdio::null()).stderr(Stdio::null());
             let mut copying = command.spawn().expect("persist starts");
             std::thread::sleep(Duration::from_millis(millis));
@@ -447,9 +447,9 @@ fn a_copy_that_is_killed_leaves_nothing_partial_and_goes_on() {
             let checked = to.run(&["check", "--read-data"]).status.code();
             assert!(matches!(checked, Some(0 | 3)), "{checked:?}");
         }
-        let (lines, _) = copy(&stores, &[&local.url, &to.url], 0);
+        let (lines, _) = copy(&stores, &[local.url(), to.url()], 0);
         assert_eq!(lines.last().expect("a summary")["versions"], 7);
-        assert_eq!(seen(to), seen(local), "{}", to.name);
+        assert_eq!(seen(to), seen(local), "{}", to.name());
     }
 }
 
@@ -482,7 +482,7 @@ impl Disks {
         let file = self.path("state");
         fs::write(&file, state).expect("writes");
         let file = file.to_str().expect("text").to_owned();
-        persist_tests::ok(&self.path(store), &["save", address, &file]);
+        persist_tests::run_ok(&self.path(store), &["save", address, &file]);
     }
 
     /// Copies A to B, and returns the summary and what was said.
@@ -530,21 +530,21 @@ fn import_compares_what_is_there_as_it_says() {
     disks.save("A", "bot/big", &noise(1, 3_000_000));
     let archive = disks.path("a.tar");
     let archive = archive.to_str().expect("text");
-    persist_tests::ok(&disks.path("A"), &["export", archive]);
+    persist_tests::run_ok(&disks.path("A"), &["export", archive]);
     let import = ["import", archive];
-    let first = persist_tests::ok(&disks.path("B"), &import);
+    let first = persist_tests::run_ok(&disks.path("B"), &import);
     assert!(
         first.contains("read back and compared byte by byte"),
         "{first}"
     );
     flip(&version_files(&disks.path("B"))[0], 1_500_000);
-    let again = persist_tests::ok(&disks.path("B"), &import);
+    let again = persist_tests::run_ok(&disks.path("B"), &import);
     assert!(
         again.contains("compared by the checksum of the trailer"),
         "{again}"
     );
     assert!(!again.contains("identical"), "{again}");
-    persist_tests::fails(
+    persist_tests::run_fails(
         &disks.path("B"),
         &[&import[..], &["--read-data"]].concat(),
         6,
@@ -569,30 +569,13 @@ fn a_destination_that_stores_other_bytes_is_found_when_they_are_read_back() {
     }
 
     #[async_trait]
-    impl Storage for Rotten {
-        fn location(&self) -> String {
-            self.0.location()
+    impl Forward for Rotten {
+        fn inner(&self) -> Arc<dyn Storage> {
+            Arc::new(self.0.clone())
         }
-        fn supports_conditional_create(&self) -> bool {
-            true
-        }
+
         async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
             self.0.create(key, Self::rot(key, body)).await
-        }
-        async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-            self.0.upload(key).await
-        }
-        async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-            self.0.replace(key).await
-        }
-        async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
-            self.0.read(key, range).await
-        }
-        async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
-            self.0.list(list).await
-        }
-        async fn delete(&self, key: &Key) -> storage::Result<()> {
-            self.0.delete(key).await
         }
     }
 
@@ -621,10 +604,10 @@ fn surplus_in_the_destination_is_counted() {
     for state in ["1", "2", "3"] {
         disks.save("A", "bot/memory", state.as_bytes());
     }
-    persist_tests::ok(&disks.path("A"), &["pin", "bot/memory@2"]);
+    persist_tests::run_ok(&disks.path("A"), &["pin", "bot/memory@2"]);
     disks.copy(&[], 0);
     // The source is pruned and unpinned; the destination has other names besides.
-    persist_tests::ok(&disks.path("A"), &["unpin", "bot/memory@2"]);
+    persist_tests::run_ok(&disks.path("A"), &["unpin", "bot/memory@2"]);
     fs::remove_file(
         disks
             .path("A")
@@ -642,7 +625,7 @@ fn surplus_in_the_destination_is_counted() {
     assert_eq!(summary["pins_only_in_destination"], 1);
     let from = disks.url("A");
     let to = disks.url("B");
-    let printed = persist_tests::ok(&disks.path("A"), &["copy", &from, &to]);
+    let printed = persist_tests::run_ok(&disks.path("A"), &["copy", &from, &to]);
     let said = "only in the destination: 3 names, 1 version, 1 pin";
     assert!(printed.contains(said), "{printed}");
 }
@@ -693,7 +676,10 @@ fn a_bad_entry_is_left_out_of_a_copy_and_all_others_are_copied() {
                 );
             }
             for name in ["aa/memory", "mm/memory", "zz/memory"] {
-                assert_eq!(persist_tests::ok(&disks.path("B"), &["cat", name]), "two");
+                assert_eq!(
+                    persist_tests::run_ok(&disks.path("B"), &["cat", name]),
+                    "two"
+                );
             }
             // When it is gone, a copy does what is left.
             if file.is_dir() && !file.is_symlink() {
@@ -714,7 +700,7 @@ fn save_as(disks: &Disks, address: &str, version: u64) {
     let dir = disks.path("A").join(agent).join("~").join(name);
     fs::create_dir_all(&dir).expect("makes");
     let before = version - 1;
-    let file = format!("{:010}-{before:010}.gz", 9_999_999_999 - before);
+    let file = version_file(before);
     fs::write(dir.join(&file), "").expect("writes");
     disks.save("A", address, b"state");
     fs::remove_file(dir.join(file)).expect("removes");
@@ -738,12 +724,12 @@ fn a_number_far_above_the_destination_is_not_copied_unless_asked_for() {
         );
     }
     assert_eq!(
-        persist_tests::ok(&disks.path("B"), &["cat", "bot/memory"]),
+        persist_tests::run_ok(&disks.path("B"), &["cat", "bot/memory"]),
         "good"
     );
     disks.save("B", "bot/memory", b"goes on");
     // A history that was pruned may begin with any number that leaves room.
-    persist_tests::ok(&disks.path("B"), &["cat", "bot/fresh"]);
+    persist_tests::run_ok(&disks.path("B"), &["cat", "bot/fresh"]);
     let (summary, _) = disks.copy(&["--any-version"], 0);
     assert_eq!(summary["complete"], true);
 }
@@ -755,7 +741,7 @@ fn an_archive_that_was_unpacked_and_packed_again_is_taken() {
         disks.save("A", "bot/memory", state.as_bytes());
     }
     let archive = disks.path("a.tar");
-    persist_tests::ok(
+    persist_tests::run_ok(
         &disks.path("A"),
         &["export", archive.to_str().expect("text")],
     );
@@ -782,7 +768,7 @@ fn an_archive_that_was_unpacked_and_packed_again_is_taken() {
         tar(&[&["cf", "b.tar"], pack].concat());
         let store = disks.path(&format!("into {n}"));
         let file = disks.path("b.tar");
-        let printed = persist_tests::ok(&store, &["import", file.to_str().expect("text")]);
+        let printed = persist_tests::run_ok(&store, &["import", file.to_str().expect("text")]);
         assert!(
             printed.contains("identical: 2 versions of 1 name"),
             "{pack:?}: {printed}"
@@ -796,7 +782,7 @@ fn an_archive_that_was_unpacked_and_packed_again_is_taken() {
     ] {
         tar(&[&["cf", "c.tar"], pack].concat());
         let file = disks.path("c.tar");
-        let said = persist_tests::fails(
+        let said = persist_tests::run_fails(
             &disks.path("into"),
             &["import", file.to_str().expect("text")],
             1,
@@ -887,7 +873,7 @@ fn an_archive_is_not_written_under_the_name_of_a_compressed_file() {
         "a.zip",
     ] {
         let file = disks.path(name);
-        let said = persist_tests::fails(
+        let said = persist_tests::run_fails(
             &disks.path("A"),
             &["export", file.to_str().expect("text")],
             2,

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use persist_servers::{Fault, Proxy, Reply, Seen};
 use persist_tests::gcs::json;
+use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
 use persist_tests::{persist, tempdir, text};
 use tempfile::TempDir;
 

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use persist_host::snapshot::{Error, Expect, SaveOptions, Scope, Version};
 use persist_host::storage::{Call, ErrorKind, Local, Watch};
-use persist_tests::{block_on, load, noise, save, scope, tempdir, text, version_files};
+use persist_tests::{
+    block_on, load, noise, save, scope, tempdir, text, version_file, version_files,
+};
 use sha2::{Digest as _, Sha256};
 
 fn local(dir: &Path) -> Scope {
@@ -120,7 +122,7 @@ fn every_way_of_reading_a_whole_file_finds_every_flipped_bit() {
         save(&scope, "gone", "").await;
         scope.delete("gone", Expect::Any).await.expect("deletes");
         for (name, at) in [("memory", 1), ("empty", 1), ("gone", 2)] {
-            let file = format!("bot/~/{name}/{:010}-{at:010}.gz", 9_999_999_999_u64 - at);
+            let file = format!("bot/~/{name}/{}", version_file(at));
             let file = dir.path().join(file);
             let golden = fs::read(&file).expect("is there");
             for bit in 0..golden.len() * 8 {

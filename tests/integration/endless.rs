@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use persist_host::storage::{ErrorKind, List, S3Credentials, Storage, StorageConfig};
-use persist_servers::{Fault, Proxy, Reply, Seen};
 use persist_tests::block_on;
 use persist_tests::gcs::json;
+use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
 
 /// Longer than any list may be.
 const TOO_LONG: usize = 17 << 20;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use persist_host::snapshot::{Error, Expect, Result, SaveOptions, Scope};
-use persist_servers::{Fault, Kind, Proxy, Reply, Seen};
-use persist_tests::cloud::{BACKENDS, Place};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
+use persist_tests::store::{SERVERS, TestStore};
 use persist_tests::{block_on, noise, save};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -127,7 +128,7 @@ struct Case {
 
 /// Runs a case, and says whether the operation had a request for it to meet.
 async fn judge(case: &Case) -> bool {
-    let place = Place::on(case.server).unprobed();
+    let place = TestStore::on(case.server).unprobed();
     let honest = place.scope();
     save(&honest, "old", OLD).await;
     if case.operation == Operation::LoadLarge {
@@ -154,7 +155,7 @@ async fn judge(case: &Case) -> bool {
 
 /// Only objects carry checksums: a bit of a list that another one takes the place of is TLS's to
 /// find.
-fn fits(place: &Place, fault: &Fault, seen: &Seen) -> bool {
+fn fits(place: &TestStore, fault: &Fault, seen: &Seen) -> bool {
     !matches!(fault, Fault::Corrupt) || place.reads(seen)
 }
 
@@ -202,19 +203,19 @@ async fn again(case: &Case, scope: &Scope, honest: &Scope) {
 }
 
 /// Runs cases for each request of each operation, some at a time.
-fn judge_all(operations: &'static [Operation], faults: impl Fn(&Place) -> Vec<(Fault, bool)>) {
+fn judge_all(operations: &'static [Operation], faults: impl Fn(&TestStore) -> Vec<(Fault, bool)>) {
     const AT_ONCE: usize = 8;
     /// More than any operation asks.
     const MOST: usize = 40;
     block_on(async {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks = JoinSet::new();
-        let all = BACKENDS.into_iter().flat_map(|server| {
+        let all = SERVERS.into_iter().flat_map(|server| {
             let operations = operations.iter().map(move |operation| (server, *operation));
             operations.collect::<Vec<_>>()
         });
         for (server, operation) in all {
-            for (fault, passes) in faults(&Place::on(server).unprobed()) {
+            for (fault, passes) in faults(&TestStore::on(server).unprobed()) {
                 let turns = Arc::clone(&turns);
                 tasks.spawn(async move {
                     let mut met = 0;
@@ -250,7 +251,7 @@ fn judge_all(operations: &'static [Operation], faults: impl Fn(&Place) -> Vec<(F
 }
 
 /// Returns the faults that are temporary: they are over when the request is sent again.
-fn that_pass(place: &Place) -> Vec<(Fault, bool)> {
+fn that_pass(place: &TestStore) -> Vec<(Fault, bool)> {
     let answers = [503, 429, 500].map(|status| place.refusal(status));
     let connections = [
         Fault::CutUpload,
@@ -293,7 +294,7 @@ fn an_answer_that_never_comes_is_not_waited_for_for_ever() {
 
 #[test]
 fn an_answer_that_is_damaged_is_never_believed() {
-    let damaged = |_: &Place| vec![(Fault::Truncate, true), (Fault::Corrupt, false)];
+    let damaged = |_: &TestStore| vec![(Fault::Truncate, true), (Fault::Corrupt, false)];
     judge_all(&SMALL, damaged);
     judge_all(&[Operation::LoadLarge], damaged);
 }

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{Error, GcOptions, SaveOptions, Store};
-use persist_host::storage::{
-    ErrorKind, Key, List, Local, Memory, Page, Part, ReadRange, Result, Storage, Swept, Upload,
-};
-use persist_servers::{Fault, Kind, Reply};
-use persist_tests::cloud::is_trial;
-use persist_tests::s3::Place;
+use persist_host::storage::{ErrorKind, Key, List, Local, Memory, Page, Result, Storage, Swept};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Reply};
+use persist_tests::store::{TestStore, is_probe};
 use persist_tests::{block_on, load, noise, on_every_storage, save, tempdir};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -78,35 +76,15 @@ fn only_temporary_files_of_dead_processes_are_removed() {
 struct Later(Memory);
 
 #[async_trait]
-impl Storage for Later {
-    fn location(&self) -> String {
-        self.0.location()
-    }
-
-    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
-        self.0.create(key, body).await
-    }
-
-    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.0.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.0.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
-        self.0.read(key, range).await
+impl Forward for Later {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.0.clone())
     }
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
         let mut page = self.0.list(list).await?;
         page.now = page.now.map(|now| now + 2 * HOUR);
         Ok(page)
-    }
-
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.0.delete(key).await
     }
 }
 
@@ -131,10 +109,10 @@ fn probes_of_a_host_that_died_are_removed_once_no_host_can_be_at_it() {
 }
 
 /// Leaves an upload of 20 MiB that its process does not live to complete.
-fn die_in_an_upload(place: &Place) {
+fn die_in_an_upload(place: &TestStore) {
     let (proxy, proxied) = place.proxied();
     let mut child = proxied
-        .persist()
+        .command()
         .args(["save", "bot/large", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -144,7 +122,7 @@ fn die_in_an_upload(place: &Place) {
     stdin.write_all(&noise(1, 20 << 20)).expect("persist reads");
     let sent = || {
         let seen = proxy.seen().into_iter();
-        let mut sent = seen.filter(|seen| seen.operation() == "UploadPart" && !is_trial(seen));
+        let mut sent = seen.filter(|seen| seen.operation() == "UploadPart" && !is_probe(seen));
         sent.any(|seen| seen.answer.is_some())
     };
     while !sent() {
@@ -158,8 +136,8 @@ fn die_in_an_upload(place: &Place) {
 #[test]
 fn old_uploads_are_removed_and_other_stores_are_untouched() {
     for kind in [Kind::SeaweedFs, Kind::Ministack] {
-        let place = Place::on(kind);
-        let other = Place::on(kind);
+        let place = TestStore::on(kind);
+        let other = TestStore::on(kind);
         die_in_an_upload(&place);
         block_on(async {
             let store = Store::new(place.storage());
@@ -185,7 +163,7 @@ fn old_uploads_are_removed_and_other_stores_are_untouched() {
 #[test]
 fn a_save_whose_upload_is_swept_is_not_acknowledged() {
     block_on(async {
-        let place = Place::on(Kind::SeaweedFs);
+        let place = TestStore::on(Kind::SeaweedFs);
         let store = Store::new(place.storage());
         let scope = place.scope();
         save(&scope, "memory", "first").await;
@@ -204,7 +182,7 @@ fn a_save_whose_upload_is_swept_is_not_acknowledged() {
 #[test]
 fn a_missing_list_uploads_permission_is_named() {
     block_on(async {
-        let place = Place::on(Kind::SeaweedFs);
+        let place = TestStore::on(Kind::SeaweedFs);
         save(&place.scope(), "memory", "x").await;
         let (proxy, proxied) = place.proxied();
         proxy.rule(|_, seen| {

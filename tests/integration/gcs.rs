@@ -11,24 +11,26 @@ use bytes::Bytes;
 use persist_host::conformance;
 use persist_host::snapshot::{Adapter, Error, SaveOptions, Scope};
 use persist_host::storage::{ErrorKind, Gcs, Key, ReadRange, StorageConfig};
-use persist_servers::{Fault, Proxy, Seen};
-use persist_tests::gcs::{Place, json, operation, operations, param, refusal};
+use persist_servers::Kind;
+use persist_tests::gcs::{json, operation, operations, param, refusal};
+use persist_tests::proxy::{Fault, Proxy, Seen};
+use persist_tests::store::TestStore;
 use persist_tests::{block_on, guest, load, noise, save, text};
 use tokio::io::AsyncReadExt as _;
 
 #[test]
 fn fake_gcs_server_conforms() {
-    let place = Place::new();
+    let place = TestStore::on(Kind::FakeGcs);
     let report = block_on(conformance::run(&|| place.storage()));
     assert!(report.is_ok(), "{report}");
 }
 
 #[test]
 fn an_agent_remembers_on_gcs_from_one_run_to_the_next() {
-    let place = Place::new();
+    let place = TestStore::on(Kind::FakeGcs);
     let agent = guest("chat_memory");
     let ok = |args: &[&str]| {
-        let output = place.persist().args(args).output().expect("starts");
+        let output = place.command().args(args).output().expect("starts");
         let said = text(&output.stderr);
         assert!(output.status.success(), "{args:?}: {said}");
         text(&output.stdout).to_owned()
@@ -47,10 +49,9 @@ fn an_agent_remembers_on_gcs_from_one_run_to_the_next() {
 
 #[test]
 fn a_bucket_that_is_not_there_is_said_to_be_missing() {
-    let mut place = Place::new();
-    place.bucket = "no-such-bucket".into();
+    let place = TestStore::on(Kind::FakeGcs).with_bucket("no-such-bucket");
     for args in [&["ls"][..], &["cat", "bot/memory"], &["rm", "bot/memory"]] {
-        let output = place.persist().args(args).output().expect("starts");
+        let output = place.command().args(args).output().expect("starts");
         let said = text(&output.stderr);
         assert!(!output.status.success(), "{args:?}");
         assert!(said.contains("PERSIST_GCS_BUCKET"), "{args:?}: {said}");
@@ -68,8 +69,8 @@ async fn save_large(scope: &Scope, name: &str) -> persist_host::snapshot::Result
 }
 
 /// A store in which `old` is saved, behind a proxy that saw nothing yet.
-async fn ready(change: impl FnOnce(&mut StorageConfig)) -> (Proxy, Place, Scope) {
-    let place = Place::new().unprobed();
+async fn ready(change: impl FnOnce(&mut StorageConfig)) -> (Proxy, TestStore, Scope) {
+    let place = TestStore::on(Kind::FakeGcs).unprobed();
     save(&place.scope(), "old", "old").await;
     let (proxy, proxied) = place.proxied();
     let mut config = proxied.config();
@@ -189,7 +190,7 @@ fn a_list_or_deletion_that_another_service_answers_is_sent_again() {
         assert_eq!(proxy.faults(), 1);
         assert_eq!(versions.expect("a page"), [1]);
 
-        let place = Place::new();
+        let place = TestStore::on(Kind::FakeGcs);
         let (proxy, proxied) = place.proxied();
         let storage = proxied.storage();
         let key = Key::new("other/object").expect("a key");
@@ -336,8 +337,8 @@ fn an_object_that_changed_is_neither_read_nor_removed() {
 
 #[test]
 fn a_key_that_the_server_does_not_confirm_is_said_once() {
-    let place = Place::new();
-    let mut save = place.persist();
+    let place = TestStore::on(Kind::FakeGcs);
+    let mut save = place.command();
     save.args(["save", "bot/memory"]).env(
         "PERSIST_GCS_KMS_KEY",
         "projects/p/locations/l/keyRings/r/cryptoKeys/k",
@@ -371,7 +372,7 @@ fn a_server_that_asks_for_time_gets_it() {
 #[test]
 fn a_state_replaced_during_a_read_is_never_mixed() {
     block_on(async {
-        let place = Place::new();
+        let place = TestStore::on(Kind::FakeGcs);
         let (proxy, proxied) = place.proxied();
         let key = Key::new("adapter/key.gz").expect("a key");
         let put = async |byte: u8| {
@@ -407,7 +408,7 @@ fn a_state_replaced_during_a_read_is_never_mixed() {
 fn a_stream_replaces_the_object_at_a_key_of_the_caller() {
     const KEY: &str = "agent1/large_snapshot.json.gz";
     block_on(async {
-        let adapter = Adapter::new(Place::new().storage());
+        let adapter = Adapter::new(TestStore::on(Kind::FakeGcs).storage());
         for state in [
             Bytes::from_static(b"small"),
             state(),
@@ -520,7 +521,7 @@ fn on_a_machine_of_googles_the_metadata_server_is_asked_for_a_token() {
         Some(Fault::Reply(json(200, token)))
     });
     let home = persist_tests::tempdir();
-    let mut host = Place::new().persist();
+    let mut host = TestStore::on(Kind::FakeGcs).command();
     host.env_remove("STORAGE_EMULATOR_HOST")
         .env(
             "GCE_METADATA_HOST",
@@ -550,14 +551,13 @@ fn on_a_machine_of_googles_the_metadata_server_is_asked_for_a_token() {
 #[test]
 fn a_bucket_is_validated_as_far_as_the_account_may() {
     block_on(async {
-        let (proxy, place) = Place::new().proxied();
-        let gcs = |place: &Place| Gcs::new(&place.config()).expect("a storage");
+        let (proxy, place) = TestStore::on(Kind::FakeGcs).proxied();
+        let gcs = |place: &TestStore| Gcs::new(&place.config()).expect("a storage");
         assert!(gcs(&place).bucket_is_there().await.expect("answers"));
         proxy.rule(|_, _| Some(Fault::Reply(refusal(403, "forbidden"))));
         assert!(!gcs(&place).bucket_is_there().await.expect("no failure"));
         proxy.forget();
-        let mut missing = place.clone();
-        missing.bucket = "no-such-bucket".into();
+        let missing = place.with_bucket("no-such-bucket");
         let error = gcs(&missing).bucket_is_there().await.expect_err("missing");
         assert_eq!(error.kind(), ErrorKind::Config);
     });
@@ -567,7 +567,7 @@ fn a_bucket_is_validated_as_far_as_the_account_may() {
 fn logs_show_no_credentials_or_payloads_and_keys_only_at_debug() {
     let dir = persist_tests::tempdir();
     let (_tokens, file) = account(dir.path());
-    let place = Place::new();
+    let place = TestStore::on(Kind::FakeGcs);
     for level in ["warn", "debug", "trace"] {
         let log = logged(&place, &file, level);
         for word in ["PLANTED", "Bearer"] {
@@ -580,7 +580,7 @@ fn logs_show_no_credentials_or_payloads_and_keys_only_at_debug() {
 }
 
 /// Returns the log of calls that are sent again, and of one that is given up.
-fn logged(place: &Place, file: &std::path::Path, level: &str) -> String {
+fn logged(place: &TestStore, file: &std::path::Path, level: &str) -> String {
     let (proxy, proxied) = place.proxied();
     let mut config = proxied.config();
     config.gcs_credentials = Some(file.to_owned());

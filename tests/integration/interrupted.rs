@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use persist_tests::cloud::{BACKENDS, Place};
+use persist_tests::store::{SERVERS, TestStore};
 use persist_tests::terminal::Terminal;
-use persist_tests::{guest, noise, ok, persist, run, tempdir, text};
+use persist_tests::{guest, noise, persist, run, run_ok, tempdir, text};
 
 use crate::cloud_backends::aborted;
 
@@ -65,15 +65,15 @@ fn an_interrupted_save_leaves_nothing() {
         let (_, said) = interrupted(saving);
         assert!(said.contains("nothing was saved"), "{said}");
         assert_eq!(temporary_files(dir.path()), 0);
-        assert_eq!(ok(dir.path(), &["ls"]), "");
+        assert_eq!(run_ok(dir.path(), &["ls"]), "");
     }
 }
 
 #[test]
 fn a_save_that_is_interrupted_aborts_its_upload() {
-    for place in BACKENDS.map(Place::on) {
+    for place in SERVERS.map(TestStore::on) {
         let (proxy, proxied) = place.proxied();
-        let mut saving = start(proxied.persist().args(["save", "bot/memory"]));
+        let mut saving = start(proxied.command().args(["save", "bot/memory"]));
         let mut stdin = saving.stdin.take().expect("piped");
         stdin.write_all(&noise(1, 20 << 20)).expect("it reads");
         let sent = || {
@@ -105,7 +105,7 @@ fn an_interrupted_agent_keeps_its_acknowledged_saves() {
     signal(&running, "INT");
     let (_, said) = interrupted(running);
     assert!(said.contains("the agent was stopped"), "{said}");
-    assert_eq!(ok(dir.path(), &["cat", "bot/memory"]), "kept");
+    assert_eq!(run_ok(dir.path(), &["cat", "bot/memory"]), "kept");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn an_interrupted_copy_reports_progress_and_can_be_resumed() {
         let state = dir.path().join("state");
         fs::write(&state, format!("state {n}")).expect("writes");
         let state = state.to_str().expect("text");
-        ok(
+        run_ok(
             &dir.path().join("store"),
             &["save", &format!("bot/{n}"), state],
         );
@@ -140,7 +140,7 @@ fn an_interrupted_copy_reports_progress_and_can_be_resumed() {
 
     let again = run(dir.path(), &["copy", "--create", &from, &to]);
     assert!(again.status.success(), "{}", text(&again.stderr));
-    assert_eq!(ok(other.path(), &["ls", "-q"]).lines().count(), 200);
+    assert_eq!(run_ok(other.path(), &["ls", "-q"]).lines().count(), 200);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_command_that_leaves_nothing_ends_at_once() {
     let dir = tempdir();
     let state = dir.path().join("state");
     fs::write(&state, noise(1, 4 << 20)).expect("writes");
-    ok(
+    run_ok(
         dir.path(),
         &["save", "bot/memory", state.to_str().expect("text")],
     );
@@ -168,7 +168,7 @@ fn a_question_that_is_interrupted_ends_at_once_and_changes_nothing() {
     let dir = tempdir();
     let state = dir.path().join("state");
     fs::write(&state, "one").expect("writes");
-    ok(
+    run_ok(
         dir.path(),
         &["save", "bot/memory", state.to_str().expect("text")],
     );
@@ -183,7 +183,7 @@ fn a_question_that_is_interrupted_ends_at_once_and_changes_nothing() {
         let mut terminal = Terminal::start(&purge);
         terminal.wait_for("Type the name to continue: ");
         if code != 10 {
-            let before = ok(dir.path(), &["history", "bot/memory", "--json"]);
+            let before = run_ok(dir.path(), &["history", "bot/memory", "--json"]);
             assert_eq!(before.lines().count(), 1);
         }
         terminal.press(keys);

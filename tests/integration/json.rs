@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use persist_tests::backends::json;
+use persist_tests::store::json;
 use persist_tests::{guest, persist, persist_without_store, tempdir, text};
 use serde_json::Value;
 

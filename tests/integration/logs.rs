@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use persist_host::snapshot::Store;
-use persist_servers::{Fault, Kind, Reply};
-use persist_tests::s3::Place;
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Reply};
+use persist_tests::store::TestStore;
 use persist_tests::terminal::Terminal;
 use persist_tests::{noise, text};
 use tracing::Level;
@@ -30,7 +31,7 @@ fn state() -> Vec<u8> {
 
 /// All that the commands of a bad day say at a level, on standard error. Results are on standard
 /// output.
-fn said(place: &Place, level: &str) -> String {
+fn said(place: &TestStore, level: &str) -> String {
     let (proxy, proxied) = place.proxied();
     let mut all = String::new();
     let address = format!("{AGENT}/{SESSION}/{NAME}");
@@ -46,17 +47,17 @@ fn said(place: &Place, level: &str) -> String {
     ] {
         // One answer is bad: what is sent again is logged, too.
         proxy.plan(after, Fault::Reply(Reply::s3(503, "SlowDown")));
-        let mut persist = proxied.persist();
+        let mut persist = proxied.command();
         persist.env("RUST_LOG", level).args(command);
         all += &stderr_of(&mut persist, true);
     }
     // What is refused, for good.
     proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(403, "AccessDenied"))));
-    let mut denied = proxied.persist();
+    let mut denied = proxied.command();
     denied.env("RUST_LOG", level).args(["cat", &address]);
     all += &stderr_of(&mut denied, false);
     proxy.forget();
-    let mut refused = proxied.persist();
+    let mut refused = proxied.command();
     refused
         .env("RUST_LOG", level)
         .env("AWS_SESSION_TOKEN", TOKEN)
@@ -89,10 +90,8 @@ fn stderr_of(persist: &mut Command, succeeds: bool) -> String {
     logged.map(|line| format!("{line}\n")).collect()
 }
 
-fn place() -> Place {
-    let mut place = Place::on(Kind::SeaweedFs);
-    place.prefix = format!("{PREFIX}-{}", place.prefix);
-    place
+fn place() -> TestStore {
+    TestStore::on(Kind::SeaweedFs).below(PREFIX)
 }
 
 /// The lines with this word in them.
@@ -205,14 +204,14 @@ fn a_printed_configuration_shows_no_credentials() {
     let config = place.config();
     let printed = format!("{config:?} {:?}", config.build().expect("a storage"));
     assert!(!printed.contains(&facts.secret_key), "{printed}");
-    let said = place.persist().arg("ls").output().expect("persist starts");
+    let said = place.command().arg("ls").output().expect("persist starts");
     assert!(!text(&said.stderr).contains(&facts.secret_key));
 }
 
 #[test]
 fn a_person_is_told_at_once_that_the_storage_does_not_answer() {
-    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
-    let mut ls = place.persist();
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
+    let mut ls = place.command();
     ls.arg("ls");
     proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(503, "SlowDown"))));
     let terminal = Terminal::start(&ls);
@@ -224,7 +223,7 @@ fn a_person_is_told_at_once_that_the_storage_does_not_answer() {
     assert_eq!(shown.matches("waiting for").count(), 1, "{shown}");
     // A script is told nothing of what went well in the end.
     proxy.plan(0, Fault::Reply(Reply::s3(503, "SlowDown")));
-    let output = place.persist().arg("ls").output().expect("persist starts");
+    let output = place.command().arg("ls").output().expect("persist starts");
     let said = text(&output.stderr);
     assert!(
         said.starts_with("nothing is saved") && said.lines().count() == 1,
@@ -234,10 +233,10 @@ fn a_person_is_told_at_once_that_the_storage_does_not_answer() {
 
 #[test]
 fn an_error_of_a_command_is_told_once() {
-    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
     // The error and its hint; with a log, one warning more.
     for (log, lines) in [(None, 2), (Some("warn"), 3)] {
-        let mut ls = place.persist();
+        let mut ls = place.command();
         ls.arg("ls").envs(log.map(|log| ("RUST_LOG", log)));
         proxy.rule(|number, _| {
             let refused = if number == 0 {

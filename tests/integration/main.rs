@@ -20,7 +20,6 @@
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`, `s3_requests`, `s3_account`, `s3_faults`: Amazon S3: promises, costs, accounts, faults
 //! - `gcs`: Google Cloud Storage
-//! - `packages`: the libraries that the specification names are used
 //! - `logs`: logs, and what they never contain
 //! - `bad_input`: bad agents, arguments, files and directories, through the command
 //! - `command`: the `persist` command, as a person or a script uses it
@@ -61,7 +60,6 @@ mod logs;
 mod malformed;
 mod operators;
 mod outcomes;
-mod packages;
 mod probes;
 mod races;
 mod retention;

@@ -5,10 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 
 use persist_host::storage::{ErrorKind, S3Credentials, StorageConfig};
-use persist_servers::{Fault, Proxy, Reply};
 use persist_tests::gcs::json;
+use persist_tests::proxy::{Fault, Proxy, Reply};
 use persist_tests::{persist, tempdir, text};
 
 /// Text that is appended to a value, and text that replaces it.
@@ -178,6 +179,13 @@ fn settings_with_a_line_break_are_refused_by_name() {
     );
 }
 
+/// Commands that run beside each other.
+const AT_ONCE: usize = 48;
+
+fn next(commands: &Mutex<Vec<Command>>) -> Option<Command> {
+    commands.lock().expect("no panic").pop()
+}
+
 #[test]
 fn variables_of_libraries_that_make_no_sense_are_no_panic() {
     let home = tempdir();
@@ -205,28 +213,33 @@ fn variables_of_libraries_that_make_no_sense_are_no_panic() {
         "GOOGLE_CLOUD_QUOTA_PROJECT",
         "HOME",
     ];
-    let try_all = |name: &str| {
-        let mut values = malformed("http://[::1");
-        values.push("http://".into());
-        values.push(":::".into());
-        values.push(bad_pem.clone().into());
-        for value in values {
+    let mut values = malformed("http://[::1");
+    values.push("http://".into());
+    values.push(":::".into());
+    values.push(bad_pem.into());
+    let mut commands = Vec::new();
+    for name in names {
+        for value in &values {
             let mut s3 = ls_s3(home.path(), &server);
             // What a proxy does is not the question.
-            ends(s3.env("NO_PROXY", "127.0.0.1").env(name, &value));
+            s3.env("NO_PROXY", "127.0.0.1").env(name, value);
             let mut gcs = command(home.path());
-            gcs.env("NO_PROXY", "127.0.0.1");
-            gcs.env("STORAGE_EMULATOR_HOST", server.endpoint())
-                .env(name, &value)
+            gcs.env("NO_PROXY", "127.0.0.1")
+                .env("STORAGE_EMULATOR_HOST", server.endpoint())
+                .env(name, value)
                 .args(["ls", "--storage", "gs://my-bucket"]);
-            ends(&mut gcs);
+            commands.extend([s3, gcs]);
         }
-    };
-    // Most of these wait until a retry budget is spent, so they wait beside each other.
+    }
+    // Some of these wait until a retry budget is spent, so they wait beside each other.
+    let commands = Mutex::new(commands);
     std::thread::scope(|scope| {
-        for name in names {
-            let try_all = &try_all;
-            scope.spawn(move || try_all(name));
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(mut command) = next(&commands) {
+                    ends(&mut command);
+                }
+            });
         }
     });
 }

@@ -2,36 +2,36 @@
 
 use std::process::Stdio;
 
-use persist_tests::backends::{backends, json};
+use persist_tests::store::{json, on_each_backend};
 use persist_tests::terminal::Terminal;
 use persist_tests::{tempdir, text};
 use serde_json::Value;
 
 #[test]
 fn a_bad_save_is_undone_in_one_command_that_says_how_to_undo_it() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         backend.save("bot/memory", "good");
         backend.save("bot/memory", "bad");
         let output = backend.run(&["restore", "bot/memory@1"]);
         assert_eq!(text(&output.stdout), "restored bot/memory@3 (4 B)\n");
         let said = text(&output.stderr);
         assert_eq!(said, "to undo: persist restore bot/memory@2\n");
-        assert_eq!(backend.ok(&["cat", "bot/memory"]), "good");
+        assert_eq!(backend.run_ok(&["cat", "bot/memory"]), "good");
         let quiet = backend.run(&["restore", "bot/memory@2", "--quiet"]);
         assert_eq!(text(&quiet.stderr), "");
-        assert_eq!(backend.ok(&["cat", "bot/memory"]), "bad");
+        assert_eq!(backend.run_ok(&["cat", "bot/memory"]), "bad");
     }
 }
 
 #[test]
 fn the_printed_undo_command_can_be_pasted_into_a_shell() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         backend.save("bot/$(touch x) it's", "one");
-        let rm = backend.run(&["rm", "bot/$(touch x) it's", "--storage", &backend.url]);
-        let options = if backend.url.contains('?') {
-            format!("--storage '{}'", backend.url)
+        let rm = backend.run(&["rm", "bot/$(touch x) it's", "--storage", backend.url()]);
+        let options = if backend.url().contains('?') {
+            format!("--storage '{}'", backend.url())
         } else {
-            format!("--storage {}", backend.url)
+            format!("--storage {}", backend.url())
         };
         assert_eq!(
             text(&rm.stderr),
@@ -40,24 +40,24 @@ fn the_printed_undo_command_can_be_pasted_into_a_shell() {
 
         backend.save("bot/from", "state");
         backend.save("bot/to", "old");
-        backend.ok(&["rm", "bot/to"]);
+        backend.run_ok(&["rm", "bot/to"]);
         let fork = backend.run(&["fork", "bot/from", "bot/to"]);
         assert_eq!(text(&fork.stderr), "to undo: persist rm bot/to\n");
-        let deleted = backend.fails(&["restore", "bot/to@2"], 3);
+        let deleted = backend.run_fails(&["restore", "bot/to@2"], 3);
         assert!(deleted.contains("is a tombstone"), "{deleted}");
     }
 }
 
 #[test]
 fn text_of_agents_cannot_imitate_output_lines() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         let file = tempdir();
         let state = file.path().join("state");
         std::fs::write(&state, "x").expect("writes");
         let state = state.to_str().expect("text");
         let label = "k=v\nbank/memory@9\t4.0 KiB\u{202e}";
         let turned = "bot/a\u{202e}b";
-        backend.ok(&[
+        backend.run_ok(&[
             "save",
             turned,
             state,
@@ -66,11 +66,11 @@ fn text_of_agents_cannot_imitate_output_lines() {
             "--media-type",
             "a/b\nc",
         ]);
-        let listed = backend.ok(&["ls", "-q"]);
+        let listed = backend.run_ok(&["ls", "-q"]);
         assert_eq!(listed.lines().count(), 1, "{listed}");
         assert!(!listed.contains('\u{202e}'), "{listed}");
         let address = listed.split(' ').next().expect("an address");
-        let shown = backend.ok(&["show", address]);
+        let shown = backend.run_ok(&["show", address]);
         assert!(shown.contains("media type  a/b\\nc\n"), "{shown}");
         assert!(
             shown.contains("label       k=v\\nbank/memory@9\\t4.0 KiB\\u{202e}"),
@@ -81,12 +81,12 @@ fn text_of_agents_cannot_imitate_output_lines() {
 
 #[test]
 fn a_closed_output_pipe_changes_no_result() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     for n in 0..40 {
         local.save(&format!("bot/{n}"), "one");
         local.save(&format!("bot/{n}"), "two");
     }
-    local.put("bot/README", b"foreign");
+    local.put_object("bot/README", b"foreign");
     let closed = |args: &[&str]| {
         let mut command = local.command();
         // What goes by without a grace goes at once.
@@ -107,22 +107,22 @@ fn a_closed_output_pipe_changes_no_result() {
     assert!(said.contains("before the archive was complete"), "{said}");
     let other = tempdir();
     let to = format!("file://{}", other.path().display());
-    assert_eq!(closed(&["copy", "--create", &local.url, &to]).0, Some(0));
+    assert_eq!(closed(&["copy", "--create", local.url(), &to]).0, Some(0));
     assert_eq!(
         closed(&["prune", "--keep-last", "1", "--all-hosts-stopped"]).0,
         Some(0)
     );
     for n in 0..40 {
-        let history = local.ok(&["history", "-q", &format!("bot/{n}")]);
+        let history = local.run_ok(&["history", "-q", &format!("bot/{n}")]);
         assert_eq!(history.lines().count(), 1, "{history}");
-        let copied = persist_tests::ok(other.path(), &["history", "-q", &format!("bot/{n}")]);
+        let copied = persist_tests::run_ok(other.path(), &["history", "-q", &format!("bot/{n}")]);
         assert_eq!(copied.lines().count(), 2, "{copied}");
     }
 }
 
 #[test]
 fn a_list_takes_an_address_and_shows_its_row() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         for address in [
             "bot/memory",
             "bot/memory",
@@ -133,7 +133,7 @@ fn a_list_takes_an_address_and_shows_its_row() {
             backend.save(address, "one");
         }
         let listed = |what: &str| -> Vec<String> {
-            let lines = json(&backend.ok(&["ls", what, "--json"]));
+            let lines = json(&backend.run_ok(&["ls", what, "--json"]));
             let address = |line: &Value| line["address"].as_str().expect("text").to_owned();
             lines.iter().map(address).collect()
         };
@@ -147,18 +147,18 @@ fn a_list_takes_an_address_and_shows_its_row() {
             ("bot/both/", &["bot/both/x@1"]),
             ("bot/~/", &["bot/both@1", "bot/memory@2"]),
         ] {
-            assert_eq!(listed(what), rows, "{}: {what}", backend.name);
+            assert_eq!(listed(what), rows, "{}: {what}", backend.name());
         }
-        backend.ok(&["rm", "bot/memory"]);
+        backend.run_ok(&["rm", "bot/memory"]);
         assert_eq!(listed("bot/memory"), ["bot/memory@3"]);
         assert!(
             backend
-                .fails(&["ls", "bot/memory@9"], 3)
+                .run_fails(&["ls", "bot/memory@9"], 3)
                 .contains("version 9")
         );
         assert!(
             backend
-                .fails(&["ls", "bot/monday/typo"], 3)
+                .run_fails(&["ls", "bot/monday/typo"], 3)
                 .contains("bot/monday/typo")
         );
     }
@@ -166,14 +166,14 @@ fn a_list_takes_an_address_and_shows_its_row() {
 
 #[test]
 fn a_session_that_is_asked_for_as_a_name_is_hinted_at() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         backend.save("bot/monday/memory", "one");
         for args in [
             &["check", "bot/monday"][..],
             &["prune", "bot/monday"],
             &["export", "-", "bot/monday"],
         ] {
-            let said = backend.fails(args, 3);
+            let said = backend.run_fails(args, 3);
             assert!(
                 said.contains("for the session, write bot/monday/"),
                 "{args:?}: {said}"
@@ -190,25 +190,25 @@ fn a_session_that_is_asked_for_as_a_name_is_hinted_at() {
 
 #[test]
 fn a_list_of_names_says_nothing_of_pins() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     local.save("bot/memory", "one");
-    local.ok(&["pin", "bot/memory@1"]);
-    let listed = local.ok(&["ls", "--json"]);
+    local.run_ok(&["pin", "bot/memory@1"]);
+    let listed = local.run_ok(&["ls", "--json"]);
     assert!(!listed.contains("\"pinned\""), "{listed}");
-    let history = local.ok(&["history", "bot/memory", "--json"]);
+    let history = local.run_ok(&["history", "bot/memory", "--json"]);
     assert!(history.contains("\"pinned\":true"), "{history}");
 }
 
 #[test]
 fn a_fork_begins_a_history_of_its_own_in_any_agent_or_session() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         backend.save("bot/monday/memory", "one");
         backend.save("bot/monday/memory", "two");
         let fork = backend.run(&["fork", "bot/monday/memory@1", "other/memory"]);
         assert_eq!(text(&fork.stdout), "forked other/memory@1 (3 B)\n");
         assert_eq!(text(&fork.stderr), "to undo: persist rm other/memory\n");
-        assert_eq!(backend.ok(&["cat", "other/memory"]), "one");
-        backend.fails(
+        assert_eq!(backend.run_ok(&["cat", "other/memory"]), "one");
+        backend.run_fails(
             &[
                 "fork",
                 "bot/monday/memory",
@@ -221,33 +221,33 @@ fn a_fork_begins_a_history_of_its_own_in_any_agent_or_session() {
         let fork = backend.run(&["fork", "bot/monday/memory", "other/memory"]);
         let undo = "to undo: persist restore other/memory@1\n";
         assert_eq!(text(&fork.stderr), undo);
-        assert_eq!(backend.ok(&["cat", "other/memory"]), "two");
-        backend.fails(&["fork", "bot/memory", "bot/copy"], 3);
-        backend.fails(&["fork", "bot/monday/memory", "bot/copy@1"], 2);
+        assert_eq!(backend.run_ok(&["cat", "other/memory"]), "two");
+        backend.run_fails(&["fork", "bot/memory", "bot/copy"], 3);
+        backend.run_fails(&["fork", "bot/monday/memory", "bot/copy@1"], 2);
     }
 }
 
 #[test]
 fn a_difference_is_shown_as_people_read_it() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         backend.save("bot/json", r#"{"b":1,"a":[1,2]}"#);
         backend.save("bot/json", r#"{"b":1,"a":[1,3]}"#);
-        let shown = backend.ok(&["diff", "bot/json"]);
+        let shown = backend.run_ok(&["diff", "bot/json"]);
         for line in ["differs, as JSON", "-    2\n", "+    3\n"] {
             assert!(shown.contains(line), "{line:?}: {shown}");
         }
-        let lines = json(&backend.ok(&["diff", "bot/json@1", "bot/json@2", "--json"]));
+        let lines = json(&backend.run_ok(&["diff", "bot/json@1", "bot/json@2", "--json"]));
         assert_eq!(lines[0]["same"], false);
         assert_eq!(lines[0]["to"]["address"], "bot/json@2");
         assert!(
             backend
-                .ok(&["diff", "bot/json", "bot/json"])
+                .run_ok(&["diff", "bot/json", "bot/json"])
                 .contains("the same")
         );
 
         backend.save("bot/numbers", r#"{"balance":12345678901234567890123}"#);
         backend.save("bot/numbers", r#"{"balance":12345678901234567890124}"#);
-        let shown = backend.ok(&["diff", "bot/numbers"]);
+        let shown = backend.run_ok(&["diff", "bot/numbers"]);
         assert!(
             shown.contains("+{\"balance\":12345678901234567890124}"),
             "{shown}"
@@ -255,34 +255,38 @@ fn a_difference_is_shown_as_people_read_it() {
 
         backend.save("bot/text", "one\ntwo\n\u{1b}[2J\n");
         backend.save("bot/text", "one\n2\n\u{1b}[2J\n");
-        let shown = backend.ok(&["diff", "bot/text"]);
+        let shown = backend.run_ok(&["diff", "bot/text"]);
         assert!(shown.contains("-two\n+2\n"), "{shown}");
         assert!(!shown.contains('\u{1b}'), "{shown:?}");
 
         backend.save_bytes("bot/bytes", &[1, 2, 0, 255]);
         backend.save_bytes("bot/bytes", &[1, 2, 3, 255]);
-        let shown = backend.ok(&["diff", "bot/bytes"]);
+        let shown = backend.run_ok(&["diff", "bot/bytes"]);
         assert!(shown.contains("differs from byte 2 on"), "{shown}");
-        assert!(backend.fails(&["diff", "bot/json@1"], 3).contains("before"));
-        backend.fails(&["diff", "bot/nothing"], 3);
+        assert!(
+            backend
+                .run_fails(&["diff", "bot/json@1"], 3)
+                .contains("before")
+        );
+        backend.run_fails(&["diff", "bot/nothing"], 3);
     }
 }
 
 #[test]
 fn an_intact_store_verifies_and_checks() {
-    for backend in backends() {
-        backend.ok(&["check"]);
+    for backend in on_each_backend() {
+        backend.run_ok(&["check"]);
         backend.save("bot/memory", "one");
         backend.save("bot/s/memory", "two");
-        backend.fails(&["check", "nobody"], 3);
-        backend.fails(&["prune", "bot/nothing"], 3);
-        backend.ok(&["prune"]);
-        backend.ok(&["pin", "bot/memory@1"]);
-        backend.ok(&["rm", "bot/s/memory"]);
-        let verified = backend.ok(&["verify", "bot/memory"]);
+        backend.run_fails(&["check", "nobody"], 3);
+        backend.run_fails(&["prune", "bot/nothing"], 3);
+        backend.run_ok(&["prune"]);
+        backend.run_ok(&["pin", "bot/memory@1"]);
+        backend.run_ok(&["rm", "bot/s/memory"]);
+        let verified = backend.run_ok(&["verify", "bot/memory"]);
         assert!(verified.starts_with("verified bot/memory@1: 3 B of state"));
-        backend.fails(&["verify", "bot/memory@2"], 3);
-        backend.fails(&["verify", "bot/nothing"], 3);
+        backend.run_fails(&["verify", "bot/memory@2"], 3);
+        backend.run_fails(&["verify", "bot/nothing"], 3);
         for (args, versions, read) in [
             (&["check", "--json"][..], 3, 0),
             (&["check", "--json", "--read-data"], 3, 3),
@@ -290,7 +294,7 @@ fn an_intact_store_verifies_and_checks() {
             (&["check", "--json", "bot/s/"], 2, 0),
             (&["check", "--json", "bot/memory"], 1, 0),
         ] {
-            let lines = json(&backend.ok(args));
+            let lines = json(&backend.run_ok(args));
             assert_eq!(lines.len(), 1, "{args:?}: {lines:?}");
             assert_eq!(lines[0]["versions"], versions, "{args:?}");
             assert_eq!(lines[0]["read"], read, "{args:?}");
@@ -301,25 +305,25 @@ fn an_intact_store_verifies_and_checks() {
 
 #[test]
 fn shells_and_manuals_know_every_command() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     let commands = ["prune", "copy", "doctor", "restore"];
     for shell in ["bash", "zsh", "fish"] {
-        let script = local.ok(&["completions", shell]);
+        let script = local.run_ok(&["completions", shell]);
         assert!(
             commands.iter().all(|command| script.contains(command)),
             "{shell}"
         );
     }
-    assert!(local.ok(&["man"]).contains(".TH persist 1"));
+    assert!(local.run_ok(&["man"]).contains(".TH persist 1"));
     let dir = tempdir();
-    local.ok(&["man", "--dir", dir.path().to_str().expect("text")]);
+    local.run_ok(&["man", "--dir", dir.path().to_str().expect("text")]);
     for command in commands {
         let page = dir.path().join(format!("persist-{command}.1"));
         let page = std::fs::read_to_string(page).expect("a page");
         assert!(page.contains(".SH \"EXAMPLES\"\n.nf\n"), "{page}");
     }
     // Each exit code has a line of its own.
-    let page = local.ok(&["man"]);
+    let page = local.run_ok(&["man"]);
     let (_, codes) = page
         .split_once(".SH \"EXIT STATUS\"\n.nf\n")
         .expect("a section");
@@ -331,55 +335,55 @@ fn shells_and_manuals_know_every_command() {
 
 #[test]
 fn help_is_found_however_it_is_asked_for() {
-    let [local, ..] = backends();
-    let whole = local.ok(&["help"]);
+    let [local, ..] = on_each_backend();
+    let whole = local.run_ok(&["help"]);
     for args in [&["help", "--help"][..], &["help", "-h"], &["--help"]] {
-        assert_eq!(local.ok(args), whole, "{args:?}");
+        assert_eq!(local.run_ok(args), whole, "{args:?}");
     }
     assert!(
         local
-            .ok(&["help", "ls", "--help"])
+            .run_ok(&["help", "ls", "--help"])
             .contains("persist ls bot/memory")
     );
-    let said = local.fails(&["ls", "--sort"], 2);
+    let said = local.run_fails(&["ls", "--sort"], 2);
     assert!(!said.contains("similar"), "{said}");
-    let said = local.fails(&["ls", "--storge"], 2);
+    let said = local.run_fails(&["ls", "--storge"], 2);
     assert!(said.contains("'--storage'"), "{said}");
 }
 
 #[test]
 fn a_table_has_a_header_and_columns_as_wide_as_their_content() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     let long = "an-agent-of-a-long-name/chat-20261031-3/history";
     local.save_bytes(long, &[b'x'; 2000]);
     local.save("b/m", "one");
-    local.ok(&["pin", "b/m@1"]);
+    local.run_ok(&["pin", "b/m@1"]);
     for (args, title, quiet_lines) in [
         (&["ls"][..], "ADDRESS", 2),
         (&["history", "b/m"], "ADDRESS", 1),
         (&["stats"], "NAME", 5),
         (&["prune", "--dry-run"], "ACTION", 3),
     ] {
-        let shown = local.ok(args);
+        let shown = local.run_ok(args);
         assert!(shown.starts_with(title), "{args:?}: {shown}");
-        let quiet = local.ok(&[args, &["-q"]].concat());
+        let quiet = local.run_ok(&[args, &["-q"]].concat());
         assert_eq!(quiet.lines().count(), quiet_lines, "{args:?}: {quiet}");
         assert_eq!(shown.lines().count(), quiet_lines + 1, "{args:?}: {shown}");
     }
-    let listed = local.ok(&["ls"]);
+    let listed = local.run_ok(&["ls"]);
     let lines: Vec<_> = listed.lines().collect();
     let end = lines[0].find("SIZE").expect("a column") + "SIZE".len();
     assert!(lines[1][..end].ends_with("2.0 KiB"), "{listed}");
     assert!(lines[2][..end].ends_with("  3 B"), "{listed}");
-    assert_eq!(local.ok(&["ls", "nobody"]), "");
+    assert_eq!(local.run_ok(&["ls", "nobody"]), "");
 }
 
 #[test]
 fn a_state_is_printed_bit_for_bit_and_shown_plainly_on_a_terminal() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     let hostile = "title \u{1b}]0;owned\u{7} clip \u{1b}]52;c;AAAA\u{7}\u{9b}2J \u{202e}日本\n";
     local.save("bot/memory", hostile);
-    assert_eq!(local.ok(&["cat", "bot/memory"]), hostile);
+    assert_eq!(local.run_ok(&["cat", "bot/memory"]), hostile);
     let mut cat = local.command();
     cat.args(["cat", "bot/memory"]);
     let (code, shown) = Terminal::start(&cat).end();
@@ -396,13 +400,13 @@ fn a_state_is_printed_bit_for_bit_and_shown_plainly_on_a_terminal() {
 
 #[test]
 fn json_escapes_what_cannot_be_seen() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     let file = tempdir();
     let state = file.path().join("state");
     std::fs::write(&state, "x").expect("writes");
     let state = state.to_str().expect("text");
     let label = "a\u{9b}2J=b\u{202e}\u{3164}";
-    local.ok(&[
+    local.run_ok(&[
         "save",
         "bot/memory",
         state,
@@ -416,7 +420,7 @@ fn json_escapes_what_cannot_be_seen() {
         &["show", "bot/memory"],
         &["history", "bot/memory"],
     ] {
-        let printed = local.ok(&[args, &["--json"]].concat());
+        let printed = local.run_ok(&[args, &["--json"]].concat());
         assert!(printed.is_ascii(), "{printed:?}");
         let info = &json(&printed)[0];
         assert!(info["labels"]["a\u{9b}2J"].is_string(), "{printed}");
@@ -426,7 +430,7 @@ fn json_escapes_what_cannot_be_seen() {
 
 #[test]
 fn a_difference_takes_little_memory() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     // A value a line would be 600 MiB: each number has 120 spaces before it, twice.
     for last in ["1", "2"] {
         let numbers = "1,".repeat(2_000_000);

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{Error, Expect, GcOptions, SaveOptions, Scope, Store};
 use persist_host::storage::probe::Way;
 use persist_host::storage::{
-    self, ErrorKind, Key, List, Memory, Page, Part, ReadRange, RecursiveList, Storage,
-    StorageConfig, Upload,
+    self, ErrorKind, Key, List, Memory, Page, ReadRange, RecursiveList, Storage, StorageConfig,
 };
-use persist_servers::{Fault, Kind, Proxy, Reply, Seen};
-use persist_tests::cloud::{BACKENDS, Place};
-use persist_tests::{block_on, gcs, load, noise, s3, save, text};
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
+use persist_tests::store::{Backend, SERVERS, TestStore};
+use persist_tests::{block_on, gcs, load, noise, save, text};
 
 /// More than a part.
 fn large() -> Bytes {
@@ -75,9 +76,18 @@ impl Server {
 }
 
 #[async_trait]
-impl Storage for Server {
+impl Forward for Server {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.memory.clone())
+    }
+
     fn location(&self) -> String {
         self.name.into()
+    }
+
+    // To be probed, as a storage of others is.
+    fn supports_conditional_create(&self) -> bool {
+        false
     }
 
     fn unknown_server(&self) -> Option<String> {
@@ -101,22 +111,6 @@ impl Storage for Server {
             }
             _ => self.memory.create(key, body).await,
         }
-    }
-
-    async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
-        self.memory.read(key, range).await
-    }
-
-    async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
-        self.memory.list(list).await
     }
 
     async fn delete(&self, key: &Key) -> storage::Result<()> {
@@ -208,7 +202,7 @@ fn a_bucket_that_keeps_deleted_objects_can_hold_a_store() {
         assert_eq!(try_save(&server.scope()).await.expect("saves"), 2);
     });
     // The same with the answer of Google's.
-    let (proxy, place) = Place::on(Kind::FakeGcs).proxied();
+    let (proxy, place) = TestStore::on(Kind::FakeGcs).proxied();
     proxy.rule(|_, seen| {
         let refusal = gcs::refusal(403, "retentionPolicyNotMet");
         (gcs::operation(seen) == "delete").then_some(Fault::Reply(refusal))
@@ -248,8 +242,8 @@ fn directory_buckets_are_refused_by_name() {
 fn real_servers_that_keep_conditions_pass_every_probe() {
     block_on(async {
         for storage in [
-            gcs::Place::probed().storage(),
-            s3::Place::probed(Kind::Ministack).storage(),
+            TestStore::probed(Kind::FakeGcs).storage(),
+            TestStore::probed(Kind::Ministack).storage(),
         ] {
             storage::probe::lists(&storage)
                 .await
@@ -257,7 +251,7 @@ fn real_servers_that_keep_conditions_pass_every_probe() {
             let raced = storage::probe::race(&storage, Way::Single).await;
             raced.expect("keeps conditions");
         }
-        let storage = gcs::Place::probed().storage();
+        let storage = TestStore::probed(Kind::FakeGcs).storage();
         let raced = storage::probe::race(&storage, Way::Parts).await;
         raced.expect("keeps conditions of uploads");
     });
@@ -266,7 +260,7 @@ fn real_servers_that_keep_conditions_pass_every_probe() {
 #[test]
 fn a_server_that_puts_parts_together_without_a_look_takes_no_large_state() {
     block_on(async {
-        let place = s3::Place::probed(Kind::SeaweedFs);
+        let place = TestStore::probed(Kind::SeaweedFs);
         for _ in 0..2 {
             let scope = place.scope();
             save(&scope, "memory", "small").await;
@@ -291,24 +285,25 @@ fn a_server_that_puts_parts_together_without_a_look_takes_no_large_state() {
 }
 
 /// Tells the requests that make an object visible: in one request, and in parts.
-fn creates(place: &Place, way: Way) -> fn(&Seen) -> bool {
-    match (place, way) {
-        (Place::S3(_), Way::Single) => |seen| seen.operation() == "PutObject",
-        (Place::S3(_), Way::Parts) => |seen| seen.operation() == "CompleteMultipartUpload",
-        (Place::Gcs(_), Way::Single) => |seen| gcs::operation(seen) == "insert",
-        (Place::Gcs(_), Way::Parts) => |seen| gcs::operation(seen) == "last part",
+fn creates(place: &TestStore, way: Way) -> fn(&Seen) -> bool {
+    match (place.backend(), way) {
+        (Backend::S3, Way::Single) => |seen| seen.operation() == "PutObject",
+        (Backend::S3, Way::Parts) => |seen| seen.operation() == "CompleteMultipartUpload",
+        (Backend::Gcs, Way::Single) => |seen| gcs::operation(seen) == "insert",
+        (Backend::Gcs, Way::Parts) => |seen| gcs::operation(seen) == "last part",
+        (Backend::Local, _) => |_| false,
     }
 }
 
 /// Answers as a server that made the object that it was sent.
-fn made(place: &Place, seen: &Seen) -> Reply {
-    match place {
-        Place::S3(_) => {
+fn made(place: &TestStore, seen: &Seen) -> Reply {
+    match place.backend() {
+        Backend::Local | Backend::S3 => {
             let done =
                 "<CompleteMultipartUploadResult><ETag>0</ETag></CompleteMultipartUploadResult>";
             Reply::new(200, done).header("etag", "\"0\"")
         }
-        Place::Gcs(_) => {
+        Backend::Gcs => {
             let total = seen
                 .header("content-range")
                 .and_then(|range| range.rsplit_once('/'));
@@ -321,7 +316,7 @@ fn made(place: &Place, seen: &Seen) -> Reply {
 
 /// Loses the first request that makes an object visible, and acknowledges the second, which does
 /// not come to the server either.
-fn acknowledge_the_second(proxy: &Proxy, place: &Place, way: Way) {
+fn acknowledge_the_second(proxy: &Proxy, place: &TestStore, way: Way) {
     let (met, place, creates) = (AtomicUsize::new(0), place.clone(), creates(place, way));
     proxy.rule(move |_, seen| {
         if !creates(seen) {
@@ -337,7 +332,7 @@ fn acknowledge_the_second(proxy: &Proxy, place: &Place, way: Way) {
 
 #[test]
 fn an_acknowledgement_after_a_lost_answer_is_verified() {
-    for place in BACKENDS.map(Place::on) {
+    for place in SERVERS.map(TestStore::on) {
         for (way, other_is_first) in [Way::Single, Way::Parts]
             .into_iter()
             .flat_map(|way| [(way, false), (way, true)])
@@ -378,7 +373,7 @@ fn an_acknowledgement_after_a_lost_answer_is_verified() {
 fn a_good_server_whose_answers_are_lost_passes_the_probe_of_uploads() {
     for fault in [Fault::ReplyLost, Fault::RequestLost] {
         block_on(async {
-            let (proxy, place) = gcs::Place::probed().proxied();
+            let (proxy, place) = TestStore::probed(Kind::FakeGcs).proxied();
             let count = AtomicUsize::new(0);
             proxy.rule(move |_, seen| {
                 let is_met = gcs::operation(seen) == "last part"
@@ -395,7 +390,7 @@ fn a_good_server_whose_answers_are_lost_passes_the_probe_of_uploads() {
 #[test]
 fn a_probe_that_is_refused_for_another_reason_is_not_remembered() {
     block_on(async {
-        let (proxy, place) = gcs::Place::probed().proxied();
+        let (proxy, place) = TestStore::probed(Kind::FakeGcs).proxied();
         let scope = place.scope();
         save(&scope, "memory", "small").await;
         proxy.rule(|_, seen| {
@@ -423,7 +418,7 @@ async fn leave_upload(storage: &Arc<dyn Storage>, key: &str) {
 #[test]
 fn gc_leaves_the_uploads_of_other_programs() {
     block_on(async {
-        let place = s3::Place::on(Kind::SeaweedFs);
+        let place = TestStore::on(Kind::SeaweedFs);
         save(&place.scope(), "memory", "x").await;
         let storage = place.storage();
         let own = "bot/~/memory/9999999997-0000000002.gz";
@@ -445,7 +440,7 @@ fn gc_leaves_the_uploads_of_other_programs() {
 #[test]
 fn uploads_are_listed_without_a_prefix_as_minio_wants_it() {
     block_on(async {
-        let place = s3::Place::on(Kind::SeaweedFs);
+        let place = TestStore::on(Kind::SeaweedFs);
         save(&place.scope(), "memory", "x").await;
         let (proxy, proxied) = place.proxied();
         // MinIO lists nothing where there is a prefix that is no key.
@@ -465,7 +460,7 @@ fn uploads_are_listed_without_a_prefix_as_minio_wants_it() {
 
 #[test]
 fn gc_works_without_listing_uploads_and_without_a_store() {
-    let place = s3::Place::on(Kind::SeaweedFs);
+    let place = TestStore::on(Kind::SeaweedFs);
     let (proxy, proxied) = place.proxied();
     proxy.rule(|_, seen| {
         let is_asked = seen.operation() == "ListMultipartUploads";
@@ -477,7 +472,7 @@ fn gc_works_without_listing_uploads_and_without_a_store() {
         place.storage().create(&probe, body).await.expect("creates");
     });
     let output = proxied
-        .persist()
+        .command()
         .args(["gc", "--json"])
         .output()
         .expect("persist starts");
@@ -517,39 +512,15 @@ struct Pages {
 }
 
 #[async_trait]
-impl Storage for Pages {
-    fn location(&self) -> String {
-        self.memory.location()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        true
-    }
-
-    async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
-        self.memory.create(key, body).await
-    }
-
-    async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-        self.memory.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
-        self.memory.read(key, range).await
+impl Forward for Pages {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.memory.clone())
     }
 
     async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
         let mut page = self.memory.list(list).await?;
         (self.change)(&mut page);
         Ok(page)
-    }
-
-    async fn delete(&self, key: &Key) -> storage::Result<()> {
-        self.memory.delete(key).await
     }
 }
 
@@ -594,7 +565,7 @@ fn a_file_is_sent_again_where_another_save_comes_first() {
     let dir = persist_tests::tempdir();
     let file = dir.path().join("state");
     std::fs::write(&file, large()).expect("writes");
-    let place = Place::on(Kind::SeaweedFs);
+    let place = TestStore::on(Kind::SeaweedFs);
     save_once(&place);
     let (proxy, proxied) = place.proxied();
     let other = place.clone();
@@ -609,7 +580,7 @@ fn a_file_is_sent_again_where_another_save_comes_first() {
         }
         None
     });
-    let mut command = proxied.persist();
+    let mut command = proxied.command();
     command.args(["save", "bot/memory"]).arg(&file);
     let output = command.output().expect("persist starts");
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -620,6 +591,6 @@ fn a_file_is_sent_again_where_another_save_comes_first() {
 }
 
 /// Saves a small state as another host.
-fn save_once(place: &Place) {
+fn save_once(place: &TestStore) {
     block_on(async { save(&place.scope(), "memory", "another's").await });
 }

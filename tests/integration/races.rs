@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use persist_host::snapshot::{Error, Expect, SaveOptions, Store};
 use persist_host::storage::{Local, Memory, Storage};
-use persist_tests::{block_on, ok, persist, save, scope, tempdir, text};
+use persist_tests::{block_on, persist, run_ok, save, scope, tempdir, text};
 use serde_json::Value;
 
 async fn race(storage: Arc<dyn Storage>) {
@@ -111,12 +111,12 @@ fn every_acknowledged_save_of_racing_processes_is_there_and_numbered() {
         assert!(output.status.success());
         let saved: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         let address = saved["address"].as_str().expect("an address");
-        assert_eq!(ok(dir.path(), &["cat", address]), format!("state {n}"));
+        assert_eq!(run_ok(dir.path(), &["cat", address]), format!("state {n}"));
         assert!(
             versions.insert(address.to_owned()),
             "{address} was acknowledged twice"
         );
     }
-    let history = ok(dir.path(), &["history", "-q", "bot/memory"]);
+    let history = run_ok(dir.path(), &["history", "-q", "bot/memory"]);
     assert_eq!(history.lines().count(), PROCESSES);
 }

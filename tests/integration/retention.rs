@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{
     Error, Expect, KeepReason, Policy, Purge, Retention, SaveOptions, Scope, Store, StoreOptions,
 };
 use persist_host::storage::{
     Entry, ErrorKind, Key, List, Local, Memory, ObjectMeta, Page, Part, ReadRange, Result, Storage,
-    Upload,
 };
 use persist_tests::{block_on, load, on_every_storage, redate, save, scope, tempdir};
 use tokio::sync::Semaphore;
@@ -99,13 +99,9 @@ fn version_of(name: &str) -> Option<u64> {
 }
 
 #[async_trait]
-impl Storage for Odd {
-    fn location(&self) -> String {
-        self.memory.location()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        true
+impl Forward for Odd {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.memory.clone())
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
@@ -114,14 +110,6 @@ impl Storage for Odd {
             self.gate.acquire().await.expect("open").forget();
         }
         self.memory.create(key, body).await
-    }
-
-    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.memory.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.memory.replace(key).await
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
@@ -160,10 +148,6 @@ impl Storage for Odd {
             }
         }
         Ok(page)
-    }
-
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.memory.delete(key).await
     }
 }
 
@@ -812,33 +796,9 @@ fn a_numbered_version_pruned_during_a_read_is_not_found() {
 struct NeverDeletes(Memory);
 
 #[async_trait]
-impl Storage for NeverDeletes {
-    fn location(&self) -> String {
-        self.0.location()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        true
-    }
-
-    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
-        self.0.create(key, body).await
-    }
-
-    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.0.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.0.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
-        self.0.read(key, range).await
-    }
-
-    async fn list(&self, list: &List<'_>) -> Result<Page> {
-        self.0.list(list).await
+impl Forward for NeverDeletes {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.0.clone())
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

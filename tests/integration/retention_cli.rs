@@ -1,31 +1,30 @@
 //! Retention of histories, through the command, on every backend.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use persist_tests::backends::{Backend, backends, json};
+use persist_tests::store::{TestStore, json, on_each_backend};
 use persist_tests::{tempdir, text};
 
 #[test]
 fn a_plan_to_prune_names_the_rule_for_each_version() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         for state in ["one", "two", "three"] {
             backend.save("bot/memory", state);
         }
-        backend.ok(&["pin", "bot/memory@1"]);
+        backend.run_ok(&["pin", "bot/memory@1"]);
         assert!(
             backend
-                .ok(&["history", "-q", "bot/memory"])
+                .run_ok(&["history", "-q", "bot/memory"])
                 .trim_end()
                 .ends_with("pinned")
         );
         assert!(
             backend
-                .ok(&["show", "bot/memory@1"])
+                .run_ok(&["show", "bot/memory@1"])
                 .contains("pinned      yes")
         );
-        let planned = backend.ok(&["prune", "-q", "--dry-run", "--keep-last", "1"]);
+        let planned = backend.run_ok(&["prune", "-q", "--dry-run", "--keep-last", "1"]);
         let lines: Vec<_> = planned.lines().collect();
         for (line, why) in lines.iter().zip([
             "newest",
@@ -35,59 +34,69 @@ fn a_plan_to_prune_names_the_rule_for_each_version() {
         ]) {
             assert!(line.ends_with(why), "{line}");
         }
-        let lines = json(&backend.ok(&["prune", "bot", "--json", "--keep-last", "1"]));
+        let lines = json(&backend.run_ok(&["prune", "bot", "--json", "--keep-last", "1"]));
         assert_eq!(lines.len(), 1);
         assert_eq!(
             (&lines[0]["versions"], &lines[0]["removed"]),
             (&3.into(), &0.into())
         );
         assert_eq!(
-            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            backend
+                .run_ok(&["history", "-q", "bot/memory"])
+                .lines()
+                .count(),
             3
         );
 
         assert_eq!(
-            backend.ok(&["unpin", "bot/memory@1"]),
+            backend.run_ok(&["unpin", "bot/memory@1"]),
             "unpinned bot/memory@1\n"
         );
         let again = backend.run(&["unpin", "bot/memory@1"]);
         assert!(text(&again.stderr).contains("was not pinned"));
         assert!(again.status.success());
-        backend.fails(&["pin", "bot/memory@9"], 3);
-        backend.fails(&["pin", "bot/memory"], 2);
+        backend.run_fails(&["pin", "bot/memory@9"], 3);
+        backend.run_fails(&["pin", "bot/memory"], 2);
     }
 }
 
 #[test]
 fn a_purge_asks_spares_who_is_writing_and_can_be_told_not_to() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         for state in ["one", "two"] {
             backend.save("bot/memory", state);
         }
-        assert!(backend.fails(&["purge", "bot/memory"], 2).contains("--yes"));
-        backend.fails(&["purge", "bot/nothing", "--yes"], 3);
-        backend.fails(&["purge", "bot/memory@1", "--yes"], 2);
+        assert!(
+            backend
+                .run_fails(&["purge", "bot/memory"], 2)
+                .contains("--yes")
+        );
+        backend.run_fails(&["purge", "bot/nothing", "--yes"], 3);
+        backend.run_fails(&["purge", "bot/memory@1", "--yes"], 2);
         let purged = backend.run(&["purge", "bot/memory", "--yes"]);
         let printed = "purged bot/memory: 0 versions removed; bot/memory@3 is a tombstone\n";
         assert_eq!(text(&purged.stdout), printed);
         // What can still be read is no success.
         assert_eq!(purged.status.code(), Some(10));
         assert!(text(&purged.stderr).contains("run `persist purge bot/memory` again"));
-        let printed = backend.ok(&["purge", "bot/memory", "--yes", "--now"]);
+        let printed = backend.run_ok(&["purge", "bot/memory", "--yes", "--now"]);
         let wanted = "purged bot/memory: 2 versions removed; bot/memory@3 is a tombstone\n";
         assert_eq!(printed, wanted);
         assert_eq!(
-            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            backend
+                .run_ok(&["history", "-q", "bot/memory"])
+                .lines()
+                .count(),
             1
         );
         backend.save("bot/memory", "new");
-        assert_eq!(backend.ok(&["ls", "-q"]).lines().count(), 1);
-        assert!(backend.ok(&["ls", "-q"]).starts_with("bot/memory@4"));
+        assert_eq!(backend.run_ok(&["ls", "-q"]).lines().count(), 1);
+        assert!(backend.run_ok(&["ls", "-q"]).starts_with("bot/memory@4"));
     }
 }
 
 /// A prune for which every replaced version is old at once.
-fn impatient(backend: &Backend, args: &[&str]) -> String {
+fn impatient(backend: &TestStore, args: &[&str]) -> String {
     let mut command = backend.command();
     command
         .env("PERSIST_GRACE", "0s")
@@ -98,19 +107,19 @@ fn impatient(backend: &Backend, args: &[&str]) -> String {
     assert!(
         output.status.success(),
         "{}: {args:?}: {said}",
-        backend.name
+        backend.name()
     );
     text(&output.stdout).to_owned()
 }
 
 #[test]
 fn versions_without_a_rule_are_pruned_and_reported() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         for state in ["one", "two", "three", "four"] {
             backend.save("bot/memory", state);
         }
         backend.save("other/memory", "one");
-        backend.ok(&["pin", "bot/memory@2"]);
+        backend.run_ok(&["pin", "bot/memory@2"]);
         // The times of servers are whole seconds.
         std::thread::sleep(Duration::from_secs(2));
         let args = ["prune", "-q", "--keep-last", "1"];
@@ -122,7 +131,7 @@ fn versions_without_a_rule_are_pruned_and_reported() {
             "no rule keeps it",
             "newest",
         ]) {
-            assert!(line.ends_with(why), "{}: {planned}", backend.name);
+            assert!(line.ends_with(why), "{}: {planned}", backend.name());
         }
         let pruned = impatient(&backend, &args);
         let lines: Vec<_> = pruned.lines().collect();
@@ -132,20 +141,23 @@ fn versions_without_a_rule_are_pruned_and_reported() {
             "{pruned}"
         );
         assert_eq!(
-            backend.ok(&["history", "-q", "bot/memory"]).lines().count(),
+            backend
+                .run_ok(&["history", "-q", "bot/memory"])
+                .lines()
+                .count(),
             2
         );
-        assert_eq!(backend.ok(&["cat", "bot/memory"]), "four");
+        assert_eq!(backend.run_ok(&["cat", "bot/memory"]), "four");
     }
 }
 
 #[test]
 fn growth_is_told_by_name_agent_and_all() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         for address in ["bot/memory", "bot/memory", "bot/s/memory", "other/notes"] {
             backend.save(address, "twelve bytes");
         }
-        let lines = json(&backend.ok(&["stats", "--json", "--states"]));
+        let lines = json(&backend.run_ok(&["stats", "--json", "--states"]));
         let told: Vec<_> = lines
             .iter()
             .map(|line| {
@@ -175,10 +187,10 @@ fn growth_is_told_by_name_agent_and_all() {
             line("agent", Some("other"), 1),
             line("all", None, 4),
         ];
-        assert_eq!(told, expected, "{}", backend.name);
+        assert_eq!(told, expected, "{}", backend.name());
         let days = lines[0]["days"].as_array().expect("days");
         assert_eq!(days.iter().filter(|day| **day != 0).count(), 1, "{days:?}");
-        let shown = backend.ok(&["stats", "bot"]);
+        let shown = backend.run_ok(&["stats", "bot"]);
         assert!(
             shown.contains("= bot, 2 names") && shown.contains('█'),
             "{shown}"
@@ -192,7 +204,7 @@ fn growth_is_told_by_name_agent_and_all() {
 
 #[test]
 fn commands_prune_nothing_as_a_side_effect() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     let dir = tempdir();
     let file = dir.path().join("state");
     let with_rules = |args: &[&str]| {
@@ -216,7 +228,7 @@ fn commands_prune_nothing_as_a_side_effect() {
         "0",
     ];
     let kept = [&kept[..], &["--keep-daily", "0", "--keep-weekly", "0"]].concat();
-    local.ok(&[&["policy", "set", "--grace", "0s"][..], &kept].concat());
+    local.run_ok(&[&["policy", "set", "--grace", "0s"][..], &kept].concat());
     for version in 1..=32 {
         std::fs::write(&file, version.to_string()).expect("writes");
         let saved = with_rules(&["save", "bot/memory", file.to_str().expect("text")]);
@@ -225,36 +237,39 @@ fn commands_prune_nothing_as_a_side_effect() {
     let restored = with_rules(&["restore", "bot/memory@1"]);
     assert!(restored.status.success(), "{}", text(&restored.stderr));
     assert_eq!(
-        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        local
+            .run_ok(&["history", "-q", "bot/memory"])
+            .lines()
+            .count(),
         33
     );
 }
 
 #[test]
 fn the_stores_policy_is_shown_changed_and_followed() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         backend.save("bot/memory", "one");
-        let shown = backend.ok(&["policy"]);
+        let shown = backend.run_ok(&["policy"]);
         for row in [
             "version      1",
             "grace        1h",
             "keep-last    20",
             "keep-weekly  52",
         ] {
-            assert!(shown.contains(row), "{}: {shown}", backend.name);
+            assert!(shown.contains(row), "{}: {shown}", backend.name());
         }
         let set = ["policy", "set", "--keep-last", "2", "--grace", "2h"];
-        let set = backend.ok(&set);
+        let set = backend.run_ok(&set);
         for row in [
             "version      2",
             "grace        2h",
             "keep-last    2",
             "keep-weekly  52",
         ] {
-            assert!(set.contains(row), "{}: {set}", backend.name);
+            assert!(set.contains(row), "{}: {set}", backend.name());
         }
-        backend.ok(&["policy", "set", "--keep-all"]);
-        let json = backend.ok(&["policy", "--json"]);
+        backend.run_ok(&["policy", "set", "--keep-all"]);
+        let json = backend.run_ok(&["policy", "--json"]);
         let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         assert_eq!(json["version"], 3);
         assert_eq!(json["grace_seconds"], 7200.0);
@@ -270,23 +285,23 @@ fn the_stores_policy_is_shown_changed_and_followed() {
 
 #[test]
 fn a_store_that_a_copy_makes_gets_the_policy_of_its_source() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     local.save("bot/memory", "one");
-    local.ok(&["policy", "set", "--keep-all", "--grace", "2h"]);
+    local.run_ok(&["policy", "set", "--keep-all", "--grace", "2h"]);
     let other = tempdir();
     let to = format!("file://{}", other.path().join("copy").display());
-    local.ok(&["copy", "--create", &local.url, &to]);
+    local.run_ok(&["copy", "--create", local.url(), &to]);
     let has_it = |url: &str| {
-        let policy = local.ok(&["policy", "--storage", url]);
+        let policy = local.run_ok(&["policy", "--storage", url]);
         policy.contains("grace        2h") && policy.contains("keep         every version")
     };
     assert!(has_it(&to));
 
     let archive = other.path().join("agents.tar");
     let archive = archive.to_str().expect("text");
-    local.ok(&["export", archive]);
+    local.run_ok(&["export", archive]);
     let imported = format!("file://{}", other.path().join("imported").display());
-    local.ok(&["import", "--create", archive, "--storage", &imported]);
+    local.run_ok(&["import", "--create", archive, "--storage", &imported]);
     assert!(has_it(&imported));
     let unpacked = other.path().join("unpacked");
     std::fs::create_dir(&unpacked).expect("made");
@@ -297,35 +312,35 @@ fn a_store_that_a_copy_makes_gets_the_policy_of_its_source() {
     assert!(tar.expect("tar starts").success());
     assert!(has_it(&format!("file://{}", unpacked.display())));
     // A store that is there keeps its own.
-    local.ok(&["policy", "set", "--grace", "3h", "--storage", &imported]);
-    local.ok(&["import", "--create", archive, "--storage", &imported]);
-    let policy = local.ok(&["policy", "--storage", &imported]);
+    local.run_ok(&["policy", "set", "--grace", "3h", "--storage", &imported]);
+    local.run_ok(&["import", "--create", archive, "--storage", &imported]);
+    let policy = local.run_ok(&["policy", "--storage", &imported]);
     assert!(policy.contains("grace        3h"), "{policy}");
 }
 
 #[test]
 fn a_policy_that_cannot_be_read_is_left_out_of_an_archive_and_said() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     local.save("bot/memory", "one");
     let key = "~/~/policy/9999999998-0000000001.gz";
-    local.remove(key);
-    local.put(key, b"no snapshot");
+    local.delete_object(key);
+    local.put_object(key, b"no snapshot");
     let dir = tempdir();
     let archive = dir.path().join("agents.tar");
     let archive = archive.to_str().expect("text");
-    let said = local.fails(&["export", archive], 6);
+    let said = local.run_fails(&["export", archive], 6);
     assert!(said.contains("policy was not exported"), "{said}");
     let imported = format!("file://{}", dir.path().join("imported").display());
-    local.ok(&["import", "--create", archive, "--storage", &imported]);
+    local.run_ok(&["import", "--create", archive, "--storage", &imported]);
     assert_eq!(
-        local.ok(&["cat", "bot/memory", "--storage", &imported]),
+        local.run_ok(&["cat", "bot/memory", "--storage", &imported]),
         "one"
     );
 }
 
 #[test]
 fn a_prune_by_a_shorter_grace_period_than_the_stores_is_refused() {
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     for state in ["one", "two", "three"] {
         local.save("bot/memory", state);
     }
@@ -341,45 +356,55 @@ fn a_prune_by_a_shorter_grace_period_than_the_stores_is_refused() {
         assert!(said.contains(part), "{said}");
     }
     assert_eq!(
-        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        local
+            .run_ok(&["history", "-q", "bot/memory"])
+            .lines()
+            .count(),
         3
     );
     let pruned = prune(&["--keep-last", "1", "--all-hosts-stopped"]);
     assert!(pruned.status.success(), "{}", text(&pruned.stderr));
     assert_eq!(
-        local.ok(&["history", "-q", "bot/memory"]).lines().count(),
+        local
+            .run_ok(&["history", "-q", "bot/memory"])
+            .lines()
+            .count(),
         1
     );
 }
 
 #[test]
 fn only_unfinished_saves_are_removed() {
-    for backend in backends() {
+    for backend in on_each_backend() {
         backend.save("bot/memory", "one");
         for args in [
             &["gc", "--dry-run"][..],
             &["gc"],
             &["gc", "--older-than", "7d"],
         ] {
-            let lines = json(&backend.ok(&[args, &["--json"]].concat()));
-            assert_eq!(lines[0]["removed"], 0, "{}: {args:?}", backend.name);
+            let lines = json(&backend.run_ok(&[args, &["--json"]].concat()));
+            assert_eq!(lines[0]["removed"], 0, "{}: {args:?}", backend.name());
         }
         assert!(
             backend
-                .fails(&["gc", "--older-than", "soon"], 2)
+                .run_fails(&["gc", "--older-than", "soon"], 2)
                 .contains("soon")
         );
-        assert_eq!(backend.ok(&["cat", "bot/memory"]), "one");
+        assert_eq!(backend.run_ok(&["cat", "bot/memory"]), "one");
     }
     // On a disk, what a process that died was writing.
-    let [local, ..] = backends();
+    let [local, ..] = on_each_backend();
     local.save("bot/memory", "one");
-    let root = Path::new(local.url.trim_start_matches("file://"));
+    let root = local.path();
     std::fs::write(root.join("~/tmp/0123456789abcdef0123456789abcdef"), "left").expect("writes");
-    assert_eq!(local.ok(&["gc"]), "removed 0 leftovers, 0 B\n", "too young");
+    assert_eq!(
+        local.run_ok(&["gc"]),
+        "removed 0 leftovers, 0 B\n",
+        "too young"
+    );
     let gc = ["gc", "--older-than", "0s"];
-    let planned = local.ok(&[&gc[..], &["--dry-run"]].concat());
+    let planned = local.run_ok(&[&gc[..], &["--dry-run"]].concat());
     assert_eq!(planned, "would remove 1 leftover, 4 B\n");
-    assert_eq!(local.ok(&gc), "removed 1 leftover, 4 B\n");
-    assert_eq!(local.ok(&gc), "removed 0 leftovers, 0 B\n");
+    assert_eq!(local.run_ok(&gc), "removed 1 leftover, 4 B\n");
+    assert_eq!(local.run_ok(&gc), "removed 0 leftovers, 0 B\n");
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use persist_host::conformance;
 use persist_host::snapshot::{Error, Expect, SaveOptions};
 use persist_host::storage::S3Encryption;
-use persist_servers::{Fault, Kind, Proxy, Reply, Seen};
-use persist_tests::cloud::is_trial;
-use persist_tests::s3::Place;
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
+use persist_tests::store::{TestStore, is_probe};
 use persist_tests::{block_on, guest, load, noise, save, text};
 
 /// Every server that is S3's.
@@ -18,14 +18,14 @@ pub(crate) const KINDS: [Kind; 2] = [Kind::SeaweedFs, Kind::Ministack];
 
 #[test]
 fn seaweedfs_conforms() {
-    let place = Place::on(Kind::SeaweedFs);
+    let place = TestStore::on(Kind::SeaweedFs);
     let report = block_on(conformance::run(&|| place.storage()));
     assert!(report.is_ok(), "{report}");
 }
 
 #[test]
 fn ministack_conforms() {
-    let place = Place::on(Kind::Ministack);
+    let place = TestStore::on(Kind::Ministack);
     let report = block_on(conformance::run(&|| place.storage()));
     assert!(report.is_ok(), "{report}");
 }
@@ -59,16 +59,16 @@ pub(crate) fn with_bytes(command: &mut Command, input: &[u8]) -> Output {
 #[test]
 fn an_agent_remembers_on_s3_from_one_run_to_the_next() {
     for kind in KINDS {
-        let place = Place::on(kind);
+        let place = TestStore::on(kind);
         let agent = guest("chat_memory");
-        let run = |args: &[&str]| ok(place.persist().arg("run").arg(&agent).arg("--").args(args));
+        let run = |args: &[&str]| ok(place.command().arg("run").arg(&agent).arg("--").args(args));
         run(&["say", "I live in Oslo"]);
         run(&["say", "and I like rain"]);
         assert!(run(&["recall", "Oslo"]).contains("I live in Oslo"));
-        let listed = ok(place.persist().args(["ls", "-q"]));
+        let listed = ok(place.command().args(["ls", "-q"]));
         assert!(listed.starts_with("chat_memory/memory@2"), "{listed}");
         let history = ok(place
-            .persist()
+            .command()
             .args(["history", "-q", "chat_memory/memory"]));
         assert_eq!(history.lines().count(), 2);
     }
@@ -77,7 +77,7 @@ fn an_agent_remembers_on_s3_from_one_run_to_the_next() {
 /// Saves a small state and one of several parts through a proxy, loads them, and returns the proxy
 /// that saw it.
 fn seen_with(encryption: S3Encryption) -> Proxy {
-    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
     let mut config = place.config();
     config.s3_encryption = encryption;
     let storage = config.build().expect("a storage");
@@ -101,7 +101,7 @@ fn made(proxy: &Proxy) -> Vec<Seen> {
     let made = ["PutObject", "CreateMultipartUpload"];
     let seen = proxy.seen().into_iter();
     seen.filter(|seen| made.contains(&seen.operation()) && seen.uri.path().ends_with(".gz"))
-        .filter(|seen| !is_trial(seen))
+        .filter(|seen| !is_probe(seen))
         .collect()
 }
 
@@ -141,8 +141,8 @@ fn objects_are_encrypted_as_was_asked_and_the_server_says_so() {
 }
 
 /// The warnings of a process that saves a state of several parts, encrypted with a key of KMS.
-fn warnings_of_an_encrypted_save(place: &Place) -> Vec<String> {
-    let mut persist = place.persist();
+fn warnings_of_an_encrypted_save(place: &TestStore) -> Vec<String> {
+    let mut persist = place.command();
     persist.env("PERSIST_S3_KMS_KEY", "alias/persist-test");
     let saved = with_bytes(
         persist.args(["save", "bot/memory", "-"]),
@@ -163,9 +163,9 @@ pub(crate) fn warnings(output: &Output) -> Vec<String> {
 #[test]
 fn an_operator_is_warned_of_missing_encryption_where_it_is_missing() {
     // It says nothing of encryption while an upload is made, and encrypts.
-    let warned = warnings_of_an_encrypted_save(&Place::on(Kind::SeaweedFs));
+    let warned = warnings_of_an_encrypted_save(&TestStore::on(Kind::SeaweedFs));
     assert!(warned.is_empty(), "{warned:?}");
-    let (proxy, place) = Place::on(Kind::Ministack).proxied();
+    let (proxy, place) = TestStore::on(Kind::Ministack).proxied();
     proxy.rule(|_, _| Some(Fault::IgnoreEncryption));
     let warned = warnings_of_an_encrypted_save(&place);
     assert_eq!(warned.len(), 1, "{warned:?}");
@@ -186,7 +186,7 @@ fn objects_are_gzip_by_type_and_never_by_content_encoding() {
 fn a_server_that_ignores_conditions_is_refused_before_the_first_save() {
     // The real server, but that its proxy takes the conditions away: two of the servers we tried
     // are like that.
-    let (proxy, place) = Place::on(Kind::Ministack).proxied();
+    let (proxy, place) = TestStore::on(Kind::Ministack).proxied();
     proxy.rule(|_, _| Some(Fault::IgnoreConditions));
     block_on(async {
         let refused = place
@@ -211,7 +211,7 @@ fn a_server_that_ignores_conditions_is_refused_before_the_first_save() {
         assert_eq!(load(&place.scope(), "memory").await.as_deref(), Some("x"));
     });
     let output = with_input(
-        place.persist().args(["save", "bot/memory", "-"]),
+        place.command().args(["save", "bot/memory", "-"]),
         "from the command",
     );
     assert_eq!(output.status.code(), Some(6), "{}", text(&output.stderr));
@@ -219,7 +219,7 @@ fn a_server_that_ignores_conditions_is_refused_before_the_first_save() {
 
 #[test]
 fn a_server_whose_lists_are_stale_is_refused_before_the_first_save() {
-    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
     let empty = Reply::new(
         200,
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
@@ -248,7 +248,7 @@ fn done(proxy: &Proxy, operation: &str) -> usize {
     let seen = proxy.seen().into_iter();
     let done = seen.filter(|seen| {
         let success = seen.answer.as_ref().is_some_and(|a| a.0.is_success());
-        seen.operation() == operation && success && !is_trial(seen)
+        seen.operation() == operation && success && !is_probe(seen)
     });
     done.count()
 }
@@ -266,7 +266,7 @@ async fn all_aborted(proxy: &Proxy, begun: usize) {
 
 #[test]
 fn an_upload_that_is_dropped_or_fails_is_aborted() {
-    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
     block_on(async {
         let scope = place.scope();
         let mut dropped = scope
@@ -279,7 +279,7 @@ fn an_upload_that_is_dropped_or_fails_is_aborted() {
         all_aborted(&proxy, 1).await;
 
         proxy.rule(|_, seen| {
-            (seen.operation() == "UploadPart" && !is_trial(seen))
+            (seen.operation() == "UploadPart" && !is_probe(seen))
                 .then(|| Fault::Reply(Reply::s3(403, "AccessDenied")))
         });
         let refused = scope

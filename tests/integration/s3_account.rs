@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use persist_host::snapshot::{Error, SaveOptions};
 use persist_host::storage::ErrorKind;
-use persist_servers::{Fault, Kind, Proxy, Reply, Seen};
-use persist_tests::cloud::is_trial;
-use persist_tests::s3::Place;
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
+use persist_tests::store::{TestStore, is_probe};
 use persist_tests::{block_on, noise, save, tempdir, text};
 
 use crate::s3::{KINDS, ok, warnings, with_bytes, with_input};
 
 #[test]
 fn credentials_that_are_refused_or_missing_are_told_apart_and_never_shown() {
-    let place = Place::on(Kind::SeaweedFs);
+    let place = TestStore::on(Kind::SeaweedFs);
     let secret = place.server().facts().secret_key.clone();
     let wrong = "wrong-secret-wrong-secret-wrong-secret-00";
     for (change, hint) in [
@@ -34,7 +34,7 @@ fn credentials_that_are_refused_or_missing_are_told_apart_and_never_shown() {
         ),
     ] {
         for args in [&["ls"][..], &["save", "bot/memory", "-"]] {
-            let mut command = place.persist();
+            let mut command = place.command();
             for (name, value) in change {
                 match value {
                     Some(value) => command.env(name, value),
@@ -48,20 +48,19 @@ fn credentials_that_are_refused_or_missing_are_told_apart_and_never_shown() {
             assert!(!said.contains(wrong) && !said.contains(&secret), "{said}");
         }
     }
-    assert_eq!(ok(place.persist().arg("ls")), "");
+    assert_eq!(ok(place.command().arg("ls")), "");
 }
 
 #[test]
 fn a_bucket_that_is_not_there_is_said_to_be_missing() {
     for kind in KINDS {
-        let mut place = Place::on(kind);
-        place.bucket = "no-such-bucket".into();
+        let place = TestStore::on(kind).with_bucket("no-such-bucket");
         for args in [
             &["ls"][..],
             &["cat", "bot/memory"],
             &["save", "bot/memory", "-"],
         ] {
-            let output = with_input(place.persist().args(args), "state");
+            let output = with_input(place.command().args(args), "state");
             let said = text(&output.stderr);
             assert!(!output.status.success(), "{args:?}");
             assert!(said.contains("bucket"), "{kind:?} {args:?}: {said}");
@@ -72,7 +71,7 @@ fn a_bucket_that_is_not_there_is_said_to_be_missing() {
 /// The page's policy without `s3:AbortMultipartUpload`.
 fn deny_aborts(proxy: &Proxy, more: impl Fn(&Seen) -> Option<Fault> + Send + 'static) {
     proxy.rule(move |_, seen| match seen.operation() {
-        _ if is_trial(seen) => None,
+        _ if is_probe(seen) => None,
         "AbortMultipartUpload" => Some(Fault::Reply(Reply::s3(403, "AccessDenied"))),
         _ => more(seen),
     });
@@ -80,7 +79,7 @@ fn deny_aborts(proxy: &Proxy, more: impl Fn(&Seen) -> Option<Fault> + Send + 'st
 
 #[test]
 fn saves_work_without_the_abort_permission() {
-    let place = Place::on(Kind::SeaweedFs);
+    let place = TestStore::on(Kind::SeaweedFs);
     let (proxy, proxied) = place.proxied();
     // Another host saves just before an upload is completed, which is refused then and cannot be
     // aborted.
@@ -103,7 +102,7 @@ fn saves_work_without_the_abort_permission() {
         assert_eq!(saved.await.expect("saves").version, 2);
         let seen = proxy.seen();
         let completed =
-            |seen: &&Seen| seen.operation() == "CompleteMultipartUpload" && !is_trial(seen);
+            |seen: &&Seen| seen.operation() == "CompleteMultipartUpload" && !is_probe(seen);
         assert_eq!(seen.iter().filter(completed).count(), 2, "{seen:?}");
         assert_eq!(proxy.faults(), 1);
     });
@@ -111,12 +110,12 @@ fn saves_work_without_the_abort_permission() {
 
 #[test]
 fn missing_abort_permission_is_reported_once() {
-    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
     deny_aborts(&proxy, |seen| {
         (seen.operation() == "CompleteMultipartUpload")
             .then(|| Fault::Reply(Reply::s3(400, "EntityTooLarge")))
     });
-    let mut persist = place.persist();
+    let mut persist = place.command();
     let refused = with_bytes(
         persist.args(["save", "bot/memory", "-"]),
         &noise(1, 20 << 20),
@@ -132,14 +131,14 @@ fn missing_abort_permission_is_reported_once() {
 }
 
 /// A file of credentials as the SDKs of Amazon read it.
-fn credentials_file(secret_key: &str, place: &Place) -> String {
+fn credentials_file(secret_key: &str, place: &TestStore) -> String {
     let access_key = &place.server().facts().access_key;
     format!("[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n")
 }
 
 /// The `persist` command with the credentials of a file and no others.
-fn with_credentials_file(place: &Place, file: &Path) -> Command {
-    let mut persist = place.persist();
+fn with_credentials_file(place: &TestStore, file: &Path) -> Command {
+    let mut persist = place.command();
     persist
         .env_remove("AWS_ACCESS_KEY_ID")
         .env_remove("AWS_SECRET_ACCESS_KEY")
@@ -151,7 +150,7 @@ fn with_credentials_file(place: &Place, file: &Path) -> Command {
 #[test]
 fn credentials_that_were_renewed_meanwhile_are_found_after_one_refusal() {
     for (status, code) in [(403, "ExpiredToken"), (401, "Unauthorized")] {
-        let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+        let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
         let dir = tempdir();
         let file = dir.path().join("credentials");
         std::fs::write(&file, credentials_file("long-expired", &place)).expect("writes");
@@ -175,7 +174,7 @@ fn credentials_that_were_renewed_meanwhile_are_found_after_one_refusal() {
 
 #[test]
 fn credentials_that_are_refused_and_still_the_same_are_not_tried_again() {
-    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
     let dir = tempdir();
     let file = dir.path().join("credentials");
     std::fs::write(&file, credentials_file("long-expired", &place)).expect("writes");
@@ -197,7 +196,7 @@ fn signed(seen: &Seen) -> &str {
 fn a_clock_that_is_wrong_is_set_right_from_the_servers_answer_once() {
     /// A server that is ahead of us, as far as a signature is still believed.
     const AHEAD: u64 = 10;
-    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
     block_on(async {
         let scope = place.scope();
         save(&scope, "memory", "first").await;

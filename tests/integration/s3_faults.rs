@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use persist_host::snapshot::{Error, SaveOptions, Scope};
 use persist_host::storage::{ErrorKind, Key, ReadRange};
-use persist_servers::{Fault, Kind, Proxy, Reply};
-use persist_tests::cloud::is_trial;
-use persist_tests::s3::Place;
+use persist_servers::Kind;
+use persist_tests::proxy::{Fault, Proxy, Reply};
+use persist_tests::store::{TestStore, is_probe};
 use persist_tests::{block_on, noise, save};
 
 const OLD: &str = "old";
@@ -22,8 +22,8 @@ fn large() -> Bytes {
 }
 
 /// A store in which nothing is saved under the name `new`, behind a proxy.
-async fn ready() -> (Proxy, Place, Scope) {
-    let place = Place::on(Kind::SeaweedFs);
+async fn ready() -> (Proxy, TestStore, Scope) {
+    let place = TestStore::on(Kind::SeaweedFs);
     let (proxy, proxied) = place.proxied();
     let scope = proxied.scope();
     save(&scope, "old", OLD).await;
@@ -36,7 +36,7 @@ fn first(proxy: &Proxy, operation: &'static str, fault: Fault) {
     let met = AtomicBool::new(false);
     proxy.rule(move |_, seen| {
         let first =
-            seen.operation() == operation && !is_trial(seen) && !met.swap(true, Ordering::Relaxed);
+            seen.operation() == operation && !is_probe(seen) && !met.swap(true, Ordering::Relaxed);
         first.then(|| fault.clone())
     });
 }
@@ -156,7 +156,7 @@ fn an_upload_that_another_service_answers_is_not_acknowledged() {
 #[test]
 fn a_deletion_that_another_service_answers_is_sent_again() {
     block_on(async {
-        let place = Place::on(Kind::SeaweedFs);
+        let place = TestStore::on(Kind::SeaweedFs);
         let (proxy, proxied) = place.proxied();
         let storage = proxied.storage();
         let key = Key::new("other/object").expect("a key");
@@ -214,7 +214,7 @@ fn a_missing_response_is_an_error_after_the_retry_budget() {
         ),
     ] {
         block_on(async {
-            let place = Place::on(Kind::SeaweedFs);
+            let place = TestStore::on(Kind::SeaweedFs);
             let (proxy, proxied) = place.proxied();
             let mut config = proxied.config();
             config.retry.attempt = Duration::from_millis(500);

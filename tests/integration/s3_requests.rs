@@ -2,9 +2,10 @@
 
 use persist_host::snapshot::{Expect, SaveOptions, Scope};
 use persist_host::storage::{ErrorKind, Key};
-use persist_servers::{Kind, Proxy};
-use persist_tests::s3::Place;
-use persist_tests::{block_on, load, save};
+use persist_servers::Kind;
+use persist_tests::proxy::Proxy;
+use persist_tests::store::TestStore;
+use persist_tests::{block_on, load, save, version_file};
 
 /// The requests of a call, by the names that S3 has for them.
 async fn asked<T>(proxy: &Proxy, call: impl Future<Output = T>) -> Vec<&'static str> {
@@ -18,7 +19,7 @@ fn a_call_costs_the_same_requests_at_one_version_and_at_thousands() {
     // `PERSIST_TEST_VERSIONS` asks for more.
     let asked_for = std::env::var("PERSIST_TEST_VERSIONS").ok();
     let many = asked_for.map_or(2500, |count| count.parse().expect("a number"));
-    let place = Place::on(Kind::SeaweedFs);
+    let place = TestStore::on(Kind::SeaweedFs);
     let (proxy, proxied) = place.proxied();
     block_on(async {
         save(&place.scope(), "memory", "first").await;
@@ -61,7 +62,7 @@ async fn save_on(scope: &Scope, version: u64) {
 
 #[test]
 fn a_loaded_head_is_saved_again_in_one_request() {
-    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
     block_on(async {
         let scopes = [place.scope(), place.scope()];
         for scope in &scopes {
@@ -80,7 +81,7 @@ fn a_loaded_head_is_saved_again_in_one_request() {
 
 #[test]
 fn hosts_that_share_a_name_soon_look_before_they_save() {
-    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
     block_on(async {
         let one = place.scope();
         let other = place.scope();
@@ -109,7 +110,7 @@ fn hosts_that_share_a_name_soon_look_before_they_save() {
 
 #[test]
 fn names_after_a_name_before_the_prefix_are_listed_without_start_after() {
-    let (proxy, place) = Place::on(Kind::SeaweedFs).proxied();
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
     block_on(async {
         let scope = place.scope();
         for name in ["apple", "note-1", "note-2"] {
@@ -134,13 +135,10 @@ fn names_after_a_name_before_the_prefix_are_listed_without_start_after() {
 
 /// Makes versions up to `last`, of the bytes of version 1: as a history of that length would lie
 /// there.
-async fn fill(place: &Place, head: u64, last: u64) {
+async fn fill(place: &TestStore, head: u64, last: u64) {
     let storage = place.storage();
     let key = |version: u64| {
-        let key = format!(
-            "bot/~/memory/{:010}-{version:010}.gz",
-            9_999_999_999 - version
-        );
+        let key = format!("bot/~/memory/{}", version_file(version));
         Key::new(key).expect("a key")
     };
     let whole = persist_host::storage::ReadRange::Suffix(1 << 20);

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use persist_servers::{Fault, Proxy, Reply};
-use persist_tests::backends::json;
+use persist_tests::proxy::{Fault, Proxy, Reply};
+use persist_tests::store::json;
 use persist_tests::{persist, run, tempdir, text};
 
 /// Secrets, and bytes of each that must not be printed.

@@ -1,10 +1,9 @@
 //! Settings: what is documented is read, and what is read is documented.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use persist_tests::backends::json;
+use persist_tests::store::json;
 use persist_tests::{persist, run, tempdir, text};
 
 fn root() -> PathBuf {
@@ -19,19 +18,6 @@ fn printed(args: &[&str]) -> String {
     text(&output.stdout).to_owned()
 }
 
-/// Every variable of the table.
-fn documented() -> BTreeSet<String> {
-    let table = printed(&["settings", "--table"]);
-    let names = table.lines().skip(2).flat_map(|line| {
-        let cell = line.split('|').nth(1).expect("a cell").to_owned();
-        let names = cell
-            .split(',')
-            .map(|name| name.trim().trim_matches('`').to_owned());
-        names.collect::<Vec<_>>()
-    });
-    names.filter(|name| !name.starts_with("--")).collect()
-}
-
 #[test]
 fn the_table_in_the_docs_is_the_one_that_the_command_prints() {
     let page = fs::read_to_string(root().join("docs/src/configuration.md")).expect("is there");
@@ -44,68 +30,6 @@ fn the_table_in_the_docs_is_the_one_that_the_command_prints() {
         table == wanted,
         "put what `persist settings --table` prints between the marks in docs/src/configuration.md"
     );
-}
-
-/// Collects the names in the sources that look like variables of ours, of Amazon's or of Google's.
-#[test]
-fn the_table_lists_exactly_the_variables_that_are_read() {
-    let mut named = BTreeSet::new();
-    let mut dirs = vec![root().join("host/src"), root().join("host/cli/src")];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).expect("readable").flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else if !path.ends_with("cli/src/settings/table.rs") {
-                // The table itself proves nothing.
-                named.extend(variables(&fs::read_to_string(path).expect("text")));
-            }
-        }
-    }
-    let documented = documented();
-    for name in &named {
-        assert!(
-            documented.contains(name),
-            "{name} is read, and is not in the table of settings"
-        );
-    }
-    // The SDK of Amazon reads these.
-    let theirs = [
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_PROFILE",
-    ];
-    for name in documented
-        .iter()
-        .filter(|name| !theirs.contains(&name.as_str()))
-    {
-        assert!(
-            named.contains(name),
-            "{name} is in the table of settings, and nothing reads it"
-        );
-    }
-}
-
-/// String literals that are the names of variables.
-fn variables(source: &str) -> Vec<String> {
-    let product = source.split("#[cfg(test)]").next().unwrap_or_default();
-    let literals = product.split('"').skip(1).step_by(2);
-    let is_one = |text: &&str| {
-        let ours = [
-            "PERSIST_",
-            "AWS_",
-            "GCS_",
-            "GOOGLE_",
-            "STORAGE_EMULATOR_",
-            "RUST_",
-        ];
-        ours.iter().any(|start| text.starts_with(start))
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
-    };
-    literals.filter(is_one).map(Into::into).collect()
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Places on a GCS server, one for each test.
+//! Requests and answers of GCS, and a proxy that makes fake-gcs-server keep its conditions.
 //!
 //! Of a resumable upload, fake-gcs-server ignores `ifGenerationMatch`, appends a part again that it
 //! has, and forgets that it completed it. Google's does none of this, so a proxy before it, which
@@ -8,150 +8,10 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use persist_host::snapshot::{Scope, Store};
-use persist_host::storage::probe::Way;
-use persist_host::storage::{Retry, Storage, StorageConfig};
-use persist_servers::{Fault, Kind, Proxy, Reply, Seen, Server};
-
-use crate::cloud::record_probes;
-
-/// A prefix in a bucket of a server that all tests share.
-///
-/// Places behind the shared proxy say that uploads that race were probed: tests of the probe use
-/// [`Place::probed`].
-#[derive(Clone, Debug)]
-pub struct Place {
-    endpoint: String,
-    /// The server's own, unless a test made another.
-    pub bucket: String,
-    /// Not shared with other tests.
-    pub prefix: String,
-    /// Ways of creating objects that are not probed here.
-    unprobed: Vec<Way>,
-}
-
-impl Place {
-    /// A new place.
-    pub fn new() -> Self {
-        let place = Self {
-            unprobed: vec![Way::Parts],
-            ..Self::probed()
-        };
-        place.record_probes(&place.endpoint);
-        place
-    }
-
-    /// A new place on a server that is probed in all ways.
-    pub fn probed() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(1);
-        Self {
-            endpoint: conditional().endpoint().into(),
-            bucket: Server::shared(Kind::FakeGcs).facts().bucket.clone(),
-            prefix: format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
-            unprobed: Vec::new(),
-        }
-    }
-
-    /// Returns the place with records that its server was probed.
-    #[must_use]
-    pub fn unprobed(mut self) -> Self {
-        self.unprobed = vec![Way::Single, Way::Parts];
-        self.record_probes(&self.endpoint);
-        self
-    }
-
-    fn record_probes(&self, server: &str) {
-        record_probes(self.storage(), server, &self.unprobed);
-    }
-
-    /// A new place on the server as it is.
-    pub fn bare() -> Self {
-        Self {
-            endpoint: Server::shared(Kind::FakeGcs).endpoint().into(),
-            ..Self::probed()
-        }
-    }
-
-    /// Starts a proxy and returns it with this place, accessed through the proxy.
-    pub fn proxied(&self) -> (Proxy, Self) {
-        let proxy = Proxy::start(&self.endpoint);
-        self.record_probes(proxy.endpoint());
-        let place = Self {
-            endpoint: proxy.endpoint().into(),
-            ..self.clone()
-        };
-        (proxy, place)
-    }
-
-    /// How a program is told to use it: with the default policy, but no wait between attempts that
-    /// a test would notice.
-    pub fn config(&self) -> StorageConfig {
-        let mut retry = Retry::default();
-        retry.first_wait = Duration::from_millis(2);
-        retry.longest_wait = Duration::from_millis(20);
-        StorageConfig {
-            gcs_endpoint: Some(self.endpoint.clone()),
-            gcs_timeout: Some(Duration::from_secs(15)),
-            retry,
-            ..StorageConfig::gcs_with_bucket_prefix_and_credentials(
-                self.bucket.clone(),
-                self.prefix.clone(),
-                None,
-            )
-        }
-    }
-
-    /// The storage.
-    pub fn storage(&self) -> Arc<dyn Storage> {
-        self.config().build().expect("a storage")
-    }
-
-    /// The scope of an agent called `bot`, as a process sees it that was just started.
-    pub fn scope(&self) -> Scope {
-        Store::new(self.storage())
-            .scope("bot", None)
-            .expect("a name")
-    }
-
-    /// Returns the URL of the place on a command line.
-    pub fn url(&self) -> String {
-        format!("gs://{}/{}", self.bucket, self.prefix)
-    }
-
-    /// The `persist` command here, where a store is made if it is missing, with nothing else in its
-    /// environment.
-    pub fn persist(&self) -> Command {
-        // Not through a proxy, which counts what the command sends.
-        let direct = Self {
-            endpoint: conditional().endpoint().into(),
-            ..self.clone()
-        };
-        crate::init(direct.storage());
-        self.persist_without_store()
-    }
-
-    /// The `persist` command here, whatever is there.
-    pub fn persist_without_store(&self) -> Command {
-        let mut command = crate::persist(Path::new(""));
-        command
-            .env_remove("PERSIST_LOCAL_PATH")
-            .env("PERSIST_STORAGE", self.url())
-            .env("STORAGE_EMULATOR_HOST", &self.endpoint);
-        command
-    }
-}
-
-impl Default for Place {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+use crate::proxy::{Fault, Proxy, Reply, Seen};
+use persist_servers::{Kind, Server};
 
 /// Returns the GCS operation of a request.
 pub fn operation(seen: &Seen) -> &'static str {
@@ -208,7 +68,7 @@ fn is_last(seen: &Seen) -> bool {
 }
 
 /// The proxy that keeps the condition of resumable uploads.
-fn conditional() -> &'static Proxy {
+pub(crate) fn conditional() -> &'static Proxy {
     static PROXY: OnceLock<Proxy> = OnceLock::new();
     PROXY.get_or_init(|| {
         let server = Server::shared(Kind::FakeGcs);

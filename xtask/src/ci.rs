@@ -16,6 +16,8 @@ mod packages;
 #[cfg(feature = "ci")]
 mod pages;
 #[cfg(feature = "ci")]
+mod sources;
+#[cfg(feature = "ci")]
 mod spelling;
 #[cfg(feature = "ci")]
 mod style;
@@ -62,6 +64,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     summary.check("style", || style::check(workspace));
     summary.check("imports", || imports::check(workspace));
     summary.check("spelling", || spelling::check(workspace));
+    summary.check("packages in use", || sources::check_packages(workspace));
+    summary.check("variables", || sources::check_variables(workspace));
     summary.check("pages", || pages::check(workspace));
     summary.check("book", || pages::check_book(workspace));
     summary.check("contract", || contract::check(workspace));

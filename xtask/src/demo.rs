@@ -16,10 +16,11 @@ mod host;
 mod schedule;
 
 use crate::machine::{self, Workspace};
-use crate::servers::{self, Cloud, Server};
+use crate::servers::{self, Cloud};
 use crate::{conversation, guests};
 use anyhow::{Context, Result, bail, ensure};
 use host::{Host, Saved};
+use persist_servers::Server;
 use schedule::Moment;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -112,7 +113,7 @@ fn build_with_server(workspace: &Workspace, cloud: Cloud) -> Result<(Place, Path
     );
     servers::install(workspace, cloud.package())?;
     machine::run(workspace.cargo(BUILD_ALL).arg("--bin=persist-servers"))?;
-    Ok((Place::on(workspace, cloud)?, persist(workspace)))
+    Ok((Place::on(cloud)?, persist(workspace)))
 }
 
 /// Prints what is built next, and how long it takes on two cores where nothing was built before.
@@ -140,7 +141,7 @@ pub(crate) fn rehearse_on(
     turns: usize,
     kills: usize,
 ) -> Result<()> {
-    rehearse_in(workspace, &Place::on(workspace, cloud)?, turns, kills)
+    rehearse_in(workspace, &Place::on(cloud)?, turns, kills)
 }
 
 fn rehearse_in(workspace: &Workspace, place: &Place, turns: usize, kills: usize) -> Result<()> {
@@ -185,11 +186,11 @@ impl Place {
         })
     }
 
-    fn on(workspace: &Workspace, cloud: Cloud) -> Result<Self> {
-        let server = Server::start(workspace, cloud)?;
+    fn on(cloud: Cloud) -> Result<Self> {
+        let server = Server::launch(cloud.kind())?;
         println!("{} runs at {}", cloud.server(), server.endpoint());
         Ok(Self {
-            url: server.url("agents"),
+            url: server.url(&server.facts().bucket, "agents"),
             folder: None,
             server: Some(server),
         })
@@ -203,7 +204,7 @@ impl Place {
             environment: self
                 .server
                 .as_ref()
-                .map(Server::environment)
+                .map(|server| server.environment(server.endpoint()))
                 .unwrap_or_default(),
         }
     }

@@ -13,6 +13,8 @@ mod machine;
 mod pypi;
 mod servers;
 mod test;
+#[path = "../../host/cli/src/toolchain_versions.rs"]
+mod toolchain_versions;
 mod toolchains;
 
 use anyhow::Result;

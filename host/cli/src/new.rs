@@ -9,6 +9,7 @@ use clap::Args;
 use crate::error::Hinted;
 use crate::sdk::{self, Language};
 use crate::stdio::say;
+use crate::toolchain_versions;
 
 /// Create a directory with a new agent
 #[derive(Debug, Args)]
@@ -40,6 +41,7 @@ impl New {
         for (path, text) in self.lang.template() {
             let text = text
                 .replace("GO_MODULE", sdk::go_module())
+                .replace("QJS_VERSION", toolchain_versions::COMPONENTIZE_QJS)
                 .replace("NAME", name);
             write(&self.folder.join(path), text.as_bytes())?;
         }

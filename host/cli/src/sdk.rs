@@ -192,7 +192,7 @@ const JS_PACKAGE: &str = r#"{
   "name": "NAME",
   "private": true,
   "type": "module",
-  "devDependencies": { "componentize-qjs": "0.4.5" }
+  "devDependencies": { "componentize-qjs": "QJS_VERSION" }
 }
 "#;
 

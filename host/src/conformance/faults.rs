@@ -7,10 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::ListFault;
+use super::{Forward, ListFault};
 use crate::storage::{
-    Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, StorageIdentity, Sweep,
-    Swept, Upload,
+    Error, ErrorKind, Key, List, Page, Part, ReadRange, Result, Storage, Sweep, Swept, Upload,
 };
 
 /// Fault that happens when a version is created, or when its upload is finished.
@@ -189,13 +188,23 @@ impl Life {
 }
 
 #[async_trait]
-impl Storage for Faulty {
+impl Forward for Faulty {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::clone(&self.inner)
+    }
+
     fn location(&self) -> String {
         format!("{}, with faults", self.inner.location())
     }
 
-    fn identity(&self) -> StorageIdentity {
-        self.inner.identity()
+    // Its word is not believed before it is probed, so that tests meet the probes.
+    fn supports_conditional_create(&self) -> bool {
+        false
+    }
+
+    // The short probe, whatever is below: the long one has tests of its own.
+    fn unknown_server(&self) -> Option<String> {
+        None
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
@@ -216,6 +225,10 @@ impl Storage for Faulty {
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
         self.begin(key, self.inner.upload(key)).await
+    }
+
+    async fn upload_in_parts(&self, key: &Key, body: Bytes) -> Result<Box<dyn Upload>> {
+        self.begin(key, self.inner.upload_in_parts(key, body)).await
     }
 
     async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
@@ -241,6 +254,12 @@ impl Storage for Faulty {
             }
         };
         self.life.make(ErrorKind::Unavailable, page).await
+    }
+
+    async fn empty_dirs(&self, dir: &str) -> Result<Vec<String>> {
+        self.life
+            .make(ErrorKind::Unavailable, self.inner.empty_dirs(dir))
+            .await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

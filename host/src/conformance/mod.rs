@@ -25,12 +25,14 @@
 
 mod calls;
 mod faults;
+mod forward;
 mod lists;
 mod pages;
 mod races;
 mod snapshots;
 
 pub use faults::{Fault, Faulty};
+pub use forward::Forward;
 pub use lists::ListFault;
 
 use std::fmt;

@@ -58,6 +58,8 @@ pub use local::Local;
 pub use local::{Call, Watch};
 pub use memory::Memory;
 pub use pager::Pager;
+#[cfg(feature = "testing")]
+pub(crate) use recursive::page as list_by_directory;
 #[cfg(feature = "bucket")]
 pub use retry::Counts;
 pub use retry::Retry;

@@ -28,7 +28,7 @@ impl Open {
     }
 }
 
-pub(super) async fn page<S: Storage + ?Sized>(
+pub(crate) async fn page<S: Storage + ?Sized>(
     storage: &S,
     list: &RecursiveList<'_>,
 ) -> Result<RecursivePage> {

@@ -19,6 +19,7 @@ use persist_host::snapshot::{CopyOptions, CopyOutcome, Expect, SaveOptions, Stor
 use persist_host::storage::{Call, Entry, Key, List, Local, Memory, ReadRange, Storage, Watch};
 
 use crate::steps::runtime;
+use crate::version_key::version_file;
 use crate::{Plan, Report, Target, folder};
 
 /// The target, as the laboratory runs it.
@@ -129,10 +130,7 @@ fn objects(storage: &dyn Storage) -> Result<BTreeMap<String, Bytes>> {
 
 /// The key of a version.
 fn key_of(name: &str, version: Version) -> String {
-    format!(
-        "{AGENT}/~/{name}/{:010}-{version:010}.gz",
-        9_999_999_999 - version
-    )
+    format!("{AGENT}/~/{name}/{}", version_file(version))
 }
 
 /// Returns what is wrong with a copy that vouched for something.

@@ -626,7 +626,7 @@ fn synced(call: Call<'_>) -> Option<&Path> {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use persist_host::storage::{self, Key, List, Page, Part, ReadRange, Upload};
+    use persist_host::conformance::Forward;
 
     use super::*;
     use crate::links::LinkCountBelieved;
@@ -677,44 +677,13 @@ mod tests {
         watch: Arc<Saboteur>,
     }
 
-    impl Forgetful {
-        fn local(&self) -> Local {
-            Local::watched(&self.root, Arc::clone(&self.watch) as Arc<dyn Watch>)
-        }
-    }
-
     #[async_trait]
-    impl Storage for Forgetful {
-        fn location(&self) -> String {
-            self.local().location()
-        }
-
-        fn supports_conditional_create(&self) -> bool {
-            self.local().supports_conditional_create()
-        }
-
-        async fn create(&self, key: &Key, body: Vec<Bytes>) -> storage::Result<()> {
-            self.local().create(key, body).await
-        }
-
-        async fn upload(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-            self.local().upload(key).await
-        }
-
-        async fn replace(&self, key: &Key) -> storage::Result<Box<dyn Upload>> {
-            self.local().replace(key).await
-        }
-
-        async fn read(&self, key: &Key, range: ReadRange) -> storage::Result<Part> {
-            self.local().read(key, range).await
-        }
-
-        async fn list(&self, list: &List<'_>) -> storage::Result<Page> {
-            self.local().list(list).await
-        }
-
-        async fn delete(&self, key: &Key) -> storage::Result<()> {
-            self.local().delete(key).await
+    impl Forward for Forgetful {
+        fn inner(&self) -> Arc<dyn Storage> {
+            Arc::new(Local::watched(
+                &self.root,
+                Arc::clone(&self.watch) as Arc<dyn Watch>,
+            ))
         }
     }
 

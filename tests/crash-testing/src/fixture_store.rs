@@ -3,7 +3,7 @@
 use anyhow::Result;
 use bytes::Bytes;
 use persist_host::snapshot::{
-    Adapter, Error, Expect, MAX_VERSION, Name, Scope, Snapshot, Store, VerifyReport, Version,
+    Adapter, Error, Expect, Name, Scope, Snapshot, Store, VerifyReport, Version,
 };
 use persist_host::storage::{Key, Memory, Storage as _};
 use sha2::{Digest as _, Sha256};
@@ -11,6 +11,8 @@ use std::future::Future;
 use std::io::Read as _;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
+
+use crate::version_key::version_file;
 
 /// A store in memory, and the thread that waits for it.
 #[derive(Debug)]
@@ -48,17 +50,9 @@ impl Place {
         let agent = agent.encoded();
         let name = Name::new(&*self.name)?;
         let name = name.encoded();
-        let segment = segment(self.version);
+        let segment = version_file(self.version);
         Ok(Key::new(format!("{agent}/{session}/{name}/{segment}"))?)
     }
-}
-
-/// The last segment of a version's key, as the specification has it.
-pub fn segment(version: Version) -> String {
-    format!(
-        "{:010}-{version:010}.gz",
-        MAX_VERSION.saturating_sub(version)
-    )
 }
 
 impl FixtureStore {

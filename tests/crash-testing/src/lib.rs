@@ -17,6 +17,8 @@ mod links;
 pub mod malformed_file;
 pub mod report;
 mod steps;
+#[path = "../../src/version_key.rs"]
+pub mod version_key;
 
 pub use fastrand::Rng;
 pub use report::Report;

@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use persist_host::storage::{
-    Call, ErrorKind, Key, List, Local, Page, Part, ReadRange, Result, Storage, Upload,
-};
+use persist_host::conformance::Forward;
+use persist_host::storage::{Call, ErrorKind, Key, Local, Result, Storage, Upload};
 
 /// Time between two backups: shorter than a save takes on a disk.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -157,13 +156,9 @@ fn believe(count: &LinkCount, made: Result<()>) -> Result<()> {
 }
 
 #[async_trait]
-impl Storage for LinkCountBelieved {
-    fn location(&self) -> String {
-        self.local.location()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        self.local.supports_conditional_create()
+impl Forward for LinkCountBelieved {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.local.clone())
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
@@ -176,22 +171,6 @@ impl Storage for LinkCountBelieved {
             upload: self.local.upload(key).await?,
             count: Arc::clone(&self.count),
         }))
-    }
-
-    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.local.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
-        self.local.read(key, range).await
-    }
-
-    async fn list(&self, list: &List<'_>) -> Result<Page> {
-        self.local.list(list).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.local.delete(key).await
     }
 }
 

@@ -149,7 +149,7 @@ fn an_agent_that_dies_between_write_and_finish_leaves_nothing() {
     let dir = tempdir();
     refused(&act(dir.path(), &["trap-mid-write", "log"]), 9);
     assert_eq!(version_files(dir.path()), [] as [PathBuf; 0]);
-    assert_eq!(ok(dir.path(), &["ls", "--all"]), "");
+    assert_eq!(run_ok(dir.path(), &["ls", "--all"]), "");
     assert_eq!(
         answer(dir.path(), &["stream", "log", "3", "9"]),
         "version 1"
@@ -204,7 +204,7 @@ fn a_host_killed_between_write_and_finish_leaves_nothing() {
     writing.kill().and_then(|()| writing.wait()).expect("ends");
     assert_eq!(temporary(), 1);
     assert_eq!(version_files(dir.path()), [] as [PathBuf; 0]);
-    assert_eq!(ok(dir.path(), &["ls", "--all"]), "");
+    assert_eq!(run_ok(dir.path(), &["ls", "--all"]), "");
     assert_eq!(answer(dir.path(), &["save", "log", "x"]), "version 1");
     assert_eq!(temporary(), 0, "the next process sweeps");
 }

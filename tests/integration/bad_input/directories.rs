@@ -139,7 +139,7 @@ fn a_store_that_vanished_under_a_host_is_an_error_until_a_restart() {
         let restarted = scope(Arc::new(Local::new(&root)));
         assert_eq!(save(&restarted, "memory", "three").await.version, 1);
     });
-    assert_eq!(ok(&root, &["cat", "bot/memory"]), "three");
+    assert_eq!(run_ok(&root, &["cat", "bot/memory"]), "three");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_host_goes_on_from_its_head_where_a_names_directory_vanished() {
         fs::remove_dir_all(dir.path().join("bot/~/memory")).expect("removes");
         assert_eq!(save(&host, "memory", "three").await.version, 3);
     });
-    assert_eq!(ok(dir.path(), &["cat", "bot/memory"]), "three");
+    assert_eq!(run_ok(dir.path(), &["cat", "bot/memory"]), "three");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_store_may_be_moved_and_linked_to() {
         assert_eq!(load(&host, "memory").await.as_deref(), Some("one"));
         assert_eq!(save(&host, "memory", "two").await.version, 2);
     });
-    assert_eq!(ok(&moved, &["cat", "bot/memory"]), "two");
+    assert_eq!(run_ok(&moved, &["cat", "bot/memory"]), "two");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_link_in_place_of_the_stores_own_directory_is_not_followed() {
     let written = fs::read_dir(outside.path()).expect("readable").count();
     assert_eq!(written, 0, "nothing was written outside");
     put(dir.path(), "bot/memory", b"two");
-    assert_eq!(ok(dir.path(), &["cat", "bot/memory"]), "two");
+    assert_eq!(run_ok(dir.path(), &["cat", "bot/memory"]), "two");
 }
 
 #[test]

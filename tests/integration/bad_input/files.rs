@@ -22,11 +22,8 @@ impl Pair {
     }
 
     fn path(&self, version: u64) -> PathBuf {
-        let file = format!(
-            "bot/~/memory/{:010}-{version:010}.gz",
-            9_999_999_999 - version
-        );
-        self.dir.path().join(file)
+        let file = version_file(version);
+        self.dir.path().join("bot/~/memory").join(file)
     }
 
     fn bytes(&self, version: u64) -> Vec<u8> {
@@ -58,7 +55,7 @@ impl Pair {
     /// An older version can be brought back, above what cannot be read.
     fn recovers(&self) {
         let dir = self.dir.path();
-        let restored = ok(dir, &["restore", "bot/memory@1"]);
+        let restored = run_ok(dir, &["restore", "bot/memory@1"]);
         assert!(restored.starts_with("restored bot/memory@3"), "{restored}");
         assert!(run(dir, &["cat", "bot/memory"]).stdout == self.states[0]);
     }
@@ -281,12 +278,12 @@ fn a_misplaced_file_is_refused_by_every_command_that_reads_it() {
         assert!(said.contains("was saved as bot/memory@1"), "{said}");
         // Saving goes on above it.
         put(dir, address, b"next");
-        assert_eq!(ok(dir, &["cat", address]), "next");
+        assert_eq!(run_ok(dir, &["cat", address]), "next");
     }
     // Moved back, everything is as it was.
     fs::write(pair.path(1), &one).expect("writes");
     fs::write(pair.path(2), &two).expect("writes");
-    assert_eq!(ok(dir, &["cat", "bot/memory"]), "two");
+    assert_eq!(run_ok(dir, &["cat", "bot/memory"]), "two");
 }
 
 #[test]
@@ -299,23 +296,23 @@ fn repair_adopts_a_directory_that_was_renamed_and_removes_nothing() {
     put(dir, "bot/monday/notes", b"notes");
     fs::rename(dir.join("bot"), dir.join("bot2")).expect("renames");
     refused(&run(dir, &["cat", "bot2/memory"]), 6);
-    let adopted = ok(dir, &["repair", "bot2", "--adopt"]);
+    let adopted = run_ok(dir, &["repair", "bot2", "--adopt"]);
     assert!(adopted.contains("adopted bot2/memory@3, which was saved as bot/memory@2"));
-    assert_eq!(ok(dir, &["cat", "bot2/memory"]), "two");
-    assert_eq!(ok(dir, &["cat", "bot2/monday/notes"]), "notes");
-    let shown = ok(dir, &["show", "bot2/memory"]);
+    assert_eq!(run_ok(dir, &["cat", "bot2/memory"]), "two");
+    assert_eq!(run_ok(dir, &["cat", "bot2/monday/notes"]), "notes");
+    let shown = run_ok(dir, &["show", "bot2/memory"]);
     assert!(
         shown.contains("persist.adopted-from=bot/memory@2"),
         "{shown}"
     );
     // An older version, too; and all files are still there.
-    ok(dir, &["repair", "bot2/memory@1", "--adopt"]);
-    assert_eq!(ok(dir, &["cat", "bot2/memory"]), "one");
+    run_ok(dir, &["repair", "bot2/memory@1", "--adopt"]);
+    assert_eq!(run_ok(dir, &["cat", "bot2/memory"]), "one");
     assert_eq!(version_files(dir).len(), 6);
     // A second time there is nothing to do, or to adopt.
-    assert_eq!(ok(dir, &["repair", "bot2", "--adopt"]), "");
-    fails(dir, &["repair", "bot2/memory@4", "--adopt"], 2);
-    fails(dir, &["repair", "bot2/memory"], 2);
+    assert_eq!(run_ok(dir, &["repair", "bot2", "--adopt"]), "");
+    run_fails(dir, &["repair", "bot2/memory@4", "--adopt"], 2);
+    run_fails(dir, &["repair", "bot2/memory"], 2);
 }
 
 /// Bytes of the footer, with which every file ends: see the page of the format.

@@ -20,7 +20,8 @@ use std::sync::Arc;
 use persist_host::snapshot::{Error, SaveOptions};
 use persist_host::storage::Local;
 use persist_tests::{
-    block_on, fails, guest, load, ok, persist, run, save, scope, tempdir, text, version_files,
+    block_on, guest, load, persist, run, run_fails, run_ok, save, scope, tempdir, text,
+    version_file, version_files,
 };
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -39,5 +40,5 @@ fn put(dir: &Path, address: &str, state: &[u8]) {
     let input = tempdir();
     let file = input.path().join("state");
     fs::write(&file, state).expect("writes");
-    ok(dir, &["save", address, file.to_str().expect("text")]);
+    run_ok(dir, &["save", address, file.to_str().expect("text")]);
 }

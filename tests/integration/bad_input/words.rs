@@ -26,7 +26,7 @@ fn a_name_that_is_empty_too_long_or_holds_control_characters_is_refused() {
     }
     let longest = format!("bot/{}", "a".repeat(200));
     put(dir.path(), &longest, b"x");
-    assert_eq!(ok(dir.path(), &["cat", &longest]), "x");
+    assert_eq!(run_ok(dir.path(), &["cat", &longest]), "x");
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn an_agent_or_session_that_is_no_name_is_refused() {
     let long = "a".repeat(201);
     for option in ["--agent", "--session"] {
         for (name, hint) in [("", "empty"), ("a\tb", "U+0009"), (&long, "at most 200")] {
-            let said = fails(dir.path(), &["run", guest, option, name], 2);
+            let said = run_fails(dir.path(), &["run", guest, option, name], 2);
             assert!(said.contains(hint), "{option} {name:?}: {said}");
         }
     }
@@ -80,7 +80,7 @@ fn a_path_need_not_be_utf8() {
         .output()
         .expect("starts");
     assert_eq!(text(&named.stdout), "version 1\n");
-    assert_eq!(ok(&store, &["cat", "bot/memory"]), "one");
+    assert_eq!(run_ok(&store, &["cat", "bot/memory"]), "one");
 }
 
 #[test]
@@ -101,9 +101,9 @@ fn names_that_look_like_paths_stay_in_the_store() {
         put(&store, address, address.as_bytes());
     }
     for address in twins {
-        assert_eq!(ok(&store, &["cat", address]), address);
+        assert_eq!(run_ok(&store, &["cat", address]), address);
     }
-    assert_eq!(ok(&store, &["ls", "-q"]).lines().count(), twins.len());
+    assert_eq!(run_ok(&store, &["ls", "-q"]).lines().count(), twins.len());
     assert_eq!(version_files(&store).len(), twins.len());
     let beside = fs::read_dir(dir.path()).expect("readable").count();
     assert_eq!(beside, 1, "nothing beside the store");
@@ -139,7 +139,7 @@ fn missing_versions_are_not_found_and_bad_numbers_are_refused() {
         assert!(said.contains("not a version number"), "{said}");
     }
     assert_eq!(
-        ok(dir.path(), &["history", "-q", "bot/memory"])
+        run_ok(dir.path(), &["history", "-q", "bot/memory"])
             .lines()
             .count(),
         1

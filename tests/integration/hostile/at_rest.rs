@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{Retention, Scope, Store, StoreOptions};
-use persist_host::storage::{
-    Key, List, Memory, Page, Part, ReadRange, RecursiveList, RecursivePage, Result, Storage, Upload,
-};
+use persist_host::storage::{List, Memory, Page, RecursiveList, RecursivePage, Result, Storage};
 use persist_host::wasm::{Limits, Rights, SnapshotCtx};
 use persist_tests::{block_on, save, scope};
 use tokio::sync::Semaphore;
@@ -47,29 +45,13 @@ impl SlowToList {
 }
 
 #[async_trait]
-impl Storage for SlowToList {
+impl Forward for SlowToList {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.inner.clone())
+    }
+
     fn location(&self) -> String {
         "memory that is slow to list".into()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        true
-    }
-
-    async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
-        self.inner.create(key, body).await
-    }
-
-    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.inner.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.inner.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
-        self.inner.read(key, range).await
     }
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
@@ -81,10 +63,6 @@ impl Storage for SlowToList {
         self.recursive_lists.fetch_add(1, Ordering::SeqCst);
         self.gate.acquire().await.expect("never closed").forget();
         self.inner.list_recursive(list).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.inner.delete(key).await
     }
 }
 

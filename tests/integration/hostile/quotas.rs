@@ -6,7 +6,7 @@ use std::time::Duration;
 use persist_host::snapshot::{SaveOptions, Scope, Store};
 use persist_host::storage::Memory;
 use persist_host::wasm::{AgentHost, Limits, RunError, SnapshotCtx};
-use persist_tests::{block_on, fails, guest, ok, save, scope, tempdir, test_guest};
+use persist_tests::{block_on, guest, run_fails, run_ok, save, scope, tempdir, test_guest};
 
 use super::watched::Watched;
 use super::{host, play, try_play};
@@ -414,9 +414,9 @@ fn the_command_sets_limits_and_rights() {
         [&["run", file, "--agent", "bot"][..], options, &["--"], args].concat()
     };
     let good =
-        |options: &[&'static str], args: &[&'static str]| ok(dir.path(), &words(options, args));
+        |options: &[&'static str], args: &[&'static str]| run_ok(dir.path(), &words(options, args));
     let bad = |options: &[&'static str], args: &[&'static str], code: i32| {
-        fails(dir.path(), &words(options, args), code)
+        run_fails(dir.path(), &words(options, args), code)
     };
     assert_eq!(
         good(&["--limit", "inline-size=10B"], &["big-save", "a", "10"]),

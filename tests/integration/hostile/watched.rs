@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use persist_host::conformance::Forward;
 use persist_host::storage::{Key, List, Memory, Page, Part, ReadRange, Result, Storage, Upload};
 use tokio::sync::Semaphore;
 
@@ -128,13 +129,13 @@ impl Watched {
 }
 
 #[async_trait]
-impl Storage for Watched {
-    fn location(&self) -> String {
-        "watched memory".into()
+impl Forward for Watched {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.inner.clone())
     }
 
-    fn supports_conditional_create(&self) -> bool {
-        true
+    fn location(&self) -> String {
+        "watched memory".into()
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {

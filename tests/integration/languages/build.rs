@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use persist_tests::{fails, guest, guest_in, ok, persist, tempdir, text, toolchains};
+use persist_tests::{guest, guest_in, persist, run_fails, run_ok, tempdir, text, toolchains};
 
 /// The `persist` command with the toolchains of the languages on its PATH.
 fn persist_with_tools(store: &Path) -> Command {
@@ -55,7 +55,7 @@ fn builds_and_keeps_notes(languages: &[&str]) {
         }
         let folder = dir.path().join(format!("notes-{language}"));
         let folder = folder.to_str().expect("text");
-        ok(dir.path(), &["new", "--lang", language, folder]);
+        run_ok(dir.path(), &["new", "--lang", language, folder]);
         let mut build = persist_with_tools(dir.path());
         let built = build.args(["build", folder]).output();
         let built = built.expect("persist starts");
@@ -64,7 +64,7 @@ fn builds_and_keeps_notes(languages: &[&str]) {
         let component = format!("{folder}/notes-{language}.wasm");
         let bytes = std::fs::read(&component).expect("it was built");
         assert_eq!(&bytes[..8], b"\0asm\x0d\0\x01\0", "{language}: a component");
-        let run = |note: &str| ok(dir.path(), &["run", &component, "--", note]);
+        let run = |note: &str| run_ok(dir.path(), &["run", &component, "--", note]);
         assert_eq!(run("buy milk"), "buy milk\n\n", "{language}");
         assert_eq!(run("ü"), "buy milk\nü\n\n", "{language}");
     }
@@ -75,7 +75,7 @@ fn a_fresh_agent_keeps_out_of_git_what_its_tools_leave_behind() {
     let dir = tempdir();
     let folder = dir.path().join("notes");
     let folder = folder.to_str().expect("text");
-    ok(dir.path(), &["new", "--lang", "python", folder]);
+    run_ok(dir.path(), &["new", "--lang", "python", folder]);
     let ignored = std::fs::read_to_string(format!("{folder}/.gitignore")).expect("readable");
     let left = [
         "*.wasm",
@@ -124,10 +124,10 @@ fn programs_of_the_folder_are_run_only_for_js_and_python() {
     ] {
         let folder = dir.path().join(format!("in-{language}"));
         let text_of = |path: &Path| path.to_str().expect("text").to_owned();
-        ok(dir.path(), &["new", "--lang", language, &text_of(&folder)]);
+        run_ok(dir.path(), &["new", "--lang", language, &text_of(&folder)]);
         for own in ["node_modules/.bin", ".venv/bin"] {
             program(&folder.join(own).join(tool), &script);
-            let said = fails(dir.path(), &["build", &text_of(&folder)], 1);
+            let said = run_fails(dir.path(), &["build", &text_of(&folder)], 1);
             assert_eq!(
                 planted.exists(),
                 is_own == Some(own),
@@ -144,7 +144,7 @@ fn a_build_writes_through_no_link_of_the_folder_and_leaves_nothing() {
     let dir = tempdir();
     let folder = dir.path().join("notes");
     let text_of = |path: &Path| path.to_str().expect("text").to_owned();
-    ok(dir.path(), &["new", "--lang", "js", &text_of(&folder)]);
+    run_ok(dir.path(), &["new", "--lang", "js", &text_of(&folder)]);
     // A toolchain that copies a component that is known.
     let component = guest("chat_memory");
     let script = format!(
@@ -200,16 +200,16 @@ fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
     ] {
         let folder = dir.path().join(format!("in-{language}"));
         let folder = folder.to_str().expect("text");
-        ok(dir.path(), &["new", "--lang", language, folder]);
-        let told = fails(dir.path(), &["build", folder], 1);
+        run_ok(dir.path(), &["new", "--lang", language, folder]);
+        let told = run_fails(dir.path(), &["build", folder], 1);
         assert!(told.contains(missing), "{told}");
     }
-    let told = fails(
+    let told = run_fails(
         dir.path(),
         &["build", dir.path().to_str().expect("text")],
         1,
     );
     assert!(told.contains("is not the directory of an agent"), "{told}");
-    let told = fails(dir.path(), &["new", "--lang", "c", "Bad Name"], 1);
+    let told = run_fails(dir.path(), &["new", "--lang", "c", "Bad Name"], 1);
     assert!(told.contains("cannot be the name of an agent"), "{told}");
 }

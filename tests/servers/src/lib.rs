@@ -1,25 +1,16 @@
-//! Servers for tests.
-//!
-//! - [`Server`]: a server that others wrote, on loopback ports of its own, gone when the process is
-//!   that started it.
-//! - [`Proxy`]: stands before one, counts what is asked of it, and cuts, delays or answers as
-//!   planned.
+//! Servers of object storage that others wrote, for the tests and the demo: each on loopback ports
+//! of its own, gone when the process is that started it.
 //!
 //! ```no_run
-//! use persist_servers::{Fault, Kind, Proxy, Server};
+//! use persist_servers::{Kind, Server};
 //!
 //! let server = Server::shared(Kind::SeaweedFs);
-//! let proxy = Proxy::start(server.endpoint());
-//! proxy.plan(1, Fault::ReplyLost); // of the second request from now
-//! // ... use a storage at proxy.endpoint() ...
-//! assert_eq!(proxy.operations(), ["ListObjectsV2", "PutObject", "GetObject"]);
+//! // ... use a storage at server.endpoint() ...
 //! ```
 //!
 //! `cargo xtask test` installs the servers, and builds the program `persist-servers`, which keeps
-//! one of them running.
+//! one of them running. `xtask` depends on this crate, too, so it depends on little itself.
 
-mod proxy;
 mod server;
 
-pub use proxy::{Fault, Proxy, Reply, Seen};
 pub use server::{Facts, Kind, Server};

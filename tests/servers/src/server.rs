@@ -62,6 +62,7 @@ pub struct Facts {
 /// A server that is running. It ends with this value, or with this process.
 #[derive(Debug)]
 pub struct Server {
+    kind: Kind,
     facts: Facts,
     launcher: Child,
     /// Closed, it ends the server.
@@ -74,7 +75,7 @@ impl Server {
     /// # Panics
     /// Where it does not start: a test can do nothing without it.
     pub fn start(kind: Kind) -> Self {
-        Self::try_start(kind).unwrap_or_else(|error| {
+        Self::launch(kind).unwrap_or_else(|error| {
             panic!(
                 "{} does not start: {error:#}; run `cargo xtask test`",
                 kind.name()
@@ -96,7 +97,11 @@ impl Server {
         server.get_or_init(|| Self::start(kind))
     }
 
-    fn try_start(kind: Kind) -> Result<Self> {
+    /// Starts a server with nothing in it, by the program `persist-servers`, which must be built.
+    ///
+    /// # Errors
+    /// The program does not start, or the server does not. The program says why on standard error.
+    pub fn launch(kind: Kind) -> Result<Self> {
         let program = program()?;
         ensure!(program.is_file(), "{} is missing", program.display());
         let mut launcher = Command::new(program)
@@ -113,6 +118,7 @@ impl Server {
         BufReader::new(stdout).read_line(&mut line)?;
         let facts = serde_json::from_str(&line).context("its launcher says why above")?;
         Ok(Self {
+            kind,
             facts,
             launcher,
             leash,
@@ -129,9 +135,21 @@ impl Server {
         &self.facts.endpoint
     }
 
-    /// Returns the environment that a process needs to use this S3 server at `endpoint`: the
-    /// server's own endpoint, or that of a proxy before it.
+    /// Returns the URL of a prefix in a bucket of the server, as `persist` takes it.
+    pub fn url(&self, bucket: &str, prefix: &str) -> String {
+        let scheme = match self.kind {
+            Kind::SeaweedFs | Kind::Ministack => "s3",
+            Kind::FakeGcs => "gs",
+        };
+        format!("{scheme}://{bucket}/{prefix}")
+    }
+
+    /// Returns the environment that a process needs to use this server at `endpoint`: the server's
+    /// own endpoint, or that of a proxy before it.
     pub fn environment(&self, endpoint: &str) -> Vec<(&'static str, String)> {
+        if self.kind == Kind::FakeGcs {
+            return vec![("STORAGE_EMULATOR_HOST", endpoint.to_owned())];
+        }
         vec![
             ("AWS_ENDPOINT_URL", endpoint.to_owned()),
             ("AWS_ACCESS_KEY_ID", self.facts.access_key.clone()),

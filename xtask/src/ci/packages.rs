@@ -2,6 +2,7 @@
 //! there.
 
 use crate::machine::{self, Workspace};
+use crate::toolchain_versions::{COMPONENTIZE_PY, COMPONENTIZE_QJS};
 use crate::{pypi, toolchains};
 use anyhow::{Context, Result, ensure};
 use std::fs;
@@ -147,7 +148,11 @@ pub(super) fn check_npm(workspace: &Workspace) -> Result<()> {
     )?;
     let mut install = project.command("npm");
     install.args(["install", "--ignore-scripts", "--no-audit", "--no-fund"]);
-    machine::run(install.arg(tarball.trim()).arg("componentize-qjs@0.4.5"))?;
+    machine::run(
+        install
+            .arg(tarball.trim())
+            .arg(format!("componentize-qjs@{COMPONENTIZE_QJS}")),
+    )?;
     project.write("agent.js", example(workspace, "js", "```js\n")?)?;
     let mut build = project.command("npx");
     build.args([
@@ -181,7 +186,8 @@ pub(super) fn check_python(workspace: &Workspace) -> Result<()> {
         let mut venv = project.command(pypi::python()?);
         machine::run(venv.args(["-m", "venv", ".venv"]))?;
         let mut install = project.command(".venv/bin/pip");
-        install.args(["install", "--quiet", "componentize-py==0.25.1"]);
+        install.args(["install", "--quiet"]);
+        install.arg(format!("componentize-py=={COMPONENTIZE_PY}"));
         machine::run(install.arg(package))?;
         let mut build = project.command(".venv/bin/componentize-py");
         build.args(["--quiet", "--world", "agent", "componentize", "app"]);

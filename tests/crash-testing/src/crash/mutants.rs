@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use persist_host::storage::{Key, List, Local, Page, Part, ReadRange, Result, Storage, Upload};
+use persist_host::conformance::Forward;
+use persist_host::storage::{Key, Local, Result, Storage, Upload};
 
 use super::scenario::SCENARIOS;
 use super::trace::Op;
@@ -149,13 +150,9 @@ fn by_step(ops: Vec<Op>, change: impl Fn(Vec<Op>) -> Vec<Op>) -> Vec<Op> {
 struct RenameOver(Local);
 
 #[async_trait]
-impl Storage for RenameOver {
-    fn location(&self) -> String {
-        self.0.location()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        true
+impl Forward for RenameOver {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.0.clone())
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
@@ -171,21 +168,5 @@ impl Storage for RenameOver {
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
         self.0.replace(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.0.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {
-        self.0.read(key, range).await
-    }
-
-    async fn list(&self, list: &List<'_>) -> Result<Page> {
-        self.0.list(list).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.0.delete(key).await
     }
 }

@@ -6,8 +6,9 @@ use persist_host::snapshot::{MAX_ENCODED, MAX_VERSION, Name};
 use persist_host::storage::Key;
 
 use super::command::address::{Address, Listed, address as print};
-use crate::fixture_store::{self, FixtureStore};
+use crate::fixture_store::FixtureStore;
 use crate::golden;
+use crate::version_key::version_file;
 
 thread_local! {
     static SHELF: FixtureStore = FixtureStore::new().expect("a runtime");
@@ -54,7 +55,7 @@ pub fn name(data: &[u8]) {
 
 /// The agents of a store whose only object is below the directory `segment`.
 fn listed(segment: &str) -> Vec<Name> {
-    let below = Key::new(format!("{segment}/~/memory/{}", fixture_store::segment(1)));
+    let below = Key::new(format!("{segment}/~/memory/{}", version_file(1)));
     let Some(key) = below.ok().filter(|_| !segment.contains('/')) else {
         return Vec::new();
     };
@@ -71,20 +72,12 @@ fn listed(segment: &str) -> Vec<Name> {
 pub fn segment(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         for version in versions(text) {
-            assert_eq!(
-                fixture_store::segment(version),
-                text,
-                "one version, two segments"
-            );
+            assert_eq!(version_file(version), text, "one version, two segments");
         }
     }
     if let Some(number) = data.first_chunk() {
         let version = u64::from_le_bytes(*number) % MAX_VERSION + 1;
-        assert_eq!(
-            versions(&fixture_store::segment(version)),
-            [version],
-            "not listed"
-        );
+        assert_eq!(versions(&version_file(version)), [version], "not listed");
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fastrand::Rng;
+use persist_host::conformance::Forward;
 use persist_host::snapshot::{Expect, Policy, Store, Version};
 use persist_host::storage::{
     self, Entry, Error, ErrorKind, Key, List, Memory, Object, Page, Part, ReadRange, Result,
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 use super::Call;
 use crate::links::{Backup, LinkCount};
 use crate::malformed_file::redate;
+use crate::version_key::version_file;
 
 /// A bug that is planted under a store, where its own checks do not see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,7 +313,7 @@ impl FaultStorage {
         let old = self.taken_for_head.load(Ordering::Relaxed);
         let is_agents = !list.dir.starts_with('~');
         if self.has(Bug::OldVersionAccepted) && is_agents && old > 0 && !page.entries.is_empty() {
-            let name = format!("{:010}-{old:010}.gz", 9_999_999_999 - old);
+            let name = version_file(old);
             page.entries = vec![Entry::object(name)];
         }
         Ok(page)
@@ -356,13 +358,9 @@ fn is_reserved(path: &str) -> bool {
 }
 
 #[async_trait]
-impl Storage for FaultStorage {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        self.inner.supports_conditional_create()
+impl Forward for FaultStorage {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::clone(&self.inner)
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
@@ -386,10 +384,6 @@ impl Storage for FaultStorage {
             sleep: sleeps.then(|| 2 * self.long()),
             repeated: is_repeated.then_some(self.has(Bug::RepeatBelieved)),
         }))
-    }
-
-    async fn replace(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        self.inner.replace(key).await
     }
 
     async fn read(&self, key: &Key, range: ReadRange) -> Result<Part> {

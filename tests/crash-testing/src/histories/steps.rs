@@ -9,10 +9,10 @@ use super::model::{Op, Step, Told};
 
 /// The steps of a history that concern `name`.
 pub(crate) fn steps(told: &Told, events: &[Event], name: usize) -> Vec<Op> {
-    let steps = events
-        .iter()
-        .enumerate()
-        .flat_map(|event| steps_of(told, event, name));
+    let numbered = events.iter().enumerate();
+    let steps = numbered
+        .map(|(number, event)| NumberedEvent { number, event })
+        .flat_map(|event| steps_of(told, &event, name));
     steps.chain(fills(events, name)).collect()
 }
 
@@ -43,7 +43,14 @@ fn fills(events: &[Event], name: usize) -> impl Iterator<Item = Op> {
     })
 }
 
-fn steps_of(told: &Told, (number, event): (usize, &Event), name: usize) -> Vec<Op> {
+/// An event, and its position in the history.
+struct NumberedEvent<'a> {
+    number: usize,
+    event: &'a Event,
+}
+
+fn steps_of(told: &Told, event: &NumberedEvent<'_>, name: usize) -> Vec<Op> {
+    let &NumberedEvent { number, event } = event;
     let must = |answered, step| Op {
         asked: event.asked,
         answered: Some(answered),

@@ -7,9 +7,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use async_trait::async_trait;
 use bytes::Bytes;
-use persist_host::storage::{
-    Error, ErrorKind, Key, List, Local, Page, Part, ReadRange, Storage, Upload,
-};
+use persist_host::conformance::Forward;
+use persist_host::storage::{Error, ErrorKind, Key, Local, Storage};
 
 /// A bug that is planted under the process that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,13 +78,9 @@ impl Buggy {
 }
 
 #[async_trait]
-impl Storage for Buggy {
-    fn location(&self) -> String {
-        self.local.location()
-    }
-
-    fn supports_conditional_create(&self) -> bool {
-        true
+impl Forward for Buggy {
+    fn inner(&self) -> Arc<dyn Storage> {
+        Arc::new(self.local.clone())
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> persist_host::storage::Result<()> {
@@ -110,25 +105,5 @@ impl Storage for Buggy {
                 self.local.create(&left, Vec::new()).await
             }
         }
-    }
-
-    async fn upload(&self, key: &Key) -> persist_host::storage::Result<Box<dyn Upload>> {
-        self.local.upload(key).await
-    }
-
-    async fn replace(&self, key: &Key) -> persist_host::storage::Result<Box<dyn Upload>> {
-        self.local.replace(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ReadRange) -> persist_host::storage::Result<Part> {
-        self.local.read(key, range).await
-    }
-
-    async fn list(&self, list: &List<'_>) -> persist_host::storage::Result<Page> {
-        self.local.list(list).await
-    }
-
-    async fn delete(&self, key: &Key) -> persist_host::storage::Result<()> {
-        self.local.delete(key).await
     }
 }

@@ -405,7 +405,7 @@ fn said(reply: &Reply) -> Response<Outgoing> {
     *response.status_mut() = StatusCode::from_u16(reply.status).expect("a status");
     let headers = response.headers_mut();
     let fixed = [
-        (SERVER, "persist-servers, a fake".to_owned()),
+        (SERVER, "persist-tests, a fake".to_owned()),
         (CONTENT_TYPE, "application/xml".to_owned()),
     ];
     let own = reply
