@@ -42,6 +42,7 @@ pub use calls::GuestLimits;
 pub use context::{Guest, GuestBuilder};
 pub use error::GuestError;
 pub use ledger::{Ledger, RunPermit};
+#[cfg(feature = "wasm")]
 pub(crate) use limits::to_usize;
 pub use limits::{Limit, LimitError, Limits};
 pub use reader::GuestReader;
