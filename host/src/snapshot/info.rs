@@ -105,10 +105,15 @@ impl SaveOptions {
         self
     }
 
+    /// Returns the bytes of the labels and the media type together.
+    pub(crate) fn label_bytes(&self) -> usize {
+        let texts = self.labels.iter().flat_map(|(key, value)| [key, value]);
+        texts.chain(&self.media_type).map(String::len).sum()
+    }
+
     /// Refuses what cannot be kept.
     pub(crate) fn check(&self) -> Result<()> {
-        let texts = self.labels.iter().flat_map(|(key, value)| [key, value]);
-        let bytes: usize = texts.chain(&self.media_type).map(String::len).sum();
+        let bytes = self.label_bytes();
         if bytes > MAX_LABEL_BYTES {
             return Err(Error::Invalid(format!(
                 "labels and media type have {bytes} bytes; the maximum is {MAX_LABEL_BYTES}"
