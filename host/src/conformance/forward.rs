@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::storage::{
-    Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result, Storage, Sweep, Swept,
-    Upload, list_by_directory,
+    Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result, Storage,
+    StorageIdentity, Sweep, Swept, Upload, list_by_directory,
 };
 
 /// Wrapper that forwards every call of [`Storage`] to another storage, and overrides the calls that
@@ -50,6 +50,11 @@ pub trait Forward: fmt::Debug + Send + Sync + Sized + 'static {
     /// Forwards [`Storage::location`].
     fn location(&self) -> String {
         self.inner().location()
+    }
+
+    /// Forwards [`Storage::identity`].
+    fn identity(&self) -> StorageIdentity {
+        self.inner().identity()
     }
 
     /// Forwards [`Storage::supports_conditional_create`].

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::clock;
 use super::format::{Encoder, TrailerFields, is_of_trailer};
 use super::offload::spawn_cpu;
-use super::reader::{Object, Reader};
+use super::read::{Object, Reader};
 use super::{Error, Result, layout};
 use crate::storage::{self, ErrorKind, Key, ReadRange, Storage};
 

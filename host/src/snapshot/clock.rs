@@ -79,7 +79,7 @@ impl Moment {
 /// An age is a difference of two times of the storage. If its clock jumps ahead between them, the
 /// age is too large, and a prune would remove what a writer still relies on.
 #[derive(Debug)]
-pub(super) struct StorageClock(Mutex<ClockState>);
+pub(crate) struct StorageClock(Mutex<ClockState>);
 
 #[derive(Debug)]
 struct ClockState {
@@ -99,11 +99,11 @@ struct Observed {
 
 /// One look at the storage's clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ClockProbe {
+pub(crate) struct ClockProbe {
     /// A moment before the probe was made.
-    pub(super) before: Moment,
+    pub(crate) before: Moment,
     /// The time that the storage gave to the probe.
-    pub(super) created: SystemTime,
+    pub(crate) created: SystemTime,
 }
 
 impl Default for StorageClock {
@@ -119,7 +119,7 @@ impl Default for StorageClock {
 impl StorageClock {
     /// Returns the storage's time now, from a probe that is recent enough; none where a new probe
     /// is due.
-    pub(super) fn now(&self, grace: Duration) -> Option<SystemTime> {
+    pub(crate) fn now(&self, grace: Duration) -> Option<SystemTime> {
         let observed = self.state().observed?;
         let since = observed.at.elapsed();
         (since < OBSERVED_FOR.min(grace / 8)).then(|| observed.storage + since)
@@ -130,7 +130,7 @@ impl StorageClock {
     /// # Errors
     /// [`Error::Unsupported`] where the storage's clock and this host's wall clock differ by more
     /// than a quarter of the grace period.
-    pub(super) fn observe(&self, probe: ClockProbe, grace: Duration) -> Result<SystemTime> {
+    pub(crate) fn observe(&self, probe: ClockProbe, grace: Duration) -> Result<SystemTime> {
         let earliest = UNIX_EPOCH + probe.before.wall;
         let latest = SystemTime::now().max(earliest);
         let ahead = probe.created.duration_since(latest).unwrap_or_default();
@@ -153,7 +153,7 @@ impl StorageClock {
     ///
     /// # Errors
     /// [`Error::Unsupported`] where they did, by more than a quarter of it.
-    pub(super) fn check_host(&self, grace: Duration) -> Result<()> {
+    pub(crate) fn check_host(&self, grace: Duration) -> Result<()> {
         self.check_host_at(Moment::now(), grace)
     }
 
@@ -192,7 +192,7 @@ impl StorageClock {
 ///
 /// # Errors
 /// [`Error::Unsupported`] where they differ by more than a quarter of the grace period.
-pub(super) fn list_time(
+pub(crate) fn list_time(
     listed: SystemTime,
     storage: SystemTime,
     grace: Duration,
@@ -211,7 +211,7 @@ pub(super) fn list_time(
 /// Returns the age that a trailer's creation time gives a version, or none where that time is
 /// further ahead of `now` than `ahead`: then the clock of the host that saved it was wrong, and it
 /// says nothing.
-pub(super) fn claimed_age(created_at: u64, now: SystemTime, ahead: Duration) -> Option<Duration> {
+pub(crate) fn claimed_age(created_at: u64, now: SystemTime, ahead: Duration) -> Option<Duration> {
     let created = UNIX_EPOCH.checked_add(Duration::from_millis(created_at))?;
     match now.duration_since(created) {
         Ok(age) => Some(age),

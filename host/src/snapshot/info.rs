@@ -105,7 +105,7 @@ impl SaveOptions {
         self
     }
 
-    /// Bytes of labels and media type together.
+    /// Returns the bytes of the labels and the media type together.
     pub(crate) fn label_bytes(&self) -> usize {
         let texts = self.labels.iter().flat_map(|(key, value)| [key, value]);
         texts.chain(&self.media_type).map(String::len).sum()

@@ -23,50 +23,46 @@
 //! ```
 
 mod adapter;
-mod auto_prune;
-mod check;
+mod change;
 mod clock;
 mod commit;
 mod error;
-mod find;
 mod format;
-mod gc;
-mod head_cache;
+mod history;
 mod info;
 pub mod layout;
+mod maintenance;
 mod name;
 mod offload;
 mod ordered_tasks;
-mod policy;
-mod raw_copy;
-mod reader;
+mod read;
 mod retention;
 mod scope;
+mod setup;
+mod shared;
 mod store;
-mod store_init;
-mod usage;
+mod transfer;
 mod version;
 mod walk;
-mod writer;
 
 pub use adapter::{Adapter, AdapterOptions, StateStream};
-pub use check::{CheckSummary, Finding, FindingKind, ReadData, Severity};
+pub use change::{Purge, PurgeReport, Writer};
 pub use error::{Error, Result};
-pub use gc::GcOptions;
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
+pub use maintenance::{CheckSummary, Finding, FindingKind, GcOptions, ReadData, Severity, Usage};
 pub use name::{MAX_ENCODED, Name};
-pub use policy::{CurrentPolicy, Policy};
-pub use raw_copy::{CopyOptions, CopyOutcome, RawVersion};
 #[cfg(feature = "guest")]
-pub(crate) use reader::stat_cost;
-pub use reader::{Reader, VerifyReport};
-pub use retention::{KeepReason, PruneDecision, Purge, PurgeReport, Retention};
+pub(crate) use read::stat_cost;
+pub use read::{Reader, VerifyReport};
+pub use retention::{KeepReason, PruneDecision, Retention};
 pub use scope::Scope;
-pub use store::{Store, StoreOptions};
-pub use usage::Usage;
+pub use setup::{CurrentPolicy, Policy};
+pub use shared::StoreOptions;
+pub use store::Store;
+pub use transfer::{CopyOptions, CopyOutcome, RawVersion};
 pub use version::{MAX_VERSION, Version};
 pub use walk::{HeadEntry, HeadStream, Selection, VersionStream, Walk};
-pub use writer::Writer;
+
 /// How often a read starts again because what it was about to read was pruned.
 const MAX_REREADS: usize = 10;
 

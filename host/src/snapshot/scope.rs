@@ -1,36 +1,41 @@
 //! Operations of one agent, or of one session of it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::commit::Commit;
-use super::find::PrunedReadRetry;
-use super::format::{Encoded, Encoder};
-use super::head_cache::HeadCache;
-use super::offload::spawn_cpu;
-use super::reader::Object;
+#[cfg(doc)]
+use super::Error;
+use super::history::Age;
+#[cfg(feature = "guest")]
+use super::history::Removable;
+use super::shared::ScopeRef;
 use super::{
-    Error, Expect, Info, MAX_ENCODED, Name, Reader, Result, SaveOptions, Snapshot, Store,
-    VerifyReport, Version, Writer, check_limit, info, layout, name,
+    Expect, Info, MAX_ENCODED, Name, PruneDecision, Purge, PurgeReport, Reader, Result, Retention,
+    SaveOptions, Snapshot, VerifyReport, Version, Writer, check_limit, name,
 };
-use crate::storage::{Key, Storage};
 
 /// View of a store for one agent, or for one session of it: its own names. Clones share the store.
 #[derive(Clone, Debug)]
 pub struct Scope {
-    pub(super) store: Store,
-    pub(super) agent: Name,
-    pub(super) session: Option<Name>,
+    pub(crate) inner: ScopeRef,
+}
+
+impl From<ScopeRef> for Scope {
+    fn from(inner: ScopeRef) -> Self {
+        Self { inner }
+    }
 }
 
 impl Scope {
     /// The agent.
     pub fn agent(&self) -> &Name {
-        &self.agent
+        self.inner.agent()
     }
 
     /// The session; none for what the agent keeps across sessions.
     pub fn session(&self) -> Option<&Name> {
-        self.session.as_ref()
+        self.inner.session()
     }
 
     /// Saves `state` as the next version of `name`. Zero bytes are a state.
@@ -43,34 +48,18 @@ impl Scope {
     pub async fn save(&self, name: &str, state: Bytes, options: SaveOptions) -> Result<Info> {
         let name = Name::new(name)?;
         options.check()?;
-        self.save_checked(&name, state, options).await
+        self.inner.save(&name, state, options).await
     }
 
     /// Saves as [`Scope::save`] does, with options that were checked before.
+    #[cfg(feature = "guest")]
     pub(crate) async fn save_checked(
         &self,
         name: &Name,
         state: Bytes,
         options: SaveOptions,
     ) -> Result<Info> {
-        let size = state.len() as u64;
-        let max = self.max_state();
-        if size > max {
-            return Err(Error::TooLarge { size, max });
-        }
-        self.prepare_change().await?;
-        let mut commit = Commit::new(
-            self,
-            name,
-            options.expect,
-            options.media_type,
-            options.labels,
-        );
-        commit.check_early().await?;
-        let encode = move || Ok(Encoder::encode(&state));
-        let (bytes, encoded) = spawn_cpu(size, encode).await?;
-        commit.buffer(bytes);
-        commit.finish(&encoded).await
+        self.inner.save(name, state, options).await
     }
 
     /// Begins a state that is saved piece by piece.
@@ -80,23 +69,17 @@ impl Scope {
     pub async fn writer(&self, name: &str, options: SaveOptions) -> Result<Writer> {
         let name = Name::new(name)?;
         options.check()?;
-        Writer::open(self, &name, options).await
+        Writer::open(&self.inner, &name, options).await
     }
 
-    /// Opens a writer as [`Scope::writer`] does, but takes [`Expect::Any`] to mean the head that is
-    /// there now: `persist:snapshot` promises this to its guests, since they cannot write again
-    /// what they have written. The options were checked before.
+    /// Opens a writer by [`Writer::open_from_head`], with options that were checked before.
     #[cfg(feature = "guest")]
     pub(crate) async fn writer_from_head(
         &self,
         name: &Name,
-        mut options: SaveOptions,
+        options: SaveOptions,
     ) -> Result<Writer> {
-        if options.expect == Expect::Any {
-            let head = self.head(name).await?;
-            options.expect = head.map_or(Expect::Absent, |head| Expect::Version(head.version));
-        }
-        Writer::open(self, name, options).await
+        Writer::open_from_head(&self.inner, name, options).await
     }
 
     /// Loads the newest version, or version `at`, and verifies every byte of it. None: nothing was
@@ -107,36 +90,20 @@ impl Scope {
     /// is not what was saved; [`Error::TooLarge`] where the state is over the limit of the store;
     /// [`Error::Storage`].
     pub async fn load(&self, name: &str, at: Option<Version>) -> Result<Option<Snapshot>> {
-        self.load_at_most(name, at, self.max_state()).await
+        let max = self.inner.max_state();
+        self.inner.load_at_most(&Name::new(name)?, at, max).await
     }
 
     /// Loads a state as [`Scope::load`] does, but refuses a state of more than `max` bytes before
     /// it is read.
+    #[cfg(feature = "guest")]
     pub(crate) async fn load_at_most(
         &self,
         name: &str,
         at: Option<Version>,
         max: u64,
     ) -> Result<Option<Snapshot>> {
-        let name = Name::new(name)?;
-        let mut rereads = PrunedReadRetry::of(at);
-        loop {
-            let Some((version, object)) = self.open(&name, at).await? else {
-                return Ok(None);
-            };
-            if object.trailer.is_tombstone() {
-                object.frame().await?;
-                return Ok(None);
-            }
-            let size = object.trailer.metadata.size;
-            if size > max {
-                return Err(Error::TooLarge { size, max });
-            }
-            match object.load(&name, version).await {
-                Err(error) if rereads.is_due(&error) => {}
-                loaded => return loaded.map(Some),
-            }
-        }
+        self.inner.load_at_most(&Name::new(name)?, at, max).await
     }
 
     /// Opens the newest version, or version `at`, for reading in pieces. None: as [`Scope::load`].
@@ -144,15 +111,7 @@ impl Scope {
     /// # Errors
     /// As [`Scope::load`].
     pub async fn reader(&self, name: &str, at: Option<Version>) -> Result<Option<Reader>> {
-        let name = Name::new(name)?;
-        let Some((version, object)) = self.open(&name, at).await? else {
-            return Ok(None);
-        };
-        if object.trailer.is_tombstone() {
-            object.frame().await?;
-            return Ok(None);
-        }
-        Ok(Some(Reader::new(object, name.as_str(), version)))
+        self.inner.reader(&Name::new(name)?, at).await
     }
 
     /// Returns the information about the newest version, or about version `at`, tombstones too.
@@ -161,9 +120,7 @@ impl Scope {
     /// # Errors
     /// As [`Scope::load`].
     pub async fn stat(&self, name: &str, at: Option<Version>) -> Result<Option<Info>> {
-        let name = Name::new(name)?;
-        let object = self.open(&name, at).await?;
-        Ok(object.map(|(version, object)| object.trailer.info(name.as_str(), version)))
+        self.inner.stat(&Name::new(name)?, at).await
     }
 
     /// Reads the newest version, or version `at`, and verifies every byte of it, in bounded memory.
@@ -172,17 +129,7 @@ impl Scope {
     /// # Errors
     /// As [`Scope::load`].
     pub async fn verify(&self, name: &str, at: Option<Version>) -> Result<Option<VerifyReport>> {
-        let name = Name::new(name)?;
-        let mut rereads = PrunedReadRetry::of(at);
-        loop {
-            let Some((version, object)) = self.open(&name, at).await? else {
-                return Ok(None);
-            };
-            match object.verify(&name, version).await {
-                Err(error) if rereads.is_due(&error) => {}
-                verified => return verified.map(Some),
-            }
-        }
+        self.inner.verify(&Name::new(name)?, at).await
     }
 
     /// Numbers of the versions below `before`, or of all, newest first, tombstones too; only an
@@ -196,7 +143,9 @@ impl Scope {
         before: Option<Version>,
         limit: usize,
     ) -> Result<Vec<Version>> {
-        self.versions_of(&Name::new(name)?, before, limit).await
+        self.inner
+            .versions_of(&Name::new(name)?, before, limit)
+            .await
     }
 
     /// Returns the information about the versions below `before`, or about all, newest first,
@@ -211,24 +160,7 @@ impl Scope {
         before: Option<Version>,
         limit: usize,
     ) -> Result<Vec<Info>> {
-        let name = Name::new(name)?;
-        let mut before = before;
-        loop {
-            let versions = self.versions_of(&name, before, limit).await?;
-            let mut page = Vec::with_capacity(versions.len());
-            for version in &versions {
-                match self.trailer(&name, *version).await {
-                    Ok(trailer) => page.push(trailer.info(name.as_str(), *version)),
-                    // Pruned since it was listed.
-                    Err(error) if error.is_missing_object() => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            if !page.is_empty() || versions.is_empty() {
-                return Ok(page);
-            }
-            before = versions.last().copied();
-        }
+        self.inner.history(&Name::new(name)?, before, limit).await
     }
 
     /// Names that begin with `prefix`, deleted ones too, after `after`; only an empty page is the
@@ -249,8 +181,9 @@ impl Scope {
         let after = after.map(Name::new).transpose()?;
         let after = after.as_ref().map(Name::encoded);
         let prefix = name::encode(prefix);
-        self.store
-            .names_of(&self.dir(), &prefix, after, limit)
+        self.inner
+            .store
+            .names_of(&self.inner.dir(), &prefix, after, limit)
             .await
     }
 
@@ -260,25 +193,7 @@ impl Scope {
     /// # Errors
     /// [`Error::NotFound`] where there is nothing to delete; then as [`Scope::save`].
     pub async fn delete(&self, name: &str, expect: Expect) -> Result<Info> {
-        let name = Name::new(name)?;
-        let mut commit = Commit::new(self, &name, expect, None, Vec::new());
-        // What is known may be out of date, and deleting nothing must write nothing.
-        let head = self.head(&name).await?;
-        commit.check_early().await?;
-        let Some(head) = head else {
-            return Err(self.missing(&name, None));
-        };
-        // A head that cannot be read, for whatever reason, must not keep its name from being
-        // deleted.
-        if let Ok(trailer) = self.trailer(&name, head.version).await
-            && trailer.is_tombstone()
-        {
-            return Err(self.deleted_already(&name, head.version));
-        }
-        self.prepare_change().await?;
-        let (bytes, tombstone) = Encoded::tombstone();
-        commit.buffer(bytes);
-        commit.finish(&tombstone).await
+        self.inner.delete(&Name::new(name)?, expect).await
     }
 
     /// Saves the state of `version` again as the next version.
@@ -287,10 +202,7 @@ impl Scope {
     /// [`Error::NotFound`] where there is no such version, or it is a tombstone; [`Error::Corrupt`]
     /// where it fails verification; then as [`Scope::save`].
     pub async fn restore(&self, name: &str, version: Version, expect: Expect) -> Result<Info> {
-        let name = Name::new(name)?;
-        let origin = ("restored-from", version.to_string());
-        self.copy(&name, Some(version), (self, &name), expect, origin)
-            .await
+        self.inner.restore(&Name::new(name)?, version, expect).await
     }
 
     /// Saves the newest state of `name`, or that of version `at`, as the next version of
@@ -305,10 +217,26 @@ impl Scope {
         new_name: &str,
         expect: Expect,
     ) -> Result<Info> {
+        self.fork_to(name, at, self, new_name, expect).await
+    }
+
+    /// Saves the newest state of `name`, or that of version `at`, as the next version of `new_name`
+    /// in another scope of the same store.
+    ///
+    /// # Errors
+    /// As [`Scope::restore`].
+    pub async fn fork_to(
+        &self,
+        name: &str,
+        at: Option<Version>,
+        to: &Self,
+        new_name: &str,
+        expect: Expect,
+    ) -> Result<Info> {
         let name = Name::new(name)?;
         let new_name = Name::new(new_name)?;
-        let origin = ("forked-from", name.as_str().to_owned());
-        self.copy(&name, at, (self, &new_name), expect, origin)
+        self.inner
+            .fork(&name, at, (&to.inner, &new_name), expect)
             .await
     }
 
@@ -325,127 +253,140 @@ impl Scope {
         at: Option<Version>,
         expect: Expect,
     ) -> Result<(Info, String)> {
-        let name = Name::new(name)?;
-        let head = self.head(&name).await?.map(|head| head.version);
-        let version = at.or(head).ok_or_else(|| self.missing(&name, at))?;
-        let object = match self.object_of_any(&name, version).await {
-            Err(error) if error.is_missing_object() => return Err(self.missing(&name, at)),
-            object => object?,
-        };
-        if object.check_place(self, &name, version).is_ok() {
-            let what = format!("nothing to adopt: version {version} of {name} is not misplaced");
-            return Err(Error::Invalid(what));
-        }
-        object.frame().await?;
-        if object.trailer.is_tombstone() {
-            return Err(self.deleted(&name, version));
-        }
-        self.prepare_change().await?;
-        let saved_as = object.saved_as();
-        let origin = (
-            format!("{}adopted-from", info::HOST_LABEL),
-            saved_as.clone(),
-        );
-        let mut commit = self.change_of(&object, (self, &name), expect, &origin)?;
-        commit.check_early().await?;
-        let encoded = object.copy(&mut commit).await?;
-        Ok((commit.finish(&encoded).await?, saved_as))
+        self.inner.adopt(&Name::new(name)?, at, expect).await
     }
 
-    pub(super) async fn copy(
+    /// Returns what [`Scope::prune`] would do, newest version first.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; [`Error::Unsupported`] where the storage does not tell when its objects
+    /// were made.
+    pub async fn plan_prune(
         &self,
-        name: &Name,
-        at: Option<Version>,
-        (to, new_name): (&Self, &Name),
-        expect: Expect,
-        (label, value): (&str, String),
-    ) -> Result<Info> {
-        let origin = (format!("{}{label}", info::HOST_LABEL), value);
-        let mut rereads = PrunedReadRetry::of(at);
-        loop {
-            let Some((version, object)) = self.open(name, at).await? else {
-                return Err(self.missing(name, at));
-            };
-            if object.trailer.is_tombstone() {
-                object.frame().await?;
-                return Err(self.deleted(name, version));
-            }
-            to.prepare_change().await?;
-            let mut commit = self.change_of(&object, (to, new_name), expect, &origin)?;
-            commit.check_early().await?;
-            match object.copy(&mut commit).await {
-                Err(error) if rereads.is_due(&error) => {}
-                encoded => return commit.finish(&encoded?).await,
-            }
-        }
+        name: &str,
+        retention: &Retention,
+    ) -> Result<Vec<PruneDecision>> {
+        self.inner
+            .fates(&Name::new(name)?, retention, Age::Planned(None))
+            .await
     }
 
-    /// The change that saves this state as the next version of another name.
-    pub(super) fn change_of(
+    /// Plans as [`Scope::plan_prune`] does for [`Scope::prune_with_hosts_stopped`].
+    ///
+    /// # Errors
+    /// As [`Scope::plan_prune`].
+    pub async fn plan_prune_with_hosts_stopped(
         &self,
-        object: &Object,
-        (to, new_name): (&Self, &Name),
-        expect: Expect,
-        origin: &(String, String),
-    ) -> Result<Commit> {
-        let metadata = &object.trailer.metadata;
-        let size = metadata.size;
-        let max = self.max_state();
-        if size > max {
-            return Err(Error::TooLarge { size, max });
-        }
-        let own_labels = metadata
-            .labels
-            .iter()
-            .filter(|(key, _)| !key.starts_with(info::HOST_LABEL));
-        let mut labels: Vec<_> = own_labels.cloned().collect();
-        labels.push(origin.clone());
-        let media_type = metadata.media_type.clone();
-        Ok(Commit::new(to, new_name, expect, media_type, labels))
+        name: &str,
+        retention: &Retention,
+        grace: Duration,
+    ) -> Result<Vec<PruneDecision>> {
+        self.inner
+            .fates(&Name::new(name)?, retention, Age::Planned(Some(grace)))
+            .await
     }
 
-    pub(crate) fn key(&self, name: &Name, version: Version) -> Result<Key> {
-        let dir = self.dir_of(name);
-        Ok(Key::new(format!(
-            "{dir}/{}",
-            layout::version_segment(version)
-        ))?)
+    /// Removes the versions that `retention` does not keep, the oldest first, and says what became
+    /// of each, newest first. Never the newest version, nor one that is pinned or was the newest
+    /// within the grace. What was removed before an error stays removed.
+    ///
+    /// # Errors
+    /// As [`Scope::plan_prune`].
+    pub async fn prune(&self, name: &str, retention: &Retention) -> Result<Vec<PruneDecision>> {
+        self.inner
+            .prune_at_most(&Name::new(name)?, retention, usize::MAX, None)
+            .await
     }
 
-    /// The directory of a name's versions.
-    pub(super) fn dir_of(&self, name: &Name) -> String {
-        layout::name_dir(&self.agent, self.session.as_ref(), name)
+    /// Prunes as [`Scope::prune`] does, by a grace period that is shorter than that of the store's
+    /// policy.
+    ///
+    /// Only where every host of the store is stopped: one that is at work, or sleeps, may have a
+    /// save acknowledged below the newest version, where no load finds it.
+    ///
+    /// # Errors
+    /// As [`Scope::plan_prune`].
+    pub async fn prune_with_hosts_stopped(
+        &self,
+        name: &str,
+        retention: &Retention,
+        grace: Duration,
+    ) -> Result<Vec<PruneDecision>> {
+        self.inner
+            .prune_at_most(&Name::new(name)?, retention, usize::MAX, Some(grace))
+            .await
     }
 
-    pub(super) fn dir(&self) -> String {
-        layout::scope_dir(&self.agent, self.session.as_ref())
+    /// Lists the versions of `name` that may go to make room for more.
+    #[cfg(feature = "guest")]
+    pub(crate) async fn removable(&self, name: &Name) -> Result<Vec<Removable>> {
+        self.inner.removable(name).await
     }
 
-    pub(crate) fn storage(&self) -> &dyn Storage {
-        &*self.store.shared.storage
+    /// Removes versions that [`Scope::removable`] listed, which are to be ascending.
+    #[cfg(feature = "guest")]
+    pub(crate) async fn remove(&self, name: &Name, versions: &[Version]) -> Result<()> {
+        self.inner.remove(name, versions).await
     }
 
-    pub(super) fn heads(&self) -> &HeadCache {
-        &self.store.shared.heads
+    /// Commits a tombstone, then removes every version below it, pinned ones too. It cannot be
+    /// undone. Numbering goes on.
+    ///
+    /// On a full storage, versions that are not the newest are removed first, to make room
+    /// for the tombstone. If only the newest is left and there is still no room, [`Purge::Now`]
+    /// removes that, too, and then commits the tombstone; a process that dies between these two
+    /// leaves nothing, and numbering begins again.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where nothing was ever saved; then as [`Scope::delete`] and
+    /// [`Scope::prune`].
+    pub async fn purge(&self, name: &str, purge: Purge) -> Result<PurgeReport> {
+        self.inner.purge(&Name::new(name)?, purge).await
     }
 
+    /// Keeps a version from being pruned.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use persist_host::snapshot::{SaveOptions, Store};
+    /// # use persist_host::storage::Memory;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let scope = Store::new(Arc::new(Memory::new())).scope("bot", None)?;
+    /// # scope.save("memory", "x".into(), SaveOptions::default()).await?;
+    /// scope.pin("memory", 1).await?;
+    /// assert_eq!(scope.pins("memory").await?, [1]);
+    /// scope.unpin("memory", 1).await?;
+    /// # Ok::<(), persist_host::snapshot::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such version, or a prune that runs at this moment
+    /// removed it; [`Error::Storage`].
+    pub async fn pin(&self, name: &str, version: Version) -> Result<()> {
+        self.inner.pin(&Name::new(name)?, version).await
+    }
+
+    /// Lets a version be pruned again. What is not pinned is no error.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn unpin(&self, name: &str, version: Version) -> Result<()> {
+        self.inner.unpin(&Name::new(name)?, version).await
+    }
+
+    /// The pinned versions, ascending.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn pins(&self, name: &str) -> Result<Vec<Version>> {
+        let pins = self.inner.pinned(&Name::new(name)?).await?;
+        Ok(pins.into_iter().collect())
+    }
+
+    /// Bytes of one state, at most.
+    #[cfg(feature = "guest")]
     pub(crate) fn max_state(&self) -> u64 {
-        self.store.shared.options.max_state
-    }
-
-    /// Prepares a change: makes the store where it is missing, and reads its policy where that is
-    /// due.
-    pub(crate) async fn prepare_change(&self) -> Result<()> {
-        self.ensure_initialized().await?;
-        self.store.refresh_policy().await
-    }
-
-    pub(super) async fn ensure_initialized(&self) -> Result<()> {
-        self.store.ensure_initialized().await
-    }
-
-    /// Returns whether this is the scope of the store's own names.
-    pub(super) fn is_reserved(&self) -> bool {
-        self.agent == Name::reserved()
+        self.inner.max_state()
     }
 }

@@ -120,11 +120,7 @@ impl Store {
             Selection::Session(agent, session) => (agent, session, None),
             Selection::Name(agent, session, name) => (agent, session, Some(name)),
         };
-        walk.scope = Some(Scope {
-            store: self.clone(),
-            agent,
-            session,
-        });
+        walk.scope = Some(self.inner.scope(&agent, session).into());
         walk.names = name.map_or_else(Level::all, Level::only);
         walk
     }
@@ -159,11 +155,7 @@ impl Walk {
                 };
                 match self.sessions.next(page).await {
                     Ok(Some(session)) => {
-                        self.scope = Some(Scope {
-                            store: self.store.clone(),
-                            agent: agent.clone(),
-                            session,
-                        });
+                        self.scope = Some(self.store.inner.scope(agent, session).into());
                         self.names = Level::all();
                         continue;
                     }
@@ -238,11 +230,11 @@ async fn stat_head(scope: Scope, name: Name) -> Result<Option<HeadEntry>> {
 
 /// None: it is not there any more. What is wrong with the storage is not told of one version.
 async fn stat_one(scope: &Scope, name: &Name, at: Option<Version>) -> Result<Option<Result<Info>>> {
-    match scope.stat(name.as_str(), at).await {
+    match scope.inner.stat(name, at).await {
         Ok(info) => Ok(info.map(Ok)),
         Err(error) if error.is_of_file() => Ok(Some(Err(error))),
         Err(Error::NotFound(_)) => Ok(None),
-        Err(error) if scope.is_of_one_version(name, &error).await => Ok(Some(Err(error))),
+        Err(error) if scope.inner.is_of_one_version(name, &error).await => Ok(Some(Err(error))),
         Err(error) => Err(error),
     }
 }
@@ -295,9 +287,9 @@ impl VersionStream {
 
     async fn version(&mut self) -> Result<Option<Version>> {
         if self.versions.is_empty() && self.left > 0 {
-            let name = self.name.as_str();
             let limit = self.left.min(PAGE);
-            let page = self.scope.versions(name, self.before, limit).await?;
+            let scope = &self.scope.inner;
+            let page = scope.versions_of(&self.name, self.before, limit).await?;
             self.versions = page.into();
             self.before = self.versions.back().copied();
             self.left = match self.before {

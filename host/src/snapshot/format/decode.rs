@@ -283,18 +283,13 @@ impl Trailer {
     /// Returns the information about the version, with `name` and `version` from the key; these are
     /// the authority.
     pub(crate) fn info(&self, name: &str, version: Version) -> Info {
-        let metadata = self.metadata.clone();
         Info {
             name: name.into(),
             version,
-            parent: metadata.parent,
-            deleted: self.is_tombstone(),
-            size: metadata.size,
-            stored_size: self.footer.object,
-            sha256: metadata.sha256,
-            created_at: metadata.created_at,
-            media_type: metadata.media_type,
-            labels: metadata.labels,
+            ..self
+                .metadata
+                .clone()
+                .into_info(self.is_tombstone(), self.footer.object)
         }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) use sums::Sums;
 
 use serde::{Deserialize, Serialize};
 
-use super::Version;
+use super::{Info, Version};
 
 /// Bytes of state in a block. Large enough that a block's own dictionary costs 0.3 % of size, small
 /// enough that a ranged read is cheap.
@@ -117,4 +117,22 @@ pub(crate) struct Metadata {
     pub(crate) labels: Vec<(String, String)>,
     /// One for each operation: tells whether a version that is there is the one that we made.
     pub(crate) nonce: String,
+}
+
+impl Metadata {
+    /// Returns the information about the version: the only place that makes it.
+    pub(crate) fn into_info(self, deleted: bool, stored_size: u64) -> Info {
+        Info {
+            name: self.name,
+            version: self.version,
+            parent: self.parent,
+            deleted,
+            size: self.size,
+            stored_size,
+            sha256: self.sha256,
+            created_at: self.created_at,
+            media_type: self.media_type,
+            labels: self.labels,
+        }
+    }
 }

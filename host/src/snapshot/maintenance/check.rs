@@ -3,10 +3,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::layout::{ARCHIVE_MANIFEST, NO_SESSION, OWN_DIR, STORE_HEADER_NAME, TEMPORARY_NAME};
-use super::ordered_tasks::OrderedTasks;
-use super::walk::Selection;
-use super::{Error, Name, Result, Scope, Store, Version, layout, store_init};
+use crate::snapshot::layout::{
+    ARCHIVE_MANIFEST, NO_SESSION, OWN_DIR, STORE_HEADER_NAME, TEMPORARY_NAME,
+};
+use crate::snapshot::ordered_tasks::OrderedTasks;
+use crate::snapshot::shared::{ScopeRef, StoreRef, check};
+use crate::snapshot::walk::Selection;
+use crate::snapshot::{Error, Name, Result, Scope, Store, Version, layout};
 use crate::storage::{
     Entry, ErrorKind, Key, List, Page, Pager, ReadRange, RecursiveList, Sweep, Swept,
 };
@@ -157,7 +160,7 @@ impl Store {
     /// [`Error::Unsupported`] where it is of a later format; [`Error::Corrupt`];
     /// [`Error::Storage`].
     pub async fn is_there(&self) -> Result<bool> {
-        store_init::check(&*self.shared.storage).await
+        check(self.inner.storage()).await
     }
 
     /// Looks at every object of `selection`. `each` is told what was gone through so far, after
@@ -176,7 +179,7 @@ impl Store {
         each: impl FnMut(&CheckSummary, Option<&Finding>),
     ) -> Result<CheckSummary> {
         let mut check = Check {
-            store: self,
+            store: &self.inner,
             read,
             each,
             checked: CheckSummary::default(),
@@ -187,7 +190,7 @@ impl Store {
             Selection::Agent(agent) => check.agent(&agent).await?,
             Selection::Session(agent, session) => check.scope(&agent, session).await?,
             Selection::Name(agent, session, name) => {
-                check.name(self.scope_of(&agent, session), name).await?;
+                check.name(self.inner.scope(&agent, session), name).await?;
             }
         }
         if !has_header && check.checked.versions > 0 {
@@ -201,27 +204,12 @@ impl Store {
     /// Returns true where `error` is of one object or directory alone: the store still lists what
     /// it has.
     pub async fn is_of_one_place(&self, error: &Error) -> bool {
-        let Error::Storage(error) = error else {
-            return error.is_of_file();
-        };
-        if [ErrorKind::NoSpace, ErrorKind::NotDurable].contains(&error.kind()) {
-            return false;
-        }
-        let list = List::new("").with_limit(1);
-        self.shared.storage.list(&list).await.is_ok()
-    }
-
-    fn scope_of(&self, agent: &Name, session: Option<Name>) -> Scope {
-        Scope {
-            store: self.clone(),
-            agent: agent.clone(),
-            session,
-        }
+        self.inner.is_of_one_place(error).await
     }
 }
 
 struct Check<'a, F> {
-    store: &'a Store,
+    store: &'a StoreRef,
     read: ReadData,
     each: F,
     checked: CheckSummary,
@@ -239,7 +227,7 @@ struct Looked {
 impl<'a, F: FnMut(&CheckSummary, Option<&Finding>)> Check<'a, F> {
     /// Checks that the store states its kind; a store of a later format is not checked further.
     async fn store_header(&mut self) -> Result<bool> {
-        match store_init::check(&*self.store.shared.storage).await {
+        match check(self.store.storage()).await {
             Err(Error::Corrupt { what, object }) => {
                 let key = layout::STORE_HEADER.to_owned();
                 let place = object.unwrap_or_default();
@@ -283,7 +271,7 @@ impl<'a, F: FnMut(&CheckSummary, Option<&Finding>)> Check<'a, F> {
         Entries {
             dir,
             page: VecDeque::new(),
-            pages: Pager::new(&*self.store.shared.storage, List::new(dir)),
+            pages: Pager::new(self.store.storage(), List::new(dir)),
         }
     }
 
@@ -432,7 +420,7 @@ impl<'a, F: FnMut(&CheckSummary, Option<&Finding>)> Check<'a, F> {
     }
 
     async fn scope(&mut self, agent: &Name, session: Option<Name>) -> Result<()> {
-        let scope = self.store.scope_of(agent, session);
+        let scope = self.store.scope(agent, session);
         let dir = scope.dir();
         let mut entries = self.entries(&dir);
         while let Some(entry) = self.next_of(&mut entries).await? {
@@ -447,7 +435,7 @@ impl<'a, F: FnMut(&CheckSummary, Option<&Finding>)> Check<'a, F> {
         Ok(())
     }
 
-    async fn name(&mut self, scope: Scope, name: Name) -> Result<()> {
+    async fn name(&mut self, scope: ScopeRef, name: Name) -> Result<()> {
         let dir = scope.dir_of(&name);
         let mut versions = BTreeSet::new();
         let mut pins = BTreeSet::new();
@@ -590,10 +578,10 @@ fn key_of(dir: &str, name: &str) -> String {
 }
 
 /// Looks at one version. None: it was pruned since it was listed.
-async fn look(scope: Scope, name: Name, version: Version, read: bool) -> Result<Option<Looked>> {
+async fn look(scope: ScopeRef, name: Name, version: Version, read: bool) -> Result<Option<Looked>> {
     let key = scope.key(&name, version)?.as_str().to_owned();
     let outcome = if read {
-        match scope.verify(name.as_str(), Some(version)).await {
+        match scope.verify(&name, Some(version)).await {
             Ok(Some(verified)) => Ok(verified.info.stored_size),
             Ok(None) | Err(Error::NotFound(_)) => return Ok(None),
             Err(error) => Err(error),
@@ -622,7 +610,7 @@ async fn look(scope: Scope, name: Name, version: Version, read: bool) -> Result<
     };
     Ok(Some(Looked {
         key,
-        at: (scope, name, version),
+        at: (scope.into(), name, version),
         read: read
             && !matches!(
                 found,

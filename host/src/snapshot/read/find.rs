@@ -1,37 +1,38 @@
 //! Which version is the newest, and what lies under a number.
 
-use super::clock::Moment;
-use super::format::Trailer;
-use super::head_cache::{Head, HeadObservation};
+use crate::snapshot::clock::Moment;
+use crate::snapshot::format::Trailer;
+use crate::snapshot::shared::{Head, HeadObservation, ScopeRef, StoreRef};
+
 use super::reader::Object;
-use super::{
-    Error, MAX_REREADS, MAX_VERSION, Name, Result, Scope, Version, WIDE_PAGE, check_limit, layout,
+use crate::snapshot::{
+    Error, MAX_REREADS, MAX_VERSION, Name, Result, Version, WIDE_PAGE, check_limit, layout,
 };
-use crate::storage::{Entry, List, Pager};
+use crate::storage::{Entry, ErrorKind, List, ObjectMeta, Pager};
 
 /// The newest version is read once more where it was pruned while it was read: there is a newer
 /// one, since longer than the grace.
 #[derive(Debug)]
-pub(super) struct PrunedReadRetry {
+pub(crate) struct PrunedReadRetry {
     left: usize,
 }
 
 impl PrunedReadRetry {
     /// Of version `at` there is no other.
-    pub(super) fn of(at: Option<Version>) -> Self {
+    pub(crate) fn of(at: Option<Version>) -> Self {
         let left = if at.is_none() { MAX_REREADS } else { 0 };
         Self { left }
     }
 
     /// Returns true if the caller must read once more after this error.
-    pub(super) fn is_due(&mut self, error: &Error) -> bool {
+    pub(crate) fn is_due(&mut self, error: &Error) -> bool {
         let is_due = matches!(error, Error::NotFound(_)) && self.left > 0;
         self.left -= usize::from(is_due);
         is_due
     }
 }
 
-impl Scope {
+impl ScopeRef {
     /// The newest version of a name: one list of one key, at any length of history.
     pub(crate) async fn head(&self, name: &Name) -> Result<Option<Head>> {
         Ok(self.look_up(name).await?.head)
@@ -48,7 +49,7 @@ impl Scope {
         Ok(seen)
     }
 
-    pub(super) async fn versions_of(
+    pub(crate) async fn versions_of(
         &self,
         name: &Name,
         before: Option<Version>,
@@ -90,19 +91,19 @@ impl Scope {
     }
 
     /// Opens the file of a version, and verifies that it was saved as this version.
-    pub(super) async fn object(&self, name: &Name, version: Version) -> Result<Object> {
+    pub(crate) async fn object(&self, name: &Name, version: Version) -> Result<Object> {
         let object = self.object_of_any(name, version).await?;
         object.check_place(self, name, version)?;
         Ok(object)
     }
 
     /// Opens the file that lies at the key of a version, whatever it was saved as.
-    pub(super) async fn object_of_any(&self, name: &Name, version: Version) -> Result<Object> {
+    pub(crate) async fn object_of_any(&self, name: &Name, version: Version) -> Result<Object> {
         Object::open(&self.store.shared.storage, &self.key(name, version)?).await
     }
 
     /// The newest version or version `at`, with its trailer verified. None: nothing was saved.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         &self,
         name: &Name,
         at: Option<Version>,
@@ -138,39 +139,94 @@ impl Scope {
 
     /// Returns true if an error concerns one version alone: the storage answers, but does not
     /// return what it lists.
-    pub(super) async fn is_of_one_version(&self, name: &Name, error: &Error) -> bool {
+    pub(crate) async fn is_of_one_version(&self, name: &Name, error: &Error) -> bool {
         matches!(error, Error::Storage(_)) && self.versions_of(name, None, 1).await.is_ok()
     }
+}
 
-    /// For what needs a state and finds a tombstone.
-    pub(super) fn deleted(&self, name: &Name, version: Version) -> Error {
-        let agent = self.described();
-        Error::NotFound(format!(
-            "version {version} of {name} of {agent} is a tombstone"
-        ))
+impl StoreRef {
+    /// Returns true where `error` is of one object or directory alone: the store still lists what
+    /// it has.
+    pub(crate) async fn is_of_one_place(&self, error: &Error) -> bool {
+        let Error::Storage(error) = error else {
+            return error.is_of_file();
+        };
+        if [ErrorKind::NoSpace, ErrorKind::NotDurable].contains(&error.kind()) {
+            return false;
+        }
+        let list = List::new("").with_limit(1);
+        self.storage().list(&list).await.is_ok()
     }
 
-    /// For a deletion of what is deleted already.
-    pub(super) fn deleted_already(&self, name: &Name, version: Version) -> Error {
-        let agent = self.described();
-        Error::NotFound(format!(
-            "{name} of {agent} is already deleted, by version {version}; older versions may exist"
-        ))
-    }
-
-    /// The agent, and its session, for people.
-    fn described(&self) -> String {
-        match &self.session {
-            Some(session) => format!("{} in session {session}", self.agent),
-            None => self.agent.to_string(),
+    /// Names that directories stand for.
+    pub(crate) async fn names_of(
+        &self,
+        dir: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Name>> {
+        check_limit(limit)?;
+        let mut after = after.map(str::to_owned);
+        loop {
+            let dirs = self.dirs(dir, prefix, after.as_deref(), limit).await?;
+            let names: Vec<_> = dirs
+                .iter()
+                .filter_map(|dir| Name::from_encoded(dir))
+                .collect();
+            if !names.is_empty() || dirs.is_empty() {
+                return Ok(names);
+            }
+            after = dirs.into_iter().next_back();
         }
     }
 
-    pub(super) fn missing(&self, name: &Name, at: Option<Version>) -> Error {
-        let agent = self.described();
-        Error::NotFound(match at {
-            Some(version) => format!("{name} of {agent} has no version {version}"),
-            None => format!("nothing is saved as {name} by {agent}"),
-        })
+    /// Names of directories; a page that holds nothing of ours is passed over, since an empty one
+    /// means the end.
+    pub(crate) async fn dirs(
+        &self,
+        dir: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        let list = List::new(dir)
+            .with_prefix(prefix)
+            .with_after(after.map(|name| Entry::Dir(name.into())))
+            .with_limit(limit);
+        let mut pages = Pager::new(self.storage(), list);
+        while let Some(page) = pages.next().await? {
+            let dirs = page.entries.into_iter().filter_map(|entry| match entry {
+                Entry::Dir(name) if !(dir.is_empty() && name == layout::OWN_DIR) => Some(name),
+                _ => None,
+            });
+            let dirs: Vec<_> = dirs.take(limit).collect();
+            if !dirs.is_empty() {
+                return Ok(dirs);
+            }
+            pages.widen(WIDE_PAGE);
+        }
+        self.check_empty().await?;
+        Ok(Vec::new())
     }
+}
+
+/// Returns the versions among the entries of a list that was asked for their times.
+pub(crate) fn versions_in(entries: Vec<Entry>) -> Result<Vec<(Version, ObjectMeta)>> {
+    let mut versions = Vec::new();
+    for entry in entries {
+        if let Entry::Object(object) = entry
+            && let Some(version) = layout::parse_version(&object.name)
+        {
+            versions.push((version, object.meta.ok_or_else(no_times)?));
+        }
+    }
+    Ok(versions)
+}
+
+/// Returns the error of a storage whose lists have no times.
+pub(crate) fn no_times() -> Error {
+    Error::unsupported(
+        "this storage does not report when objects were created, so nothing can be pruned by age",
+    )
 }

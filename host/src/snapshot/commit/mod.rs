@@ -9,11 +9,10 @@
 
 use bytes::Bytes;
 
-use super::clock::{self, Moment};
-use super::format::{Encoded, Metadata, Trailer, TrailerFields};
-use super::head_cache::{Head, HeadCache, HeadObservation};
-use super::version::MAX_VERSION;
-use super::{Error, Expect, Info, Name, Result, Scope, Version};
+use crate::snapshot::clock::{self, Moment};
+use crate::snapshot::format::{Encoded, Trailer, TrailerFields};
+use crate::snapshot::shared::{Head, HeadCache, HeadObservation, ScopeRef};
+use crate::snapshot::{Error, Expect, Info, MAX_VERSION, Name, Result, Version};
 use crate::storage::{self, ErrorKind, Upload};
 
 /// How often a change with [`Expect::Any`] tries the next version after losing a race. Every loss
@@ -26,7 +25,7 @@ const PIECE: usize = 8 << 20;
 /// A change that is being made of one name.
 #[derive(Debug)]
 pub(crate) struct Commit {
-    scope: Scope,
+    scope: ScopeRef,
     name: Name,
     expect: Expect,
     media_type: Option<String>,
@@ -59,7 +58,7 @@ enum Found {
 
 impl Commit {
     pub(crate) fn new(
-        scope: &Scope,
+        scope: &ScopeRef,
         name: &Name,
         expect: Expect,
         media_type: Option<String>,
@@ -142,18 +141,24 @@ impl Commit {
     }
 
     /// Makes the version.
-    pub(crate) async fn finish(mut self, encoded: &Encoded) -> Result<Info> {
-        let scope = self.scope.clone();
-        let name = self.name.clone();
-        let info = match self.upload.take() {
+    pub(crate) async fn finish(&mut self, encoded: &Encoded) -> Result<Info> {
+        match self.upload.take() {
             Some(sending) => self.finish_upload(sending, encoded).await,
             None => self.create(encoded).await,
-        }?;
-        scope.auto_prune(&name, info.version);
-        Ok(info)
+        }
     }
 
-    async fn create(self, encoded: &Encoded) -> Result<Info> {
+    /// The scope of the name.
+    pub(crate) fn scope(&self) -> &ScopeRef {
+        &self.scope
+    }
+
+    /// The name that gets the version.
+    pub(crate) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    async fn create(&self, encoded: &Encoded) -> Result<Info> {
         for _ in 0..MAX_ATTEMPTS {
             let base = self.expected_head().await?;
             let version = after(&base)?;
@@ -280,7 +285,7 @@ impl Commit {
             nonce: &self.nonce,
         });
         let stored_size = encoded.member_len() + trailer.len() as u64;
-        let info = info(metadata, encoded.is_tombstone(), stored_size);
+        let info = metadata.into_info(encoded.is_tombstone(), stored_size);
         (trailer, info)
     }
 
@@ -386,20 +391,5 @@ fn after(base: &HeadObservation) -> Result<Version> {
         ))
         .with_hint("fork the name to another name, or purge it")),
         head => Ok(head + 1),
-    }
-}
-
-fn info(metadata: Metadata, deleted: bool, stored_size: u64) -> Info {
-    Info {
-        name: metadata.name,
-        version: metadata.version,
-        parent: metadata.parent,
-        deleted,
-        size: metadata.size,
-        stored_size,
-        sha256: metadata.sha256,
-        created_at: metadata.created_at,
-        media_type: metadata.media_type,
-        labels: metadata.labels,
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::offload::spawn_cpu;
-use super::ordered_tasks::OrderedTasks;
-use super::reader::Object;
-use super::{Error, Expect, Info, MAX_VERSION, Name, Result, Scope, Store, Version, layout};
+use crate::snapshot::offload::spawn_cpu;
+use crate::snapshot::ordered_tasks::OrderedTasks;
+use crate::snapshot::read::Object;
+use crate::snapshot::setup::policy_name;
+use crate::snapshot::shared::{ScopeRef, StoreRef};
+use crate::snapshot::{Error, Info, MAX_VERSION, Name, Result, Scope, Store, Version, layout};
 use crate::storage::{self, Entry, ErrorKind, Key, List, Pager, Storage};
 
 /// Blocks that are read at once.
@@ -116,11 +118,7 @@ impl Scope {
     /// # Errors
     /// [`Error::NotFound`] where there is no such version; [`Error::Corrupt`]; [`Error::Storage`].
     pub async fn stored(&self, name: &str, version: Version) -> Result<RawVersion> {
-        let name = Name::new(name)?;
-        match self.open(&name, Some(version)).await? {
-            Some((version, object)) => RawVersion::new(self, &name, version, object),
-            None => Err(self.missing(&name, Some(version))),
-        }
+        self.inner.stored(&Name::new(name)?, version).await
     }
 
     /// Copies every version of `name`, byte for byte, to the same address in another store,
@@ -141,14 +139,51 @@ impl Scope {
         name: &str,
         to: &Store,
         options: CopyOptions,
-        mut each: impl FnMut(CopyOutcome),
+        each: impl FnMut(CopyOutcome),
     ) -> Result<()> {
         let name = Name::new(name)?;
+        self.inner.copy_to(&name, &to.inner, options, each).await
+    }
+}
+
+impl Store {
+    /// Opens the file of the newest policy as it is stored, to keep it elsewhere; none where the
+    /// store has no policy.
+    ///
+    /// # Errors
+    /// Errors of [`Scope::stored`].
+    pub async fn stored_policy(&self) -> Result<Option<RawVersion>> {
+        let scope = self.inner.policy_scope();
+        let name = policy_name();
+        match scope.head(&name).await? {
+            Some(head) => scope.stored(&name, head.version).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl ScopeRef {
+    /// Opens the file of a version as it is stored.
+    pub(crate) async fn stored(&self, name: &Name, version: Version) -> Result<RawVersion> {
+        match self.open(name, Some(version)).await? {
+            Some((version, object)) => RawVersion::new(self, name, version, object),
+            None => Err(self.missing(name, Some(version))),
+        }
+    }
+
+    /// Copies every version of `name` to the same address in another store.
+    pub(crate) async fn copy_to(
+        &self,
+        name: &Name,
+        to: &StoreRef,
+        options: CopyOptions,
+        mut each: impl FnMut(CopyOutcome),
+    ) -> Result<()> {
         let to = Self {
             store: to.clone(),
             ..self.clone()
         };
-        let versions = match self.versions_and_strays(&name).await {
+        let versions = match self.versions_and_strays(name).await {
             Err(error) if self.store.is_of_one_place(&error).await => {
                 each(CopyOutcome::Unlisted(error));
                 return Ok(());
@@ -156,7 +191,7 @@ impl Scope {
             versions => versions?,
         };
         // Descending, as are ours.
-        let there = match to.all_versions(&name).await {
+        let there = match to.all_versions(name).await {
             Err(error) if to.store.is_of_one_place(&error).await => {
                 each(CopyOutcome::UnlistedThere(error));
                 return Ok(());
@@ -221,26 +256,7 @@ impl Scope {
         {
             tell(CopyOutcome::DestinationNewer(newest));
         }
-        self.copy_pins(&name, &to, &same, each).await
-    }
-
-    /// Saves the newest state of `name`, or that of version `at`, as the next version of `new_name`
-    /// in another scope of the same store.
-    ///
-    /// # Errors
-    /// As [`Scope::restore`].
-    pub async fn fork_to(
-        &self,
-        name: &str,
-        at: Option<Version>,
-        to: &Self,
-        new_name: &str,
-        expect: Expect,
-    ) -> Result<Info> {
-        let name = Name::new(name)?;
-        let new_name = Name::new(new_name)?;
-        let origin = ("forked-from", name.as_str().to_owned());
-        self.copy(&name, at, (to, &new_name), expect, origin).await
+        self.copy_pins(name, &to, &same, each).await
     }
 
     /// Pins there what is pinned here, of the versions that are the same.
@@ -251,14 +267,14 @@ impl Scope {
         same: &BTreeSet<Version>,
         mut each: impl FnMut(CopyOutcome),
     ) -> Result<()> {
-        let here = self.pins(name.as_str()).await?;
-        let there = to.pins(name.as_str()).await?;
+        let here = self.pinned(name).await?;
+        let there = to.pinned(name).await?;
         for &pin in here.iter().filter(|pin| !there.contains(pin)) {
             if !same.contains(&pin) {
                 each(CopyOutcome::PinOnlyHere(pin));
                 continue;
             }
-            match to.pin(name.as_str(), pin).await {
+            match to.pin(name, pin).await {
                 Ok(()) => {}
                 // The version was pruned, or could not be copied.
                 Err(Error::NotFound(_)) => each(CopyOutcome::PinOnlyHere(pin)),
@@ -313,7 +329,7 @@ impl Scope {
 }
 
 impl RawVersion {
-    fn new(scope: &Scope, name: &Name, version: Version, object: Object) -> Result<Self> {
+    fn new(scope: &ScopeRef, name: &Name, version: Version, object: Object) -> Result<Self> {
         Ok(Self {
             key: scope.key(name, version)?,
             info: object.trailer.info(name.as_str(), version),
@@ -383,8 +399,8 @@ impl RawVersion {
 
 /// One version that is to be copied.
 struct CopyOf {
-    from: Scope,
-    to: Scope,
+    from: ScopeRef,
+    to: ScopeRef,
     name: Name,
     version: Version,
     /// True where the destination listed it before.
@@ -508,7 +524,7 @@ impl CopyOf {
 
 /// The version as it is there. Where it is `announced`, another copy may be making it at this
 /// moment, and a server may have said so before it can be read.
-async fn look(to: &Scope, name: &Name, version: Version, announced: bool) -> Result<Object> {
+async fn look(to: &ScopeRef, name: &Name, version: Version, announced: bool) -> Result<Object> {
     for wait in PATIENCE {
         match to.object(name, version).await {
             Err(error) if announced && error.is_missing_object() => {}

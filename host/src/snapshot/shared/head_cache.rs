@@ -9,9 +9,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::clock::Moment;
-use super::policy::PolicyCache;
-use super::{Info, Version};
+use super::policy_cache::PolicyCache;
+use crate::snapshot::clock::Moment;
+use crate::snapshot::{Info, Version};
 
 /// Names whose heads are kept, at most: some hundred bytes each.
 const MAX_KNOWN: usize = 10_000;
@@ -64,7 +64,7 @@ impl HeadObservation {
 
 /// The heads of names, by their directories.
 #[derive(Debug)]
-pub(super) struct HeadCache {
+pub(crate) struct HeadCache {
     /// Tells for how long a head is good.
     policy: Arc<PolicyCache>,
     known: Mutex<HashMap<String, Known>>,
@@ -84,7 +84,7 @@ struct Known {
 }
 
 impl HeadCache {
-    pub(super) fn new(policy: Arc<PolicyCache>) -> Self {
+    pub(crate) fn new(policy: Arc<PolicyCache>) -> Self {
         Self {
             policy,
             known: Mutex::default(),
@@ -92,14 +92,14 @@ impl HeadCache {
     }
 
     /// Returns true if an observation made after `since` may still be the base of a change.
-    pub(super) fn is_good(&self, since: Moment) -> bool {
+    pub(crate) fn is_good(&self, since: Moment) -> bool {
         self.policy.is_good(since)
     }
 
     /// Returns the observation that a change may be based on without a lookup. Never returns one
     /// without a head: a store may be copied to where nothing is, and histories that were pruned do
     /// not begin with version 1.
-    pub(super) fn get(&self, dir: &str) -> Option<HeadObservation> {
+    pub(crate) fn get(&self, dir: &str) -> Option<HeadObservation> {
         let known = self.known();
         let known = known.get(dir)?;
         let good = known.trusted && known.seen.head.is_some() && self.is_good(known.seen.since);
@@ -107,7 +107,7 @@ impl HeadCache {
     }
 
     /// After a list that showed this.
-    pub(super) fn record_listed(&self, dir: &str, seen: &HeadObservation) {
+    pub(crate) fn record_listed(&self, dir: &str, seen: &HeadObservation) {
         self.learn(dir, seen.clone(), |known, last| {
             known.shared = last.is_some_and(|last| last != known.seen.version());
             known.trusted = true;
@@ -115,7 +115,7 @@ impl HeadCache {
     }
 
     /// After this process made a version, which it began to do at this moment.
-    pub(super) fn record_created(&self, dir: &str, head: Head, since: Moment) {
+    pub(crate) fn record_created(&self, dir: &str, head: Head, since: Moment) {
         let seen = HeadObservation {
             head: Some(head),
             since,
@@ -124,7 +124,7 @@ impl HeadCache {
     }
 
     /// After another writer created this version first.
-    pub(super) fn invalidate(&self, dir: &str, version: Version) {
+    pub(crate) fn invalidate(&self, dir: &str, version: Version) {
         if let Some(known) = self.known().get_mut(dir)
             // Else it was another task of this process.
             && known.seen.version() < version
@@ -134,7 +134,7 @@ impl HeadCache {
     }
 
     /// After a change that may have been made.
-    pub(super) fn mark_uncertain(&self, dir: &str) {
+    pub(crate) fn mark_uncertain(&self, dir: &str) {
         if let Some(known) = self.known().get_mut(dir) {
             known.trusted = false;
         }

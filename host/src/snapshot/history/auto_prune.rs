@@ -10,9 +10,13 @@
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
-use super::{Name, Scope, Store, Version};
+#[cfg(doc)]
+use crate::snapshot::Scope;
+use crate::snapshot::commit::Commit;
+use crate::snapshot::format::Encoded;
+use crate::snapshot::shared::{ScopeRef, StoreRef};
+use crate::snapshot::{Info, Name, Result, Version};
 
 /// After the versions with these numbers a name is looked at: two lists for sixteen saves.
 const EVERY: Version = 16;
@@ -20,40 +24,18 @@ const EVERY: Version = 16;
 /// Versions that are removed in one go.
 const MOST: usize = 1000;
 
-/// Semaphore that is held while retention runs.
-#[derive(Debug)]
-pub(super) struct AutoPrune(Arc<Semaphore>);
-
-impl Default for AutoPrune {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(1)))
-    }
-}
-
-impl Store {
-    /// Waits for background tasks: automatic pruning, and the
-    /// aborts of uploads that were dropped. A process that ends at once would otherwise leave them
-    /// undone; it waits with a limit of its own, as a server may take its time.
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use persist_host::snapshot::Store;
-    /// # use persist_host::storage::Memory;
-    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-    /// # let store = Store::new(Arc::new(Memory::new()));
-    /// store.wait_idle().await;
-    /// # });
-    /// ```
-    pub async fn wait_idle(&self) {
+impl StoreRef {
+    /// Waits for automatic pruning and for background tasks of the storage.
+    pub(crate) async fn wait_idle(&self) {
         // It is never closed.
-        let _ = self.shared.auto_prune.0.acquire().await;
+        let _ = self.shared.auto_prune.acquire().await;
         self.shared.storage.wait_idle().await;
     }
 }
 
-impl Scope {
+impl ScopeRef {
     /// After `version` of `name` was acknowledged.
-    pub(super) fn auto_prune(&self, name: &Name, version: Version) {
+    fn auto_prune(&self, name: &Name, version: Version) {
         let shared = &self.store.shared;
         if !shared.options.auto_prune || self.is_reserved() {
             return;
@@ -66,7 +48,7 @@ impl Scope {
             return;
         };
         // Another name has its turn; this one comes to it with a later version.
-        let Ok(permit) = Arc::clone(&shared.auto_prune.0).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&shared.auto_prune).try_acquire_owned() else {
             return;
         };
         let scope = self.clone();
@@ -85,4 +67,11 @@ impl Scope {
             drop(permit);
         });
     }
+}
+
+/// Commits a change, and begins automatic pruning of its name where that is due.
+pub(crate) async fn commit_and_prune(mut commit: Commit, encoded: &Encoded) -> Result<Info> {
+    let info = commit.finish(encoded).await?;
+    commit.scope().auto_prune(commit.name(), info.version);
+    Ok(info)
 }

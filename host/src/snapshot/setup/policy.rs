@@ -8,33 +8,26 @@
 //! A change of the grace period is safe while hosts run. docs/src/durability.md, "The grace period
 //! belongs to the store", argues why:
 //! - A host that reads a longer grace period trusts heads that it saw before by the shorter one
-//!   ([`PolicyCache::is_good`]).
+//!   (`PolicyCache::is_good`).
 //! - A prune spares versions by every grace period that another host may still follow
-//!   ([`Store::prune_grace`]).
+//!   (`StoreRef::prune_grace`).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::{self, Moment};
-use super::commit::Commit;
-use super::format::Encoder;
-use super::layout::POLICY_NAME;
-use super::offload::spawn_cpu;
-use super::{
-    Error, Expect, Name, RawVersion, Result, Retention, Scope, Store, StoreOptions, Version,
-};
+use crate::snapshot::clock::{self, Moment};
+use crate::snapshot::commit::Commit;
+use crate::snapshot::format::Encoder;
+use crate::snapshot::layout::POLICY_NAME;
+use crate::snapshot::offload::spawn_cpu;
+use crate::snapshot::read::versions_in;
+use crate::snapshot::shared::{CachedPruneGrace, DEFAULT_GRACE, MAX_GRACE, ScopeRef, StoreRef};
+use crate::snapshot::{Error, Expect, Name, Result, Retention, StoreOptions, Version};
 use crate::storage::List;
 
 /// A policy is some hundred bytes.
 const MAX_POLICY: u64 = 64 * 1024;
-
-/// The grace period of a store unless another one was chosen.
-pub(super) const DEFAULT_GRACE: Duration = Duration::from_secs(60 * 60);
-
-/// The longest grace period: a prune need not look at policies that were replaced longer ago.
-const MAX_GRACE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Versions of the policy that a prune looks at.
 const MAX_HISTORY: usize = 1000;
@@ -185,133 +178,9 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The policy as this process read it last.
-#[derive(Debug, Default)]
-pub(super) struct PolicyCache {
-    state: Mutex<Option<CachedPolicy>>,
-    prune: Mutex<Option<CachedPruneGrace>>,
-    /// One task reads; others wait for what it finds.
-    reading: tokio::sync::Mutex<()>,
-}
-
-#[derive(Clone, Debug)]
-struct CachedPolicy {
-    version: Option<Version>,
-    /// The grace period that this process trusts heads by.
-    grace: Duration,
-    retention: Option<Retention>,
-    /// A moment before the last read began.
-    read_at: Moment,
-    /// Grace periods that this process followed before, and when each ended.
-    earlier: Vec<EarlierGrace>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct EarlierGrace {
-    grace: Duration,
-    ended: Moment,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct CachedPruneGrace {
-    grace: Duration,
-    good_for: Duration,
-    read_at: Moment,
-}
-
-impl PolicyCache {
-    /// Returns whether a change may go on from a head that was seen after `since`, without another
-    /// look.
-    pub(super) fn is_good(&self, since: Moment) -> bool {
-        let state = self.state();
-        let Some(known) = &*state else {
-            return false;
-        };
-        if !known.is_fresh() {
-            return false;
-        }
-        // A longer grace period holds for heads that were seen after it was read. A prune that
-        // began before that spares versions by the shorter one.
-        let followed = known
-            .earlier
-            .iter()
-            .filter(|earlier| !earlier.ended.is_before(since))
-            .map(|earlier| earlier.grace)
-            .fold(known.grace, Duration::min);
-        since.elapsed() < followed / 2
-    }
-
-    /// Returns the rules by which old versions are removed without an operator; none where every
-    /// version is kept.
-    pub(super) fn retention(&self) -> Option<Retention> {
-        self.state()
-            .as_ref()
-            .and_then(|known| known.retention.clone())
-    }
-
-    fn is_fresh(&self) -> bool {
-        self.state().as_ref().is_some_and(CachedPolicy::is_fresh)
-    }
-
-    /// Notes what a read found that began after `read_at`. Returns whether the policy is another
-    /// one than before.
-    fn learn(
-        &self,
-        version: Option<Version>,
-        grace: Duration,
-        retention: Option<Retention>,
-        read_at: Moment,
-    ) -> bool {
-        let mut state = self.state();
-        let last = state.take();
-        let is_new = last.as_ref().is_none_or(|last| last.version != version);
-        let mut earlier = Vec::new();
-        if let Some(last) = last {
-            earlier = last.earlier;
-            // None of them is trusted for longer than half the longest grace period.
-            earlier.retain(|earlier| earlier.ended.elapsed() < MAX_GRACE);
-            if last.grace != grace {
-                earlier.push(EarlierGrace {
-                    grace: last.grace,
-                    ended: Moment::now(),
-                });
-            }
-        }
-        *state = Some(CachedPolicy {
-            version,
-            grace,
-            retention,
-            read_at,
-            earlier,
-        });
-        is_new
-    }
-
-    fn state(&self) -> MutexGuard<'_, Option<CachedPolicy>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[cfg(test)]
-    pub(super) fn of(grace: Duration) -> Self {
-        let cache = Self::default();
-        cache.learn(Some(1), grace, None, Moment::now());
-        cache
-    }
-}
-
-impl CachedPolicy {
-    fn is_fresh(&self) -> bool {
-        self.read_at.elapsed() < self.grace / 2
-    }
-}
-
-impl Store {
+impl StoreRef {
     /// Reads the policy that this store has now.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] where it cannot be read; [`Error::Unsupported`] where a later build wrote
-    /// rules that this one does not know; [`Error::Storage`].
-    pub async fn policy(&self) -> Result<CurrentPolicy> {
+    pub(crate) async fn policy(&self) -> Result<CurrentPolicy> {
         let Some((version, read)) = self.read_policy(None).await? else {
             return Ok(CurrentPolicy {
                 policy: Policy {
@@ -331,29 +200,10 @@ impl Store {
         })
     }
 
-    /// Opens the file of the newest policy as it is stored, to keep it elsewhere; none where the
-    /// store has no policy.
-    ///
-    /// # Errors
-    /// Errors of [`Scope::stored`].
-    pub async fn stored_policy(&self) -> Result<Option<RawVersion>> {
-        let scope = self.policy_scope();
-        match scope.head(&policy_name()).await? {
-            Some(head) => scope.stored(POLICY_NAME, head.version).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Writes the next version of the policy, which every host follows from the next time that it
-    /// reads the policy: at the latest after half the grace period. A prune spares versions by the
-    /// longer of both grace periods until then. Returns the version.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where the grace period is longer than 30 days; [`Error::Conflict`] where
-    /// `expect` does not hold; then as [`Scope::save`].
-    pub async fn set_policy(&self, policy: &Policy, expect: Expect) -> Result<Version> {
+    /// Writes the next version of the policy. Returns the version.
+    pub(crate) async fn set_policy(&self, policy: &Policy, expect: Expect) -> Result<Version> {
         policy.to_json()?;
-        self.policy_scope().ensure_initialized().await?;
+        self.ensure_initialized().await?;
         let version = self.write_policy(policy, expect).await?;
         // Another version may be the newest already.
         self.read_into_cache().await?;
@@ -362,7 +212,7 @@ impl Store {
 
     /// Writes the first policy of a store that is being made, as this process's options say.
     /// Another host may be first.
-    pub(super) async fn write_first_policy(&self) -> Result<()> {
+    pub(crate) async fn write_first_policy(&self) -> Result<()> {
         let StoreOptions {
             grace, retention, ..
         } = &self.shared.options;
@@ -389,7 +239,7 @@ impl Store {
 
     /// Reads the policy unless what this process knows of it is younger than half the grace period.
     /// To be called before every change.
-    pub(super) async fn refresh_policy(&self) -> Result<()> {
+    pub(crate) async fn refresh_policy(&self) -> Result<()> {
         let cache = &self.shared.policy;
         if cache.is_fresh() {
             return Ok(());
@@ -465,8 +315,8 @@ impl Store {
     ///
     /// A policy that was replaced counts until its own grace period has passed since: a host
     /// follows it for at most half of that.
-    pub(super) async fn prune_grace(&self) -> Result<Duration> {
-        let cached = *self.prune_cache();
+    pub(crate) async fn prune_grace(&self) -> Result<Duration> {
+        let cached = *self.shared.policy.prune();
         if let Some(cached) = cached
             && cached.read_at.elapsed() < cached.good_for
         {
@@ -474,7 +324,7 @@ impl Store {
         }
         let read_at = Moment::now();
         let (current, grace) = self.read_prune_grace().await?;
-        *self.prune_cache() = Some(CachedPruneGrace {
+        *self.shared.policy.prune() = Some(CachedPruneGrace {
             grace,
             good_for: (current / 2).min(PRUNE_REFRESH),
             read_at,
@@ -495,7 +345,7 @@ impl Store {
         let mut longest = Duration::ZERO;
         // How long ago the version above was made, by its trailer and by the storage: the shorter.
         let mut replaced: Option<Duration> = None;
-        for (version, meta) in super::retention::versions_in(page.entries)? {
+        for (version, meta) in versions_in(page.entries)? {
             // What is from the future is new.
             let stored = now.duration_since(meta.created).unwrap_or_default();
             let age = replaced.replace(stored);
@@ -533,7 +383,7 @@ impl Store {
     /// Reads the newest policy, or version `at`.
     async fn read_policy(&self, at: Option<Version>) -> Result<Option<(Version, ReadPolicy)>> {
         let scope = self.policy_scope();
-        let Some(snapshot) = scope.load_at_most(POLICY_NAME, at, MAX_POLICY).await? else {
+        let Some(snapshot) = scope.load_at_most(&policy_name(), at, MAX_POLICY).await? else {
             return Ok(None);
         };
         let version = snapshot.info.version;
@@ -542,25 +392,16 @@ impl Store {
     }
 
     /// The scope of the store's own names, which no agent can have.
-    fn policy_scope(&self) -> Scope {
-        Scope {
-            store: self.clone(),
-            agent: Name::reserved(),
-            session: None,
-        }
-    }
-
-    fn prune_cache(&self) -> MutexGuard<'_, Option<CachedPruneGrace>> {
-        let cache = &self.shared.policy.prune;
-        cache.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn policy_scope(&self) -> ScopeRef {
+        self.scope(&Name::reserved(), None)
     }
 }
 
-fn policy_name() -> Name {
+pub(crate) fn policy_name() -> Name {
     Name::new(POLICY_NAME).expect("a name")
 }
 
-pub(super) fn unknown_rules(version: Version) -> Error {
+pub(crate) fn unknown_rules(version: Version) -> Error {
     Error::unsupported(format!(
         "version {version} of the store's policy has retention rules that this version of Persist \
          does not know"
@@ -571,6 +412,7 @@ pub(super) fn unknown_rules(version: Version) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::Store;
 
     fn block_on<T>(work: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -596,31 +438,6 @@ mod tests {
         let read = ReadPolicy::parse(json, 1, 0).expect("a policy");
         assert_eq!(read.grace, Duration::from_secs(5));
         assert_eq!(read.retention, None);
-    }
-
-    #[test]
-    fn heads_seen_under_a_shorter_grace_are_trusted_by_it() {
-        let second = Duration::from_secs(1);
-        let hour = Duration::from_secs(3600);
-        let cache = PolicyCache::of(Duration::from_millis(20));
-        let before = Moment::now();
-        std::thread::sleep(Duration::from_millis(20));
-        cache.learn(Some(2), hour, None, Moment::now());
-        assert!(!cache.is_good(before), "half of 20 ms has passed");
-        assert!(cache.is_good(Moment::now()));
-        // A shorter one holds at once.
-        cache.learn(Some(3), second, None, Moment::now());
-        assert!(cache.is_good(Moment::now()));
-        cache.learn(Some(4), Duration::ZERO, None, Moment::now());
-        assert!(!cache.is_good(Moment::now()));
-    }
-
-    #[test]
-    fn an_unknown_or_old_policy_trusts_no_head() {
-        assert!(!PolicyCache::default().is_good(Moment::now()));
-        let cache = PolicyCache::of(Duration::from_millis(10));
-        std::thread::sleep(Duration::from_millis(10));
-        assert!(!cache.is_good(Moment::now()));
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::commit::Commit;
-use super::format::{BLOCK, Encoded, Footer, Metadata, Sums, Trailer, copy_of};
-use super::offload::spawn_cpu;
-use super::{Error, Info, MAX_ENCODED, Name, Result, Scope, Snapshot, Version, name};
+use crate::snapshot::format::{BLOCK, Footer, Metadata, Sums, Trailer};
+use crate::snapshot::offload::spawn_cpu;
+use crate::snapshot::shared::ScopeRef;
+use crate::snapshot::{Error, Info, MAX_ENCODED, Name, Result, Snapshot, Version, name};
 use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 
 /// Number of bytes that are read from the end of an object at first: a small object whole, else its
@@ -42,7 +42,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(object: Object, name: &str, version: Version) -> Self {
+    pub(crate) fn new(object: Object, name: &str, version: Version) -> Self {
         Self {
             info: object.trailer.info(name, version),
             object: Arc::new(object),
@@ -205,18 +205,12 @@ impl Object {
         Ok((head, tail))
     }
 
-    /// Puts the state member into another change, piece by piece, verified.
-    pub(crate) async fn copy(&self, commit: &mut Commit) -> Result<Encoded> {
-        let (head, tail) = self.frame().await?;
-        let about = |error: Error| error.at(&self.key);
-        commit.push(vec![head]).await?;
-        for block in 0..self.trailer.blocks() {
-            let stored = self.bytes(self.trailer.stored(block..block + 1)).await?;
-            self.trailer.verify_block(block, &stored).map_err(about)?;
-            commit.push(vec![stored]).await?;
-        }
-        commit.buffer(vec![tail]);
-        Ok(copy_of(&self.trailer))
+    /// Reads the stored bytes of one block, verified.
+    pub(crate) async fn stored_block(&self, block: usize) -> Result<Bytes> {
+        let stored = self.bytes(self.trailer.stored(block..block + 1)).await?;
+        let sound = self.trailer.verify_block(block, &stored);
+        sound.map_err(|error| error.at(&self.key))?;
+        Ok(stored)
     }
 
     /// Verifies every byte, in bounded memory.
@@ -241,7 +235,12 @@ impl Object {
     }
 
     /// Compares the version that the file was saved as with the version that its key stands for.
-    pub(super) fn check_place(&self, scope: &Scope, name: &Name, version: Version) -> Result<()> {
+    pub(crate) fn check_place(
+        &self,
+        scope: &ScopeRef,
+        name: &Name,
+        version: Version,
+    ) -> Result<()> {
         let metadata = &self.trailer.metadata;
         let session = scope.session().map(Name::as_str);
         let is_here = metadata.agent == scope.agent().as_str()
@@ -259,7 +258,7 @@ impl Object {
 
     /// Returns the address that the file was saved at. The file chose its text: it is made safe to
     /// show.
-    pub(super) fn saved_as(&self) -> String {
+    pub(crate) fn saved_as(&self) -> String {
         let Metadata {
             agent,
             session,
@@ -312,7 +311,7 @@ impl Object {
     }
 
     /// Stored bytes, from what was read already where it has them.
-    pub(super) async fn bytes(&self, range: Range<u64>) -> Result<Bytes> {
+    pub(crate) async fn bytes(&self, range: Range<u64>) -> Result<Bytes> {
         let (start, suffix) = &self.suffix;
         match range.start.checked_sub(*start) {
             Some(from) => Ok(suffix.slice(from as usize..(range.end - start) as usize)),

@@ -1,9 +1,13 @@
 //! A state saved piece by piece.
 
-use super::commit::Commit;
-use super::format::Encoder;
-use super::offload::spawn_cpu;
-use super::{Error, Info, Name, Result, SaveOptions, Scope};
+#[cfg(feature = "guest")]
+use crate::snapshot::Expect;
+use crate::snapshot::commit::Commit;
+use crate::snapshot::format::Encoder;
+use crate::snapshot::history::commit_and_prune;
+use crate::snapshot::offload::spawn_cpu;
+use crate::snapshot::shared::ScopeRef;
+use crate::snapshot::{Error, Info, Name, Result, SaveOptions};
 
 /// A state that is being saved piece by piece. Nothing is visible before [`Writer::finish`]
 /// returned ok; dropping the writer aborts.
@@ -37,8 +41,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens a writer with options that were checked before.
-    pub(super) async fn open(scope: &Scope, name: &Name, options: SaveOptions) -> Result<Self> {
+    /// Opens a writer with options that were checked.
+    pub(crate) async fn open(scope: &ScopeRef, name: &Name, options: SaveOptions) -> Result<Self> {
         scope.prepare_change().await?;
         let commit = Commit::new(
             scope,
@@ -54,6 +58,22 @@ impl Writer {
             max_state: scope.max_state(),
             failed: false,
         })
+    }
+
+    /// Opens a writer as [`Writer::open`] does, but takes [`Expect::Any`] to mean the head that is
+    /// there now: `persist:snapshot` promises this to its guests, since they cannot write again
+    /// what they have written.
+    #[cfg(feature = "guest")]
+    pub(crate) async fn open_from_head(
+        scope: &ScopeRef,
+        name: &Name,
+        mut options: SaveOptions,
+    ) -> Result<Self> {
+        if options.expect == Expect::Any {
+            let head = scope.head(name).await?;
+            options.expect = head.map_or(Expect::Absent, |head| Expect::Version(head.version));
+        }
+        Self::open(scope, name, options).await
     }
 
     /// Refuses a state of more than `max` bytes, where that is less than the limit of the store.
@@ -92,7 +112,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Conflict`] where another save came first and pieces were sent already, which cannot
-    /// be sent again as another version, even with [`Expect::Any`](super::Expect::Any);
+    /// be sent again as another version, even with [`Expect::Any`](crate::snapshot::Expect::Any);
     /// [`Error::UnknownOutcome`]; [`Error::Storage`]. The outcome of a future that is dropped is
     /// unknown, too.
     pub async fn finish(mut self) -> Result<Info> {
@@ -101,7 +121,7 @@ impl Writer {
         let encoder = self.encoder;
         let (rest, encoded) = spawn_cpu(size, move || Ok(encoder.finish())).await?;
         self.commit.buffer(rest);
-        self.commit.finish(&encoded).await
+        commit_and_prune(self.commit, &encoded).await
     }
 
     async fn compress(&mut self) -> Result<()> {

@@ -3,9 +3,9 @@
 #[cfg(feature = "guest")]
 use std::sync::Arc;
 
-use super::{Name, Result, Scope, layout};
+use crate::snapshot::{Name, Result, Scope, layout};
 #[cfg(feature = "guest")]
-use super::{Retention, name};
+use crate::snapshot::{Retention, name};
 use crate::storage::RecursiveList;
 
 /// Objects that are listed together.
@@ -29,7 +29,7 @@ impl Scope {
     /// names together. What is saved meanwhile may be counted or not.
     ///
     /// # Errors
-    /// [`Error::Storage`](super::Error::Storage).
+    /// [`Error::Storage`](crate::snapshot::Error::Storage).
     pub async fn usage(&self) -> Result<Usage> {
         let mut usage = Usage::default();
         // The name of the version before: those of one name stand together.
@@ -76,12 +76,12 @@ impl Scope {
     /// every version.
     #[cfg(feature = "guest")]
     pub(crate) async fn policy_retention(&self) -> Result<Option<Retention>> {
-        Ok(self.store.policy().await?.policy.retention)
+        Ok(self.inner.store.policy().await?.policy.retention)
     }
 
     /// Calls `see` with the encoded name and the size of each version.
     async fn each_version(&self, mut see: impl FnMut(&str, u64)) -> Result<()> {
-        let dir = self.dir();
+        let dir = self.inner.dir();
         let mut token = None;
         loop {
             let list = RecursiveList {
@@ -90,7 +90,7 @@ impl Scope {
                 limit: PAGE,
                 meta: true,
             };
-            let page = self.storage().list_recursive(&list).await?;
+            let page = self.inner.storage().list_recursive(&list).await?;
             for object in &page.objects {
                 if let Some(name) = layout::name_of_version(&object.name) {
                     see(name, object.meta.map_or(0, |meta| meta.size));
@@ -107,6 +107,6 @@ impl Scope {
     /// lives.
     #[cfg(feature = "guest")]
     pub(crate) fn store_id(&self) -> usize {
-        Arc::as_ptr(&self.store.shared).addr()
+        Arc::as_ptr(&self.inner.store.shared).addr()
     }
 }

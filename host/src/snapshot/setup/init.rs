@@ -14,45 +14,26 @@
 //! they are an hour old.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
-use super::clock::{ClockProbe, Moment};
-use super::layout::{
-    CLOCK_PREFIX, OWN_DIR, PROBE_PREFIX, STORE_HEADER, STORE_HEADER_NAME, VERSION_SUFFIX, own_key,
-};
-use super::{Error, GcOptions, Result, Store};
+use crate::snapshot::clock::{ClockProbe, Moment};
+use crate::snapshot::layout::{CLOCK_PREFIX, OWN_DIR, PROBE_PREFIX, STORE_HEADER_NAME, own_key};
+use crate::snapshot::shared::{StoreRef, check, header};
+use crate::snapshot::{Error, Result};
 use crate::storage::probe::{self, Way};
-use crate::storage::{
-    Entry, ErrorKind, List, Object, Page, Pager, ReadRange, RecursiveList, Storage, Swept,
-};
+use crate::storage::{Entry, ErrorKind, List, Object, Page, Pager, Storage};
 
 /// A probe takes seconds: what is younger may be another host's at this moment.
-const PROBING: Duration = Duration::from_secs(60 * 60);
+pub(crate) const PROBING: Duration = Duration::from_secs(60 * 60);
 
 /// Probes of the dead that are removed at once: far more than there ever are.
-const MAX_SWEPT: usize = 1000;
-
-/// The file is some hundred bytes; more is not ours.
-const MAX_FILE: u64 = 64 * 1024;
-
-const FORMAT: u32 = 1;
-
-#[derive(Debug, Serialize, Deserialize)]
-struct StoreHeader {
-    format: u32,
-    // A later format may do without these.
-    #[serde(default)]
-    suffix: String,
-    #[serde(default)]
-    created_by: String,
-}
+pub(crate) const MAX_SWEPT: usize = 1000;
 
 /// Before the first write of a process: makes the store, or checks that it is one that this build
 /// may write to, in a storage that keeps its word.
-pub(super) async fn ensure_initialized(store: &Store) -> Result<()> {
+pub(crate) async fn ensure_initialized(store: &StoreRef) -> Result<()> {
     let storage = &store.shared.storage;
     if store.find().await? {
         verify_existing(storage).await
@@ -88,48 +69,7 @@ fn refusal(storage: &dyn Storage, error: crate::storage::Error) -> Error {
     }
 }
 
-/// Returns true if a store exists; refuses one that this build cannot understand.
-pub(super) async fn check(storage: &dyn Storage) -> Result<bool> {
-    let part = match storage
-        .read(&own_key(STORE_HEADER_NAME)?, ReadRange::Suffix(MAX_FILE))
-        .await
-    {
-        Ok(part) => part,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error.into()),
-    };
-    let place = format!("{STORE_HEADER} in {}", storage.location());
-    let found: StoreHeader = serde_json::from_slice(&part.bytes).map_err(|error| {
-        if is_of_another_service(&part.bytes) {
-            let what = "another service answers, such as the login page of a network";
-            return Error::unsupported(what)
-                .with_hint("check the location and its endpoint")
-                .at(&place);
-        }
-        Error::corrupt(format!("not a store header: {error}")).at(&place)
-    })?;
-    if found.format != FORMAT || found.suffix != VERSION_SUFFIX {
-        let what = format!(
-            "this store has format {} and suffix {:?}, and this version of Persist uses format \
-             {FORMAT} and suffix {VERSION_SUFFIX:?}",
-            found.format, found.suffix
-        );
-        return Err(Error::unsupported(what)
-            .with_hint("use the version of Persist that created the store, or another location")
-            .at(place));
-    }
-    Ok(true)
-}
-
-/// Returns true for a page of HTML or XML, and for JSON that says no format: a server that is no
-/// storage answers any request with these.
-fn is_of_another_service(body: &[u8]) -> bool {
-    let is_page = body.trim_ascii_start().starts_with(b"<");
-    let json = serde_json::from_slice::<serde_json::Value>(body).ok();
-    is_page || json.is_some_and(|json| json.get("format").is_none())
-}
-
-async fn initialize(store: &Store) -> Result<()> {
+async fn initialize(store: &StoreRef) -> Result<()> {
     let shared = &store.shared.storage;
     let storage = &**shared;
     // Before there is anything that the next host would believe.
@@ -191,17 +131,6 @@ async fn sweep(storage: &dyn Storage) {
     }
 }
 
-fn header() -> Bytes {
-    let header = StoreHeader {
-        format: FORMAT,
-        suffix: VERSION_SUFFIX.into(),
-        created_by: concat!("persist ", env!("CARGO_PKG_VERSION")).into(),
-    };
-    let mut json = serde_json::to_vec_pretty(&header).expect("text and numbers are JSON");
-    json.push(b'\n');
-    json.into()
-}
-
 /// Verifies that the storage keeps what a store needs. One that is no server is verified by two
 /// small objects alone: that it lists them at once and in order, and refuses to create one again.
 async fn probe(storage: &Arc<dyn Storage>) -> Result<()> {
@@ -259,7 +188,7 @@ async fn list_probes(storage: &dyn Storage, id: &str, expected: usize) -> Result
 }
 
 /// Makes an object and looks at the time that the storage gives it.
-pub(super) async fn probe_clock(store: &Store) -> Result<ClockProbe> {
+pub(crate) async fn probe_clock(store: &StoreRef) -> Result<ClockProbe> {
     let storage = &*store.shared.storage;
     let name = format!("{CLOCK_PREFIX}{:032x}", crate::random::u128());
     let key = own_key(&name)?;
@@ -331,78 +260,6 @@ async fn list_clock(storage: &dyn Storage, before: Moment) -> Result<ClockProbe>
     Ok(ClockProbe { before, created })
 }
 
-/// Removes the probes, as an operator asks for it.
-pub(super) async fn gc(storage: &dyn Storage, options: &GcOptions) -> Result<Swept> {
-    let mut swept = gc_of(storage, PROBE_PREFIX, options).await?;
-    swept += gc_of(storage, CLOCK_PREFIX, options).await?;
-    Ok(swept)
-}
-
-async fn gc_of(storage: &dyn Storage, prefix: &str, options: &GcOptions) -> Result<Swept> {
-    let mut swept = Swept::default();
-    let list = List::new(OWN_DIR).with_prefix(prefix).with_meta();
-    let mut pages = Pager::new(storage, list);
-    while let Some(page) = pages.next().await? {
-        for entry in &page.entries {
-            match entry {
-                Entry::Object(object) => {
-                    gc_object(storage, object, page.now, options, &mut swept).await?;
-                }
-                Entry::Dir(dir) => gc_dir(storage, dir, options, &mut swept).await?,
-            }
-        }
-    }
-    Ok(swept)
-}
-
-/// Removes the objects of a probe of lists.
-async fn gc_dir(
-    storage: &dyn Storage,
-    dir: &str,
-    options: &GcOptions,
-    swept: &mut Swept,
-) -> Result<()> {
-    let list = RecursiveList {
-        dir: &format!("{OWN_DIR}/{dir}"),
-        token: None,
-        limit: MAX_SWEPT,
-        meta: true,
-    };
-    let page = storage.list_recursive(&list).await?;
-    for object in &page.objects {
-        let object = Object {
-            name: format!("{dir}/{}", object.name),
-            ..object.clone()
-        };
-        gc_object(storage, &object, page.now, options, swept).await?;
-    }
-    Ok(())
-}
-
-async fn gc_object(
-    storage: &dyn Storage,
-    object: &Object,
-    now: Option<SystemTime>,
-    options: &GcOptions,
-    swept: &mut Swept,
-) -> Result<()> {
-    let (Some(meta), Some(now)) = (object.meta, now) else {
-        return Ok(());
-    };
-    let age = now.duration_since(meta.created).unwrap_or_default();
-    if age < options.older_than.max(PROBING) {
-        return Ok(());
-    }
-    let key = own_key(&object.name)?;
-    if !options.dry_run {
-        storage.delete(&key).await?;
-    }
-    swept.removed += 1;
-    swept.bytes += meta.size;
-    swept.keys.push(key.to_string());
-    Ok(())
-}
-
 /// Creates what is there already, which must be refused.
 async fn create_again(storage: &dyn Storage, name: &str, body: Bytes) -> Result<()> {
     match storage.create(&own_key(name)?, vec![body]).await {
@@ -424,7 +281,12 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::storage::{Key, Memory, Part, Upload};
+    use crate::snapshot::StoreOptions;
+    use crate::storage::{Key, Memory, Part, ReadRange, Upload};
+
+    fn store_in(storage: impl Storage) -> StoreRef {
+        StoreRef::new(Arc::new(storage), StoreOptions::default())
+    }
 
     /// A storage in which something happens once, when `store.json` or a probe is made.
     #[derive(Debug, Default)]
@@ -476,7 +338,7 @@ mod tests {
 
         async fn list(&self, list: &List<'_>) -> crate::storage::Result<Page> {
             if self.another_is_first.swap(false, Ordering::Relaxed) {
-                initialize(&Store::new(Arc::new(self.memory.clone())))
+                initialize(&store_in(self.memory.clone()))
                     .await
                     .expect("makes it");
             }
@@ -524,7 +386,7 @@ mod tests {
             let memory = Memory::new();
             for _ in 0..2 {
                 leave_probes(&memory).await;
-                let store = Store::new(Arc::new(memory.clone()));
+                let store = store_in(memory.clone());
                 ensure_initialized(&store).await.expect("is introduced");
                 assert!(is_clean(&memory).await);
             }
@@ -537,7 +399,7 @@ mod tests {
             let storage = Eventful::default();
             storage.answer_lost.store(true, Ordering::Relaxed);
             let memory = storage.memory.clone();
-            let store = Store::new(Arc::new(storage));
+            let store = store_in(storage);
             ensure_initialized(&store).await.expect("is there");
             assert!(is_clean(&memory).await);
         });
@@ -549,7 +411,7 @@ mod tests {
             let storage = Eventful::default();
             storage.another_is_first.store(true, Ordering::Relaxed);
             let memory = storage.memory.clone();
-            let store = Store::new(Arc::new(storage));
+            let store = store_in(storage);
             ensure_initialized(&store).await.expect("is there");
             assert!(is_clean(&memory).await);
         });
@@ -566,7 +428,7 @@ mod tests {
                 let memory = storage.memory.clone();
                 let left = own_key("clock-0").expect("a key");
                 memory.create(&left, Vec::new()).await.expect("creates");
-                let store = Store::new(Arc::new(storage));
+                let store = store_in(storage);
                 probe_clock(&store).await.expect("tells the time");
                 let list = List::new(OWN_DIR).with_prefix(CLOCK_PREFIX).with_limit(10);
                 let page = memory.list(&list).await.expect("a page");

@@ -1,0 +1,9 @@
+//! Looking after a store: checks, garbage collection and usage.
+
+mod check;
+mod gc;
+mod usage;
+
+pub use check::{CheckSummary, Finding, FindingKind, ReadData, Severity};
+pub use gc::GcOptions;
+pub use usage::Usage;

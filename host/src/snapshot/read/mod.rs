@@ -1,0 +1,11 @@
+//! Reading: which version is the newest, and the verified bytes of one version.
+
+mod find;
+mod load;
+mod reader;
+
+pub(crate) use find::{PrunedReadRetry, no_times, versions_in};
+pub(crate) use reader::Object;
+#[cfg(feature = "guest")]
+pub(crate) use reader::stat_cost;
+pub use reader::{Reader, VerifyReport};

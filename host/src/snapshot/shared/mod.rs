@@ -1,0 +1,185 @@
+//! State that all handles of a store share in this process, and the keys of a scope.
+//!
+//! [`StoreRef`] and [`ScopeRef`] are what the rooms of this module work on. The public
+//! [`Store`](super::Store) and [`Scope`](super::Scope) wrap them.
+
+mod head_cache;
+mod header;
+mod options;
+mod policy_cache;
+
+pub(crate) use head_cache::{Head, HeadCache, HeadObservation};
+pub(crate) use header::{check, header};
+pub(crate) use options::DEFAULT_GRACE;
+pub use options::StoreOptions;
+pub(crate) use policy_cache::{CachedPruneGrace, MAX_GRACE, PolicyCache};
+
+use std::sync::Arc;
+
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::clock::StorageClock;
+use super::{Error, Name, Result, Version, layout};
+use crate::storage::{Key, Storage};
+
+/// A store as this process uses it. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreRef {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) options: StoreOptions,
+    /// Set once this process has verified the storage.
+    pub(crate) initialized: OnceCell<()>,
+    /// Held while old versions are removed automatically.
+    pub(crate) auto_prune: Arc<Semaphore>,
+    pub(crate) heads: HeadCache,
+    pub(crate) policy: Arc<PolicyCache>,
+    pub(crate) clock: StorageClock,
+}
+
+/// A scope: the names of one agent, or of one session of it, in a store.
+#[derive(Clone, Debug)]
+pub(crate) struct ScopeRef {
+    pub(crate) store: StoreRef,
+    pub(crate) agent: Name,
+    pub(crate) session: Option<Name>,
+}
+
+impl StoreRef {
+    pub(crate) fn new(storage: Arc<dyn Storage>, options: StoreOptions) -> Self {
+        let policy = Arc::new(PolicyCache::default());
+        Self {
+            shared: Arc::new(Shared {
+                storage,
+                heads: HeadCache::new(Arc::clone(&policy)),
+                policy,
+                clock: StorageClock::default(),
+                options,
+                initialized: OnceCell::new(),
+                auto_prune: Arc::new(Semaphore::new(1)),
+            }),
+        }
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.shared.storage
+    }
+
+    pub(crate) fn scope(&self, agent: &Name, session: Option<Name>) -> ScopeRef {
+        ScopeRef {
+            store: self.clone(),
+            agent: agent.clone(),
+            session,
+        }
+    }
+
+    /// Verifies before "nothing is there" is reported: a store of a later format may keep its
+    /// versions where this build does not look. A process that has initialized the store knows.
+    pub(crate) async fn check_empty(&self) -> Result<()> {
+        if self.shared.initialized.initialized() {
+            Ok(())
+        } else {
+            self.find().await.map(drop)
+        }
+    }
+
+    /// Returns true if a store exists.
+    ///
+    /// # Errors
+    /// Errors of [`Store::require`](super::Store::require).
+    pub(crate) async fn find(&self) -> Result<bool> {
+        let is_there = check(self.storage()).await?;
+        if is_there || self.shared.options.create {
+            return Ok(is_there);
+        }
+        Err(Error::NoStore {
+            location: self.storage().location(),
+        })
+    }
+}
+
+impl ScopeRef {
+    pub(crate) fn agent(&self) -> &Name {
+        &self.agent
+    }
+
+    pub(crate) fn session(&self) -> Option<&Name> {
+        self.session.as_ref()
+    }
+
+    pub(crate) fn key(&self, name: &Name, version: Version) -> Result<Key> {
+        let dir = self.dir_of(name);
+        Ok(Key::new(format!(
+            "{dir}/{}",
+            layout::version_segment(version)
+        ))?)
+    }
+
+    /// Returns the key of the pin of a version.
+    pub(crate) fn pin_key(&self, name: &Name, version: Version) -> Result<Key> {
+        let dir = self.dir_of(name);
+        Ok(Key::new(format!("{dir}/{}", layout::pin_segment(version)))?)
+    }
+
+    /// The directory of a name's versions.
+    pub(crate) fn dir_of(&self, name: &Name) -> String {
+        layout::name_dir(&self.agent, self.session.as_ref(), name)
+    }
+
+    pub(crate) fn dir(&self) -> String {
+        layout::scope_dir(&self.agent, self.session.as_ref())
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.store.shared.storage
+    }
+
+    pub(crate) fn heads(&self) -> &HeadCache {
+        &self.store.shared.heads
+    }
+
+    pub(crate) fn max_state(&self) -> u64 {
+        self.store.shared.options.max_state
+    }
+
+    /// Returns whether this is the scope of the store's own names.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.agent == Name::reserved()
+    }
+
+    /// For what needs a state and finds a tombstone.
+    pub(crate) fn deleted(&self, name: &Name, version: Version) -> Error {
+        let agent = self.described();
+        Error::NotFound(format!(
+            "version {version} of {name} of {agent} is a tombstone"
+        ))
+    }
+
+    /// For a deletion of what is deleted already.
+    pub(crate) fn deleted_already(&self, name: &Name, version: Version) -> Error {
+        let agent = self.described();
+        Error::NotFound(format!(
+            "{name} of {agent} is already deleted, by version {version}; older versions may exist"
+        ))
+    }
+
+    /// The agent, and its session, for people.
+    fn described(&self) -> String {
+        match &self.session {
+            Some(session) => format!("{} in session {session}", self.agent),
+            None => self.agent.to_string(),
+        }
+    }
+
+    pub(crate) fn missing(&self, name: &Name, at: Option<Version>) -> Error {
+        let agent = self.described();
+        Error::NotFound(match at {
+            Some(version) => format!("{name} of {agent} has no version {version}"),
+            None => format!("nothing is saved as {name} by {agent}"),
+        })
+    }
+}
