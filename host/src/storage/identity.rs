@@ -2,8 +2,6 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::Endpoint;
-
 /// Identity of a storage: a namespace, such as a server, and a path in it. Comparing two
 /// identities needs no request to a server.
 ///
@@ -65,7 +63,7 @@ impl StorageIdentity {
     /// each.
     #[cfg(any(feature = "bucket", test))]
     pub(super) fn bucket(endpoint: Option<&str>, region: &str, bucket: &str, prefix: &str) -> Self {
-        let server = endpoint.and_then(Endpoint::parse);
+        let server = endpoint.and_then(super::Endpoint::parse);
         let namespace = match (endpoint, server) {
             (_, Some(server)) if server.is_google() => "Google".into(),
             (Some(_), Some(server)) if !server.is_amazon() => {
