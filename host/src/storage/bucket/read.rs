@@ -121,13 +121,17 @@ impl ObjectInfo {
     }
 }
 
-/// `bytes 0-99/1234`.
+/// `bytes 0-99/1234`. An empty object has no first byte: some servers (fake-gcs-server) say
+/// `bytes 0--1/0`.
 fn range_and_size(text: &str) -> Option<(Range<u64>, u64)> {
     let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let size = size.parse().ok()?;
+    if size == 0 {
+        return Some((0..0, 0));
+    }
     let (first, last) = range.split_once('-')?;
     let first = first.parse().ok()?;
     let last = last.parse::<u64>().ok()?;
-    let size = size.parse().ok()?;
     let end = last.checked_add(1)?;
     (first < end && end <= size).then_some((first..end, size))
 }
@@ -409,6 +413,7 @@ mod tests {
     #[test]
     fn a_range_that_makes_no_sense_is_not_believed() {
         assert_eq!(range_and_size("bytes 0-99/1234"), Some((0..100, 1234)));
+        assert_eq!(range_and_size("bytes 0--1/0"), Some((0..0, 0)));
         for bad in [
             "",
             "bytes */10",
