@@ -3,12 +3,12 @@
 use std::env;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::key::is_segment;
+use super::names::{check_bucket, check_gcs_bucket, check_prefix};
 use super::secret::{redact, secret_in};
-use super::{Environment, Error, ErrorKind, Local, Result, Retry, Storage};
+use super::{Environment, Error, ErrorKind, Result, Retry};
 
 /// A kind of storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -413,42 +413,8 @@ impl StorageConfig {
         }
     }
 
-    /// Returns the storage itself, completed from the environment of this process. Nothing is
-    /// opened, made or asked yet.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] where a setting is missing or cannot work, or this build lacks the
-    /// backend's feature.
-    pub fn build(&self) -> Result<Arc<dyn Storage>> {
-        self.build_with(&Environment::current())
-    }
-
-    /// Returns the storage itself, as [`StorageConfig::build`] does, completed from `environment`.
-    ///
-    /// # Errors
-    /// As for [`StorageConfig::build`].
-    pub fn build_with(&self, environment: &Environment) -> Result<Arc<dyn Storage>> {
-        match self.backend {
-            StorageBackend::Local => Ok(Arc::new(Local::new(self.local_path(environment)?))),
-            #[cfg(feature = "s3")]
-            StorageBackend::S3 => Ok(Arc::new(super::S3::with_environment(self, environment)?)),
-            #[cfg(not(feature = "s3"))]
-            StorageBackend::S3 => Err(Error::new(
-                ErrorKind::Config,
-                "this build has no S3 support: it was built without the feature s3",
-            )),
-            #[cfg(feature = "gcs")]
-            StorageBackend::Gcs => Ok(Arc::new(super::Gcs::with_environment(self, environment)?)),
-            #[cfg(not(feature = "gcs"))]
-            StorageBackend::Gcs => Err(Error::new(
-                ErrorKind::Config,
-                "this build has no Google Cloud Storage support: it was built without the feature \
-                 gcs",
-            )),
-        }
-    }
-
-    fn local_path(&self, environment: &Environment) -> Result<PathBuf> {
+    /// Returns the directory of a local storage.
+    pub(super) fn local_path(&self, environment: &Environment) -> Result<PathBuf> {
         if let Some(path) = &self.local_base_path
             && !path.as_os_str().is_empty()
         {
@@ -535,59 +501,6 @@ pub fn absolute_local_path(path: &Path) -> Result<PathBuf> {
         here.display().to_string()
     );
     Err(Error::new(ErrorKind::Config, what).with_hint(hint))
-}
-
-/// Refuses what cannot be the name of a bucket, or would change the URL that it stands in.
-pub(super) fn check_bucket(bucket: &str) -> Result<()> {
-    check_bucket_of(bucket, 63)
-}
-
-/// Checks the name of a Google bucket. These names are longer than Amazon's where they are domains.
-pub(super) fn check_gcs_bucket(bucket: &str) -> Result<()> {
-    check_bucket_of(bucket, 222)
-}
-
-fn check_bucket_of(bucket: &str, longest: usize) -> Result<()> {
-    let plain = bucket
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    let first = bucket.as_bytes().first();
-    let last = bucket.as_bytes().last();
-    if plain && (3..=longest).contains(&bucket.len()) && ends(first) && ends(last) {
-        Ok(())
-    } else {
-        Err(Error::new(
-            ErrorKind::Config,
-            format!(
-                "{:?} is not the name of a bucket: a name has 3 to {longest} letters, digits, \
-                 dots, hyphens and underscores, and a letter or digit at both ends",
-                redact(bucket)
-            ),
-        ))
-    }
-}
-
-/// Longest prefix in bytes: S3 and GCS take keys of 1024, and the rest is for what is under it.
-const MAX_PREFIX: usize = 300;
-
-/// A prefix without slashes at its ends; none where nothing is left.
-pub(super) fn check_prefix(prefix: &str) -> Result<Option<String>> {
-    let trimmed = prefix.strip_suffix('/').unwrap_or(prefix);
-    match trimmed {
-        "" if prefix.is_empty() => Ok(None),
-        trimmed if trimmed.len() <= MAX_PREFIX && trimmed.split('/').all(is_segment) => {
-            Ok(Some(trimmed.into()))
-        }
-        _ => Err(Error::new(
-            ErrorKind::Config,
-            format!(
-                "{:?} is not a prefix: a prefix has segments of A-Z a-z 0-9 . _ ~ - that do not \
-                 start with a dot, joined by /, and at most {MAX_PREFIX} bytes",
-                redact(prefix)
-            ),
-        )),
-    }
 }
 
 const CREDENTIALS_HINT: &str = "set GOOGLE_APPLICATION_CREDENTIALS or, for an endpoint other than \

@@ -15,12 +15,11 @@
 //!   ([`ErrorResponse`](super::ErrorResponse) takes care of both).
 
 use std::fmt;
-use std::ops::Range;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::read::ObjectRange;
+use super::range::{GetResponse, ObjectRange};
 use super::settings::Settings;
 use crate::storage::retry::Attempt;
 use crate::storage::{ObjectMeta, StorageIdentity};
@@ -255,29 +254,6 @@ impl Default for Stored {
             encryption_confirmed: true,
         }
     }
-}
-
-/// Response to a read.
-#[derive(Debug)]
-pub enum GetResponse<B> {
-    /// The range, and where it lies in the object.
-    Bytes(ObjectInfo, B),
-    /// The object ends before the range: its size, if the server says.
-    Beyond(Option<u64>),
-    /// The object is not the one that the tag names.
-    Replaced,
-}
-
-/// The object that a response is about. See
-/// [`ObjectInfo::from_headers`](super::ObjectInfo::from_headers).
-#[derive(Clone, Debug)]
-pub struct ObjectInfo {
-    /// Range of the bytes that the response has.
-    pub range: Range<u64>,
-    /// Size of the object, in bytes.
-    pub size: u64,
-    /// Tag that changes when the object is replaced, if the server has one.
-    pub tag: Option<String>,
 }
 
 /// The bytes of a response, as they arrive.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use super::Bucket;
 use super::driver::{After, Directories, Driver, ListRequest, ListResponse, Request};
+use super::shared::Bucket;
 use crate::storage::key::is_segment;
 use crate::storage::{
     Entry, Error, ErrorKind, List, Object, Page, RecursiveList, RecursivePage, Result,

@@ -3,7 +3,7 @@
 #[cfg(any(feature = "s3", feature = "gcs"))]
 use std::ffi::OsString;
 
-use crate::storage::config::check_prefix;
+use crate::storage::names::check_prefix;
 #[cfg(any(feature = "s3", feature = "gcs"))]
 use crate::storage::{Error, ErrorKind};
 use crate::storage::{Result, Retry};

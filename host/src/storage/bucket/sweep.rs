@@ -3,8 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::Bucket;
 use super::driver::{Driver, Request, UploadMarker};
+use super::shared::Bucket;
 use crate::storage::{Error, ErrorKind, Key, Result, Sweep, Swept};
 
 impl<D: Driver> Bucket<D> {

@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
-use super::join;
+use bytes::{Bytes, BytesMut};
 
 /// Pieces in the order in which they came.
 #[derive(Debug, Default)]
@@ -44,6 +42,22 @@ impl Unsent {
     /// All of it.
     pub(super) fn take_all(&mut self) -> Bytes {
         self.take(self.len)
+    }
+}
+
+/// One piece of several; nothing is copied where there is but one.
+pub(super) fn join(mut pieces: Vec<Bytes>) -> Bytes {
+    pieces.retain(|piece| !piece.is_empty());
+    match pieces.len() {
+        0 => Bytes::new(),
+        1 => pieces.swap_remove(0),
+        _ => {
+            let mut joined = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+            pieces
+                .iter()
+                .for_each(|piece| joined.extend_from_slice(piece));
+            joined.freeze()
+        }
     }
 }
 

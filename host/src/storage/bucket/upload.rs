@@ -9,13 +9,13 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::driver::{Completion, Driver, Mode, Progress, Request, Stored, UploadPart};
+use super::driver::{Completion, Driver, Mode, Progress, Request, UploadPart};
+use super::shared::Bucket;
 use super::tail::Tail;
 use super::unsent::Unsent;
-use super::{Bucket, stopped_error};
 use crate::storage::probe::{self, Way};
 use crate::storage::retry::hashed;
-use crate::storage::{Error, ErrorKind, Key, Result, Storage, Upload};
+use crate::storage::{Error, ErrorKind, Key, Result, Storage, Upload, task};
 
 /// A completion waits for its answer as long as an upload of 128 KiB for each part, but no longer
 /// than one of this: two minutes more than any other call, with the default policy. A server may
@@ -232,7 +232,9 @@ impl<D: Driver> Parts<D> {
     async fn join(&mut self) -> Result<()> {
         match self.sending.join_next().await {
             Some(Ok(part)) => self.sent.push(part?),
-            Some(Err(stopped)) => return Err(stopped_error(stopped)),
+            Some(Err(stopped)) => {
+                return Err(task::stopped(stopped, ErrorKind::Unavailable, "a request"));
+            }
             None => {}
         }
         Ok(())
@@ -361,25 +363,5 @@ impl<D: Driver> fmt::Debug for Parts<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.number;
         write!(f, "Parts {{ number: {number} }}")
-    }
-}
-
-impl<D: Driver> Bucket<D> {
-    /// After an object was stored. One that was acknowledged only after an attempt without an
-    /// answer is looked at.
-    pub(super) async fn stored(
-        &self,
-        key: &Key,
-        stored: Stored,
-        look: bool,
-        tail: &Tail,
-    ) -> Result<()> {
-        if look {
-            self.confirm(key, tail).await?;
-        }
-        if !stored.encryption_confirmed {
-            self.check_encryption(key).await;
-        }
-        Ok(())
     }
 }

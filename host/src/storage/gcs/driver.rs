@@ -11,7 +11,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE}
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
 
-use super::error_response::{Operation, broken_insert, damaged};
+use super::error_response::{Operation, damaged, insert_failure};
 use super::{GcsDriver, encode, innermost, small, unlogged, whole};
 use crate::storage::bucket::{
     self, After, Attempt, AttemptError, Body, Completion, Directories, Driver, ErrorResponse,
@@ -113,7 +113,10 @@ impl Driver for GcsDriver {
             Ok(object) => Ok(self.stored(&object.kms_key)),
             Err(error) => match damaged(&error) {
                 Some(generation) => Err(self.discard(operation, key, generation).await),
-                None => Err(broken_insert(self, operation, &error)),
+                None => {
+                    let refusal = insert_failure(operation, &error)?;
+                    Err(self.refused(operation, &refusal))
+                }
             },
         }
     }

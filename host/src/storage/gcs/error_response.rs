@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::{GcsDriver, Request};
+use super::Request;
 use crate::storage::bucket::{
     AttemptError, Classification, ErrorResponse, Failure, RetryDecision, transport_error,
 };
@@ -108,30 +108,29 @@ pub(super) fn broken_request(operation: Operation, error: &reqwest::Error) -> At
     transport_error(operation.name, error, failure)
 }
 
-/// Converts an error of the crate to an attempt error.
-pub(super) fn broken_insert(
-    driver: &GcsDriver,
+/// Returns the server's error response to an insert, or the error of one that had none.
+pub(super) fn insert_failure(
     operation: Operation,
     error: &google_cloud_storage::Error,
-) -> AttemptError {
+) -> Result<ErrorResponse, AttemptError> {
     if let Some(status) = error.http_status_code() {
         let none = HeaderMap::new();
         let headers = error.http_headers().unwrap_or(&none);
         let body = error.http_payload().map_or(&[][..], |body| &body[..]);
-        return driver.refused(operation, &response(status, headers, body));
+        return Ok(response(status, headers, body));
     }
     let failure = match error {
         error if error.is_authentication() => {
             let what = format!("{}: {}", operation.name, super::innermost(error));
             let error = Error::new(ErrorKind::Unauthenticated, what);
-            return AttemptError::new(RetryDecision::Stop, error);
+            return Err(AttemptError::new(RetryDecision::Stop, error));
         }
         error if error.is_connect() || error.is_transient_and_before_rpc() => Failure::NotConnected,
         error if error.is_binding() => Failure::NotSent,
         error if error.is_timeout() => Failure::TimedOut,
         _ => Failure::Broken,
     };
-    transport_error(operation.name, error, failure)
+    Err(transport_error(operation.name, error, failure))
 }
 
 /// The generation of an object that was made of other bytes than were sent.

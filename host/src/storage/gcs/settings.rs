@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::credentials::Account;
 use crate::storage::bucket::{self, check_endpoint, directory, not_an_endpoint, variable, wrong};
-use crate::storage::config::check_gcs_bucket;
+use crate::storage::names::check_gcs_bucket;
 use crate::storage::secret::{redact, secret_in};
 use crate::storage::{Endpoint, Result, Retry, StorageConfig};
 

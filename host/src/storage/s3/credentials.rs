@@ -15,6 +15,7 @@ use aws_credential_types::provider::future;
 use aws_sdk_s3::config::{Credentials, ProvideCredentials, Region};
 use tokio::sync::Mutex;
 
+use super::keys::check_key;
 use super::profiles::{self, Named};
 use super::settings::{Account, Settings};
 use super::{innermost, unlogged};
@@ -38,22 +39,6 @@ const VARIABLES: [&str; 3] = [
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
 ];
-
-/// Refuses a key that no request can carry, or that was surely not meant: a line break at its end
-/// is in every second secret of Kubernetes.
-///
-/// # Errors
-/// The reason, as the end of a sentence.
-pub(super) fn check_key(key: &str) -> Result<(), &'static str> {
-    if key.ends_with(['\n', '\r']) {
-        return Err("ends in a line break; remove it");
-    }
-    if key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(())
-    } else {
-        Err("contains a space, a line break or another invalid character")
-    }
-}
 
 /// Refuses variables that hold what cannot be a key.
 fn check_variables() -> Result<(), String> {

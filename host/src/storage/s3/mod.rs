@@ -32,6 +32,7 @@ mod body;
 mod credentials;
 mod driver;
 mod error_response;
+mod keys;
 mod profiles;
 mod response_meta;
 mod settings;

@@ -9,7 +9,7 @@ use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_runtime::env_config::property::PropertiesKey;
 use aws_types::os_shim_internal::{Env, Fs};
 
-use super::credentials::check_key;
+use super::keys::check_key;
 use crate::storage::secret::redact;
 use crate::storage::{Error, ErrorKind, Result};
 

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 
 use aws_config::profile::ProfileSet;
 
-use super::credentials::check_key;
+use super::keys::check_key;
 use super::profiles::{self, Named};
 use crate::storage::bucket::{self, check_endpoint, directory, not_an_endpoint, variable, wrong};
-use crate::storage::config::check_bucket;
+use crate::storage::names::check_bucket;
 use crate::storage::secret::{redact, secret_in};
 use crate::storage::{
     Endpoint, Error, ErrorKind, Result, S3Credentials, S3Encryption, StorageConfig,
