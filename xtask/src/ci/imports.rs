@@ -317,7 +317,7 @@ fn is_in(module: &str, root: &str) -> bool {
 fn upward(graph: &Graph) -> Vec<String> {
     let layer = |module: &str| {
         let is_of = |roots: &&[&str]| roots.iter().any(|root| is_in(module, root));
-        LAYERS.iter().position(|roots| is_of(&roots))
+        LAYERS.iter().position(|roots| is_of(roots))
     };
     let mut faults = Vec::new();
     for (module, imports) in graph {

@@ -56,7 +56,7 @@ impl ScopeRef {
         }
         self.prepare_change().await?;
         let saved_as = object.saved_as();
-        let origin = (format!("{}adopted-from", HOST_LABEL), saved_as.clone());
+        let origin = (format!("{HOST_LABEL}adopted-from"), saved_as.clone());
         let mut commit = self.change_of(&object, (self, name), expect, &origin)?;
         commit.check_early().await?;
         let encoded = copy_state(&object, &mut commit).await?;
@@ -72,7 +72,7 @@ impl ScopeRef {
         expect: Expect,
         (label, value): (&str, String),
     ) -> Result<Info> {
-        let origin = (format!("{}{label}", HOST_LABEL), value);
+        let origin = (format!("{HOST_LABEL}{label}"), value);
         let mut rereads = PrunedReadRetry::of(at);
         loop {
             let Some((version, object)) = self.open(name, at).await? else {
