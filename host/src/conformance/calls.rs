@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Place, Verdict, ensure, ensure_kind, noise, on};
+use super::place::{Place, Verdict, ensure, ensure_kind, noise, on};
 use crate::storage::{ErrorKind, Key, ReadRange, Storage};
 
 /// The whole object at `key`.

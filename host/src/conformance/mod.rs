@@ -28,28 +28,22 @@ mod faults;
 mod forward;
 mod lists;
 mod pages;
+mod place;
 mod races;
 mod snapshots;
 
 pub use faults::{Fault, Faulty};
 pub use forward::Forward;
 pub use lists::ListFault;
+pub use place::{Open, noise};
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
-use bytes::Bytes;
-
+use crate::storage::Storage;
 use crate::storage::probe::{self, Way};
-use crate::storage::{ErrorKind, Key, Storage};
-
-/// Opens the storage that is tested, anew at each call.
-pub type Open<'a> = &'a (dyn Fn() -> Arc<dyn Storage> + Sync);
-
-/// Result of one check: nothing, or a description of what is wrong.
-type Verdict = Result<(), String>;
+use place::{Place, Verdict};
 
 type Check = for<'a> fn(&'a Place<'a>) -> Pin<Box<dyn Future<Output = Verdict> + 'a>>;
 
@@ -184,68 +178,4 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
-}
-
-/// Storage and directory that a check works in.
-struct Place<'a> {
-    open: Open<'a>,
-    /// A directory of its own.
-    dir: String,
-}
-
-impl<'a> Place<'a> {
-    fn new(open: Open<'a>) -> Self {
-        Self {
-            open,
-            dir: format!("check-{:032x}", crate::random::u128()),
-        }
-    }
-
-    fn storage(&self) -> Arc<dyn Storage> {
-        (self.open)()
-    }
-
-    fn key(&self, name: &str) -> Key {
-        Key::new(format!("{}/{name}", self.dir)).expect("names in checks are keys")
-    }
-}
-
-/// Fails unless `holds`.
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Verdict {
-    if holds { Ok(()) } else { Err(what()) }
-}
-
-/// Fails unless `result` is an error of `kind`.
-fn ensure_kind<T>(
-    result: Result<T, crate::storage::Error>,
-    kind: ErrorKind,
-    call: &str,
-) -> Verdict {
-    match result {
-        Err(error) if error.kind() == kind => Ok(()),
-        Err(error) => Err(format!(
-            "{call}: {:?} instead of {kind:?}: {error}",
-            error.kind()
-        )),
-        Ok(_) => Err(format!("{call}: ok instead of {kind:?}")),
-    }
-}
-
-/// Says which call failed.
-fn on<E: fmt::Display>(call: &str) -> impl FnOnce(E) -> String {
-    move |error| format!("{call}: {error}")
-}
-
-/// `len` bytes that do not compress, the same for the same `seed`.
-pub fn noise(seed: u64, len: usize) -> Bytes {
-    let mut x = seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        bytes.extend_from_slice(&x.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes.into()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Place, Verdict, ensure, noise, on};
+use super::place::{Place, Verdict, ensure, noise, on};
 use crate::storage::{Entry, List, Object, RecursiveList, Storage};
 
 async fn create(place: &Place<'_>, names: &[&str]) -> Result<Arc<dyn Storage>, String> {

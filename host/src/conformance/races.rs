@@ -7,7 +7,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::calls::whole;
-use super::{Place, Verdict, ensure, noise, on};
+use super::place::{Place, Verdict, ensure, noise, on};
 use crate::snapshot::{SaveOptions, Store};
 use crate::storage::{ErrorKind, Key, Storage};
 

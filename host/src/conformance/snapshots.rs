@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Fault, Faulty, Place, Verdict, ensure, noise, on};
+use super::place::{Place, Verdict, ensure, noise, on};
+use super::{Fault, Faulty};
 use crate::snapshot::{Error, Expect, SaveOptions, Scope, Store, Version};
 use crate::storage::Storage;
 

@@ -5,7 +5,6 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::key::is_segment;
 use super::names::{check_bucket, check_gcs_bucket, check_prefix};
 use super::secret::{redact, secret_in};
 use super::{Environment, Error, ErrorKind, Result, Retry};

@@ -1,7 +1,7 @@
 //! Names of buckets, and prefixes of keys.
 
 use super::key::is_segment;
-use super::secret::{redact, secret_in};
+use super::secret::redact;
 use super::{Error, ErrorKind, Result};
 
 /// Refuses what cannot be the name of a bucket, or would change the URL that it stands in.

@@ -16,7 +16,7 @@ use http::{Extensions, HeaderMap};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::{innermost, unlogged};
+use crate::storage::bucket::{innermost, unlogged};
 use crate::storage::retry::{Attempt, AttemptError, RetryDecision};
 use crate::storage::{Error, ErrorKind};
 

@@ -7,9 +7,9 @@ use std::error::Error as StdError;
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::Request;
 use crate::storage::bucket::{
-    AttemptError, Classification, ErrorResponse, Failure, RetryDecision, transport_error,
+    AttemptError, Classification, ErrorResponse, Failure, Request, RetryDecision, innermost,
+    transport_error,
 };
 use crate::storage::{Error, ErrorKind};
 
@@ -121,7 +121,7 @@ pub(super) fn insert_failure(
     }
     let failure = match error {
         error if error.is_authentication() => {
-            let what = format!("{}: {}", operation.name, super::innermost(error));
+            let what = format!("{}: {}", operation.name, innermost(error));
             let error = Error::new(ErrorKind::Unauthenticated, what);
             return Err(AttemptError::new(RetryDecision::Stop, error));
         }

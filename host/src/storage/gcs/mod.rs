@@ -49,8 +49,8 @@ use reqwest::{Method, RequestBuilder, Response, redirect};
 use tokio::sync::OnceCell;
 
 use super::bucket::{
-    Attempt, AttemptError, Bucket, ErrorResponse, MAX_ANSWER, Request, RetryDecision, Stored,
-    innermost, unlogged,
+    Attempt, AttemptError, Bucket, ErrorResponse, MAX_ANSWER, RetryDecision, Stored, innermost,
+    unlogged,
 };
 use super::{Endpoint, Environment, Error, ErrorKind, Result, StorageConfig};
 use credentials::{Account, Source};

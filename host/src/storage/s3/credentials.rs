@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use super::keys::check_key;
 use super::profiles::{self, Named};
 use super::settings::{Account, Settings};
-use super::{innermost, unlogged};
+use crate::storage::bucket::{innermost, unlogged};
 use crate::storage::retry::{Attempt, AttemptError, RetryDecision};
 use crate::storage::{Error, ErrorKind};
 

@@ -5,10 +5,11 @@
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use super::{Request, name};
+use super::name;
 use crate::storage::ErrorKind;
 use crate::storage::bucket::{
-    AttemptError, Classification, ErrorResponse, Failure, RetryDecision, transport_error, word,
+    AttemptError, Classification, ErrorResponse, Failure, Request, RetryDecision, transport_error,
+    word,
 };
 
 /// Returns the server's error response, if the server sent one that could be read.
