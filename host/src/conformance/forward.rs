@@ -133,6 +133,10 @@ impl<T: Forward> Storage for T {
         Forward::location(self)
     }
 
+    fn identity(&self) -> StorageIdentity {
+        Forward::identity(self)
+    }
+
     fn supports_conditional_create(&self) -> bool {
         Forward::supports_conditional_create(self)
     }
