@@ -6,14 +6,14 @@
 
 use std::io;
 use std::process;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use tokio::sync::Notify;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::exit::{self, INTERRUPTED};
 use crate::stdio::say;
@@ -21,43 +21,89 @@ use crate::stdio::say;
 /// How long a command gets to leave nothing behind. The same for retention, where it is done.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A signal came.
-static SIGNALLED: Notify = Notify::const_new();
+/// An interruption of the command, which the command shares with the task that awaits signals.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Interrupt {
+    /// Cancelled by the first signal.
+    signalled: CancellationToken,
+    /// Changes that wait for their answer.
+    changes: TaskTracker,
+    /// True while a person is asked something, and nothing was begun.
+    is_asking: Arc<AtomicBool>,
+}
 
-/// Changes that wait for their answer.
-static COMMITTING: AtomicUsize = AtomicUsize::new(0);
-
-/// A change has its answer.
-static COMMITTED: Notify = Notify::const_new();
-
-/// A person is asked something, and nothing was begun.
-static ASKING: AtomicBool = AtomicBool::new(false);
-
-/// From here on the signals are heard, and no longer end the process by themselves.
-pub(crate) fn listen(json: bool) -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot listen for signals")?;
-    let listen = move || {
-        let mut is_first = true;
-        for _ in &mut signals {
-            if ASKING.load(Ordering::SeqCst) {
-                say(format_args!(""));
-                process::exit(INTERRUPTED.into());
+impl Interrupt {
+    /// Awaits signals, which no longer end the process by themselves. The task needs a thread of
+    /// the runtime besides the one of the command, which may wait for the reader of its output.
+    ///
+    /// # Errors
+    /// The operating system does not allow it.
+    pub(crate) fn listen(&self, json: bool) -> Result<()> {
+        let mut signals = Signals::new().context("cannot listen for signals")?;
+        let this = self.clone();
+        tokio::spawn(async move {
+            this.next(&mut signals).await;
+            this.signalled.cancel();
+            let again = tokio::time::timeout(PATIENCE, this.next(&mut signals));
+            match again.await {
+                Ok(()) => give_up("again", json),
+                Err(_) => give_up(&format!("{} seconds ago", PATIENCE.as_secs()), json),
             }
-            if !std::mem::take(&mut is_first) {
-                give_up("again", json);
-            }
-            SIGNALLED.notify_one();
-            thread::spawn(move || {
-                thread::sleep(PATIENCE);
-                give_up(&format!("{} seconds ago", PATIENCE.as_secs()), json);
-            });
+        });
+        Ok(())
+    }
+
+    /// Waits for a signal. Ends the process where a person answers a question with it.
+    async fn next(&self, signals: &mut Signals) {
+        signals.next().await;
+        if self.is_asking.load(Ordering::SeqCst) {
+            say(format_args!(""));
+            process::exit(INTERRUPTED.into());
         }
-    };
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(listen)
-        .context("cannot listen for signals")?;
-    Ok(())
+    }
+
+    /// Ends once a signal came and no change waits for its answer.
+    pub(crate) async fn interrupted(&self) {
+        self.signalled.cancelled().await;
+        self.changes.close();
+        self.changes.wait().await;
+    }
+
+    /// Makes a change, and waits for its response: otherwise it would be unknown whether it was
+    /// made.
+    pub(crate) async fn uninterruptible<T>(&self, change: impl Future<Output = T>) -> T {
+        self.changes.track_future(change).await
+    }
+
+    /// Waits for a person, who may end the process instead.
+    pub(crate) fn ask(&self, answer: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.is_asking.store(true, Ordering::SeqCst);
+        let answered = answer();
+        self.is_asking.store(false, Ordering::SeqCst);
+        answered
+    }
+}
+
+/// The signals that ask a process to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 fn give_up(when: &str, json: bool) -> ! {
@@ -72,35 +118,23 @@ fn give_up(when: &str, json: bool) -> ! {
     process::exit(INTERRUPTED.into());
 }
 
-/// Ends once a signal came and no change waits for its answer.
-pub(crate) async fn interrupted() {
-    SIGNALLED.notified().await;
-    while COMMITTING.load(Ordering::SeqCst) > 0 {
-        COMMITTED.notified().await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_interruption_waits_for_the_changes_that_were_begun() {
+        let interrupt = Interrupt::default();
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let changing = interrupt.clone();
+        let change = tokio::spawn(async move { changing.uninterruptible(answered).await });
+        tokio::task::yield_now().await;
+        interrupt.signalled.cancel();
+        let soon = Duration::from_millis(20);
+        let early = tokio::time::timeout(soon, interrupt.interrupted()).await;
+        assert!(early.is_err(), "the change has no answer yet");
+        answer.send("made").expect("the change waits");
+        interrupt.interrupted().await;
+        assert_eq!(change.await.expect("no panic"), Ok("made"));
     }
-}
-
-/// Makes a change, and waits for its response: otherwise it would be unknown whether it
-/// was made.
-pub(crate) async fn uninterruptible<T>(change: impl Future<Output = T>) -> T {
-    struct Committing;
-
-    impl Drop for Committing {
-        fn drop(&mut self) {
-            COMMITTING.fetch_sub(1, Ordering::SeqCst);
-            COMMITTED.notify_one();
-        }
-    }
-
-    COMMITTING.fetch_add(1, Ordering::SeqCst);
-    let _committing = Committing;
-    change.await
-}
-
-/// Waits for a person, who may end the process instead.
-pub(crate) fn ask(answer: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    ASKING.store(true, Ordering::SeqCst);
-    let answered = answer();
-    ASKING.store(false, Ordering::SeqCst);
-    answered
 }

@@ -34,7 +34,7 @@ use commands::{
     stats,
 };
 use error::Interrupted;
-use interrupt::uninterruptible;
+use interrupt::Interrupt;
 use persist_host::storage::secret_in;
 use print::Out;
 use settings::{GlobalArgs, Settings};
@@ -193,9 +193,11 @@ fn start(cli: Cli) -> Result<()> {
     let reports = !matches!(cli.command, Command::Run(_));
     let watched = progress::is_watched(out);
     logging::start(&settings.log()?, settings.has_log(), reports, watched);
-    // One thread is enough: the disk has its own, agents give way to each other, and servers are
-    // slower than it.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // The command runs on this thread. One more is enough: the disk has its own, agents give way to
+    // each other, and servers are slower than it. It also hears signals while this one waits for
+    // the reader of the output.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()?;
     let done = runtime.block_on(cli.command.run(&settings, out));
@@ -218,14 +220,15 @@ fn options(cli: &Cli) -> String {
 impl Command {
     async fn run(self, settings: &Settings, out: Out) -> Result<()> {
         let stores = Stores::new(settings);
+        let interrupt = Interrupt::default();
         let left = self.left();
         if left.is_some() {
-            interrupt::listen(out.json)?;
+            interrupt.listen(out.json)?;
         }
         let done = tokio::select! {
             biased;
-            done = self.do_it(&stores, settings, out) => done,
-            () = interrupt::interrupted() => {
+            done = self.do_it(&stores, settings, &interrupt, out) => done,
+            () = interrupt.interrupted() => {
                 let (left, hint) = left.unwrap_or_default();
                 Err(Interrupted { left, hint }.into())
             }
@@ -266,7 +269,13 @@ impl Command {
         }
     }
 
-    async fn do_it(self, stores: &Stores<'_>, settings: &Settings, out: Out) -> Result<()> {
+    async fn do_it(
+        self,
+        stores: &Stores<'_>,
+        settings: &Settings,
+        interrupt: &Interrupt,
+        out: Out,
+    ) -> Result<()> {
         match self {
             Self::Run(run) => {
                 let store = stores.host(run.create)?;
@@ -274,27 +283,59 @@ impl Command {
             }
             Self::New(new) => new.run(),
             Self::Build(build) => build.run(settings.environment()),
-            Self::Init(init) => uninterruptible(init.run(&stores.making(Create::YES)?, out)).await,
+            Self::Init(init) => {
+                interrupt
+                    .uninterruptible(init.run(&stores.making(Create::YES)?, out))
+                    .await
+            }
             Self::Ls(ls) => ls.run(&stores.usual()?, out).await,
             Self::History(history) => history.run(&stores.usual()?, out).await,
             Self::Show(show) => show.run(&stores.usual()?, out).await,
             Self::Cat(cat) => cat.run(&stores.usual()?, out).await,
             Self::Save(save) => {
                 let store = stores.making(save.create)?;
-                save.run(&store, out).await
+                save.run(&store, interrupt, out).await
             }
-            Self::Rm(rm) => uninterruptible(rm.run(&stores.usual()?, out)).await,
-            Self::Restore(restore) => uninterruptible(restore.run(&stores.usual()?, out)).await,
-            Self::Fork(fork) => uninterruptible(fork.run(&stores.usual()?, out)).await,
+            Self::Rm(rm) => {
+                interrupt
+                    .uninterruptible(rm.run(&stores.usual()?, out))
+                    .await
+            }
+            Self::Restore(restore) => {
+                interrupt
+                    .uninterruptible(restore.run(&stores.usual()?, out))
+                    .await
+            }
+            Self::Fork(fork) => {
+                interrupt
+                    .uninterruptible(fork.run(&stores.usual()?, out))
+                    .await
+            }
             Self::Diff(diff) => diff.run(&stores.usual()?, out).await,
             Self::Verify(verify) => verify.run(&stores.usual()?, out).await,
             Self::Check(check) => check.run(&stores.usual()?, out).await,
-            Self::Policy(policy) => uninterruptible(policy.run(&stores.usual()?, out)).await,
-            Self::Repair(repair) => uninterruptible(repair.run(&stores.usual()?, out)).await,
+            Self::Policy(policy) => {
+                interrupt
+                    .uninterruptible(policy.run(&stores.usual()?, out))
+                    .await
+            }
+            Self::Repair(repair) => {
+                interrupt
+                    .uninterruptible(repair.run(&stores.usual()?, out))
+                    .await
+            }
             Self::Prune(prune) => prune.run(&stores.usual()?, settings, out).await,
-            Self::Pin(pin) => uninterruptible(pin.run(&stores.usual()?, out)).await,
-            Self::Unpin(unpin) => uninterruptible(unpin.run(&stores.usual()?, out)).await,
-            Self::Purge(purge) => purge.run(&stores.usual()?, out).await,
+            Self::Pin(pin) => {
+                interrupt
+                    .uninterruptible(pin.run(&stores.usual()?, out))
+                    .await
+            }
+            Self::Unpin(unpin) => {
+                interrupt
+                    .uninterruptible(unpin.run(&stores.usual()?, out))
+                    .await
+            }
+            Self::Purge(purge) => purge.run(&stores.usual()?, interrupt, out).await,
             Self::Gc(gc) => gc.run(&stores.usual()?, out).await,
             Self::Import(import) => import.run(stores, out).await,
             Self::Stats(stats) => stats.run(&stores.usual()?, out).await,

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{nothing, nowhere, printed};
 use crate::address::{self, Address, SelectionArg};
 use crate::error::{Found, Hinted, Usage};
-use crate::interrupt;
+use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -412,7 +412,7 @@ fn tell(event: &str, address: &str, out: Out) -> Result<()> {
 }
 
 impl Purge {
-    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+    pub(crate) async fn run(self, store: &Store, interrupt: &Interrupt, out: Out) -> Result<()> {
         let address = &self.address;
         address.whole_name("`persist purge` removes the whole history of a name")?;
         let scope = address.scope(store)?;
@@ -422,7 +422,7 @@ impl Purge {
             return Err(nothing(address).into());
         }
         if !self.yes {
-            confirm(&address.name(), &store.location())?;
+            confirm(&address.name(), &store.location(), interrupt)?;
         }
         let wait = if self.now {
             Wait::Now
@@ -472,7 +472,7 @@ impl Purge {
 }
 
 /// Has a person type the name; a mistyped command is the likelier one.
-fn confirm(name: &str, place: &str) -> Result<()> {
+fn confirm(name: &str, place: &str, interrupt: &Interrupt) -> Result<()> {
     if !io::stdin().is_terminal() {
         return Err(Usage::new(format!(
             "refusing to remove the history of {name} in {place} without confirmation: standard \
@@ -489,7 +489,7 @@ fn confirm(name: &str, place: &str) -> Result<()> {
     stderr.write_all(text::plain(&question).as_bytes())?;
     stderr.flush()?;
     let mut line = String::new();
-    interrupt::ask(|| io::stdin().lock().read_line(&mut line).map(drop))?;
+    interrupt.ask(|| io::stdin().lock().read_line(&mut line).map(drop))?;
     if line.trim() == name {
         Ok(())
     } else {

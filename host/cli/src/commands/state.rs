@@ -12,7 +12,7 @@ use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
 use crate::error::{Hinted, Usage};
 use crate::exit::snapshot_code;
-use crate::interrupt::uninterruptible;
+use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
 use crate::stdio;
@@ -182,7 +182,7 @@ impl Cat {
 }
 
 impl Save {
-    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+    pub(crate) async fn run(self, store: &Store, interrupt: &Interrupt, out: Out) -> Result<()> {
         let address = &self.address;
         address.whole_name(
             "`persist save` creates a new version; to save only after this one, add --expect",
@@ -209,7 +209,7 @@ impl Save {
                         .with_hint("name a FILE, or write - to save an empty state")
                         .into());
                 }
-                anyhow::Ok(uninterruptible(writer.finish()).await?)
+                anyhow::Ok(interrupt.uninterruptible(writer.finish()).await?)
             };
             match send.await {
                 Err(error) if again && is_conflict(&error) => attempts += 1,
