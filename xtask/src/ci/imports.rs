@@ -295,9 +295,7 @@ fn is_in(module: &str, root: &str) -> bool {
 
 /// Imports of a module from a layer above its own.
 fn upward(graph: &Graph) -> Vec<String> {
-    let layer = |module: &str| {
-        LAYERS.iter().position(|root| is_in(module, root))
-    };
+    let layer = |module: &str| LAYERS.iter().position(|root| is_in(module, root));
     let mut faults = Vec::new();
     for (module, imports) in graph {
         for import in imports {
