@@ -3,9 +3,9 @@
 #[cfg(feature = "guest")]
 use std::sync::Arc;
 
-use crate::snapshot::{Name, Result, Scope, layout};
 #[cfg(feature = "guest")]
-use crate::snapshot::{Retention, name};
+use crate::snapshot::{Name, Retention, name};
+use crate::snapshot::{Result, Scope, layout};
 use crate::storage::RecursiveList;
 
 /// Objects that are listed together.

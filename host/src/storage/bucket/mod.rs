@@ -1,6 +1,7 @@
 //! Objects in a bucket, on a server.
 //!
-//! [`Bucket`] is a [`Storage`] over a [`Driver`], which says what a provider can do in one request.
+//! [`Bucket`] is a [`Storage`](super::Storage) over a [`Driver`], which says what a provider can do
+//! in one request.
 //! Amazon S3 and Google Cloud Storage are two drivers. For another provider, write a driver:
 //! [`conformance`](crate::conformance) says whether it keeps what a store needs.
 //!
