@@ -655,10 +655,10 @@ mod tests {
         assert!(judge(&lie, &before, &after).is_some());
     }
 
-    /// The first violation that one of `faults` shows with a bug that was planted.
+    /// The violations that one of `faults` shows with a bug that was planted.
     fn found(faults: &[Fault], planted: Wrap) -> String {
         let report = try_all(1, faults, planted).expect("stores are made");
-        report.violations.first().cloned().unwrap_or_default()
+        report.violations.join("\n")
     }
 
     #[test]
