@@ -18,7 +18,7 @@ use persist_host::storage::bucket::{
 use persist_host::storage::{Error, ErrorKind, ObjectMeta, Storage};
 use persist_tests::block_on;
 
-/// What the bucket holds.
+/// Contents of the bucket.
 #[derive(Debug, Default)]
 struct Contents {
     /// Bytes of each object, and when it was created.

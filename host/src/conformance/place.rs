@@ -1,4 +1,4 @@
-//! Where a check works, and how it says what is wrong.
+//! The place that a check works in, and its verdict.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What one guest may use, and the counters of what it uses.
+//! Limits of one guest, and the counters of its usage.
 
 use std::sync::Arc;
 

@@ -97,7 +97,7 @@ limits! {
         "`quota-exceeded`";
     "calls-in-flight" calls_in_flight: u64 = 16, "16", 1..=1 << 20;
         "concurrent calls of one scope";
-        "an instance makes one call at a time, and few agents have so many concurrent runs";
+        "an instance makes one call at a time, and few agents have that many concurrent runs";
         "`quota-exceeded`";
     "saves-per-minute" saves_per_minute: u64 = 6000, "6000", 0..=1 << 40;
         "changes of one scope per minute: saves, writers, deletions, restores, forks";

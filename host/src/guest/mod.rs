@@ -1,4 +1,4 @@
-//! What a guest may ask of a store: rights, limits, accounting and errors, without any engine.
+//! Calls of a guest to its store, with rights, limits, accounting and errors, without any engine.
 //!
 //! A [`Guest`] has one async method for each function of `persist:snapshot`, with plain Rust types.
 //! Each method checks the [`Rights`] of the guest, compares every size with its [`Limits`], counts

@@ -1,4 +1,4 @@
-//! What the calls of a backend take and return.
+//! Arguments and results of the calls of a backend.
 
 use std::fmt;
 use std::ops::{AddAssign, Range};

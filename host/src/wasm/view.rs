@@ -1,4 +1,4 @@
-//! What a call borrows from the embedder's `T`.
+//! Borrows of a call from the embedder's `T`.
 
 use wasmtime::component::{HasData, ResourceTable};
 

@@ -1,4 +1,4 @@
-//! What a provider of buckets can do in one request.
+//! The trait of a provider of buckets: its single requests.
 //!
 //! A [`Driver`] builds requests and reads responses. [`Bucket`](super::Bucket) does the rest, once
 //! for all providers: retries and time limits, parts of large objects, ranges of large reads, pages
@@ -32,7 +32,7 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// An upload in parts that the server knows of, such as its ID.
     type Upload: Clone + Send + Sync + 'static;
 
-    /// What the server returned for a part, and wants back when the object is completed.
+    /// Receipt that the server returned for a part, and wants back when the object is completed.
     type Receipt: Send + Sync + 'static;
 
     /// The bytes of a response, as they arrive. [`Bytes`] is one, for a response that was read
@@ -173,7 +173,7 @@ impl Request {
     }
 }
 
-/// Whether an object may exist when it is written.
+/// Condition of a write: it says if an object may exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// It must not exist.
@@ -200,7 +200,7 @@ pub enum Directories {
     /// Objects and directories are in one order, which is that of keys, and share the limit of a
     /// page.
     InOrder,
-    /// As [`Directories::InOrder`]; but a server of another maker may order directories by their
+    /// Like [`Directories::InOrder`]; but a server of another maker may order directories by their
     /// names, without the `/` that ends their keys.
     InOrderOrByName,
     /// A page with objects may show directories that come after the last object, and be continued
@@ -219,7 +219,7 @@ pub struct UploadPart {
     pub body: Bytes,
 }
 
-/// What completes an upload.
+/// The parts that complete an upload.
 #[derive(Debug)]
 pub struct Completion<R> {
     /// Receipts of the parts, in order.
@@ -272,7 +272,7 @@ impl Body for Bytes {
     }
 }
 
-/// What to list.
+/// Selection of the keys to list.
 #[derive(Clone, Debug)]
 pub struct ListRequest {
     /// Only keys with this prefix.
@@ -289,7 +289,7 @@ pub struct ListRequest {
     pub token: Option<String>,
 }
 
-/// Where a list begins.
+/// Beginning of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum After {
     /// After this key.
@@ -322,7 +322,7 @@ pub struct ListedObject {
     pub meta: Option<ObjectMeta>,
 }
 
-/// Where a page of a list of uploads begins.
+/// Beginning of a page of a list of uploads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UploadMarker {
     /// After the uploads for this key,
@@ -336,7 +336,7 @@ pub struct UploadMarker {
 pub struct UploadList<U> {
     /// The uploads.
     pub uploads: Vec<ListedUpload<U>>,
-    /// Where the next page begins, if there is one.
+    /// Beginning of the next page, if there is one.
     pub next: Option<UploadMarker>,
     /// The server's time, if it says.
     pub now: Option<SystemTime>,

@@ -91,12 +91,12 @@ impl ErrorResponse {
     }
 }
 
-/// What an error response means.
+/// Meaning of an error response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classification {
     /// Kind of the error.
     pub kind: ErrorKind,
-    /// Whether the request is sent again.
+    /// Decision if the request is sent again.
     pub next: RetryDecision,
     /// True if the server may have done, or may yet do, what it was asked.
     pub unclear: bool,
@@ -138,7 +138,7 @@ impl Classification {
         }
     }
 
-    /// The same, of a response that does not say whether something was done.
+    /// Returns the meaning of a response that does not say whether something was done.
     #[must_use]
     pub fn unclear(self) -> Self {
         Self {

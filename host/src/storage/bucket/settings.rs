@@ -36,7 +36,8 @@ impl Settings {
     /// Settings for a server at `endpoint` that is not the provider's own, with parts of 8 MiB.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::storage::ErrorKind::Config) where `prefix` cannot be the beginning of a key.
+    /// [`ErrorKind::Config`](crate::storage::ErrorKind::Config) where `prefix` cannot be the
+    /// beginning of a key.
     pub fn new(scheme: &'static str, bucket: &str, prefix: &str, endpoint: &str) -> Result<Self> {
         Ok(Self {
             scheme,

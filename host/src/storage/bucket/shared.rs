@@ -197,7 +197,7 @@ impl<D: Driver> Bucket<D> {
         self.call(Request::Abort, full, 0, abort).await
     }
 
-    /// Does what goes on when nobody waits for it.
+    /// Starts a task in the background.
     pub(super) fn spawn(
         &self,
         runtime: &Handle,

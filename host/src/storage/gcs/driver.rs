@@ -27,7 +27,7 @@ const MAX_RESULTS: usize = 1000;
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Answer {
-    /// What the answer says it is.
+    /// Kind that the answer says it is.
     kind: String,
     items: Vec<Listed>,
     prefixes: Vec<String>,
@@ -276,7 +276,7 @@ impl GcsDriver {
             .body(part.body.clone())
     }
 
-    /// What GCS has of a part, after a response that says that the upload is not complete.
+    /// Returns the bytes that GCS has of a part, after a response that the upload is not complete.
     fn progress(
         &self,
         operation: Operation,

@@ -1,4 +1,4 @@
-//! What the errors of GCS mean: their kind, whether to send again, and a hint for the operator.
+//! Meaning of the errors of GCS: their kind, the retry, and a hint for the operator.
 //!
 //! Status and reason decide.
 

@@ -35,9 +35,9 @@ pub enum RetryDecision {
 /// An attempt that failed.
 #[derive(Debug)]
 pub struct AttemptError {
-    /// What is reported if the call is not sent again.
+    /// Error that is reported if the call is not sent again.
     pub error: Error,
-    /// Whether the call is sent again.
+    /// Decision if the call is sent again.
     pub next: RetryDecision,
     /// True if the server may have done, or may yet do, what it was asked.
     pub unclear: bool,

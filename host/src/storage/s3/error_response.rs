@@ -1,4 +1,4 @@
-//! What the errors of S3 mean: their kind, whether to send again, and a hint for the operator.
+//! Meaning of the errors of S3: their kind, the retry, and a hint for the operator.
 //!
 //! Status and error code decide.
 
