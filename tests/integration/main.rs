@@ -34,6 +34,7 @@
 //! - `endless`: responses of servers that never end
 //! - `settings`: the table of settings is complete
 //! - `json`: the JSON output is documented
+//! - `output`: tables, totals, quiet runs, colours and times
 
 mod adapter;
 mod bad_input;
@@ -60,6 +61,7 @@ mod logs;
 mod malformed;
 mod operators;
 mod outcomes;
+mod output;
 mod probes;
 mod races;
 mod retention;

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum as _};
 
 use commands::{
     archive, check, copy, diff, doctor, gc, init, list, meta, policy, repair, retention, state,
@@ -38,6 +38,7 @@ use interrupt::Interrupt;
 use persist_host::storage::secret_in;
 use print::Out;
 use settings::{GlobalArgs, Settings};
+use stdio::Color;
 use stores::{Create, Stores};
 
 /// Heading of the options that every command takes.
@@ -65,9 +66,15 @@ struct Cli {
     #[arg(long, global = true, display_order = 102, help_heading = GLOBAL)]
     json: bool,
 
-    /// Print only results and errors, and tables without a header
+    /// Print only errors, and the results of commands that show something, without table headers
     #[arg(long, short, global = true, display_order = 103, help_heading = GLOBAL)]
     quiet: bool,
+
+    /// Color the output: auto, always or never; NO_COLOR and CLICOLOR_FORCE change auto [default:
+    /// auto]
+    #[arg(long, global = true, value_name = "WHEN", display_order = 104, help_heading = GLOBAL,
+    value_enum, default_value_t, hide_default_value = true, hide_possible_values = true)]
+    color: Color,
 
     #[command(subcommand)]
     command: Command,
@@ -110,7 +117,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::try_parse_from(arguments()).unwrap_or_else(|mut error| {
+    let words = arguments();
+    let color = color_of(&words);
+    color.apply();
+    let cli = parsed(color, words).unwrap_or_else(|mut error| {
         drop_far_suggestion(&mut error);
         let said = error.to_string();
         if error.use_stderr() && wants_json() {
@@ -127,6 +137,31 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error, json),
     }
+}
+
+/// Parses a command line. Errors of it are coloured as it says itself.
+fn parsed(color: Color, words: Vec<OsString>) -> clap::error::Result<Cli> {
+    let mut command = Cli::command().color(color.of_parser());
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Returns the `--color` of a command line that may be wrong.
+fn color_of(words: &[OsString]) -> Color {
+    let mut color = Color::default();
+    let mut words = words.iter().map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        let value = match word.strip_prefix("--color") {
+            _ if word == "--" => break,
+            Some("") => words.next(),
+            Some(value) => value.strip_prefix('=').map(|value| value.to_owned().into()),
+            None => None,
+        };
+        color = value
+            .and_then(|value| Color::from_str(&value, true).ok())
+            .unwrap_or(color);
+    }
+    color
 }
 
 /// The words of the command line. `persist help --help` asks for help, and not for a command of

@@ -63,6 +63,9 @@ pub(crate) struct How {
     /// Compare every byte of existing versions, not only their checksums
     #[arg(long)]
     read_data: bool,
+    /// Print only totals
+    #[arg(long)]
+    summary: bool,
     /// Copy versions whose numbers are more than 1,000,000 above the newest in the destination, or
     /// near the maximum
     #[arg(long)]
@@ -129,7 +132,7 @@ pub(crate) async fn copy(
         if tally.is_empty() {
             continue;
         }
-        progress.aside(|| tally.print(out))?;
+        progress.aside(|| tally.print(how.summary, out))?;
         sum.add(tally);
     }
     drop(progress);
@@ -397,7 +400,7 @@ impl Tally {
         }
     }
 
-    fn print(&self, out: Out) -> Result<()> {
+    fn print(&self, summary: bool, out: Out) -> Result<()> {
         let address = &self.address;
         let versions = self.proof.versions;
         let made = self.made;
@@ -430,6 +433,9 @@ impl Tally {
                 ATTENTION,
                 format_args!("{address}@{version}: the pin could not be copied"),
             );
+        }
+        if summary {
+            return Ok(());
         }
         let damaged: Vec<_> = self.damaged.iter().map(|(version, ..)| version).collect();
         let value = json!({

@@ -64,7 +64,7 @@ impl Diff {
             "to": print::info(&to.address, &to.info),
             "same": same,
         });
-        Ok(out.print(&value, || text(&from, &to, same))?)
+        Ok(out.result(&value, || text(&from, &to, same))?)
     }
 }
 

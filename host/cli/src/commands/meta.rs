@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anstyle::Style;
 use anyhow::{Context as _, Result};
 use clap::{Args, Command};
 use clap_complete::Shell;
@@ -10,8 +11,10 @@ use serde_json::json;
 
 use crate::error::Usage;
 use crate::print::Out;
-use crate::settings::{SETTINGS, Settings, Source, table};
-use crate::stdio::results;
+use crate::settings::{SETTINGS, Settings, Source, table as settings_table};
+use crate::stdio::{BAD, DIM, results};
+use crate::table::{self, Column, Table};
+use crate::text::one_line;
 
 /// Print a completion script for a shell
 #[derive(Debug, Args)]
@@ -108,7 +111,7 @@ fn page(command: &Command) -> std::io::Result<(String, String)> {
 impl Show {
     pub(crate) fn run(self, settings: &Settings, out: Out) -> Result<()> {
         if self.table {
-            return Ok(results(table().as_bytes())?);
+            return Ok(results(settings_table().as_bytes())?);
         }
         let problems = show(settings, out)?;
         if problems.is_empty() {
@@ -128,10 +131,18 @@ fn shown(value: &str) -> String {
     }
 }
 
+/// The columns of the settings.
+const COLUMNS: [Column; 3] = [
+    table::text("SETTING"),
+    table::words("VALUE"),
+    table::text("SOURCE"),
+];
+
 /// Prints every setting as it was resolved. Returns what is wrong: the first variable of a setting,
 /// and why.
 pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, String)>> {
     let problems = settings.problems();
+    let mut table = Table::new(out, &COLUMNS);
     for setting in SETTINGS {
         let (value, source) = settings.of(setting);
         let value = value.map(|value| {
@@ -154,10 +165,19 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
         let json = json!({
             "setting": name, "key": setting.key, "value": value, "source": from, "problem": problem,
         });
-        out.print(&json, || {
+        let style = match (problem, &source) {
+            (Some(_), _) => BAD,
+            (None, Source::Default) => DIM,
+            (None, _) => Style::new(),
+        };
+        table.styled_row(&json, style, || {
             let value = value.as_deref().unwrap_or(setting.default).replace('`', "");
-            let wrong = if problem.is_some() { "  WRONG" } else { "" };
-            format!("{name:<32} {value}  ({from}){wrong}")
+            let wrong = problem.map_or("", |_| "WRONG: ");
+            vec![
+                name.to_owned(),
+                format!("{wrong}{}", one_line(&value)),
+                from.clone(),
+            ]
         })?;
     }
     for binding in settings.bindings() {
@@ -168,7 +188,9 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
         let json = json!({
             "setting": name, "key": "endpoints", "value": value, "source": from, "problem": null,
         });
-        out.print(&json, || format!("{name:<32} {value}  ({from})"))?;
+        let cells = vec![one_line(&name), one_line(&value), from];
+        table.row(&json, || cells)?;
     }
+    table.flush()?;
     Ok(problems)
 }

@@ -133,7 +133,7 @@ impl Show {
         let text = address.at(info.version);
         let mut value = print::info(&text, &info);
         value["pinned"] = pinned.into();
-        Ok(out.print(&value, || print::details(&text, &info, pinned))?)
+        Ok(out.result(&value, || print::details(&text, &info, pinned))?)
     }
 }
 
