@@ -373,3 +373,71 @@ fn only_our_own_texts_are_coloured() {
     let state = run_ok(dir, &["cat", "bot/memory", "--color", "always"]);
     assert_eq!(state, "\u{1b}[31mtwo\n");
 }
+
+fn difference(dir: &Path, address: &str) -> (Value, String) {
+    let value = json(&run_ok(dir, &["diff", address, "--json"])).remove(0);
+    (value, run_ok(dir, &["diff", address]))
+}
+
+#[test]
+fn a_difference_of_large_states_says_where_and_how_much() {
+    let dir = tempdir();
+    let dir = dir.path();
+    let mut state = persist_tests::noise(1, 6 << 20);
+    save(dir, "bot/binary", &state, &[]);
+    for at in [5, 1_048_575, 1_048_576, 5_000_000] {
+        state[at] ^= 1;
+    }
+    save(dir, "bot/binary", &state, &[]);
+    let (value, shown) = difference(dir, "bot/binary");
+    let bytes = &value["bytes"];
+    assert_eq!(
+        (&bytes["first"], &bytes["last"]),
+        (&5.into(), &5_000_000.into())
+    );
+    assert_eq!(
+        (&bytes["changed"], &bytes["ranges"]),
+        (&4.into(), &3.into())
+    );
+    assert_eq!(bytes["same_at_end"], Value::from((6 << 20) - 5_000_001));
+    assert_eq!(
+        (&value["format"], &value["diff"]),
+        (&"binary".into(), &Value::Null)
+    );
+    assert!(
+        shown.contains("differs from byte 5 on: 4 of 6291456 bytes"),
+        "{shown}"
+    );
+
+    // An insertion: the ends are the same, and all between is at another offset.
+    let lines = |extra: &str| {
+        let mut text: Vec<_> = (0..600_000).map(|n| format!("line {n}")).collect();
+        text.insert(300_000, extra.to_owned());
+        text.join("\n").into_bytes()
+    };
+    save(dir, "bot/text", &lines("old"), &[]);
+    save(dir, "bot/text", &lines("another line"), &[]);
+    let (value, shown) = difference(dir, "bot/text");
+    assert_eq!(value["format"], "text");
+    let diff = value["diff"].as_str().expect("a difference");
+    assert!(diff.contains("\n-old\n+another line\n"), "{diff}");
+    assert!(diff.contains("(from line 300001)"), "{diff}");
+    assert!(shown.contains("\n-old\n+another line"), "{shown}");
+    assert!(value["bytes"]["same_at_end"].as_u64() > Some(1 << 20));
+
+    save(dir, "bot/growing", b"12345", &[]);
+    save(dir, "bot/growing", b"1234567890", &[]);
+    let (value, _) = difference(dir, "bot/growing");
+    let bytes = &value["bytes"];
+    assert_eq!((&bytes["first"], &bytes["last"]), (&5.into(), &9.into()));
+    assert_eq!(
+        (&bytes["changed"], &bytes["share"]),
+        (&5.into(), &0.5.into())
+    );
+    run_ok(dir, &["rm", "bot/growing"]);
+    let (value, _) = difference(dir, "bot/growing");
+    assert_eq!(
+        (&value["same"], &value["bytes"]),
+        (&false.into(), &Value::Null)
+    );
+}
