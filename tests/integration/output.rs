@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use persist_tests::store::json;
 use persist_tests::terminal::Terminal;
@@ -440,4 +440,30 @@ fn a_difference_of_large_states_says_where_and_how_much() {
         (&value["same"], &value["bytes"]),
         (&false.into(), &Value::Null)
     );
+}
+
+#[test]
+fn a_json_change_names_the_command_that_undoes_it() {
+    let dir = tempdir();
+    let dir = dir.path();
+    save(dir, "bot/memory", b"one", &[]);
+    let undo = |args: &[&str]| {
+        let output: Output = run(dir, &[args, &["--json"]].concat());
+        assert_eq!(text(&output.stderr), "", "{args:?}");
+        json(text(&output.stdout))[0]["undo"].clone()
+    };
+    let two = undo(&["save", "bot/memory", "Cargo.toml"]);
+    assert_eq!(two, "persist restore bot/memory@1");
+    let words: Vec<_> = two.as_str().expect("text").split(' ').skip(1).collect();
+    assert_eq!(undo(&words), "persist restore bot/memory@2");
+    assert_eq!(run_ok(dir, &["cat", "bot/memory"]), "one");
+    assert_eq!(undo(&["rm", "bot/memory"]), "persist restore bot/memory@3");
+    assert_eq!(undo(&["restore", "bot/memory@1"]), "persist rm bot/memory");
+    assert_eq!(undo(&["restore", "bot/memory@5"]), Value::Null);
+    assert_eq!(
+        undo(&["fork", "bot/memory", "bot/copy"]),
+        "persist rm bot/copy"
+    );
+    assert_eq!(undo(&["pin", "bot/copy@1"]), "persist unpin bot/copy@1");
+    assert_eq!(undo(&["unpin", "bot/copy@1"]), "persist pin bot/copy@1");
 }

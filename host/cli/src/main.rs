@@ -316,8 +316,8 @@ impl Command {
                 let store = stores.host(run.create)?;
                 run.run(&store, settings, out).await
             }
-            Self::New(new) => new.run(),
-            Self::Build(build) => build.run(settings.environment()),
+            Self::New(new) => new.run(out),
+            Self::Build(build) => build.run(settings.environment(), out),
             Self::Init(init) => {
                 interrupt
                     .uninterruptible(init.run(&stores.making(Create::YES)?, out))

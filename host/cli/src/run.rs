@@ -151,7 +151,9 @@ fn changed(agent: &Name, session: Option<&Name>, info: &Info, verbose: bool, out
     let address = format!("{}@{}", address(agent, session, &name), info.version);
     if out.json {
         // The agent goes on, whether anyone listens or not.
-        let _ = out.result(&print::event(event, &address, info), String::new);
+        let mut value = print::event(event, &address, info);
+        value["undo"] = serde_json::Value::Null;
+        let _ = out.result(&value, String::new);
     } else if verbose {
         say(format_args!(
             "{event} {address} ({})",

@@ -393,7 +393,8 @@ impl Pin {
         let version = version(&self.address, "pin")?;
         let scope = self.address.scope(store)?;
         scope.pin(self.address.name.as_str(), version).await?;
-        tell("pinned", &self.address.at(version), out)
+        let address = self.address.at(version);
+        tell("pinned", &address, &out.command("unpin", &address), out)
     }
 }
 
@@ -412,7 +413,8 @@ impl Unpin {
                 address.at(version)
             ))
         }
-        tell("unpinned", &address.at(version), out)
+        let address = address.at(version);
+        tell("unpinned", &address, &out.command("pin", &address), out)
     }
 }
 
@@ -424,8 +426,9 @@ fn version(address: &Address, verb: &str) -> Result<Version, Usage> {
     })
 }
 
-fn tell(event: &str, address: &str, out: Out) -> Result<()> {
-    let value = print::extend(json!({ "event": event }), print::located(address));
+fn tell(event: &str, address: &str, undo: &str, out: Out) -> Result<()> {
+    let value = json!({ "event": event, "undo": undo });
+    let value = print::extend(value, print::located(address));
     let text = || format!("{event} {address}");
     printed(out.print(&value, text), &format!("{address} is {event}"))
 }
@@ -456,7 +459,7 @@ impl Purge {
             None => address.name(),
         };
         let value = print::extend(
-            json!({ "event": "purged", "removed": removed, "kept": kept }),
+            json!({ "event": "purged", "removed": removed, "kept": kept, "undo": null }),
             print::located(&text),
         );
         let line = || {
