@@ -35,6 +35,7 @@
 //! - `settings`: the table of settings is complete
 //! - `json`: the JSON output is documented
 //! - `output`: tables, totals, quiet runs, colours and times
+//! - `completion`: completion in shells
 
 mod adapter;
 mod bad_input;
@@ -43,6 +44,7 @@ mod check_and_doctor;
 mod checkpoint;
 mod cloud_backends;
 mod command;
+mod completion;
 mod conformance;
 mod copy_export_import;
 mod credentials;

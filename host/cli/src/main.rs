@@ -3,6 +3,7 @@
 mod address;
 mod build;
 mod commands;
+mod completion;
 mod error;
 mod exit;
 mod interrupt;
@@ -117,6 +118,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if completion::answer(Cli::command) {
+        return ExitCode::SUCCESS;
+    }
     let words = arguments();
     let color = color_of(&words);
     color.apply();
@@ -381,7 +385,7 @@ impl Command {
             }
             Self::Doctor(doctor) => doctor.run(settings, out).await,
             Self::Settings(show) => show.run(settings, out),
-            Self::Completions(completions) => completions.run(Cli::command()),
+            Self::Completions(completions) => completions.run(),
             Self::Man(man) => man.run(Cli::command()),
         }
     }

@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use persist_host::storage::{redact, secret_in};
 use serde_json::json;
 
+use crate::completion;
 use crate::error::Usage;
 use crate::print::Out;
 use crate::settings::{SETTINGS, Settings, Source, table as settings_table};
@@ -17,11 +18,15 @@ use crate::table::{self, Column, Table};
 use crate::text::one_line;
 
 /// Print a completion script for a shell
+///
+/// The script completes commands, options, agents, sessions, names and versions. It asks this
+/// program, which waits for the store for less than a second.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist completions bash > ~/.local/share/bash-completion/completions/persist
-  persist completions zsh > ~/.zfunc/_persist")]
+  persist completions zsh > ~/.zfunc/_persist
+  persist completions fish > ~/.config/fish/completions/persist.fish")]
 pub(crate) struct Completions {
     /// Shell to print the script for
     shell: Shell,
@@ -54,10 +59,8 @@ pub(crate) struct Show {
 }
 
 impl Completions {
-    pub(crate) fn run(self, mut command: Command) -> Result<()> {
-        let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut command, "persist", &mut script);
-        Ok(results(&script)?)
+    pub(crate) fn run(self) -> Result<()> {
+        Ok(results(&completion::script(self.shell)?)?)
     }
 }
 
