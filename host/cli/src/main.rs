@@ -195,25 +195,10 @@ fn drop_far_suggestion(error: &mut clap::Error) {
     let written = text(ContextKind::InvalidArg);
     let suggested = text(ContextKind::SuggestedArg);
     if let (Some(written), Some(suggested)) = (written, suggested)
-        && distance(&written, &suggested) > 2
+        && text::distance(&written, &suggested) > 2
     {
         error.remove(ContextKind::SuggestedArg);
     }
-}
-
-/// Letters to insert, remove or change to make one word of the other.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<_> = other.chars().collect();
-    let mut row: Vec<_> = (0..=other.len()).collect();
-    for (n, c) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], n + 1);
-        for (m, d) in other.iter().enumerate() {
-            let changed = diagonal + usize::from(c != *d);
-            diagonal = row[m + 1];
-            row[m + 1] = changed.min(diagonal + 1).min(row[m] + 1);
-        }
-    }
-    row[other.len()]
 }
 
 fn start(cli: Cli) -> Result<()> {
@@ -228,6 +213,9 @@ fn start(cli: Cli) -> Result<()> {
         config: cli.config,
     };
     let settings = Settings::resolve(said)?;
+    if cli.command.uses_settings() {
+        settings.check()?;
+    }
     // What a guest's call meets is told to the guest, and logged for the operator.
     let reports = !matches!(cli.command, Command::Run(_));
     let watched = progress::is_watched(out);
@@ -275,6 +263,19 @@ impl Command {
         // What it does not come to, the next process does.
         let _ = tokio::time::timeout(interrupt::PATIENCE, stores.wait_idle()).await;
         done
+    }
+
+    /// Returns false for commands that need no setting, or tell themselves which are wrong.
+    fn uses_settings(&self) -> bool {
+        !matches!(
+            self,
+            Self::New(_)
+                | Self::Build(_)
+                | Self::Doctor(_)
+                | Self::Settings(_)
+                | Self::Completions(_)
+                | Self::Man(_)
+        )
     }
 
     /// Returns what an interruption leaves and a hint, for a command that has something to leave;
@@ -447,18 +448,6 @@ mod tests {
             found == reference,
             "run PERSIST_WRITE_DOCS=1 cargo test -p persist-cli reference"
         );
-    }
-
-    #[test]
-    fn only_a_misspelling_is_close() {
-        for (one, other, letters) in [
-            ("--sort", "--storage", 4),
-            ("--storge", "--storage", 1),
-            ("--dryrun", "--dry-run", 1),
-            ("", "ab", 2),
-        ] {
-            assert_eq!(distance(one, other), letters, "{one} {other}");
-        }
     }
 
     #[test]

@@ -95,6 +95,32 @@ pub(crate) fn painted(is_coloured: bool, style: Style, text: &str) -> String {
     }
 }
 
+/// Letters to insert, remove or change to make one word of the other.
+pub(crate) fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<_> = other.chars().collect();
+    let mut row: Vec<_> = (0..=other.len()).collect();
+    for (n, c) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], n + 1);
+        for (m, d) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(c != *d);
+            diagonal = row[m + 1];
+            row[m + 1] = changed.min(diagonal + 1).min(row[m] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+/// Returns the word of a list that another word is a misspelling of.
+pub(crate) fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let most = (word.len() / 3).min(3);
+    let near = words
+        .into_iter()
+        .map(|known| (distance(word, known), known));
+    let near = near.filter(|(letters, _)| *letters <= most);
+    near.min_by_key(|(letters, _)| *letters)
+        .map(|(_, known)| known)
+}
+
 /// A guest's text on a person's terminal: without its control characters, which could move the
 /// cursor or worse. Lines and tabs stay.
 pub(crate) fn plain(text: &str) -> String {
@@ -178,6 +204,20 @@ mod tests {
         assert_eq!(time_in(millis, &tehran), "2026-11-18T14:36:40+03:30");
         assert!(time_in(u64::MAX, &tehran).starts_with("9999-12-"));
         assert_eq!(rfc3339(millis).as_deref(), Some("2026-11-18T11:06:40.123Z"));
+    }
+
+    #[test]
+    fn only_a_misspelling_is_close() {
+        for (one, other, letters) in [
+            ("--sort", "--storage", 4),
+            ("--storge", "--storage", 1),
+            ("--dryrun", "--dry-run", 1),
+            ("", "ab", 2),
+        ] {
+            assert_eq!(distance(one, other), letters, "{one} {other}");
+        }
+        assert_eq!(nearest("memroy", ["memory", "runs"]), Some("memory"));
+        assert_eq!(nearest("bucket", ["s3_bucket", "gcs_bucket"]), None);
     }
 
     #[test]

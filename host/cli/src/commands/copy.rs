@@ -55,6 +55,9 @@ pub(crate) struct Copy {
     how: How,
     #[command(flatten)]
     create: Create,
+    /// Hides the global option, which names one store: this command takes two.
+    #[arg(long, hide = true)]
+    storage: Option<String>,
 }
 
 /// How versions are copied and compared.
@@ -83,6 +86,11 @@ impl How {
 
 impl Copy {
     pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
+        if self.storage.is_some() {
+            out.note(format_args!(
+                "warning: --storage is ignored: FROM_URL and TO_URL name the stores"
+            ));
+        }
         let from = stores.at(&self.from)?;
         apart(&from, &stores.at(&self.to)?)?;
         from.require().await?;

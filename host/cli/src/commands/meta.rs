@@ -165,8 +165,13 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
         let name = setting.variables[0];
         let problem = problems.iter().find(|(wrong, _)| *wrong == name);
         let problem = problem.map(|(_, what)| what);
+        let effective = match &value {
+            Some(value) => Some(value.clone()),
+            None => settings.default_of(setting),
+        };
         let json = json!({
-            "setting": name, "key": setting.key, "value": value, "source": from, "problem": problem,
+            "setting": name, "key": setting.key, "value": value, "effective": effective,
+            "source": from, "problem": problem,
         });
         let style = match (problem, &source) {
             (Some(_), _) => BAD,
@@ -174,7 +179,7 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
             (None, _) => Style::new(),
         };
         table.styled_row(&json, style, || {
-            let value = value.as_deref().unwrap_or(setting.default).replace('`', "");
+            let value = effective.unwrap_or_else(|| setting.default.replace('`', ""));
             let wrong = problem.map_or("", |_| "WRONG: ");
             vec![
                 name.to_owned(),
@@ -189,11 +194,18 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
         let from = settings.file().map(|file| file.display().to_string());
         let from = from.unwrap_or_default();
         let json = json!({
-            "setting": name, "key": "endpoints", "value": value, "source": from, "problem": null,
+            "setting": name, "key": "endpoints", "value": value, "effective": value,
+            "source": from, "problem": null,
         });
         let cells = vec![one_line(&name), one_line(&value), from];
         table.row(&json, || cells)?;
     }
     table.flush()?;
+    for name in settings.unknown_variables() {
+        out.note(format_args!(
+            "warning: the environment variable {} is not a setting",
+            one_line(name)
+        ));
+    }
     Ok(problems)
 }
