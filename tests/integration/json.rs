@@ -1,4 +1,5 @@
-//! `--json`: what the commands print is what docs/src/json.md describes, and nothing else.
+//! `--json`: what the commands print is what docs/src/json.md and docs/src/json-schema.json
+//! describe, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -106,6 +107,94 @@ impl Page {
     }
 }
 
+/// The JSON Schema of the output.
+struct Schema {
+    schemas: boon::Schemas,
+    /// Schemas of the lines of each command, and of `errors`.
+    commands: BTreeMap<String, boon::SchemaIndex>,
+}
+
+impl Schema {
+    fn read() -> Self {
+        const URL: &str = "https://localhost/json-schema.json";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/json-schema.json");
+        let text = fs::read_to_string(path).expect("the schema");
+        let schema: Value = serde_json::from_str(&text).expect("JSON");
+        let defs = schema["$defs"].as_object().expect("definitions").clone();
+        let mut compiler = boon::Compiler::new();
+        compiler.add_resource(URL, schema).expect("a schema");
+        let mut schemas = boon::Schemas::new();
+        let commands = defs.keys().filter_map(|name| {
+            let command = name.strip_prefix("persist-")?.to_owned();
+            let at = format!("{URL}#/$defs/{name}");
+            let compiled = compiler.compile(&at, &mut schemas);
+            Some((
+                command,
+                compiled.unwrap_or_else(|error| panic!("{error:#}")),
+            ))
+        });
+        let commands = commands.collect();
+        Self { schemas, commands }
+    }
+
+    /// Validates a line of a command, or an error on standard error.
+    fn check(&self, command: &str, line: &Value) -> Result<(), String> {
+        let command = command.split(' ').next().expect("a word");
+        let schema = self.commands.get(command).ok_or("no schema")?;
+        let valid = self.schemas.validate(line, *schema);
+        valid.map_err(|error| format!("{command}: {line}: {error:#}"))
+    }
+}
+
+#[test]
+fn every_line_is_valid_by_the_schema() {
+    let dir = tempdir();
+    let schema = Schema::read();
+    let mut seen = BTreeSet::from(["errors".to_owned()]);
+    for (command, lines, errors) in printed(dir.path()) {
+        for line in &lines {
+            schema.check(&command, line).expect("valid");
+            seen.extend(command.split(' ').next().map(str::to_owned));
+        }
+        for error in &errors {
+            schema.check("errors", error).expect("valid");
+        }
+    }
+    let mut described: BTreeSet<_> = schema.commands.keys().cloned().collect();
+    // Each language has a toolchain, which `languages` needs.
+    assert!(described.remove("build"));
+    // `cat` prints a state, and here an error.
+    assert_eq!(seen, described);
+}
+
+#[test]
+fn the_schema_refuses_lines_with_other_keys_and_types() {
+    let schema = Schema::read();
+    let dir = tempdir();
+    let args = ["save", "bot/notes", "Cargo.toml", "--json"];
+    let output = persist(dir.path()).args(args).output();
+    let good = json(text(&output.expect("persist starts").stdout)).remove(0);
+    schema.check("save", &good).expect("valid");
+    for (key, value) in [
+        ("agent", None),
+        ("undo", None),
+        ("version", None),
+        ("more", Some(Value::from(1))),
+        ("size", Some("12".into())),
+        ("created_at", Some("2026-11-28 02:00:00".into())),
+        ("event", Some("renamed".into())),
+    ] {
+        let mut bad = good.clone();
+        let object = bad.as_object_mut().expect("an object");
+        match value {
+            Some(value) => object.insert(key.to_owned(), value),
+            None => object.remove(key),
+        };
+        schema.check("save", &bad).expect_err(key);
+    }
+    schema.check("ls", &good).expect_err("another command");
+}
+
 /// Returns the cells of the tables in a section, without headers.
 fn rows(page: &str, section: &str) -> Vec<Vec<String>> {
     let (_, rest) = page
@@ -189,7 +278,9 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
         let lines = json(text(&output.stdout));
         found.push((name.to_owned(), lines, json(&errors.join("\n"))));
     };
+    let fresh = dir.join("fresh");
     run(&["init"]);
+    run(&["new", "--lang", "js", fresh.to_str().expect("text")]);
     run(&["run", agent, "--agent", "bot", "--", "say", "hello"]);
     run(&["run", agent, "--agent", "bot", "--", "dance"]);
     run(&["save", "bot/notes", "--label", "turn=1", agent]);
@@ -209,6 +300,7 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
     run(&["diff", "bot/notes@1", "bot/copy"]);
     run(&["stats"]);
     run(&["stats", "--states"]);
+    run(&["stats", "--summary"]);
     run(&["prune", "--keep-last", "1", "--dry-run"]);
     run(&["prune", "--keep-last", "1"]);
     run(&["policy"]);
@@ -262,6 +354,8 @@ fn the_keys_that_are_printed_are_those_that_are_documented() {
     let mut documented: BTreeSet<_> = events.chain(page.lines.keys().cloned()).collect();
     // A leftover with a key is an upload to a bucket, or a probe of a host that died an hour ago.
     assert!(documented.remove("event leftover"));
+    // The language's toolchain builds.
+    assert!(documented.remove("event built"));
     assert_eq!(seen, documented);
 }
 

@@ -34,6 +34,8 @@
 //! - `endless`: responses of servers that never end
 //! - `settings`: the table of settings is complete
 //! - `json`: the JSON output is documented
+//! - `output`: tables, totals, quiet runs, colours and times
+//! - `completion`: completion in shells
 
 mod adapter;
 mod bad_input;
@@ -42,6 +44,7 @@ mod check_and_doctor;
 mod checkpoint;
 mod cloud_backends;
 mod command;
+mod completion;
 mod conformance;
 mod copy_export_import;
 mod credentials;
@@ -60,6 +63,7 @@ mod logs;
 mod malformed;
 mod operators;
 mod outcomes;
+mod output;
 mod probes;
 mod races;
 mod retention;

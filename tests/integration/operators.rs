@@ -307,11 +307,22 @@ fn an_intact_store_verifies_and_checks() {
 fn shells_and_manuals_know_every_command() {
     let [local, ..] = on_each_backend();
     let commands = ["prune", "copy", "doctor", "restore"];
-    for shell in ["bash", "zsh", "fish"] {
+    for (shell, line) in [
+        ("bash", &["persist "][..]),
+        ("zsh", &["persist", ""]),
+        ("fish", &["persist", ""]),
+    ] {
         let script = local.run_ok(&["completions", shell]);
+        // The script asks the command, with this variable and the words of the line.
+        let asks = format!("_PERSIST_COMPLETE={shell} persist -- ");
+        assert!(script.contains(&asks), "{script}");
+        let mut command = local.command();
+        let command = command.env("_PERSIST_COMPLETE", shell).arg("--").args(line);
+        let output = command.output().expect("persist starts");
+        let proposed = text(&output.stdout);
         assert!(
-            commands.iter().all(|command| script.contains(command)),
-            "{shell}"
+            commands.iter().all(|command| proposed.contains(command)),
+            "{shell}: {proposed}"
         );
     }
     assert!(local.run_ok(&["man"]).contains(".TH persist 1"));

@@ -179,3 +179,96 @@ fn an_invalid_value_is_reported_with_its_setting_and_source() {
         }
     }
 }
+
+#[test]
+fn a_wrong_setting_is_an_error_of_every_command() {
+    let dir = tempdir();
+    let file = dir.path().join("persist.toml");
+    for (toml, environment, what, hint) in [
+        (
+            "keep_lsat = 3",
+            None,
+            "keep_lsat",
+            "did you mean keep_last?",
+        ),
+        (
+            "keep_last = \"many\"",
+            None,
+            "keep_last in ",
+            "write a whole number",
+        ),
+        (
+            "[limits]\nmemroy = 3",
+            None,
+            "limits in ",
+            "did you mean memory?",
+        ),
+        (
+            "",
+            Some(("PERSIST_LIMITS", "memory=64 parsecs")),
+            "PERSIST_LIMITS",
+            "--help",
+        ),
+        (
+            "",
+            Some(("PERSIST_GRACE", "31d")),
+            "PERSIST_GRACE",
+            "at most 30d",
+        ),
+        (
+            "",
+            Some(("PERSIST_RETENSION", "off")),
+            "PERSIST_RETENSION",
+            "did you mean PERSIST_RETENTION?",
+        ),
+    ] {
+        fs::write(&file, toml).expect("writes");
+        for args in [
+            &["ls"][..],
+            &["save", "bot/memory", "Cargo.toml"],
+            &["check"],
+            &["prune"],
+        ] {
+            let mut command = persist(dir.path());
+            command.env("PERSIST_CONFIG", &file).envs(environment);
+            let output = command.args(args).output().expect("persist starts");
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{what}: {args:?}: {said}");
+            assert!(said.starts_with("error: ") && said.contains(what), "{said}");
+            assert!(said.contains("\nhint: ") && said.contains(hint), "{said}");
+        }
+    }
+    // A setting of a storage that is not used may be wrong.
+    let mut command = persist(dir.path());
+    command.env("PERSIST_GCS_TIMEOUT", "soon").arg("ls");
+    assert!(command.output().expect("persist starts").status.success());
+}
+
+#[test]
+fn the_values_that_hold_by_default_are_shown() {
+    let dir = tempdir();
+    let output = persist(dir.path())
+        .env("HOME", "/home/operator")
+        .env("PERSIST_KEEP_LAST", "7")
+        .env("PERSIST_OF_ANOTHER_PROGRAM", "1")
+        .args(["settings", "--json"])
+        .output();
+    let output = output.expect("persist starts");
+    let lines = json(text(&output.stdout));
+    for (name, value, effective) in [
+        ("PERSIST_KEEP_LAST", Some("7"), "7"),
+        ("PERSIST_KEEP_DAILY", None, "30"),
+        ("PERSIST_GRACE", None, "1h"),
+        ("AWS_CONFIG_FILE", None, "/home/operator/.aws/config"),
+    ] {
+        let line = lines.iter().find(|line| line["setting"] == name);
+        let line = line.expect("a setting");
+        assert_eq!(line["value"].as_str(), value, "{name}");
+        assert_eq!(line["effective"].as_str(), Some(effective), "{name}");
+    }
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("PERSIST_OF_ANOTHER_PROGRAM is not a setting"),
+        "{said}"
+    );
+}

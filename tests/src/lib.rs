@@ -193,6 +193,23 @@ pub fn guest_in(language: &str, name: &str) -> Option<PathBuf> {
     None
 }
 
+/// Returns true if this machine has a program that `cargo xtask test` installs where it can.
+///
+/// A test that passes without it is counted as those of [`guest_in`] are.
+pub fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|dir| dir.join(name).is_file()) {
+        return true;
+    }
+    let is_wanted = std::env::var_os("PERSIST_SKIP_LANGUAGES").is_some_and(|value| value == "1");
+    assert!(
+        is_wanted || std::env::var_os("CI").is_none(),
+        "{name} is missing: PERSIST_SKIP_LANGUAGES=1 skips the test"
+    );
+    report_skipped(name);
+    false
+}
+
 /// Adds this test to the list that `cargo xtask test` prints: cargo hides the output of tests that
 /// pass.
 fn report_skipped(language: &str) {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Enough of the demo to be a test: a dozen turns between two kills.
 const DEMO_TURNS: usize = 60;
@@ -17,6 +18,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     languages::build(workspace)?;
     let skipped = Skipped::forget_earlier(workspace)?;
     servers::install_all(workspace)?;
+    install_shells();
     // One selection of packages and features for all that follows. Another would compile wasmtime a
     // second time.
     let all = ["--locked", "--workspace", "--all-features"];
@@ -39,6 +41,24 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     skipped.print()?;
     tested?;
     demo
+}
+
+/// Installs the shells in which completion is tested. Where that fails, these tests are skipped.
+fn install_shells() {
+    let missing: Vec<_> = ["zsh", "fish"]
+        .into_iter()
+        .filter(|shell| !machine::succeeds(Command::new(shell).args(["-c", "exit"])))
+        .collect();
+    if missing.is_empty() {
+        return;
+    }
+    let otherwise = "install them, or completion is not tested in them";
+    if let Err(error) = machine::install(&missing, otherwise) {
+        eprintln!(
+            "Completion is not tested in {}: {error:#}",
+            missing.join(", ")
+        );
+    }
 }
 
 /// The list of tests that passed without an agent in one of their languages, which the tests write.

@@ -9,10 +9,12 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use persist_host::storage::Environment;
+use serde_json::json;
 use wasi_preview1_component_adapter_provider as preview1;
 
 use crate::error::Hinted;
 use crate::new::name_of;
+use crate::print::Out;
 use crate::sdk::Language;
 use crate::stdio::say;
 use crate::toolchain_versions;
@@ -37,7 +39,7 @@ pub(crate) struct Build {
 }
 
 impl Build {
-    pub(crate) fn run(self, environment: &Environment) -> Result<()> {
+    pub(crate) fn run(self, environment: &Environment, out: Out) -> Result<()> {
         let folder = fs::canonicalize(&self.folder)
             .with_context(|| format!("cannot open the directory {}", self.folder.display()))?;
         let Some(language) = Language::ALL
@@ -51,12 +53,12 @@ impl Build {
             );
         };
         let name = name_of(&folder)?;
-        let out = match &self.output {
+        let made_file = match &self.output {
             Some(output) => std::path::absolute(output)?,
             None => folder.join(format!("{name}.wasm")),
         };
         // Beside its place and renamed, so that what is there is whole.
-        let scratch = Scratch::beside(&out)?;
+        let scratch = Scratch::beside(&made_file)?;
         let partial = scratch.0.join("made.wasm");
         let tools = Tools {
             folder: &folder,
@@ -72,8 +74,13 @@ impl Build {
         let made = fs::read(&partial).context("cannot read the output of the toolchain")?;
         let whole = scratch.0.join("whole.wasm");
         fs::write(&whole, component(made)?)?;
-        fs::rename(&whole, &out).with_context(|| format!("cannot write {}", out.display()))?;
-        say(format_args!("built {}", out.display()));
+        let shown = made_file.display();
+        fs::rename(&whole, &made_file).with_context(|| format!("cannot write {shown}"))?;
+        if out.json {
+            let value = json!({ "event": "built", "file": made_file, "agent": name });
+            return Ok(out.result(&value, String::new)?);
+        }
+        out.note(format_args!("built {shown}"));
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! Logs, and the line that tells a person why a command waits.
 
 use std::fmt;
-use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::Level;
@@ -10,7 +9,7 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::stdio::say;
+use crate::stdio::{say, stderr_is_coloured};
 use crate::text::one_line;
 
 /// Target of the events that tell of a call that is sent again.
@@ -33,7 +32,7 @@ pub(crate) fn start(filter: &str, is_users: bool, reports: bool, is_watched: boo
         filter = filter.add_directive(quiet);
     }
     let logs = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(stderr_is_coloured())
         .with_writer(std::io::stderr)
         .with_filter(filter);
     let retries = Targets::new().with_target(RETRY, Level::DEBUG);

@@ -3,6 +3,7 @@
 mod address;
 mod build;
 mod commands;
+mod completion;
 mod error;
 mod exit;
 mod interrupt;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum as _};
 
 use commands::{
     archive, check, copy, diff, doctor, gc, init, list, meta, policy, repair, retention, state,
@@ -38,6 +39,7 @@ use interrupt::Interrupt;
 use persist_host::storage::secret_in;
 use print::Out;
 use settings::{GlobalArgs, Settings};
+use stdio::Color;
 use stores::{Create, Stores};
 
 /// Heading of the options that every command takes.
@@ -65,9 +67,15 @@ struct Cli {
     #[arg(long, global = true, display_order = 102, help_heading = GLOBAL)]
     json: bool,
 
-    /// Print only results and errors, and tables without a header
+    /// Print only errors, and the results of commands that show something, without table headers
     #[arg(long, short, global = true, display_order = 103, help_heading = GLOBAL)]
     quiet: bool,
+
+    /// Color the output: auto, always or never; NO_COLOR and CLICOLOR_FORCE change auto [default:
+    /// auto]
+    #[arg(long, global = true, value_name = "WHEN", display_order = 104, help_heading = GLOBAL,
+    value_enum, default_value_t, hide_default_value = true, hide_possible_values = true)]
+    color: Color,
 
     #[command(subcommand)]
     command: Command,
@@ -110,7 +118,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::try_parse_from(arguments()).unwrap_or_else(|mut error| {
+    if completion::answer(Cli::command) {
+        return ExitCode::SUCCESS;
+    }
+    let words = arguments();
+    let color = color_of(&words);
+    color.apply();
+    let cli = parsed(color, words).unwrap_or_else(|mut error| {
         drop_far_suggestion(&mut error);
         let said = error.to_string();
         if error.use_stderr() && wants_json() {
@@ -127,6 +141,31 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error, json),
     }
+}
+
+/// Parses a command line. Errors of it are coloured as it says itself.
+fn parsed(color: Color, words: Vec<OsString>) -> clap::error::Result<Cli> {
+    let mut command = Cli::command().color(color.of_parser());
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Returns the `--color` of a command line that may be wrong.
+fn color_of(words: &[OsString]) -> Color {
+    let mut color = Color::default();
+    let mut words = words.iter().map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        let value = match word.strip_prefix("--color") {
+            _ if word == "--" => break,
+            Some("") => words.next(),
+            Some(value) => value.strip_prefix('=').map(|value| value.to_owned().into()),
+            None => None,
+        };
+        color = value
+            .and_then(|value| Color::from_str(&value, true).ok())
+            .unwrap_or(color);
+    }
+    color
 }
 
 /// The words of the command line. `persist help --help` asks for help, and not for a command of
@@ -156,25 +195,10 @@ fn drop_far_suggestion(error: &mut clap::Error) {
     let written = text(ContextKind::InvalidArg);
     let suggested = text(ContextKind::SuggestedArg);
     if let (Some(written), Some(suggested)) = (written, suggested)
-        && distance(&written, &suggested) > 2
+        && text::distance(&written, &suggested) > 2
     {
         error.remove(ContextKind::SuggestedArg);
     }
-}
-
-/// Letters to insert, remove or change to make one word of the other.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<_> = other.chars().collect();
-    let mut row: Vec<_> = (0..=other.len()).collect();
-    for (n, c) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], n + 1);
-        for (m, d) in other.iter().enumerate() {
-            let changed = diagonal + usize::from(c != *d);
-            diagonal = row[m + 1];
-            row[m + 1] = changed.min(diagonal + 1).min(row[m] + 1);
-        }
-    }
-    row[other.len()]
 }
 
 fn start(cli: Cli) -> Result<()> {
@@ -189,6 +213,9 @@ fn start(cli: Cli) -> Result<()> {
         config: cli.config,
     };
     let settings = Settings::resolve(said)?;
+    if cli.command.uses_settings() {
+        settings.check()?;
+    }
     // What a guest's call meets is told to the guest, and logged for the operator.
     let reports = !matches!(cli.command, Command::Run(_));
     let watched = progress::is_watched(out);
@@ -238,6 +265,19 @@ impl Command {
         done
     }
 
+    /// Returns false for commands that need no setting, or tell themselves which are wrong.
+    fn uses_settings(&self) -> bool {
+        !matches!(
+            self,
+            Self::New(_)
+                | Self::Build(_)
+                | Self::Doctor(_)
+                | Self::Settings(_)
+                | Self::Completions(_)
+                | Self::Man(_)
+        )
+    }
+
     /// Returns what an interruption leaves and a hint, for a command that has something to leave;
     /// all others end at once.
     fn left(&self) -> Option<(&'static str, Option<&'static str>)> {
@@ -281,8 +321,8 @@ impl Command {
                 let store = stores.host(run.create)?;
                 run.run(&store, settings, out).await
             }
-            Self::New(new) => new.run(),
-            Self::Build(build) => build.run(settings.environment()),
+            Self::New(new) => new.run(out),
+            Self::Build(build) => build.run(settings.environment(), out),
             Self::Init(init) => {
                 interrupt
                     .uninterruptible(init.run(&stores.making(Create::YES)?, out))
@@ -346,7 +386,7 @@ impl Command {
             }
             Self::Doctor(doctor) => doctor.run(settings, out).await,
             Self::Settings(show) => show.run(settings, out),
-            Self::Completions(completions) => completions.run(Cli::command()),
+            Self::Completions(completions) => completions.run(),
             Self::Man(man) => man.run(Cli::command()),
         }
     }
@@ -408,18 +448,6 @@ mod tests {
             found == reference,
             "run PERSIST_WRITE_DOCS=1 cargo test -p persist-cli reference"
         );
-    }
-
-    #[test]
-    fn only_a_misspelling_is_close() {
-        for (one, other, letters) in [
-            ("--sort", "--storage", 4),
-            ("--storge", "--storage", 1),
-            ("--dryrun", "--dry-run", 1),
-            ("", "ab", 2),
-        ] {
-            assert_eq!(distance(one, other), letters, "{one} {other}");
-        }
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use serde_json::json;
 
 use crate::error::Hinted;
+use crate::print::Out;
 use crate::sdk::{self, Language};
-use crate::stdio::say;
 use crate::toolchain_versions;
 
 /// Create a directory with a new agent
@@ -27,7 +28,7 @@ pub(crate) struct New {
 }
 
 impl New {
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(self, out: Out) -> Result<()> {
         let name = name_of(&self.folder)?;
         if let Some(parent) = self.folder.parent() {
             fs::create_dir_all(parent)
@@ -50,7 +51,11 @@ impl New {
             b"*.wasm\ntarget/\nnode_modules/\n.venv/\n__pycache__/\n",
         )?;
         let folder = self.folder.display();
-        say(format_args!(
+        if out.json {
+            let value = json!({ "event": "created", "directory": self.folder, "agent": name });
+            return Ok(out.result(&value, String::new)?);
+        }
+        out.note(format_args!(
             "created {folder}, an agent that keeps notes. Next steps:\n\n    \
              persist build {folder}\n    persist run {folder}/{name}.wasm -- \"buy milk\"\n"
         ));

@@ -23,8 +23,17 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    /// Prints a value as JSON or, where that was not asked for, what `text` makes of it.
+    /// Reports what a command did, as JSON or as `text` makes of it. With --quiet and without
+    /// --json, success prints nothing.
     pub(crate) fn print(self, value: &Value, text: impl FnOnce() -> String) -> io::Result<()> {
+        if self.quiet && !self.json {
+            return Ok(());
+        }
+        self.result(value, text)
+    }
+
+    /// Prints what a command was asked for, as JSON or as `text` makes of it.
+    pub(crate) fn result(self, value: &Value, text: impl FnOnce() -> String) -> io::Result<()> {
         let line = if self.json { seen(value) } else { text() };
         self.write(format!("{line}\n").as_bytes())
     }
@@ -73,7 +82,7 @@ impl Out {
             return Ok(());
         }
         let error = exit::value(code, &why.to_string(), why.hint().as_deref());
-        self.print(&extend(located(address), error), String::new)
+        self.result(&extend(located(address), error), String::new)
     }
 }
 

@@ -151,7 +151,9 @@ fn changed(agent: &Name, session: Option<&Name>, info: &Info, verbose: bool, out
     let address = format!("{}@{}", address(agent, session, &name), info.version);
     if out.json {
         // The agent goes on, whether anyone listens or not.
-        let _ = out.print(&print::event(event, &address, info), String::new);
+        let mut value = print::event(event, &address, info);
+        value["undo"] = serde_json::Value::Null;
+        let _ = out.result(&value, String::new);
     } else if verbose {
         say(format_args!(
             "{event} {address} ({})",
@@ -176,7 +178,7 @@ fn end(ran: RunOutput, out: Out) -> Result<()> {
         let _ = stdio::from_guest(io::stderr().lock(), &ran.stderr);
     }
     match (ran.answer, out.json) {
-        (Ok(answer), true) => Ok(out.print(&output("answer", &answer), String::new)?),
+        (Ok(answer), true) => Ok(out.result(&output("answer", &answer), String::new)?),
         (Ok(answer), false) => Ok(stdio::from_guest(
             io::stdout().lock(),
             format!("{answer}\n").as_bytes(),
@@ -186,7 +188,7 @@ fn end(ran: RunOutput, out: Out) -> Result<()> {
             let error = anyhow::Error::new(error);
             if json {
                 let line = print::extend(output("error", ""), exit::value_of(&error));
-                out.print(&line, String::new)?;
+                out.result(&line, String::new)?;
             }
             Err(error)
         }

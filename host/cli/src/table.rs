@@ -3,10 +3,13 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use anstyle::Style;
 use serde_json::Value;
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::print::Out;
+use crate::stdio;
+use crate::text::painted;
 
 /// Rows that are held to learn how wide the columns are. A list may have no end.
 const HELD: usize = 100;
@@ -14,28 +17,56 @@ const HELD: usize = 100;
 /// Rows are not held for longer than this.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Cells that an address keeps on a terminal that is too narrow for the table.
+const MIN_ADDRESS: usize = 24;
+
+/// Cells that the words of a last column keep on such a terminal.
+const MIN_WORDS: usize = 12;
+
+/// Space between two columns.
+const GAP: &str = "  ";
+
 /// A column.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column {
     title: &'static str,
-    /// Numbers end below each other.
-    is_right: bool,
+    kind: Kind,
 }
 
-/// A column of texts.
+/// Content of a column, which decides how it is aligned and shortened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    /// Numbers end below each other.
+    Number,
+    /// Loses its middle on a narrow terminal: both ends of an address tell it apart.
+    Address,
+    /// Loses its end on a narrow terminal.
+    Words,
+}
+
+/// A column of short texts, which are never shortened.
 pub(crate) const fn text(title: &'static str) -> Column {
-    Column {
-        title,
-        is_right: false,
-    }
+    let kind = Kind::Text;
+    Column { title, kind }
 }
 
 /// A column of numbers.
 pub(crate) const fn number(title: &'static str) -> Column {
-    Column {
-        title,
-        is_right: true,
-    }
+    let kind = Kind::Number;
+    Column { title, kind }
+}
+
+/// A column of addresses.
+pub(crate) const fn address(title: &'static str) -> Column {
+    let kind = Kind::Address;
+    Column { title, kind }
+}
+
+/// A column of texts of any length.
+pub(crate) const fn words(title: &'static str) -> Column {
+    let kind = Kind::Words;
+    Column { title, kind }
 }
 
 /// A table on standard output, or one JSON value a row. What is held is printed when it is dropped.
@@ -44,9 +75,19 @@ pub(crate) struct Table {
     out: Out,
     columns: Vec<Column>,
     widths: Vec<usize>,
-    rows: Vec<Vec<String>>,
+    rows: Vec<Row>,
     held_since: Instant,
     has_header: bool,
+    /// Cells of a line of the terminal; none where the output is none.
+    room: Option<usize>,
+    is_coloured: bool,
+}
+
+/// A row, and how it is shown where colours are.
+#[derive(Debug)]
+struct Row {
+    style: Style,
+    cells: Vec<String>,
 }
 
 impl Table {
@@ -59,6 +100,8 @@ impl Table {
             held_since: Instant::now(),
             // Results, and nothing beside them.
             has_header: out.quiet,
+            room: stdio::columns(),
+            is_coloured: stdio::stdout_is_coloured(),
         }
     }
 
@@ -68,13 +111,24 @@ impl Table {
         value: &Value,
         cells: impl FnOnce() -> Vec<String>,
     ) -> io::Result<()> {
+        self.styled_row(value, Style::new(), cells)
+    }
+
+    /// Adds a row that has a style of its own.
+    pub(crate) fn styled_row(
+        &mut self,
+        value: &Value,
+        style: Style,
+        cells: impl FnOnce() -> Vec<String>,
+    ) -> io::Result<()> {
         if self.out.json {
-            return self.out.print(value, String::new);
+            return self.out.result(value, String::new);
         }
         if self.rows.is_empty() {
             self.held_since = Instant::now();
         }
-        self.rows.push(cells());
+        let cells = cells();
+        self.rows.push(Row { style, cells });
         if self.rows.len() >= HELD || self.held_since.elapsed() > PATIENCE {
             self.flush()
         } else {
@@ -90,34 +144,95 @@ impl Table {
         }
         let header = (!std::mem::replace(&mut self.has_header, true))
             .then(|| self.columns.iter().map(|column| column.title.to_owned()));
-        let header = header.map(Iterator::collect::<Vec<_>>);
+        let header = header.map(|titles| Row {
+            style: Style::new().bold(),
+            cells: titles.collect(),
+        });
         let mut lines = String::new();
         let rows: Vec<_> = header.into_iter().chain(rows).collect();
         for row in &rows {
-            for (width, cell) in self.widths.iter_mut().zip(row) {
+            for (width, cell) in self.widths.iter_mut().zip(&row.cells) {
                 *width = (*width).max(cell.width());
             }
         }
+        let widths = fitted(&self.columns, &self.widths, self.room);
         for row in &rows {
-            lines += &self.line(row);
+            let line = line(&self.columns, &widths, &row.cells);
+            lines += &painted(self.is_coloured, row.style, &line);
             lines.push('\n');
         }
         self.out.write(lines.as_bytes())
     }
+}
 
-    fn line(&self, row: &[String]) -> String {
-        let cells = self.columns.iter().zip(&self.widths).zip(row);
-        let cells = cells.map(|((column, width), cell)| {
-            let room = " ".repeat(width.saturating_sub(cell.width()));
-            if column.is_right {
-                room + cell
-            } else {
-                cell.clone() + &room
+/// Returns one line of a table.
+fn line(columns: &[Column], widths: &[usize], row: &[String]) -> String {
+    let cells = columns.iter().zip(widths).zip(row);
+    let cells = cells.map(|((column, &width), cell)| {
+        let cell = match column.kind {
+            Kind::Address => without_middle(cell, width),
+            Kind::Words => without_end(cell, width),
+            Kind::Text | Kind::Number => cell.clone(),
+        };
+        let room = " ".repeat(width.saturating_sub(cell.width()));
+        if column.kind == Kind::Number {
+            room + &cell
+        } else {
+            cell + &room
+        }
+    });
+    let line = cells.collect::<Vec<_>>().join(GAP);
+    line.trim_end().to_owned()
+}
+
+/// Returns the widths of the columns on a line of `room` cells: columns of words give way first,
+/// then those of addresses, none below its minimum.
+fn fitted(columns: &[Column], widths: &[usize], room: Option<usize>) -> Vec<usize> {
+    let mut widths = widths.to_vec();
+    let Some(room) = room else {
+        return widths;
+    };
+    for (kind, least) in [(Kind::Words, MIN_WORDS), (Kind::Address, MIN_ADDRESS)] {
+        for (column, at) in columns.iter().zip(0..) {
+            let gaps = GAP.len() * widths.len().saturating_sub(1);
+            let over = (widths.iter().sum::<usize>() + gaps).saturating_sub(room);
+            if column.kind == kind && widths[at] > least {
+                widths[at] = widths[at].saturating_sub(over).max(least);
             }
-        });
-        let line = cells.collect::<Vec<_>>().join("  ");
-        line.trim_end().to_owned()
+        }
     }
+    widths
+}
+
+/// Returns a text of at most `width` cells, in which an ellipsis stands for the middle.
+fn without_middle(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let room = width.saturating_sub(1);
+    // The end tells versions apart.
+    let end = room.div_ceil(2);
+    let mut tail: Vec<_> = prefix(text.chars().rev(), end).collect();
+    tail.reverse();
+    let head: String = prefix(text.chars(), room - end).collect();
+    format!("{head}…{}", tail.iter().collect::<String>())
+}
+
+/// Returns a text of at most `width` cells, in which an ellipsis stands for the end.
+fn without_end(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let head: String = prefix(text.chars(), width.saturating_sub(1)).collect();
+    head + "…"
+}
+
+/// Returns the first characters, as many as have room in `width` cells.
+fn prefix(chars: impl Iterator<Item = char>, width: usize) -> impl Iterator<Item = char> {
+    chars.scan(0, move |used, c| {
+        *used += c.width().unwrap_or_default();
+        (*used <= width).then_some(c)
+    })
 }
 
 impl Drop for Table {
@@ -131,21 +246,41 @@ impl Drop for Table {
 mod tests {
     use super::*;
 
+    const COLUMNS: [Column; 3] = [address("NAME"), number("SIZE"), words("LABELS")];
+
+    fn cells(cells: &[&str]) -> Vec<String> {
+        cells.iter().map(|cell| (*cell).to_owned()).collect()
+    }
+
     #[test]
     fn columns_are_as_wide_as_their_content_and_numbers_end_below_each_other() {
-        let out = Out {
-            json: false,
-            quiet: false,
-            options: "",
-        };
-        let mut table = Table::new(out, &[text("NAME"), number("SIZE"), text("LABELS")]);
-        table.widths = vec![6, 5, 6];
-        let line = |cells: &[&str]| {
-            let cells: Vec<_> = cells.iter().map(|cell| (*cell).to_owned()).collect();
-            table.line(&cells)
-        };
+        let line = |row: &[&str]| line(&COLUMNS, &[6, 5, 6], &cells(row));
         assert_eq!(line(&["NAME", "SIZE", "LABELS"]), "NAME     SIZE  LABELS");
         assert_eq!(line(&["日本", "3 B", ""]), "日本      3 B");
         assert_eq!(line(&["é", "1.0 K", "a=b"]), "é       1.0 K  a=b");
+    }
+
+    #[test]
+    fn a_narrow_terminal_shortens_labels_and_then_addresses() {
+        let widths = [40, 8, 20];
+        let fitted = |room| fitted(&COLUMNS, &widths, room);
+        assert_eq!(fitted(None), widths);
+        assert_eq!(fitted(Some(200)), widths);
+        assert_eq!(fitted(Some(70)), [40, 8, 18]);
+        assert_eq!(fitted(Some(60)), [36, 8, 12]);
+        assert_eq!(fitted(Some(20)), [24, 8, 12]);
+    }
+
+    #[test]
+    fn a_shortened_text_keeps_what_tells_it_apart() {
+        let address = "agent/chat-20261031-3/history@12";
+        assert_eq!(without_middle(address, 40), address);
+        assert_eq!(without_middle(address, 20), "agent/cha…history@12");
+        assert_eq!(without_end("turn=1 by=hand", 8), "turn=1 …");
+        for width in 1..12 {
+            let wide = "日本語/メモリ@3";
+            assert!(without_middle(wide, width).width() <= width, "{width}");
+            assert!(without_end(wide, width).width() <= width, "{width}");
+        }
     }
 }

@@ -1,7 +1,11 @@
 //! Texts for people and shells: sizes, times, quoting, and escapes of what a terminal obeys.
 
+use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
 
+use anstyle::Style;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use crate::unseen::is_unseen;
@@ -65,11 +69,56 @@ pub(crate) fn count(number: u64, what: &str) -> String {
     }
 }
 
-/// A moment that is told in milliseconds since 1970, UTC.
+/// Writes milliseconds since 1970 for people: RFC 3339 in the time zone of this process, with the
+/// offset from UTC.
 pub(crate) fn time(millis: u64) -> String {
-    // A trailer may say any number; four digits of year are as far as people go.
-    let time = UNIX_EPOCH + Duration::from_millis(millis.min(253_402_300_799_999));
-    humantime::format_rfc3339_seconds(time).to_string()
+    static ZONE: OnceLock<TimeZone> = OnceLock::new();
+    time_in(millis, ZONE.get_or_init(TimeZone::system))
+}
+
+fn time_in(millis: u64, zone: &TimeZone) -> String {
+    // A trailer may say any number.
+    let millis = i64::try_from(millis).unwrap_or(i64::MAX);
+    let time = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX);
+    let time = time.to_zoned(zone.clone());
+    let offset = if time.offset().is_zero() { "Z" } else { "%:z" };
+    time.strftime(&format!("%Y-%m-%dT%H:%M:%S{offset}"))
+        .to_string()
+}
+
+/// Returns a text in a style, where colours are shown.
+pub(crate) fn painted(is_coloured: bool, style: Style, text: &str) -> String {
+    if is_coloured && !style.is_plain() && !text.is_empty() {
+        format!("{style}{text}{style:#}")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Letters to insert, remove or change to make one word of the other.
+pub(crate) fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<_> = other.chars().collect();
+    let mut row: Vec<_> = (0..=other.len()).collect();
+    for (n, c) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], n + 1);
+        for (m, d) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(c != *d);
+            diagonal = row[m + 1];
+            row[m + 1] = changed.min(diagonal + 1).min(row[m] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+/// Returns the word of a list that another word is a misspelling of.
+pub(crate) fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let most = (word.len() / 3).min(3);
+    let near = words
+        .into_iter()
+        .map(|known| (distance(word, known), known));
+    let near = near.filter(|(letters, _)| *letters <= most);
+    near.min_by_key(|(letters, _)| *letters)
+        .map(|(_, known)| known)
 }
 
 /// A guest's text on a person's terminal: without its control characters, which could move the
@@ -142,6 +191,33 @@ mod tests {
     fn sizes_are_said_in_a_unit_that_suits_them() {
         let sizes = [0, 1023, 1024, 1536, 5 << 30].map(bytes);
         assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn times_are_local_and_tell_their_zone() {
+        let millis = 1_795_000_000_123;
+        let utc = time_in(millis, &TimeZone::UTC);
+        assert_eq!(utc, "2026-11-18T11:06:40Z");
+        let tehran = TimeZone::fixed(
+            jiff::tz::offset(3).saturating_add(jiff::SignedDuration::from_mins(30)),
+        );
+        assert_eq!(time_in(millis, &tehran), "2026-11-18T14:36:40+03:30");
+        assert!(time_in(u64::MAX, &tehran).starts_with("9999-12-"));
+        assert_eq!(rfc3339(millis).as_deref(), Some("2026-11-18T11:06:40.123Z"));
+    }
+
+    #[test]
+    fn only_a_misspelling_is_close() {
+        for (one, other, letters) in [
+            ("--sort", "--storage", 4),
+            ("--storge", "--storage", 1),
+            ("--dryrun", "--dry-run", 1),
+            ("", "ab", 2),
+        ] {
+            assert_eq!(distance(one, other), letters, "{one} {other}");
+        }
+        assert_eq!(nearest("memroy", ["memory", "runs"]), Some("memory"));
+        assert_eq!(nearest("bucket", ["s3_bucket", "gcs_bucket"]), None);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::address::{self, Address, SelectionArg};
 use crate::error::Found;
 use crate::print::{self, Out};
 use crate::progress::Progress;
-use crate::text::{self, one_line};
+use crate::stdio::{BAD, DIM, WARNING, say, stderr_is_coloured, stdout_is_coloured};
+use crate::text::{self, one_line, painted};
 
 /// Verify every byte of a version
 #[derive(Debug, Args)]
@@ -45,6 +46,9 @@ pub(crate) struct Check {
     /// Read and verify every byte of PERCENT of the versions, chosen at random
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     sample: Option<f64>,
+    /// Print only totals
+    #[arg(long)]
+    summary: bool,
 }
 
 impl Verify {
@@ -85,6 +89,9 @@ impl Check {
                 return progress.add(1);
             };
             counts.add(finding.kind.severity());
+            if self.summary {
+                return;
+            }
             // A finding that cannot be printed does not stop the check.
             if let Err(error) = progress.aside(|| tell(finding, out)) {
                 printed = Err(error);
@@ -141,7 +148,7 @@ fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
     if address.is_none() {
         value["address"] = Value::Null;
     }
-    out.print(&value, || {
+    let text = || {
         // A stranger may have chosen both.
         let what = one_line(&finding.what);
         let key = one_line(&finding.key);
@@ -151,7 +158,21 @@ fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
         };
         let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
         format!("{severity:<8} {kind:<15} {place}: {what}{hint}")
-    })
+    };
+    let style = match finding.kind.severity() {
+        Severity::Damage | Severity::Denied => BAD,
+        Severity::Note => DIM,
+        _ => WARNING,
+    };
+    if out.quiet && !out.json {
+        // A problem is never kept quiet. It is no result that was asked for.
+        say(format_args!(
+            "{}",
+            painted(stderr_is_coloured(), style, &text())
+        ));
+        return Ok(());
+    }
+    out.print(&value, || painted(stdout_is_coloured(), style, &text()))
 }
 
 /// Returns what to do about a finding, if the finding itself does not say it.

@@ -55,6 +55,9 @@ pub(crate) struct Copy {
     how: How,
     #[command(flatten)]
     create: Create,
+    /// Hides the global option, which names one store: this command takes two.
+    #[arg(long, hide = true)]
+    storage: Option<String>,
 }
 
 /// How versions are copied and compared.
@@ -63,6 +66,9 @@ pub(crate) struct How {
     /// Compare every byte of existing versions, not only their checksums
     #[arg(long)]
     read_data: bool,
+    /// Print only totals
+    #[arg(long)]
+    summary: bool,
     /// Copy versions whose numbers are more than 1,000,000 above the newest in the destination, or
     /// near the maximum
     #[arg(long)]
@@ -80,6 +86,11 @@ impl How {
 
 impl Copy {
     pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
+        if self.storage.is_some() {
+            out.note(format_args!(
+                "warning: --storage is ignored: FROM_URL and TO_URL name the stores"
+            ));
+        }
         let from = stores.at(&self.from)?;
         apart(&from, &stores.at(&self.to)?)?;
         from.require().await?;
@@ -129,7 +140,7 @@ pub(crate) async fn copy(
         if tally.is_empty() {
             continue;
         }
-        progress.aside(|| tally.print(out))?;
+        progress.aside(|| tally.print(how.summary, out))?;
         sum.add(tally);
     }
     drop(progress);
@@ -397,7 +408,7 @@ impl Tally {
         }
     }
 
-    fn print(&self, out: Out) -> Result<()> {
+    fn print(&self, summary: bool, out: Out) -> Result<()> {
         let address = &self.address;
         let versions = self.proof.versions;
         let made = self.made;
@@ -430,6 +441,9 @@ impl Tally {
                 ATTENTION,
                 format_args!("{address}@{version}: the pin could not be copied"),
             );
+        }
+        if summary {
+            return Ok(());
         }
         let damaged: Vec<_> = self.damaged.iter().map(|(version, ..)| version).collect();
         let value = json!({

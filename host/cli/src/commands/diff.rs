@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use anstyle::Style;
 use anyhow::Result;
-use bytes::Bytes;
 use clap::Args;
 use persist_host::snapshot::{Error, Info, Reader, Store};
 use serde_json::{Value, json};
@@ -14,10 +14,11 @@ use super::{CHUNK, nothing};
 use crate::address::Address;
 use crate::error::Hinted;
 use crate::print::{self, Out};
-use crate::text::{self, plain};
+use crate::stdio::{BAD, DIM, GOOD, stdout_is_coloured};
+use crate::text::{self, painted, plain};
 
-/// Larger states are compared by their hashes only: such a difference is not readable, and both are
-/// held in memory.
+/// States up to this size are held whole, and so is the part in which larger ones differ. A longer
+/// difference is not readable.
 const MAX: u64 = 4 << 20;
 
 /// JSON that is longer a value a line is compared as the text that it is.
@@ -26,10 +27,11 @@ const MAX_PRETTY: usize = 16 << 20;
 /// A difference that takes longer to find is shown coarser.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Compare two versions: size, hash, time and, for text and JSON, the state
+/// Compare two versions: size, hash, time and the state
 ///
-/// JSON is compared in an indented form, one value a line. States over 4 MiB are compared by hash
-/// only.
+/// Shows at which bytes the states differ and, for text, the lines. JSON up to 4 MiB is compared in
+/// an indented form, one value a line. Of larger states, the lines are shown if the part that
+/// differs is text of at most 4 MiB. Memory does not grow with the states.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -46,8 +48,53 @@ pub(crate) struct Diff {
 struct Side {
     address: String,
     info: Info,
-    /// None where the state is too large to be shown.
-    state: Option<Bytes>,
+    /// None where there is no state, as in a tombstone.
+    reader: Option<Reader>,
+}
+
+impl Side {
+    /// Returns the bytes of the state from `start` to before `end`.
+    async fn read(&mut self, start: u64, end: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let Some(reader) = &mut self.reader else {
+            return Ok(bytes);
+        };
+        while start + (bytes.len() as u64) < end {
+            let at = start + bytes.len() as u64;
+            let len = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
+            let piece = reader.read(at, len).await?;
+            if piece.is_empty() {
+                break;
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Bytes in which two states differ. A byte that only the longer one has differs.
+#[derive(Debug, Default)]
+struct Bytes {
+    /// First and last byte that differs.
+    range: Option<(u64, u64)>,
+    /// Bytes that differ, at the same offset of both.
+    changed: u64,
+    /// Runs of such bytes.
+    ranges: u64,
+    /// Bytes at the end that are the same, counted from the end of each.
+    same_end: u64,
+    /// Line of the first byte that differs, from 1.
+    line: u64,
+    /// Offset at which this line begins.
+    line_start: u64,
+}
+
+/// Lines in which two states differ.
+struct Lines {
+    /// `json` or `text`.
+    format: &'static str,
+    /// A unified difference.
+    diff: String,
 }
 
 impl Diff {
@@ -56,15 +103,29 @@ impl Diff {
             Some(to) => (self.from, to),
             None => (before(store, &self.from, out).await?, self.from),
         };
-        let from = side(store, &from).await?;
-        let to = side(store, &to).await?;
+        let mut from = side(store, &from).await?;
+        let mut to = side(store, &to).await?;
         let same = (from.info.deleted, &from.info.sha256) == (to.info.deleted, &to.info.sha256);
+        let mut difference = None;
+        if !same && !from.info.deleted && !to.info.deleted {
+            let bytes = compared(&mut from, &mut to).await?;
+            let lines = lines(&mut from, &mut to, &bytes).await?;
+            difference = Some((bytes, lines));
+        }
+        let longer = from.info.size.max(to.info.size);
         let value = json!({
             "from": print::info(&from.address, &from.info),
             "to": print::info(&to.address, &to.info),
             "same": same,
+            "bytes": difference.as_ref().map(|(bytes, _)| bytes.value(longer)),
+            "format": difference.as_ref().map(|(_, lines)| {
+                lines.as_ref().map_or("binary", |lines| lines.format)
+            }),
+            "diff": difference.as_ref().and_then(|(_, lines)| {
+                Some(lines.as_ref()?.diff.as_str())
+            }),
         });
-        Ok(out.print(&value, || text(&from, &to, same))?)
+        Ok(out.result(&value, || text(&from, &to, same, difference.as_ref()))?)
     }
 }
 
@@ -100,34 +161,113 @@ async fn side(store: &Store, address: &Address) -> Result<Side> {
     let name = address.name.as_str();
     let info = scope.stat(name, address.version).await?;
     let info = info.ok_or_else(|| nothing(address))?;
-    let version = Some(info.version);
-    let state = if info.size > MAX {
-        None
-    } else {
-        match scope.reader(name, version).await? {
-            Some(mut reader) => Some(whole(&mut reader).await?),
-            None => Some(Bytes::new()),
-        }
-    };
+    let reader = scope.reader(name, Some(info.version)).await?;
     Ok(Side {
         address: address.at(info.version),
         info,
-        state,
+        reader,
     })
 }
 
-async fn whole(reader: &mut Reader) -> Result<Bytes> {
-    let mut state = Vec::new();
-    loop {
-        let piece = reader.read(state.len() as u64, CHUNK).await?;
-        if piece.is_empty() {
-            return Ok(state.into());
+/// Compares two states, a piece after the other.
+async fn compared(from: &mut Side, to: &mut Side) -> Result<Bytes> {
+    let mut found = Bytes {
+        line: 1,
+        ..Bytes::default()
+    };
+    let shorter = from.info.size.min(to.info.size);
+    let longer = from.info.size.max(to.info.size);
+    let mut was_different = false;
+    let mut at = 0;
+    while at < shorter {
+        let end = shorter.min(at + CHUNK as u64);
+        let old = from.read(at, end).await?;
+        let new = to.read(at, end).await?;
+        let is_same = old == new;
+        for (offset, (a, b)) in (at..).zip(old.iter().zip(&new)) {
+            if is_same && found.range.is_some() {
+                // Nothing in this piece counts.
+                was_different = false;
+                break;
+            }
+            if a == b {
+                was_different = false;
+                if found.range.is_none() && *a == b'\n' {
+                    found.line += 1;
+                    found.line_start = offset + 1;
+                }
+                continue;
+            }
+            let first = found.range.map_or(offset, |(first, _)| first);
+            found.range = Some((first, offset));
+            found.changed += 1;
+            found.ranges += u64::from(!was_different);
+            was_different = true;
         }
-        state.extend_from_slice(&piece);
+        at = end;
+    }
+    if longer > shorter {
+        let first = found.range.map_or(shorter, |(first, _)| first);
+        found.range = Some((first, longer - 1));
+        found.changed += longer - shorter;
+        found.ranges += u64::from(!was_different);
+    }
+    found.same_end = match found.range {
+        Some((_, last)) if longer == shorter => longer - 1 - last,
+        range => same_end(from, to, range.map_or(shorter, |(first, _)| first)).await?,
+    };
+    Ok(found)
+}
+
+/// Counts the bytes at the ends of two states that are the same, but none of the first `start`.
+async fn same_end(from: &mut Side, to: &mut Side, start: u64) -> Result<u64> {
+    let sizes = [from.info.size, to.info.size];
+    let most = sizes[0].min(sizes[1]).saturating_sub(start);
+    let mut same = 0;
+    while same < most {
+        let more = most.min(same + CHUNK as u64);
+        let old = from.read(sizes[0] - more, sizes[0] - same).await?;
+        let new = to.read(sizes[1] - more, sizes[1] - same).await?;
+        let pairs = old.iter().rev().zip(new.iter().rev());
+        let here = pairs.take_while(|(a, b)| a == b).count() as u64;
+        same += here;
+        if same < more {
+            break;
+        }
+    }
+    Ok(same)
+}
+
+impl Bytes {
+    fn value(&self, longer: u64) -> Value {
+        json!({
+            "first": self.range.map(|(first, _)| first),
+            "last": self.range.map(|(_, last)| last),
+            "changed": self.changed,
+            "ranges": self.ranges,
+            "share": self.changed as f64 / longer.max(1) as f64,
+            "same_at_end": self.same_end,
+        })
+    }
+
+    fn text(&self, longer: u64) -> String {
+        let (first, last) = self.range.unwrap_or_default();
+        let share = 100.0 * self.changed as f64 / longer.max(1) as f64;
+        let ranges = text::count(self.ranges, "range");
+        let end = match self.same_end {
+            0 => String::new(),
+            1 => "; the last byte is the same".into(),
+            same => format!("; the last {same} bytes are the same"),
+        };
+        format!(
+            "differs from byte {first} on: {} of {longer} bytes ({share:.1} %) in {ranges}, the \
+             last at byte {last}{end}",
+            self.changed
+        )
     }
 }
 
-fn text(from: &Side, to: &Side, same: bool) -> String {
+fn text(from: &Side, to: &Side, same: bool, difference: Option<&(Bytes, Option<Lines>)>) -> String {
     let mut lines = vec![
         format!("from        {}", summary(from)),
         format!("to          {}", summary(to)),
@@ -135,13 +275,46 @@ fn text(from: &Side, to: &Side, same: bool) -> String {
     ];
     let millis = to.info.created_at.abs_diff(from.info.created_at);
     let apart = humantime::format_duration(Duration::from_secs(millis / 1000));
-    lines.push(format!("apart       {apart}"));
-    lines.push(if same {
-        "state       the same".into()
+    let order = if to.info.created_at < from.info.created_at {
+        "earlier"
     } else {
-        format!("state       {}", difference(from, to))
+        "later"
+    };
+    lines.push(format!("created     {apart} {order}"));
+    let longer = from.info.size.max(to.info.size);
+    lines.push(match difference {
+        None if same => "state       the same, by SHA-256".into(),
+        None => "state       only one of them is deleted".into(),
+        Some((bytes, None)) => format!("state       {}; not text", bytes.text(longer)),
+        Some((bytes, Some(lines))) => {
+            let Lines { format, diff } = lines;
+            let how = match *format {
+                "json" => "as JSON",
+                _ => "as text",
+            };
+            let shown = coloured(&plain(diff.trim_end()));
+            format!(
+                "state       {}\ndiffers, {how}:\n{shown}",
+                bytes.text(longer)
+            )
+        }
     });
     lines.join("\n")
+}
+
+/// Colours the lines of a unified difference by their first characters.
+fn coloured(diff: &str) -> String {
+    let is_coloured = stdout_is_coloured();
+    let lines = diff.lines().map(|line| {
+        let style = match line.as_bytes() {
+            [b'+', ..] => GOOD,
+            [b'-', ..] => BAD,
+            [b'@', b'@', ..] => DIM,
+            _ => Style::new(),
+        };
+        painted(is_coloured, style, line)
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn summary(side: &Side) -> String {
@@ -160,27 +333,57 @@ fn change(from: u64, to: u64) -> String {
     format!("{} -> {} ({sign}{by})", text::bytes(from), text::bytes(to))
 }
 
-/// Describes the difference that people can see.
-fn difference(from: &Side, to: &Side) -> String {
-    let (Some(old), Some(new)) = (&from.state, &to.state) else {
-        return "differs and is too large to show; `persist cat` prints each".into();
+/// Returns the difference that people can see; none where a state is not text, or too much differs.
+async fn lines(from: &mut Side, to: &mut Side, bytes: &Bytes) -> Result<Option<Lines>> {
+    let [old_size, new_size] = [from.info.size, to.info.size];
+    let names = [from.address.clone(), to.address.clone()];
+    if old_size <= MAX && new_size <= MAX {
+        let old = from.read(0, old_size).await?;
+        let new = to.read(0, new_size).await?;
+        let found = match (as_json(&old), as_json(&new)) {
+            // Where it is the same as JSON, its numbers, spaces or order may not be.
+            (Some(old), Some(new)) if old != new => Some(("json", old, new)),
+            _ => as_text(&old)
+                .zip(as_text(&new))
+                .map(|(old, new)| ("text", old, new)),
+        };
+        return Ok(found.map(|(format, old, new)| Lines {
+            format,
+            diff: unified(&old, &new, &names),
+        }));
+    }
+    // Whole lines, of which the first begins before the first byte that differs.
+    let start = bytes.line_start;
+    let [old_end, new_end] = [old_size, new_size].map(|size| size - bytes.same_end);
+    let rest = bytes.same_end.min(CHUNK as u64);
+    if old_end.max(new_end).saturating_sub(start) > MAX {
+        return Ok(None);
+    }
+    let end = from.read(old_end, old_end + rest).await?;
+    let line_end = end.iter().position(|byte| *byte == b'\n');
+    let line_end = match line_end {
+        Some(at) => at as u64 + 1,
+        None if rest == bytes.same_end => rest,
+        // The line is too long to be read.
+        None => return Ok(None),
     };
-    let texts = match (as_json(old), as_json(new)) {
-        // Where it is the same as JSON, its numbers, spaces or order may not be.
-        (Some(old), Some(new)) if old != new => Some(("as JSON", old, new)),
-        _ => as_text(old)
-            .zip(as_text(new))
-            .map(|(old, new)| ("as text", old, new)),
-    };
-    let Some((how, old, new)) = texts else {
-        let first = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-        return format!("differs from byte {first} on; not text");
-    };
+    let old = from.read(start, old_end + line_end).await?;
+    let new = to.read(start, new_end + line_end).await?;
+    let names = names.map(|name| format!("{name} (from line {})", bytes.line));
+    Ok(as_text(&old).zip(as_text(&new)).map(|(old, new)| Lines {
+        format: "text",
+        diff: unified(&old, &new, &names),
+    }))
+}
+
+fn unified(old: &str, new: &str, names: &[String; 2]) -> String {
     let mut config = TextDiff::configure();
-    let diff = config.timeout(PATIENCE).diff_lines(&old, &new);
+    let diff = config.timeout(PATIENCE).diff_lines(old, new);
     let mut hunks = diff.unified_diff();
-    let hunks = hunks.context_radius(3).header(&from.address, &to.address);
-    format!("differs, {how}:\n{}", plain(hunks.to_string().trim_end()))
+    hunks
+        .context_radius(3)
+        .header(&names[0], &names[1])
+        .to_string()
 }
 
 /// JSON, a value a line; none where it is none, or becomes longer than anybody reads: brackets

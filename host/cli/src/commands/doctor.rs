@@ -17,6 +17,7 @@ use crate::error::Code;
 use crate::exit::{snapshot_code, storage_code};
 use crate::print::Out;
 use crate::settings::Settings;
+use crate::stdio::{self, BAD, GOOD, WARNING, say};
 use crate::text;
 
 /// Clocks that differ by more make the times in lists hard to understand, and signatures of
@@ -45,7 +46,11 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     pub(crate) async fn run(self, settings: &Settings, out: Out) -> Result<()> {
-        let problems = meta::show(settings, out)?;
+        let problems = if out.quiet && !out.json {
+            settings.problems()
+        } else {
+            meta::show(settings, out)?
+        };
         let storage = settings.build(&settings.storage()?)?;
         let mut checks = Checks {
             storage,
@@ -156,14 +161,24 @@ impl Checks {
         let value = json!({
             "event": "check", "check": check, "status": status, "message": message, "hint": hint,
         });
-        let text = || {
+        let text = |is_coloured| {
+            let style = match status {
+                "ok" => GOOD,
+                "wrong" => BAD,
+                _ => WARNING,
+            };
+            let status = text::painted(is_coloured, style, &format!("{status:<6}"));
             let hint = hint.map(|hint| format!("\n{:19}hint: {hint}", ""));
-            format!(
-                "{status:<6} {check:<11} {message}{}",
-                hint.unwrap_or_default()
-            )
+            format!("{status} {check:<11} {message}{}", hint.unwrap_or_default())
         };
-        Ok(self.out.print(&value, text)?)
+        if status == "wrong" && self.out.quiet && !self.out.json {
+            // A problem is never kept quiet. It is no result that was asked for.
+            say(format_args!("{}", text(stdio::stderr_is_coloured())));
+            return Ok(());
+        }
+        Ok(self
+            .out
+            .print(&value, || text(stdio::stdout_is_coloured()))?)
     }
 
     /// Checks that the storage can be reached at all: name, network, credentials, the right to

@@ -50,7 +50,7 @@ impl Gc {
         if self.dry_run {
             for key in &swept.keys {
                 let value = json!({ "event": "leftover", "key": key });
-                printed(out.print(&value, || key.clone()), "nothing was removed")?;
+                printed(out.result(&value, || key.clone()), "nothing was removed")?;
             }
         }
         if let Some(why) = &swept.unlisted {
@@ -76,6 +76,11 @@ impl Gc {
                 text::bytes(bytes)
             )
         };
-        printed(out.print(&value, text), "leftovers are removed")
+        let printing = if self.dry_run {
+            out.result(&value, text)
+        } else {
+            out.print(&value, text)
+        };
+        printed(printing, "leftovers are removed")
     }
 }

@@ -2,25 +2,28 @@
 
 use std::collections::BTreeSet;
 
+use anstyle::Style;
 use anyhow::Result;
 use clap::Args;
 use persist_host::snapshot::{Error, Info, Selection, Store};
+use serde_json::json;
 
 use super::{nothing, nothing_matches};
 use crate::address::{self, Address, Listed};
 use crate::error::{Damaged, Hinted};
 use crate::exit::{Unlisted, snapshot_code};
 use crate::print::{self, Out};
+use crate::stdio::DIM;
 use crate::table::{self, Column, Table};
-use crate::text::{bytes, one_line, time};
+use crate::text::{bytes, count, one_line, time};
 
 /// The columns of a list of names.
 const NAMES: [Column; 5] = [
-    table::text("ADDRESS"),
+    table::address("ADDRESS"),
     table::number("SIZE"),
     table::number("AT REST"),
     table::text("CREATED"),
-    table::text("LABELS"),
+    table::words("LABELS"),
 ];
 
 /// The columns of a history.
@@ -71,6 +74,9 @@ pub(crate) struct Ls {
     /// Include deleted names
     #[arg(long)]
     all: bool,
+    /// Print only totals
+    #[arg(long)]
+    summary: bool,
 }
 
 /// List the versions of a name, newest first
@@ -87,6 +93,50 @@ pub(crate) struct History {
     /// Print at most COUNT versions [default: all]
     #[arg(long, short = 'n', value_name = "COUNT")]
     limit: Option<usize>,
+    /// Print only totals
+    #[arg(long)]
+    summary: bool,
+}
+
+/// Totals of a list.
+#[derive(Debug, Default)]
+struct Totals {
+    /// Rows, deleted ones included.
+    rows: u64,
+    deleted: u64,
+    size: u64,
+    stored_size: u64,
+}
+
+impl Totals {
+    fn add(&mut self, info: &Info) {
+        self.rows += 1;
+        self.deleted += u64::from(info.deleted);
+        self.size += info.size;
+        self.stored_size += info.stored_size;
+    }
+
+    /// Prints the totals of `what`: names or versions.
+    fn print(&self, what: &str, out: Out) -> Result<()> {
+        let mut value = json!({
+            "event": "listed", "deleted": self.deleted, "size": self.size,
+            "stored_size": self.stored_size,
+        });
+        value[format!("{what}s")] = self.rows.into();
+        let line = || {
+            let deleted = match self.deleted {
+                0 => String::new(),
+                deleted => format!(", {deleted} of them deleted"),
+            };
+            format!(
+                "{}{deleted}: {} of state, {} at rest",
+                count(self.rows, what),
+                bytes(self.size),
+                bytes(self.stored_size)
+            )
+        };
+        Ok(out.result(&value, line)?)
+    }
 }
 
 impl Ls {
@@ -96,6 +146,7 @@ impl Ls {
             shown: 0,
             damaged: 0,
             unlisted: Unlisted::default(),
+            totals: self.summary.then(Totals::default),
             table: Table::new(out, &NAMES),
             out,
         };
@@ -112,7 +163,7 @@ impl Ls {
                 vec![address.selection(), session]
             }
             Some(Listed::Address(address)) => {
-                return one(store, address, out).await;
+                return one(store, address, rows.totals, out).await;
             }
         };
         for (n, selection) in selections.iter().enumerate() {
@@ -136,6 +187,9 @@ impl Ls {
             }
         }
         rows.table.flush()?;
+        if let Some(totals) = &rows.totals {
+            totals.print("name", out)?;
+        }
         Damaged::none_of(rows.damaged)?;
         rows.unlisted.none()
     }
@@ -148,6 +202,8 @@ struct Rows {
     shown: usize,
     damaged: usize,
     unlisted: Unlisted,
+    /// Counts instead of rows.
+    totals: Option<Totals>,
     table: Table,
     out: Out,
 }
@@ -174,6 +230,10 @@ impl Rows {
                 Ok(info) if info.deleted && !self.all => {}
                 Ok(info) => {
                     self.shown += 1;
+                    if let Some(totals) = &mut self.totals {
+                        totals.add(&info);
+                        continue;
+                    }
                     let address = format!("{address}@{}", info.version);
                     line(&mut self.table, &address, &info, None)?;
                 }
@@ -187,10 +247,14 @@ impl Rows {
 }
 
 /// Shows one version: the newest, or the one of the address.
-async fn one(store: &Store, address: &Address, out: Out) -> Result<()> {
+async fn one(store: &Store, address: &Address, totals: Option<Totals>, out: Out) -> Result<()> {
     let scope = address.scope(store)?;
     let info = scope.stat(address.name.as_str(), address.version).await?;
     let info = info.ok_or_else(|| nothing(address))?;
+    if let Some(mut totals) = totals {
+        totals.add(&info);
+        return totals.print("name", out);
+    }
     let mut table = Table::new(out, &NAMES);
     line(&mut table, &address.at(info.version), &info, None)?;
     Ok(table.flush()?)
@@ -198,7 +262,11 @@ async fn one(store: &Store, address: &Address, out: Out) -> Result<()> {
 
 impl History {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let Self { address, limit } = self;
+        let Self {
+            address,
+            limit,
+            summary,
+        } = self;
         let scope = address.scope(store)?;
         let name = address.name.as_str();
         let limit = limit.unwrap_or(usize::MAX);
@@ -206,19 +274,26 @@ impl History {
         let mut past = scope.past(name, address.version, limit)?;
         let mut shown = 0;
         let mut damaged = 0;
+        let mut totals = summary.then(Totals::default);
         let mut table = Table::new(out, &VERSIONS);
         while let Some((version, info)) = past.next().await? {
             shown += 1;
             let text = address.at(version);
-            match info {
-                Ok(info) => line(&mut table, &text, &info, Some(pins.contains(&version)))?,
-                Err(error) => {
+            match (info, &mut totals) {
+                (Ok(info), Some(totals)) => totals.add(&info),
+                (Ok(info), None) => {
+                    line(&mut table, &text, &info, Some(pins.contains(&version)))?;
+                }
+                (Err(error), _) => {
                     damaged += 1;
                     out.damaged(&text, &error)?;
                 }
             }
         }
         table.flush()?;
+        if let (Some(totals), 1..) = (&totals, shown) {
+            totals.print("version", out)?;
+        }
         match address.version {
             _ if shown > 0 || limit == 0 => Damaged::none_of(damaged),
             None => Err(nothing(&address).into()),
@@ -239,5 +314,6 @@ fn line(table: &mut Table, address: &str, info: &Info, pinned: Option<bool>) -> 
     if let Some(pinned) = pinned {
         value["pinned"] = pinned.into();
     }
-    Ok(table.row(&value, || cells(address, info, pinned))?)
+    let style = if info.deleted { DIM } else { Style::new() };
+    Ok(table.styled_row(&value, style, || cells(address, info, pinned))?)
 }

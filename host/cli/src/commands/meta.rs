@@ -2,23 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
+use anstyle::Style;
 use anyhow::{Context as _, Result};
 use clap::{Args, Command};
 use clap_complete::Shell;
 use persist_host::storage::{redact, secret_in};
 use serde_json::json;
 
+use crate::completion;
 use crate::error::Usage;
 use crate::print::Out;
-use crate::settings::{SETTINGS, Settings, Source, table};
-use crate::stdio::results;
+use crate::settings::{SETTINGS, Settings, Source, table as settings_table};
+use crate::stdio::{BAD, DIM, results};
+use crate::table::{self, Column, Table};
+use crate::text::one_line;
 
 /// Print a completion script for a shell
+///
+/// The script completes commands, options, agents, sessions, names and versions. It asks this
+/// program, which waits for the store for less than a second.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist completions bash > ~/.local/share/bash-completion/completions/persist
-  persist completions zsh > ~/.zfunc/_persist")]
+  persist completions zsh > ~/.zfunc/_persist
+  persist completions fish > ~/.config/fish/completions/persist.fish")]
 pub(crate) struct Completions {
     /// Shell to print the script for
     shell: Shell,
@@ -51,10 +59,8 @@ pub(crate) struct Show {
 }
 
 impl Completions {
-    pub(crate) fn run(self, mut command: Command) -> Result<()> {
-        let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut command, "persist", &mut script);
-        Ok(results(&script)?)
+    pub(crate) fn run(self) -> Result<()> {
+        Ok(results(&completion::script(self.shell)?)?)
     }
 }
 
@@ -108,7 +114,7 @@ fn page(command: &Command) -> std::io::Result<(String, String)> {
 impl Show {
     pub(crate) fn run(self, settings: &Settings, out: Out) -> Result<()> {
         if self.table {
-            return Ok(results(table().as_bytes())?);
+            return Ok(results(settings_table().as_bytes())?);
         }
         let problems = show(settings, out)?;
         if problems.is_empty() {
@@ -128,10 +134,18 @@ fn shown(value: &str) -> String {
     }
 }
 
+/// The columns of the settings.
+const COLUMNS: [Column; 3] = [
+    table::text("SETTING"),
+    table::words("VALUE"),
+    table::text("SOURCE"),
+];
+
 /// Prints every setting as it was resolved. Returns what is wrong: the first variable of a setting,
 /// and why.
 pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, String)>> {
     let problems = settings.problems();
+    let mut table = Table::new(out, &COLUMNS);
     for setting in SETTINGS {
         let (value, source) = settings.of(setting);
         let value = value.map(|value| {
@@ -151,13 +165,27 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
         let name = setting.variables[0];
         let problem = problems.iter().find(|(wrong, _)| *wrong == name);
         let problem = problem.map(|(_, what)| what);
+        let effective = match &value {
+            Some(value) => Some(value.clone()),
+            None => settings.default_of(setting),
+        };
         let json = json!({
-            "setting": name, "key": setting.key, "value": value, "source": from, "problem": problem,
+            "setting": name, "key": setting.key, "value": value, "effective": effective,
+            "source": from, "problem": problem,
         });
-        out.print(&json, || {
-            let value = value.as_deref().unwrap_or(setting.default).replace('`', "");
-            let wrong = if problem.is_some() { "  WRONG" } else { "" };
-            format!("{name:<32} {value}  ({from}){wrong}")
+        let style = match (problem, &source) {
+            (Some(_), _) => BAD,
+            (None, Source::Default) => DIM,
+            (None, _) => Style::new(),
+        };
+        table.styled_row(&json, style, || {
+            let value = effective.unwrap_or_else(|| setting.default.replace('`', ""));
+            let wrong = problem.map_or("", |_| "WRONG: ");
+            vec![
+                name.to_owned(),
+                format!("{wrong}{}", one_line(&value)),
+                from.clone(),
+            ]
         })?;
     }
     for binding in settings.bindings() {
@@ -166,9 +194,18 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
         let from = settings.file().map(|file| file.display().to_string());
         let from = from.unwrap_or_default();
         let json = json!({
-            "setting": name, "key": "endpoints", "value": value, "source": from, "problem": null,
+            "setting": name, "key": "endpoints", "value": value, "effective": value,
+            "source": from, "problem": null,
         });
-        out.print(&json, || format!("{name:<32} {value}  ({from})"))?;
+        let cells = vec![one_line(&name), one_line(&value), from];
+        table.row(&json, || cells)?;
+    }
+    table.flush()?;
+    for name in settings.unknown_variables() {
+        out.note(format_args!(
+            "warning: the environment variable {} is not a setting",
+            one_line(name)
+        ));
     }
     Ok(problems)
 }

@@ -41,8 +41,9 @@ fn expect(text: &str) -> Result<Expect, String> {
     }
 }
 
-/// Tells of a change that is made. From here on nothing may fail without saying so.
-fn changed(address: &Address, info: &Info, what: &str, out: Out) -> Result<()> {
+/// Tells of a change that is made, and of the command that undoes it. From here on nothing may fail
+/// without saying so.
+fn changed(address: &Address, info: &Info, what: &str, undo: Option<&str>, out: Out) -> Result<()> {
     let text = address.at(info.version);
     let line = || {
         if info.deleted {
@@ -51,10 +52,18 @@ fn changed(address: &Address, info: &Info, what: &str, out: Out) -> Result<()> {
             format!("{what} {text} ({})", text::bytes(info.size))
         }
     };
-    printed(
-        out.print(&print::event(what, &text, info), line),
-        &format!("{text} is {what}"),
-    )
+    let mut value = print::event(what, &text, info);
+    value["undo"] = undo.into();
+    printed(out.print(&value, line), &format!("{text} is {what}"))?;
+    print_undo(undo, out);
+    Ok(())
+}
+
+/// Prints the command that undoes a change; it is in the JSON already.
+fn print_undo(undo: Option<&str>, out: Out) {
+    if let (Some(undo), false) = (undo, out.json) {
+        out.note(format_args!("to undo: {undo}"));
+    }
 }
 
 /// The result of telling that something is done, or found. The reader may have closed the output:

@@ -101,7 +101,11 @@ fn warn_of_nothing(retention: Option<&Retention>, out: Out) {
 fn show(event: &str, current: &CurrentPolicy, out: Out) -> Result<()> {
     let mut value = value(current);
     value["event"] = event.into();
-    printed(out.print(&value, || table(current)), "the policy is set")
+    let printing = match event {
+        "policy" => out.result(&value, || table(current)),
+        _ => out.print(&value, || table(current)),
+    };
+    printed(printing, "the policy is set")
 }
 
 /// A policy as JSON.

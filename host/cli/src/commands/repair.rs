@@ -32,7 +32,7 @@ pub(crate) struct Repair {
 
 /// The names to repair, or one version.
 #[derive(Clone, Debug)]
-enum Target {
+pub(crate) enum Target {
     Names(Selection),
     Version(Address, Version),
 }

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
+use anstyle::Style;
 use anyhow::Result;
 use clap::Args;
 use persist_host::snapshot::{
@@ -17,6 +18,7 @@ use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
 use crate::settings::Settings;
+use crate::stdio::WARNING;
 use crate::table::{self, Column, Table};
 use crate::text;
 
@@ -38,6 +40,9 @@ pub(crate) struct Prune {
     /// Remove nothing; print each version and the rule that keeps it
     #[arg(long)]
     dry_run: bool,
+    /// Print only totals
+    #[arg(long)]
+    summary: bool,
     #[command(flatten)]
     rules: KeepRules,
     /// Apply PERSIST_GRACE even if it is shorter than the store's grace period. Stop every host of
@@ -49,10 +54,10 @@ pub(crate) struct Prune {
 /// The columns of a plan.
 const COLUMNS: [Column; 5] = [
     table::text("ACTION"),
-    table::text("ADDRESS"),
+    table::address("ADDRESS"),
     table::number("AT REST"),
     table::text("STORED"),
-    table::text("RULE"),
+    table::words("RULE"),
 ];
 
 /// Retention rules on the command line.
@@ -127,6 +132,11 @@ impl Prune {
         store.require().await?;
         let plan = self.plan(store, settings, out).await?;
         let selection = self.selection.map(|what| what.0).unwrap_or_default();
+        let lists = if self.dry_run {
+            !self.summary
+        } else {
+            !self.summary && (out.json || !out.quiet)
+        };
         let mut walk = store.walk(&selection);
         let mut sum = Sum::default();
         let mut progress = Progress::items(out, "pruned names:", None);
@@ -148,7 +158,7 @@ impl Prune {
             sum.names += u64::from(!fates.is_empty());
             for fate in &fates {
                 sum.add(fate);
-                if self.dry_run || fate.keep.is_none() {
+                if lists && (self.dry_run || fate.keep.is_none()) {
                     progress.aside(|| plan.line(&address, fate, &mut table))?;
                 }
             }
@@ -298,7 +308,12 @@ impl Sum {
             let names = text::count(*names, "name");
             format!("{would} {removed} of {versions} of {names}, {bytes}")
         };
-        printed(out.print(&value, text), "pruned")
+        let printing = if dry_run {
+            out.result(&value, text)
+        } else {
+            out.print(&value, text)
+        };
+        printed(printing, "pruned")
     }
 }
 
@@ -315,6 +330,10 @@ impl Plan {
                 "stored_size": fate.stored_size, "stored_at": text::rfc3339(created),
             }),
         );
+        let style = match fate.keep {
+            Some(_) => Style::new(),
+            None => WARNING,
+        };
         let cells = || {
             let does = match (fate.keep, self.dry_run) {
                 (Some(_), _) => "keep",
@@ -325,7 +344,7 @@ impl Plan {
             let time = text::time(created);
             vec![does.to_owned(), address, bytes, time, why]
         };
-        printed(table.row(&value, cells), "pruned")
+        printed(table.styled_row(&value, style, cells), "pruned")
     }
 
     /// The rule, for programs and for people.
@@ -374,7 +393,8 @@ impl Pin {
         let version = version(&self.address, "pin")?;
         let scope = self.address.scope(store)?;
         scope.pin(self.address.name.as_str(), version).await?;
-        tell("pinned", &self.address.at(version), out)
+        let address = self.address.at(version);
+        tell("pinned", &address, &out.command("unpin", &address), out)
     }
 }
 
@@ -393,7 +413,8 @@ impl Unpin {
                 address.at(version)
             ))
         }
-        tell("unpinned", &address.at(version), out)
+        let address = address.at(version);
+        tell("unpinned", &address, &out.command("pin", &address), out)
     }
 }
 
@@ -405,8 +426,9 @@ fn version(address: &Address, verb: &str) -> Result<Version, Usage> {
     })
 }
 
-fn tell(event: &str, address: &str, out: Out) -> Result<()> {
-    let value = print::extend(json!({ "event": event }), print::located(address));
+fn tell(event: &str, address: &str, undo: &str, out: Out) -> Result<()> {
+    let value = json!({ "event": event, "undo": undo });
+    let value = print::extend(value, print::located(address));
     let text = || format!("{event} {address}");
     printed(out.print(&value, text), &format!("{address} is {event}"))
 }
@@ -437,7 +459,7 @@ impl Purge {
             None => address.name(),
         };
         let value = print::extend(
-            json!({ "event": "purged", "removed": removed, "kept": kept }),
+            json!({ "event": "purged", "removed": removed, "kept": kept, "undo": null }),
             print::located(&text),
         );
         let line = || {

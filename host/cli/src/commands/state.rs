@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use persist_host::snapshot::{Error, Expect, Info, SaveOptions, Scope, Store, Version, Writer};
+use serde_json::Value;
 
 use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
@@ -133,7 +134,7 @@ impl Show {
         let text = address.at(info.version);
         let mut value = print::info(&text, &info);
         value["pinned"] = pinned.into();
-        Ok(out.print(&value, || print::details(&text, &info, pinned))?)
+        Ok(out.result(&value, || print::details(&text, &info, pinned))?)
     }
 }
 
@@ -216,7 +217,13 @@ impl Save {
                 sent => break sent?,
             }
         };
-        changed(address, &info, "saved", out)
+        // A person who saves a file is told nothing that costs another request.
+        let before = if out.json {
+            undo(&scope, address, info.parent, out).await
+        } else {
+            None
+        };
+        changed(address, &info, "saved", before.as_deref(), out)
     }
 }
 
@@ -316,9 +323,8 @@ impl Rm {
             );
             Hinted { error, hint }.into()
         })?;
-        changed(address, &info, "deleted", out)?;
-        undo(&scope, address, info.parent, out).await;
-        Ok(())
+        let undo = undo(&scope, address, info.parent, out).await;
+        changed(address, &info, "deleted", undo.as_deref(), out)
     }
 }
 
@@ -337,13 +343,13 @@ impl Restore {
         if let Some(info) = newest_already(&scope, name, version, expect).await? {
             let text = address.at(version);
             let line = || format!("{text} is the newest version; nothing was changed");
-            let value = print::event("unchanged", &text, &info);
+            let mut value = print::event("unchanged", &text, &info);
+            value["undo"] = Value::Null;
             return Ok(out.print(&value, line)?);
         }
         let info = scope.restore(name, version, expect).await?;
-        changed(address, &info, "restored", out)?;
-        undo(&scope, address, info.parent, out).await;
-        Ok(())
+        let undo = undo(&scope, address, info.parent, out).await;
+        changed(address, &info, "restored", undo.as_deref(), out)
     }
 }
 
@@ -380,24 +386,27 @@ impl Fork {
         let info = scope
             .fork_to(name, from.version, &target, new_name, expect)
             .await?;
-        changed(to, &info, "forked", out)?;
-        undo(&target, to, info.parent, out).await;
-        Ok(())
+        let undo = undo(&target, to, info.parent, out).await;
+        changed(to, &info, "forked", undo.as_deref(), out)
     }
 }
 
-/// Tells the command that makes a name again what it was in version `before`. Of what cannot be
-/// read there is none.
-async fn undo(scope: &Scope, address: &Address, before: Option<Version>, out: Out) {
-    let command = match before {
-        None => out.command("rm", &address.name()),
-        Some(before) => match scope.stat(address.name.as_str(), Some(before)).await {
-            Ok(Some(info)) if info.deleted => out.command("rm", &address.name()),
-            Ok(Some(_)) => out.command("restore", &address.at(before)),
-            _ => return,
-        },
+/// Returns the command that makes a name again what it was in version `before`; none if that
+/// version cannot be read.
+async fn undo(
+    scope: &Scope,
+    address: &Address,
+    before: Option<Version>,
+    out: Out,
+) -> Option<String> {
+    let Some(before) = before else {
+        return Some(out.command("rm", &address.name()));
     };
-    out.note(format_args!("to undo: {command}"));
+    match scope.stat(address.name.as_str(), Some(before)).await {
+        Ok(Some(info)) if info.deleted => Some(out.command("rm", &address.name())),
+        Ok(Some(_)) => Some(out.command("restore", &address.at(before))),
+        _ => None,
+    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -18,7 +18,7 @@ use crate::text;
 const DAYS: usize = 14;
 
 const COLUMNS: [Column; 5] = [
-    table::text("NAME"),
+    table::address("NAME"),
     table::number("VERSIONS"),
     table::number("AT REST"),
     table::text("14 DAYS"),
@@ -39,9 +39,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Show the number of versions, stored bytes and growth of each name and agent
 ///
 /// The 14 DAYS column has a bar for each of the last 14 days, oldest first: the bytes that were
-/// stored on that day and still exist. A copied version counts for the day of the copy. GROWTH/DAY
-/// is the mean of these days. Cost: two list requests for each name and one more for each thousand
-/// versions; with --states a request for each version.
+/// stored on that day and still exist. The time is that of the file, so a copied version counts for
+/// the day of the copy. GROWTH/DAY is the mean of these days. Cost: two list requests for each name
+/// and one more for each thousand versions; with --states a request for each version.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -55,6 +55,9 @@ pub(crate) struct Stats {
     /// Read the metadata of each version, and show the total size of the states
     #[arg(long)]
     states: bool,
+    /// Print only totals
+    #[arg(long)]
+    summary: bool,
 }
 
 /// The names that a row is about.
@@ -115,6 +118,11 @@ impl Stats {
         );
         while let Some((scope, name)) = walk.next().await? {
             let figures = figures(&scope, &name, states).await?;
+            if self.summary {
+                all.add(&figures);
+                progress.add(1);
+                continue;
+            }
             if let Some(done) = agent.as_ref().filter(|agent| *agent != scope.agent()) {
                 let of_agent = std::mem::take(&mut of_agent);
                 progress.aside(|| of_agent.print(Of::Agent(done), states, &mut table))?;

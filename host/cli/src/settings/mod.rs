@@ -21,6 +21,7 @@ use persist_host::wasm::Limits;
 
 use crate::error::Usage;
 use crate::exit::described;
+use crate::text;
 pub(crate) use endpoints::Binding;
 use path::in_dir;
 pub(crate) use table::{SETTINGS, Setting, table};
@@ -49,6 +50,8 @@ pub(crate) struct Settings {
     file_credentials: Option<PathBuf>,
     /// Credentials that the file binds to endpoints.
     bindings: Vec<Binding>,
+    /// Variables that look like settings and are none.
+    unknown_variables: Vec<String>,
     /// The environment of this process, which is read once.
     environment: Environment,
 }
@@ -63,7 +66,10 @@ pub(crate) struct GlobalArgs {
 impl Settings {
     /// Resolves all settings, of which `said` comes from the command line.
     pub(crate) fn resolve(said: GlobalArgs) -> Result<Self> {
-        Self::with(said, Environment::current(), dirs::config_dir())
+        let mut settings = Self::with(said, Environment::current(), dirs::config_dir())?;
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        settings.check_variables(names)?;
+        Ok(settings)
     }
 
     fn with(said: GlobalArgs, environment: Environment, home: Option<PathBuf>) -> Result<Self> {
@@ -76,6 +82,7 @@ impl Settings {
             file: None,
             file_credentials: None,
             bindings: Vec::new(),
+            unknown_variables: Vec::new(),
             environment,
         };
         let option = |setting: &Setting| options.get(setting.option).cloned().flatten();
@@ -139,6 +146,32 @@ impl Settings {
         match self.values.get(setting.variables[0]) {
             Some((value, source)) => (Some(value), source.clone()),
             None => (None, Source::Default),
+        }
+    }
+
+    /// Returns the value that holds where no source has one; none if there is none, or if it is
+    /// decided elsewhere, such as by the bucket.
+    pub(crate) fn default_of(&self, setting: &Setting) -> Option<String> {
+        let path = |dir: Option<PathBuf>, file: &str| Some(dir?.join(file).display().to_string());
+        match setting.variables[0] {
+            "PERSIST_LOCAL_PATH" => path(dirs::data_dir(), "persist"),
+            "PERSIST_CONFIG" => path(dirs::config_dir(), "persist/persist.toml"),
+            "AWS_CONFIG_FILE" => path(dirs::home_dir(), ".aws/config"),
+            "AWS_SHARED_CREDENTIALS_FILE" => path(dirs::home_dir(), ".aws/credentials"),
+            "PERSIST_LIMITS" => {
+                let limits = Limits::table().iter();
+                let limits = limits.map(|limit| format!("{}={}", limit.name, limit.default));
+                Some(limits.collect::<Vec<_>>().join(","))
+            }
+            _ => {
+                let default = setting.default;
+                let word = default
+                    .strip_prefix('`')
+                    .and_then(|word| word.strip_suffix('`'));
+                let number = default.parse::<u64>().is_ok().then_some(default);
+                let word = word.filter(|word| !word.contains('`')).or(number);
+                word.map(str::to_owned)
+            }
         }
     }
 
@@ -219,8 +252,24 @@ impl Settings {
                 self.name(variable),
                 redact(&text)
             ))
+            .with_hint("write a whole number from 0, such as 20")
             .into()
         })
+    }
+
+    /// Returns the timeout of a request to Google Cloud Storage.
+    fn gcs_timeout(&self) -> Result<Option<Duration>> {
+        const VARIABLE: &str = "PERSIST_GCS_TIMEOUT";
+        match self.number(VARIABLE)? {
+            None => Ok(None),
+            Some(seconds @ 1..=MAX_TIMEOUT) => Ok(Some(Duration::from_secs(seconds as u64))),
+            Some(other) => Err(Usage::new(format!(
+                "{} is {other}, not from 1 to {MAX_TIMEOUT} seconds",
+                self.name(VARIABLE)
+            ))
+            .with_hint("write seconds, such as 30")
+            .into()),
+        }
     }
 
     fn duration(&self, variable: &str) -> Result<Option<Duration>> {
@@ -234,6 +283,7 @@ impl Settings {
                 self.name(variable),
                 redact(&text)
             ))
+            .with_hint("write a number and a unit: s, min, h or d")
             .into()
         })
     }
@@ -335,9 +385,7 @@ impl Settings {
         config.gcs_bucket = config.gcs_bucket.or(self.text("PERSIST_GCS_BUCKET")?);
         config.gcs_prefix = config.gcs_prefix.or(self.text("PERSIST_GCS_PREFIX")?);
         config.gcs_kms_key = self.text("PERSIST_GCS_KMS_KEY")?;
-        if let Some(seconds) = self.number("PERSIST_GCS_TIMEOUT")? {
-            config.gcs_timeout = Some(Duration::from_secs(seconds as u64));
-        }
+        config.gcs_timeout = self.gcs_timeout()?.or(config.gcs_timeout);
         let said = self.text("STORAGE_EMULATOR_HOST")?;
         let source = self
             .values
@@ -423,15 +471,16 @@ impl Settings {
             Some(other) => {
                 let name = self.name("PERSIST_RETENTION");
                 let what = format!("{name} is {:?}, not on or off", redact(other));
-                Err(Usage::new(what).into())
+                Err(Usage::new(what).with_hint("write on or off").into())
             }
         }
     }
 
     /// Reads every setting, and returns what is wrong: the first variable of the setting, and why.
     pub(crate) fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut found = Vec::new();
-        let mut note = |variable, read: Result<()>| {
+        let mut found = Vec::<(_, String)>::new();
+        let storage = ("PERSIST_STORAGE", self.storage().map(drop));
+        for (variable, read) in self.values_read().into_iter().chain([storage]) {
             if let Err(error) = read {
                 let what = redact(&described(&error)).into_owned();
                 // One that a storage needs is met again with the storage.
@@ -439,21 +488,71 @@ impl Settings {
                     found.push((variable, what));
                 }
             }
-        };
-        for variable in ["PERSIST_GRACE", "PERSIST_KEEP_WITHIN"] {
-            note(variable, self.duration(variable).map(drop));
         }
-        for variable in KEEP_COUNTS.into_iter().chain(["PERSIST_GCS_TIMEOUT"]) {
-            note(variable, self.number(variable).map(drop));
-        }
-        note("PERSIST_RETENTION", self.prunes().map(drop));
-        note("PERSIST_LIMITS", self.limits().map(drop));
-        note("RUST_LOG", self.check_log());
-        for variable in ["PERSIST_LOCAL_PATH", "GOOGLE_APPLICATION_CREDENTIALS"] {
-            note(variable, self.path(variable).map(drop));
-        }
-        note("PERSIST_STORAGE", self.storage().map(drop));
         found
+    }
+
+    /// Refuses values that cannot be used, also those that the command does not need: a mistyped
+    /// setting is noticed before the day on which it counts. Settings of storages are read with
+    /// their storage.
+    pub(crate) fn check(&self) -> Result<()> {
+        let read = self.values_read().into_iter();
+        let mut read = read.filter(|(variable, _)| !OF_STORAGES.contains(variable));
+        read.try_for_each(|(_, read)| read)
+    }
+
+    /// Reads each setting that is not read with a storage alone.
+    fn values_read(&self) -> Vec<(&'static str, Result<()>)> {
+        let mut read = vec![
+            ("PERSIST_GRACE", self.grace().map(drop)),
+            (
+                "PERSIST_KEEP_WITHIN",
+                self.duration("PERSIST_KEEP_WITHIN").map(drop),
+            ),
+        ];
+        let counts = KEEP_COUNTS.into_iter();
+        read.extend(counts.map(|variable| (variable, self.number(variable).map(drop))));
+        read.extend([
+            ("PERSIST_GCS_TIMEOUT", self.gcs_timeout().map(drop)),
+            ("PERSIST_RETENTION", self.prunes().map(drop)),
+            ("PERSIST_LIMITS", self.limits().map(drop)),
+            ("RUST_LOG", self.check_log()),
+        ]);
+        let paths = ["PERSIST_LOCAL_PATH", "GOOGLE_APPLICATION_CREDENTIALS"];
+        read.extend(paths.map(|variable| (variable, self.path(variable).map(drop))));
+        read
+    }
+
+    /// Returns variables of the environment that look like settings and are none.
+    pub(crate) fn unknown_variables(&self) -> &[String] {
+        &self.unknown_variables
+    }
+
+    /// Refuses a variable that is a misspelling of a setting, and notes others that look like one:
+    /// they may belong to another program.
+    fn check_variables(&mut self, names: impl Iterator<Item = String>) -> Result<()> {
+        let known = || {
+            SETTINGS
+                .iter()
+                .flat_map(|setting| setting.variables)
+                .copied()
+        };
+        for name in names {
+            let is_ours = name
+                .strip_prefix("PERSIST")
+                .is_some_and(|rest| rest.starts_with('_'));
+            if !is_ours || known().any(|known| known == name) {
+                continue;
+            }
+            if let Some(near) = text::nearest(&name, known()) {
+                let what = format!("the environment variable {name} is not a setting");
+                let hint = format!("did you mean {near}? `persist settings` lists all");
+                return Err(Usage::new(what).with_hint(hint).into());
+            }
+            self.unknown_variables.push(name);
+        }
+        self.unknown_variables.sort();
+        Ok(())
     }
 
     fn check_log(&self) -> Result<()> {
@@ -477,16 +576,31 @@ impl Settings {
             let of = self.name("PERSIST_LIMITS");
             let wrong = |why: String| Usage::new(format!("{of}: {}: {why}", redact(limit)));
             let parts = limit.split_once('=');
-            let (name, value) = parts.ok_or_else(|| wrong("not NAME=VALUE".into()))?;
+            let (name, value) = parts.ok_or_else(|| {
+                wrong("not NAME=VALUE".into()).with_hint("write NAME=VALUE, such as memory=64MiB")
+            })?;
             let set = limits.set(name.trim(), value.trim());
-            set.map_err(|error| wrong(error.to_string()))?;
+            set.map_err(|error| {
+                let known = Limits::table().iter().map(|limit| limit.name);
+                let hint = match text::nearest(name.trim(), known) {
+                    Some(near) if near != name.trim() => format!("did you mean {near}?"),
+                    _ => "run `persist run --help` to list the limits".into(),
+                };
+                wrong(error.to_string()).with_hint(hint)
+            })?;
         }
         Ok(limits)
     }
 
     /// The grace period, where a setting gives one.
     pub(crate) fn grace(&self) -> Result<Option<Duration>> {
-        self.duration("PERSIST_GRACE")
+        let grace = self.duration("PERSIST_GRACE")?;
+        if grace.is_none_or(|grace| grace <= MAX_GRACE) {
+            return Ok(grace);
+        }
+        let what = format!("{} is longer than 30d", self.name("PERSIST_GRACE"));
+        let hint = "write a grace period of at most 30d, such as 1h";
+        Err(Usage::new(what).with_hint(hint).into())
     }
 
     /// Returns whether a setting gives a retention rule.
@@ -520,6 +634,19 @@ impl Settings {
         Ok(retention)
     }
 }
+
+/// The longest grace period that a policy can have.
+const MAX_GRACE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The longest timeout of a request, in seconds: a day.
+const MAX_TIMEOUT: usize = 24 * 60 * 60;
+
+/// Settings that only their storage needs.
+const OF_STORAGES: [&str; 3] = [
+    "PERSIST_GCS_TIMEOUT",
+    "PERSIST_LOCAL_PATH",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+];
 
 /// Settings of the retention rules that are counts.
 const KEEP_COUNTS: [&str; 4] = [
@@ -576,11 +703,15 @@ fn parse(text: &str, path: &Path) -> Result<Parsed> {
                 .map(|setting| setting.key)
                 .filter(|key| !key.is_empty())
                 .collect();
-            wrong(format!(
+            let error = wrong(format!(
                 "{:?} is not a setting: the settings are {}, endpoints",
                 redact(&key),
                 keys.join(", ")
-            ))
+            ));
+            match text::nearest(&key, keys) {
+                Some(near) => error.with_hint(format!("did you mean {near}?")),
+                None => error.with_hint("remove the line, or correct its key"),
+            }
         })?;
         let plain = |key: &str, value| match value {
             toml::Value::String(text) => Ok(text),
@@ -675,6 +806,60 @@ mod tests {
             let settings = resolve(GlobalArgs::default(), &[(variable, value)], "").expect("good");
             let error = settings.retention().expect_err(variable);
             assert!(error.to_string().contains(variable), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_an_error_of_every_command() {
+        for (variable, value, said) in [
+            ("PERSIST_KEEP_LAST", "many", "not a number"),
+            ("PERSIST_KEEP_LAST", "-1", "not a number"),
+            ("PERSIST_KEEP_WITHIN", "3 fortnights", "not a duration"),
+            ("PERSIST_GRACE", "31d", "longer than 30d"),
+            ("PERSIST_RETENTION", "maybe", "not on or off"),
+            ("PERSIST_LIMITS", "foo", "not NAME=VALUE"),
+            ("PERSIST_LIMITS", "memory=64 parsecs", "memory"),
+            ("RUST_LOG", "persist_host=loud", "RUST_LOG"),
+        ] {
+            let settings = resolve(GlobalArgs::default(), &[(variable, value)], "").expect("good");
+            let error = settings.check().expect_err(value).to_string();
+            assert!(error.contains(variable) && error.contains(said), "{error}");
+            let problems = settings.problems();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert_eq!(problems[0].0, variable);
+        }
+        // Only Google Cloud Storage reads it.
+        for value in ["0", "86401", "soon"] {
+            let env = [("PERSIST_GCS_TIMEOUT", value)];
+            let settings = resolve(GlobalArgs::default(), &env, "").expect("good");
+            settings.check().expect("not needed");
+            settings.gcs_timeout().expect_err(value);
+            assert_eq!(settings.problems().len(), 1, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_misspelling_is_told_with_what_was_meant() {
+        let hint = |error: anyhow::Error| {
+            let usage = error.downcast::<Usage>().expect("a wrong setting");
+            usage.hint.expect("a hint")
+        };
+        let limits = resolve(GlobalArgs::default(), &[], "[limits]\nmemroy = \"1MiB\"\n");
+        let error = limits.expect("good").check().expect_err("no limit");
+        assert_eq!(hint(error), "did you mean memory?");
+        let error = resolve(GlobalArgs::default(), &[], "keep_lsat = 3").expect_err("no key");
+        assert_eq!(hint(error), "did you mean keep_last?");
+        let mut settings = resolve(GlobalArgs::default(), &[], "").expect("good");
+        let names = |name: &str| [name.to_owned()].into_iter();
+        let error = settings.check_variables(names("PERSIST_RETENSION"));
+        let hint = hint(error.expect_err("no setting"));
+        assert!(
+            hint.starts_with("did you mean PERSIST_RETENTION?"),
+            "{hint}"
+        );
+        for (name, count) in [("PERSIST_GRACE", 0), ("HOME", 0), ("PERSIST_OF_ANOTHER", 1)] {
+            settings.check_variables(names(name)).expect("good");
+            assert_eq!(settings.unknown_variables().len(), count, "{name}");
         }
     }
 
