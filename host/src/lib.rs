@@ -89,7 +89,7 @@
     expect(rustdoc::broken_intra_doc_links, reason = "links to `wasm`")
 )]
 
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 #[cfg(feature = "guest")]
 pub mod guest;

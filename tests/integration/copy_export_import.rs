@@ -792,6 +792,43 @@ fn an_archive_that_was_unpacked_and_packed_again_is_taken() {
 }
 
 #[test]
+fn a_compressed_archive_is_named_with_the_program_that_decompresses_it() {
+    let disks = Disks::new();
+    disks.save("A", "bot/memory", b"one");
+    let archive = disks.path("a.tar");
+    persist_tests::run_ok(
+        &disks.path("A"),
+        &["export", archive.to_str().expect("text")],
+    );
+    let compressed = Command::new("gzip").arg(&archive).status();
+    assert!(compressed.expect("gzip starts").success());
+    // What the files of other programs begin with.
+    for (file, start) in [
+        ("a.tar.zst", &b"\x28\xb5\x2f\xfd\x04"[..]),
+        ("a.tar.xz", b"\xfd7zXZ\0\0\x04"),
+        ("a.tar.bz2", b"BZh91AY"),
+    ] {
+        fs::write(disks.path(file), start).expect("writes");
+    }
+    for (file, program) in [
+        ("a.tar.gz", "gzip"),
+        ("a.tar.zst", "zstd"),
+        ("a.tar.xz", "xz"),
+        ("a.tar.bz2", "bzip2"),
+    ] {
+        let file = disks.path(file);
+        let into = disks.path("into");
+        let said = persist_tests::run_fails(&into, &["import", file.to_str().expect("text")], 1);
+        for part in [
+            format!("is compressed with {program}"),
+            format!("hint: decompress it first: `{program} -d`"),
+        ] {
+            assert!(said.contains(&part), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_hostile_archive_costs_little_memory() {
     let dir = tempdir();
     let header = |path: &str, size: u64, kind: u8| {

@@ -6,6 +6,7 @@
 //! - `heads`: cached heads
 //! - `races`: many writers of one name, in one process and in many
 //! - `disk`: files on the local disk, and hostile or failing disks
+//! - `file_systems`: file systems that lack a call, mount points, stores that a group shares
 //! - `beside`: other programs beside a store on the local disk: backups by hard links, unmounts
 //! - `adapter`: states at keys of the caller's own
 //! - `streams`: states larger than memory
@@ -52,6 +53,7 @@ mod disk;
 mod driver;
 mod endless;
 mod faults;
+mod file_systems;
 mod gc;
 mod gcs;
 mod heads;

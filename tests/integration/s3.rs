@@ -30,6 +30,23 @@ fn ministack_conforms() {
     assert!(report.is_ok(), "{report}");
 }
 
+/// Runs the whole suite on a server that nothing in Persist was written for.
+#[test]
+fn localbucket_conforms_and_gc_notes_that_it_cannot_list_uploads() {
+    let place = TestStore::on(Kind::LocalBucket);
+    let report = block_on(conformance::run(&|| place.storage()));
+    assert!(report.is_ok(), "{report}");
+    let (proxy, proxied) = place.proxied();
+    let collected = proxied.run(&["gc", "--dry-run"]);
+    let said = text(&collected.stderr);
+    assert!(collected.status.success(), "{said}");
+    assert!(said.contains("this server cannot list them"), "{said}");
+    let seen = proxy.seen().into_iter();
+    let mut uploads = seen.filter(|seen| seen.operation() == "ListMultipartUploads");
+    let answer = uploads.next().and_then(|seen| seen.answer);
+    assert_eq!(answer.map(|(status, _)| status.as_u16()), Some(501));
+}
+
 /// Returns the output of a command, which must have succeeded.
 pub(crate) fn ok(command: &mut Command) -> String {
     let output = command.output().expect("persist starts");

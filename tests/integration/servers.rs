@@ -10,7 +10,7 @@ fn listens(endpoint: &str) -> bool {
 
 #[test]
 fn a_server_of_each_kind_starts_beside_others_and_ends_with_its_value() {
-    for kind in [Kind::SeaweedFs, Kind::Ministack, Kind::FakeGcs] {
+    for kind in Kind::ALL {
         let one = Server::start(kind);
         let other = Server::start(kind);
         assert_ne!(one.endpoint(), other.endpoint());

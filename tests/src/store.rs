@@ -141,7 +141,7 @@ impl TestStore {
         let unprobed = match kind {
             Kind::SeaweedFs => vec![Way::Single, Way::Parts],
             Kind::FakeGcs => vec![Way::Parts],
-            Kind::Ministack => Vec::new(),
+            Kind::Ministack | Kind::LocalBucket => Vec::new(),
         };
         let store = Self {
             unprobed,

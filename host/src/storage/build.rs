@@ -23,7 +23,11 @@ impl StorageConfig {
     /// As for [`StorageConfig::build`].
     pub fn build_with(&self, environment: &Environment) -> Result<Arc<dyn Storage>> {
         match self.backend {
-            StorageBackend::Local => Ok(Arc::new(Local::new(self.local_path(environment)?))),
+            StorageBackend::Local => {
+                let path = self.local_path(environment)?;
+                let modes = self.local_modes(environment)?;
+                Ok(Arc::new(Local::with_modes(path, modes)))
+            }
             #[cfg(feature = "s3")]
             StorageBackend::S3 => Ok(Arc::new(super::S3::with_environment(self, environment)?)),
             #[cfg(not(feature = "s3"))]

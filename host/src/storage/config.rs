@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::names::{check_bucket, check_gcs_bucket, check_prefix};
 use super::secret::{redact, secret_in};
-use super::{Environment, Error, ErrorKind, Result, Retry};
+use super::{Environment, Error, ErrorKind, Modes, Result, Retry, parse_mode};
 
 /// A kind of storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub enum StorageBackend {
 /// | field | environment | default |
 /// |---|---|---|
 /// | `local_base_path` | `PERSIST_LOCAL_PATH` | `persist` in the platform's data directory |
+/// | `local_file_mode` | `PERSIST_FILE_MODE`, in octal | 0600, less what the umask takes |
+/// | `local_dir_mode` | `PERSIST_DIR_MODE`, in octal | 0700, less what the umask takes |
 /// | `s3_bucket` | `AWS_S3_BUCKET` | none: it must be said |
 /// | `s3_region` | `AWS_REGION`, `AWS_DEFAULT_REGION`, `region` of the profile | `us-east-1` |
 /// | `s3_endpoint` | `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `endpoint_url` of the profile | Amazon's, of the region |
@@ -120,6 +122,10 @@ pub struct StorageConfig {
     /// The directory of [`StorageBackend::Local`]. None: `PERSIST_LOCAL_PATH`, and where that is
     /// not set, `persist` in the platform's data directory (on Linux `~/.local/share/persist`).
     pub local_base_path: Option<PathBuf>,
+    /// Permissions of new files of [`StorageBackend::Local`]; see [`Modes`].
+    pub local_file_mode: Option<u32>,
+    /// Permissions of new directories of [`StorageBackend::Local`]; see [`Modes`].
+    pub local_dir_mode: Option<u32>,
     /// The bucket of [`StorageBackend::S3`].
     pub s3_bucket: Option<String>,
     /// The region of the bucket.
@@ -431,6 +437,23 @@ impl StorageConfig {
     }
 }
 
+impl StorageConfig {
+    /// Returns the permissions that a local storage gives to what it makes.
+    pub(super) fn local_modes(&self, environment: &Environment) -> Result<Modes> {
+        let mode = |field: Option<u32>, variable: &str| match environment.get(variable) {
+            Some(text) if field.is_none() => {
+                let mode = parse_mode(&text.to_string_lossy());
+                mode.map(Some).map_err(|error| error.about(variable))
+            }
+            _ => Ok(field),
+        };
+        Modes::new(
+            mode(self.local_file_mode, "PERSIST_FILE_MODE")?,
+            mode(self.local_dir_mode, "PERSIST_DIR_MODE")?,
+        )
+    }
+}
+
 /// Returns a directory for snapshots with `~/` expanded.
 ///
 /// # Errors
@@ -728,6 +751,26 @@ mod tests {
         let wrong = Environment::from_iter([("PERSIST_STORAGE", "disk")]);
         let error = StorageConfig::from_environment(&wrong).expect_err("no storage");
         assert!(error.to_string().contains("PERSIST_STORAGE"), "{error}");
+    }
+
+    #[test]
+    fn modes_of_a_local_store_come_from_the_config_or_the_environment() {
+        let environment =
+            Environment::from_iter([("PERSIST_FILE_MODE", "0640"), ("PERSIST_DIR_MODE", "2750")]);
+        let config = StorageConfig {
+            local_file_mode: Some(0o660),
+            ..StorageConfig::default_local()
+        };
+        let modes = config.local_modes(&environment).expect("good");
+        assert_eq!(modes, Modes::new(Some(0o660), Some(0o2750)).expect("good"));
+        let private = StorageConfig::default_local().local_modes(&Environment::default());
+        assert_eq!(private.expect("good"), Modes::default());
+        for value in ["0666", "group", "0060"] {
+            let wrong = Environment::from_iter([("PERSIST_FILE_MODE", value)]);
+            let built = StorageConfig::local("/store").build_with(&wrong);
+            let error = built.expect_err(value);
+            assert_eq!(error.kind(), ErrorKind::Config, "{value}");
+        }
     }
 
     #[test]

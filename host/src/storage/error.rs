@@ -101,8 +101,9 @@ impl Error {
     pub(crate) fn of_a_trial(mut self) -> Self {
         if matches!(self.kind, ErrorKind::OutcomeUnknown | ErrorKind::NotDurable) {
             self.kind = ErrorKind::Unavailable;
-            self.hint =
-                Some("nothing was saved; check that the storage exists and is available".into());
+            let hint = self.hint.take();
+            let hint = hint.unwrap_or("check that the storage exists and is available".into());
+            self.hint = Some(format!("nothing was saved; {hint}"));
         }
         self
     }

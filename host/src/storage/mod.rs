@@ -55,13 +55,13 @@ pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "gcs")]
 pub use gcs::{Gcs, GcsDriver};
 pub use identity::{IdentityRelation, StorageIdentity};
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use interface::list_by_directory;
 pub use interface::{Storage, Upload};
 pub use key::Key;
-pub use local::Local;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub use local::{Call, Watch};
+pub use local::{Local, Modes, parse_mode};
 pub use memory::Memory;
 pub use pager::Pager;
 #[cfg(feature = "bucket")]

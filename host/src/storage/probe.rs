@@ -158,7 +158,7 @@ pub(crate) async fn ensure_exclusive(
 }
 
 /// Records that a server was probed, without probing it: for tests of servers that are known.
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) async fn record_unprobed(storage: &dyn Storage, server: &str, way: Way) -> Result<()> {
     record(storage, &record_key(server, way)?, server, true).await;
     Ok(())

@@ -23,6 +23,14 @@ const GRPC: u16 = 10_000;
 /// With `GRPC` on top still below the ephemeral ports of Linux (from 32768).
 const PORTS: std::ops::Range<u16> = 10_000..22_000;
 
+/// Python's own server lets five connections wait and holds small answers back: more would be made
+/// again after a second, and each answer takes 40 ms.
+const LOCALBUCKET_SOCKETS: &str = "\
+import socketserver
+socketserver.TCPServer.request_queue_size = 128
+socketserver.StreamRequestHandler.disable_nagle_algorithm = True
+";
+
 const ATTEMPTS: usize = 5;
 /// It takes one second; a busy machine may take many.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -118,6 +126,7 @@ fn spawn(kind: Kind) -> Result<Kept> {
     let (mut command, facts) = match kind {
         Kind::SeaweedFs => seaweedfs(&target, dir)?,
         Kind::Ministack => ministack(&target, dir)?,
+        Kind::LocalBucket => localbucket(&target, dir)?,
         Kind::FakeGcs => fake_gcs(&target, dir)?,
     };
     let log = File::create(&facts.log)?;
@@ -194,6 +203,20 @@ fn ministack(target: &Path, dir: &Path) -> Result<(Command, Facts)> {
     Ok((ministack, facts(port, dir)))
 }
 
+fn localbucket(target: &Path, dir: &Path) -> Result<(Command, Facts)> {
+    let folder = target.join("servers/localbucket");
+    let port = free_ports(1, false)?[0];
+    // Python imports it when it starts.
+    std::fs::write(dir.join("sitecustomize.py"), LOCALBUCKET_SOCKETS)?;
+    let path = std::env::join_paths([dir, &folder])?;
+    let mut localbucket = program(folder.join("bin/localbucket"), dir);
+    localbucket
+        .env("PYTHONPATH", path)
+        .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+        .arg(dir.join("data"));
+    Ok((localbucket, facts(port, dir)))
+}
+
 fn fake_gcs(target: &Path, dir: &Path) -> Result<(Command, Facts)> {
     let port = free_ports(1, false)?[0];
     let folder = target
@@ -245,7 +268,9 @@ fn is_ready(kind: Kind, facts: &Facts) -> bool {
             let filer = facts.filer.as_deref().unwrap_or_default();
             ask(filer, "GET", &format!("/buckets/{BUCKET}/"), "")
         }),
-        Kind::Ministack => ask(&facts.endpoint, "PUT", &format!("/{BUCKET}"), ""),
+        Kind::Ministack | Kind::LocalBucket => {
+            ask(&facts.endpoint, "PUT", &format!("/{BUCKET}"), "")
+        }
         Kind::FakeGcs => {
             let bucket = serde_json::json!({ "name": BUCKET }).to_string();
             ask(&facts.endpoint, "POST", "/storage/v1/b?project=p", &bucket)

@@ -23,7 +23,10 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let kind = Kind::of(&name).context("name a server: seaweedfs, ministack, fake-gcs-server")?;
+    let kind = Kind::of(&name).with_context(|| {
+        let names = Kind::ALL.map(Kind::name).join(", ");
+        format!("name a server: {names}")
+    })?;
     let mut kept = launcher::start(kind)?;
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{}", serde_json::to_string(&kept.facts)?)?;

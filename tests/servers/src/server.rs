@@ -20,25 +20,35 @@ pub enum Kind {
     SeaweedFs,
     /// S3: as AWS where SeaweedFS is not, but never checks a signature.
     Ministack,
+    /// S3: conditions are exact, also where parts are put together. Never checks a signature, and
+    /// cannot list unfinished uploads.
+    LocalBucket,
     /// GCS, over HTTP only; never checks a credential.
     FakeGcs,
 }
 
 impl Kind {
+    /// All servers.
+    pub const ALL: [Self; 4] = [
+        Self::SeaweedFs,
+        Self::Ministack,
+        Self::LocalBucket,
+        Self::FakeGcs,
+    ];
+
     /// Returns the name by which the program is asked for the server.
     pub fn name(self) -> &'static str {
         match self {
             Self::SeaweedFs => "seaweedfs",
             Self::Ministack => "ministack",
+            Self::LocalBucket => "localbucket",
             Self::FakeGcs => "fake-gcs-server",
         }
     }
 
     /// The server of a name.
     pub fn of(name: &str) -> Option<Self> {
-        [Self::SeaweedFs, Self::Ministack, Self::FakeGcs]
-            .into_iter()
-            .find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -138,7 +148,7 @@ impl Server {
     /// Returns the URL of a prefix in a bucket of the server, as `persist` takes it.
     pub fn url(&self, bucket: &str, prefix: &str) -> String {
         let scheme = match self.kind {
-            Kind::SeaweedFs | Kind::Ministack => "s3",
+            Kind::SeaweedFs | Kind::Ministack | Kind::LocalBucket => "s3",
             Kind::FakeGcs => "gs",
         };
         format!("{scheme}://{bucket}/{prefix}")

@@ -27,6 +27,34 @@ const LAYERS: [&str; 5] = [
     "persist_cli",
 ];
 
+/// Path of everything in `snapshot`.
+const SNAPSHOT: &str = "persist_host::snapshot::";
+
+/// Rooms of `snapshot`, from the lowest, as ARCHITECTURE.md lists them: its modules below. A module
+/// imports from its own room and from lower ones.
+const ROOMS: [&[&str]; 10] = [
+    &[
+        "error",
+        "name",
+        "version",
+        "info",
+        "retention",
+        "layout",
+        "clock",
+        "offload",
+        "ordered_tasks",
+    ],
+    &["format"],
+    &["shared"],
+    &["read"],
+    &["commit"],
+    &["setup"],
+    &["history"],
+    &["change"],
+    &["store", "scope", "walk", "adapter"],
+    &["transfer", "maintenance"],
+];
+
 /// Modules by their paths, such as `persist_host::snapshot::commit`.
 type Modules = BTreeMap<String, Module>;
 
@@ -46,7 +74,9 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         read_dir(&workspace.root.join(dir), name, &mut modules)?;
     }
     let graph = graph(&modules);
-    let mut faults: Vec<_> = upward(&graph);
+    let mut faults = upward(&graph, "a layer", layer);
+    faults.extend(upward(&graph, "a room", room));
+    faults.extend(without_room(&graph));
     let circles = circles(&graph);
     faults.extend(circles.iter().map(|circle| described(circle, &graph)));
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
@@ -293,17 +323,37 @@ fn is_in(module: &str, root: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// Imports of a module from a layer above its own.
-fn upward(graph: &Graph) -> Vec<String> {
-    let layer = |module: &str| LAYERS.iter().position(|root| is_in(module, root));
+/// Returns the layer of a module.
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|root| is_in(module, root))
+}
+
+/// Returns the room of a module of `snapshot`.
+fn room(module: &str) -> Option<usize> {
+    let rest = module.strip_prefix(SNAPSHOT)?;
+    let is_of = |room: &&[&str]| room.iter().any(|name| is_in(rest, name));
+    ROOMS.iter().position(|room| is_of(room))
+}
+
+/// Modules of `snapshot` that [`ROOMS`] does not name.
+fn without_room(graph: &Graph) -> Vec<String> {
+    let in_none = |module: &&String| module.starts_with(SNAPSHOT) && room(module).is_none();
+    let modules = graph.keys().filter(in_none);
+    modules
+        .map(|module| format!("{module} is in no room: add it to ROOMS and to ARCHITECTURE.md"))
+        .collect()
+}
+
+/// Imports of a module from a place above its own.
+fn upward(graph: &Graph, what: &str, place: impl Fn(&str) -> Option<usize>) -> Vec<String> {
     let mut faults = Vec::new();
     for (module, imports) in graph {
         for import in imports {
-            if let (Some(from), Some(to)) = (layer(module), layer(import))
+            if let (Some(from), Some(to)) = (place(module), place(import))
                 && from < to
             {
                 faults.push(format!(
-                    "{module} imports {import}, which is a layer above it"
+                    "{module} imports {import}, which is {what} above it"
                 ));
             }
         }
@@ -473,6 +523,26 @@ mod tests {
             ("persist_host::storage::a", "use crate::snapshot::b::B;"),
             ("persist_host::snapshot::b", "use crate::storage::a::A;"),
         ]);
-        assert_eq!(upward(&graph).len(), 1);
+        assert_eq!(upward(&graph, "a layer", layer).len(), 1);
+    }
+
+    #[test]
+    fn an_import_from_a_higher_room_and_a_module_without_one_are_found() {
+        let graph = graph_of(&[
+            (
+                "persist_host::snapshot::read::find",
+                "use crate::snapshot::commit::Commit;\nuse crate::snapshot::format::Footer;",
+            ),
+            ("persist_host::snapshot::commit", ""),
+            ("persist_host::snapshot::format", "use super::name::Name;"),
+            ("persist_host::snapshot::name", ""),
+            ("persist_host::snapshot::nowhere", ""),
+        ]);
+        let faults = upward(&graph, "a room", room);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].contains("imports persist_host::snapshot::commit"));
+        let without = without_room(&graph);
+        assert_eq!(without.len(), 1, "{without:?}");
+        assert!(without[0].contains("nowhere"));
     }
 }

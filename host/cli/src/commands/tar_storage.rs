@@ -75,6 +75,11 @@ impl TarStorage {
         }
         let file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
         let length = file.metadata()?.len();
+        if let Some(program) = compressor(&file)? {
+            let what = format!("{shown} is compressed with {program}");
+            let hint = format!("decompress it first: `{program} -d`");
+            return Err(Hinted::other(what, hint).into());
+        }
         let index = Index::read(&file, length).map_err(|error| {
             let is_compressed = error.to_string() == NO_TAR;
             let error = error.context(format!("cannot read {shown}"));
@@ -141,6 +146,25 @@ impl TarStorage {
         let what = format!("{} is an archive and read-only", self.path.display());
         Err(storage::Error::new(ErrorKind::Unsupported, what))
     }
+}
+
+/// Names the program that compressed a file, by the first bytes of the file.
+fn compressor(file: &File) -> Result<Option<&'static str>> {
+    const PROGRAMS: [(&str, &[u8]); 4] = [
+        ("gzip", b"\x1f\x8b"),
+        ("zstd", b"\x28\xb5\x2f\xfd"),
+        ("xz", b"\xfd7zXZ\0"),
+        ("bzip2", b"BZh"),
+    ];
+    let mut start = Vec::new();
+    Section {
+        file,
+        at: 0,
+        end: 6,
+    }
+    .read_to_end(&mut start)?;
+    let found = PROGRAMS.iter().find(|(_, magic)| start.starts_with(magic));
+    Ok(found.map(|(program, _)| *program))
 }
 
 /// The files in a tar file, by their paths without a leading `./`.

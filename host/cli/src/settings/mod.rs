@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use persist_host::snapshot::{Retention, StoreOptions};
 use persist_host::storage::{
-    Endpoint, Environment, S3Encryption, Storage, StorageBackend, StorageConfig,
-    absolute_local_path, redact, secret_in,
+    Endpoint, Environment, Modes, S3Encryption, Storage, StorageBackend, StorageConfig,
+    absolute_local_path, parse_mode, redact, secret_in,
 };
 use persist_host::wasm::Limits;
 
@@ -272,6 +272,21 @@ impl Settings {
         }
     }
 
+    /// Returns the permissions that a setting gives to files or directories of a store.
+    fn mode(&self, variable: &str) -> Result<Option<u32>> {
+        let Some(text) = self.text(variable)? else {
+            return Ok(None);
+        };
+        let mode = parse_mode(&text).and_then(|mode| {
+            match variable {
+                "PERSIST_FILE_MODE" => Modes::new(Some(mode), None)?,
+                _ => Modes::new(None, Some(mode))?,
+            };
+            Ok(Some(mode))
+        });
+        mode.with_context(|| self.name(variable))
+    }
+
     fn duration(&self, variable: &str) -> Result<Option<Duration>> {
         let Some(text) = self.text(variable)? else {
             return Ok(None);
@@ -358,6 +373,8 @@ impl Settings {
             let path = absolute_local_path(&path);
             config.local_base_path = Some(path.with_context(|| self.name("PERSIST_LOCAL_PATH"))?);
         }
+        config.local_file_mode = self.mode("PERSIST_FILE_MODE")?;
+        config.local_dir_mode = self.mode("PERSIST_DIR_MODE")?;
         Ok(config)
     }
 
@@ -520,6 +537,8 @@ impl Settings {
         ]);
         let paths = ["PERSIST_LOCAL_PATH", "GOOGLE_APPLICATION_CREDENTIALS"];
         read.extend(paths.map(|variable| (variable, self.path(variable).map(drop))));
+        let modes = ["PERSIST_FILE_MODE", "PERSIST_DIR_MODE"];
+        read.extend(modes.map(|variable| (variable, self.mode(variable).map(drop))));
         read
     }
 
@@ -726,6 +745,14 @@ fn parse(text: &str, path: &Path) -> Result<Parsed> {
                 });
                 limits.collect::<Result<Vec<_>, Usage>>()?.join(",")
             }
+            // TOML has octal numbers, which would arrive here in decimal digits.
+            toml::Value::Integer(_) if key.ends_with("_mode") => {
+                let example = if key == "dir_mode" { "2770" } else { "0660" };
+                return Err(wrong(format!(
+                    "{key} is a number: write it in quotes, as in {key} = \"{example}\""
+                ))
+                .into());
+            }
             value => plain(&key, value)?,
         };
         found.push((setting, value));
@@ -902,6 +929,32 @@ mod tests {
         let unresolved = settings.build(&StorageConfig::default_local());
         let location = unresolved.expect("a storage").location();
         assert_ne!(location, "the directory /of/environment");
+    }
+
+    #[test]
+    fn modes_are_octal_digits_in_quotes_that_let_no_other_account_write() {
+        let modes = |env: &[(&str, &str)], file: &str| {
+            let settings = resolve(GlobalArgs::default(), env, file)?;
+            let config = settings.storage()?;
+            Ok::<_, anyhow::Error>((config.local_file_mode, config.local_dir_mode))
+        };
+        let file = "file_mode = \"0660\"\ndir_mode = \"2770\"\n";
+        let shared = modes(&[], file).expect("good");
+        assert_eq!(shared, (Some(0o660), Some(0o2770)));
+        let of_env = modes(&[("PERSIST_FILE_MODE", "640")], file).expect("good");
+        assert_eq!(of_env.0, Some(0o640));
+        assert_eq!(modes(&[], "").expect("good"), (None, None));
+        for (env, file, why) in [
+            ("", "file_mode = 0o660", "in quotes"),
+            ("", "dir_mode = 770", "in quotes"),
+            ("", "file_mode = \"0666\"", "every account"),
+            ("0606", "", "PERSIST_FILE_MODE"),
+            ("group", "", "PERSIST_FILE_MODE"),
+        ] {
+            let error = modes(&[("PERSIST_FILE_MODE", env)], file).expect_err(why);
+            let said = format!("{error:#}");
+            assert!(said.contains(why), "{env}{file}: {said}");
+        }
     }
 
     #[test]

@@ -35,6 +35,19 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "`persist` in the user's data directory (Linux: `~/.local/share/persist`)",
     ),
     of(
+        "file_mode",
+        &["PERSIST_FILE_MODE"],
+        "permissions of new files in a store on a local disk, in octal; `0660` lets a group share \
+         the store, see [A store for a group](operating.md#a-store-for-a-group)",
+        "`0600`",
+    ),
+    of(
+        "dir_mode",
+        &["PERSIST_DIR_MODE"],
+        "permissions of new directories in a store on a local disk, in octal; `2770` for a group",
+        "`0700`",
+    ),
+    of(
         "s3_bucket",
         &["AWS_S3_BUCKET"],
         "bucket of the `s3` store",

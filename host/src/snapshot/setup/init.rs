@@ -281,8 +281,9 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
+    use crate::conformance::Forward;
     use crate::snapshot::StoreOptions;
-    use crate::storage::{Key, Memory, Part, ReadRange, Upload};
+    use crate::storage::{Key, Memory};
 
     fn store_in(storage: impl Storage) -> StoreRef {
         StoreRef::new(Arc::new(storage), StoreOptions::default())
@@ -301,13 +302,9 @@ mod tests {
     }
 
     #[async_trait]
-    impl Storage for Eventful {
-        fn location(&self) -> String {
-            self.memory.location()
-        }
-
-        fn supports_conditional_create(&self) -> bool {
-            true
+    impl Forward for Eventful {
+        fn inner(&self) -> Arc<dyn Storage> {
+            Arc::new(self.memory.clone())
         }
 
         async fn create(&self, key: &Key, body: Vec<Bytes>) -> crate::storage::Result<()> {
@@ -322,18 +319,6 @@ mod tests {
             } else {
                 Ok(())
             }
-        }
-
-        async fn upload(&self, key: &Key) -> crate::storage::Result<Box<dyn Upload>> {
-            self.memory.upload(key).await
-        }
-
-        async fn replace(&self, key: &Key) -> crate::storage::Result<Box<dyn Upload>> {
-            self.memory.replace(key).await
-        }
-
-        async fn read(&self, key: &Key, range: ReadRange) -> crate::storage::Result<Part> {
-            self.memory.read(key, range).await
         }
 
         async fn list(&self, list: &List<'_>) -> crate::storage::Result<Page> {
@@ -354,10 +339,6 @@ mod tests {
                 }
             }
             Ok(page)
-        }
-
-        async fn delete(&self, key: &Key) -> crate::storage::Result<()> {
-            self.memory.delete(key).await
         }
     }
 

@@ -6,7 +6,9 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,22 +16,34 @@ use std::time::{Duration, SystemTime};
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _};
 use rustix::fs::OFlags;
 
+use super::modes::Modes;
 use super::watch::{Call, Watch};
 
 /// Only the owner may read what agents saved.
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
+/// The bit of a directory that gives its group to what is made in it.
+const SET_GROUP: u32 = 0o2000;
+
 /// Makes the calls.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
+    modes: Modes,
     watch: Option<Arc<dyn Watch>>,
 }
 
 impl Disk {
-    #[cfg(feature = "testing")]
+    pub(super) fn new(modes: Modes) -> Self {
+        Self { modes, watch: None }
+    }
+
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn watched(watch: Arc<dyn Watch>) -> Self {
-        Self { watch: Some(watch) }
+        Self {
+            modes: Modes::default(),
+            watch: Some(watch),
+        }
     }
 
     fn call<T>(&self, call: Call<'_>, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
@@ -54,8 +68,30 @@ impl Disk {
     /// Makes a directory by its path.
     pub(super) fn make(&self, path: &Path) -> io::Result<()> {
         self.call(Call::MakeDir(path), || {
-            fs::DirBuilder::new().mode(DIR_MODE).create(path)
+            fs::DirBuilder::new().mode(DIR_MODE).create(path)?;
+            let mut options = fs::OpenOptions::new();
+            let flags = flags(OFlags::DIRECTORY | OFlags::NOFOLLOW);
+            options.read(true).custom_flags(flags);
+            let set = self.set_dir_mode(|| options.open(path));
+            set.inspect_err(|_| drop(fs::remove_dir(path)))
         })
+    }
+
+    /// Returns the number of the file system that holds `path`.
+    pub(super) fn device(&self, path: &Path) -> io::Result<u64> {
+        self.call(Call::StatFile(path), || Ok(fs::metadata(path)?.dev()))
+    }
+
+    /// Gives a directory that was just made the mode that a setting asks for, whatever the umask
+    /// says, and makes the mode durable. The directory is opened only where there is a setting.
+    fn set_dir_mode(&self, open: impl FnOnce() -> io::Result<fs::File>) -> io::Result<()> {
+        let Some(mode) = self.modes.dir() else {
+            return Ok(());
+        };
+        let dir = open()?;
+        let inherited = dir.metadata()?.mode() & SET_GROUP;
+        set_mode(&dir, mode | inherited)?;
+        dir.sync_all()
     }
 
     fn folder(&self, file: fs::File, path: PathBuf) -> Folder {
@@ -112,7 +148,13 @@ impl Folder {
         self.disk.call(Call::MakeDir(&self.path.join(name)), || {
             let mut builder = DirBuilder::new();
             builder.mode(DIR_MODE);
-            self.dir.create_dir_with(name, &builder)
+            self.dir.create_dir_with(name, &builder)?;
+            let mut options = OpenOptions::new();
+            let flags = flags(OFlags::NOFOLLOW | OFlags::DIRECTORY);
+            options.read(true).custom_flags(flags);
+            let open = || Ok(self.dir.open_with(name, &options)?.into_std());
+            let set = self.disk.set_dir_mode(open);
+            set.inspect_err(|_| drop(self.dir.remove_dir(name)))
         })
     }
 
@@ -149,9 +191,14 @@ impl Folder {
         self.disk.call(Call::CreateFile(&path), || {
             let mut options = OpenOptions::new();
             options.write(true).create_new(true).mode(FILE_MODE);
+            let file = self.dir.open_with(name, &options)?.into_std();
+            if let Some(mode) = self.disk.modes.file() {
+                let set = set_mode(&file, mode);
+                set.inspect_err(|_| drop(self.dir.remove_file(name)))?;
+            }
             Ok(NewFile {
                 disk: self.disk.clone(),
-                file: self.dir.open_with(name, &options)?.into_std(),
+                file,
                 path: path.clone(),
             })
         })
@@ -323,6 +370,10 @@ impl OldFile {
     pub(super) fn is_abandoned(&self) -> bool {
         self.file.try_lock().is_ok()
     }
+}
+
+fn set_mode(file: &fs::File, mode: u32) -> io::Result<()> {
+    file.set_permissions(fs::Permissions::from_mode(mode))
 }
 
 fn flags(flags: OFlags) -> i32 {

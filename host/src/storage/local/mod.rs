@@ -17,12 +17,15 @@
 //! process created it.
 
 mod disk;
+mod lacking;
 mod list;
+mod modes;
 mod temp;
 mod tree;
 mod watch;
 
-#[cfg(feature = "testing")]
+pub use modes::{Modes, parse_mode};
+#[cfg(any(test, feature = "testing"))]
 pub use watch::{Call, Watch};
 
 use std::io;
@@ -45,8 +48,8 @@ use tree::Tree;
 
 /// Keeps objects in files under a directory, which is made at the first `create`.
 ///
-/// Directories are made with mode 0700, files with 0600. Clones share what they know of the
-/// directory.
+/// Directories are made with mode 0700, files with 0600, unless [`Local::with_modes`] says
+/// otherwise. Clones share what they know of the directory.
 #[derive(Clone, Debug)]
 pub struct Local {
     shared: Arc<Shared>,
@@ -62,12 +65,18 @@ impl Local {
     /// Objects under `root`. Touches nothing yet. A relative path is taken from where the process
     /// is now.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self::with_disk(root.into(), Disk::default())
+        Self::with_modes(root, Modes::default())
+    }
+
+    /// Returns objects under `root`, as [`Local::new`] does, of which new ones get these
+    /// permissions.
+    pub fn with_modes(root: impl Into<PathBuf>, modes: Modes) -> Self {
+        Self::with_disk(root.into(), Disk::new(modes))
     }
 
     /// Creates a storage for objects under `root` that tells `watch` of every call to the operating
     /// system.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub fn watched(root: impl Into<PathBuf>, watch: Arc<dyn Watch>) -> Self {
         Self::with_disk(root.into(), Disk::watched(watch))
     }
@@ -269,11 +278,8 @@ impl Storage for Local {
             };
             match removed {
                 Ok(()) => dir.sync().map_err(|error| {
-                    Error::new(
-                        ErrorKind::NotDurable,
-                        "cannot sync the directory after deleting a file",
-                    )
-                    .with_source(error)
+                    let what = "cannot sync the directory after deleting a file";
+                    lacking::no_sync(Some(ErrorKind::NotDurable), what, error)
                 }),
                 Err(error) => Err(Error::io(
                     format!("cannot delete {}", tree.path(&key)),

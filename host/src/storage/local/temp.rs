@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use super::disk::{Folder, NewFile};
+use super::lacking;
 use super::tree::Tree;
 use crate::storage::error::kind_of;
 use crate::storage::{Error, ErrorKind, Result, Swept};
@@ -70,14 +71,15 @@ impl Temp {
     pub(super) fn commit_over(self, dir: &Folder, name: &str) -> Result<()> {
         self.commit_with(dir, |temp| {
             let renamed = temp.dir.rename(&temp.name, dir, name);
-            temp.confirm(renamed, dir, name)
+            temp.confirm(renamed.map_err(not_named), dir, name)
         })
     }
 
     fn commit_with(self, dir: &Folder, give_name: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
-        self.file
-            .sync()
-            .map_err(|error| Error::io("cannot sync a file before naming it", error))?;
+        self.file.sync().map_err(|error| {
+            let what = "cannot sync a file before naming it";
+            lacking::no_file_sync(what, error)
+        })?;
         let named = give_name(&self);
         match &named {
             Err(error) if error.kind() != ErrorKind::OutcomeUnknown => return named,
@@ -87,36 +89,29 @@ impl Temp {
         }
         dir.sync().map_err(|error| {
             let what = "cannot sync the directory after naming a file";
-            Error::new(ErrorKind::NotDurable, what).with_source(error)
+            lacking::no_sync(Some(ErrorKind::NotDurable), what, error)
         })?;
         named
     }
 
     fn link(&self, dir: &Folder, name: &str) -> Result<()> {
-        use rustix::io::Errno;
-
         let linked = match self.dir.link(&self.name, dir, name) {
-            Err(error) => match Errno::from_io_error(&error) {
-                // Some file systems, such as exFAT, have no hard links.
-                Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    match self.dir.rename_no_replace(&self.name, dir, name) {
-                        // The file system knows neither links nor renames that do not replace.
-                        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                            Err(io::Error::new(io::ErrorKind::Unsupported, error))
-                        }
-                        renamed => renamed,
-                    }
-                }
-                _ => Err(error),
-            },
-            linked => linked,
+            // Some file systems, such as exFAT, have no hard links.
+            Err(link) if lacking::may_lack_links(&link) => {
+                let renamed = self.dir.rename_no_replace(&self.name, dir, name);
+                renamed.map_err(|rename| match lacking::no_names(link, &rename) {
+                    Some(error) => error,
+                    None => not_named(rename),
+                })
+            }
+            linked => linked.map_err(not_named),
         };
         self.confirm(linked, dir, name)
     }
 
     /// Checks the answer of the call that was to give this file its name, by device and inode. The
     /// number of names proves nothing: a backup by hard links adds one to a temporary file, too.
-    fn confirm(&self, answer: io::Result<()>, dir: &Folder, name: &str) -> Result<()> {
+    fn confirm(&self, answer: Result<()>, dir: &Folder, name: &str) -> Result<()> {
         match (answer, self.has_name(dir, name)) {
             // An answer may be lost after the call was made.
             (Ok(()) | Err(_), Ok(true)) => Ok(()),
@@ -129,7 +124,7 @@ impl Temp {
                 let what = "cannot stat a file after naming it";
                 Err(Error::new(ErrorKind::OutcomeUnknown, what).with_source(error))
             }
-            (Err(error), _) => Err(not_named(error)),
+            (Err(error), _) => Err(error),
         }
     }
 

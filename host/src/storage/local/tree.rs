@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::disk::{Disk, Folder, FolderId};
+use super::lacking;
 use crate::storage::{Error, ErrorKind, Key, Result};
 
 /// Directories remembered as synced, at most: 40 bytes each.
@@ -63,7 +64,10 @@ impl Tree {
         for segment in segments(dir) {
             let (child, made) = self.make_child(&at, segment)?;
             self.sync_once(&child, made, || at.sync())
-                .map_err(|error| Error::io("cannot sync a directory", error))?;
+                .map_err(|error| {
+                    let what = format!("cannot sync the directory {}", at.path().display());
+                    lacking::no_sync(None, what, error)
+                })?;
             at = child;
         }
         Ok(at)
@@ -126,8 +130,9 @@ impl Tree {
             .ancestors()
             .take_while(|dir| !dir.exists())
             .collect();
+        let what = || format!("cannot create the store {}", self.root.display());
         let failed = |error: io::Error| {
-            let what = format!("cannot create the store {}", self.root.display());
+            let what = what();
             match error.kind() {
                 // Something on the way is no directory, or is not there to be made.
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
@@ -139,10 +144,10 @@ impl Tree {
         // Another process may have made the last one that is there a moment ago, and died before it
         // synced.
         if let Some(there) = missing.last().and_then(|dir| dir.parent())
-            && let Err(error) = self.sync_path(parent_of(there))
+            && let Err(error) = self.sync_name(there)
             && error.kind() != io::ErrorKind::PermissionDenied
         {
-            return Err(failed(error));
+            return Err(lacking::no_sync(None, what(), error));
         }
         for dir in missing.into_iter().rev() {
             match self.disk.make(dir) {
@@ -151,25 +156,37 @@ impl Tree {
                 }
                 _ => {}
             }
-            self.sync_path(parent_of(dir)).map_err(failed)?;
+            self.sync_path(parent_of(dir))
+                .map_err(|error| lacking::no_sync(None, what(), error))?;
         }
         let dir = self.disk.open(&self.root).map_err(failed)?;
         self.sync_root(self.recognize(dir)?)
     }
 
     fn sync_root(&self, root: Folder) -> Result<Folder> {
-        let sync = || match self.sync_path(parent_of(&self.root)) {
+        let sync = || match self.sync_name(&self.root) {
             // Who may not read the directory above cannot have made the root in it either.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
             result => result,
         };
         match self.sync_once(&root, false, sync) {
             Ok(()) => Ok(root),
-            Err(error) => Err(Error::io(
-                "cannot sync the directory above the store",
-                error,
-            )),
+            Err(error) => {
+                let what = "cannot sync the directory above the store";
+                Err(lacking::no_sync(None, what, error))
+            }
         }
+    }
+
+    /// Makes the name of the directory `dir` durable, in the directory above it. The root of a
+    /// mounted file system has no name there: what is above belongs to another file system, which
+    /// may be one that cannot sync.
+    fn sync_name(&self, dir: &Path) -> io::Result<()> {
+        let above = parent_of(dir);
+        if self.disk.device(dir)? != self.disk.device(above)? {
+            return Ok(());
+        }
+        self.sync_path(above)
     }
 
     fn sync_path(&self, dir: &Path) -> io::Result<()> {

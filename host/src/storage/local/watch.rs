@@ -1,6 +1,6 @@
 //! Calls that a watch over the disk is told of.
 #![cfg_attr(
-    not(feature = "testing"),
+    not(any(test, feature = "testing")),
     expect(unreachable_pub, dead_code, reason = "only tests watch")
 )]
 
