@@ -219,8 +219,8 @@ impl Scope {
     }
 
     /// Saves the newest state of `name`, or that of version `at`, as the next version of `new_name`
-    /// in another scope of the same store. The label `persist.forked-from` tells the address and the
-    /// version that the state comes from.
+    /// in another scope of the same store. The label `persist.forked-from` tells the address and
+    /// the version that the state comes from.
     ///
     /// # Errors
     /// As [`Scope::restore`].
