@@ -297,6 +297,11 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
     run(&["rm", "bot/notes"]);
     run(&["restore", "bot/notes@1"]);
     run(&["restore", "bot/notes@3"]);
+    run(&["fork", "bot/monday/", "bot/friday/", "--yes"]);
+    run(&["mv", "bot/friday/", "bot/sunday/", "--yes"]);
+    run(&["rm", "bot/friday/", "bot/sunday/", "--dry-run"]);
+    run(&["restore", "bot", "--at", "2h ago", "--dry-run"]);
+    run(&["purge", "bot", "--dry-run"]);
     run(&["diff", "bot/notes@1", "bot/copy"]);
     run(&["stats"]);
     run(&["stats", "--states"]);

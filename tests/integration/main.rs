@@ -30,6 +30,7 @@
 //! - `check_and_doctor`: problems of a store or its backend, and how they are reported
 //! - `copy_export_import`: stores that are copied between backends, exported and imported
 //! - `credentials`: which servers are sent which credentials
+//! - `selection`: several names at once, points in time, whole agents and sessions
 //! - `secrets`: secrets in the wrong place, which no command prints
 //! - `malformed`: keys, files and variables that no request can carry
 //! - `endless`: responses of servers that never end
@@ -76,6 +77,7 @@ mod s3_faults;
 mod s3_requests;
 mod sandbox;
 mod secrets;
+mod selection;
 mod servers;
 mod settings;
 mod streams;

@@ -386,7 +386,7 @@ fn a_table_has_a_header_and_columns_as_wide_as_their_content() {
     let end = lines[0].find("SIZE").expect("a column") + "SIZE".len();
     assert!(lines[1][..end].ends_with("2.0 KiB"), "{listed}");
     assert!(lines[2][..end].ends_with("  3 B"), "{listed}");
-    assert_eq!(local.run_ok(&["ls", "nobody"]), "");
+    local.run_fails(&["ls", "nobody"], 3);
 }
 
 #[test]

@@ -38,6 +38,9 @@ use crate::{Error, Expect, Info, Limits, SaveOptions, Snapshot, Version};
 /// Bytes of labels and media type together, as a host has it.
 const MAX_LABEL_BYTES: usize = 8 * 1024;
 
+/// Agent in the addresses of this host.
+const AGENT: &str = "agent";
+
 thread_local! {
     static DOUBLE: RefCell<Double> = RefCell::default();
 }
@@ -183,7 +186,9 @@ pub(crate) fn fork(
     call(|double| {
         double.check_name(new_name)?;
         let saved = double.find_state(name, at)?.ok_or(Error::NotFound)?;
-        let options = saved.options(expect).label("persist.forked-from", name);
+        let version = saved.info.version;
+        let origin = format!("{AGENT}/{name}@{version}");
+        let options = saved.options(expect).label("persist.forked-from", origin);
         double.commit(new_name, &options, saved.state, false)
     })
 }
@@ -598,7 +603,7 @@ mod tests {
             (copy.version, copy.parent, copy.media_type.as_deref()),
             (1, None, Some("text/plain"))
         );
-        let origin = ("persist.forked-from".into(), "memory".into());
+        let origin = ("persist.forked-from".into(), "agent/memory@2".into());
         assert_eq!(copy.labels, [("turn".into(), "1".into()), origin]);
         assert_eq!(
             fork("memory", None, "copy", Expect::Absent),

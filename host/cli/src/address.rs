@@ -1,10 +1,11 @@
 //! How a person names a snapshot: `agent/name`, `agent/session/name`, with `@N` for version N.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
-use persist_host::snapshot::{Name, Scope, Selection, Store, Version};
+use anyhow::{Context as _, Result, bail};
+use globset::{GlobBuilder, GlobMatcher};
+use persist_host::snapshot::{Matcher, Name, NamePattern, Scope, Selection, Store, Version};
 
 use super::error::Usage;
 use super::unseen::is_unseen;
@@ -18,25 +19,35 @@ pub(crate) struct Address {
     pub(crate) version: Option<Version>,
 }
 
-/// Selection to list: `agent`, `agent/session/`, or an address. `agent/x` is the name `x` and the
-/// session `x`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Listed {
-    Agent(Name),
-    /// None: what belongs to no session.
-    Session(Name, Option<Name>),
-    Either(Address),
-    Address(Address),
-}
-
-/// Which names a command is for: `agent`, `agent/session/`, `agent/name` or `agent/session/name`.
+/// One argument that selects names: `agent`, `agent/session/`, `agent/name` or
+/// `agent/session/name`, of which each part may be a glob. The text is as it was typed.
 #[derive(Clone, Debug)]
-pub(crate) struct SelectionArg(pub(crate) Selection);
+pub(crate) struct SelectionArg(pub(crate) Selection, pub(crate) String);
+
+/// One argument that selects names or a version: a selection, or an address with a version.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    Names(SelectionArg),
+    Version(Address),
+}
 
 impl Address {
     pub(crate) fn scope(&self, store: &Store) -> Result<Scope> {
         let session = self.session.as_ref().map(Name::as_str);
         Ok(store.scope(self.agent.as_str(), session)?)
+    }
+
+    /// The name of a selection of one name.
+    pub(crate) fn of(selection: &Selection) -> Option<Self> {
+        match selection.clone() {
+            Selection::Name(agent, session, name) => Some(Self {
+                agent,
+                session,
+                name,
+                version: None,
+            }),
+            _ => None,
+        }
     }
 
     /// Refuses a version where one makes no sense.
@@ -49,11 +60,6 @@ impl Address {
             .with_hint(format!("write {}", self.name()))
             .into()),
         }
-    }
-
-    /// The name, as a selection.
-    pub(crate) fn selection(&self) -> Selection {
-        Selection::Name(self.agent.clone(), self.session.clone(), self.name.clone())
     }
 
     /// The address of the name, without a version.
@@ -100,26 +106,6 @@ impl FromStr for Address {
     }
 }
 
-impl FromStr for Listed {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let parts: Vec<_> = text.split('/').collect();
-        Ok(match parts[..] {
-            _ if text.contains('@') => Self::Address(text.parse()?),
-            [agent] | [agent, ""] => Self::Agent(decode(agent)?),
-            [agent, session, ""] => Self::Session(decode(agent)?, session_of(session)?),
-            [agent, "~"] => Self::Session(decode(agent)?, None),
-            [_, _] => Self::Either(text.parse()?),
-            [_, _, _] => Self::Address(text.parse()?),
-            _ => bail!(
-                "write agent, agent/session/, agent/name or agent/session/name; write ~2f for a \
-                 slash in a name"
-            ),
-        })
-    }
-}
-
 impl FromStr for SelectionArg {
     type Err = anyhow::Error;
 
@@ -129,22 +115,117 @@ impl FromStr for SelectionArg {
                 "remove the version: this command takes whole names; write ~40 for an @ in a name"
             );
         }
-        let parts: Vec<_> = text.split('/').collect();
-        Ok(Self(match parts[..] {
-            [agent] => Selection::Agent(decode(agent)?),
+        Ok(Self(selection(text)?, text.to_owned()))
+    }
+}
+
+impl FromStr for Target {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text.contains('@') {
+            return text.parse().map(Self::Version);
+        }
+        text.parse().map(Self::Names)
+    }
+}
+
+/// Parses a selection.
+fn selection(text: &str) -> Result<Selection> {
+    let parts: Vec<_> = text.split('/').collect();
+    let pattern = |agent, session, name| {
+        Selection::Matching(vec![NamePattern {
+            agent,
+            session,
+            name,
+        }])
+    };
+    if !text.contains(is_glob) {
+        return Ok(match parts[..] {
+            [agent] | [agent, ""] if !agent.is_empty() => Selection::Agent(decode(agent)?),
+            [agent, "~"] => Selection::Session(decode(agent)?, None),
             [agent, session, ""] => Selection::Session(decode(agent)?, session_of(session)?),
-            [agent, name] if !name.is_empty() => {
-                Selection::Name(decode(agent)?, None, decode(name)?)
-            }
+            [agent, name] => Selection::Name(decode(agent)?, None, decode(name)?),
             [agent, session, name] => {
                 Selection::Name(decode(agent)?, session_of(session)?, decode(name)?)
             }
-            _ => bail!(
-                "write agent, agent/session/, agent/name or agent/session/name; write ~2f for a \
-                 slash in a name"
-            ),
-        }))
+            _ => bail!("{SELECTIONS}"),
+        });
     }
+    Ok(match parts[..] {
+        [agent] | [agent, ""] => pattern(matcher(agent)?, Matcher::Any, Matcher::Any),
+        [agent, "~"] => pattern(matcher(agent)?, Matcher::Only(None), Matcher::Any),
+        [agent, session, ""] => pattern(matcher(agent)?, session_matcher(session)?, Matcher::Any),
+        [agent, name] => pattern(matcher(agent)?, Matcher::Only(None), matcher(name)?),
+        [agent, session, name] => {
+            pattern(matcher(agent)?, session_matcher(session)?, matcher(name)?)
+        }
+        _ => bail!("{SELECTIONS}"),
+    })
+}
+
+/// Forms of a selection, for errors.
+const SELECTIONS: &str = "write agent, agent/session/, agent/name or agent/session/name; write ~2f \
+                          for a slash in a name";
+
+/// Characters that make a part of a selection a glob.
+fn is_glob(c: char) -> bool {
+    matches!(c, '*' | '?' | '[' | '{')
+}
+
+/// Parses a part of a selection, which may be a glob.
+fn matcher(text: &str) -> Result<Matcher<Name>> {
+    if !text.contains(is_glob) {
+        return Ok(Matcher::Only(decode(text)?));
+    }
+    let glob = glob(text)?;
+    Ok(Matcher::matching(move |name: &Name| {
+        glob.is_match(name.as_str())
+    }))
+}
+
+/// Parses a session of a selection: ~ is what belongs to no session, and ** is every session and
+/// what belongs to none.
+fn session_matcher(text: &str) -> Result<Matcher<Option<Name>>> {
+    match text {
+        "~" => return Ok(Matcher::Only(None)),
+        "**" => return Ok(Matcher::Any),
+        text if !text.contains(is_glob) => return Ok(Matcher::Only(Some(decode(text)?))),
+        _ => {}
+    }
+    let glob = glob(text)?;
+    Ok(Matcher::matching(move |session: &Option<Name>| {
+        session
+            .as_ref()
+            .is_some_and(|session| glob.is_match(session.as_str()))
+    }))
+}
+
+/// Compiles a glob. An escaped character, such as ~2a for an asterisk, stands for itself.
+fn glob(text: &str) -> Result<GlobMatcher> {
+    let mut pattern = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find('~') {
+        let end = rest[start..]
+            .find(|c: char| c != '~' && !c.is_ascii_hexdigit())
+            .map_or(rest.len(), |len| start + len);
+        // Escapes side by side may be the bytes of one character; letters after two digits are not
+        // part of an escape.
+        let mut end_of_escapes = start;
+        while end_of_escapes < end && rest[end_of_escapes..].starts_with('~') {
+            end_of_escapes += 3;
+        }
+        let escapes = rest
+            .get(start..end_of_escapes)
+            .with_context(|| format!("a ~ in {text:?} is not followed by two hex digits"))?;
+        pattern += &rest[..start].replace('\\', "\\\\");
+        pattern += &globset::escape(decode(escapes)?.as_str());
+        rest = &rest[end_of_escapes..];
+    }
+    pattern += &rest.replace('\\', "\\\\");
+    let glob = GlobBuilder::new(&pattern).backslash_escape(true).build();
+    let glob = glob.with_context(|| format!("{text:?} is not a glob; write ~5b for a ["))?;
+    Ok(glob.compile_matcher())
 }
 
 /// Decodes a session as keys have it: ~ stands for what belongs to no session.
@@ -152,23 +233,6 @@ fn session_of(text: &str) -> Result<Option<Name>> {
     match text {
         "~" => Ok(None),
         session => Ok(Some(decode(session)?)),
-    }
-}
-
-impl fmt::Display for Listed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Agent(agent) => f.write_str(&encode(agent)),
-            Self::Session(agent, session) => f.write_str(&session_address(agent, session.as_ref())),
-            // Without the ~ it may be a session, too.
-            Self::Address(address) if address.session.is_none() && address.version.is_none() => {
-                write!(f, "{}/~/{}", encode(&address.agent), encode(&address.name))
-            }
-            Self::Either(address) | Self::Address(address) => match address.version {
-                None => f.write_str(&address.name()),
-                Some(version) => f.write_str(&address.at(version)),
-            },
-        }
     }
 }
 
@@ -183,6 +247,17 @@ pub(crate) fn address(agent: &Name, session: Option<&Name>, name: &Name) -> Stri
 pub(crate) fn session_address(agent: &Name, session: Option<&Name>) -> String {
     let session = session.map_or_else(|| "~".into(), encode);
     format!("{}/{session}/", encode(agent))
+}
+
+/// The address of what a selection selects, which can be pasted back; none for a pattern, and for
+/// everything.
+pub(crate) fn selection_address(selection: &Selection) -> Option<String> {
+    match selection {
+        Selection::Agent(agent) => Some(part(agent)),
+        Selection::Session(agent, session) => Some(session_address(agent, session.as_ref())),
+        Selection::Name(agent, session, name) => Some(address(agent, session.as_ref(), name)),
+        _ => None,
+    }
 }
 
 /// An agent, as it is written in an address.
@@ -202,6 +277,7 @@ fn encode(name: &Name) -> String {
     for (at, c) in name.char_indices() {
         match c {
             c if matches!(c, '/' | '@' | '~')
+                || is_glob(c)
                 || is_unseen(c)
                 || is_blank(c)
                 || (c == ' ' && !inner.contains(&at)) =>
@@ -259,6 +335,7 @@ mod tests {
             ("bot", None, " spaces "),
             ("bot ", Some(" "), "a b\u{a0}"),
             ("bot", None, "\u{2800}\u{fe0f}\u{3164}"),
+            ("b*", Some("[s]"), "what?{a,b}"),
         ] {
             let agent = Name::new(agent).expect("a name");
             let name = Name::new(name).expect("a name");
@@ -336,31 +413,75 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["", "bot/", "/m", "bot//m", "bot/s/m/", "bot/m@3"] {
+        for text in ["", "/", "/m", "bot//m", "bot/s/m/", "bot/m@3"] {
             text.parse::<SelectionArg>().expect_err(text);
         }
     }
 
     #[test]
-    fn a_list_argument_is_an_agent_a_session_or_an_address() {
-        for (text, kind) in [
-            ("bot", "Agent"),
-            ("bot/", "Agent"),
-            ("bot/s/", "Session"),
-            ("bot/~", "Session"),
-            ("bot/x", "Either"),
-            ("bot/x@3", "Address"),
-            ("bot/s/x", "Address"),
-            ("bot/s/x@3", "Address"),
+    fn a_list_argument_is_a_selection_or_a_version() {
+        for (text, is_version) in [
+            ("bot", false),
+            ("bot/", false),
+            ("bot/s/", false),
+            ("bot/~", false),
+            ("bot/x", false),
+            ("bot/x@3", true),
+            ("bot/s/x", false),
+            ("bot/s/x@3", true),
+            ("bot-*/x", false),
         ] {
-            let listed: Listed = text.parse().expect(text);
-            assert!(
-                format!("{listed:?}").starts_with(kind),
-                "{text}: {listed:?}"
-            );
+            let target: Target = text.parse().expect(text);
+            let parsed = matches!(target, Target::Version(_));
+            assert_eq!(parsed, is_version, "{text}: {target:?}");
         }
-        for text in ["", "a/b/c/", "a/b/c/d", "bot/x@y", "bot/s/@3"] {
-            text.parse::<Listed>().expect_err(text);
+        for text in ["", "a/b/c/", "a/b/c/d", "bot/x@y", "bot/s/@3", "bot/[x"] {
+            text.parse::<Target>().expect_err(text);
+        }
+    }
+
+    #[test]
+    fn each_part_of_a_selection_may_be_a_glob() {
+        let store = Store::new(std::sync::Arc::new(persist_host::storage::Memory::new()));
+        let all = [
+            ("bot-1", None, "memory"),
+            ("bot-1", Some("monday"), "memory"),
+            ("bot-1", Some("monday"), "notes"),
+            ("bot-22", None, "a*b"),
+            ("bot-22", None, "aéb"),
+            ("bot-22", None, "a/b"),
+            ("other", Some("x"), "memory"),
+        ];
+        for (text, matching) in [
+            ("bot-*", &[0, 1, 2, 3, 4, 5][..]),
+            ("bot-?", &[0, 1, 2]),
+            ("{other,bot-22}", &[3, 4, 5, 6]),
+            ("*/memory", &[0]),
+            ("*/*/memory", &[1, 6]),
+            ("*/**/memory", &[0, 1, 6]),
+            ("bot-1/**/memory", &[0, 1]),
+            ("bot-1/mon*/", &[1, 2]),
+            ("bot-1/~/*", &[0]),
+            ("bot-[0-9]/monday/n*", &[2]),
+            ("bot-22/a~2a?", &[3]),
+            ("bot-22/a~c3~a9*", &[4]),
+            ("bot-22/*~2fb", &[5]),
+            ("bot-22/a*b", &[3, 4, 5]),
+            ("*/nothing*", &[]),
+        ] {
+            let SelectionArg(selection, _) = text.parse().expect(text);
+            let patterns = selection.into_patterns();
+            let found: Vec<_> = (0..all.len())
+                .filter(|&n| {
+                    let (agent, session, name) = all[n];
+                    let scope = store.scope(agent, session).expect("a scope");
+                    let name = Name::new(name).expect("a name");
+                    patterns
+                        .iter()
+                        .any(|pattern| pattern.matches(&scope, &name))
+                })
+                .collect();
+            assert_eq!(found, matching, "{text}");
         }
     }
 

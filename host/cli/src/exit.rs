@@ -159,7 +159,8 @@ pub(crate) fn value(code: u8, message: &str, hint: Option<&str>) -> Value {
     json!({ "error": { "code": code, "message": redact(message), "hint": hint } })
 }
 
-fn code(error: &anyhow::Error) -> u8 {
+/// Returns the exit code for an error.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
     if let Some(Hinted { error, .. }) = error.downcast_ref::<Hinted>() {
         return code(error);
     }

@@ -13,6 +13,7 @@ mod print;
 mod progress;
 mod run;
 mod sdk;
+mod select;
 mod settings;
 mod stdio;
 mod stores;
@@ -20,6 +21,7 @@ mod table;
 mod text;
 mod toolchain_versions;
 mod unseen;
+mod when;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -48,8 +50,9 @@ const GLOBAL: &str = "Global options";
 /// Run WebAssembly agents, and list, inspect, copy, prune and verify the snapshots they save
 ///
 /// An address is agent/name or agent/session/name. Append @N to select version N. A SELECTION is an
-/// agent (agent), a session (agent/session/) or a name (an address without @N). In an agent,
-/// session or name, write ~2f for a slash, ~40 for an @ and ~7e for a tilde.
+/// agent (agent), a session (agent/session/) or a name (an address without @N); each part may be a
+/// glob, such as 'bot-*/memory'. In an agent, session or name, write ~2f for a slash, ~40 for an @,
+/// ~7e for a tilde and ~2a for an asterisk.
 #[derive(Debug, Parser)]
 #[command(name = "persist", version, after_help = exit::HELP)]
 struct Cli {
@@ -95,6 +98,7 @@ enum Command {
     Cat(state::Cat),
     Save(state::Save),
     Rm(state::Rm),
+    Mv(state::Mv),
     Restore(state::Restore),
     Fork(state::Fork),
     Diff(diff::Diff),
@@ -290,8 +294,9 @@ impl Command {
                 Some("run `persist init` again"),
             )),
             // These wait for the answer to the one change that they make.
-            Self::Rm(_) | Self::Restore(_) | Self::Fork(_) | Self::Pin(_) | Self::Unpin(_) => {
-                Some(("nothing was changed", None))
+            Self::Pin(_) | Self::Unpin(_) => Some(("nothing was changed", None)),
+            Self::Rm(_) | Self::Mv(_) | Self::Restore(_) | Self::Fork(_) => {
+                Some(("only the printed changes were made", None))
             }
             Self::Repair(_) => Some(("the printed versions are adopted", CONTINUE)),
             Self::Copy(_) | Self::Import(_) => {
@@ -336,21 +341,10 @@ impl Command {
                 let store = stores.making(save.create)?;
                 save.run(&store, interrupt, out).await
             }
-            Self::Rm(rm) => {
-                interrupt
-                    .uninterruptible(rm.run(&stores.usual()?, out))
-                    .await
-            }
-            Self::Restore(restore) => {
-                interrupt
-                    .uninterruptible(restore.run(&stores.usual()?, out))
-                    .await
-            }
-            Self::Fork(fork) => {
-                interrupt
-                    .uninterruptible(fork.run(&stores.usual()?, out))
-                    .await
-            }
+            Self::Rm(rm) => rm.run(&stores.usual()?, interrupt, out).await,
+            Self::Mv(mv) => mv.run(&stores.usual()?, interrupt, out).await,
+            Self::Restore(restore) => restore.run(&stores.usual()?, interrupt, out).await,
+            Self::Fork(fork) => fork.run(&stores.usual()?, interrupt, out).await,
             Self::Diff(diff) => diff.run(&stores.usual()?, out).await,
             Self::Verify(verify) => verify.run(&stores.usual()?, out).await,
             Self::Check(check) => check.run(&stores.usual()?, out).await,

@@ -60,6 +60,21 @@ impl Out {
         )
     }
 
+    /// The command that does this to several addresses, without a question.
+    pub(crate) fn command_for(self, verb: &str, addresses: &[String]) -> String {
+        if let [address] = addresses {
+            return self.command(verb, address);
+        }
+        let is_like_option = addresses.iter().any(|address| address.starts_with('-'));
+        let end_of_options = if is_like_option { "-- " } else { "" };
+        let words: Vec<_> = addresses.iter().map(|address| quoted(address)).collect();
+        let options = self.options;
+        format!(
+            "persist {verb} {options}--yes {end_of_options}{}",
+            words.join(" ")
+        )
+    }
+
     /// Reports an error of one entry on standard error, on one line: what a file says of itself may
     /// look like lines of ours.
     pub(crate) fn error(self, code: u8, what: fmt::Arguments<'_>) {

@@ -61,7 +61,9 @@ pub use shared::StoreOptions;
 pub use store::Store;
 pub use transfer::{CopyOptions, CopyOutcome, RawVersion};
 pub use version::{MAX_VERSION, Version};
-pub use walk::{HeadEntry, HeadStream, Selection, VersionStream, Walk};
+pub use walk::{
+    HeadEntry, HeadStream, Matcher, NamePattern, Predicate, Selection, VersionStream, Walk,
+};
 
 /// How often a read starts again because what it was about to read was pruned.
 const MAX_REREADS: usize = 10;

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-#[cfg(doc)]
-use super::Error;
 use super::history::Age;
 #[cfg(feature = "guest")]
 use super::history::Removable;
 use super::shared::ScopeRef;
 use super::{
-    Expect, Info, MAX_ENCODED, Name, PruneDecision, Purge, PurgeReport, Reader, Result, Retention,
-    SaveOptions, Snapshot, VerifyReport, Version, Writer, check_limit, name,
+    Error, Expect, Info, MAX_ENCODED, Name, PruneDecision, Purge, PurgeReport, Reader, Result,
+    Retention, SaveOptions, Snapshot, VerifyReport, Version, Writer, check_limit, name,
 };
 
 /// View of a store for one agent, or for one session of it: its own names. Clones share the store.
@@ -221,7 +219,8 @@ impl Scope {
     }
 
     /// Saves the newest state of `name`, or that of version `at`, as the next version of `new_name`
-    /// in another scope of the same store.
+    /// in another scope of the same store. The label `persist.forked-from` tells the address and
+    /// the version that the state comes from.
     ///
     /// # Errors
     /// As [`Scope::restore`].
@@ -238,6 +237,29 @@ impl Scope {
         self.inner
             .fork(&name, at, (&to.inner, &new_name), expect)
             .await
+    }
+
+    /// Saves every version of `name` again, the oldest first, as versions of `new_name` in another
+    /// scope of the same store, where no state may be saved. Versions keep their times, and
+    /// tombstones and pins are copied; version numbers start after the newest there. `each` is told
+    /// of each version here, with its copy or with the damage that it was left out for. Returns the
+    /// newest version here, and its copy: a rename then deletes `name` if that version is still the
+    /// newest.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where `new_name` has a state, or gets one meanwhile; then as
+    /// [`Scope::restore`] for the newest version. Copies that were made before an error stay.
+    pub async fn fork_history_to(
+        &self,
+        name: &str,
+        to: &Self,
+        new_name: &str,
+        each: impl FnMut(Version, std::result::Result<&Info, Error>),
+    ) -> Result<(Version, Info)> {
+        let name = Name::new(name)?;
+        let new_name = Name::new(new_name)?;
+        let to = (&to.inner, &new_name);
+        self.inner.fork_history(&name, to, each).await
     }
 
     /// Saves the state of a misplaced version, the newest or version `at`, as the next version of

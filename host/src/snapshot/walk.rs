@@ -1,9 +1,11 @@
 //! The names of a store, or of a part of it, one after the other, in bounded memory.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
 
 use super::ordered_tasks::OrderedTasks;
-use super::{Error, Info, Name, Result, Scope, Store, Version};
+use super::{Error, Info, Name, Result, Scope, Store, Version, layout};
 
 /// Names, or versions, asked for at once.
 const PAGE: usize = 1000;
@@ -24,6 +26,153 @@ pub enum Selection {
     Session(Name, Option<Name>),
     /// One name of an agent, perhaps of one of its sessions.
     Name(Name, Option<Name>, Name),
+    /// Names that match one or more of these patterns. None: no name.
+    Matching(Vec<NamePattern>),
+}
+
+/// A condition on each part of an address.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use persist_host::snapshot::{Matcher, NamePattern, SaveOptions, Selection};
+/// # use persist_host::snapshot::Store;
+/// # use persist_host::storage::Memory;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # let store = Store::new(Arc::new(Memory::new()));
+/// # for agent in ["bot-1", "bot-2", "other"] {
+/// #     store.scope(agent, None)?.save("memory", "x".into(), SaveOptions::default()).await?;
+/// # }
+/// let bots = Selection::Matching(vec![NamePattern {
+///     agent: Matcher::matching(|agent| agent.as_str().starts_with("bot-")),
+///     session: Matcher::Only(None),
+///     name: Matcher::Any,
+/// }]);
+/// let mut walk = store.walk(&bots);
+/// let mut found = 0;
+/// while let Some((scope, name)) = walk.next().await? {
+///     println!("{} saved {name}", scope.agent());
+///     found += 1;
+/// }
+/// assert_eq!(found, 2);
+/// # Ok::<(), persist_host::snapshot::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamePattern {
+    /// Condition on the agent.
+    pub agent: Matcher<Name>,
+    /// Condition on the session; None stands for what belongs to no session.
+    pub session: Matcher<Option<Name>>,
+    /// Condition on the name.
+    pub name: Matcher<Name>,
+}
+
+/// A condition on one part of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Matcher<T> {
+    /// Every value.
+    Any,
+    /// One value. It is not looked for among the others.
+    Only(T),
+    /// The values that a function accepts.
+    Matching(Predicate<T>),
+}
+
+/// A function that accepts or rejects a value. Two are equal only if they are clones of each other.
+pub struct Predicate<T>(Arc<dyn Fn(&T) -> bool + Send + Sync>);
+
+impl<T> Matcher<T> {
+    /// Matches the values that `accepts` returns true for.
+    pub fn matching(accepts: impl Fn(&T) -> bool + Send + Sync + 'static) -> Self {
+        Self::Matching(Predicate(Arc::new(accepts)))
+    }
+
+    /// Returns true if a value matches.
+    pub fn matches(&self, value: &T) -> bool
+    where
+        T: PartialEq,
+    {
+        match self {
+            Self::Any => true,
+            Self::Only(one) => one == value,
+            Self::Matching(predicate) => predicate.0(value),
+        }
+    }
+
+    fn only(&self) -> Option<&T> {
+        match self {
+            Self::Only(one) => Some(one),
+            _ => None,
+        }
+    }
+}
+
+impl<T> Clone for Predicate<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for Predicate<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Predicate").finish_non_exhaustive()
+    }
+}
+
+impl<T> PartialEq for Predicate<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for Predicate<T> {}
+
+impl NamePattern {
+    /// Returns true if a name of a scope matches.
+    pub fn matches(&self, scope: &Scope, name: &Name) -> bool {
+        self.agent.matches(scope.agent())
+            && self.session.matches(&scope.session().cloned())
+            && self.name.matches(name)
+    }
+}
+
+impl Selection {
+    /// Returns the patterns of this selection.
+    pub fn into_patterns(self) -> Vec<NamePattern> {
+        let (agent, session, name) = match self {
+            Self::All => (Matcher::Any, Matcher::Any, Matcher::Any),
+            Self::Agent(agent) => (Matcher::Only(agent), Matcher::Any, Matcher::Any),
+            Self::Session(agent, session) => {
+                (Matcher::Only(agent), Matcher::Only(session), Matcher::Any)
+            }
+            Self::Name(agent, session, name) => (
+                Matcher::Only(agent),
+                Matcher::Only(session),
+                Matcher::Only(name),
+            ),
+            Self::Matching(patterns) => return patterns,
+        };
+        vec![NamePattern {
+            agent,
+            session,
+            name,
+        }]
+    }
+
+    /// Returns the names of all `selections`, each name once.
+    #[must_use]
+    pub fn union(selections: impl IntoIterator<Item = Self>) -> Self {
+        let mut selections: Vec<_> = selections.into_iter().collect();
+        match selections.len() {
+            1 => selections.remove(0),
+            _ if selections.contains(&Self::All) => Self::All,
+            _ => {
+                let patterns = selections.into_iter().flat_map(Self::into_patterns);
+                Self::Matching(patterns.collect())
+            }
+        }
+    }
 }
 
 /// Goes through names in the order of their keys. What is saved meanwhile may be met or not.
@@ -46,6 +195,7 @@ pub enum Selection {
 #[derive(Debug)]
 pub struct Walk {
     store: Store,
+    patterns: Vec<NamePattern>,
     agents: Level<Name>,
     agent: Option<Name>,
     sessions: Level<Option<Name>>,
@@ -100,29 +250,16 @@ impl Store {
     /// Goes through the names of `selection`. A single name is met whether anything is saved under
     /// it or not.
     pub fn walk(&self, selection: &Selection) -> Walk {
-        let mut walk = Walk {
+        let patterns = selection.clone().into_patterns();
+        Walk {
             store: self.clone(),
-            agents: Level::default(),
+            agents: Level::of(patterns.iter().map(|pattern| &pattern.agent), Name::encoded),
+            patterns,
             agent: None,
             sessions: Level::default(),
             scope: None,
             names: Level::default(),
-        };
-        let (agent, session, name) = match selection.clone() {
-            Selection::All => {
-                walk.agents = Level::all();
-                return walk;
-            }
-            Selection::Agent(agent) => {
-                walk.agents = Level::only(agent);
-                return walk;
-            }
-            Selection::Session(agent, session) => (agent, session, None),
-            Selection::Name(agent, session, name) => (agent, session, Some(name)),
-        };
-        walk.scope = Some(self.inner.scope(&agent, session).into());
-        walk.names = name.map_or_else(Level::all, Level::only);
-        walk
+        }
     }
 }
 
@@ -140,7 +277,10 @@ impl Walk {
                     scope.names("", after.map(Name::as_str), PAGE).await
                 };
                 match self.names.next(page).await {
-                    Ok(Some(name)) => return Ok(Some((scope.clone(), name))),
+                    Ok(Some(name)) if self.selects(scope, &name) => {
+                        return Ok(Some((scope.clone(), name)));
+                    }
+                    Ok(Some(_)) => continue,
                     Ok(None) => {}
                     Err(error) => {
                         self.scope = None;
@@ -155,8 +295,12 @@ impl Walk {
                 };
                 match self.sessions.next(page).await {
                     Ok(Some(session)) => {
+                        let of_session = self.patterns.iter().filter(|pattern| {
+                            pattern.agent.matches(agent) && pattern.session.matches(&session)
+                        });
+                        let names = of_session.map(|pattern| &pattern.name);
+                        self.names = Level::of(names, Name::encoded);
                         self.scope = Some(self.store.inner.scope(agent, session).into());
-                        self.names = Level::all();
                         continue;
                     }
                     Ok(None) => {}
@@ -179,9 +323,19 @@ impl Walk {
                 }
             };
             self.scope = None;
+            let of_agent = self.patterns.iter();
+            let of_agent = of_agent.filter(|pattern| pattern.agent.matches(&agent));
+            let sessions = of_agent.map(|pattern| &pattern.session);
+            self.sessions = Level::of(sessions, |session| {
+                layout::session_segment(session.as_ref())
+            });
             self.agent = Some(agent);
-            self.sessions = Level::all();
         }
+    }
+
+    fn selects(&self, scope: &Scope, name: &Name) -> bool {
+        let mut patterns = self.patterns.iter();
+        patterns.any(|pattern| pattern.matches(scope, name))
     }
 }
 
@@ -302,16 +456,27 @@ impl VersionStream {
 }
 
 impl<T: Clone> Level<T> {
-    fn all() -> Self {
+    /// Returns the level of the entries that may match: only named entries, or a list of all.
+    /// `segment` returns the segment of an entry's key, by which a storage orders its lists.
+    fn of<'a, S: AsRef<str> + 'a>(
+        matchers: impl Iterator<Item = &'a Matcher<T>>,
+        segment: impl Fn(&'a T) -> S,
+    ) -> Self
+    where
+        T: 'a,
+    {
+        let only: Option<Vec<_>> = matchers.map(Matcher::only).collect();
+        let Some(mut only) = only else {
+            return Self {
+                more: true,
+                ..Self::default()
+            };
+        };
+        let key = |entry: &&'a T| format!("{}/", segment(entry).as_ref());
+        only.sort_by_cached_key(key);
+        only.dedup_by_key(|entry| key(entry));
         Self {
-            more: true,
-            ..Self::default()
-        }
-    }
-
-    fn only(one: T) -> Self {
-        Self {
-            page: [one].into(),
+            page: only.into_iter().cloned().collect(),
             ..Self::default()
         }
     }

@@ -22,15 +22,17 @@ use serde_json::json;
 use super::copy::{How, Proof, copy};
 use super::tar_storage::TarStorage;
 use super::{nowhere, printed};
-use crate::address::{self, SelectionArg};
+use crate::address;
 use crate::build::random_suffix;
 use crate::error::{Damaged, Usage};
 use crate::exit::snapshot_code;
 use crate::print::Out;
 use crate::progress::Progress;
+use crate::select::Names;
 use crate::stdio::say;
 use crate::stores::{Create, Stores};
 use crate::text;
+use crate::when::{At, Past, When};
 
 const BLOCK: u64 = 512;
 
@@ -50,13 +52,15 @@ const MAX_TIME: u64 = 0o77_777_777_777 * 1000;
 Examples:
   persist export agents.tar
   persist export bot.tar bot
+  persist export bot.tar bot --at yesterday
   persist export - bot | zstd > bot.tar.zst")]
 pub(crate) struct Export {
     /// File to create, which must not exist, or - for standard output
     file: PathBuf,
-    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
-    /// everything]
-    selection: Option<SelectionArg>,
+    #[command(flatten)]
+    names: Names,
+    #[command(flatten)]
+    at: At,
 }
 
 /// Copy the versions in a tar file from `persist export` into the store
@@ -71,9 +75,8 @@ Examples:
 pub(crate) struct Import {
     /// File to read; not a pipe, because it is not read in order
     file: PathBuf,
-    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
-    /// everything]
-    selection: Option<SelectionArg>,
+    #[command(flatten)]
+    names: Names,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -115,13 +118,14 @@ impl Export {
             ))
             .into());
         }
-        let selection = self.selection.map(|what| what.0).unwrap_or_default();
+        let selection = self.names.selection();
         let to_stdout = self.file.as_os_str() == "-";
         if to_stdout && io::stdout().is_terminal() {
             let what = "cannot write an archive to a terminal";
             return Err(Usage::new(what).with_hint("name a FILE").into());
         }
         store.require().await?;
+        self.names.require(store).await?;
         let target = Target::open(&self.file)?;
         let mut archive = Archive {
             out,
@@ -136,8 +140,12 @@ impl Export {
         let mut names = 0_u64;
         let mut has_policy = false;
         while let Some((scope, name)) = walk.next().await? {
-            archive.name(&scope, &name, &mut progress).await?;
-            names += 1;
+            let before = archive.proof.versions;
+            match self.at.at {
+                None => archive.name(&scope, &name, &mut progress).await?,
+                Some(when) => archive.name_at(&scope, &name, when, &mut progress).await?,
+            }
+            names += u64::from(self.at.at.is_none() || archive.proof.versions > before);
             // An archive of nothing is an error, and holds nothing.
             if archive.proof.versions > 0 && !has_policy {
                 archive.policy(store).await?;
@@ -175,8 +183,9 @@ impl Export {
 
 impl Import {
     pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
-        let selection = self.selection.map(|what| what.0).unwrap_or_default();
+        let selection = self.names.selection();
         let from = Store::new(Arc::new(TarStorage::open(&self.file)?));
+        self.names.require(&from).await?;
         let to = stores.usual_copy_of(&from.policy().await?, self.create)?;
         copy(&from, &to, &selection, self.how, out).await
     }
@@ -264,46 +273,85 @@ impl Archive {
         self.pad(bytes.len() as u64)
     }
 
-    async fn name(&mut self, scope: &Scope, name: &Name, progress: &mut Progress) -> Result<()> {
+    /// Adds the version of a name that was the newest at a time, unless the name was deleted.
+    async fn name_at(
+        &mut self,
+        scope: &Scope,
+        name: &Name,
+        when: When,
+        progress: &mut Progress,
+    ) -> Result<()> {
         let address = address::address(scope.agent(), scope.session(), name);
-        let pins = scope.pins(name.as_str()).await?;
+        let why = match when.find(scope, name).await? {
+            Past::Version(info) if info.deleted => return Ok(()),
+            Past::Version(info) => {
+                return self.versions(scope, name, &[info.version], progress).await;
+            }
+            Past::NotYet | Past::Nothing => return Ok(()),
+            Past::Pruned(oldest) => {
+                format!("its versions of that time are pruned; the oldest is {oldest}")
+            }
+            Past::Unreadable(version, error) => format!("version {version}: {error}"),
+        };
+        self.damaged += 1;
+        progress.aside(|| {
+            self.out
+                .error(6, format_args!("{address} was not exported: {why}"));
+        });
+        Ok(())
+    }
+
+    async fn name(&mut self, scope: &Scope, name: &Name, progress: &mut Progress) -> Result<()> {
         let mut before = None;
         loop {
             let versions = scope.versions(name.as_str(), before, 1000).await?;
-            for &version in &versions {
-                let body = match body(scope, name, version).await {
-                    Ok(body) => body,
-                    // Pruned since it was listed.
-                    Err(Error::NotFound(_)) => continue,
-                    Err(error) if is_of_one_version(scope, name, &error).await => {
-                        let code = snapshot_code(&error);
-                        progress.aside(|| {
-                            self.out.error(
-                                code,
-                                format_args!("{address}@{version} was not exported: {error}"),
-                            );
-                        });
-                        self.damaged += 1;
-                        continue;
-                    }
-                    Err(error) => return Err(error.into()),
-                };
-                let key = self.version(&address, body, progress).await?;
-                if let Some((dir, _)) = key.as_str().rsplit_once('/')
-                    && pins.contains(&version)
-                {
-                    self.header(
-                        &format!("{dir}/{}", layout::pin_segment(version)),
-                        0,
-                        SystemTime::now(),
-                    )?;
-                }
-            }
+            self.versions(scope, name, &versions, progress).await?;
             before = versions.last().copied();
             if before.is_none() {
                 return Ok(());
             }
         }
+    }
+
+    async fn versions(
+        &mut self,
+        scope: &Scope,
+        name: &Name,
+        versions: &[Version],
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let address = address::address(scope.agent(), scope.session(), name);
+        let pins = scope.pins(name.as_str()).await?;
+        for &version in versions {
+            let body = match body(scope, name, version).await {
+                Ok(body) => body,
+                // Pruned since it was listed.
+                Err(Error::NotFound(_)) => continue,
+                Err(error) if is_of_one_version(scope, name, &error).await => {
+                    let code = snapshot_code(&error);
+                    progress.aside(|| {
+                        self.out.error(
+                            code,
+                            format_args!("{address}@{version} was not exported: {error}"),
+                        );
+                    });
+                    self.damaged += 1;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let key = self.version(&address, body, progress).await?;
+            if let Some((dir, _)) = key.as_str().rsplit_once('/')
+                && pins.contains(&version)
+            {
+                self.header(
+                    &format!("{dir}/{}", layout::pin_segment(version)),
+                    0,
+                    SystemTime::now(),
+                )?;
+            }
+        }
+        Ok(())
     }
 
     async fn version(&mut self, address: &str, body: Body, progress: &mut Progress) -> Result<Key> {

@@ -1,27 +1,36 @@
 //! Verification that the stored data is what was saved.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use clap::Args;
-use persist_host::snapshot::{CheckSummary, Finding, FindingKind, ReadData, Severity, Store};
+use persist_host::snapshot::{
+    CheckSummary, Finding, FindingKind, ReadData, Severity, Store, Version,
+};
 use serde_json::{Value, json};
 
 use super::{nothing, nowhere};
-use crate::address::{self, Address, SelectionArg};
-use crate::error::Found;
+use crate::address::{self, Address, Target};
+use crate::error::{Damaged, Found};
+use crate::exit;
 use crate::print::{self, Out};
 use crate::progress::Progress;
+use crate::select::{self, Names};
 use crate::stdio::{BAD, DIM, WARNING, say, stderr_is_coloured, stdout_is_coloured};
 use crate::text::{self, one_line, painted};
 
-/// Verify every byte of a version
+/// Verify every byte of versions
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist verify bot/memory
-  persist verify bot/memory@3 --json")]
+  persist verify bot/memory@3 --json
+  persist verify 'bot-*/memory'")]
 pub(crate) struct Verify {
-    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
-    address: Address,
+    /// Addresses, or agents, sessions or names, of which each part may be a glob; @N selects
+    /// version N [default: the newest]
+    #[arg(value_name = "SELECTION", required = true)]
+    targets: Vec<Target>,
 }
 
 /// Check the stored data for damage
@@ -37,9 +46,8 @@ Examples:
   persist check bot --read-data
   persist check --sample 5% --json")]
 pub(crate) struct Check {
-    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
-    /// everything]
-    selection: Option<SelectionArg>,
+    #[command(flatten)]
+    names: Names,
     /// Read and verify every byte
     #[arg(long, conflicts_with = "sample")]
     read_data: bool,
@@ -53,23 +61,66 @@ pub(crate) struct Check {
 
 impl Verify {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let address = &self.address;
-        let scope = address.scope(store)?;
-        let verified = scope.verify(address.name.as_str(), address.version).await?;
-        let verified = verified.ok_or_else(|| nothing(address))?;
-        let info = &verified.info;
-        let text = address.at(info.version);
-        let value = print::event("verified", &text, info);
-        out.print(&value, || {
-            let size = text::bytes(info.size);
-            let stored = text::bytes(info.stored_size);
-            format!(
-                "verified {text}: {size} of state, {stored} stored, sha256 {}",
-                info.sha256
-            )
-        })?;
-        Ok(())
+        let mut damaged = 0;
+        // A name that two arguments select is verified once.
+        let mut seen = BTreeSet::new();
+        for target in &self.targets {
+            let selection = match target {
+                Target::Version(address) => {
+                    verify(store, address, out).await?;
+                    continue;
+                }
+                Target::Names(selection) => selection,
+            };
+            if let Some(address) = Address::of(&selection.0) {
+                if !seen.insert(address.name()) {
+                    continue;
+                }
+                verify(store, &address, out).await?;
+                continue;
+            }
+            select::require(store, selection).await?;
+            let mut walk = store.walk(&selection.0);
+            while let Some((scope, name)) = walk.next().await? {
+                let address = Address {
+                    agent: scope.agent().clone(),
+                    session: scope.session().cloned(),
+                    name,
+                    version: None,
+                };
+                if !seen.insert(address.name()) {
+                    continue;
+                }
+                // A damaged version does not hide the others.
+                match verify(store, &address, out).await {
+                    Err(error) if exit::code(&error) == 6 => {
+                        damaged += 1;
+                        out.error(6, format_args!("{}: {error:#}", address.name()));
+                    }
+                    verified => verified?,
+                }
+            }
+        }
+        Damaged::none_of(damaged)
     }
+}
+
+async fn verify(store: &Store, address: &Address, out: Out) -> Result<()> {
+    let scope = address.scope(store)?;
+    let verified = scope.verify(address.name.as_str(), address.version).await?;
+    let verified = verified.ok_or_else(|| nothing(address))?;
+    let info = &verified.info;
+    let text = address.at(info.version);
+    let value = print::event("verified", &text, info);
+    out.print(&value, || {
+        let size = text::bytes(info.size);
+        let stored = text::bytes(info.stored_size);
+        format!(
+            "verified {text}: {size} of state, {stored} stored, sha256 {}",
+            info.sha256
+        )
+    })?;
+    Ok(())
 }
 
 impl Check {
@@ -79,17 +130,19 @@ impl Check {
             (false, Some(share)) => ReadData::Sample(share),
             (false, None) => ReadData::None,
         };
-        let whole = self.selection.is_none();
-        let selection = self.selection.map(|what| what.0).unwrap_or_default();
+        let whole = self.names.is_everything();
+        self.names.require(store).await?;
+        let selection = self.names.selection();
         let mut progress = Progress::items(out, "checked versions:", None);
         let mut counts = Counts::default();
         let mut printed = Ok(());
+        let mut misplaced = Misplaced::default();
         let checked = store.check(&selection, read, |_, finding| {
             let Some(finding) = finding else {
                 return progress.add(1);
             };
             counts.add(finding.kind.severity());
-            if self.summary {
+            if self.summary || (!out.json && misplaced.takes(finding)) {
                 return;
             }
             // A finding that cannot be printed does not stop the check.
@@ -99,6 +152,10 @@ impl Check {
         });
         let checked = checked.await?;
         drop(progress);
+        misplaced.print(out).or_else(|error| {
+            printed = Err(error);
+            std::io::Result::Ok(())
+        })?;
         if checked.versions + checked.findings == 0 {
             // A disk that is not mounted is no store that was checked.
             store.require().await?;
@@ -108,6 +165,47 @@ impl Check {
         }
         super::printed(printed, "the store is checked")?;
         conclude(&checked, &counts, out)
+    }
+}
+
+/// Misplaced versions, which a moved directory has many of: a line for each name.
+#[derive(Default)]
+struct Misplaced(Vec<(String, Vec<Version>, Finding)>);
+
+impl Misplaced {
+    /// Takes a finding about a misplaced version.
+    fn takes(&mut self, finding: &Finding) -> bool {
+        let (FindingKind::Misplaced, Some((scope, name, version))) =
+            (finding.kind, &finding.version)
+        else {
+            return false;
+        };
+        let address = address::address(scope.agent(), scope.session(), name);
+        match self.0.last_mut() {
+            Some((last, versions, _)) if *last == address => versions.push(*version),
+            _ => self.0.push((address, vec![*version], finding.clone())),
+        }
+        true
+    }
+
+    /// Prints a line for each name, with what is wrong with the first version that was met.
+    fn print(self, out: Out) -> std::io::Result<()> {
+        for (address, versions, finding) in self.0 {
+            let severity = FindingKind::Misplaced.severity().as_str();
+            let kind = FindingKind::Misplaced.as_str();
+            let hint = hint(FindingKind::Misplaced).unwrap_or_default();
+            if versions.len() == 1 {
+                tell(&finding, out)?;
+                continue;
+            }
+            let what = one_line(&finding.what);
+            let count = text::count(versions.len() as u64, "version");
+            let first = versions.first().copied().unwrap_or_default();
+            let place = format!("{address} ({count}, such as @{first})");
+            let line = format!("{severity:<8} {kind:<15} {place}: {what}; {hint}\n");
+            out.write(line.as_bytes())?;
+        }
+        Ok(())
     }
 }
 

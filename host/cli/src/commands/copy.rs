@@ -10,11 +10,12 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{nowhere, printed};
-use crate::address::{self, SelectionArg};
+use crate::address;
 use crate::error::{Code, Conflicts, Usage};
 use crate::exit::snapshot_code;
 use crate::print::{self, Out};
 use crate::progress::{self, Progress};
+use crate::select::Names;
 use crate::stores::{Create, Stores};
 use crate::text;
 
@@ -48,9 +49,8 @@ pub(crate) struct Copy {
     /// URL of the destination store
     #[arg(value_name = "TO_URL")]
     to: String,
-    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
-    /// everything]
-    selection: Option<SelectionArg>,
+    #[command(flatten)]
+    names: Names,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -94,8 +94,9 @@ impl Copy {
         let from = stores.at(&self.from)?;
         apart(&from, &stores.at(&self.to)?)?;
         from.require().await?;
+        self.names.require(&from).await?;
         let to = stores.copy_of(&from.policy().await?, &self.to, self.create)?;
-        let selection = self.selection.map(|what| what.0).unwrap_or_default();
+        let selection = self.names.selection();
         copy(&from, &to, &selection, self.how, out).await
     }
 }

@@ -16,6 +16,7 @@ use crate::error::Hinted;
 use crate::print::{self, Out};
 use crate::stdio::{BAD, DIM, GOOD, stdout_is_coloured};
 use crate::text::{self, painted, plain};
+use crate::when::{At, When};
 
 /// States up to this size are held whole, and so is the part in which larger ones differ. A longer
 /// difference is not readable.
@@ -36,12 +37,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[command(after_help = "\
 Examples:
   persist diff bot/memory
-  persist diff bot/memory@3 bot/memory@7")]
+  persist diff bot/memory@3 bot/memory@7
+  persist diff bot/memory --at yesterday")]
 pub(crate) struct Diff {
     /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
     from: Address,
     /// Address to compare with FROM [default: FROM, compared with the version before it]
     to: Option<Address>,
+    /// Compare the newest version of FROM that was created at TIME or before with TO [default: the
+    /// newest version]: 2026-11-26T14:05 (local time unless it has a zone), 2026-11-26, 14:05,
+    /// `yesterday 14:05` or `2h ago`
+    #[arg(long, value_name = "TIME")]
+    at: Option<When>,
 }
 
 /// One side of a comparison.
@@ -99,7 +106,16 @@ struct Lines {
 
 impl Diff {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let at = At { at: self.at };
         let (from, to) = match self.to {
+            Some(to) if self.at.is_some() => (at.of(store, &self.from, out).await?, to),
+            None if self.at.is_some() => {
+                let name = Address {
+                    version: None,
+                    ..self.from.clone()
+                };
+                (at.of(store, &name, out).await?, self.from)
+            }
             Some(to) => (self.from, to),
             None => (before(store, &self.from, out).await?, self.from),
         };

@@ -5,17 +5,19 @@ use std::collections::BTreeSet;
 use anstyle::Style;
 use anyhow::Result;
 use clap::Args;
-use persist_host::snapshot::{Error, Info, Selection, Store};
+use persist_host::snapshot::{Error, Info, Name, Scope, Selection, Store, Version};
 use serde_json::json;
 
 use super::{nothing, nothing_matches};
-use crate::address::{self, Address, Listed};
-use crate::error::{Damaged, Hinted};
-use crate::exit::{Unlisted, snapshot_code};
+use crate::address::{self, Address, SelectionArg, Target};
+use crate::error::{Damaged, Hinted, Usage};
+use crate::exit::{self, Unlisted, snapshot_code};
 use crate::print::{self, Out};
+use crate::select::{Filter, Order, Rank, SortKey, not_found};
 use crate::stdio::DIM;
 use crate::table::{self, Column, Table};
-use crate::text::{bytes, count, one_line, time};
+use crate::text::{self, bytes, one_line, time};
+use crate::when::{At, Past};
 
 /// The columns of a list of names.
 const NAMES: [Column; 5] = [
@@ -58,41 +60,56 @@ fn cells(address: &str, info: &Info, pinned: Option<bool>) -> Vec<String> {
 
 /// List names with the size, time and labels of their newest version
 ///
-/// Results are printed a page at a time. Cost: two requests for each name.
+/// Results are printed a page at a time. Cost: two requests for each name; with --at one more for
+/// each version that was created later.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist ls
-  persist ls bot/monday/ --all
   persist ls bot/memory
+  persist ls bot/monday/ --all
+  persist ls 'bot-*/memory' --sort time -n 10
+  persist ls bot --at 'yesterday 14:05'
   persist ls --json | jq -r .address")]
 pub(crate) struct Ls {
-    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name; @N selects
-    /// version N. agent/x lists both the name x and the session x [default: everything]
+    /// Agents, sessions or names: agent, agent/session/, agent/name or agent/session/name; each
+    /// part may be a glob, such as 'bot-*/memory'. @N selects version N. agent/x lists both the
+    /// name x and the session x [default: everything]
     #[arg(value_name = "SELECTION")]
-    listed: Option<Listed>,
+    targets: Vec<Target>,
     /// Include deleted names
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    at: At,
+    #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
+    order: Order,
     /// Print only totals
     #[arg(long)]
     summary: bool,
 }
 
-/// List the versions of a name, newest first
+/// List the versions of names, newest first
 ///
 /// Results are printed a page at a time. Cost: a request for each version.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist history bot/memory
-  persist history bot/memory@100 -n 10")]
+  persist history bot/memory@100 -n 10
+  persist history bot --since yesterday --sort time
+  persist history 'bot-*' --label by=hand")]
 pub(crate) struct History {
-    /// Address: agent/name or agent/session/name; @N lists only versions below N
-    address: Address,
-    /// Print at most COUNT versions [default: all]
-    #[arg(long, short = 'n', value_name = "COUNT")]
-    limit: Option<usize>,
+    /// Agents, sessions or names: agent, agent/session/, agent/name or agent/session/name; each
+    /// part may be a glob, such as 'bot-*/memory'. @N lists only versions below N
+    #[arg(value_name = "SELECTION", required = true)]
+    targets: Vec<Target>,
+    #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
+    order: Order,
     /// Print only totals
     #[arg(long)]
     summary: bool,
@@ -130,7 +147,7 @@ impl Totals {
             };
             format!(
                 "{}{deleted}: {} of state, {} at rest",
-                count(self.rows, what),
+                text::count(self.rows, what),
                 bytes(self.size),
                 bytes(self.stored_size)
             )
@@ -139,66 +156,20 @@ impl Totals {
     }
 }
 
-impl Ls {
-    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let mut rows = Rows {
-            all: self.all,
-            shown: 0,
-            damaged: 0,
-            unlisted: Unlisted::default(),
-            totals: self.summary.then(Totals::default),
-            table: Table::new(out, &NAMES),
-            out,
-        };
-        let selections = match &self.listed {
-            None => vec![Selection::All],
-            Some(Listed::Agent(agent)) => vec![Selection::Agent(agent.clone())],
-            Some(Listed::Session(agent, session)) => {
-                vec![Selection::Session(agent.clone(), session.clone())]
-            }
-            Some(Listed::Either(address)) => {
-                // What is asked for by its name is shown, deleted or not.
-                rows.all = true;
-                let session = Selection::Session(address.agent.clone(), Some(address.name.clone()));
-                vec![address.selection(), session]
-            }
-            Some(Listed::Address(address)) => {
-                return one(store, address, rows.totals, out).await;
-            }
-        };
-        for (n, selection) in selections.iter().enumerate() {
-            if n > 0 {
-                rows.all = self.all;
-            }
-            rows.add(store, selection).await?;
-        }
-        if rows.shown + rows.damaged == 0 && rows.unlisted.0.is_none() {
-            let (what, hint) = match &self.listed {
-                Some(Listed::Either(address)) => {
-                    let what =
-                        format!("nothing matches {} in {}", address.name(), store.location());
-                    (what, None)
-                }
-                _ => nothing_matches(store, &selections[0]).await?,
-            };
-            out.note(format_args!("{what}"));
-            if let Some(hint) = hint {
-                out.note(format_args!("hint: {hint}"));
-            }
-        }
-        rows.table.flush()?;
-        if let Some(totals) = &rows.totals {
-            totals.print("name", out)?;
-        }
-        Damaged::none_of(rows.damaged)?;
-        rows.unlisted.none()
-    }
+/// One row of a list.
+struct Row {
+    address: String,
+    info: Info,
+    /// None where the list does not look for pins.
+    pinned: Option<bool>,
+    /// Number of versions, where the rows are sorted by it.
+    versions: u64,
 }
 
-/// The lines of a list of names.
+/// Rows on their way to a table.
 struct Rows {
-    /// Shows deleted names, too.
-    all: bool,
+    order: Order,
+    held: Vec<Row>,
     shown: usize,
     damaged: usize,
     unlisted: Unlisted,
@@ -209,102 +180,377 @@ struct Rows {
 }
 
 impl Rows {
-    async fn add(&mut self, store: &Store, selection: &Selection) -> Result<()> {
+    fn new(out: Out, columns: &[Column], order: Order, summary: bool) -> Self {
+        Self {
+            totals: summary.then(Totals::default),
+            order,
+            held: Vec::new(),
+            shown: 0,
+            damaged: 0,
+            unlisted: Unlisted::default(),
+            table: Table::new(out, columns),
+            out,
+        }
+    }
+
+    /// Returns true if the list is as long as it may be.
+    fn is_full(&self) -> bool {
+        let limit = self.order.limit.unwrap_or(usize::MAX);
+        !self.order.needs_all() && self.shown >= limit
+    }
+
+    fn add(&mut self, row: Row) -> Result<()> {
+        self.shown += 1;
+        if self.order.needs_all() {
+            self.held.push(row);
+            return Ok(());
+        }
+        self.print(&row)
+    }
+
+    fn print(&mut self, row: &Row) -> Result<()> {
+        if let Some(totals) = &mut self.totals {
+            totals.add(&row.info);
+            return Ok(());
+        }
+        line(&mut self.table, &row.address, &row.info, row.pinned)
+    }
+
+    fn damaged(&mut self, address: &str, error: &Error) -> Result<()> {
+        self.damaged += 1;
+        Ok(self.out.damaged(address, error)?)
+    }
+
+    /// Tells of a directory that cannot be listed, which hides no other.
+    fn unlisted(&mut self, error: &Error) {
+        self.unlisted.add(error);
+        let code = snapshot_code(error);
+        self.out.error(code, format_args!("{error}"));
+    }
+
+    /// Prints the rows that were held, and the totals of `what` they are: names or versions.
+    fn flush(&mut self, what: &str) -> Result<()> {
+        let mut held = std::mem::take(&mut self.held);
+        self.order.apply(&mut held, |row| Rank {
+            time: row.info.created_at,
+            size: row.info.size,
+            versions: row.versions,
+        });
+        for row in &held {
+            self.print(row)?;
+        }
+        self.table.flush()?;
+        match &self.totals {
+            Some(totals) if self.shown > 0 || what == "name" => totals.print(what, self.out),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns true if nothing was met, not even what cannot be read.
+    fn is_empty(&self) -> bool {
+        self.shown + self.damaged == 0 && self.unlisted.0.is_none()
+    }
+
+    /// An error if something could not be read, or matches nothing.
+    fn end(self, mut missing: Vec<anyhow::Error>) -> Result<()> {
+        let last = missing.pop();
+        for error in missing {
+            self.out
+                .error(exit::code(&error), format_args!("{error:#}"));
+        }
+        Damaged::none_of(self.damaged)?;
+        self.unlisted.none()?;
+        last.map_or(Ok(()), Err)
+    }
+}
+
+impl Ls {
+    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let mut rows = Rows::new(out, &NAMES, self.order, self.summary);
+        // A name that two arguments select has one row.
+        let mut seen = (self.targets.len() > 1).then(BTreeSet::new);
+        let mut missing = Vec::new();
+        if self.targets.is_empty() {
+            self.names(store, &Selection::All, &mut seen, &mut rows)
+                .await?;
+        }
+        for target in &self.targets {
+            let met = match target {
+                Target::Version(address) => self.version(store, address, &mut rows).await?,
+                Target::Names(SelectionArg(selection, _)) => {
+                    let mut met = self.names(store, selection, &mut seen, &mut rows).await?;
+                    if let Selection::Name(agent, None, name) = selection {
+                        let session = Selection::Session(agent.clone(), Some(name.clone()));
+                        met += self.names(store, &session, &mut seen, &mut rows).await?;
+                    }
+                    met
+                }
+            };
+            if met > 0 {
+                continue;
+            }
+            missing.push(match target {
+                Target::Version(address) => nothing(address).into(),
+                Target::Names(selection) => not_found(store, selection).await,
+            });
+        }
+        rows.flush("name")?;
+        if rows.is_empty() && missing.is_empty() {
+            self.nothing(store, out).await?;
+        }
+        rows.end(missing)
+    }
+
+    /// Tells that no row was printed: an error if rows were asked for.
+    async fn nothing(&self, store: &Store, out: Out) -> Result<()> {
+        if !self.filter.is_empty() || self.at.at.is_some() || !self.targets.is_empty() {
+            let location = store.location();
+            let what = format!("nothing matches in {location}");
+            let hint = if self.all || self.filter.deleted {
+                "remove an option, or run `persist ls --all` to list every name"
+            } else {
+                "add --all to include deleted names"
+            };
+            let error = Error::NotFound(what).into();
+            let hint = hint.to_owned();
+            return Err(Hinted { error, hint }.into());
+        }
+        let (what, hint) = nothing_matches(store, &Selection::All).await?;
+        out.note(format_args!("{what}"));
+        if let Some(hint) = hint {
+            out.note(format_args!("hint: {hint}"));
+        }
+        Ok(())
+    }
+
+    /// Adds the rows of a selection, and returns the number of names that it matches.
+    async fn names(
+        &self,
+        store: &Store,
+        selection: &Selection,
+        seen: &mut Option<BTreeSet<String>>,
+        rows: &mut Rows,
+    ) -> Result<usize> {
         let mut heads = store.heads(selection);
-        loop {
+        let mut met = 0;
+        while !rows.is_full() {
             let head = match heads.next().await {
                 Ok(Some(head)) => head,
-                Ok(None) => return Ok(()),
-                // A directory that cannot be listed hides no other.
+                Ok(None) => break,
                 Err(error) if store.is_of_one_place(&error).await => {
-                    self.unlisted.add(&error);
-                    let code = snapshot_code(&error);
-                    self.out.error(code, format_args!("{error}"));
+                    met += 1;
+                    rows.unlisted(&error);
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             };
+            met += 1;
             let scope = &head.scope;
             let address = address::address(scope.agent(), scope.session(), &head.name);
-            match head.info {
-                Ok(info) if info.deleted && !self.all => {}
-                Ok(info) => {
-                    self.shown += 1;
-                    if let Some(totals) = &mut self.totals {
-                        totals.add(&info);
-                        continue;
-                    }
-                    let address = format!("{address}@{}", info.version);
-                    line(&mut self.table, &address, &info, None)?;
+            if seen
+                .as_mut()
+                .is_some_and(|seen| !seen.insert(address.clone()))
+            {
+                continue;
+            }
+            let (version, info) = match (self.at.at, head.info) {
+                (None, Ok(info)) => (info.version, Ok(info)),
+                (None, Err(error)) => (0, Err(error)),
+                (Some(when), _) => match when.find(scope, &head.name).await? {
+                    Past::Version(info) => (info.version, Ok(info)),
+                    Past::Unreadable(version, error) => (version, Err(error)),
+                    Past::NotYet | Past::Pruned(_) | Past::Nothing => continue,
+                },
+            };
+            let info = match info {
+                Ok(info) => info,
+                Err(error) if version > 0 => {
+                    rows.damaged(&format!("{address}@{version}"), &error)?;
+                    continue;
                 }
                 Err(error) => {
-                    self.damaged += 1;
-                    self.out.damaged(&address, &error)?;
+                    rows.damaged(&address, &error)?;
+                    continue;
                 }
+            };
+            // What is asked for by its name is shown, deleted or not.
+            let is_asked_for = matches!(selection, Selection::Name(..));
+            if info.deleted && !(self.all || self.filter.deleted || is_asked_for) {
+                continue;
+            }
+            self.add(scope, &head.name, info, rows).await?;
+        }
+        Ok(met)
+    }
+
+    /// Adds the row of one version.
+    async fn version(&self, store: &Store, address: &Address, rows: &mut Rows) -> Result<usize> {
+        if self.at.at.is_some() {
+            return Err(
+                Usage::new("an address with a version and --at select different versions")
+                    .with_hint(format!("write {}, or remove --at", address.name()))
+                    .into(),
+            );
+        }
+        let scope = address.scope(store)?;
+        let info = scope.stat(address.name.as_str(), address.version).await?;
+        match info {
+            None => Ok(0),
+            Some(info) => {
+                self.add(&scope, &address.name, info, rows).await?;
+                Ok(1)
             }
         }
     }
+
+    async fn add(&self, scope: &Scope, name: &Name, info: Info, rows: &mut Rows) -> Result<()> {
+        if !self.filter.accepts(&info) {
+            return Ok(());
+        }
+        if self.filter.pinned && scope.pins(name.as_str()).await?.is_empty() {
+            return Ok(());
+        }
+        let versions = match self.order.sort {
+            Some(SortKey::Versions) => count(scope, name).await?,
+            _ => 0,
+        };
+        let address = address::address(scope.agent(), scope.session(), name);
+        rows.add(Row {
+            address: format!("{address}@{}", info.version),
+            info,
+            pinned: None,
+            versions,
+        })
+    }
 }
 
-/// Shows one version: the newest, or the one of the address.
-async fn one(store: &Store, address: &Address, totals: Option<Totals>, out: Out) -> Result<()> {
-    let scope = address.scope(store)?;
-    let info = scope.stat(address.name.as_str(), address.version).await?;
-    let info = info.ok_or_else(|| nothing(address))?;
-    if let Some(mut totals) = totals {
-        totals.add(&info);
-        return totals.print("name", out);
+/// Counts the versions of a name.
+async fn count(scope: &Scope, name: &Name) -> Result<u64> {
+    let mut before = None;
+    let mut count = 0;
+    loop {
+        let versions = scope.versions(name.as_str(), before, 1000).await?;
+        count += versions.len() as u64;
+        before = versions.last().copied();
+        if before.is_none() {
+            return Ok(count);
+        }
     }
-    let mut table = Table::new(out, &NAMES);
-    line(&mut table, &address.at(info.version), &info, None)?;
-    Ok(table.flush()?)
 }
 
 impl History {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let Self {
-            address,
-            limit,
-            summary,
-        } = self;
-        let scope = address.scope(store)?;
-        let name = address.name.as_str();
-        let limit = limit.unwrap_or(usize::MAX);
-        let pins: BTreeSet<_> = scope.pins(name).await?.into_iter().collect();
-        let mut past = scope.past(name, address.version, limit)?;
-        let mut shown = 0;
-        let mut damaged = 0;
-        let mut totals = summary.then(Totals::default);
-        let mut table = Table::new(out, &VERSIONS);
-        while let Some((version, info)) = past.next().await? {
-            shown += 1;
-            let text = address.at(version);
-            match (info, &mut totals) {
-                (Ok(info), Some(totals)) => totals.add(&info),
-                (Ok(info), None) => {
-                    line(&mut table, &text, &info, Some(pins.contains(&version)))?;
+        let mut rows = Rows::new(out, &VERSIONS, self.order, self.summary);
+        let mut seen = (self.targets.len() > 1).then(BTreeSet::new);
+        let mut missing = Vec::new();
+        for target in &self.targets {
+            let met = match target {
+                Target::Version(address) => {
+                    let scope = address.scope(store)?;
+                    let before = address.version;
+                    self.name(&scope, &address.name, before, &mut rows).await?
                 }
-                (Err(error), _) => {
-                    damaged += 1;
-                    out.damaged(&text, &error)?;
+                Target::Names(SelectionArg(selection, _)) => {
+                    self.names(store, selection, &mut seen, &mut rows).await?
                 }
+            };
+            if met > 0 || self.order.limit == Some(0) {
+                continue;
+            }
+            missing.push(match target {
+                Target::Version(address) => {
+                    let name = address.name();
+                    let before = address.version.unwrap_or_default();
+                    let error = Error::NotFound(format!("{name} has no versions below {before}"));
+                    let hint = format!("run `{}` to list versions", out.command("history", &name));
+                    let error = error.into();
+                    Hinted { error, hint }.into()
+                }
+                Target::Names(selection) => not_found(store, selection).await,
+            });
+        }
+        rows.flush("version")?;
+        if rows.is_empty() && missing.is_empty() && self.order.limit != Some(0) {
+            let error = Error::NotFound("no version matches".into()).into();
+            let hint = "remove an option to see more versions".to_owned();
+            missing.push(Hinted { error, hint }.into());
+        }
+        rows.end(missing)
+    }
+
+    async fn names(
+        &self,
+        store: &Store,
+        selection: &Selection,
+        seen: &mut Option<BTreeSet<String>>,
+        rows: &mut Rows,
+    ) -> Result<usize> {
+        let mut walk = store.walk(selection);
+        let mut met = 0;
+        while !rows.is_full() {
+            let (scope, name) = match walk.next().await {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                Err(error)
+                    if !matches!(selection, Selection::Name(..))
+                        && store.is_of_one_place(&error).await =>
+                {
+                    met += 1;
+                    rows.unlisted(&error);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let address = address::address(scope.agent(), scope.session(), &name);
+            if seen.as_mut().is_some_and(|seen| !seen.insert(address)) {
+                met += 1;
+                continue;
+            }
+            met += self.name(&scope, &name, None, rows).await?;
+        }
+        Ok(met)
+    }
+
+    /// Adds the versions of a name, and returns the number of versions that were met.
+    async fn name(
+        &self,
+        scope: &Scope,
+        name: &Name,
+        before: Option<Version>,
+        rows: &mut Rows,
+    ) -> Result<usize> {
+        let address = address::address(scope.agent(), scope.session(), name);
+        let pins: BTreeSet<_> = scope.pins(name.as_str()).await?.into_iter().collect();
+        // No version is read for nothing.
+        let limit = match self.order.limit {
+            Some(limit) if self.filter.is_empty() && !self.order.needs_all() => {
+                limit.saturating_sub(rows.shown)
+            }
+            _ => usize::MAX,
+        };
+        let mut past = scope.past(name.as_str(), before, limit)?;
+        let mut met = 0;
+        while !rows.is_full() {
+            let Some((version, info)) = past.next().await? else {
+                break;
+            };
+            met += 1;
+            let text = format!("{address}@{version}");
+            let pinned = pins.contains(&version);
+            match info {
+                Ok(info) if self.filter.accepts(&info) && (pinned || !self.filter.pinned) => {
+                    rows.add(Row {
+                        address: text,
+                        info,
+                        pinned: Some(pinned),
+                        versions: 0,
+                    })?;
+                }
+                Ok(_) => {}
+                Err(error) => rows.damaged(&text, &error)?,
             }
         }
-        table.flush()?;
-        if let (Some(totals), 1..) = (&totals, shown) {
-            totals.print("version", out)?;
-        }
-        match address.version {
-            _ if shown > 0 || limit == 0 => Damaged::none_of(damaged),
-            None => Err(nothing(&address).into()),
-            Some(version) => {
-                let name = address.name();
-                let error = Error::NotFound(format!("{name} has no versions below {version}"));
-                let hint = format!("run `{}` to list versions", out.command("history", &name));
-                let error = error.into();
-                Err(Hinted { error, hint }.into())
-            }
-        }
+        Ok(met)
     }
 }
 

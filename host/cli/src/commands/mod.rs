@@ -1,6 +1,7 @@
 //! The commands, each with its arguments, its help and what it does.
 
 pub(crate) mod archive;
+pub(crate) mod bulk;
 pub(crate) mod check;
 pub(crate) mod copy;
 pub(crate) mod diff;
@@ -19,7 +20,7 @@ mod tar_storage;
 use std::io;
 
 use anyhow::Result;
-use persist_host::snapshot::{Error, Expect, Info, Selection, Store};
+use persist_host::snapshot::{Error, Expect, Info, Name, Selection, Store};
 
 use crate::address::{self, Address};
 use crate::error::Hinted;
@@ -85,7 +86,7 @@ fn nothing(address: &Address) -> Error {
 
 /// Returns the error for a selection that matches nothing: an empty answer and a mistyped name look
 /// the same otherwise.
-async fn nowhere(store: &Store, selection: &Selection) -> anyhow::Error {
+pub(crate) async fn nowhere(store: &Store, selection: &Selection) -> anyhow::Error {
     match nothing_matches(store, selection).await {
         Ok((what, None)) => Error::NotFound(what).into(),
         Ok((what, Some(hint))) => {
@@ -102,37 +103,81 @@ async fn nothing_matches(
     selection: &Selection,
 ) -> Result<(String, Option<String>), Error> {
     let location = store.location();
-    let (what, other) = match selection {
-        Selection::Agent(agent) => (address::part(agent), None),
-        Selection::Session(agent, session) => {
-            let what = address::session_address(agent, session.as_ref());
-            let other = session.as_ref().map(|name| {
-                let selection = Selection::Name(agent.clone(), None, name.clone());
-                let address = address::address(agent, None, name);
-                (
-                    selection,
-                    format!("{address} is a name; write it without the slash at its end"),
-                )
-            });
-            (what, other)
+    let other = match selection {
+        Selection::All => return Ok((format!("nothing is saved in {location}"), None)),
+        Selection::Session(agent, Some(name)) => {
+            let selection = Selection::Name(agent.clone(), None, name.clone());
+            let address = address::address(agent, None, name);
+            let hint = format!("{address} is a name; write it without the slash at its end");
+            Some((selection, hint))
         }
-        Selection::Name(agent, session, name) => {
-            let what = address::address(agent, session.as_ref(), name);
-            let other = session.is_none().then(|| {
-                let selection = Selection::Session(agent.clone(), Some(name.clone()));
-                let address = address::session_address(agent, Some(name));
-                (selection, format!("for the session, write {address}"))
-            });
-            (what, other)
+        Selection::Name(agent, None, name) => {
+            let selection = Selection::Session(agent.clone(), Some(name.clone()));
+            let address = address::session_address(agent, Some(name));
+            Some((selection, format!("for the session, write {address}")))
         }
-        _ => return Ok((format!("nothing is saved in {location}"), None)),
+        _ => None,
+    };
+    let Some(what) = address::selection_address(selection) else {
+        return Ok((format!("nothing matches in {location}"), None));
     };
     let nothing = format!("nothing matches {what} in {location}");
     let hint = match other {
         Some((other, hint)) if store.heads(&other).next().await?.is_some() => Some(hint),
-        _ => None,
+        _ => near(store, selection)
+            .await?
+            .map(|near| format!("did you mean {near}?")),
     };
     Ok((nothing, hint))
+}
+
+/// Agents, sessions or names that are compared with a mistyped one.
+const COMPARED: usize = 1000;
+
+/// Returns the address of what is spelled nearly as a selection that matches nothing.
+async fn near(store: &Store, selection: &Selection) -> Result<Option<String>, Error> {
+    let (agent, session, name) = match selection {
+        Selection::Agent(agent) => (agent, None, None),
+        Selection::Session(agent, session) => (agent, session.as_ref(), None),
+        Selection::Name(agent, session, name) => (agent, session.as_ref(), Some(name)),
+        _ => return Ok(None),
+    };
+    let agents = store.agents(None, COMPARED).await?;
+    if !agents.contains(agent) {
+        let near = nearest(agent, &agents);
+        return Ok(near.map(|agent| match name {
+            Some(name) => address::address(agent, session, name),
+            None if session.is_some() => address::session_address(agent, session),
+            None => address::part(agent),
+        }));
+    }
+    let sessions = match session {
+        Some(_) => store.sessions(agent, None, COMPARED).await?,
+        None => Vec::new(),
+    };
+    let sessions: Vec<_> = sessions.into_iter().flatten().collect();
+    if let Some(session) = session.filter(|session| !sessions.contains(session)) {
+        let near = nearest(session, &sessions);
+        return Ok(near.map(|near| match name {
+            Some(name) => address::address(agent, Some(near), name),
+            None => address::session_address(agent, Some(near)),
+        }));
+    }
+    let Some(name) = name else { return Ok(None) };
+    let scope = store.scope(agent.as_str(), session.map(Name::as_str))?;
+    let names = scope.names("", None, COMPARED).await?;
+    let near = nearest(name, &names);
+    Ok(near.map(|near| address::address(agent, session, near)))
+}
+
+/// Returns the name that is at most two letters from `wanted`, and the nearest.
+fn nearest<'a>(wanted: &Name, names: &'a [Name]) -> Option<&'a Name> {
+    let far = |name: &Name| crate::text::distance(wanted.as_str(), name.as_str());
+    let near = names.iter().map(|name| (far(name), name));
+    // Of a short name, another one of the same length is no misspelling.
+    let max = 2.min(wanted.as_str().chars().count() / 2);
+    let near = near.filter(|&(far, _)| far > 0 && far <= max);
+    near.min_by_key(|&(far, _)| far).map(|(_, name)| name)
 }
 
 /// Returns the error for a command that needs a state and finds a tombstone.

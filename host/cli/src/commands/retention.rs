@@ -7,16 +7,17 @@ use anstyle::Style;
 use anyhow::Result;
 use clap::Args;
 use persist_host::snapshot::{
-    KeepReason, PruneDecision, Purge as Wait, Retention, Severity, Store, Version,
+    KeepReason, PruneDecision, Purge as Wait, Retention, Scope, Severity, Store, Version,
 };
 use serde_json::json;
 
 use super::{nothing, nowhere, printed};
-use crate::address::{self, Address, SelectionArg};
+use crate::address::{self, Address, SelectionArg, Target};
 use crate::error::{Found, Hinted, Usage};
 use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
+use crate::select::{self, Names};
 use crate::settings::Settings;
 use crate::stdio::WARNING;
 use crate::table::{self, Column, Table};
@@ -34,9 +35,8 @@ Examples:
   persist prune bot/memory --keep-last 5 --keep-daily 30
   persist prune bot --keep-within 7d")]
 pub(crate) struct Prune {
-    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
-    /// everything]
-    selection: Option<SelectionArg>,
+    #[command(flatten)]
+    names: Names,
     /// Remove nothing; print each version and the rule that keeps it
     #[arg(long)]
     dry_run: bool,
@@ -85,10 +85,12 @@ pub(super) struct KeepRules {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  persist pin bot/memory@3")]
+  persist pin bot/memory@3
+  persist pin bot/memory@3 bot/notes@7")]
 pub(crate) struct Pin {
-    /// Address of the version: agent/name@N or agent/session/name@N
-    address: Address,
+    /// Addresses of versions: agent/name@N or agent/session/name@N
+    #[arg(value_name = "ADDRESS", required = true)]
+    addresses: Vec<Address>,
 }
 
 /// Remove the pin of a version, so that it can be pruned
@@ -97,13 +99,14 @@ pub(crate) struct Pin {
 Examples:
   persist unpin bot/memory@3")]
 pub(crate) struct Unpin {
-    /// Address of the version: agent/name@N or agent/session/name@N
-    address: Address,
+    /// Addresses of versions: agent/name@N or agent/session/name@N
+    #[arg(value_name = "ADDRESS", required = true)]
+    addresses: Vec<Address>,
 }
 
-/// Delete a name and remove its whole history permanently, pinned versions too
+/// Delete names and remove their whole history permanently, pinned versions too
 ///
-/// A tombstone stays, so that version numbers continue. Versions that were the newest within the
+/// Asks for confirmation. A tombstone stays, so that version numbers continue. Versions that were the newest within the
 /// grace period of the store are kept, because a host that is saving may need them; the exit code
 /// is then 10. Run the command again after the grace period, or add --now if no host writes the
 /// name. If the bucket keeps noncurrent versions or soft-deleted objects, copies of the removed
@@ -113,10 +116,17 @@ pub(crate) struct Unpin {
 #[command(after_help = "\
 Examples:
   persist purge bot/memory
-  persist purge bot/memory --yes --now")]
+  persist purge bot/memory --yes --now
+  persist purge bot --dry-run
+  persist purge bot/monday/")]
 pub(crate) struct Purge {
-    /// Address of the name: agent/name or agent/session/name
-    address: Address,
+    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name; each part
+    /// may be a glob, such as 'bot-*/memory'
+    #[arg(value_name = "SELECTION")]
+    target: Target,
+    /// Remove nothing; print the names and the number of versions of each
+    #[arg(long)]
+    dry_run: bool,
     /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
@@ -128,10 +138,11 @@ pub(crate) struct Purge {
 
 impl Prune {
     pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
-        let whole = self.selection.is_none();
+        let whole = self.names.is_everything();
         store.require().await?;
+        self.names.require(store).await?;
         let plan = self.plan(store, settings, out).await?;
-        let selection = self.selection.map(|what| what.0).unwrap_or_default();
+        let selection = self.names.selection();
         let lists = if self.dry_run {
             !self.summary
         } else {
@@ -390,31 +401,42 @@ impl Plan {
 
 impl Pin {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let version = version(&self.address, "pin")?;
-        let scope = self.address.scope(store)?;
-        scope.pin(self.address.name.as_str(), version).await?;
-        let address = self.address.at(version);
-        tell("pinned", &address, &out.command("unpin", &address), out)
+        for address in &self.addresses {
+            version(address, "pin")?;
+        }
+        for address in &self.addresses {
+            let version = version(address, "pin")?;
+            let scope = address.scope(store)?;
+            scope.pin(address.name.as_str(), version).await?;
+            let address = address.at(version);
+            tell("pinned", &address, &out.command("unpin", &address), out)?;
+        }
+        Ok(())
     }
 }
 
 impl Unpin {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let address = &self.address;
-        let name = self.address.name.as_str();
-        let version = version(address, "unpin")?;
-        let scope = address.scope(store)?;
-        store.require().await?;
-        if scope.pins(name).await?.contains(&version) {
-            scope.unpin(name, version).await?
-        } else {
-            out.note(format_args!(
-                "warning: {} was not pinned",
-                address.at(version)
-            ))
+        for address in &self.addresses {
+            version(address, "unpin")?;
         }
-        let address = address.at(version);
-        tell("unpinned", &address, &out.command("pin", &address), out)
+        store.require().await?;
+        for address in &self.addresses {
+            let name = address.name.as_str();
+            let version = version(address, "unpin")?;
+            let scope = address.scope(store)?;
+            if scope.pins(name).await?.contains(&version) {
+                scope.unpin(name, version).await?
+            } else {
+                out.note(format_args!(
+                    "warning: {} was not pinned",
+                    address.at(version)
+                ))
+            }
+            let address = address.at(version);
+            tell("unpinned", &address, &out.command("pin", &address), out)?;
+        }
+        Ok(())
     }
 }
 
@@ -435,17 +457,87 @@ fn tell(event: &str, address: &str, undo: &str, out: Out) -> Result<()> {
 
 impl Purge {
     pub(crate) async fn run(self, store: &Store, interrupt: &Interrupt, out: Out) -> Result<()> {
-        let address = &self.address;
-        address.whole_name("`persist purge` removes the whole history of a name")?;
-        let scope = address.scope(store)?;
-        let name = address.name.as_str();
-        // Before the question: a missing name needs no confirmation.
-        if scope.versions(name, None, 1).await?.is_empty() {
-            return Err(nothing(address).into());
+        let selection = match &self.target {
+            Target::Names(selection) => selection,
+            Target::Version(address) => {
+                address.whole_name("`persist purge` removes the whole history of a name")?;
+                return Ok(());
+            }
+        };
+        let one = Address::of(&selection.0);
+        if let Some(address) = one.filter(|_| !self.dry_run) {
+            let scope = address.scope(store)?;
+            // Before the question: a missing name needs no confirmation.
+            let name = address.name.as_str();
+            if scope.versions(name, None, 1).await?.is_empty() {
+                return Err(nothing(&address).into());
+            }
+            if !self.yes {
+                confirm(&address.name(), "", &store.location(), interrupt)?;
+            }
+            let kept = self.one(&address, &scope, out).await?;
+            return self.conclude(kept, &address.name(), out);
+        }
+        self.all(store, selection, interrupt, out).await
+    }
+
+    /// Purges every name of a selection.
+    async fn all(
+        &self,
+        store: &Store,
+        selection: &SelectionArg,
+        interrupt: &Interrupt,
+        out: Out,
+    ) -> Result<()> {
+        select::require(store, selection).await?;
+        let mut walk = store.walk(&selection.0);
+        let mut addresses = Vec::new();
+        let mut versions = 0;
+        while let Some((scope, name)) = walk.next().await? {
+            let fates = scope
+                .plan_prune(name.as_str(), &Retention::default())
+                .await?;
+            let count = fates.len() as u64;
+            if count == 0 {
+                continue;
+            }
+            versions += count;
+            let address = Address {
+                agent: scope.agent().clone(),
+                session: scope.session().cloned(),
+                name,
+                version: None,
+            };
+            if self.dry_run {
+                let text = address.name();
+                let value = print::extend(
+                    json!({ "event": "purgeable", "versions": count }),
+                    print::located(&text),
+                );
+                let line = || format!("would purge {text}: {}", text::count(count, "version"));
+                printed(out.print(&value, line), "nothing is removed")?;
+            }
+            addresses.push(address);
+        }
+        if self.dry_run {
+            return Ok(());
         }
         if !self.yes {
-            confirm(&address.name(), &store.location(), interrupt)?;
+            let names = text::count(addresses.len() as u64, "name");
+            let what = format!(" ({names} with {})", text::count(versions, "version"));
+            confirm(&selection.1, &what, &store.location(), interrupt)?;
         }
+        let mut kept = 0;
+        for address in &addresses {
+            let scope = address.scope(store)?;
+            kept += self.one(address, &scope, out).await?;
+        }
+        self.conclude(kept, &selection.1, out)
+    }
+
+    /// Purges a name, and returns the number of versions that are kept for the grace period.
+    async fn one(&self, address: &Address, scope: &Scope, out: Out) -> Result<u64> {
+        let name = address.name.as_str();
         let wait = if self.now {
             Wait::Now
         } else {
@@ -480,9 +572,14 @@ impl Purge {
             out.print(&value, line),
             &format!("{} is purged", address.name()),
         )?;
+        Ok(kept)
+    }
+
+    /// An error if versions are kept.
+    fn conclude(&self, kept: u64, what: &str, out: Out) -> Result<()> {
         if kept > 0 {
             let versions = text::count(kept, "version");
-            let again = out.command("purge", &address.name());
+            let again = out.command("purge", what);
             let what = format!("kept {versions} newer than the grace period");
             let hint = format!("run `{again}` again after it, or add --now");
             let severity = Severity::Warning;
@@ -494,18 +591,20 @@ impl Purge {
 }
 
 /// Has a person type the name; a mistyped command is the likelier one.
-fn confirm(name: &str, place: &str, interrupt: &Interrupt) -> Result<()> {
+fn confirm(name: &str, names: &str, place: &str, interrupt: &Interrupt) -> Result<()> {
     if !io::stdin().is_terminal() {
         return Err(Usage::new(format!(
-            "refusing to remove the history of {name} in {place} without confirmation: standard \
-             input is not a terminal"
+            "refusing to remove the history of {name}{names} in {place} without confirmation: \
+             standard input is not a terminal"
         ))
         .with_hint("add --yes to confirm")
         .into());
     }
     // Not locked while a person thinks: an interruption is told there, too.
+    let what = if names.is_empty() { "the name" } else { name };
     let question = format!(
-        "This permanently removes the history of {name} in {place}. Type the name to continue: "
+        "This permanently removes the history of {name}{names} in {place}. Type {what} to \
+         continue: "
     );
     let mut stderr = io::stderr();
     stderr.write_all(text::plain(&question).as_bytes())?;

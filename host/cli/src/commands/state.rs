@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use persist_host::snapshot::{Error, Expect, Info, SaveOptions, Scope, Store, Version, Writer};
+use persist_host::snapshot::{
+    Error, Expect, Info, Name, SaveOptions, Scope, Selection, Store, Version, Writer,
+};
 use serde_json::Value;
 
+use super::bulk::{self, Action, Confirm, Head, Plan};
 use super::{CHUNK, changed, deleted, expect, nothing};
-use crate::address::Address;
+use crate::address::{Address, SelectionArg, Target};
 use crate::error::{Hinted, Usage};
 use crate::exit::snapshot_code;
 use crate::interrupt::Interrupt;
@@ -19,16 +22,20 @@ use crate::progress::Progress;
 use crate::stdio;
 use crate::stores::Create;
 use crate::text::Plainly;
+use crate::when::{At, Past, When};
 
 /// Show the metadata of a version
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist show bot/memory
-  persist show bot/memory@3 --json")]
+  persist show bot/memory@3 --json
+  persist show bot/memory --at '2h ago'")]
 pub(crate) struct Show {
     /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
     address: Address,
+    #[command(flatten)]
+    at: At,
 }
 
 /// Print the state of a version
@@ -38,10 +45,13 @@ pub(crate) struct Show {
 #[command(after_help = "\
 Examples:
   persist cat bot/memory
-  persist cat bot/memory@3 > memory.json")]
+  persist cat bot/memory@3 > memory.json
+  persist cat bot/memory --at 2026-11-26T14:05")]
 pub(crate) struct Cat {
     /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
     address: Address,
+    #[command(flatten)]
+    at: At,
 }
 
 /// Save a file or standard input as the next version
@@ -71,61 +81,135 @@ pub(crate) struct Save {
     label: Vec<(String, String)>,
 }
 
-/// Delete a name; its older versions stay and can be restored
+/// Delete names; their older versions stay and can be restored
+///
+/// Asks for confirmation, unless one name is given. A name that gets a newer version meanwhile is
+/// not deleted, and the exit code is then 4. Prints the command that undoes the deletion.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist rm bot/memory
-  persist rm bot/memory --expect 7")]
+  persist rm bot/memory --expect 7
+  persist rm bot/monday/ --dry-run
+  persist rm bot 'test-*' --yes")]
 pub(crate) struct Rm {
-    /// Address of the name: agent/name or agent/session/name
-    address: Address,
+    /// Agents, sessions or names: agent, agent/session/, agent/name or agent/session/name; each
+    /// part may be a glob, such as 'bot-*/memory'
+    #[arg(value_name = "SELECTION", required = true)]
+    targets: Vec<Target>,
     #[command(flatten)]
     expected: Expected,
+    #[command(flatten)]
+    confirm: Confirm,
+}
+
+/// Rename a name, a session or an agent, with its history
+///
+/// Saves every version again under the new name, with its time, its labels and its pin, and then
+/// deletes the old name. The label persist.forked-from tells the address that a version comes from.
+/// The old versions stay until they are pruned or purged. Nothing is renamed to a name that has a
+/// state. A name that gets a newer version meanwhile is not deleted, and the exit code is then 4.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  persist mv bot/memory bot/notes
+  persist mv bot helper --dry-run
+  persist mv bot/monday/ bot/tuesday/")]
+pub(crate) struct Mv {
+    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name
+    from: SelectionArg,
+    /// New agent, session or name, of the same form as FROM
+    to: SelectionArg,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 /// Restore an older version by saving its state as the next version
 ///
 /// Prints the command that undoes the restore. If the version is the newest, nothing is changed.
+///
+/// --at restores every name of an agent or a session as it was at a point in time, deleted names
+/// too. The time of a version is that of the clock of the host that saved it. Names that did not
+/// exist then are left alone, unless --delete-new is given. A name that gets a newer version
+/// meanwhile is not restored, and the exit code is then 4.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist restore bot/memory@3
-  persist restore bot/memory@3 --expect 7")]
+  persist restore bot/memory@3 --expect 7
+  persist restore bot --at 2026-11-26T14:05 --dry-run
+  persist restore bot/monday/ 'helper-*' --at '2h ago'")]
 pub(crate) struct Restore {
-    /// Address of the version: agent/name@N or agent/session/name@N
-    address: Address,
+    /// Addresses of versions: agent/name@N or agent/session/name@N; with --at agents, sessions or
+    /// names, of which each part may be a glob
+    #[arg(value_name = "SELECTION", required = true)]
+    targets: Vec<Target>,
     #[command(flatten)]
     expected: Expected,
+    /// Restore names as they were at TIME: 2026-11-26T14:05 (local time unless it has a zone),
+    /// 2026-11-26, 14:05, `yesterday 14:05` or `2h ago`
+    #[arg(long, value_name = "TIME")]
+    at: Option<When>,
+    /// Delete the names that did not exist at TIME
+    #[arg(long, requires = "at")]
+    delete_new: bool,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
-/// Copy the state of a version to another name, agent or session
+/// Copy the state of a version to another name, or the states of an agent or a session to another
+///
+/// The label persist.forked-from tells the address and the version that a state comes from. For an
+/// agent or a session, nothing is changed if a name of the destination has a state, unless --expect
+/// any is given.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist fork bot/memory bot/experiment
-  persist fork bot/monday/memory@3 bot/tuesday/memory --expect absent")]
+  persist fork bot/monday/memory@3 bot/tuesday/memory --expect absent
+  persist fork bot bot-test --at yesterday
+  persist fork bot/monday/ bot/tuesday/")]
 pub(crate) struct Fork {
-    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
-    from: Address,
-    /// Address of the name: agent/name or agent/session/name
-    to: Address,
+    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]. Or an
+    /// agent or a session: agent or agent/session/
+    from: Target,
+    /// Address of the name: agent/name or agent/session/name; or an agent or a session, as FROM
+    to: Target,
     #[command(flatten)]
     expected: Expected,
+    #[command(flatten)]
+    at: At,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 /// Condition on the newest version.
 #[derive(Debug, Args)]
 struct Expected {
     /// Fail unless the newest version is VERSION: a number, `absent` or `any` [default: any]
-    #[arg(long, value_name = "VERSION", default_value = "any", value_parser = expect,
-    hide_default_value = true)]
-    expect: Expect,
+    #[arg(long, value_name = "VERSION", value_parser = expect)]
+    expect: Option<Expect>,
+}
+
+impl Expected {
+    fn expect(&self) -> Expect {
+        self.expect.unwrap_or_default()
+    }
+
+    /// Refuses the condition for several names.
+    fn none(&self) -> Result<()> {
+        match self.expect {
+            None | Some(Expect::Any) => Ok(()),
+            Some(_) => Err(Usage::new("--expect is for one name")
+                .with_hint("remove --expect: a name that changes meanwhile is never overwritten")
+                .into()),
+        }
+    }
 }
 
 impl Show {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let address = &self.address;
+        let address = &self.at.of(store, &self.address, out).await?;
         let name = self.address.name.as_str();
         let scope = address.scope(store)?;
         let info = scope.stat(name, address.version).await?;
@@ -140,7 +224,7 @@ impl Show {
 
 impl Cat {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let address = &self.address;
+        let address = &self.at.of(store, &self.address, out).await?;
         let name = self.address.name.as_str();
         let scope = address.scope(store)?;
         let Some(mut reader) = scope.reader(name, address.version).await? else {
@@ -190,7 +274,7 @@ impl Save {
         )?;
         let implied = self.file.is_none();
         let file = self.file.unwrap_or_else(|| "-".into());
-        let mut options = SaveOptions::expecting(self.expected.expect);
+        let mut options = SaveOptions::expecting(self.expected.expect());
         options.media_type = self.media_type;
         options.labels = self.label;
         let scope = address.scope(store)?;
@@ -302,14 +386,51 @@ async fn pour(
 }
 
 impl Rm {
-    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let address = &self.address;
-        address.whole_name(
-            "`persist rm` deletes the whole name; to delete only if this version is the newest, \
-             add --expect",
-        )?;
+    pub(crate) async fn run(self, store: &Store, interrupt: &Interrupt, out: Out) -> Result<()> {
+        let mut selections = Vec::new();
+        for target in &self.targets {
+            match target {
+                Target::Names(selection) => selections.push(selection.clone()),
+                Target::Version(address) => {
+                    address.whole_name(
+                        "`persist rm` deletes the whole name; to delete only if this version is \
+                         the newest, add --expect",
+                    )?;
+                }
+            }
+        }
+        if let [SelectionArg(selection, _)] = &selections[..]
+            && let Some(address) = Address::of(selection)
+            && !self.confirm.dry_run
+        {
+            let deletion = self.one(store, &address, out);
+            return interrupt.uninterruptible(deletion).await;
+        }
+        self.expected.none()?;
+        let mut plan = Plan::new("delete", "deleted", out);
+        for entry in bulk::heads(store, &selections).await? {
+            if entry.info.as_ref().is_ok_and(|info| info.deleted) {
+                plan.unchanged += 1;
+                continue;
+            }
+            let mut target = bulk::Target::from(entry);
+            // A version that cannot be read must not keep its name from being deleted.
+            if target.head.is_none() {
+                let name = target.name.as_str();
+                let newest = target.scope.versions(name, None, 1).await?;
+                target.head = newest.first().map(|&version| Head {
+                    version,
+                    deleted: false,
+                });
+            }
+            plan.steps.push((target, Action::Delete));
+        }
+        plan.run(self.confirm, true, store, interrupt).await
+    }
+
+    async fn one(&self, store: &Store, address: &Address, out: Out) -> Result<()> {
         let scope = address.scope(store)?;
-        let deletion = scope.delete(address.name.as_str(), self.expected.expect);
+        let deletion = scope.delete(address.name.as_str(), self.expected.expect());
         let info = deletion.await.map_err(|error| {
             let is_full = snapshot_code(&error) == 8;
             let error = anyhow::Error::new(error);
@@ -329,17 +450,94 @@ impl Rm {
 }
 
 impl Restore {
-    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let address = &self.address;
-        let name = self.address.name.as_str();
-        let Some(version) = address.version else {
-            let example = address.at(1);
-            return Err(Usage::new("the address has no version to restore")
-                .with_hint(format!("add a version, as in {example}"))
-                .into());
-        };
+    pub(crate) async fn run(self, store: &Store, interrupt: &Interrupt, out: Out) -> Result<()> {
+        let mut addresses = Vec::new();
+        let mut selections = Vec::new();
+        for target in &self.targets {
+            match target {
+                Target::Version(address) => addresses.push(address.clone()),
+                Target::Names(selection) => selections.push(selection.clone()),
+            }
+        }
+        match (self.at, &selections[..], &addresses[..]) {
+            (None, [], [address]) if !self.confirm.dry_run => {
+                let restoring = self.one(store, address, out);
+                interrupt.uninterruptible(restoring).await
+            }
+            (None, [], _) => self.versions(store, &addresses, interrupt, out).await,
+            (None, [selection, ..], _) => {
+                let example = match Address::of(&selection.0) {
+                    Some(address) => format!("add a version, as in {}", address.at(1)),
+                    None => "add --at TIME, such as --at '2h ago'".to_owned(),
+                };
+                let example = example + ", or add --at TIME";
+                Err(Usage::new("the address has no version to restore")
+                    .with_hint(example)
+                    .into())
+            }
+            (Some(_), _, [address, ..]) => Err(Usage::new(format!(
+                "the address has a version, @{}, and --at selects another",
+                address.version.unwrap_or_default()
+            ))
+            .with_hint(format!("write {}, or remove --at", address.name()))
+            .into()),
+            (Some(when), _, []) => {
+                self.expected.none()?;
+                let mut plan = Plan::new("restore", "restored", out);
+                for entry in bulk::heads(store, &selections).await? {
+                    plan.back_to(when, entry, self.delete_new).await?;
+                }
+                let is_one = matches!(&selections[..], [SelectionArg(Selection::Name(..), _)]);
+                plan.run(self.confirm, !is_one, store, interrupt).await
+            }
+        }
+    }
+
+    /// Restores several versions.
+    async fn versions(
+        &self,
+        store: &Store,
+        addresses: &[Address],
+        interrupt: &Interrupt,
+        out: Out,
+    ) -> Result<()> {
+        self.expected.none()?;
+        let mut plan = Plan::new("restore", "restored", out);
+        for address in addresses {
+            let scope = address.scope(store)?;
+            let name = address.name.as_str();
+            let info = scope.stat(name, address.version).await?;
+            let info = info.ok_or_else(|| nothing(address))?;
+            if info.deleted {
+                return Err(deleted(address, &info, out));
+            }
+            let newest = scope.versions(name, None, 1).await?;
+            if newest.first() == Some(&info.version) {
+                plan.unchanged += 1;
+                continue;
+            }
+            let newest = newest.first().copied().unwrap_or_default();
+            // A version that cannot be read is no reason to keep it.
+            let head = scope.stat(name, Some(newest)).await;
+            let target = bulk::Target {
+                scope,
+                name: address.name.clone(),
+                head: Some(Head {
+                    version: newest,
+                    deleted: head.is_ok_and(|head| head.is_some_and(|head| head.deleted)),
+                }),
+            };
+            plan.steps.push((target, Action::Restore(info.version)));
+        }
+        plan.run(self.confirm, addresses.len() > 1, store, interrupt)
+            .await
+    }
+
+    async fn one(&self, store: &Store, address: &Address, out: Out) -> Result<()> {
+        let name = address.name.as_str();
+        let version = address.version.unwrap_or_default();
         let scope = address.scope(store)?;
-        let expect = self.expected.expect;
+        let expect = self.expected.expect();
         if let Some(info) = newest_already(&scope, name, version, expect).await? {
             let text = address.at(version);
             let line = || format!("{text} is the newest version; nothing was changed");
@@ -372,22 +570,190 @@ async fn newest_already(
 }
 
 impl Fork {
-    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let from = &self.from;
-        let to = &self.to;
-        to.whole_name(
-            "`persist fork` creates a new version; to create it only after this one, add --expect",
-        )?;
+    pub(crate) async fn run(self, store: &Store, interrupt: &Interrupt, out: Out) -> Result<()> {
+        let to = match &self.to {
+            Target::Names(selection) => selection,
+            Target::Version(address) => {
+                address.whole_name(
+                    "`persist fork` creates a new version; to create it only after this one, add \
+                     --expect",
+                )?;
+                return Ok(());
+            }
+        };
+        let from = match &self.from {
+            Target::Version(address) => Some(address.clone()),
+            Target::Names(selection) => Address::of(&selection.0),
+        };
+        match (&self.from, from, Address::of(&to.0)) {
+            (_, Some(from), Some(to)) if !self.confirm.dry_run => {
+                let from = self.at.of(store, &from, out).await?;
+                let forking = self.one(store, &from, &to, out);
+                interrupt.uninterruptible(forking).await
+            }
+            (Target::Names(from), ..) => self.whole(store, from, to, interrupt, out).await,
+            (Target::Version(_), ..) => Err(Usage::new("one version is forked to one name")
+                .with_hint("write the address of a name as TO, and no --dry-run")
+                .into()),
+        }
+    }
+
+    /// Forks every name of an agent or a session.
+    async fn whole(
+        &self,
+        store: &Store,
+        from: &SelectionArg,
+        to: &SelectionArg,
+        interrupt: &Interrupt,
+        out: Out,
+    ) -> Result<()> {
+        let mut plan = Plan::new("fork", "forked", out);
+        let overwrites = self.expected.expect == Some(Expect::Any);
+        if !overwrites && self.expected.expect != Some(Expect::Absent) {
+            self.expected.none()?;
+        }
+        let renamed = Renamed::new(store, from, to)?;
+        for entry in bulk::heads(store, std::slice::from_ref(from)).await? {
+            let old = bulk::Target::from(entry);
+            let version = match (self.at.at, old.head) {
+                (None, Some(head)) if head.deleted => {
+                    plan.leave(old.address(), "it is deleted");
+                    continue;
+                }
+                (None, Some(head)) => head.version,
+                (None, None) => {
+                    plan.fail(old.address(), 6, "its newest version cannot be read");
+                    continue;
+                }
+                (Some(when), _) => match when.find(&old.scope, &old.name).await? {
+                    Past::Version(info) if !info.deleted => info.version,
+                    Past::Unreadable(version, error) => {
+                        let why = format!("version {version} cannot be read: {error}");
+                        plan.fail(old.address(), snapshot_code(&error), why);
+                        continue;
+                    }
+                    Past::Pruned(oldest) => {
+                        let why = format!("its versions of that time are pruned up to {oldest}");
+                        plan.fail(old.address(), 10, why);
+                        continue;
+                    }
+                    _ => {
+                        plan.leave(old.address(), "it did not exist at that time");
+                        continue;
+                    }
+                },
+            };
+            let target = renamed.target(&old, overwrites).await?;
+            let action = Action::Fork(old.scope, old.name, version);
+            plan.steps.push((target, action));
+        }
+        plan.run(self.confirm, true, store, interrupt).await
+    }
+
+    async fn one(&self, store: &Store, from: &Address, to: &Address, out: Out) -> Result<()> {
         let scope = from.scope(store)?;
         let target = to.scope(store)?;
         let name = from.name.as_str();
         let new_name = to.name.as_str();
-        let expect = self.expected.expect;
+        let expect = self.expected.expect();
         let info = scope
             .fork_to(name, from.version, &target, new_name, expect)
             .await?;
         let undo = undo(&target, to, info.parent, out).await;
         changed(to, &info, "forked", undo.as_deref(), out)
+    }
+}
+
+impl Mv {
+    pub(crate) async fn run(self, store: &Store, interrupt: &Interrupt, out: Out) -> Result<()> {
+        let mut plan = Plan::new("move", "moved", out);
+        let renamed = Renamed::new(store, &self.from, &self.to)?;
+        for entry in bulk::heads(store, std::slice::from_ref(&self.from)).await? {
+            let old = bulk::Target::from(entry);
+            match old.head {
+                Some(head) if head.deleted => plan.leave(old.address(), "it is deleted"),
+                None => plan.fail(old.address(), 6, "its newest version cannot be read"),
+                Some(head) => {
+                    let target = renamed.target(&old, false).await?;
+                    let action = Action::Move(old.scope, old.name, head.version);
+                    plan.steps.push((target, action));
+                }
+            }
+        }
+        let is_one = matches!(self.from.0, Selection::Name(..));
+        plan.run(self.confirm, !is_one, store, interrupt).await
+    }
+}
+
+/// Names of an agent, a session or a name under new names.
+struct Renamed<'a> {
+    store: &'a Store,
+    agent: &'a Name,
+    /// None: names keep their sessions.
+    session: Option<Option<&'a Name>>,
+    /// None: names keep the last part of their addresses.
+    name: Option<&'a Name>,
+}
+
+impl<'a> Renamed<'a> {
+    fn new(store: &'a Store, from: &SelectionArg, to: &'a SelectionArg) -> Result<Self> {
+        let (agent, session, name) = match (&from.0, &to.0) {
+            (from, to) if from == to => {
+                let what = "source and destination are the same";
+                return Err(Usage::new(what).with_hint("write two addresses").into());
+            }
+            (Selection::Agent(_), Selection::Agent(agent)) => (agent, None, None),
+            (Selection::Session(..), Selection::Session(agent, session)) => {
+                (agent, Some(session.as_ref()), None)
+            }
+            (Selection::Name(..), Selection::Name(agent, session, name)) => {
+                (agent, Some(session.as_ref()), Some(name))
+            }
+            _ => {
+                let what = format!("{} and {} are not of the same form", from.1, to.1);
+                let hint = "write two agents (bot), two sessions (bot/monday/) or two names \
+                            (bot/memory)";
+                return Err(Usage::new(what).with_hint(hint).into());
+            }
+        };
+        Ok(Self {
+            store,
+            agent,
+            session,
+            name,
+        })
+    }
+
+    /// Returns the new name, and its newest version. One that has a state is refused, unless it
+    /// may be overwritten.
+    async fn target(&self, old: &bulk::Target, overwrites: bool) -> Result<bulk::Target> {
+        let session = self.session.unwrap_or(old.scope.session());
+        let name = self.name.unwrap_or(&old.name);
+        let scope = self
+            .store
+            .scope(self.agent.as_str(), session.map(Name::as_str))?;
+        let info = scope.stat(name.as_str(), None).await?;
+        let head = info.map(|info| Head {
+            version: info.version,
+            deleted: info.deleted,
+        });
+        let target = bulk::Target {
+            scope,
+            name: name.clone(),
+            head,
+        };
+        match head {
+            Some(head) if !head.deleted && !overwrites => {
+                let error = Error::Conflict {
+                    head: Some(head.version),
+                };
+                let address = target.address();
+                let error = anyhow::Error::from(error).context(format!("{address} has a state"));
+                let hint = format!("choose another destination, or delete {address} first");
+                Err(Hinted { error, hint }.into())
+            }
+            _ => Ok(target),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! How much is saved, by whom, and how it grows.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
@@ -8,9 +8,10 @@ use persist_host::snapshot::{Name, PruneDecision, Retention, Scope, Store};
 use serde_json::{Value, json};
 
 use super::nothing_matches;
-use crate::address::{self, SelectionArg};
+use crate::address;
 use crate::print::{self, Out};
 use crate::progress::Progress;
+use crate::select::{Names, Order, Rank};
 use crate::table::{self, Column, Table};
 use crate::text;
 
@@ -47,17 +48,19 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 Examples:
   persist stats
   persist stats bot --states
+  persist stats 'bot-*' --sort size -n 10
   persist stats --json | jq -r 'select(.of == \"name\" and .versions > 1000) | .address'")]
 pub(crate) struct Stats {
-    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name [default:
-    /// everything]
-    selection: Option<SelectionArg>,
+    #[command(flatten)]
+    names: Names,
     /// Read the metadata of each version, and show the total size of the states
     #[arg(long)]
     states: bool,
     /// Print only totals
     #[arg(long)]
     summary: bool,
+    #[command(flatten)]
+    order: Order,
 }
 
 /// The names that a row is about.
@@ -89,6 +92,8 @@ impl Of<'_> {
 /// Of a name, an agent, or all.
 #[derive(Clone, Default)]
 struct Figures {
+    /// Time of the newest version that exists, in milliseconds since 1970.
+    newest: u64,
     names: u64,
     versions: u64,
     bytes: u64,
@@ -100,13 +105,19 @@ struct Figures {
 
 impl Stats {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let selection = self.selection.map(|what| what.0).unwrap_or_default();
+        let selection = self.names.selection();
         let mut progress = Progress::items(out, "counted names:", None);
         store.require().await?;
+        self.names.require(store).await?;
         let mut walk = store.walk(&selection);
         let mut all = Figures::default();
         let mut of_agent = Figures::default();
         let mut agent: Option<Name> = None;
+        // The rows of names and of agents, where all must be known before the first is printed.
+        let mut names = Vec::new();
+        let mut agents = Vec::new();
+        let order = self.order;
+        let mut left = order.limit.unwrap_or(usize::MAX);
         let states = self.states;
         let mut table = Table::new(
             out,
@@ -125,18 +136,40 @@ impl Stats {
             }
             if let Some(done) = agent.as_ref().filter(|agent| *agent != scope.agent()) {
                 let of_agent = std::mem::take(&mut of_agent);
-                progress.aside(|| of_agent.print(Of::Agent(done), states, &mut table))?;
+                if order.needs_all() {
+                    agents.push((done.clone(), of_agent));
+                } else {
+                    progress.aside(|| of_agent.print(Of::Agent(done), states, &mut table))?;
+                }
             }
             agent = Some(scope.agent().clone());
             let address = address::address(scope.agent(), scope.session(), &name);
-            progress.aside(|| figures.print(Of::Name(&address), states, &mut table))?;
             of_agent.add(&figures);
             all.add(&figures);
+            if order.needs_all() {
+                names.push((address, figures));
+            } else if left > 0 {
+                left -= 1;
+                progress.aside(|| figures.print(Of::Name(&address), states, &mut table))?;
+            }
             progress.add(1);
         }
         drop(progress);
         if let Some(agent) = agent {
-            of_agent.print(Of::Agent(&agent), states, &mut table)?;
+            agents.push((agent, of_agent));
+        }
+        order.apply(&mut names, |(_, figures)| figures.rank());
+        for (address, figures) in &names {
+            figures.print(Of::Name(address), states, &mut table)?;
+        }
+        // Every agent has its row.
+        let every = Order {
+            limit: None,
+            ..order
+        };
+        every.apply(&mut agents, |(_, figures)| figures.rank());
+        for (agent, figures) in &agents {
+            figures.print(Of::Agent(agent), states, &mut table)?;
         }
         if all.versions == 0 {
             let (what, hint) = nothing_matches(store, &selection).await?;
@@ -173,6 +206,8 @@ async fn figures(scope: &Scope, name: &Name, states: bool) -> Result<Figures> {
     {
         figures.versions += 1;
         figures.bytes += stored_size;
+        let since = created.duration_since(UNIX_EPOCH).unwrap_or_default();
+        figures.newest = figures.newest.max(since.as_millis() as u64);
         let age = now.duration_since(*created).unwrap_or_default();
         let days = (age.as_secs() / DAY.as_secs()) as usize;
         if let Some(day) = DAYS.checked_sub(days + 1) {
@@ -192,7 +227,17 @@ async fn figures(scope: &Scope, name: &Name, states: bool) -> Result<Figures> {
 }
 
 impl Figures {
+    /// Returns what rows are sorted by: the size is that at rest.
+    fn rank(&self) -> Rank {
+        Rank {
+            time: self.newest,
+            size: self.bytes,
+            versions: self.versions,
+        }
+    }
+
     fn add(&mut self, other: &Self) {
+        self.newest = self.newest.max(other.newest);
         self.names += other.names;
         self.versions += other.versions;
         self.bytes += other.bytes;

@@ -6,7 +6,7 @@ use crate::snapshot::history::commit_and_prune;
 use crate::snapshot::info::HOST_LABEL;
 use crate::snapshot::read::{Object, PrunedReadRetry};
 use crate::snapshot::shared::ScopeRef;
-use crate::snapshot::{Error, Expect, Info, Name, Result, Version};
+use crate::snapshot::{Error, Expect, Info, Name, Result, Version, WIDE_PAGE};
 
 impl ScopeRef {
     /// Saves the state of `version` again as the next version.
@@ -16,8 +16,7 @@ impl ScopeRef {
         version: Version,
         expect: Expect,
     ) -> Result<Info> {
-        let origin = ("restored-from", version.to_string());
-        self.copy(name, Some(version), (self, name), expect, origin)
+        self.copy(name, Some(version), (self, name), expect, Origin::Restored)
             .await
     }
 
@@ -29,8 +28,84 @@ impl ScopeRef {
         to: (&Self, &Name),
         expect: Expect,
     ) -> Result<Info> {
-        let origin = ("forked-from", name.as_str().to_owned());
-        self.copy(name, at, to, expect, origin).await
+        self.copy(name, at, to, expect, Origin::Forked).await
+    }
+
+    /// Saves every version of `name` again, the oldest first, as versions of `new_name`, with their
+    /// times, tombstones and pins. Returns the newest version here and its copy.
+    pub(crate) async fn fork_history(
+        &self,
+        name: &Name,
+        (to, new_name): (&Self, &Name),
+        mut each: impl FnMut(Version, std::result::Result<&Info, Error>),
+    ) -> Result<(Version, Info)> {
+        let pins = self.pinned(name).await?;
+        let mut versions = Vec::new();
+        while let page @ [_, ..] = &self
+            .versions_of(name, versions.last().copied(), WIDE_PAGE)
+            .await?[..]
+        {
+            versions.extend_from_slice(page);
+        }
+        let Some(&newest) = versions.first() else {
+            return Err(self.missing(name, None));
+        };
+        let mut expect = Expect::Absent;
+        let mut last = None;
+        for version in versions.into_iter().rev() {
+            let copied = self
+                .copy_version(name, version, (to, new_name), expect)
+                .await;
+            let info = match copied {
+                Ok(Some(info)) => info,
+                // Nothing was there to be deleted, or the version was pruned meanwhile.
+                Ok(None) => continue,
+                Err(error) if is_gone(&error) && version != newest => continue,
+                // The newest version is what the name is; without it this is no copy.
+                Err(error) if error.is_of_file() && version != newest => {
+                    each(version, Err(error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if pins.contains(&version) {
+                to.pin(new_name, info.version).await?;
+            }
+            each(version, Ok(&info));
+            expect = Expect::Version(info.version);
+            last = Some(info);
+        }
+        let last = last.ok_or_else(|| self.missing(name, None))?;
+        Ok((newest, last))
+    }
+
+    /// Saves one version of `name` again, with its time. None: it is a tombstone with nothing
+    /// before it.
+    async fn copy_version(
+        &self,
+        name: &Name,
+        version: Version,
+        (to, new_name): (&Self, &Name),
+        expect: Expect,
+    ) -> Result<Option<Info>> {
+        let object = self.object(name, version).await?;
+        let created_at = object.trailer.metadata.created_at;
+        if !object.trailer.is_tombstone() {
+            let origin = Origin::Moved(created_at);
+            let copy = self.copy(name, Some(version), (to, new_name), expect, origin);
+            return copy.await.map(Some);
+        }
+        if expect == Expect::Absent {
+            return Ok(None);
+        }
+        object.frame().await?;
+        to.prepare_change().await?;
+        let commit = Commit::new(to, new_name, expect, None, Vec::new());
+        let mut commit = commit.created_at(created_at);
+        commit.check_early().await?;
+        let (bytes, tombstone) = Encoded::tombstone();
+        commit.buffer(bytes);
+        commit_and_prune(commit, &tombstone).await.map(Some)
     }
 
     /// Saves the state of a misplaced version as the next version of the name where its file lies.
@@ -70,9 +145,8 @@ impl ScopeRef {
         at: Option<Version>,
         (to, new_name): (&Self, &Name),
         expect: Expect,
-        (label, value): (&str, String),
+        origin: Origin,
     ) -> Result<Info> {
-        let origin = (format!("{HOST_LABEL}{label}"), value);
         let mut rereads = PrunedReadRetry::of(at);
         loop {
             let Some((version, object)) = self.open(name, at).await? else {
@@ -83,7 +157,11 @@ impl ScopeRef {
                 return Err(self.deleted(name, version));
             }
             to.prepare_change().await?;
-            let mut commit = self.change_of(&object, (to, new_name), expect, &origin)?;
+            let label = origin.label(version, &object);
+            let mut commit = self.change_of(&object, (to, new_name), expect, &label)?;
+            if let Origin::Moved(created_at) = origin {
+                commit = commit.created_at(created_at);
+            }
             commit.check_early().await?;
             match copy_state(&object, &mut commit).await {
                 Err(error) if rereads.is_due(&error) => {}
@@ -114,6 +192,31 @@ impl ScopeRef {
         labels.push(origin.clone());
         let media_type = metadata.media_type.clone();
         Ok(Commit::new(to, new_name, expect, media_type, labels))
+    }
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::NotFound(_)) || error.is_missing_object()
+}
+
+/// Why a state is saved again.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    Restored,
+    Forked,
+    /// The version keeps the time at which it was created.
+    Moved(u64),
+}
+
+impl Origin {
+    /// Returns the label that tells where the state comes from. A fork tells the whole address: it
+    /// may be another agent's.
+    fn label(self, version: Version, object: &Object) -> (String, String) {
+        let (key, value) = match self {
+            Self::Restored => ("restored-from", version.to_string()),
+            Self::Forked | Self::Moved(_) => ("forked-from", object.saved_as()),
+        };
+        (format!("{HOST_LABEL}{key}"), value)
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Commit {
     expect: Expect,
     media_type: Option<String>,
     labels: Vec<(String, String)>,
+    /// The time of a version that is saved again; none: now.
+    created_at: Option<u64>,
     nonce: String,
     /// The beginning of the file, as far as nothing of it was sent.
     pending: Vec<Bytes>,
@@ -70,11 +72,18 @@ impl Commit {
             expect,
             media_type,
             labels,
+            created_at: None,
             nonce: format!("{:032x}", crate::random::u128()),
             pending: Vec::new(),
             pending_len: 0,
             upload: None,
         }
+    }
+
+    /// Keeps the time at which a version was created that is saved again.
+    pub(crate) fn created_at(mut self, millis: u64) -> Self {
+        self.created_at = Some(millis);
+        self
     }
 
     /// Adds bytes of the file; they are kept, so that [`Commit::finish`] can try again.
@@ -279,7 +288,7 @@ impl Commit {
             version,
             parent: head.map(|head| head.version),
             parent_sha256: head.and_then(|head| head.sha256.clone()),
-            created_at: clock::unix_millis(),
+            created_at: self.created_at.unwrap_or_else(clock::unix_millis),
             media_type: self.media_type.as_deref(),
             labels: &self.labels,
             nonce: &self.nonce,

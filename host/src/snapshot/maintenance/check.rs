@@ -8,7 +8,7 @@ use crate::snapshot::layout::{
 };
 use crate::snapshot::ordered_tasks::OrderedTasks;
 use crate::snapshot::shared::{ScopeRef, StoreRef, check};
-use crate::snapshot::walk::Selection;
+use crate::snapshot::walk::{Selection, Walk};
 use crate::snapshot::{Error, Name, Result, Scope, Store, Version, layout};
 use crate::storage::{
     Entry, ErrorKind, Key, List, Page, Pager, ReadRange, RecursiveList, Sweep, Swept,
@@ -192,6 +192,7 @@ impl Store {
             Selection::Name(agent, session, name) => {
                 check.name(self.inner.scope(&agent, session), name).await?;
             }
+            Selection::Matching(_) => check.names(self.walk(selection)).await?,
         }
         if !has_header && check.checked.versions > 0 {
             let key = layout::STORE_HEADER.to_owned();
@@ -262,6 +263,20 @@ impl<'a, F: FnMut(&CheckSummary, Option<&Finding>)> Check<'a, F> {
         }
         self.leftovers().await;
         Ok(())
+    }
+
+    /// Checks names, and nothing that lies beside them.
+    async fn names(&mut self, mut walk: Walk) -> Result<()> {
+        loop {
+            match walk.next().await {
+                Ok(Some((scope, name))) => self.name(scope.inner, name).await?,
+                Ok(None) => return Ok(()),
+                Err(error) if self.store.is_of_one_place(&error).await => {
+                    self.found(kind_of(&error), String::new(), &error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn entries<'d>(&self, dir: &'d str) -> Entries<'d>

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use persist_host::snapshot::{MAX_ENCODED, MAX_VERSION, Name};
 use persist_host::storage::Key;
 
-use super::command::address::{Address, Listed, address as print};
+use super::command::address::{Address, SelectionArg, Target, address as print, selection_address};
 use crate::fixture_store::FixtureStore;
 use crate::golden;
 use crate::version_key::version_file;
@@ -109,9 +109,19 @@ pub fn address(data: &[u8]) {
         let again = printed.parse::<Address>().expect("what is printed is read");
         assert_eq!(again, found, "{printed} is another address");
     }
-    if let Ok(found) = text.parse::<Listed>() {
-        let again = found.to_string().parse::<Listed>();
-        assert_eq!(again.expect("what is printed is read"), found);
+    match text.parse::<Target>() {
+        Ok(Target::Names(SelectionArg(found, _))) => {
+            // A glob is printed as it was typed.
+            if let Some(printed) = selection_address(&found) {
+                let again = printed.parse::<SelectionArg>();
+                assert_eq!(again.expect("what is printed is read").0, found);
+            }
+        }
+        Ok(Target::Version(found)) => {
+            let again = text.parse::<Address>();
+            assert_eq!(again.expect("an address is a target"), found);
+        }
+        Err(_) => {}
     }
     // The same the other way: any three names have an address.
     let mut names = text.split('\n').filter_map(|name| Name::new(name).ok());
