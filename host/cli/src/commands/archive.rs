@@ -19,13 +19,14 @@ use persist_host::storage::{ErrorKind, Key, ReadRange, Storage};
 use rustix::fs::{AtFlags, CWD};
 use serde_json::json;
 
-use super::copy::{How, Proof, copy};
+use super::copy::{How, Mirror, Proof, Ways, copy};
 use super::tar_storage::TarStorage;
 use super::{nowhere, printed};
 use crate::address::{self, SelectionArg};
 use crate::build::random_suffix;
 use crate::error::{Damaged, Usage};
 use crate::exit::snapshot_code;
+use crate::interrupt::Interrupt;
 use crate::print::Out;
 use crate::progress::Progress;
 use crate::stdio::say;
@@ -178,7 +179,11 @@ impl Import {
         let selection = self.selection.map(|what| what.0).unwrap_or_default();
         let from = Store::new(Arc::new(TarStorage::open(&self.file)?));
         let to = stores.usual_copy_of(&from.policy().await?, self.create)?;
-        copy(&from, &to, &selection, self.how, out).await
+        let how = Ways {
+            how: self.how,
+            mirror: Mirror::default(),
+        };
+        copy(&from, &to, &selection, how, &Interrupt::default(), out).await
     }
 }
 

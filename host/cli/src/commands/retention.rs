@@ -1,6 +1,5 @@
 //! Retention of a history: pruning, pins, purges.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -10,7 +9,7 @@ use persist_host::snapshot::{
 };
 use serde_json::json;
 
-use super::{nothing, nowhere, printed};
+use super::{confirm, nothing, nowhere, printed};
 use crate::address::{self, Address, SelectionArg};
 use crate::error::{Found, Hinted, Usage};
 use crate::interrupt::Interrupt;
@@ -422,7 +421,10 @@ impl Purge {
             return Err(nothing(address).into());
         }
         if !self.yes {
-            confirm(&address.name(), &store.location(), interrupt)?;
+            let name = address.name();
+            let what = format!("the history of {name} in {}", store.location());
+            let question = format!("This permanently removes {what}. Type the name to continue: ");
+            confirm(&what, &question, &name, interrupt)?;
         }
         let wait = if self.now {
             Wait::Now
@@ -468,31 +470,5 @@ impl Purge {
             return Err(Hinted { error, hint }.into());
         }
         Ok(())
-    }
-}
-
-/// Has a person type the name; a mistyped command is the likelier one.
-fn confirm(name: &str, place: &str, interrupt: &Interrupt) -> Result<()> {
-    if !io::stdin().is_terminal() {
-        return Err(Usage::new(format!(
-            "refusing to remove the history of {name} in {place} without confirmation: standard \
-             input is not a terminal"
-        ))
-        .with_hint("add --yes to confirm")
-        .into());
-    }
-    // Not locked while a person thinks: an interruption is told there, too.
-    let question = format!(
-        "This permanently removes the history of {name} in {place}. Type the name to continue: "
-    );
-    let mut stderr = io::stderr();
-    stderr.write_all(text::plain(&question).as_bytes())?;
-    stderr.flush()?;
-    let mut line = String::new();
-    interrupt.ask(|| io::stdin().lock().read_line(&mut line).map(drop))?;
-    if line.trim() == name {
-        Ok(())
-    } else {
-        Err(Usage::new(format!("nothing was changed: the answer is not {name}")).into())
     }
 }
