@@ -8,11 +8,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use persist_host::conformance::Forward;
 use persist_host::snapshot::{Error, Purge, Retention, Store, StoreOptions};
-use persist_host::storage::{self, ErrorKind, Key, List, Memory, Page, ReadRange, Storage};
+use persist_host::storage::{
+    self, ErrorKind, Key, List, Memory, Page, ReadRange, Storage, StorageConfig,
+};
 use persist_servers::Kind;
 use persist_tests::proxy::{Fault, Reply};
 use persist_tests::store::{TestStore, json, on_each_backend};
-use persist_tests::{block_on, gcs, guest, save, scope, tempdir, text};
+use persist_tests::{block_on, gcs, guest, save, scope, tempdir, text, version_file};
 use serde_json::Value;
 
 /// Every command that asks something of a store.
@@ -793,4 +795,352 @@ fn init_makes_a_store_once_and_says_what_it_made() {
             backend.run_ok(args);
         }
     }
+}
+
+#[test]
+fn a_lost_version_is_found_against_another_store() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let backup = dir.path().join("backup");
+    let [url, backup_url] = [&store, &backup].map(|path| format!("file://{}", path.display()));
+    let run = |args: &[&str]| persist_tests::run_ok(&store, args);
+    run(&["init"]);
+    for (address, state) in [("bot/memory", "1"), ("bot/memory", "2"), ("bot/gone", "1")] {
+        let file = dir.path().join("state");
+        std::fs::write(&file, state).expect("writes");
+        run(&["save", address, file.to_str().expect("text")]);
+    }
+    run(&["copy", &url, &backup_url, "--create"]);
+    let check = |args: &[&str], code: i32| {
+        let args = [&["check", "--json", "--against", &backup_url], args].concat();
+        let output = persist_tests::run(&store, &args);
+        let said = text(&output.stderr).to_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        let mut lines = json(text(&output.stdout));
+        let summary = lines.pop().expect("a summary");
+        let found = |line: &Value| {
+            ["severity", "kind", "address"].map(|key| line[key].as_str().unwrap_or("").to_owned())
+        };
+        (lines.iter().map(found).collect::<Vec<_>>(), summary)
+    };
+    let (found, summary) = check(&[], 0);
+    assert_eq!((found.len(), &summary["compared"]), (0, &3.into()));
+
+    // What this store alone has is no finding.
+    run(&[
+        "save",
+        "bot/memory",
+        "/dev/null",
+        "--media-type",
+        "text/plain",
+    ]);
+    let (found, _) = check(&[], 0);
+    assert_eq!(found.len(), 0, "{found:?}");
+    run(&["restore", "bot/memory@2"]);
+    let file = |version: usize| {
+        store
+            .join("bot/~/memory")
+            .join(version_file(version as u64))
+    };
+    // An old version that the policy keeps, a name, and content that differs.
+    std::fs::remove_file(file(1)).expect("removes");
+    std::fs::remove_dir_all(store.join("bot/~/gone")).expect("removes");
+    let (found, summary) = check(&[], 6);
+    assert_eq!(
+        found,
+        [
+            ["damage", "lost", "bot/gone@1"],
+            ["warning", "missing", "bot/memory@1"],
+        ]
+    );
+    assert_eq!(
+        (&summary["lost"], &summary["missing"]),
+        (&1.into(), &1.into())
+    );
+    // The newest versions are lost; nothing but the other store knows.
+    for version in [2, 3, 4] {
+        std::fs::remove_file(file(version)).expect("removes");
+    }
+    let (found, _) = check(&["bot/memory"], 6);
+    let lost = ["damage", "lost", "bot/memory@2"].map(String::from);
+    assert!(found.contains(&lost), "{found:?}");
+    run(&[
+        "save",
+        "bot/memory",
+        "/dev/null",
+        "--media-type",
+        "text/plain",
+    ]);
+    let (found, _) = check(&["bot/memory"], 6);
+    let differs = ["warning", "differs", "bot/memory@1"].map(String::from);
+    assert!(found.contains(&differs), "{found:?}");
+    // A store is not compared with itself.
+    let args = ["check", "--against", &url];
+    persist_tests::run_fails(&store, &args, 2);
+}
+
+#[test]
+fn what_a_policy_or_a_purge_removed_is_not_called_lost() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let url = format!("file://{}", store.display());
+    let backup = format!("file://{}", dir.path().join("backup").display());
+    let run = |args: &[&str]| persist_tests::run_ok(&store, args);
+    run(&["init"]);
+    for state in ["/dev/null", "/etc/hostname", "/dev/null", "/etc/hostname"] {
+        for address in ["bot/memory", "bot/purged", "bot/kept"] {
+            run(&["save", address, state, "--media-type", "text/plain"]);
+        }
+    }
+    run(&["copy", &url, &backup, "--create"]);
+    run(&[
+        "policy",
+        "set",
+        "--keep-last",
+        "2",
+        "--keep-within",
+        "0s",
+        "--grace",
+        "0s",
+    ]);
+    let none = [
+        "--keep-hourly",
+        "0",
+        "--keep-daily",
+        "0",
+        "--keep-weekly",
+        "0",
+    ];
+    run(&[&["policy", "set"][..], &none].concat());
+    for version in [1, 2] {
+        let file = store.join("bot/~/memory").join(version_file(version));
+        std::fs::remove_file(file).expect("removes");
+    }
+    run(&["purge", "bot/purged", "--yes", "--now"]);
+    let check = ["check", "--json", "--against", &backup];
+    let lines = json(&run(&check));
+    let summary = lines.last().expect("a summary");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(
+        (&summary["pruned"], &summary["compared"]),
+        (&6.into(), &12.into())
+    );
+    // The policy keeps the two newest, so a prune did not remove one of them.
+    let file = store.join("bot/~/kept").join(version_file(3));
+    std::fs::remove_file(file).expect("removes");
+    let output = persist_tests::run(&store, &check);
+    assert_eq!(output.status.code(), Some(10));
+    let lines = json(text(&output.stdout));
+    assert_eq!(
+        (&lines[0]["kind"], &lines[0]["address"]),
+        (&"missing".into(), &"bot/kept@3".into())
+    );
+}
+
+/// Runs `repair` on a store, and returns its steps as status, action and key, and its summary.
+fn repair(store: &std::path::Path, args: &[&str], code: i32) -> (Vec<[String; 3]>, Value) {
+    // The store's header may be missing.
+    let mut command = persist_tests::persist_without_store(store);
+    let output = command.args(["repair", "--json"]).args(args).output();
+    let output = output.expect("persist starts");
+    let said = text(&output.stderr).to_owned();
+    let mut lines = json(text(&output.stdout));
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{args:?}: {said}{lines:?}"
+    );
+    let summary = lines.pop().expect("a summary");
+    let of = |line: &Value| {
+        ["status", "action", "key"].map(|key| line[key].as_str().expect("text").to_owned())
+    };
+    let mut steps: Vec<_> = lines.iter().map(of).collect();
+    steps.sort();
+    (steps, summary)
+}
+
+/// A store with two names of two versions each, and a copy of it.
+fn store_and_backup(dir: &std::path::Path) -> [std::path::PathBuf; 2] {
+    let stores = ["store", "backup"].map(|name| dir.join(name));
+    let [url, backup] = [&stores[0], &stores[1]].map(|path| format!("file://{}", path.display()));
+    persist_tests::run_ok(&stores[0], &["init"]);
+    let file = dir.join("state");
+    for address in ["bot/memory", "bot/other"] {
+        for seed in [1, 2] {
+            std::fs::write(&file, persist_tests::noise(seed, 2_000_000)).expect("writes");
+            persist_tests::run_ok(&stores[0], &["save", address, file.to_str().expect("text")]);
+        }
+    }
+    persist_tests::run_ok(&stores[0], &["copy", &url, &backup, "--create"]);
+    stores
+}
+
+#[test]
+fn a_repair_removes_what_is_no_version_and_says_what_it_leaves() {
+    let dir = tempdir();
+    let [store, _] = store_and_backup(dir.path());
+    let name = store.join("bot/~/memory");
+    let [three, four, five] = [3, 4, 5].map(|n| format!("bot/~/memory/{}", version_file(n)));
+    std::os::unix::fs::symlink("/etc/passwd", store.join(&three)).expect("links");
+    std::fs::create_dir(store.join(&four)).expect("makes");
+    std::fs::create_dir(store.join(&five)).expect("makes");
+    std::fs::write(store.join(&five).join("data"), "of another program").expect("writes");
+    std::fs::write(name.join("pin-9"), "").expect("writes");
+    std::fs::write(name.join("notes.txt"), "of an operator").expect("writes");
+    std::fs::remove_file(store.join("~/store.json")).expect("removes");
+    let notes = "bot/~/memory/notes.txt";
+    let row = |status: &str, action: &str, key: &str| [status, action, key].map(String::from);
+    let (steps, summary) = repair(&store, &[], 6);
+    assert_eq!(
+        steps,
+        [
+            row("planned", "create-header", "~/store.json"),
+            row("planned", "remove", &four),
+            row("planned", "remove", &three),
+            row("planned", "unpin", "bot/~/memory/pin-9"),
+            row("unmendable", "none", &five),
+            row("unmendable", "none", notes),
+        ]
+    );
+    assert_eq!(
+        (&summary["planned"], &summary["done"]),
+        (&4.into(), &0.into())
+    );
+    assert!(store.join(&three).is_symlink() && store.join(&four).is_dir());
+
+    let (steps, summary) = repair(&store, &["--yes"], 6);
+    let done = steps.iter().filter(|step| step[0] == "done");
+    assert_eq!(done.count(), 4, "{steps:?}");
+    assert_eq!(
+        (&summary["done"], &summary["unmendable"]),
+        (&4.into(), &2.into())
+    );
+    assert!(!store.join(&three).is_symlink() && !store.join(&four).exists());
+    assert!(name.join("notes.txt").exists() && store.join(&five).join("data").exists());
+    std::fs::remove_dir_all(store.join(&five)).expect("removes");
+    repair(&store, &["--yes"], 10);
+    let (steps, _) = repair(&store, &["--yes", "--remove-foreign"], 0);
+    assert_eq!(steps, [row("done", "remove", notes)]);
+    let (steps, _) = repair(&store, &[], 0);
+    assert_eq!(steps.len(), 0, "{steps:?}");
+    persist_tests::run_ok(&store, &["check", "--read-data"]);
+    persist_tests::run_ok(&store, &["save", "bot/memory", "/etc/hostname"]);
+}
+
+#[test]
+fn a_repair_copies_damaged_and_lost_versions_from_another_store() {
+    let dir = tempdir();
+    let [store, backup] = store_and_backup(dir.path());
+    let url = format!("file://{}", backup.display());
+    let file = |store: &std::path::Path, name: &str, version: u64| {
+        store.join("bot/~").join(name).join(version_file(version))
+    };
+    let flip = |file: &std::path::Path| {
+        let mut bytes = std::fs::read(file).expect("readable");
+        bytes[1_000_000] ^= 1;
+        std::fs::write(file, bytes).expect("writes");
+    };
+    let sound = std::fs::read(file(&backup, "memory", 1)).expect("readable");
+    flip(&file(&store, "memory", 1));
+    // Damaged in both: nothing is replaced.
+    flip(&file(&store, "other", 1));
+    flip(&file(&backup, "other", 1));
+    std::fs::remove_file(file(&store, "other", 2)).expect("removes");
+    let (steps, _) = repair(&store, &["--read-data"], 6);
+    assert!(
+        steps.iter().all(|step| step[0] == "unmendable"),
+        "{steps:?}"
+    );
+    let from = ["--read-data", "--from", &url];
+    let (steps, summary) = repair(&store, &from, 6);
+    assert_eq!(
+        (&summary["planned"], &summary["unmendable"]),
+        (&2.into(), &1.into()),
+        "{steps:?}"
+    );
+    let damaged = std::fs::read(file(&store, "other", 1)).expect("readable");
+    let (_, summary) = repair(&store, &[&from[..], &["--yes"]].concat(), 6);
+    assert_eq!(
+        (&summary["done"], &summary["unmendable"]),
+        (&2.into(), &1.into())
+    );
+    assert_eq!(
+        std::fs::read(file(&store, "memory", 1)).expect("readable"),
+        sound
+    );
+    assert_eq!(
+        std::fs::read(file(&store, "other", 1)).expect("readable"),
+        damaged
+    );
+    persist_tests::run_ok(&store, &["verify", "bot/memory@1"]);
+    persist_tests::run_ok(&store, &["verify", "bot/other"]);
+    // The other store is never repaired.
+    persist_tests::run_fails(&backup, &["check", "--read-data"], 6);
+}
+
+#[test]
+fn two_repairs_at_once_lose_nothing() {
+    let dir = tempdir();
+    let [store, backup] = store_and_backup(dir.path());
+    let url = format!("file://{}", backup.display());
+    // A misplaced newest version, an obstacle, and damage.
+    let other = store.join("bot/~/other");
+    std::fs::rename(&other, store.join("bot/~/moved")).expect("renames");
+    let three = store.join("bot/~/memory").join(version_file(3));
+    std::os::unix::fs::symlink("/etc/passwd", &three).expect("links");
+    let two = store.join("bot/~/memory").join(version_file(2));
+    let bytes = std::fs::read(&two).expect("readable");
+    std::fs::write(&two, &bytes[1..]).expect("writes");
+    let repairs: Vec<_> = (0..2)
+        .map(|_| {
+            let mut command = persist_tests::persist(&store);
+            command.args(["repair", "--yes", "--from", &url]);
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("starts")
+        })
+        .collect();
+    for mut repair in repairs {
+        // The older version of the moved name cannot be repaired.
+        assert_eq!(repair.wait().expect("ends").code(), Some(6));
+    }
+    assert_eq!(std::fs::read(&two).expect("readable"), bytes);
+    for address in ["bot/memory", "bot/moved", "bot/other"] {
+        persist_tests::run_ok(&store, &["verify", address]);
+    }
+    // Adopted once.
+    let history = persist_tests::run(&store, &["history", "bot/moved", "--json"]);
+    let history = json(text(&history.stdout));
+    let adopted = history
+        .iter()
+        .filter(|line| line["labels"]["persist.adopted-from"].is_string());
+    assert_eq!(adopted.count(), 1, "{history:?}");
+}
+
+#[test]
+fn a_repair_sets_the_permissions_of_files_that_the_account_owns() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let mode = |file: &std::path::Path, mode: u32| {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).expect("sets");
+    };
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let storage = StorageConfig::local(&store).build().expect("a storage");
+    block_on(async {
+        let bot = scope(storage.clone());
+        save(&bot, "memory", "one").await;
+        let file = format!("bot/~/memory/{}", version_file(1));
+        for (key, bad, good) in [(file.as_str(), 0o000, 0o600), ("bot/~", 0o000, 0o700)] {
+            mode(&store.join(key), bad);
+            let store = Store::new(storage.clone());
+            assert!(store.restore_access(key).await.expect("sets"), "{key}");
+            let now = std::fs::metadata(dir.path().join("store").join(key)).expect("is there");
+            assert_eq!(now.permissions().mode() & 0o777, good, "{key}");
+            // Where permissions are not the reason, nothing is done.
+            assert!(!store.restore_access(key).await.expect("looks"), "{key}");
+        }
+    });
 }

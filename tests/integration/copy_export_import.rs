@@ -478,6 +478,11 @@ impl Disks {
         format!("file://{}", self.path(store).display())
     }
 
+    /// The file of a version; `dir` is the directory of its name.
+    fn file(&self, store: &str, dir: &str, version: u64) -> PathBuf {
+        self.path(store).join(dir).join(version_file(version))
+    }
+
     fn save(&self, store: &str, address: &str, state: &[u8]) {
         let file = self.path("state");
         fs::write(&file, state).expect("writes");
@@ -918,4 +923,239 @@ fn an_archive_is_not_written_under_the_name_of_a_compressed_file() {
         assert!(said.contains("persist export - |"), "{said}");
         assert!(!file.exists());
     }
+}
+
+/// Runs the command with the two stores of `disks` as arguments, and returns its lines.
+fn run_on(disks: &Disks, args: &[&str], code: i32) -> (Vec<Value>, String) {
+    let mut command = persist_tests::persist(&disks.path("A"));
+    let output = command.arg("--json").args(args).stdin(Stdio::null());
+    let output = output.output().expect("persist starts");
+    let said = text(&output.stderr).to_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    (json(text(&output.stdout)), said)
+}
+
+#[test]
+fn a_dry_run_of_a_copy_tells_what_a_copy_would_do_and_changes_nothing() {
+    let disks = Disks::new();
+    for state in ["1", "2"] {
+        disks.save("A", "bot/memory", state.as_bytes());
+    }
+    persist_tests::run_ok(&disks.path("A"), &["pin", "bot/memory@2"]);
+    let (summary, _) = disks.copy(&["--dry-run"], 0);
+    assert_eq!(summary["dry_run"], true);
+    assert_eq!(
+        (&summary["copied"], &summary["versions"]),
+        (&2.into(), &0.into())
+    );
+    assert_eq!(
+        (&summary["complete"], &summary["identical"]),
+        (&false.into(), &false.into())
+    );
+    assert!(!disks.path("B").exists(), "a dry run made a store");
+
+    disks.copy(&[], 0);
+    disks.save("A", "bot/memory", b"3");
+    persist_tests::run_ok(&disks.path("A"), &["pin", "bot/memory@3"]);
+    let before = files(&disks.path("B"));
+    let a = disks.url("A");
+    let b = disks.url("B");
+    let (lines, _) = run_on(&disks, &["copy", &a, &b, "--dry-run"], 0);
+    assert_eq!(lines[0]["copied"], 1);
+    assert_eq!(lines[0]["pins_missing"], Value::from(vec![3]));
+    assert_eq!(files(&disks.path("B")), before);
+    let (summary, _) = disks.copy(&[], 0);
+    assert_eq!(summary["copied"], 1);
+    let (summary, _) = disks.copy(&["--dry-run"], 0);
+    assert_eq!(summary["complete"], true);
+
+    // It ends with the code that the copy would end with.
+    disks.save("B", "bot/memory", b"another fourth");
+    disks.copy(&["--dry-run"], 4);
+    disks.save("A", "bot/memory", b"fourth");
+    let (_, said) = disks.copy(&["--dry-run"], 4);
+    assert!(said.contains("different version 4"), "{said}");
+}
+
+#[test]
+fn a_mirror_removes_what_the_source_does_not_have() {
+    for backend in on_each_backend() {
+        let disks = Disks::new();
+        let from = disks.url("A");
+        for state in ["1", "2", "3"] {
+            disks.save("A", "bot/memory", state.as_bytes());
+        }
+        persist_tests::run_ok(&disks.path("A"), &["pin", "bot/memory@2"]);
+        let run = |args: &[&str], code: i32| {
+            let args = [&["copy", &from, backend.url()][..], args, &["--json"]].concat();
+            let output = backend.run(&args);
+            let said = text(&output.stderr).to_owned();
+            assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+            (json(text(&output.stdout)), said)
+        };
+        run(&["--create"], 0);
+        // The source is pruned and unpinned; the destination has other names besides.
+        persist_tests::run_ok(&disks.path("A"), &["unpin", "bot/memory@2"]);
+        fs::remove_file(disks.file("A", "bot/~/memory", 1)).expect("removes");
+        backend.save("aaa/first", "x");
+        backend.save("zzz/last", "x");
+        backend.run_ok(&["pin", "zzz/last@1"]);
+
+        let (lines, _) = run(&["--delete", "--dry-run"], 0);
+        let removed = lines.iter().filter(|line| line["event"] == "removed");
+        assert_eq!(removed.count(), 3, "{lines:?}");
+        assert!(backend.run_ok(&["ls"]).contains("aaa/first"));
+        let (_, said) = run(&["--delete"], 2);
+        assert!(said.contains("without confirmation"), "{said}");
+        assert!(backend.run_ok(&["ls"]).contains("aaa/first"));
+        let (lines, _) = run(&["--delete", "--yes"], 0);
+        let summary = lines.last().expect("a summary");
+        assert_eq!(summary["removed_names"], 2, "{summary}");
+        assert_eq!(summary["removed_versions"], 3);
+        let (lines, _) = run(&["--delete", "--yes", "--read-data"], 0);
+        assert_eq!(lines.last().expect("a summary")["identical"], true);
+        assert_eq!(backend.run_ok(&["ls", "--json"]).lines().count(), 1);
+        assert_eq!(
+            backend
+                .run_ok(&["history", "bot/memory", "--json"])
+                .lines()
+                .count(),
+            2
+        );
+        backend.run_ok(&["check", "--read-data"]);
+    }
+}
+
+#[test]
+fn a_mirror_removes_nothing_that_is_newer_unless_told_to() {
+    let disks = Disks::new();
+    disks.save("A", "bot/memory", b"1");
+    disks.copy(&[], 0);
+    disks.save("B", "bot/memory", b"2");
+    disks.save("B", "bot/other", b"1");
+    let (summary, said) = disks.copy(&["--delete", "--yes"], 4);
+    assert_eq!(summary["removed_versions"], 0);
+    assert!(said.contains("bot/memory@2"), "{said}");
+    assert!(said.contains("nothing is removed"), "{said}");
+    assert_eq!(
+        persist_tests::run_ok(&disks.path("B"), &["cat", "bot/memory"]),
+        "2"
+    );
+    let from = disks.url("A");
+    let to = disks.url("B");
+    let args = ["copy", &from, &to, "--delete", "--delete-newer", "--yes"];
+    let (lines, _) = run_on(&disks, &args, 0);
+    let newer: Vec<_> = lines
+        .iter()
+        .filter(|line| line["event"] == "removed")
+        .collect();
+    assert_eq!(newer.len(), 2, "{lines:?}");
+    assert_eq!(newer[0]["newer_than_source"], Value::from(vec![2]));
+    assert_eq!(
+        persist_tests::run_ok(&disks.path("B"), &["cat", "bot/memory"]),
+        "1"
+    );
+}
+
+#[test]
+fn a_mirror_of_an_empty_or_another_store_is_refused() {
+    let disks = Disks::new();
+    disks.save("B", "bot/memory", b"1");
+    let from = disks.url("A");
+    let to = disks.url("B");
+    let mirror = ["copy", &from, &to, "--delete", "--yes"];
+    let missing = disks.url("missing");
+    run_on(&disks, &["copy", &missing, &to, "--delete", "--yes"], 3);
+    let (_, said) = run_on(&disks, &mirror, 2);
+    assert!(said.contains("would remove everything"), "{said}");
+    disks.save("A", "other/memory", b"1");
+    let (_, said) = run_on(&disks, &mirror, 2);
+    assert!(said.contains("would remove everything"), "{said}");
+    // Refused before anything was copied.
+    let listed = persist_tests::run_ok(&disks.path("B"), &["ls"]);
+    assert!(
+        listed.contains("bot/memory") && !listed.contains("other"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn a_mirror_removes_nothing_after_a_version_that_could_not_be_copied() {
+    let disks = Disks::new();
+    for state in ["1", "2"] {
+        disks.save("A", "bot/memory", state.as_bytes());
+    }
+    disks.copy(&[], 0);
+    disks.save("B", "bot/other", b"1");
+    disks.save("A", "bot/big", &noise(1, 3_000_000));
+    flip(&disks.file("A", "bot/~/big", 1), 1_500_000);
+    let (_, said) = disks.copy(&["--delete", "--yes"], 6);
+    assert!(said.contains("nothing is removed"), "{said}");
+    assert_eq!(
+        persist_tests::run_ok(&disks.path("B"), &["cat", "bot/other"]),
+        "1"
+    );
+}
+
+#[test]
+fn a_copy_repairs_damaged_versions_of_the_destination() {
+    let disks = Disks::new();
+    for address in ["bot/big", "bot/cut"] {
+        for seed in [1, 2] {
+            disks.save("A", address, &noise(seed, 3_000_000));
+        }
+    }
+    disks.copy(&[], 0);
+    let sound = files(&disks.path("B"));
+    // One has a damaged block, one was cut off, one is gone.
+    let big = disks.file("B", "bot/~/big", 1);
+    flip(&big, 1_500_000);
+    let cut = disks.file("B", "bot/~/cut", 2);
+    let whole = fs::read(&cut).expect("readable");
+    fs::write(&cut, &whole[..whole.len() - 1]).expect("writes");
+    fs::remove_file(disks.file("B", "bot/~/cut", 1)).expect("removes");
+    let damaged = files(&disks.path("B"));
+    disks.copy(&["--read-data", "--dry-run"], 6);
+    let (summary, _) = disks.copy(&["--repair", "--dry-run"], 0);
+    assert_eq!(
+        (&summary["repaired"], &summary["copied"]),
+        (&2.into(), &1.into())
+    );
+    assert_eq!(files(&disks.path("B")), damaged);
+    let (summary, _) = disks.copy(&["--repair"], 0);
+    assert_eq!(
+        (&summary["repaired"], &summary["copied"]),
+        (&2.into(), &1.into())
+    );
+    assert_eq!(summary["identical"], true);
+    assert_eq!(files(&disks.path("B")), sound);
+    persist_tests::run_ok(&disks.path("B"), &["check", "--read-data"]);
+
+    // What is damaged in the source replaces nothing, and nothing is repaired there.
+    flip(&disks.file("A", "bot/~/big", 1), 1_400_000);
+    flip(&big, 1_500_000);
+    let [a, b] = ["A", "B"].map(|store| files(&disks.path(store)));
+    let (summary, said) = disks.copy(&["--repair"], 6);
+    assert_eq!(summary["repaired"], 0);
+    assert!(said.contains("bot/big@1"), "{said}");
+    assert_eq!([a, b], ["A", "B"].map(|store| files(&disks.path(store))));
+}
+
+#[test]
+fn a_copy_repairs_neither_another_version_nor_one_of_a_later_format() {
+    let disks = Disks::new();
+    disks.save("A", "bot/memory", b"one");
+    disks.save("B", "bot/memory", b"another one");
+    disks.save("B", "bot/other", b"other");
+    let before = files(&disks.path("B"));
+    let (_, said) = disks.copy(&["--repair"], 4);
+    assert!(said.contains("different version 1"), "{said}");
+    assert_eq!(files(&disks.path("B")), before);
+    // A file that was saved as another version may be the last copy of that version.
+    let other = disks.file("B", "bot/~/other", 1);
+    fs::copy(other, disks.file("B", "bot/~/memory", 1)).expect("copies");
+    let before = files(&disks.path("B"));
+    let (_, said) = disks.copy(&["--repair"], 6);
+    assert!(said.contains("misplaced"), "{said}");
+    assert_eq!(files(&disks.path("B")), before);
 }

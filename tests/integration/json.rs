@@ -312,6 +312,10 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
     run(&["policy", "set", "--keep-last", "30"]);
     run(&["export", archive]);
     run(&["import", archive, "--storage", &copy]);
+    run(&["save", "bot/later", agent]);
+    run(&["copy", &url, &copy]);
+    run(&["fork", "bot/later", "bot/only", "--storage", &copy]);
+    run(&["copy", &url, &copy, "--delete", "--delete-newer", "--yes"]);
     run(&["doctor"]);
     run(&["settings"]);
     run(&["purge", "bot/copy", "--yes", "--now"]);
@@ -321,6 +325,7 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
     fs::rename(&moved[0], &moved[1]).expect("renamed");
     run(&["check", "--read-data"]);
     run(&["repair", "bot/moved", "--adopt"]);
+    run(&["repair", "--yes"]);
     // Failures.
     run(&["cat", "bot/nothing"]);
     run(&["show", "bot/notes", "--no-such-option"]);

@@ -298,7 +298,7 @@ impl Command {
             Self::Rm(_) | Self::Mv(_) | Self::Restore(_) | Self::Fork(_) => {
                 Some(("only the printed changes were made", None))
             }
-            Self::Repair(_) => Some(("the printed versions are adopted", CONTINUE)),
+            Self::Repair(_) => Some(("the printed repairs are made", CONTINUE)),
             Self::Copy(_) | Self::Import(_) => {
                 Some(("the printed names are copied and verified", CONTINUE))
             }
@@ -347,7 +347,7 @@ impl Command {
             Self::Fork(fork) => fork.run(&stores.usual()?, interrupt, out).await,
             Self::Diff(diff) => diff.run(&stores.usual()?, out).await,
             Self::Verify(verify) => verify.run(&stores.usual()?, out).await,
-            Self::Check(check) => check.run(&stores.usual()?, out).await,
+            Self::Check(check) => check.run(stores, &stores.usual()?, out).await,
             Self::Policy(policy) => {
                 interrupt
                     .uninterruptible(policy.run(&stores.usual()?, out))
@@ -355,7 +355,7 @@ impl Command {
             }
             Self::Repair(repair) => {
                 interrupt
-                    .uninterruptible(repair.run(&stores.usual()?, out))
+                    .uninterruptible(repair.run(stores, &stores.usual()?, out))
                     .await
             }
             Self::Prune(prune) => prune.run(&stores.usual()?, settings, out).await,
@@ -373,7 +373,7 @@ impl Command {
             Self::Gc(gc) => gc.run(&stores.usual()?, out).await,
             Self::Import(import) => import.run(stores, out).await,
             Self::Stats(stats) => stats.run(&stores.usual()?, out).await,
-            Self::Copy(copy) => copy.run(stores, out).await,
+            Self::Copy(copy) => copy.run(stores, interrupt, out).await,
             Self::Export(export) => {
                 let storage = settings.build(&settings.storage()?)?;
                 export.run(&stores.usual()?, &*storage, out).await

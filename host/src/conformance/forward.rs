@@ -119,6 +119,21 @@ pub trait Forward: fmt::Debug + Send + Sync + Sized + 'static {
         self.inner().sweep(sweep).await
     }
 
+    /// Forwards [`Storage::remove_obstacle`].
+    async fn remove_obstacle(&self, key: &Key) -> Result<bool> {
+        self.inner().remove_obstacle(key).await
+    }
+
+    /// Forwards [`Storage::has_obstacle`].
+    async fn has_obstacle(&self, key: &Key) -> Result<bool> {
+        self.inner().has_obstacle(key).await
+    }
+
+    /// Forwards [`Storage::restore_access`].
+    async fn restore_access(&self, key: &Key) -> Result<bool> {
+        self.inner().restore_access(key).await
+    }
+
     /// Forwards [`Storage::wait_idle`].
     async fn wait_idle(&self) {
         self.inner().wait_idle().await;
@@ -183,6 +198,18 @@ impl<T: Forward> Storage for T {
 
     async fn sweep(&self, sweep: &Sweep<'_>) -> Result<Swept> {
         Forward::sweep(self, sweep).await
+    }
+
+    async fn remove_obstacle(&self, key: &Key) -> Result<bool> {
+        Forward::remove_obstacle(self, key).await
+    }
+
+    async fn has_obstacle(&self, key: &Key) -> Result<bool> {
+        Forward::has_obstacle(self, key).await
+    }
+
+    async fn restore_access(&self, key: &Key) -> Result<bool> {
+        Forward::restore_access(self, key).await
     }
 
     async fn wait_idle(&self) {

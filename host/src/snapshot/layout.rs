@@ -68,6 +68,12 @@ pub(crate) fn name_dir(agent: &Name, session: Option<&Name>, name: &Name) -> Str
     format!("{}/{}", scope_dir(agent, session), name.encoded())
 }
 
+/// Returns the key of a version, which is from 1 to [`MAX_VERSION`].
+pub fn version_key(agent: &Name, session: Option<&Name>, name: &Name, version: Version) -> String {
+    let segment = version_segment(version.clamp(1, MAX_VERSION));
+    format!("{}/{segment}", name_dir(agent, session, name))
+}
+
 /// Returns the key of an object that belongs to the store itself.
 ///
 /// # Errors

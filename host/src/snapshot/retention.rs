@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use super::Version;
+use super::{Info, Version};
 use crate::storage::ObjectMeta;
 
 const HOUR: u64 = 60 * 60;
@@ -51,6 +51,47 @@ impl Retention {
             keep_daily: 0,
             keep_weekly: 0,
         }
+    }
+
+    /// Returns the first rule that keeps each version, of versions that come newest first, with the
+    /// time when each was created. None: no rule keeps it.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// use std::time::{Duration, SystemTime};
+    /// use persist_host::snapshot::{KeepReason, Retention, SaveOptions, Store};
+    /// # use persist_host::storage::Memory;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let scope = Store::new(Arc::new(Memory::new())).scope("bot", None)?;
+    /// # for state in ["1", "2", "3"] {
+    /// #     scope.save("memory", state.into(), SaveOptions::default()).await?;
+    /// # }
+    /// let history = scope.history("memory", None, 10).await?;
+    /// let long_ago = SystemTime::now() - Duration::from_secs(1_000_000);
+    /// let versions: Vec<_> = history.iter().map(|info| (info, long_ago)).collect();
+    /// let mut retention = Retention::nothing();
+    /// retention.keep_last = 2;
+    /// let kept = retention.decide(&versions, Duration::ZERO, SystemTime::now());
+    /// assert_eq!(kept, [Some(KeepReason::Head), Some(KeepReason::Last), None]);
+    /// # Ok::<(), persist_host::snapshot::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn decide(
+        &self,
+        versions: &[(&Info, SystemTime)],
+        grace: Duration,
+        now: SystemTime,
+    ) -> Vec<Option<KeepReason>> {
+        let pinned = BTreeSet::new();
+        let mut rules = Rules::new(self, grace, now, &pinned);
+        let decide = |(info, created): &(&Info, SystemTime)| {
+            let meta = ObjectMeta {
+                size: info.stored_size,
+                created: *created,
+            };
+            rules.keep(info.version, &meta)
+        };
+        versions.iter().map(decide).collect()
     }
 
     /// Returns the rules by which a full scope is thinned out: at least the default numbers of

@@ -130,6 +130,43 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         Ok(Swept::default())
     }
 
+    /// Removes what lies at a key and is neither an object nor a directory with something in it: a
+    /// link, a named pipe, an empty directory. Returns false where nothing like that lies there.
+    /// Two processes that call this at once do not remove an object that one of them makes room
+    /// for.
+    ///
+    /// Finds nothing unless a backend says otherwise.
+    ///
+    /// # Errors
+    /// Any kind.
+    async fn remove_obstacle(&self, key: &Key) -> Result<bool> {
+        let _ = key;
+        Ok(false)
+    }
+
+    /// Returns true where something lies at a key that [`Storage::remove_obstacle`] removes.
+    ///
+    /// Finds nothing unless a backend says otherwise.
+    ///
+    /// # Errors
+    /// Any kind.
+    async fn has_obstacle(&self, key: &Key) -> Result<bool> {
+        let _ = key;
+        Ok(false)
+    }
+
+    /// Lets this account use a file or directory that it owns, and whose permissions keep it from
+    /// doing so. Returns false where permissions are not the reason.
+    ///
+    /// Changes nothing unless a backend says otherwise.
+    ///
+    /// # Errors
+    /// Any kind.
+    async fn restore_access(&self, key: &Key) -> Result<bool> {
+        let _ = key;
+        Ok(false)
+    }
+
     /// Waits for background tasks, such as the abort of an upload that was
     /// dropped. A process calls it before it ends, with a limit of its own: the wait is as long as
     /// a server takes, and its retries.

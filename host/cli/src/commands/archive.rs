@@ -19,13 +19,14 @@ use persist_host::storage::{ErrorKind, Key, ReadRange, Storage};
 use rustix::fs::{AtFlags, CWD};
 use serde_json::json;
 
-use super::copy::{How, Proof, copy};
+use super::copy::{How, Mirror, Proof, Ways, copy};
 use super::tar_storage::TarStorage;
 use super::{nowhere, printed};
 use crate::address;
 use crate::build::random_suffix;
 use crate::error::{Damaged, Usage};
 use crate::exit::snapshot_code;
+use crate::interrupt::Interrupt;
 use crate::print::Out;
 use crate::progress::Progress;
 use crate::select::Names;
@@ -187,7 +188,11 @@ impl Import {
         let from = Store::new(Arc::new(TarStorage::open(&self.file)?));
         self.names.require(&from).await?;
         let to = stores.usual_copy_of(&from.policy().await?, self.create)?;
-        copy(&from, &to, &selection, self.how, out).await
+        let how = Ways {
+            how: self.how,
+            mirror: Mirror::default(),
+        };
+        copy(&from, &to, &selection, how, &Interrupt::default(), out).await
     }
 }
 

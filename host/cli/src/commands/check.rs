@@ -5,18 +5,21 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use clap::Args;
 use persist_host::snapshot::{
-    CheckSummary, Finding, FindingKind, ReadData, Severity, Store, Version,
+    CheckSummary, Finding, FindingKind, ReadData, Selection, Severity, Store, Version, layout,
 };
 use serde_json::{Value, json};
 
+use super::compare::compare;
+use super::copy::apart;
 use super::{nothing, nowhere};
 use crate::address::{self, Address, Target};
 use crate::error::{Damaged, Found};
-use crate::exit;
+use crate::exit::{self, snapshot_code};
 use crate::print::{self, Out};
 use crate::progress::Progress;
 use crate::select::{self, Names};
 use crate::stdio::{BAD, DIM, WARNING, say, stderr_is_coloured, stdout_is_coloured};
+use crate::stores::Stores;
 use crate::text::{self, one_line, painted};
 
 /// Verify every byte of versions
@@ -39,12 +42,19 @@ pub(crate) struct Verify {
 /// checksums of the blocks; the blocks are read only with --read-data or --sample. Exit code 6:
 /// data is damaged. 5: this account may not read all data, and the rest is undamaged. 10: warnings
 /// only. Cost: a request for each version, and with --read-data a request for each 8 MiB.
+///
+/// With --against, also compares the store with another one that has the same versions, such as a
+/// copy of it, by version numbers and trailers. A version of the other store that is newer than
+/// every version of the name in this store is damage (lost). An older version that is missing is a
+/// warning if the store's policy keeps it; otherwise it counts as pruned. Versions that only this
+/// store has are not reported.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist check
   persist check bot --read-data
-  persist check --sample 5% --json")]
+  persist check --sample 5% --json
+  persist check --against s3://backup/agents")]
 pub(crate) struct Check {
     #[command(flatten)]
     names: Names,
@@ -57,6 +67,10 @@ pub(crate) struct Check {
     /// Print only totals
     #[arg(long)]
     summary: bool,
+    /// Report versions that the store at URL has and this store does not have, or has with other
+    /// content
+    #[arg(long, value_name = "URL")]
+    against: Option<String>,
 }
 
 impl Verify {
@@ -124,7 +138,16 @@ async fn verify(store: &Store, address: &Address, out: Out) -> Result<()> {
 }
 
 impl Check {
-    pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+    pub(crate) async fn run(self, stores: &Stores<'_>, store: &Store, out: Out) -> Result<()> {
+        let against = match &self.against {
+            None => None,
+            Some(url) => {
+                let other = stores.at(url)?;
+                apart(&other, store)?;
+                other.require().await?;
+                Some(other)
+            }
+        };
         let read = match (self.read_data, self.sample) {
             (true, _) => ReadData::All,
             (false, Some(share)) => ReadData::Sample(share),
@@ -159,12 +182,19 @@ impl Check {
         if checked.versions + checked.findings == 0 {
             // A disk that is not mounted is no store that was checked.
             store.require().await?;
-            if !whole {
-                return Err(nowhere(store, &selection).await);
-            }
+        }
+        let mut compared = Compared::default();
+        if let Some(other) = against {
+            compared.run(store, &other, &selection, out).await?;
+        }
+        if checked.versions + checked.findings + compared.versions == 0 && !whole {
+            return Err(nowhere(store, &selection).await);
         }
         super::printed(printed, "the store is checked")?;
-        conclude(&checked, &counts, out)
+        counts.damaged += compared.lost;
+        counts.denied += compared.denied;
+        counts.warnings += compared.missing + compared.differing + compared.unread;
+        conclude(&checked, &compared, &counts, out)
     }
 }
 
@@ -229,48 +259,187 @@ impl Counts {
     }
 }
 
+/// The outcome of a comparison with another store.
+#[derive(Default)]
+struct Compared {
+    /// Versions of the other store.
+    versions: u64,
+    lost: u64,
+    missing: u64,
+    pruned: u64,
+    differing: u64,
+    /// Versions and names of the other store that could not be compared.
+    unread: u64,
+    denied: u64,
+}
+
+impl Compared {
+    /// Number of findings.
+    fn findings(&self) -> u64 {
+        self.lost + self.missing + self.differing + self.unread + self.denied
+    }
+
+    /// Compares every name of the other store, and prints a line for each version that differs.
+    async fn run(
+        &mut self,
+        store: &Store,
+        other: &Store,
+        selection: &Selection,
+        out: Out,
+    ) -> Result<()> {
+        let policy = store.policy().await?;
+        let mut progress = Progress::items(out, "compared names:", None);
+        let mut walk = other.walk(selection);
+        loop {
+            let (scope, name) = match walk.next().await {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                Err(error) if other.is_of_one_place(&error).await => {
+                    self.unread += 1;
+                    let code = snapshot_code(&error);
+                    progress.aside(|| out.error(code, format_args!("skipped: {error}")));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let found = compare(&scope, &name, store, &policy).await?;
+            let address = address::address(scope.agent(), scope.session(), &name);
+            let line = |severity, kind, version: Version, what: &str, hint| {
+                let key = layout::version_key(scope.agent(), scope.session(), &name, version);
+                let line = Line {
+                    severity,
+                    kind,
+                    key: &key,
+                    address: Some(format!("{address}@{version}")),
+                    what,
+                    hint,
+                };
+                line.print(out)
+            };
+            let place = other.location();
+            self.versions += found.compared;
+            self.lost += found.lost.len() as u64;
+            self.missing += found.missing.len() as u64;
+            self.pruned += found.pruned;
+            self.differing += found.differing.len() as u64;
+            self.unread += found.unread.len() as u64;
+            let done = "the store is compared";
+            for info in &found.lost {
+                let what = format!("missing here, and newer than every version here; in {place}");
+                let hint = Some("copy it back with `persist repair --from URL`");
+                let version = info.version;
+                let printed =
+                    progress.aside(|| line(Severity::Damage, "lost", version, &what, hint));
+                super::printed(printed, done)?;
+            }
+            for info in &found.missing {
+                let what = format!("missing here, and the store's policy keeps it; in {place}");
+                let hint = Some("copy it back with `persist repair --from URL`");
+                let version = info.version;
+                let printed =
+                    progress.aside(|| line(Severity::Warning, "missing", version, &what, hint));
+                super::printed(printed, done)?;
+            }
+            for &version in &found.differing {
+                let what = format!("differs from the version in {place}");
+                let printed =
+                    progress.aside(|| line(Severity::Warning, "differs", version, &what, None));
+                super::printed(printed, done)?;
+            }
+            for (version, error) in &found.unread {
+                let what = format!("cannot be compared: in the other store: {error}");
+                let printed =
+                    progress.aside(|| line(Severity::Warning, "unread", *version, &what, None));
+                super::printed(printed, done)?;
+            }
+            if let Some(error) = &found.unlisted {
+                let code = snapshot_code(error);
+                if code == 5 {
+                    self.denied += 1;
+                } else {
+                    self.unread += 1;
+                }
+                progress.aside(|| {
+                    out.error(code, format_args!("{address}: cannot be compared: {error}"));
+                });
+            }
+            progress.add(1);
+        }
+        Ok(())
+    }
+}
+
+/// A finding as it is printed.
+struct Line<'a> {
+    severity: Severity,
+    kind: &'a str,
+    key: &'a str,
+    address: Option<String>,
+    what: &'a str,
+    hint: Option<&'a str>,
+}
+
+impl Line<'_> {
+    fn print(&self, out: Out) -> std::io::Result<()> {
+        let Self {
+            kind,
+            key,
+            what,
+            hint,
+            ..
+        } = self;
+        let severity = self.severity.as_str();
+        let address = self.address.as_deref();
+        let value = json!({
+            "severity": severity, "kind": kind, "key": key, "message": what, "hint": hint,
+        });
+        let located = print::located(address.unwrap_or_default());
+        let mut value = print::extend(value, located);
+        if address.is_none() {
+            value["address"] = Value::Null;
+        }
+        let text = || {
+            // A stranger may have chosen both.
+            let what = one_line(what);
+            let key = one_line(key);
+            let place = match address {
+                None => key,
+                Some(address) => format!("{address} ({key})"),
+            };
+            let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            format!("{severity:<8} {kind:<15} {place}: {what}{hint}")
+        };
+        let style = match self.severity {
+            Severity::Damage | Severity::Denied => BAD,
+            Severity::Note => DIM,
+            _ => WARNING,
+        };
+        if out.quiet && !out.json {
+            // A problem is never kept quiet. It is no result that was asked for.
+            say(format_args!(
+                "{}",
+                painted(stderr_is_coloured(), style, &text())
+            ));
+            return Ok(());
+        }
+        out.print(&value, || painted(stdout_is_coloured(), style, &text()))
+    }
+}
+
 fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
-    let severity = finding.kind.severity().as_str();
     let address = finding.version.as_ref().map(|(scope, name, version)| {
         let name = address::address(scope.agent(), scope.session(), name);
         format!("{name}@{version}")
     });
-    let kind = finding.kind.as_str();
-    let hint = hint(finding.kind);
-    let value = json!({
-        "severity": severity, "kind": kind, "key": finding.key, "message": finding.what,
-        "hint": hint,
-    });
-    let located = print::located(address.as_deref().unwrap_or_default());
-    let mut value = print::extend(value, located);
-    if address.is_none() {
-        value["address"] = Value::Null;
-    }
-    let text = || {
-        // A stranger may have chosen both.
-        let what = one_line(&finding.what);
-        let key = one_line(&finding.key);
-        let place = match address {
-            None => key,
-            Some(address) => format!("{address} ({key})"),
-        };
-        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-        format!("{severity:<8} {kind:<15} {place}: {what}{hint}")
+    let line = Line {
+        severity: finding.kind.severity(),
+        kind: finding.kind.as_str(),
+        key: &finding.key,
+        address,
+        what: &finding.what,
+        hint: hint(finding.kind),
     };
-    let style = match finding.kind.severity() {
-        Severity::Damage | Severity::Denied => BAD,
-        Severity::Note => DIM,
-        _ => WARNING,
-    };
-    if out.quiet && !out.json {
-        // A problem is never kept quiet. It is no result that was asked for.
-        say(format_args!(
-            "{}",
-            painted(stderr_is_coloured(), style, &text())
-        ));
-        return Ok(());
-    }
-    out.print(&value, || painted(stdout_is_coloured(), style, &text()))
+    line.print(out)
 }
 
 /// Returns what to do about a finding, if the finding itself does not say it.
@@ -288,7 +457,7 @@ fn hint(kind: FindingKind) -> Option<&'static str> {
     }
 }
 
-fn conclude(checked: &CheckSummary, counts: &Counts, out: Out) -> Result<()> {
+fn conclude(checked: &CheckSummary, compared: &Compared, counts: &Counts, out: Out) -> Result<()> {
     let Counts {
         damaged,
         denied,
@@ -302,19 +471,34 @@ fn conclude(checked: &CheckSummary, counts: &Counts, out: Out) -> Result<()> {
         findings,
         ..
     } = *checked;
+    let notes = findings - (damaged + denied + warnings).saturating_sub(compared.findings());
+    let findings = findings + compared.findings();
     let value = json!({
         "event": "checked", "names": names, "versions": versions, "read": read, "bytes": bytes,
         "findings": findings, "damaged": damaged, "denied": denied, "warnings": warnings,
+        "compared": compared.versions, "lost": compared.lost, "missing": compared.missing,
+        "pruned": compared.pruned, "differing": compared.differing,
     });
     let summary = out.print(&value, || {
         let bytes = text::bytes(bytes);
+        let compared = match compared.versions {
+            0 => String::new(),
+            versions => format!(
+                "\ncompared {}: {} lost, {} missing, {} different, {} pruned",
+                text::count(versions, "version"),
+                compared.lost,
+                compared.missing,
+                compared.differing,
+                compared.pruned
+            ),
+        };
         format!(
             "checked {} of {}, {bytes} stored, {read} read completely: {damaged} damaged, \
-             {denied} denied, {}, {}",
+             {denied} denied, {}, {}{compared}",
             text::count(versions, "version"),
             text::count(names, "name"),
             text::count(warnings, "warning"),
-            text::count(findings - damaged - denied - warnings, "note")
+            text::count(notes, "note")
         )
     });
     super::printed(summary, "the store is checked")?;

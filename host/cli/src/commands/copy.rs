@@ -9,10 +9,11 @@ use persist_host::storage::IdentityRelation;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::{nowhere, printed};
+use super::{confirm, nowhere, printed};
 use crate::address;
 use crate::error::{Code, Conflicts, Usage};
 use crate::exit::snapshot_code;
+use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
 use crate::progress::{self, Progress};
 use crate::select::Names;
@@ -30,7 +31,7 @@ const ATTENTION: u8 = 10;
 /// back and compared byte by byte. A version that exists in TO is not overwritten: its checksum is
 /// compared, or with --read-data every byte. An interrupted copy can be run again and copies the
 /// rest. A version that cannot be read or written is reported and skipped, and the exit code is not
-/// 0. Versions that exist only in TO are counted.
+/// 0. Versions that exist only in TO are counted, and removed with --delete.
 ///
 /// Stop the hosts of TO during the copy. `persist prune` counts the age of a copied version from
 /// the time of the copy. Both stores use the same settings. A URL can set its own after a question
@@ -41,6 +42,8 @@ Examples:
   persist copy file:///var/lib/agents s3://bucket/agents --create
   persist copy s3://bucket/agents gs://bucket/agents bot
   persist copy gs://bucket/agents file:///backup bot/monday/memory --read-data
+  persist copy s3://bucket/agents file:///backup --delete --dry-run
+  persist copy file:///backup s3://bucket/agents bot --repair
   persist copy 's3://old?endpoint=http://nas:9000&profile=nas' s3://new")]
 pub(crate) struct Copy {
     /// URL of the source store: file:///absolute/path, s3://bucket/prefix or gs://bucket/prefix
@@ -54,10 +57,36 @@ pub(crate) struct Copy {
     #[command(flatten)]
     how: How,
     #[command(flatten)]
+    mirror: Mirror,
+    #[command(flatten)]
     create: Create,
     /// Hides the global option, which names one store: this command takes two.
     #[arg(long, hide = true)]
     storage: Option<String>,
+}
+
+/// Changes of the destination besides copied versions.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct Mirror {
+    /// Change nothing; print what would be copied, repaired and removed. Missing versions are
+    /// verified by their trailers, and with --read-data completely
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace versions in TO that fail verification. Reads every byte in both stores; a version
+    /// is replaced only if the one in FROM is intact
+    #[arg(long)]
+    repair: bool,
+    /// Remove names, versions and pins from TO that FROM does not have, after everything is copied
+    /// and verified. Nothing is removed if a version could not be copied, or if TO has a name with
+    /// a version that is newer than all in FROM
+    #[arg(long)]
+    delete: bool,
+    /// With --delete, also remove versions that are newer than all versions of the name in FROM
+    #[arg(long, requires = "delete")]
+    delete_newer: bool,
+    /// Do not ask before versions are removed
+    #[arg(long, short, requires = "delete")]
+    yes: bool,
 }
 
 /// How versions are copied and compared.
@@ -76,16 +105,23 @@ pub(crate) struct How {
 }
 
 impl How {
-    fn options(self) -> CopyOptions {
+    fn options(self, mirror: Mirror) -> CopyOptions {
         let mut options = CopyOptions::default();
         options.read_data = self.read_data;
         options.any_version = self.any_version;
+        options.dry_run = mirror.dry_run;
+        options.repair = mirror.repair;
         options
     }
 }
 
 impl Copy {
-    pub(crate) async fn run(self, stores: &Stores<'_>, out: Out) -> Result<()> {
+    pub(crate) async fn run(
+        self,
+        stores: &Stores<'_>,
+        interrupt: &Interrupt,
+        out: Out,
+    ) -> Result<()> {
         if self.storage.is_some() {
             out.note(format_args!(
                 "warning: --storage is ignored: FROM_URL and TO_URL name the stores"
@@ -97,8 +133,19 @@ impl Copy {
         self.names.require(&from).await?;
         let to = stores.copy_of(&from.policy().await?, &self.to, self.create)?;
         let selection = self.names.selection();
-        copy(&from, &to, &selection, self.how, out).await
+        let how = Ways {
+            how: self.how,
+            mirror: self.mirror,
+        };
+        copy(&from, &to, &selection, how, interrupt, out).await
     }
+}
+
+/// All options of a copy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ways {
+    pub(crate) how: How,
+    pub(crate) mirror: Mirror,
 }
 
 /// Copies what is selected, name by name, and prints a line for each and what was compared.
@@ -106,12 +153,16 @@ pub(crate) async fn copy(
     from: &Store,
     to: &Store,
     selection: &Selection,
-    how: How,
+    how: Ways,
+    interrupt: &Interrupt,
     out: Out,
 ) -> Result<()> {
     // Both are understood before anything is copied.
     from.is_there().await?;
     to.require().await?;
+    if how.mirror.delete {
+        require_shared_name(from, to, selection).await?;
+    }
     let total = if progress::is_watched(out) {
         Some(count(from, selection).await?)
     } else {
@@ -149,8 +200,125 @@ pub(crate) async fn copy(
         return Err(nowhere(from, selection).await);
     }
     others.count_rest(&mut sum).await?;
+    sum.remove_surplus(to, interrupt, out).await?;
     sum.conclude(from, to, out)
 }
+
+/// Refuses to remove anything from a destination that has names, none of which is in the source:
+/// one of the two is the wrong store.
+async fn require_shared_name(from: &Store, to: &Store, selection: &Selection) -> Result<()> {
+    let mut walk = to.walk(selection);
+    let mut is_empty = true;
+    while let Some((scope, name)) = walk.next().await? {
+        if scope.versions(name.as_str(), None, 1).await?.is_empty() {
+            continue;
+        }
+        is_empty = false;
+        let source = from.scope(scope.agent().as_str(), scope.session().map(Name::as_str))?;
+        if !source.versions(name.as_str(), None, 1).await?.is_empty() {
+            return Ok(());
+        }
+    }
+    if is_empty {
+        return Ok(());
+    }
+    let from = from.location();
+    let to = to.location();
+    let what = format!("--delete would remove everything: no name of {to} is in {from}");
+    Err(Usage::new(what)
+        .with_hint("check that the first URL is the source; remove names with `persist purge`")
+        .into())
+}
+
+/// Names, versions and pins that only the destination has, of one name.
+#[derive(Debug)]
+struct Surplus {
+    scope: Scope,
+    name: Name,
+    address: String,
+    /// True where the source has nothing under this name.
+    is_whole: bool,
+    /// Ascending.
+    versions: Vec<Version>,
+    /// Those of `versions` that are newer than every version in the source. Of a whole name, none.
+    newer: Vec<Version>,
+    pins: Vec<Version>,
+}
+
+impl Surplus {
+    /// A name that only the destination has.
+    async fn whole(scope: Scope, name: Name) -> Result<Self> {
+        let mut versions: Vec<Version> = Vec::new();
+        loop {
+            let before = versions.last().copied();
+            let page = scope.versions(name.as_str(), before, 10_000).await?;
+            if page.is_empty() {
+                break;
+            }
+            versions.extend(page);
+        }
+        versions.reverse();
+        let pins = scope.pins(name.as_str()).await?;
+        Ok(Self {
+            address: address::address(scope.agent(), scope.session(), &name),
+            is_whole: true,
+            scope,
+            name,
+            versions,
+            newer: Vec::new(),
+            pins,
+        })
+    }
+
+    /// Removes them. A removal that is cut short leaves what a shorter history would be.
+    async fn remove(&self) -> Result<()> {
+        let name = self.name.as_str();
+        let is_newer = |version: &&Version| self.newer.contains(version);
+        let newer = self.newer.iter().rev().copied();
+        let older = self.versions.iter().filter(|version| !is_newer(version));
+        let order: Vec<_> = newer.chain(older.copied()).collect();
+        self.scope.remove_with_hosts_stopped(name, &order).await?;
+        for &pin in &self.pins {
+            self.scope.unpin(name, pin).await?;
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        let address = &self.address;
+        let versions = text::count(self.versions.len() as u64, "version");
+        let pins = match self.pins.len() {
+            0 => String::new(),
+            pins => format!(", {}", text::count(pins as u64, "pin")),
+        };
+        let newer = match self.newer.as_slice() {
+            [] => String::new(),
+            [.., newest] => format!(
+                "; {} newer than every version in the source, up to @{newest}",
+                self.newer.len()
+            ),
+        };
+        let whole = if self.is_whole { " (whole name)" } else { "" };
+        format!("{address}: {versions}{pins}{whole}{newer}")
+    }
+
+    fn print(&self, dry_run: bool, out: Out) -> Result<()> {
+        let value = json!({
+            "event": "removed", "dry_run": dry_run, "versions": self.versions,
+            "newer_than_source": self.newer, "pins": self.pins, "whole_name": self.is_whole,
+        });
+        let value = print::extend(value, print::located(&self.address));
+        let line = || {
+            let removed = if dry_run { "would remove" } else { "removed" };
+            format!("{removed} {}", self.text())
+        };
+        let done = format!("{} is removed", self.address);
+        printed(out.print(&value, line), &done)
+    }
+}
+
+/// Lines of a question about what is removed.
+const SHOWN: usize = 20;
 
 /// The names of the destination, beside those of the source: both are walked in the order of their
 /// keys.
@@ -198,16 +366,18 @@ impl Others {
             if at > to {
                 return Ok(());
             }
-            self.next = None;
-            sum.names_only_there += u64::from(at < to);
+            let next = self.next.take();
+            if at < to {
+                sum.add_name_only_there(next).await?;
+            }
         }
         Ok(())
     }
 
     async fn count_rest(&mut self, sum: &mut Sum) -> Result<()> {
         while self.peek(sum).await?.is_some() {
-            self.next = None;
-            sum.names_only_there += 1;
+            let next = self.next.take();
+            sum.add_name_only_there(next).await?;
         }
         Ok(())
     }
@@ -221,7 +391,7 @@ fn order(scope: &Scope, name: &Name) -> [String; 3] {
 
 /// Refuses two stores of which one is the other, or lies within it: each would find the other's
 /// files among its own.
-fn apart(from: &Store, to: &Store) -> Result<(), Usage> {
+pub(super) fn apart(from: &Store, to: &Store) -> Result<(), Usage> {
     match from.identity().relation_to(&to.identity()) {
         IdentityRelation::Different => Ok(()),
         IdentityRelation::Same => {
@@ -251,11 +421,30 @@ async fn count(store: &Store, selection: &Selection) -> Result<u64> {
     Ok(count)
 }
 
-async fn copy_name(scope: &Scope, name: &Name, to: &Store, how: How) -> Result<Tally> {
+async fn copy_name(scope: &Scope, name: &Name, to: &Store, how: Ways) -> Result<Tally> {
     let address = address::address(scope.agent(), scope.session(), name);
-    let mut tally = Tally::new(address);
-    let copying = scope.copy_to(name.as_str(), to, how.options(), |copied| tally.add(copied));
+    let mut tally = Tally::new(address, how.mirror);
+    let options = how.how.options(how.mirror);
+    let copying = scope.copy_to(name.as_str(), to, options, |copied| tally.add(copied));
     copying.await?;
+    let has_surplus = !tally.only_there.is_empty() || !tally.pins_only_there.is_empty();
+    if how.mirror.delete && has_surplus {
+        let session = scope.session().map(Name::as_str);
+        let versions = tally.only_there.clone();
+        let is_newer = |version: &&Version| Some(**version) > tally.highest;
+        // Without a version in the source, it is the whole name.
+        let is_whole = tally.highest.is_none();
+        let newer = versions.iter().filter(|v| !is_whole && is_newer(v));
+        tally.surplus = Some(Surplus {
+            scope: to.scope(scope.agent().as_str(), session)?,
+            name: name.clone(),
+            address: tally.address.clone(),
+            is_whole,
+            newer: newer.copied().collect(),
+            versions,
+            pins: tally.pins_only_there.clone(),
+        });
+    }
     Ok(tally)
 }
 
@@ -288,12 +477,19 @@ impl Skipped {
 /// The outcome for one name.
 struct Tally {
     address: String,
+    mirror: Mirror,
+    /// The highest version of the source that was met.
+    highest: Option<Version>,
     /// Versions that are the same on both sides.
     proof: Proof,
     made: u64,
     made_bytes: u64,
     /// Versions that were there before, of which only the trailers were compared.
     by_trailer: u64,
+    /// Versions that were there before, and are the same.
+    existed: u64,
+    /// Versions of the destination that were damaged, and are replaced.
+    repaired: Vec<Version>,
     /// Versions that differ in the destination.
     conflicts: Vec<Version>,
     /// The newest version over there, where nothing here is as new.
@@ -303,9 +499,13 @@ struct Tally {
     /// Why nothing could be copied.
     unlisted: Option<(u8, String)>,
     skipped: Skipped,
-    versions_only_there: u64,
-    pins_only_there: u64,
+    /// Ascending.
+    only_there: Vec<Version>,
+    pins_only_there: Vec<Version>,
     pins_only_here: Vec<Version>,
+    /// Pins that a dry run did not copy.
+    pins_missing: Vec<Version>,
+    surplus: Option<Surplus>,
 }
 
 /// Versions that are the same on both sides, and one hash of all that is known of them: address,
@@ -338,41 +538,65 @@ impl Proof {
 }
 
 impl Tally {
-    fn new(address: String) -> Self {
+    fn new(address: String, mirror: Mirror) -> Self {
         Self {
             address,
+            mirror,
+            highest: None,
             proof: Proof::default(),
             made: 0,
             made_bytes: 0,
             by_trailer: 0,
+            existed: 0,
+            repaired: Vec::new(),
             conflicts: Vec::new(),
             destination_newer: None,
             damaged: Vec::new(),
             unlisted: None,
             skipped: Skipped::default(),
-            versions_only_there: 0,
-            pins_only_there: 0,
+            only_there: Vec::new(),
+            pins_only_there: Vec::new(),
             pins_only_here: Vec::new(),
+            pins_missing: Vec::new(),
+            surplus: None,
         }
     }
 
     /// Returns true if nothing is saved under the name.
     fn is_empty(&self) -> bool {
-        self.proof.versions == 0 && self.conflicts.is_empty() && self.skipped.count == 0
+        self.proof.versions == 0
+            && self.made == 0
+            && self.conflicts.is_empty()
+            && self.repaired.is_empty()
+            && self.skipped.count == 0
     }
 
     fn add(&mut self, copied: CopyOutcome) {
+        if let Some(version) = version_here(&copied) {
+            self.highest = self.highest.max(Some(version));
+        }
         match copied {
             CopyOutcome::Made(info) => {
                 self.made += 1;
                 self.made_bytes += info.stored_size;
                 self.proof.add(&self.address, &info);
             }
+            CopyOutcome::Missing(info) => {
+                self.made += 1;
+                self.made_bytes += info.stored_size;
+            }
             CopyOutcome::Same { info, read } => {
+                self.existed += 1;
                 self.by_trailer += u64::from(!read);
                 self.proof.add(&self.address, &info);
             }
+            CopyOutcome::Repaired(info) => {
+                self.repaired.push(info.version);
+                self.proof.add(&self.address, &info);
+            }
+            CopyOutcome::Repairable(info, _) => self.repaired.push(info.version),
             CopyOutcome::Conflict(version) => self.conflicts.push(version),
+            CopyOutcome::DestinationNewer(_) if self.mirror.delete_newer => {}
             CopyOutcome::DestinationNewer(version) => self.destination_newer = Some(version),
             CopyOutcome::Damaged(version, error) => {
                 self.skipped.add(&error, 1);
@@ -401,8 +625,9 @@ impl Tally {
                 let what = format!("skipped: in the destination: {error}");
                 self.unlisted = Some((snapshot_code(&error), what));
             }
-            CopyOutcome::OnlyThere(_) => self.versions_only_there += 1,
-            CopyOutcome::PinOnlyThere(_) => self.pins_only_there += 1,
+            CopyOutcome::OnlyThere(version) => self.only_there.push(version),
+            CopyOutcome::PinOnlyThere(version) => self.pins_only_there.push(version),
+            CopyOutcome::PinMissing(version) => self.pins_missing.push(version),
             CopyOutcome::PinOnlyHere(version) => self.pins_only_here.push(version),
             // A later library may tell of more.
             _ => {}
@@ -447,26 +672,40 @@ impl Tally {
             return Ok(());
         }
         let damaged: Vec<_> = self.damaged.iter().map(|(version, ..)| version).collect();
+        let dry_run = self.mirror.dry_run;
         let value = json!({
-            "event": "copied", "versions": versions, "copied": made, "bytes": self.made_bytes,
+            "event": "copied", "dry_run": dry_run,
+            "versions": versions, "copied": made, "bytes": self.made_bytes,
             "compared_by_trailer": self.by_trailer,
+            "repaired": self.repaired,
             "conflicts": self.conflicts,
             "destination_newer": self.destination_newer,
             "damaged": damaged,
-            "versions_only_in_destination": self.versions_only_there,
-            "pins_only_in_destination": self.pins_only_there,
+            "versions_only_in_destination": self.only_there.len(),
+            "pins_only_in_destination": self.pins_only_there.len(),
             "pins_only_in_source": self.pins_only_here,
+            "pins_missing": self.pins_missing,
         });
         let value = print::extend(value, print::located(address));
         let text = || {
             let bytes = text::bytes(self.made_bytes);
-            let before = versions - made;
-            let only_there = match self.versions_only_there {
+            let before = self.existed;
+            let only_there = match self.only_there.len() {
                 0 => String::new(),
                 more => format!("; {more} more only in the destination"),
             };
+            let repaired = match self.repaired.len() {
+                0 => String::new(),
+                repaired if dry_run => format!("; {repaired} damaged and repairable"),
+                repaired => format!("; {repaired} repaired"),
+            };
+            let pins = match self.pins_missing.len() {
+                0 => String::new(),
+                pins => format!("; {} to copy", text::count(pins as u64, "pin")),
+            };
+            let copied = if dry_run { "would copy" } else { "copied" };
             format!(
-                "copied {address}: {}, {bytes}; {before} existed{only_there}",
+                "{copied} {address}: {}, {bytes}; {before} existed{repaired}{pins}{only_there}",
                 text::count(made, "version")
             )
         };
@@ -474,25 +713,49 @@ impl Tally {
     }
 }
 
+/// Returns the version of the source that an outcome is about.
+fn version_here(copied: &CopyOutcome) -> Option<Version> {
+    match copied {
+        CopyOutcome::Made(info)
+        | CopyOutcome::Same { info, .. }
+        | CopyOutcome::Missing(info)
+        | CopyOutcome::Repaired(info)
+        | CopyOutcome::Repairable(info, _) => Some(info.version),
+        CopyOutcome::Conflict(version)
+        | CopyOutcome::Damaged(version, _)
+        | CopyOutcome::DamagedThere(version, _)
+        | CopyOutcome::TooHigh(version) => Some(*version),
+        _ => None,
+    }
+}
+
 /// The outcome for all names.
 struct Sum {
-    how: How,
+    how: Ways,
     names: u64,
     proof: Proof,
     made: u64,
     made_bytes: u64,
     by_trailer: u64,
+    existed: u64,
+    repaired: u64,
     conflicts: usize,
     skipped: Skipped,
     names_only_there: u64,
     versions_only_there: u64,
     pins_only_there: u64,
     pins_only_here: u64,
+    pins_missing: u64,
     digests: Sha256,
+    /// To be removed from the destination.
+    surplus: Vec<Surplus>,
+    removed_names: u64,
+    removed_versions: u64,
+    removed_pins: u64,
 }
 
 impl Sum {
-    fn new(how: How) -> Self {
+    fn new(how: Ways) -> Self {
         Self {
             how,
             names: 0,
@@ -500,14 +763,79 @@ impl Sum {
             made: 0,
             made_bytes: 0,
             by_trailer: 0,
+            existed: 0,
+            repaired: 0,
             conflicts: 0,
             skipped: Skipped::default(),
             names_only_there: 0,
             versions_only_there: 0,
             pins_only_there: 0,
             pins_only_here: 0,
+            pins_missing: 0,
             digests: Sha256::new(),
+            surplus: Vec::new(),
+            removed_names: 0,
+            removed_versions: 0,
+            removed_pins: 0,
         }
+    }
+
+    async fn add_name_only_there(&mut self, next: Option<(Scope, Name)>) -> Result<()> {
+        self.names_only_there += 1;
+        if let (Some((scope, name)), true) = (next, self.how.mirror.delete) {
+            self.surplus.push(Surplus::whole(scope, name).await?);
+        }
+        Ok(())
+    }
+
+    /// Removes what only the destination has, where that is asked for, and everything else is
+    /// copied and verified.
+    async fn remove_surplus(&mut self, to: &Store, interrupt: &Interrupt, out: Out) -> Result<()> {
+        let mirror = self.how.mirror;
+        if self.surplus.is_empty() {
+            return Ok(());
+        }
+        if self.conflicts > 0 || self.skipped.count > 0 || self.pins_only_here > 0 {
+            out.note(format_args!(
+                "warning: nothing is removed from the destination: the copy is not complete"
+            ));
+            return Ok(());
+        }
+        let surplus = std::mem::take(&mut self.surplus);
+        if !mirror.dry_run && !mirror.yes {
+            let versions: usize = surplus.iter().map(|one| one.versions.len()).sum();
+            let names = text::count(surplus.len() as u64, "name");
+            let versions = text::count(versions as u64, "version");
+            let shown = surplus.iter().take(SHOWN);
+            let mut lines: Vec<_> = shown.map(|one| format!("  {}", one.text())).collect();
+            if surplus.len() > SHOWN {
+                lines.push(format!("  and {} more", surplus.len() - SHOWN));
+            }
+            let what = format!(
+                "{versions} of {names} that only the destination has, from {}",
+                to.location()
+            );
+            let question = format!(
+                "{}\nThis permanently removes {what}. Type yes to continue: ",
+                lines.join("\n")
+            );
+            confirm(&what, &question, "yes", interrupt)?;
+        }
+        for one in surplus {
+            if !mirror.dry_run {
+                one.remove().await?;
+                self.removed_names += u64::from(one.is_whole);
+                self.removed_versions += one.versions.len() as u64;
+                self.removed_pins += one.pins.len() as u64;
+            }
+            one.print(mirror.dry_run, out)?;
+        }
+        if !mirror.dry_run {
+            self.names_only_there = 0;
+            self.versions_only_there = 0;
+            self.pins_only_there = 0;
+        }
+        Ok(())
     }
 
     fn add(&mut self, tally: Tally) {
@@ -518,11 +846,15 @@ impl Sum {
         self.made += tally.made;
         self.made_bytes += tally.made_bytes;
         self.by_trailer += tally.by_trailer;
+        self.existed += tally.existed;
+        self.repaired += tally.repaired.len() as u64;
         self.conflicts += tally.conflicts.len() + usize::from(tally.destination_newer.is_some());
         self.skipped.merge(&tally.skipped);
-        self.versions_only_there += tally.versions_only_there;
-        self.pins_only_there += tally.pins_only_there;
+        self.versions_only_there += tally.only_there.len() as u64;
+        self.pins_only_there += tally.pins_only_there.len() as u64;
         self.pins_only_here += tally.pins_only_here.len() as u64;
+        self.pins_missing += tally.pins_missing.len() as u64;
+        self.surplus.extend(tally.surplus);
     }
 
     fn so_far(&self) -> String {
@@ -531,7 +863,11 @@ impl Sum {
 
     /// True where everything that was selected in the source is in the destination.
     fn is_complete(&self) -> bool {
-        self.conflicts == 0 && self.skipped.count == 0 && self.pins_only_here == 0
+        let left = self.made + self.repaired + self.pins_missing;
+        self.conflicts == 0
+            && self.skipped.count == 0
+            && self.pins_only_here == 0
+            && (!self.how.mirror.dry_run || left == 0)
     }
 
     fn conclude(self, from: &Store, to: &Store, out: Out) -> Result<()> {
@@ -542,10 +878,13 @@ impl Sum {
         // Said only of bytes that were read on both sides.
         let is_identical = self.is_complete() && only_there == 0 && self.by_trailer == 0;
         let value = json!({
-            "event": "summary", "complete": self.is_complete(), "identical": is_identical,
+            "event": "summary", "dry_run": self.how.mirror.dry_run,
+            "complete": self.is_complete(), "identical": is_identical,
             "names": self.names, "versions": versions, "bytes": bytes,
             "copied": self.made, "copied_bytes": self.made_bytes,
-            "compared_by_trailer": self.by_trailer,
+            "compared_by_trailer": self.by_trailer, "repaired": self.repaired,
+            "removed_names": self.removed_names, "removed_versions": self.removed_versions,
+            "removed_pins": self.removed_pins,
             "conflicts": self.conflicts, "skipped": self.skipped.count,
             "names_only_in_destination": self.names_only_there,
             "versions_only_in_destination": self.versions_only_there,
@@ -589,16 +928,39 @@ impl Sum {
         let names = text::count(self.names, "name");
         let bytes = text::bytes(self.proof.bytes);
         let mut lines = Vec::new();
-        if self.made > 0 || self.proof.versions == 0 {
+        let dry_run = self.how.mirror.dry_run;
+        if dry_run {
+            let made = count(self.made);
+            let bytes = text::bytes(self.made_bytes);
+            lines.push(format!("dry run: would copy {made}, {bytes}"));
+        } else if self.made > 0 || self.proof.versions == 0 {
             let made = count(self.made);
             let bytes = text::bytes(self.made_bytes);
             lines.push(format!(
                 "copied {made}, {bytes}; read back and compared byte by byte"
             ));
         }
-        let before = self.proof.versions - self.made;
+        if self.repaired > 0 {
+            let repaired = count(self.repaired);
+            lines.push(if dry_run {
+                format!("would repair {repaired} in the destination")
+            } else {
+                format!(
+                    "repaired {repaired} in the destination; read back and compared byte by byte"
+                )
+            });
+        }
+        if self.removed_versions + self.removed_pins > 0 {
+            let versions = count(self.removed_versions);
+            let pins = text::count(self.removed_pins, "pin");
+            lines.push(format!(
+                "removed {versions} and {pins} from the destination"
+            ));
+        }
+        let before = self.existed;
         if before > 0 {
-            let how = match (self.how.read_data, self.by_trailer) {
+            let read = self.how.how.read_data || self.how.mirror.repair;
+            let how = match (read, self.by_trailer) {
                 (true, _) | (_, 0) => "read on both sides and compared byte by byte",
                 _ => "compared by the checksum of the trailer (--read-data compares every byte)",
             };

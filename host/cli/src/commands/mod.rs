@@ -3,6 +3,7 @@
 pub(crate) mod archive;
 pub(crate) mod bulk;
 pub(crate) mod check;
+mod compare;
 pub(crate) mod copy;
 pub(crate) mod diff;
 pub(crate) mod doctor;
@@ -17,13 +18,14 @@ pub(crate) mod state;
 pub(crate) mod stats;
 mod tar_storage;
 
-use std::io;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::Result;
 use persist_host::snapshot::{Error, Expect, Info, Name, Selection, Store};
 
 use crate::address::{self, Address};
-use crate::error::Hinted;
+use crate::error::{Hinted, Usage};
+use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
 use crate::text;
 
@@ -189,4 +191,26 @@ fn deleted(address: &Address, info: &Info, out: Out) -> anyhow::Error {
     let restore = out.command("restore", &address.at(parent));
     let hint = format!("run `{restore}` to restore the version before it");
     Hinted { error, hint }.into()
+}
+
+/// Has a person type an answer before `what` is removed; a mistyped command is the likelier one.
+fn confirm(what: &str, question: &str, answer: &str, interrupt: &Interrupt) -> anyhow::Result<()> {
+    if !io::stdin().is_terminal() {
+        return Err(Usage::new(format!(
+            "refusing to remove {what} without confirmation: standard input is not a terminal"
+        ))
+        .with_hint("add --yes to confirm")
+        .into());
+    }
+    // Not locked while a person thinks: an interruption is told there, too.
+    let mut stderr = io::stderr();
+    stderr.write_all(text::plain(question).as_bytes())?;
+    stderr.flush()?;
+    let mut line = String::new();
+    interrupt.ask(|| io::stdin().lock().read_line(&mut line).map(drop))?;
+    if line.trim() == answer {
+        Ok(())
+    } else {
+        Err(Usage::new(format!("nothing was removed: the answer is not {answer}")).into())
+    }
 }

@@ -1,6 +1,5 @@
 //! Retention of a history: pruning, pins, purges.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anstyle::Style;
@@ -11,7 +10,7 @@ use persist_host::snapshot::{
 };
 use serde_json::json;
 
-use super::{nothing, nowhere, printed};
+use super::{confirm, nothing, nowhere, printed};
 use crate::address::{self, Address, SelectionArg, Target};
 use crate::error::{Found, Hinted, Usage};
 use crate::interrupt::Interrupt;
@@ -473,7 +472,8 @@ impl Purge {
                 return Err(nothing(&address).into());
             }
             if !self.yes {
-                confirm(&address.name(), "", &store.location(), interrupt)?;
+                let name = address.name();
+                ask(&name, "the name", &name, store, interrupt)?;
             }
             let kept = self.one(&address, &scope, out).await?;
             return self.conclude(kept, &address.name(), out);
@@ -524,8 +524,9 @@ impl Purge {
         }
         if !self.yes {
             let names = text::count(addresses.len() as u64, "name");
-            let what = format!(" ({names} with {})", text::count(versions, "version"));
-            confirm(&selection.1, &what, &store.location(), interrupt)?;
+            let versions = text::count(versions, "version");
+            let what = format!("{} ({names} with {versions})", selection.1);
+            ask(&what, &selection.1, &selection.1, store, interrupt)?;
         }
         let mut kept = 0;
         for address in &addresses {
@@ -590,30 +591,15 @@ impl Purge {
     }
 }
 
-/// Has a person type the name; a mistyped command is the likelier one.
-fn confirm(name: &str, names: &str, place: &str, interrupt: &Interrupt) -> Result<()> {
-    if !io::stdin().is_terminal() {
-        return Err(Usage::new(format!(
-            "refusing to remove the history of {name}{names} in {place} without confirmation: \
-             standard input is not a terminal"
-        ))
-        .with_hint("add --yes to confirm")
-        .into());
-    }
-    // Not locked while a person thinks: an interruption is told there, too.
-    let what = if names.is_empty() { "the name" } else { name };
-    let question = format!(
-        "This permanently removes the history of {name}{names} in {place}. Type {what} to \
-         continue: "
-    );
-    let mut stderr = io::stderr();
-    stderr.write_all(text::plain(&question).as_bytes())?;
-    stderr.flush()?;
-    let mut line = String::new();
-    interrupt.ask(|| io::stdin().lock().read_line(&mut line).map(drop))?;
-    if line.trim() == name {
-        Ok(())
-    } else {
-        Err(Usage::new(format!("nothing was changed: the answer is not {name}")).into())
-    }
+/// Has a person type what is removed; a mistyped command is the likelier one.
+fn ask(
+    what: &str,
+    to_type: &str,
+    answer: &str,
+    store: &Store,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let what = format!("the history of {what} in {}", store.location());
+    let question = format!("This permanently removes {what}. Type {to_type} to continue: ");
+    confirm(&what, &question, answer, interrupt)
 }

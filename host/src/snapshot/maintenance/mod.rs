@@ -2,6 +2,7 @@
 
 mod check;
 mod gc;
+mod repair;
 mod usage;
 
 pub use check::{CheckSummary, Finding, FindingKind, ReadData, Severity};

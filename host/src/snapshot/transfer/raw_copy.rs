@@ -70,6 +70,14 @@ pub struct CopyOptions {
     /// and one more than 1,000,000 above the newest version there: after it, few or no saves would
     /// be left to the name.
     pub any_version: bool,
+    /// Changes nothing, and reports [`CopyOutcome::Missing`], [`CopyOutcome::Repairable`] and
+    /// [`CopyOutcome::PinMissing`] instead. Of a missing version, the trailer is read here, and
+    /// with `read_data` every byte.
+    pub dry_run: bool,
+    /// Reads every byte as `read_data` does, and replaces each version there that fails
+    /// verification with the version here, if every byte of that one is intact. The old bytes are
+    /// replaced in one step.
+    pub repair: bool,
 }
 
 /// The outcome for one version, or one pin, of a name that is copied.
@@ -86,6 +94,13 @@ pub enum CopyOutcome {
         /// were.
         read: bool,
     },
+    /// The version is missing there. Reported by a dry run.
+    Missing(Info),
+    /// The version there failed verification, and was replaced by the intact one. It was read
+    /// back, and every byte is the same.
+    Repaired(Info),
+    /// The version there fails verification, and every byte here is intact. Reported by a dry run.
+    Repairable(Info, Error),
     /// Another version has its number there; it was not touched.
     Conflict(Version),
     /// The version cannot be read here, or fails verification, and was not copied.
@@ -106,6 +121,8 @@ pub enum CopyOutcome {
     OnlyThere(Version),
     /// The version is pinned there alone.
     PinOnlyThere(Version),
+    /// The pin is missing there. Reported by a dry run.
+    PinMissing(Version),
     /// The version is pinned here alone: it is not there to be pinned, or the pin could not be
     /// made.
     PinOnlyHere(Version),
@@ -143,6 +160,37 @@ impl Scope {
     ) -> Result<()> {
         let name = Name::new(name)?;
         self.inner.copy_to(&name, &to.inner, options, each).await
+    }
+
+    /// Copies one version, as [`Scope::copy_to`] does with the same options. None: it does not
+    /// exist here.
+    ///
+    /// # Errors
+    /// As [`Scope::copy_to`].
+    pub async fn copy_version_to(
+        &self,
+        name: &str,
+        version: Version,
+        to: &Store,
+        options: CopyOptions,
+    ) -> Result<Option<CopyOutcome>> {
+        let name = Name::new(name)?;
+        let inner = &self.inner;
+        inner
+            .copy_version_to(&name, version, &to.inner, options)
+            .await
+    }
+
+    /// Removes versions and their pins, in the order that they are given, whatever keeps them from
+    /// being pruned. For a store that is a copy of another one.
+    ///
+    /// Only where every host of the store is stopped, as for [`Scope::prune_with_hosts_stopped`].
+    ///
+    /// # Errors
+    /// [`Error::Storage`]. What was removed before stays removed.
+    pub async fn remove_with_hosts_stopped(&self, name: &str, versions: &[Version]) -> Result<()> {
+        let name = Name::new(name)?;
+        self.inner.remove_versions(&name, versions).await
     }
 }
 
@@ -205,7 +253,12 @@ impl ScopeRef {
         };
         let mut same = BTreeSet::new();
         let mut tell = |copied: CopyOutcome| {
-            if let CopyOutcome::Made(info) | CopyOutcome::Same { info, .. } = &copied {
+            if let CopyOutcome::Made(info)
+            | CopyOutcome::Same { info, .. }
+            | CopyOutcome::Repaired(info)
+            | CopyOutcome::Missing(info)
+            | CopyOutcome::Repairable(info, _) = &copied
+            {
                 same.insert(info.version);
             }
             each(copied);
@@ -218,7 +271,7 @@ impl ScopeRef {
                 too_high.push(version);
                 continue;
             }
-            if !is_there {
+            if !is_there && !options.dry_run {
                 to.prepare_change().await?;
             }
             let copy = CopyOf {
@@ -227,7 +280,7 @@ impl ScopeRef {
                 name: name.clone(),
                 version,
                 is_there,
-                read_data: options.read_data,
+                options,
             };
             if let Some(Some(copied)) = copies.push(copy.run()).await? {
                 tell(copied);
@@ -256,7 +309,49 @@ impl ScopeRef {
         {
             tell(CopyOutcome::DestinationNewer(newest));
         }
-        self.copy_pins(name, &to, &same, each).await
+        self.copy_pins(name, &to, &same, options, each).await
+    }
+
+    /// Copies one version to the same address in another store.
+    async fn copy_version_to(
+        &self,
+        name: &Name,
+        version: Version,
+        to: &StoreRef,
+        options: CopyOptions,
+    ) -> Result<Option<CopyOutcome>> {
+        let to = Self {
+            store: to.clone(),
+            ..self.clone()
+        };
+        let is_there = match to.object_of_any(name, version).await {
+            Err(error) if error.is_missing_object() => false,
+            Err(error) if to.store.is_of_one_place(&error).await => true,
+            there => there.map(|_| true)?,
+        };
+        if !is_there && !options.dry_run {
+            to.prepare_change().await?;
+        }
+        let copy = CopyOf {
+            from: self.clone(),
+            to,
+            name: name.clone(),
+            version,
+            is_there,
+            options,
+        };
+        copy.run().await
+    }
+
+    /// Removes versions and their pins, in this order.
+    async fn remove_versions(&self, name: &Name, versions: &[Version]) -> Result<()> {
+        self.prepare_change().await?;
+        for &version in versions {
+            self.storage().delete(&self.key(name, version)?).await?;
+            self.storage().delete(&self.pin_key(name, version)?).await?;
+        }
+        self.heads().mark_uncertain(&self.dir_of(name));
+        Ok(())
     }
 
     /// Pins there what is pinned here, of the versions that are the same.
@@ -265,6 +360,7 @@ impl ScopeRef {
         name: &Name,
         to: &Self,
         same: &BTreeSet<Version>,
+        options: CopyOptions,
         mut each: impl FnMut(CopyOutcome),
     ) -> Result<()> {
         let here = self.pinned(name).await?;
@@ -272,6 +368,10 @@ impl ScopeRef {
         for &pin in here.iter().filter(|pin| !there.contains(pin)) {
             if !same.contains(&pin) {
                 each(CopyOutcome::PinOnlyHere(pin));
+                continue;
+            }
+            if options.dry_run {
+                each(CopyOutcome::PinMissing(pin));
                 continue;
             }
             match to.pin(name, pin).await {
@@ -405,7 +505,7 @@ struct CopyOf {
     version: Version,
     /// True where the destination listed it before.
     is_there: bool,
-    read_data: bool,
+    options: CopyOptions,
 }
 
 /// The side that an error of a copy came from.
@@ -435,6 +535,16 @@ impl CopyOf {
         let expected = trailer(&object).await?;
         let mut stored = RawVersion::new(from, name, version, object)?;
         let info = stored.info.clone();
+        if self.options.dry_run && !self.is_there {
+            if self.options.read_data {
+                match self.digest_here().await {
+                    Err(Error::NotFound(_)) => return Ok(None),
+                    Err(error) => return self.damaged(error).await.map(Some),
+                    Ok(_) => {}
+                }
+            }
+            return Ok(Some(CopyOutcome::Missing(info)));
+        }
         let mut sent = None;
         let mut unclear = None;
         if !self.is_there {
@@ -459,12 +569,12 @@ impl CopyOf {
             Err(error) if error.is_missing_object() => {
                 return Err(unclear.map_or(error, Error::Storage));
             }
-            Err(error) => return self.damaged_there(error).await.map(Some),
+            Err(error) => return self.damaged_there_or_repaired(info, error).await,
         };
         if trailer(&there).await? != expected {
             return Ok(Some(CopyOutcome::Conflict(version)));
         }
-        let read = self.read_data || !self.is_there;
+        let read = self.options.read_data || self.options.repair || !self.is_there;
         if read {
             let here = match sent {
                 Some(digest) => digest,
@@ -481,15 +591,68 @@ impl CopyOf {
                 Ok(_) => {
                     let error = Error::corrupt("its bytes differ from the source");
                     let error = error.at(there.key());
-                    return Ok(Some(CopyOutcome::DamagedThere(version, error)));
+                    return self.damaged_there_or_repaired(info, error).await;
                 }
-                Err(error) => return self.damaged_there(error).await.map(Some),
+                Err(error) => return self.damaged_there_or_repaired(info, error).await,
             }
         }
         Ok(Some(match sent {
             Some(_) => CopyOutcome::Made(info),
             None => CopyOutcome::Same { info, read },
         }))
+    }
+
+    /// The outcome for a version that cannot be read there: it is replaced where the options say
+    /// so, its file is corrupt, and every byte here is intact.
+    ///
+    /// Only a corrupt file is replaced. One that was saved as another version may be the last copy
+    /// of that version, and one of a later format can be intact.
+    async fn damaged_there_or_repaired(
+        &self,
+        info: Info,
+        error: Error,
+    ) -> Result<Option<CopyOutcome>> {
+        // What this process sent a moment ago, and was not stored so, would not be stored now.
+        let is_repairable =
+            self.options.repair && self.is_there && matches!(error, Error::Corrupt { .. });
+        if !is_repairable {
+            return self.damaged_there(error).await.map(Some);
+        }
+        let expected = match self.digest_here().await {
+            Err(Error::NotFound(_)) => return Ok(None),
+            Err(error) => return self.damaged(error).await.map(Some),
+            Ok(digest) => digest,
+        };
+        if self.options.dry_run {
+            return Ok(Some(CopyOutcome::Repairable(info, error)));
+        }
+        self.to.prepare_change().await?;
+        let mut stored = match self.from.object(&self.name, self.version).await {
+            Err(error) if error.is_missing_object() => return Ok(None),
+            Err(error) => return self.damaged(error).await.map(Some),
+            Ok(object) => RawVersion::new(&self.from, &self.name, self.version, object)?,
+        };
+        match send_over(&mut stored, expected, self.to.storage()).await {
+            Ok(()) => {}
+            Err(Failed::Here(Error::NotFound(_))) => return Ok(None),
+            Err(Failed::Here(error)) => return self.damaged(error).await.map(Some),
+            Err(Failed::There(error)) => return self.damaged_there(error.into()).await.map(Some),
+        }
+        match self.digest_there().await {
+            Ok(digest) if digest == expected => Ok(Some(CopyOutcome::Repaired(info))),
+            Ok(_) => {
+                let error = Error::corrupt("its bytes differ from the source after the repair");
+                let error = error.at(stored.key());
+                Ok(Some(CopyOutcome::DamagedThere(self.version, error)))
+            }
+            Err(error) => self.damaged_there(error).await.map(Some),
+        }
+    }
+
+    async fn digest_there(&self) -> Result<Digest> {
+        let object = look(&self.to, &self.name, self.version, true).await?;
+        let mut there = RawVersion::new(&self.to, &self.name, self.version, object)?;
+        digest_of(&mut there).await
     }
 
     async fn digest_here(&self) -> Result<Digest> {
@@ -556,6 +719,25 @@ async fn send(stored: &mut RawVersion, to: &dyn Storage) -> std::result::Result<
     }
     upload.finish().await.map_err(Failed::There)?;
     Ok(hash.finalize().into())
+}
+
+/// Sends a file to replace the one at its key, if the bytes that were sent have this hash.
+async fn send_over(
+    stored: &mut RawVersion,
+    expected: Digest,
+    to: &dyn Storage,
+) -> std::result::Result<(), Failed> {
+    let mut upload = to.replace(&stored.key).await.map_err(Failed::There)?;
+    let mut hash = Sha256::new();
+    while let Some(piece) = stored.next().await.map_err(Failed::Here)? {
+        hash = hashed(hash, &piece).await.map_err(Failed::Here)?;
+        upload.write(piece).await.map_err(Failed::There)?;
+    }
+    if Digest::from(hash.finalize()) != expected {
+        let error = Error::corrupt("its bytes changed while they were read");
+        return Err(Failed::Here(error.at(&stored.key)));
+    }
+    upload.finish().await.map_err(Failed::There)
 }
 
 /// Reads a file to its end, verified, and returns the hash of its bytes.

@@ -267,6 +267,60 @@ impl Folder {
         })
     }
 
+    /// Removes what has `name`, unless it is a regular file. Returns true if it was removed.
+    pub(super) fn remove_obstacle(&self, name: &str) -> io::Result<bool> {
+        self.disk.call(Call::Remove(&self.path.join(name)), || {
+            let kind = self.dir.symlink_metadata(name)?.file_type();
+            if kind.is_file() {
+                return Ok(false);
+            }
+            if kind.is_dir() {
+                self.dir.remove_dir(name)?;
+            } else {
+                self.dir.remove_file(name)?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// Returns true where what has `name` is neither a regular file nor a directory with entries.
+    pub(super) fn has_obstacle(&self, name: &str) -> io::Result<bool> {
+        let path = self.path.join(name);
+        let stat = || Ok(self.dir.symlink_metadata(name)?.file_type());
+        let kind = self.disk.call(Call::StatFile(&path), stat)?;
+        if kind.is_dir() {
+            return Ok(self.dir.open_dir(name)?.entries()?.next().is_none());
+        }
+        Ok(!kind.is_file())
+    }
+
+    /// Locks the directory against others that lock it, until the result is dropped.
+    pub(super) fn lock(&self) -> io::Result<fs::File> {
+        let file = self.dir.try_clone()?.into_std_file();
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// Sets the permissions of a file or directory that lacks those of its owner. Returns true if
+    /// they were set.
+    pub(super) fn restore_access(&self, name: &str) -> io::Result<bool> {
+        use cap_std::fs::MetadataExt as _;
+
+        let metadata = self.dir.symlink_metadata(name)?;
+        let kind = metadata.file_type();
+        let mode = match (kind.is_dir(), kind.is_file()) {
+            (true, _) => DIR_MODE,
+            (_, true) => FILE_MODE,
+            _ => return Ok(false),
+        };
+        if metadata.mode() & mode == mode {
+            return Ok(false);
+        }
+        let mode = rustix::fs::Mode::from_raw_mode(mode);
+        rustix::fs::chmodat(&self.dir, name, mode, rustix::fs::AtFlags::empty())?;
+        Ok(true)
+    }
+
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         self.disk.call(Call::Remove(&self.path.join(name)), || {
             self.dir.remove_file(name)

@@ -296,6 +296,67 @@ impl Storage for Local {
         self.call("sweep", "", move |tree| temp::sweep(tree, &sweep))
             .await
     }
+
+    async fn remove_obstacle(&self, key: &Key) -> Result<bool> {
+        let key = key.clone();
+        self.call("remove", key.clone().as_str(), move |tree| {
+            // Between the look at what lies there and its removal, another process could remove it
+            // and a third one save in its place: all who remove obstacles take turns.
+            let Some(root) = tree.open("")? else {
+                return Ok(false);
+            };
+            let failed = |error| Error::io(format!("cannot remove {}", tree.path(&key)), error);
+            let _lock = root.lock().map_err(failed)?;
+            let (dir, name) = key.split();
+            let Some(dir) = tree.open(dir)? else {
+                return Ok(false);
+            };
+            match dir.remove_obstacle(name) {
+                Ok(false) => Ok(false),
+                Ok(true) => dir.sync().map(|()| true).map_err(failed),
+                Err(error)
+                    if [io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty]
+                        .contains(&error.kind()) =>
+                {
+                    Ok(false)
+                }
+                Err(error) => Err(failed(error)),
+            }
+        })
+        .await
+    }
+
+    async fn has_obstacle(&self, key: &Key) -> Result<bool> {
+        let key = key.clone();
+        self.call("stat", key.clone().as_str(), move |tree| {
+            let (dir, name) = key.split();
+            let Some(dir) = tree.open(dir)? else {
+                return Ok(false);
+            };
+            match dir.has_obstacle(name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                found => found.map_err(|error| {
+                    Error::io(format!("cannot look at {}", tree.path(&key)), error)
+                }),
+            }
+        })
+        .await
+    }
+
+    async fn restore_access(&self, key: &Key) -> Result<bool> {
+        let key = key.clone();
+        self.call("chmod", key.clone().as_str(), move |tree| {
+            let (dir, name) = key.split();
+            let Some(dir) = tree.open(dir)? else {
+                return Ok(false);
+            };
+            dir.restore_access(name).map_err(|error| {
+                let what = format!("cannot set the permissions of {}", tree.path(&key));
+                Error::io(what, error)
+            })
+        })
+        .await
+    }
 }
 
 #[derive(Debug)]
