@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use crate::storage::bucket::{innermost, unlogged};
 use crate::storage::retry::{Attempt, AttemptError, RetryDecision};
-use crate::storage::{Error, ErrorKind};
+use crate::storage::{Environment, Error, ErrorKind};
 
 /// A machine that is none of Google's does not answer at all where their machines are asked.
 const SEARCH: Duration = Duration::from_secs(10);
@@ -50,13 +50,19 @@ pub(super) enum Account {
 /// Source of credentials. Its debug output shows none of them.
 pub(super) struct Source {
     account: Account,
+    /// gcloud's own file.
+    well_known: Option<PathBuf>,
+    /// The project that is billed for requests.
+    quota_project: Option<String>,
     found: Mutex<Option<Credentials>>,
 }
 
 impl Source {
-    pub(super) fn new(account: Account) -> Self {
+    pub(super) fn new(account: Account, environment: &Environment) -> Self {
         Self {
             account,
+            well_known: well_known(environment),
+            quota_project: quota_project(environment),
             found: Mutex::new(None),
         }
     }
@@ -94,10 +100,10 @@ impl Source {
     async fn find(&self) -> Attempt<Credentials> {
         let built = match &self.account {
             Account::Anonymous => return Ok(anonymous::Builder::new().build()),
-            Account::File(path) => of_file(&read(path).await?),
-            Account::Default => match well_known() {
-                Some(path) => of_file(&read(&path).await?),
-                None => return of_machine().await,
+            Account::File(path) => of_file(&read(path).await?, self.quota_project.as_deref()),
+            Account::Default => match self.well_known.as_deref().filter(|path| path.exists()) {
+                Some(path) => of_file(&read(path).await?, self.quota_project.as_deref()),
+                None => return of_machine(self.quota_project.as_deref()).await,
             },
         };
         built.map_err(|error| {
@@ -107,17 +113,16 @@ impl Source {
     }
 }
 
-/// Returns gcloud's own file, where there is one.
-fn well_known() -> Option<PathBuf> {
-    let path = PathBuf::from(std::env::var_os("HOME")?).join(WELL_KNOWN);
-    path.exists().then_some(path)
+/// Returns the place of gcloud's own file.
+fn well_known(environment: &Environment) -> Option<PathBuf> {
+    Some(PathBuf::from(environment.get("HOME")?).join(WELL_KNOWN))
 }
 
 /// Asks the metadata server, and gives up within seconds: a machine that has none is the usual
 /// case.
-async fn of_machine() -> Attempt<Credentials> {
+async fn of_machine(quota_project: Option<&str>) -> Attempt<Credentials> {
     let mut machine = mds::Builder::default().with_scopes([SCOPE]);
-    if let Some(project) = quota_project() {
+    if let Some(project) = quota_project {
         machine = machine.with_quota_project_id(project);
     }
     let built = machine.build();
@@ -169,11 +174,14 @@ async fn read(path: &Path) -> Attempt<Value> {
 
 /// Builds what a file says it is. A user's token has the scopes that the user granted: asking for
 /// others is refused.
-fn of_file(json: &Value) -> Result<Credentials, google_cloud_auth::build_errors::Error> {
+fn of_file(
+    json: &Value,
+    quota_project: Option<&str>,
+) -> Result<Credentials, google_cloud_auth::build_errors::Error> {
     /// Adds the project that is billed, where the environment names one.
     macro_rules! billed {
         ($builder:expr) => {
-            match quota_project() {
+            match quota_project {
                 Some(project) => $builder.with_quota_project_id(project),
                 None => $builder,
             }
@@ -200,10 +208,10 @@ fn of_file(json: &Value) -> Result<Credentials, google_cloud_auth::build_errors:
 
 /// Returns the project that is billed for requests, where the environment names one that a header
 /// can hold.
-fn quota_project() -> Option<String> {
-    let project = std::env::var("GOOGLE_CLOUD_QUOTA_PROJECT").ok()?;
+fn quota_project(environment: &Environment) -> Option<String> {
+    let project = environment.get("GOOGLE_CLOUD_QUOTA_PROJECT")?.to_str()?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:_".contains(&byte);
-    (!project.is_empty() && project.bytes().all(plain)).then_some(project)
+    (!project.is_empty() && project.bytes().all(plain)).then(|| project.to_owned())
 }
 
 async fn headers(credentials: &Credentials) -> Attempt<HeaderMap> {

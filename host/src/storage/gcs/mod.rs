@@ -143,7 +143,7 @@ impl GcsDriver {
                 Error::new(ErrorKind::Config, what).with_hint(hint)
             })?;
         Ok(Self {
-            credentials: Arc::new(Source::new(settings.account.clone())),
+            credentials: Arc::new(Source::new(settings.account.clone(), environment)),
             http,
             crates: OnceCell::new(),
             settings,
