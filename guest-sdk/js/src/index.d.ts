@@ -20,7 +20,7 @@ export type State = Uint8Array | ArrayBuffer | string;
 export type Expect = "any" | "absent" | Version;
 
 export interface SaveOptions {
-  /** `"any"` if not given. */
+  /** `"any"` if not given. Undefined or null is refused: see {@link head}. */
   expect?: Expect;
   /** Kept in {@link Info}; never interpreted. */
   mediaType?: string;
@@ -84,6 +84,16 @@ export function save(name: string, state: State, options?: SaveOptions): Info;
 /** Saves what `JSON.stringify` makes of `value`. */
 export function saveJson(name: string, value: unknown, options?: SaveOptions): Info;
 
+/**
+ * Loads the value of JSON at the head of `name`, has `change` change it, and saves it, if the head is still what was loaded.
+ * Where another run saved meanwhile, this begins again, and `change` is called again, at most ten times; then it is `conflict`.
+ *
+ * `change` gets the value, or a copy of `initial` where nothing was saved. It returns the new value, or changes the one that it
+ * got and returns nothing. Where the value is the same afterwards, nothing is saved. What it throws ends the update.
+ */
+export function update<T>(name: string, change: (value: T) => T | void, initial: T, options?: Omit<SaveOptions, "expect">): T;
+export function update<T>(name: string, change: (value: T | undefined) => T): T;
+
 /** Loads the state at the head of `name`. Undefined: nothing was saved, or it was deleted. */
 export function load(name: string): Uint8Array | undefined;
 /** The same as a text. */
@@ -94,6 +104,9 @@ export function loadJson<T = unknown>(name: string): T | undefined;
 export function loadSnapshot(name: string, at?: Version): Snapshot | undefined;
 /** As {@link loadSnapshot}, without the state, and a tombstone is returned. */
 export function stat(name: string, at?: Version): Info | undefined;
+
+/** The head of `name` as what a change expects: `"absent"` where nothing was saved. A tombstone is a head. */
+export function head(name: string): Expect;
 
 /** All versions of `name`, newest first, tombstones too. */
 export function history(name: string): Generator<Info, void>;
@@ -160,9 +173,10 @@ export class PersistError extends Error {
     | "timeout"
     | "unknown-outcome"
     | (string & {});
+    | "unreadable"
   /** Of `conflict`: the newest version; undefined where nothing was saved. */
   readonly head?: Version;
-  /** Of `unknown-outcome`: the version that the change may have become. `stat` it and compare before trying again. */
+  /** Of `unreadable`: the version that is not JSON. Of `unknown-outcome`: the version that the change may have become. `stat` it and compare before trying again. */
   readonly version?: Version;
   /** Of `quota-exceeded`: the name of the limit. */
   readonly limit?: string;

@@ -93,7 +93,7 @@ const C_SDK: &[File] = files!("c/" => "persist/":
     "src/agent.c" "src/error.c" "src/internal.h" "src/store.c" "src/stream.c");
 
 const GO_SDK: &[File] = files!("go/" => "persist/":
-    "README.md" "agent.component-type.section" "error.go" "go.mod" "pages.go" "persist.go"
+    "README.md" "agent.component-type.section" "error.go" "go.mod" "json.go" "pages.go" "persist.go"
     "stream.go"
     "internal/bindings/export/wit_exports.go" "internal/bindings/export_wit_world/run.go"
     "internal/bindings/persist_snapshot_store/empty.s"
@@ -111,7 +111,8 @@ const JS_SDK: &[File] = files!("js/src/" => "persist/":
 const PYTHON_SDK: &[File] = files!("python/src/" => "persist/":
     "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_check.py"
     "persist_guest/_store.py"
-    "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/errors.py"
+    "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/_update.py"
+    "persist_guest/errors.py"
     "persist_guest/py.typed" "persist_guest/componentize-py.toml"
     "persist_guest/wit/store.wit" "persist_guest/wit/types.wit" "persist_guest/wit/world.wit");
 

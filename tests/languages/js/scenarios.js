@@ -58,10 +58,26 @@ function written(name, options, pieces) {
   }
 }
 
+const known = "what the agent knows";
+const descend = (levels) => (levels === 0 ? 0 : 1 + descend(levels - 1));
+
 const kept = [];
 let traps = false;
 
 const SCENARIOS = {
+  // As big-save, without the time to make the bytes up.
+  "zeros-save": (name, size) => version(persist.save(name, new Uint8Array(Number(size)))),
+  head: (name) => `${persist.head(name)}`,
+  "save-at-head": (name, text) => version(persist.save(name, text, { expect: persist.head(name) })),
+  update: (name, item, beside) => {
+    const add = (list) => {
+      if (beside) persist.saveJson(name, [...list, beside]);
+      if (beside === "once") beside = undefined;
+      if (item === "throw") throw new Error("no luck");
+      return item === "none" ? undefined : [...list, item];
+    };
+    return persist.update(name, add, []).join(" ");
+  },
   save: (name, text) => version(persist.save(name, text)),
   "save-expect": (name, expected, text) => version(persist.save(name, text, { expect: expect(expected) })),
   "save-labels": (name, text, mediaType, ...labels) =>
@@ -181,6 +197,10 @@ const WRONG = [
   () => persist.loadSnapshot("k", 1.5),
   () => persist.loadSnapshot("k", "1"),
   () => persist.loadSnapshot("k", 2 ** 53),
+  "save-deep": (name, levels) => {
+    descend(Number(levels));
+    return version(persist.save(name, known));
+  },
   () => persist.loadSnapshot("k", NaN),
   () => persist.stat("k", {}),
   () => persist.historyPage("k"),
@@ -200,6 +220,18 @@ const WRONG = [
 
 /** Those that are not refused, as they are written. */
 function notRefused(calls) {
+  () => persist.save("k", "", { expect: undefined }),
+  () => persist.save("k", "", { expect: persist.stat("k")?.version }),
+  () => persist.save("k", "", { expect: null }),
+  () => persist.delete("k", { expect: undefined }),
+  () => persist.restore("k", 1, { expect: undefined }),
+  () => persist.fork("k", "l", { expect: undefined }),
+  () => new persist.Writer("k", { expect: undefined }),
+  () => persist.update("k"),
+  () => persist.update("k", () => {}),
+  () => persist.update("k", async () => ({}), {}),
+  () => persist.load("n".repeat(18 * MIB)),
+  () => persist.save("k", "", { labels: { a: "n".repeat(18 * MIB) } }),
   const accepted = calls.filter((call) => {
     try {
       call();

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from dataclasses import dataclass, field
 import persist_guest as persist
 from persist_guest import Info, PersistError, Reader, Writer, agent, errors
 
@@ -71,6 +72,56 @@ def save(name: str, text: str) -> str:
 
 
 def save_expect(name: str, expected: str, text: str) -> str:
+def zeros_save(name: str, size: str) -> str:
+    """As big-save, without the time to make the bytes up."""
+    return version(persist.save(name, bytes(int(size))))
+
+
+def head(name: str) -> str:
+    return str(persist.head(name))
+
+
+def save_at_head(name: str, text: str) -> str:
+    return version(persist.save(name, text, expect=persist.head(name)))
+
+
+def update(name: str, item: str, beside: str = "") -> str:
+    remaining = [beside] if beside == "once" else [beside] * 99 if beside else []
+
+    def add(items: list[str]) -> list[str] | None:
+        if remaining:
+            persist.save_json(name, [*items, remaining.pop()])
+        if item == "throw":
+            raise Exception("no luck")
+        return None if item == "none" else [*items, item]
+
+    return " ".join(persist.update(name, add, []))
+
+
+@dataclass
+class Turn:
+    text: str
+    speaker: str | None = None
+
+
+@dataclass
+class Talk:
+    turns: list[Turn] = field(default_factory=list)
+    seen: dict[str, float] = field(default_factory=dict)
+
+
+def update_dataclass(name: str, text: str) -> str:
+    """A dataclass comes back as what it was, and what is none is left as it is."""
+
+    def add(talk: Talk) -> None:
+        talk.turns.append(Turn(text))
+        talk.seen[text] = len(talk.turns) / 2
+
+    talk = persist.update(name, add, Talk())
+    assert all(isinstance(turn, Turn) for turn in talk.turns)
+    return " ".join(f"{turn.text}:{talk.seen[turn.text]:g}" for turn in talk.turns)
+
+
     return version(persist.save(name, text, expect=expect(expected)))
 
 
@@ -234,6 +285,18 @@ WRONG: dict[str, Callable[[], object]] = {
     "labels list": lambda: persist.save("k", b"", labels=["a"]),
     "labels surrogate": lambda: persist.save("k", b"", labels={"a": "\udc00"}),
     "media type bytes": lambda: persist.save("k", b"", media_type=b"x"),
+KNOWN = "what the agent knows"
+
+
+def descend(levels: int) -> int:
+    return 0 if levels == 0 else 1 + descend(levels - 1)
+
+
+def save_deep(name: str, levels: str) -> str:
+    descend(int(levels))
+    return version(persist.save(name, KNOWN))
+
+
     "expect negative": lambda: persist.save("k", b"", expect=-1),
     "expect huge": lambda: persist.save("k", b"", expect=1 << 64),
     "expect true": lambda: persist.save("k", b"", expect=True),
@@ -263,6 +326,14 @@ def not_refused(calls: dict[str, Callable[[], object]]) -> str:
     for label, call in calls.items():
         try:
             call()
+    "delete none": lambda: persist.delete("k", expect=None),
+    "restore expect none": lambda: persist.restore("k", 1, expect=None),
+    "fork expect none": lambda: persist.fork("k", "l", expect=None),
+    "writer expect none": lambda: Writer("k", expect=None),
+    "update async": lambda: persist.update("k", asynchronous_change, {}),
+    "update without a value": lambda: persist.update("k", lambda value: None),
+    "load 18 MiB": lambda: persist.load("n" * 18 * MIB),
+    "label 18 MiB": lambda: persist.save("k", b"", labels={"a": "n" * 18 * MIB}),
             accepted.append(label)
         except errors.Invalid:
             pass
@@ -361,6 +432,10 @@ def tell(what: str) -> object:
             raise Wordless
         case "raise-invalid":
             raise errors.Invalid("no luck")
+async def asynchronous_change(value: object) -> object:
+    return value
+
+
         case "decorate-async":
             return agent(asynchronous)
     return {}["memory"]
