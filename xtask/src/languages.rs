@@ -209,7 +209,7 @@ fn build_js(
     )?;
     qjs.args(["--world", "agent", "--sync", "--opt-size"])
         .arg("--wit")
-        .arg(workspace.root.join("wit"))
+        .arg(stage.join("node_modules/persist-guest/wit"))
         .arg("--js")
         .arg(stage.join(format!("{name}.js")))
         .arg("--output")

@@ -150,6 +150,10 @@ export class Reader implements Disposable, Iterable<Uint8Array> {
   readonly info: Info;
   /** At most `length` bytes from `offset`, or all with `Infinity`; fewer is the end. */
   read(offset: number, length: number): Uint8Array;
+  /** All of it as a text. */
+  text(): string;
+  /** The lines of a text, without their ends (`\n` or `\r\n`). A piece may end within a character; a line never does. */
+  lines(): Generator<string, void>;
   [Symbol.iterator](): Generator<Uint8Array, void>;
   /** Gives back what the host holds for the reader. */
   close(): void;
@@ -169,11 +173,11 @@ export class PersistError extends Error {
     | "invalid"
     | "corrupt"
     | "throttled"
+    | "unreadable"
     | "unavailable"
     | "timeout"
     | "unknown-outcome"
     | (string & {});
-    | "unreadable"
   /** Of `conflict`: the newest version; undefined where nothing was saved. */
   readonly head?: Version;
   /** Of `unreadable`: the version that is not JSON. Of `unknown-outcome`: the version that the change may have become. `stat` it and compare before trying again. */

@@ -85,7 +85,10 @@ macro_rules! files {
     };
 }
 
-const WIT: &[File] = files!("wit/" => "wit/": "store.wit" "types.wit" "world.wit");
+const WIT: &[File] = files!("js/wit/" => "wit/":
+    "agent.wit" "deps/persist-snapshot/store.wit" "deps/persist-snapshot/types.wit"
+    "deps/persist-snapshot/world.wit" "deps/wasi-cli/stderr.wit" "deps/wasi-io/streams.wit"
+    "deps/wasi-random/random.wit");
 
 const C_SDK: &[File] = files!("c/" => "persist/":
     "README.md" "bindings/agent.c" "bindings/agent.h" "bindings/agent_component_type.o"
@@ -105,8 +108,8 @@ const GO_SDK: &[File] = files!("go/" => "persist/":
     "internal/wit/types/unit.go");
 
 const JS_SDK: &[File] = files!("js/src/" => "persist/":
-    "agent.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "store.js" "stream.js"
-    "utf8.js");
+    "agent.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "runtime.js" "store.js"
+    "stream.js" "utf8.js");
 
 const PYTHON_SDK: &[File] = files!("python/src/" => "persist/":
     "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_check.py"
