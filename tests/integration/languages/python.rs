@@ -81,6 +81,19 @@ fn a_dataclass_of_python_is_updated_and_another_state_is_left_as_it_is() {
 }
 
 #[test]
+fn lines_of_a_reader_of_python_are_buffered() {
+    block_on(in_each(
+        &["python"],
+        "scenarios",
+        async |language, agent| {
+            let told = "20000 lines, few calls True, 19999, line 0";
+            let script = [(&["read-lines", "log", "20000"][..], yes(told))];
+            check(language, agent, &memory(), &script).await;
+        },
+    ));
+}
+
+#[test]
 fn a_writer_of_python_that_lost_a_piece_commits_nothing() {
     block_on(in_each(
         &["python"],
