@@ -23,6 +23,7 @@ const (
 	QuotaExceeded  Code = "quota-exceeded"  // A limit of this agent was met.
 	Invalid        Code = "invalid"         // An argument breaks a rule.
 	Corrupt        Code = "corrupt"         // What is stored fails verification, and nothing of it is returned.
+	Unreadable     Code = "unreadable"      // The state is not what the agent reads. It is left as it is.
 	Throttled      Code = "throttled"       // Later.
 	Unavailable    Code = "unavailable"     // Storage cannot be reached or refuses the host.
 	Timeout        Code = "timeout"         // The host's time for the call ran out.
@@ -36,7 +37,8 @@ func (code Code) Error() string { return string(code) }
 // Error is why a call failed, in all its details. Get it with errors.As.
 type Error struct {
 	Code Code
-	// Conflict: the head, 0 where nothing was saved. UnknownOutcome: the version that the change may have become.
+	// Conflict: the head, 0 where nothing was saved. UnknownOutcome: the version that the change may have become. Unreadable: the
+	// version that was loaded.
 	Version Version
 	// TooLarge: bytes of the state. QuotaExceeded: the limit's value.
 	Number uint64
@@ -44,7 +46,7 @@ type Error struct {
 	Wait time.Duration
 	// Denied: the right. QuotaExceeded: the name of the limit. Other: its code, to be matched on. Else words for people.
 	Detail string
-	// Other: words for people.
+	// Unreadable: the name. Other: words for people.
 	Message string
 }
 
@@ -74,6 +76,9 @@ func (err *Error) Error() string {
 		return "invalid argument: " + err.Detail
 	case Corrupt:
 		return fmt.Sprintf("corrupt: what is stored fails verification (%s); an earlier version may be whole", err.Detail)
+	case Unreadable:
+		return fmt.Sprintf("unreadable: version %d of %s is not what this agent reads (%s); it is left as it is, "+
+			"and an earlier version may be readable", err.Version, err.Message, err.Detail)
 	case Throttled:
 		if err.Wait == 0 {
 			return "throttled: try again later"

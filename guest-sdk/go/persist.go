@@ -30,8 +30,12 @@ package persist
 
 import (
 	"bytes"
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	_ "example.com/persist/guest-sdk/go/internal/bindings/export"
@@ -94,6 +98,27 @@ func (info Info) Label(key string) (string, bool) {
 	return "", false
 }
 
+// Time returns CreatedAt as a time, in UTC.
+func (info Info) Time() time.Time { return time.UnixMilli(int64(info.CreatedAt)).UTC() }
+
+// LabelMap returns the labels as a map.
+func (info Info) LabelMap() map[string]string {
+	labels := make(map[string]string, len(info.Labels))
+	for _, label := range info.Labels {
+		labels[label.Key] = label.Value
+	}
+	return labels
+}
+
+// LabelsOf returns the labels of a map for Options, in the order of their keys.
+func LabelsOf(labels map[string]string) []Label {
+	list := make([]Label, 0, len(labels))
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		list = append(list, Label{key, labels[key]})
+	}
+	return list
+}
+
 // Snapshot is one version with its state.
 type Snapshot struct {
 	Info  Info
@@ -115,6 +140,12 @@ func Head(version Version) Expect {
 		return Absent()
 	}
 	return Expect{types.MakeExpectVersion(version)}
+}
+
+// HeadOf expects that the head that name has now is still the head. A tombstone is a head.
+func HeadOf(name string) (Expect, error) {
+	info, _, err := Stat(name, 0)
+	return Head(info.Version), err
 }
 
 // Options say how to save. The zero value: whatever the head is, no media type, no labels.
@@ -149,8 +180,16 @@ func SaveWith(name string, state []byte, options Options) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
+	// The host ends an agent that passes much more than one call carries.
+	if uint64(len(state)) > maxInline() {
+		return Info{}, &Error{Code: TooLarge, Number: uint64(len(state))}
+	}
 	return made(func() rawInfo { return store.Save(name, state, raw) })
 }
+
+var maxInline = sync.OnceValue(readMaxInline)
+
+func readMaxInline() uint64 { return GuestLimits().MaxInline }
 
 // Load loads the state at the head of name. False: nothing was saved, or it was deleted.
 func Load(name string) ([]byte, bool, error) {
@@ -223,6 +262,9 @@ func (options Options) raw(name string) (types.SaveOptions, error) {
 	if options.MediaType != "" {
 		raw.MediaType = witTypes.Some(options.MediaType)
 	}
+	if len(options.Labels) > mostLabels {
+		return raw, &Error{Code: Invalid, Detail: fmt.Sprintf("there are at most %d labels", mostLabels)}
+	}
 	for _, label := range options.Labels {
 		all = append(all, label.Key, label.Value)
 		raw.Labels = append(raw.Labels, types.Label{F0: label.Key, F1: label.Value})
@@ -272,9 +314,18 @@ func number(version Version) witTypes.Option[uint64] {
 	return witTypes.Some(version)
 }
 
-// The host ends an agent that passes bytes that are no UTF-8 for a text.
+const (
+	longestText = 64 << 10
+	mostLabels  = 1024
+)
+
+// The host ends an agent that passes bytes that are no UTF-8 for a text, or more than a call carries. It takes far less for a
+// text, and says so.
 func texts(all ...string) error {
 	for _, one := range all {
+		if len(one) > longestText {
+			return &Error{Code: Invalid, Detail: fmt.Sprintf("a text has %d bytes; at most %d are allowed", len(one), longestText)}
+		}
 		if !utf8.ValidString(one) {
 			return &Error{Code: Invalid, Detail: "a name, label or media type is UTF-8"}
 		}

@@ -12,8 +12,10 @@ use anyhow::Result;
 
 /// Copies of the contract in the packages for npm and PyPI, whose toolchains read it.
 #[cfg(any(feature = "bindings", feature = "ci"))]
-pub(crate) const WIT_COPIES: [&str; 2] =
-    ["guest-sdk/js/wit", "guest-sdk/python/src/persist_guest/wit"];
+pub(crate) const WIT_COPIES: [&str; 2] = [
+    "guest-sdk/js/wit/deps/persist-snapshot",
+    "guest-sdk/python/src/persist_guest/wit",
+];
 
 /// Runs this program again, with the generators.
 #[cfg(not(feature = "bindings"))]

@@ -7,6 +7,7 @@
 //! `PERSIST_SKIP_LANGUAGES=1` skips all that are not up to date, and installs nothing.
 
 use crate::machine::{self, Workspace};
+use crate::toolchain_versions;
 use crate::toolchains;
 use anyhow::{Context, Result, ensure};
 use std::env;
@@ -169,7 +170,8 @@ fn build_c(workspace: &Workspace, mut clang: Command, folder: &Path, out: &Path)
         clang.args(files.iter().filter(|file| has_extension(file, "c")));
     }
     clang.arg(sdk.join("bindings/agent_component_type.o"));
-    machine::run(clang.arg("-Wl,--strip-all").arg("-o").arg(out))
+    clang.args(toolchain_versions::C_LINK_OPTIONS);
+    machine::run(clang.arg("-o").arg(out))
 }
 
 /// A module of Go's carries no world; one custom section more, and it does.
@@ -207,7 +209,7 @@ fn build_js(
     )?;
     qjs.args(["--world", "agent", "--sync", "--opt-size"])
         .arg("--wit")
-        .arg(workspace.root.join("wit"))
+        .arg(stage.join("node_modules/persist-guest/wit"))
         .arg("--js")
         .arg(stage.join(format!("{name}.js")))
         .arg("--output")
@@ -238,6 +240,7 @@ fn build_python(
 fn fingerprint(workspace: &Workspace, language: Language, source: &Source) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     RECIPE.hash(&mut hasher);
+    toolchain_versions::C_LINK_OPTIONS.hash(&mut hasher);
     toolchains::GO.requirements().hash(&mut hasher);
     toolchains::COMPONENTIZE_PY.requirements().hash(&mut hasher);
     let sdk = format!("guest-sdk/{}", language.name());

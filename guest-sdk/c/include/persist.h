@@ -83,6 +83,8 @@ persist_expect persist_any(void);
 persist_expect persist_absent(void);
 /* This version is still the head, or there still is none where it is 0. */
 persist_expect persist_head(persist_version version);
+/* The head that `name` has now is still the head. A tombstone is a head. */
+persist_code persist_head_of(const char *name, persist_expect *expect);
 
 typedef struct persist_label {
     const char *key; /* each key once; keys under `persist.` are the host's */
@@ -155,6 +157,26 @@ persist_guest_limits persist_limits(void);
 
 /* Saves `size` bytes as the next version of `name`. No bytes are a state. `info` may be NULL, here and below. */
 persist_code persist_save(const char *name, const void *state, size_t size, const persist_options *options, persist_info *info);
+
+/* What persist_update does with the state that a function has changed. */
+typedef enum persist_change {
+    PERSIST_CHANGE_SAVE,  /* save it */
+    PERSIST_CHANGE_NONE,  /* save nothing, and return PERSIST_OK */
+    PERSIST_CHANGE_CANCEL /* save nothing, and return PERSIST_OTHER: for an error of the agent's own */
+} persist_change;
+
+/* Changes `loaded->state` and `loaded->size` in place. `state` is memory of malloc, or NULL where nothing was saved: reallocate
+   it as you need. It is freed after the call. */
+typedef persist_change persist_update_function(persist_snapshot *loaded, void *context);
+
+/*
+ * Loads the head of `name`, calls `change`, and saves what it made of the state, if the head is still what was loaded. Where
+ * another run saved meanwhile, this begins again, and `change` is called again, at most ten times; then it is PERSIST_CONFLICT.
+ * Nothing is saved where the bytes are the same afterwards. The media type and labels are those of `options`, which may be NULL;
+ * its expectation must be persist_any. `info` is of the version that was saved; its version is 0 where none was.
+ */
+persist_code persist_update(const char *name, persist_update_function *change, void *context, const persist_options *options,
+                            persist_info *info);
 
 /* Loads the head of `name`, or version `at` unless it is 0. */
 persist_code persist_load(const char *name, persist_version at, persist_snapshot *snapshot);

@@ -59,6 +59,17 @@ persist_code persist_invalid(const char *rule) {
     return fail((persist_error){.code = PERSIST_INVALID}, persist_copy(rule, strlen(rule)), "invalid argument: %s", rule);
 }
 
+persist_code persist_too_large(uint64_t size) {
+    persist_snapshot_store_error_t error = {.tag = PERSIST_TOO_LARGE - 1};
+    error.val.too_large = size;
+    return persist_failed(&error);
+}
+
+persist_code persist_cancelled(void) {
+    static const char CODE[] = "cancelled";
+    return fail((persist_error){.code = PERSIST_OTHER}, persist_copy(CODE, strlen(CODE)), "the update was cancelled");
+}
+
 static char *text(const agent_string_t *string) { return persist_copy(string->ptr, string->len); }
 
 #define TEXT(string) (int)(string).len, (const char *)(string).ptr

@@ -8,6 +8,9 @@
 /* Keeps the error, frees it, and says its code. */
 persist_code persist_failed(persist_snapshot_store_error_t *error);
 persist_code persist_invalid(const char *rule);
+persist_code persist_too_large(uint64_t size);
+/* The function of an update did not want its change. */
+persist_code persist_cancelled(void);
 
 /* Notes how a call ended, and says it. */
 persist_code persist_ended(persist_code code);

@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char NAME_RULE[] = "a name, label or media type is UTF-8";
+static const char NAME_RULE[] = "a name, label or media type is UTF-8, of at most 64 KiB";
+static const size_t LONGEST_TEXT = 64 << 10;
+
+static const size_t MOST_LABELS = 1024;
 
 persist_expect persist_any(void) { return (persist_expect){.kind = PERSIST_EXPECT_ANY}; }
 persist_expect persist_absent(void) { return (persist_expect){.kind = PERSIST_EXPECT_ABSENT}; }
@@ -15,7 +18,11 @@ persist_expect persist_head(persist_version version) {
 
 agent_string_t persist_borrow(const char *text) { return (agent_string_t){(uint8_t *)text, strlen(text)}; }
 
-static bool is_text(const char *text) { return persist_utf8((const uint8_t *)text, strlen(text)) == strlen(text); }
+/* The host ends an agent that passes more than a call carries. It takes far less for a text, and says so. */
+static bool is_text(const char *text) {
+    size_t size = strlen(text);
+    return size <= LONGEST_TEXT && persist_utf8((const uint8_t *)text, size) == size;
+}
 
 persist_code persist_raw_expect(persist_expect expect, persist_snapshot_store_expect_t *raw) {
     *raw = (persist_snapshot_store_expect_t){.tag = (uint8_t)expect.kind};
@@ -40,6 +47,7 @@ persist_code persist_raw_options(const char *name, const persist_options *option
         raw->media_type.val = persist_borrow(options->media_type);
     }
     if (!options->label_count) return PERSIST_OK;
+    if (options->label_count > MOST_LABELS) return persist_invalid("there are at most 1024 labels");
     persist_snapshot_types_label_t *labels = calloc(options->label_count, sizeof *labels);
     if (!labels) abort();
     for (size_t i = 0; i < options->label_count; i++) {
@@ -131,10 +139,21 @@ persist_guest_limits persist_limits(void) {
     return (persist_guest_limits){raw.max_inline, raw.max_chunk, raw.max_state, raw.max_name, raw.max_page};
 }
 
+/* What one call carries. The host ends an agent that passes much more. */
+static bool is_too_large(size_t size) {
+    static uint64_t max_inline;
+    if (!max_inline) max_inline = persist_limits().max_inline;
+    return size > max_inline;
+}
+
 persist_code persist_save(const char *name, const void *state, size_t size, const persist_options *options, persist_info *info) {
     persist_snapshot_store_save_options_t raw;
     persist_code code = persist_raw_options(name, options, &raw);
     if (code) return code;
+    if (is_too_large(size)) {
+        free(raw.labels.ptr);
+        return persist_too_large(size);
+    }
     agent_string_t raw_name = persist_borrow(name);
     agent_list_u8_t bytes = {(uint8_t *)state, size};
     persist_snapshot_store_info_t saved;
@@ -163,6 +182,48 @@ persist_code persist_load(const char *name, persist_version at, persist_snapshot
     snapshot->state[state.len] = 0;
     persist_keep_info(&loaded.val.info, &snapshot->info);
     return persist_ended(PERSIST_OK);
+}
+
+persist_code persist_head_of(const char *name, persist_expect *expect) {
+    bool found;
+    persist_info info;
+    *expect = persist_absent();
+    persist_code code = persist_stat(name, 0, &found, &info);
+    if (code || !found) return code;
+    *expect = persist_head(info.version);
+    persist_info_free(&info);
+    return PERSIST_OK;
+}
+
+/* Loads, changes and saves once. */
+static persist_code update_once(const char *name, persist_update_function *change, void *context, persist_options *options,
+                                persist_info *info) {
+    persist_snapshot loaded;
+    persist_code code = persist_load(name, 0, &loaded);
+    if (code) return code;
+    options->expect = loaded.found ? persist_head(loaded.info.version) : persist_absent();
+    size_t before_size = loaded.size;
+    uint8_t *before = loaded.found ? (uint8_t *)persist_copy(loaded.state, loaded.size) : NULL;
+    persist_change made = change(&loaded, context);
+    bool same = before && before_size == loaded.size && !memcmp(before, loaded.state, before_size);
+    if (made == PERSIST_CHANGE_CANCEL) code = persist_cancelled();
+    else if (made == PERSIST_CHANGE_SAVE && !same) code = persist_save(name, loaded.state, loaded.size, options, info);
+    else code = persist_ended(PERSIST_OK);
+    free(before);
+    free(loaded.state);
+    if (loaded.found) persist_info_free(&loaded.info);
+    return code;
+}
+
+persist_code persist_update(const char *name, persist_update_function *change, void *context, const persist_options *options,
+                            persist_info *info) {
+    persist_options own = options ? *options : (persist_options){0};
+    if (info) *info = (persist_info){0};
+    if (own.expect.kind != PERSIST_EXPECT_ANY) return persist_invalid("an update expects the head that it loaded");
+    persist_code code = PERSIST_CONFLICT;
+    for (int tries = 0; code == PERSIST_CONFLICT && tries < 10; tries++)
+        code = update_once(name, change, context, &own, info);
+    return code;
 }
 
 persist_code persist_stat(const char *name, persist_version at, bool *found, persist_info *info) {

@@ -1,12 +1,13 @@
 // The agent's own end of the contract.
 import { PersistError } from "./error.js";
+import { inRun } from "./runtime.js";
 import { decode } from "./utf8.js";
 
 /** Makes a function what a host can run. What it throws is the reason that the caller is told. */
 export function agent(run) {
   return (args) => {
     try {
-      return answerOf(run(Array.from(args))).toWellFormed();
+      return answerOf(inRun(() => run(Array.from(args)))).toWellFormed();
     } catch (error) {
       // A host takes a string. Anything else that is thrown would be a trap, and its words would be lost.
       throw reasonOf(error);

@@ -15,8 +15,13 @@ function kind(value) {
 const isPlain = (value) =>
   typeof value === "object" && value !== null && [Object.prototype, null].includes(Object.getPrototypeOf(value));
 
+// The host ends an agent that passes more than a call carries. It takes far less for a text, and says so.
+const LONGEST_TEXT = 65536;
+const MOST_LABELS = 1024;
+
 export function text(value, what) {
   if (typeof value !== "string") refuse(`${what} is a string, not ${kind(value)}`);
+  if (value.length > LONGEST_TEXT) refuse(`${what} has ${value.length} characters; at most ${LONGEST_TEXT} are allowed`);
   if (!value.isWellFormed()) refuse(`${what} has half of a surrogate pair, which is no character`);
   return value;
 }
@@ -48,7 +53,9 @@ export function options(given, known) {
 export function labels(given) {
   if (given === undefined || given === null) return [];
   if (!isPlain(given)) refuse(`labels are an object, not ${kind(given)}`);
-  return Object.entries(given).map(([key, value]) => {
+  const entries = Object.entries(given);
+  if (entries.length > MOST_LABELS) refuse(`there are ${entries.length} labels; at most ${MOST_LABELS} are allowed`);
+  return entries.map(([key, value]) => {
     const words = typeof value === "number" ? String(value) : value;
     return [text(key, "the key of a label"), text(words, "the value of a label")];
   });

@@ -4,6 +4,9 @@ import * as imports from "persist:snapshot/store@0.1.0";
 
 export const store = imports.default ?? imports;
 
+/** QuickJS has one default export. */
+export const isQuickJs = imports.default !== undefined;
+
 export const dispose = Symbol.dispose ?? Symbol.for("dispose");
 
 let big;

@@ -13,6 +13,8 @@ const MESSAGES = {
   "quota-exceeded": ({ limit, max }) =>
     `quota exceeded: ${limit} is limited to ${max}; use less, or ask the operator for more`,
   invalid: ({ detail }) => `invalid argument: ${detail}`,
+  unreadable: ({ name, version, detail }) =>
+    `unreadable: version ${version} of ${name} is not JSON (${detail}); it is left as it is, and an earlier version may be readable`,
   corrupt: ({ detail }) => `corrupt: what is stored fails verification (${detail}); an earlier version may be whole`,
   throttled: ({ wait }) => (wait === undefined ? "throttled: try again later" : `throttled: try again in ${wait} ms`),
   unavailable: ({ detail }) => `storage is unavailable, tell the operator: ${detail}`,
@@ -42,7 +44,8 @@ export class PersistError extends Error {
     super(message ? message(details) : `${details.detail} (${code})`);
     this.name = "PersistError";
     this.code = code;
-    Object.assign(this, details);
+    const { name: _, ...own } = details;
+    Object.assign(this, own);
   }
 }
 

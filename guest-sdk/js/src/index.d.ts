@@ -20,7 +20,7 @@ export type State = Uint8Array | ArrayBuffer | string;
 export type Expect = "any" | "absent" | Version;
 
 export interface SaveOptions {
-  /** `"any"` if not given. */
+  /** `"any"` if not given. Undefined or null is refused: see {@link head}. */
   expect?: Expect;
   /** Kept in {@link Info}; never interpreted. */
   mediaType?: string;
@@ -84,6 +84,16 @@ export function save(name: string, state: State, options?: SaveOptions): Info;
 /** Saves what `JSON.stringify` makes of `value`. */
 export function saveJson(name: string, value: unknown, options?: SaveOptions): Info;
 
+/**
+ * Loads the value of JSON at the head of `name`, has `change` change it, and saves it, if the head is still what was loaded.
+ * Where another run saved meanwhile, this begins again, and `change` is called again, at most ten times; then it is `conflict`.
+ *
+ * `change` gets the value, or a copy of `initial` where nothing was saved. It returns the new value, or changes the one that it
+ * got and returns nothing. Where the value is the same afterwards, nothing is saved. What it throws ends the update.
+ */
+export function update<T>(name: string, change: (value: T) => T | void, initial: T, options?: Omit<SaveOptions, "expect">): T;
+export function update<T>(name: string, change: (value: T | undefined) => T): T;
+
 /** Loads the state at the head of `name`. Undefined: nothing was saved, or it was deleted. */
 export function load(name: string): Uint8Array | undefined;
 /** The same as a text. */
@@ -94,6 +104,9 @@ export function loadJson<T = unknown>(name: string): T | undefined;
 export function loadSnapshot(name: string, at?: Version): Snapshot | undefined;
 /** As {@link loadSnapshot}, without the state, and a tombstone is returned. */
 export function stat(name: string, at?: Version): Info | undefined;
+
+/** The head of `name` as what a change expects: `"absent"` where nothing was saved. A tombstone is a head. */
+export function head(name: string): Expect;
 
 /** All versions of `name`, newest first, tombstones too. */
 export function history(name: string): Generator<Info, void>;
@@ -137,6 +150,10 @@ export class Reader implements Disposable, Iterable<Uint8Array> {
   readonly info: Info;
   /** At most `length` bytes from `offset`, or all with `Infinity`; fewer is the end. */
   read(offset: number, length: number): Uint8Array;
+  /** All of it as a text. */
+  text(): string;
+  /** The lines of a text, without their ends (`\n` or `\r\n`). A piece may end within a character; a line never does. */
+  lines(): Generator<string, void>;
   [Symbol.iterator](): Generator<Uint8Array, void>;
   /** Gives back what the host holds for the reader. */
   close(): void;
@@ -156,13 +173,14 @@ export class PersistError extends Error {
     | "invalid"
     | "corrupt"
     | "throttled"
+    | "unreadable"
     | "unavailable"
     | "timeout"
     | "unknown-outcome"
     | (string & {});
   /** Of `conflict`: the newest version; undefined where nothing was saved. */
   readonly head?: Version;
-  /** Of `unknown-outcome`: the version that the change may have become. `stat` it and compare before trying again. */
+  /** Of `unreadable`: the version that is not JSON. Of `unknown-outcome`: the version that the change may have become. `stat` it and compare before trying again. */
   readonly version?: Version;
   /** Of `quota-exceeded`: the name of the limit. */
   readonly limit?: string;

@@ -2,6 +2,6 @@
 export { agent } from "./agent.js";
 export { PersistError } from "./error.js";
 export { Reader, Writer } from "./stream.js";
-export { del as delete, fork, history, historyPage, limits, names, namesPage, restore, save, saveJson, stat } from "./store.js";
+export { del as delete, fork, head, history, historyPage, limits, names, namesPage, restore, save, saveJson, stat, update } from "./store.js";
 export { load, loadJson, loadSnapshot, loadText } from "./store.js";
 export { decode, encode } from "./utf8.js";

@@ -3,6 +3,7 @@ import * as check from "./check.js";
 import { dispose, store, wide } from "./engine.js";
 import { call } from "./error.js";
 import { bytesOf, infoOf, rawName, rawOptions, rawVersion } from "./store.js";
+import { decode } from "./utf8.js";
 
 // Bytes collected before they are sent: fewer calls across the sandbox's wall. More would only cost the agent memory.
 const COLLECTED = 1 << 20;
@@ -105,6 +106,26 @@ export class Reader {
     return bytes.subarray(0, read);
   }
 
+  text() {
+    return decode(this.read(0, Infinity));
+  }
+
+  *lines() {
+    // Of the line that has not ended. Decoded only whole, as a piece may end within a character.
+    let begun = [];
+    for (const piece of this) {
+      const end = piece.lastIndexOf(NEWLINE);
+      if (end < 0) {
+        begun.push(piece);
+        continue;
+      }
+      begun.push(piece.subarray(0, end));
+      yield* decode(joined(begun)).split(/\r?\n/).map(withoutReturn);
+      begun = end + 1 < piece.length ? [piece.subarray(end + 1)] : [];
+    }
+    if (begun.length > 0) yield decode(joined(begun));
+  }
+
   *[Symbol.iterator]() {
     for (let offset = 0; offset < this.info.size; ) {
       const piece = this.read(offset, this.#piece);
@@ -122,4 +143,20 @@ export class Reader {
   [dispose]() {
     this.close();
   }
+}
+
+const NEWLINE = 10;
+
+/** A line that ended in \r\n, of which the \n is gone. */
+const withoutReturn = (line) => (line.endsWith("\r") ? line.slice(0, -1) : line);
+
+function joined(pieces) {
+  if (pieces.length === 1) return pieces[0];
+  const bytes = new Uint8Array(pieces.reduce((size, piece) => size + piece.length, 0));
+  let used = 0;
+  for (const piece of pieces) {
+    bytes.set(piece, used);
+    used += piece.length;
+  }
+  return bytes;
 }

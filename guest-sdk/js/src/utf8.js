@@ -1,33 +1,40 @@
-// Texts and bytes: not every engine for WebAssembly has a TextEncoder.
+// Texts and bytes. Not every engine has a TextEncoder, and a loop over characters is slow in one without a compiler. So the
+// conversion is that of `encodeURIComponent`, which is native, with its escapes taken back by `unescape`.
+
+/** Functions that make bytes of a text of code units below 256 without a loop. */
+const HAS_BASE64 = typeof btoa === "function" && typeof Uint8Array.fromBase64 === "function";
+
+/** Arguments that one call takes in every engine. */
+const ARGUMENTS = 8192;
 
 /** The UTF-8 of a text. Half of a surrogate pair, which is no character, becomes U+FFFD. */
 export function encode(text) {
-  const bytes = new Uint8Array(3 * text.length);
-  let used = 0;
-  for (const character of text) {
-    let code = character.codePointAt(0);
-    if (code >= 0xd800 && code <= 0xdfff) code = 0xfffd;
-    if (code < 0x80) {
-      bytes[used++] = code;
-    } else if (code < 0x800) {
-      bytes[used++] = 0xc0 | (code >> 6);
-      bytes[used++] = 0x80 | (code & 0x3f);
-    } else if (code < 0x10000) {
-      bytes[used++] = 0xe0 | (code >> 12);
-      bytes[used++] = 0x80 | ((code >> 6) & 0x3f);
-      bytes[used++] = 0x80 | (code & 0x3f);
-    } else {
-      bytes[used++] = 0xf0 | (code >> 18);
-      bytes[used++] = 0x80 | ((code >> 12) & 0x3f);
-      bytes[used++] = 0x80 | ((code >> 6) & 0x3f);
-      bytes[used++] = 0x80 | (code & 0x3f);
-    }
-  }
-  return bytes.slice(0, used);
+  const units = isAscii(text) ? text : unescape(encodeURIComponent(text.toWellFormed()));
+  if (HAS_BASE64) return Uint8Array.fromBase64(btoa(units));
+  const bytes = new Uint8Array(units.length);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = units.charCodeAt(at);
+  return bytes;
 }
 
 /** The text of UTF-8. Bytes that are none become U+FFFD. */
 export function decode(bytes) {
+  const parts = [];
+  for (let at = 0; at < bytes.length; at += ARGUMENTS) {
+    parts.push(String.fromCharCode.apply(null, bytes.subarray(at, at + ARGUMENTS)));
+  }
+  const units = parts.join("");
+  if (isAscii(units)) return units;
+  try {
+    return decodeURIComponent(escape(units));
+  } catch {
+    return replaced(bytes);
+  }
+}
+
+const isAscii = (text) => !/[^\0-\x7f]/.test(text);
+
+/** The text of bytes that are not all UTF-8. */
+function replaced(bytes) {
   const parts = [];
   let units = [];
   for (let at = 0; at < bytes.length; ) {
@@ -35,8 +42,7 @@ export function decode(bytes) {
     at += length;
     if (code < 0x10000) units.push(code);
     else units.push(0xd800 + ((code - 0x10000) >> 10), 0xdc00 + ((code - 0x10000) & 0x3ff));
-    // Arguments of a call have their limit.
-    if (units.length > 4096) {
+    if (units.length > ARGUMENTS / 2) {
       parts.push(String.fromCharCode.apply(null, units));
       units = [];
     }

@@ -1,6 +1,7 @@
 //! The host's store, as the contract's imports give it: only conversions between its types and
 //! ours.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::{Error, Expect, Info, Limits, SaveOptions, Snapshot, Version};
@@ -18,6 +19,40 @@ pub mod generated {
     });
 }
 
+/// Refuses what one call cannot carry: the host ends an agent that passes it. The host takes far
+/// less for a text, and says so.
+fn check<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+    const MAX: usize = 64 << 10;
+    for text in texts {
+        let size = text.len();
+        if size > MAX {
+            let rule = format!("a text has {size} bytes; at most {MAX} are allowed");
+            return Err(Error::Invalid(rule));
+        }
+    }
+    Ok(())
+}
+
+fn check_options(name: &str, options: &SaveOptions) -> Result<(), Error> {
+    const MAX: usize = 1024;
+    let count = options.labels.len();
+    if count > MAX {
+        let rule = format!("there are {count} labels; at most {MAX} are allowed");
+        return Err(Error::Invalid(rule));
+    }
+    let labels = options
+        .labels
+        .iter()
+        .flat_map(|(key, value)| [key.as_str(), value.as_str()]);
+    check(labels.chain(options.media_type.as_deref()).chain([name]))
+}
+
+/// Bytes of state that one call carries.
+fn max_inline() -> u64 {
+    static MAX: OnceLock<u64> = OnceLock::new();
+    *MAX.get_or_init(|| store::limits().max_inline)
+}
+
 pub(crate) fn limits() -> Limits {
     let limits = store::limits();
     Limits {
@@ -30,10 +65,16 @@ pub(crate) fn limits() -> Limits {
 }
 
 pub(crate) fn save(name: &str, state: &[u8], options: &SaveOptions) -> Result<Info, Error> {
+    check_options(name, options)?;
+    let size = state.len() as u64;
+    if size > max_inline() {
+        return Err(Error::TooLarge(size));
+    }
     Ok(store::save(name, state, &options.into())?.into())
 }
 
 pub(crate) fn load(name: &str, at: Option<Version>) -> Result<Option<Snapshot>, Error> {
+    check([name])?;
     Ok(store::load(name, at)?.map(|snapshot| Snapshot {
         info: snapshot.info.into(),
         state: snapshot.state,
@@ -41,10 +82,12 @@ pub(crate) fn load(name: &str, at: Option<Version>) -> Result<Option<Snapshot>, 
 }
 
 pub(crate) fn stat(name: &str, at: Option<Version>) -> Result<Option<Info>, Error> {
+    check([name])?;
     Ok(store::stat(name, at)?.map(Info::from))
 }
 
 pub(crate) fn history(name: &str, before: Option<Version>, limit: u32) -> Result<Vec<Info>, Error> {
+    check([name])?;
     Ok(store::history(name, before, limit)?
         .into_iter()
         .map(Info::from)
@@ -52,14 +95,17 @@ pub(crate) fn history(name: &str, before: Option<Version>, limit: u32) -> Result
 }
 
 pub(crate) fn names(prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, Error> {
+    check(after.into_iter().chain([prefix]))?;
     Ok(store::names(prefix, after, limit)?)
 }
 
 pub(crate) fn delete(name: &str, expect: Expect) -> Result<Info, Error> {
+    check([name])?;
     Ok(store::delete(name, expect.into())?.into())
 }
 
 pub(crate) fn restore(name: &str, version: Version, expect: Expect) -> Result<Info, Error> {
+    check([name])?;
     Ok(store::restore(name, version, expect.into())?.into())
 }
 
@@ -69,6 +115,7 @@ pub(crate) fn fork(
     new_name: &str,
     expect: Expect,
 ) -> Result<Info, Error> {
+    check([name, new_name])?;
     Ok(store::fork(name, at, new_name, expect.into())?.into())
 }
 
@@ -77,6 +124,7 @@ pub(crate) struct Writer(store::Writer);
 
 impl Writer {
     pub(crate) fn open(name: &str, options: &SaveOptions) -> Result<Self, Error> {
+        check_options(name, options)?;
         Ok(Self(store::Writer::open(name, &options.into())?))
     }
 
@@ -94,6 +142,7 @@ pub(crate) struct Reader(store::Reader);
 
 impl Reader {
     pub(crate) fn open(name: &str, at: Option<Version>) -> Result<Option<Self>, Error> {
+        check([name])?;
         Ok(store::Reader::open(name, at)?.map(Self))
     }
 

@@ -40,7 +40,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Info, SaveOptions, Version};
+use crate::{Error, Expect, Info, SaveOptions, Version};
 
 const MEDIA_TYPE: &str = "application/json";
 
@@ -88,8 +88,7 @@ pub fn save_with<T: Serialize + ?Sized>(
     value: &T,
     options: &SaveOptions,
 ) -> Result<Info, Error> {
-    let state = serde_json::to_vec_pretty(value)
-        .map_err(|error| Error::Invalid(format!("JSON cannot hold this value: {error}")))?;
+    let state = encode(value)?;
     match options.media_type {
         Some(_) => crate::save_with(name, state, options),
         None => crate::save_with(name, state, &options.clone().media_type(MEDIA_TYPE)),
@@ -143,6 +142,69 @@ pub fn load_snapshot<T: DeserializeOwned>(
     }
 }
 
+/// Loads the value at the head of `name`, has `change` change it, and saves it, if the head is
+/// still what was loaded. Returns what `change` returned.
+///
+/// Where another run saved meanwhile, this begins again, and `change` is called again, at most ten
+/// times; then it fails with [`Error::Conflict`]. Where nothing was saved, `change` gets the
+/// default of the type. Where the value is the same afterwards, nothing is saved. An error that
+/// `change` returns ends the update.
+///
+/// ```
+/// use persist_guest::{Error, json};
+///
+/// let count = json::update("plan", |todo: &mut Vec<String>| {
+///     todo.push("buy milk".into());
+///     Ok::<_, Error>(todo.len())
+/// })?;
+/// assert_eq!(count, 1);
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// Errors of [`load`] and [`save_with`], and those that `change` returns.
+pub fn update<T, R, E>(name: &str, change: impl FnMut(&mut T) -> Result<R, E>) -> Result<R, E>
+where
+    T: Default + Serialize + DeserializeOwned,
+    E: From<Error>,
+{
+    update_with(name, &SaveOptions::new(), change)
+}
+
+/// Changes a value as [`update`] does, and saves it with a media type or labels. The expectation of
+/// `options` must be [`Expect::Any`](crate::Expect::Any).
+///
+/// # Errors
+/// As [`update`].
+pub fn update_with<T, R, E>(
+    name: &str,
+    options: &SaveOptions,
+    mut change: impl FnMut(&mut T) -> Result<R, E>,
+) -> Result<R, E>
+where
+    T: Default + Serialize + DeserializeOwned,
+    E: From<Error>,
+{
+    crate::retry_conflicts(options, |options| {
+        let (head, value) = load_snapshot::<T>(name, None)?
+            .map(|snapshot| (snapshot.info.version, snapshot.value))
+            .unzip();
+        let mut value = value.unwrap_or_default();
+        let before = encode(&value)?;
+        let returned = change(&mut value)?;
+        if encode(&value)? == before {
+            return Ok(Ok(returned));
+        }
+        let options = options.clone().expect(Expect::head(head));
+        Ok(save_with(name, &value, &options).map(|_| returned))
+    })
+}
+
+fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec_pretty(value)
+        .map_err(|error| Error::Invalid(format!("JSON cannot hold this value: {error}")))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -150,7 +212,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::{Expect, delete, stat};
+    use crate::{delete, double, stat};
 
     #[derive(Debug, Deserialize, PartialEq, Serialize)]
     struct Mood {
@@ -239,6 +301,76 @@ mod tests {
         let refused = save("pairs", &HashMap::from([((1, 2), 3)]));
         assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
         assert_eq!(stat("pairs", None)?, None);
+        Ok(())
+    }
+
+    type Words = Vec<String>;
+
+    fn add(word: &str) -> Result<usize, Error> {
+        update("words", |words: &mut Words| {
+            words.push(word.into());
+            Ok(words.len())
+        })
+    }
+
+    #[test]
+    fn an_update_changes_what_is_saved_and_returns_what_the_function_returned() -> Result<(), Error>
+    {
+        assert_eq!((add("a")?, add("b")?), (1, 2));
+        assert_eq!(load::<Words>("words")?, Some(vec!["a".into(), "b".into()]));
+        delete("words", Expect::Any)?;
+        assert_eq!(add("c")?, 1);
+        assert_eq!(stat("words", None)?.map(|info| info.version), Some(4));
+        Ok(())
+    }
+
+    #[test]
+    fn an_update_that_loses_a_race_begins_again_and_loses_nothing() -> Result<(), Error> {
+        let mut races = 3;
+        update("words", |words: &mut Words| {
+            if races > 0 {
+                races -= 1;
+                save("words", &[words.clone(), vec!["other".into()]].concat())?;
+            }
+            words.push("mine".into());
+            Ok::<_, Error>(())
+        })?;
+        let words: Words = load("words")?.expect("saved");
+        assert_eq!(words, ["other", "other", "other", "mine"]);
+        Ok(())
+    }
+
+    #[test]
+    fn an_update_that_always_loses_is_a_conflict_after_ten_attempts() -> Result<(), Error> {
+        let mut calls = 0;
+        let lost = update("words", |words: &mut Words| {
+            calls += 1;
+            save("words", &vec!["other"; calls])?;
+            words.push("mine".into());
+            Ok::<_, Error>(())
+        });
+        assert_eq!((lost, calls), (Err(Error::Conflict(Some(10))), 10));
+        Ok(())
+    }
+
+    #[test]
+    fn an_update_without_a_change_or_with_an_error_saves_nothing() -> Result<(), Error> {
+        update("words", |_: &mut Words| Ok::<_, Error>(()))?;
+        assert_eq!(stat("words", None)?, None);
+        let failed = update("words", |words: &mut Words| {
+            words.push("mine".into());
+            Err::<(), _>(Error::Other {
+                code: "own".into(),
+                message: "no luck".into(),
+            })
+        });
+        assert!(matches!(failed, Err(Error::Other { .. })), "{failed:?}");
+        assert_eq!(stat("words", None)?, None);
+        double::fail_next(Error::Timeout);
+        assert_eq!(add("a"), Err(Error::Timeout));
+        let options = SaveOptions::new().expect(Expect::Absent);
+        let refused = update_with("words", &options, |_: &mut Words| Ok::<_, Error>(()));
+        assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
         Ok(())
     }
 

@@ -150,6 +150,90 @@ pub fn load_snapshot(name: &str, at: Option<Version>) -> Result<Option<Snapshot>
     store::load(name, at)
 }
 
+/// Loads the head of `name`, has `change` change its state, and saves it, if the head is still what
+/// was loaded. Returns the version that was saved.
+///
+/// Where another run saved meanwhile, this begins again, and `change` is called again, at most ten
+/// times; then it fails with [`Error::Conflict`]. `change` gets `None` where nothing was saved, and
+/// returns `None` to save nothing. An error that it returns ends the update. Nothing is saved where
+/// the bytes are the same as before.
+///
+/// With the feature `serde`, `json::update` does the same with a value of a type of yours.
+///
+/// ```
+/// use persist_guest::{Error, load, update};
+///
+/// update("notes", |notes| {
+///     let mut notes = notes.unwrap_or_default();
+///     notes.extend_from_slice(b"buy milk\n");
+///     Ok::<_, Error>(Some(notes))
+/// })?;
+/// assert_eq!(load("notes")?.as_deref(), Some(&b"buy milk\n"[..]));
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// Errors of [`load`] and [`save_with`], and those that `change` returns.
+pub fn update<E: From<Error>>(
+    name: &str,
+    change: impl FnMut(Option<Vec<u8>>) -> Result<Option<Vec<u8>>, E>,
+) -> Result<Option<Info>, E> {
+    update_with(name, &SaveOptions::new(), change)
+}
+
+/// Changes a state as [`update`] does, and saves it with a media type or labels. The expectation of
+/// `options` must be [`Expect::Any`].
+///
+/// # Errors
+/// As [`update`].
+pub fn update_with<E: From<Error>>(
+    name: &str,
+    options: &SaveOptions,
+    mut change: impl FnMut(Option<Vec<u8>>) -> Result<Option<Vec<u8>>, E>,
+) -> Result<Option<Info>, E> {
+    retry_conflicts(options, |options| {
+        let loaded = load_snapshot(name, None)?;
+        let head = loaded.as_ref().map(|snapshot| snapshot.info.version);
+        let before = loaded.map(|snapshot| snapshot.state);
+        let Some(after) = change(before.clone())? else {
+            return Ok(Ok(None));
+        };
+        if before.as_ref() == Some(&after) {
+            return Ok(Ok(None));
+        }
+        let options = options.clone().expect(Expect::head(head));
+        Ok(save_with(name, after, &options).map(Some))
+    })
+}
+
+/// Repeats an attempt to change a state while its save ends in a conflict.
+fn retry_conflicts<T, E: From<Error>>(
+    options: &SaveOptions,
+    mut attempt: impl FnMut(&SaveOptions) -> Result<Result<T, Error>, E>,
+) -> Result<T, E> {
+    const ATTEMPTS: u32 = 10;
+    if options.expect != Expect::Any {
+        let rule = "an update expects the head that it loaded";
+        return Err(Error::Invalid(rule.into()).into());
+    }
+    let mut conflicts = 0;
+    loop {
+        match attempt(options)? {
+            Err(Error::Conflict(_)) if conflicts + 1 < ATTEMPTS => conflicts += 1,
+            saved => return Ok(saved?),
+        }
+    }
+}
+
+/// Returns the head of `name` as what a change expects: [`Expect::Absent`] where nothing was saved.
+/// A tombstone is a head.
+///
+/// # Errors
+/// As [`stat`].
+pub fn head(name: &str) -> Result<Expect, Error> {
+    Ok(Expect::head(stat(name, None)?.map(|info| info.version)))
+}
+
 /// Returns the information about the head of `name`, or about version `at`, without its state. A
 /// tombstone is returned too.
 ///
@@ -282,10 +366,11 @@ macro_rules! agent {
     };
 }
 
-/// Returns the text that a caller is told for an error.
+/// Returns the text that a caller is told for an error: `{:#}`, which is the whole chain of causes
+/// of an error of the crate anyhow.
 #[doc(hidden)]
-pub fn __reason(error: &impl ToString) -> String {
-    match error.to_string() {
+pub fn __reason(error: &impl std::fmt::Display) -> String {
+    match format!("{error:#}") {
         words if words.is_empty() => "the agent gave no reason".into(),
         words => words,
     }

@@ -143,11 +143,8 @@ fn c(tools: &Tools<'_>, out: &Path) -> Result<()> {
         files.sort();
         clang.args(files);
     }
-    clang.args([
-        "persist/bindings/agent_component_type.o",
-        "-Wl,--strip-all",
-        "-o",
-    ]);
+    clang.args(toolchain_versions::C_LINK_OPTIONS);
+    clang.args(["persist/bindings/agent_component_type.o", "-o"]);
     run(clang.arg(out))
 }
 

@@ -85,7 +85,10 @@ macro_rules! files {
     };
 }
 
-const WIT: &[File] = files!("wit/" => "wit/": "store.wit" "types.wit" "world.wit");
+const WIT: &[File] = files!("js/wit/" => "wit/":
+    "agent.wit" "deps/persist-snapshot/store.wit" "deps/persist-snapshot/types.wit"
+    "deps/persist-snapshot/world.wit" "deps/wasi-cli/stderr.wit" "deps/wasi-io/streams.wit"
+    "deps/wasi-random/random.wit");
 
 const C_SDK: &[File] = files!("c/" => "persist/":
     "README.md" "bindings/agent.c" "bindings/agent.h" "bindings/agent_component_type.o"
@@ -93,7 +96,7 @@ const C_SDK: &[File] = files!("c/" => "persist/":
     "src/agent.c" "src/error.c" "src/internal.h" "src/store.c" "src/stream.c");
 
 const GO_SDK: &[File] = files!("go/" => "persist/":
-    "README.md" "agent.component-type.section" "error.go" "go.mod" "pages.go" "persist.go"
+    "README.md" "agent.component-type.section" "error.go" "go.mod" "json.go" "pages.go" "persist.go"
     "stream.go"
     "internal/bindings/export/wit_exports.go" "internal/bindings/export_wit_world/run.go"
     "internal/bindings/persist_snapshot_store/empty.s"
@@ -105,13 +108,14 @@ const GO_SDK: &[File] = files!("go/" => "persist/":
     "internal/wit/types/unit.go");
 
 const JS_SDK: &[File] = files!("js/src/" => "persist/":
-    "agent.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "store.js" "stream.js"
-    "utf8.js");
+    "agent.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "runtime.js" "store.js"
+    "stream.js" "utf8.js");
 
 const PYTHON_SDK: &[File] = files!("python/src/" => "persist/":
     "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_check.py"
     "persist_guest/_store.py"
-    "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/errors.py"
+    "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/_update.py"
+    "persist_guest/errors.py"
     "persist_guest/py.typed" "persist_guest/componentize-py.toml"
     "persist_guest/wit/store.wit" "persist_guest/wit/types.wit" "persist_guest/wit/world.wit");
 

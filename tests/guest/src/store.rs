@@ -45,6 +45,74 @@ pub(crate) fn big_save(args: Args<'_>) -> Answer {
     version(persist::save(name, bytes(0, number(size)?))?)
 }
 
+pub(crate) fn zeros_save(args: Args<'_>) -> Answer {
+    let [name, size] = args else {
+        return Err(Failure::Usage);
+    };
+    version(persist::save(name, vec![0; number(size)?])?)
+}
+
+pub(crate) fn head(args: Args<'_>) -> Answer {
+    let [name] = args else {
+        return Err(Failure::Usage);
+    };
+    Ok(match persist::head(name)? {
+        Expect::Version(version) => version.to_string(),
+        Expect::Absent => "absent".into(),
+        Expect::Any => "any".into(),
+    })
+}
+
+pub(crate) fn save_at_head(args: Args<'_>) -> Answer {
+    let [name, text] = args else {
+        return Err(Failure::Usage);
+    };
+    let options = SaveOptions::new().expect(persist::head(name)?);
+    version(persist::save_with(name, text, &options)?)
+}
+
+pub(crate) fn update(args: Args<'_>) -> Answer {
+    let (name, word, mut beside) = match args {
+        [name, word] => (name, word, None),
+        [name, word, beside] => (name, word, Some(*beside)),
+        _ => return Err(Failure::Usage),
+    };
+    let joined = |words: &[u8], word: &str| [words, b" ", word.as_bytes()].concat();
+    persist::update(name, |words| {
+        let words = words.unwrap_or_default();
+        if let Some(other) = beside {
+            persist::save(name, joined(&words, other))?;
+        }
+        beside = beside.filter(|other| *other != "once");
+        match *word {
+            "throw" => Err(Failure::Text("no luck".into())),
+            "none" => Ok(None),
+            word => Ok(Some(joined(&words, word))),
+        }
+    })?;
+    let words = persist::load(name)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&words).trim_start().into())
+}
+
+pub(crate) fn huge_texts(_: Args<'_>) -> Answer {
+    let huge = "n".repeat(18 << 20);
+    let label = SaveOptions::new().label("a", &huge);
+    let many = (0..10_000).fold(SaveOptions::new(), |options, _| options.label("a", "b"));
+    let refused = [
+        persist::load(&huge).err(),
+        persist::names(&huge).next().and_then(Result::err),
+        persist::save_with("k", "", &label).err(),
+        persist::save_with("k", "", &many).err(),
+        persist::Writer::open("k", &label).err(),
+    ];
+    let is_refused = |error: &Option<_>| matches!(error, Some(persist::Error::Invalid(_)));
+    if refused.iter().all(is_refused) {
+        Ok("all refused".into())
+    } else {
+        Err(Failure::Text(format!("{refused:?}")))
+    }
+}
+
 pub(crate) fn load(args: Args<'_>) -> Answer {
     let (name, at) = name_and_version(args)?;
     Ok(match persist::load_snapshot(name, at)? {

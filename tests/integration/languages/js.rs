@@ -45,6 +45,59 @@ fn javascript_answers_and_errors_are_reported_as_text() {
 }
 
 #[test]
+fn random_numbers_of_javascript_differ_in_every_run() {
+    block_on(in_each(&["js"], "scenarios", async |_, agent| {
+        let mut first = act(agent, &memory(), &["random"]).await.expect("an answer");
+        let second = act(agent, &memory(), &["random"]).await.expect("an answer");
+        for answer in [&first, &second] {
+            let words: Vec<_> = answer.split(' ').collect();
+            let ["true", _, uuid, "2"] = words[..] else {
+                panic!("{answer}")
+            };
+            assert!(uuid.len() == 36 && uuid.as_bytes()[14] == b'4', "{answer}");
+        }
+        first.truncate(12);
+        assert!(!second.starts_with(&first), "{second}");
+    }));
+}
+
+#[test]
+fn the_console_of_javascript_prints_to_the_error_output() {
+    block_on(in_each(&["js"], "scenarios", async |_, agent| {
+        let ctx = SnapshotCtx::new(memory());
+        let ran = agent.run(ctx, &owned(&["print", "ü"])).await;
+        assert_eq!(ran.answer.expect("an answer"), "printed");
+        let printed = String::from_utf8_lossy(&ran.stderr);
+        let expected = format!(
+            "out ü {{\"a\":1}} 5 undefined\nno luck\n{}\n",
+            "é".repeat(5000)
+        );
+        assert_eq!(printed, expected);
+    }));
+}
+
+#[test]
+fn text_that_is_streamed_in_javascript_keeps_its_characters() {
+    let script = [
+        (&["text-stream", "log"][..], yes("text true lines 4 true")),
+        (
+            &["coding"],
+            yes(
+                "true \u{fffd} \u{fffd} \u{fffd}\u{fffd} \u{fffd}\u{fffd}\u{fffd} \
+                 \u{fffd}\u{fffd}\u{fffd} a\u{fffd}(é",
+            ),
+        ),
+        (
+            &["promise"],
+            no("a promise is not awaited in an agent: its callbacks would never be called"),
+        ),
+    ];
+    block_on(in_each(&["js"], "scenarios", async |language, agent| {
+        check(language, agent, &memory(), &script).await;
+    }));
+}
+
+#[test]
 fn the_types_of_javascript_name_the_library_that_they_need() {
     // Else a project whose own target is older than `Disposable` does not compile.
     let types = include_str!("../../../guest-sdk/js/src/index.d.ts");

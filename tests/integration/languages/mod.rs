@@ -294,6 +294,106 @@ fn a_writer_that_is_not_finished_leaves_nothing_in_any_language() {
 }
 
 #[test]
+fn a_state_above_the_inline_limit_is_too_large_at_any_size() {
+    let script = [
+        (&["zeros-save", "a", "16777216"][..], yes("version 1")),
+        (&["zeros-save", "a", "16777217"], no("too-large 16777217")),
+        (&["zeros-save", "a", "18874368"], no("too-large 18874368")),
+        (&["zeros-save", "a", "104857600"], no("too-large 104857600")),
+    ];
+    block_on(in_each(&LANGUAGES, "scenarios", async |language, agent| {
+        check(language, agent, &memory(), &script).await;
+    }));
+}
+
+#[test]
+fn texts_that_no_call_carries_are_refused_in_words() {
+    let languages = ["rust", "c", "go"];
+    block_on(in_each(&languages, "scenarios", async |language, agent| {
+        let answer = act(agent, &memory(), &["huge-texts"]).await;
+        assert_eq!(answer, yes("all refused"), "{language}");
+    }));
+}
+
+#[test]
+fn the_head_of_a_name_is_what_a_save_can_expect_in_every_language() {
+    let script = [
+        (&["head", "a"][..], yes("absent")),
+        (&["save-at-head", "a", "one"], yes("version 1")),
+        (&["head", "a"], yes("1")),
+        (&["save-at-head", "a", "two"], yes("version 2")),
+        (&["delete", "a"], yes("version 3")),
+        (&["head", "a"], yes("3")),
+        (&["save-at-head", "a", "four"], yes("version 4")),
+    ];
+    block_on(in_each(&LANGUAGES, "scenarios", async |language, agent| {
+        check(language, agent, &memory(), &script).await;
+    }));
+}
+
+#[test]
+fn an_update_loses_no_change_of_another_run_in_any_language() {
+    let script = [
+        // Nothing is saved without a change.
+        (&["update", "a", "none"][..], yes("")),
+        (&["stat", "a"], yes("none")),
+        (&["update", "a", "one"], yes("one")),
+        // Another run saves once, in the midst of the update.
+        (&["update", "a", "two", "once"], yes("one once two")),
+        (&["head", "a"], yes("3")),
+        (&["update", "a", "throw"], no("no luck")),
+        (&["update", "a", "none"], yes("one once two")),
+        (&["head", "a"], yes("3")),
+        // After a tombstone it begins anew.
+        (&["delete", "a"], yes("version 4")),
+        (&["update", "a", "five"], yes("five")),
+        // It gives up after ten attempts, and has lost nothing of the other run's.
+        (&["update", "a", "never", "x"], no("conflict 15")),
+        (
+            &["update", "a", "last"],
+            yes("five x x x x x x x x x x last"),
+        ),
+    ];
+    block_on(in_each(&LANGUAGES, "scenarios", async |language, agent| {
+        check(language, agent, &memory(), &script).await;
+    }));
+}
+
+#[test]
+fn a_stack_overflow_saves_nothing_wrong_in_any_language() {
+    let known = "what the agent knows";
+    block_on(in_each(&LANGUAGES, "scenarios", async |language, agent| {
+        let scope = memory();
+        save(&scope, "memory", known).await;
+        // Within every stack, at a limit, and far beyond it. In C a level takes 1 KiB.
+        for levels in ["100", "500", "1000", "1100", "1000000", "20000000"] {
+            let args = owned(&["save-deep", "memory", levels]);
+            let ran = agent.run(SnapshotCtx::new(scope.clone()), &args).await;
+            let head = scope.stat("memory", None).await.expect("answers");
+            let head = head.expect("saved").version;
+            match ran.answer {
+                Ok(answer) => assert_eq!(answer, format!("version {head}"), "{language} {levels}"),
+                Err(error) => {
+                    let words = format!("{error}\n{}", String::from_utf8_lossy(&ran.stderr));
+                    assert!(
+                        words.contains("stack") || words.contains("recursion"),
+                        "{language}: {words}"
+                    );
+                    assert!(levels != "100", "{language}: {words}");
+                }
+            }
+            assert_eq!(
+                load(&scope, "memory").await.as_deref(),
+                Some(known),
+                "{language} {levels}"
+            );
+        }
+        let saved = scope.versions("memory", None, 9).await.expect("a page");
+        assert!(saved.len() < 6, "{language}: 20000000 levels are too many");
+    }));
+}
+
+#[test]
 fn a_limit_that_is_met_is_named_in_every_language() {
     let mut limits = Limits::default();
     limits.inline_size = 1000;

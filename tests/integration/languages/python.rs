@@ -52,6 +52,48 @@ fn the_traceback_of_a_mistake_in_python_is_printed() {
 }
 
 #[test]
+fn a_dataclass_of_python_is_updated_and_another_state_is_left_as_it_is() {
+    block_on(in_each(
+        &["python"],
+        "scenarios",
+        async |language, agent| {
+            let scope = memory();
+            let script = [
+                (&["update-dataclass", "talk", "a"][..], yes("a:0.5")),
+                (&["update-dataclass", "talk", "b"], yes("a:0.5 b:1")),
+            ];
+            check(language, agent, &scope, &script).await;
+            let state = load(&scope, "talk").await.expect("saved");
+            let expected = concat!(
+                r#"{"turns":[{"text":"a","speaker":null},{"text":"b","speaker":null}],"#,
+                r#""seen":{"a":0.5,"b":1.0}}"#
+            );
+            assert_eq!(state, expected);
+            for foreign in [r#"{"turns":[],"mood":1}"#, r#"{"turns":[1]}"#, "{"] {
+                save(&scope, "talk", foreign).await;
+                let told = act(agent, &scope, &["update-dataclass", "talk", "c"]).await;
+                let told = told.expect_err("it is no Talk");
+                assert!(told.starts_with("unreadable"), "{told}");
+                assert_eq!(load(&scope, "talk").await.as_deref(), Some(foreign));
+            }
+        },
+    ));
+}
+
+#[test]
+fn lines_of_a_reader_of_python_are_buffered() {
+    block_on(in_each(
+        &["python"],
+        "scenarios",
+        async |language, agent| {
+            let told = "20000 lines, few calls True, 19999, line 0";
+            let script = [(&["read-lines", "log", "20000"][..], yes(told))];
+            check(language, agent, &memory(), &script).await;
+        },
+    ));
+}
+
+#[test]
 fn a_writer_of_python_that_lost_a_piece_commits_nothing() {
     block_on(in_each(
         &["python"],

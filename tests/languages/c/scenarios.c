@@ -2,6 +2,7 @@
  * One agent for the tests of the C SDK: its first argument picks a scenario, and the words are those of tests/guest.
  * Where a scenario makes up a state, the byte at offset `i` is `byte_at(i)`.
  */
+#define _GNU_SOURCE
 #include <persist.h>
 
 #include <inttypes.h>
@@ -106,6 +107,98 @@ static int big_save(int argc, char **argv) {
     uint8_t *state = made_up(0, size);
     persist_info info;
     return version(persist_save(argv[0], state, size, NULL, &info), &info);
+}
+
+/* As big-save, without the time to make the bytes up. */
+static int zeros_save(int argc, char **argv) {
+    if (argc != 2) return usage();
+    size_t size = strtoul(argv[1], NULL, 10);
+    uint8_t *state = calloc(size + 1, 1);
+    if (!state) abort();
+    persist_info info;
+    return version(persist_save(argv[0], state, size, NULL, &info), &info);
+}
+
+static int head(int argc, char **argv) {
+    if (argc != 1) return usage();
+    persist_expect expect;
+    if (persist_head_of(argv[0], &expect)) return failed();
+    if (expect.kind == PERSIST_EXPECT_ABSENT) persist_answer("absent");
+    else persist_answer("%" PRIu64, expect.version);
+    return 0;
+}
+
+static int save_at_head(int argc, char **argv) {
+    if (argc != 2) return usage();
+    persist_options options = {0};
+    if (persist_head_of(argv[0], &options.expect)) return failed();
+    persist_info info;
+    return version(persist_save(argv[0], argv[1], strlen(argv[1]), &options, &info), &info);
+}
+
+/* How to change a list of words with spaces between: the item to add, and one that another run adds meanwhile. */
+typedef struct addition {
+    const char *name, *item, *beside;
+} addition;
+
+static char *joined(const persist_snapshot *words, const char *word) {
+    char *text;
+    const char *known = words->state ? (const char *)words->state : "";
+    if (asprintf(&text, "%.*s%s%s", (int)words->size, known, words->size ? " " : "", word) < 0) abort();
+    return text;
+}
+
+static persist_change add(persist_snapshot *words, void *context) {
+    addition *addition = context;
+    if (addition->beside) {
+        char *beside = joined(words, addition->beside);
+        if (persist_save(addition->name, beside, strlen(beside), NULL, NULL)) return PERSIST_CHANGE_CANCEL;
+        free(beside);
+        if (!strcmp(addition->beside, "once")) addition->beside = NULL;
+    }
+    if (!strcmp(addition->item, "throw")) {
+        persist_answer("no luck");
+        return PERSIST_CHANGE_CANCEL;
+    }
+    if (!strcmp(addition->item, "none")) return PERSIST_CHANGE_NONE;
+    char *text = joined(words, addition->item);
+    free(words->state);
+    words->state = (uint8_t *)text;
+    words->size = strlen(text);
+    return PERSIST_CHANGE_SAVE;
+}
+
+static int update(int argc, char **argv) {
+    if (argc < 2) return usage();
+    addition addition = {argv[0], argv[1], argc > 2 ? argv[2] : NULL};
+    persist_code code = persist_update(argv[0], add, &addition, NULL, NULL);
+    if (code == PERSIST_OTHER) return 1;
+    if (code) return failed();
+    persist_snapshot loaded;
+    if (persist_load(argv[0], 0, &loaded)) return failed();
+    if (loaded.found) persist_answer_bytes(loaded.state, loaded.size);
+    return 0;
+}
+
+/* Texts that no call carries. Each is to be refused as invalid. */
+static int huge_texts(int argc, char **argv) {
+    (void)argc, (void)argv;
+    char *huge = calloc(18 * MIB + 1, 1);
+    if (!huge) abort();
+    memset(huge, 'n', 18 * MIB);
+    persist_label label = {"a", huge};
+    persist_options options = {.labels = &label, .label_count = 1};
+    persist_options many = {.labels = &label, .label_count = MIB};
+    persist_snapshot loaded;
+    persist_code codes[] = {
+        persist_load(huge, 0, &loaded),
+        persist_save("k", "", 0, &options, NULL),
+        persist_save("k", "", 0, &many, NULL),
+    };
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (codes[i] != PERSIST_INVALID) return usage();
+    persist_answer("all refused");
+    return 0;
 }
 
 static int load(int argc, char **argv) {
@@ -383,6 +476,23 @@ static int expect_nonsense(int argc, char **argv) {
     return 0;
 }
 
+static char known[4096] = "what the agent knows";
+
+static int descend(int levels) {
+    char frame[1024];
+    memset(frame, 'X', sizeof frame);
+    int below = levels ? descend(levels - 1) : 0;
+    return below + (frame[levels % 1024] == 'X');
+}
+
+/* Saves static data after a recursion whose frames have 1 KiB. */
+static int save_deep(int argc, char **argv) {
+    if (argc != 2) return usage();
+    int levels = descend(atoi(argv[1]));
+    persist_info info;
+    return levels ? version(persist_save(argv[0], known, strlen(known), NULL, &info), &info) : usage();
+}
+
 static const struct {
     const char *name;
     scenario *run;
@@ -393,7 +503,8 @@ static const struct {
     {"stream-beside-save", stream_beside_save}, {"copy", copy}, {"read-at", read_at}, {"unfinished", unfinished},
     {"leaked", leaked}, {"trap-mid-write", trap_mid_write}, {"many-writers", many_writers}, {"trap", trap}, {"print", print},
     {"error", error}, {"echo", echo}, {"load-uncaught", load_uncaught}, {"wasi", wasi},
-    {"fail-later", fail_later}, {"expect-nonsense", expect_nonsense},
+    {"zeros-save", zeros_save}, {"head", head}, {"save-at-head", save_at_head}, {"update", update},
+    {"huge-texts", huge_texts}, {"save-deep", save_deep}, {"fail-later", fail_later}, {"expect-nonsense", expect_nonsense},
 };
 
 int persist_agent(int argc, char **argv) {

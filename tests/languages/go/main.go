@@ -11,6 +11,7 @@ import (
 	"os"
 	persist "example.com/persist/guest-sdk/go"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +29,8 @@ var scenarios = map[string]func(args []string) (string, error){
 	"stream-mib": streamMib, "stream-expect": streamExpect, "stream-beside-save": streamBesideSave, "copy": copyStream,
 	"read-at": readAt, "unfinished": unfinished, "leaked": leaked, "trap-mid-write": trapMidWrite, "many-writers": manyWriters,
 	"trap": trap, "print": print_, "error": fail, "echo": echo, "load-uncaught": loadUncaught, "wasi": wasi,
-	"load-sizes": loadSizes, "read-all": readAll, "closed": closed,
+	"save-deep": saveDeep, "zeros-save": zerosSave, "head": head, "save-at-head": saveAtHead, "update": update,
+	"json-info": jsonInfo, "huge-texts": hugeTexts, "load-sizes": loadSizes, "read-all": readAll, "closed": closed,
 }
 
 // How many arguments a scenario has at least.
@@ -36,7 +38,7 @@ var least = map[string]int{
 	"save": 2, "save-expect": 3, "save-labels": 3, "big-save": 2, "load": 1, "stat": 1, "history": 1, "names": 1, "delete": 1,
 	"restore": 2, "fork": 2, "stream": 3, "stream-mib": 2, "stream-expect": 3, "stream-beside-save": 1, "copy": 2, "read-at": 3,
 	"unfinished": 1, "leaked": 1, "trap-mid-write": 1, "many-writers": 2, "print": 1, "error": 1, "load-uncaught": 1,
-	"load-sizes": 3, "read-all": 1, "closed": 1,
+	"save-deep": 2, "zeros-save": 2, "head": 1, "save-at-head": 2, "update": 2, "json-info": 1, "huge-texts": 0, "load-sizes": 3, "read-all": 1, "closed": 1,
 }
 
 func run(args []string) (string, error) {
@@ -155,6 +157,88 @@ func saveLabels(args []string) (string, error) {
 
 func bigSave(args []string) (string, error) {
 	return version(persist.Save(args[0], madeUp(0, number(args[1]))))
+}
+
+// As big-save, without the time to make the bytes up.
+func zerosSave(args []string) (string, error) {
+	return version(persist.Save(args[0], make([]byte, number(args[1]))))
+}
+
+func head(args []string) (string, error) {
+	expect, err := persist.HeadOf(args[0])
+	for version := range persist.Version(9) {
+		if expect == persist.Head(version) {
+			return strings.Replace(fmt.Sprint(version), "0", "absent", 1), err
+		}
+	}
+	return "another", err
+}
+
+func saveAtHead(args []string) (string, error) {
+	expect, err := persist.HeadOf(args[0])
+	if err != nil {
+		return "", err
+	}
+	return version(persist.SaveWith(args[0], []byte(args[1]), persist.Options{Expect: expect}))
+}
+
+func update(args []string) (string, error) {
+	beside := ""
+	if len(args) > 2 {
+		beside = args[2]
+	}
+	items, err := persist.Update(args[0], func(items *[]string) error {
+		if beside != "" {
+			if _, err := persist.SaveJSON(args[0], append(slices.Clone(*items), beside), persist.Options{}); err != nil {
+				return err
+			}
+		}
+		if beside == "once" {
+			beside = ""
+		}
+		switch args[1] {
+		case "throw":
+			return errors.New("no luck")
+		case "none":
+			return nil
+		}
+		*items = append(*items, args[1])
+		return nil
+	})
+	return strings.Join(items, " "), err
+}
+
+// A struct with tags, labels of a map and the time, through the functions that are beside the older ones.
+func jsonInfo(args []string) (string, error) {
+	type plan struct {
+		Todo []string `json:"todo"`
+	}
+	labels := persist.LabelsOf(map[string]string{"b": "2", "a": "1"})
+	info, err := persist.SaveJSON(args[0], plan{[]string{"<milk>"}}, persist.Options{Labels: labels})
+	if err != nil {
+		return "", err
+	}
+	loaded, found, err := persist.LoadJSON[plan](args[0])
+	if err != nil || !found {
+		return "none", err
+	}
+	_, _, unreadable := persist.LoadJSON[[]string](args[0])
+	isNow := time.Since(info.Time()).Hours() < 24
+	return fmt.Sprintf("%v %v %s %v %v %v", info.Labels, info.LabelMap(), info.MediaType, isNow, loaded, unreadable), nil
+}
+
+// Texts that no call carries. Each is to be refused as invalid.
+func hugeTexts([]string) (string, error) {
+	huge := strings.Repeat("n", 18*mib)
+	_, _, loaded := persist.Load(huge)
+	_, labelled := persist.SaveWith("k", nil, persist.Options{Labels: []persist.Label{{Key: "a", Value: huge}}})
+	_, many := persist.SaveWith("k", nil, persist.Options{Labels: make([]persist.Label, mib)})
+	for i, err := range []error{loaded, labelled, many} {
+		if !errors.Is(err, persist.Invalid) {
+			return "", fmt.Errorf("call %d: %v", i, err)
+		}
+	}
+	return "all refused", nil
 }
 
 func load(args []string) (string, error) {
@@ -348,6 +432,20 @@ func manyWriters(args []string) (string, error) {
 }
 
 func trap([]string) (string, error) { panic("as asked") }
+
+var known = "what the agent knows"
+
+func descend(levels uint64) uint64 {
+	if levels == 0 {
+		return 0
+	}
+	return 1 + descend(levels-1)
+}
+
+func saveDeep(args []string) (string, error) {
+	descend(number(args[1]))
+	return version(persist.Save(args[0], []byte(known)))
+}
 
 func print_(args []string) (string, error) {
 	fmt.Println("out", args[0])

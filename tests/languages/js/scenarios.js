@@ -58,10 +58,26 @@ function written(name, options, pieces) {
   }
 }
 
+const known = "what the agent knows";
+const descend = (levels) => (levels === 0 ? 0 : 1 + descend(levels - 1));
+
 const kept = [];
 let traps = false;
 
 const SCENARIOS = {
+  // As big-save, without the time to make the bytes up.
+  "zeros-save": (name, size) => version(persist.save(name, new Uint8Array(Number(size)))),
+  head: (name) => `${persist.head(name)}`,
+  "save-at-head": (name, text) => version(persist.save(name, text, { expect: persist.head(name) })),
+  update: (name, item, beside) => {
+    const add = (list) => {
+      if (beside) persist.saveJson(name, [...list, beside]);
+      if (beside === "once") beside = undefined;
+      if (item === "throw") throw new Error("no luck");
+      return item === "none" ? undefined : [...list, item];
+    };
+    return persist.update(name, add, []).join(" ");
+  },
   save: (name, text) => version(persist.save(name, text)),
   "save-expect": (name, expected, text) => version(persist.save(name, text, { expect: expect(expected) })),
   "save-labels": (name, text, mediaType, ...labels) =>
@@ -117,6 +133,37 @@ const SCENARIOS = {
       for (const piece of reader) writer.write(piece);
     });
   },
+  // A text of characters of two bytes, one byte beside the pieces, and lines of each kind of end.
+  "text-stream": (name) => {
+    const text = `x${"é".repeat(MIB)}\r\n\n${"ö".repeat(MIB)}\nlast`;
+    written(name, {}, (writer) => writer.write(text));
+    const lines = [...persist.Reader.open(name).lines()];
+    const expected = text.split(/\r?\n/);
+    const same = lines.length === expected.length && lines.every((line, at) => line === expected[at]);
+    return `text ${persist.Reader.open(name).text() === text} lines ${lines.length} ${same}`;
+  },
+  random: () => {
+    const numbers = Array.from({ length: 5000 }, Math.random);
+    const mean = numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
+    const good = numbers.every((number) => number >= 0 && number < 1) && mean > 0.45 && mean < 0.55;
+    return `${good} ${numbers[0]} ${crypto.randomUUID()} ${crypto.getRandomValues(new Uint32Array(2)).length}`;
+  },
+  print: (text) => {
+    console.log("out", text, { a: 1 }, 5, undefined);
+    console.error(new TypeError("no luck").message);
+    console.log("é".repeat(5000));
+    return "printed";
+  },
+  promise: () => {
+    Promise.resolve(1).then(() => {});
+    return "not refused";
+  },
+  coding: () => {
+    const texts = ["", "a\0b", "grüße 世界 😀", "\ud800x", "x".repeat(20000) + "é"];
+    const broken = [[0xff], [0xc3], [0xe4, 0xb8], [0xed, 0xa0, 0x80], [0xf0, 0x9f, 0x98], [0x61, 0xc3, 0x28, 0xc3, 0xa9]];
+    const round = texts.every((text) => persist.decode(persist.encode(text)) === text.toWellFormed());
+    return `${round} ${broken.map((bytes) => persist.decode(Uint8Array.from(bytes))).join(" ")}`;
+  },
   "read-at": (name, offset, length) => {
     const reader = persist.Reader.open(name);
     return reader ? persist.decode(reader.read(Number(offset), Number(length))) : "none";
@@ -150,6 +197,10 @@ const SCENARIOS = {
   echo: (...args) => args.join("\n"),
   "wrong-arguments": () => notRefused(WRONG),
   closed: (name) => closed(name),
+  "save-deep": (name, levels) => {
+    descend(Number(levels));
+    return version(persist.save(name, known));
+  },
   clock: () => {
     const passed = performance.now() - performance.now();
     return `clock ${Math.floor(Date.now() / 1000)} ${new Date().getUTCFullYear()} ${passed <= 0}`;
@@ -169,6 +220,18 @@ const WRONG = [
   () => persist.save("k", "", { expects: 1 }),
   () => persist.save("k", "", { expect: -1 }),
   () => persist.save("k", "", { expect: 1.5 }),
+  () => persist.save("k", "", { expect: undefined }),
+  () => persist.save("k", "", { expect: persist.stat("k")?.version }),
+  () => persist.save("k", "", { expect: null }),
+  () => persist.delete("k", { expect: undefined }),
+  () => persist.restore("k", 1, { expect: undefined }),
+  () => persist.fork("k", "l", { expect: undefined }),
+  () => new persist.Writer("k", { expect: undefined }),
+  () => persist.update("k"),
+  () => persist.update("k", () => {}),
+  () => persist.update("k", async () => ({}), {}),
+  () => persist.load("n".repeat(18 * MIB)),
+  () => persist.save("k", "", { labels: { a: "n".repeat(18 * MIB) } }),
   () => persist.save("k", "", { expect: "1" }),
   () => persist.save("k", "", { mediaType: 5 }),
   () => persist.save("k", "", { mediaType: "\udc00" }),

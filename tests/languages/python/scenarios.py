@@ -4,11 +4,13 @@ Where a scenario makes up a state, the byte at offset ``i`` is ``byte_at(i)``.
 """
 
 import array
+import io
 import random
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import persist_guest as persist
 from persist_guest import Info, PersistError, Reader, Writer, agent, errors
@@ -68,6 +70,56 @@ def describe_error(error: PersistError) -> str:
 
 def save(name: str, text: str) -> str:
     return version(persist.save(name, text))
+
+
+def zeros_save(name: str, size: str) -> str:
+    """As big-save, without the time to make the bytes up."""
+    return version(persist.save(name, bytes(int(size))))
+
+
+def head(name: str) -> str:
+    return str(persist.head(name))
+
+
+def save_at_head(name: str, text: str) -> str:
+    return version(persist.save(name, text, expect=persist.head(name)))
+
+
+def update(name: str, item: str, beside: str = "") -> str:
+    remaining = [beside] if beside == "once" else [beside] * 99 if beside else []
+
+    def add(items: list[str]) -> list[str] | None:
+        if remaining:
+            persist.save_json(name, [*items, remaining.pop()])
+        if item == "throw":
+            raise Exception("no luck")
+        return None if item == "none" else [*items, item]
+
+    return " ".join(persist.update(name, add, []))
+
+
+@dataclass
+class Turn:
+    text: str
+    speaker: str | None = None
+
+
+@dataclass
+class Talk:
+    turns: list[Turn] = field(default_factory=list)
+    seen: dict[str, float] = field(default_factory=dict)
+
+
+def update_dataclass(name: str, text: str) -> str:
+    """A dataclass comes back as what it was, and what is none is left as it is."""
+
+    def add(talk: Talk) -> None:
+        talk.turns.append(Turn(text))
+        talk.seen[text] = len(talk.turns) / 2
+
+    talk = persist.update(name, add, Talk())
+    assert all(isinstance(turn, Turn) for turn in talk.turns)
+    return " ".join(f"{turn.text}:{talk.seen[turn.text]:g}" for turn in talk.turns)
 
 
 def save_expect(name: str, expected: str, text: str) -> str:
@@ -165,6 +217,30 @@ def copy(name: str, new_name: str) -> str:
         return version(writer.finish())
 
 
+def read_lines(name: str, count: str) -> str:
+    """Lines of a state, of which each would be a call or more without a buffer."""
+    with Writer(name) as writer:
+        for number in range(int(count)):
+            writer.write(f"line {number}\n".encode())
+        writer.finish()
+    reader = Reader.open(name)
+    calls = 0
+    following = reader._raw._next
+
+    def counted(size: int) -> bytes:
+        nonlocal calls
+        calls += 1
+        return following(size)
+
+    reader._raw._next = counted
+    with reader:
+        total = sum(line == f"line {number}\n".encode() for number, line in enumerate(reader))
+        reader.seek(-7, 2)
+        last = reader.readline().decode().strip()
+        text = io.TextIOWrapper(Reader.open(name)).readline().strip()
+        return f"{total} lines, few calls {calls <= reader.info.size // 65536 + 4}, {last}, {text}"
+
+
 def read_at(name: str, offset: str, length: str) -> str:
     reader = Reader.open(name)
     if reader is None:
@@ -209,6 +285,18 @@ def trap(*_: str) -> str:
     raise SystemExit("as asked")
 
 
+KNOWN = "what the agent knows"
+
+
+def descend(levels: int) -> int:
+    return 0 if levels == 0 else 1 + descend(levels - 1)
+
+
+def save_deep(name: str, levels: str) -> str:
+    descend(int(levels))
+    return version(persist.save(name, KNOWN))
+
+
 def print_(text: str) -> str:
     print("out", text)
     print("err", text, file=sys.stderr)
@@ -238,6 +326,14 @@ WRONG: dict[str, Callable[[], object]] = {
     "expect huge": lambda: persist.save("k", b"", expect=1 << 64),
     "expect true": lambda: persist.save("k", b"", expect=True),
     "expect none": lambda: persist.save("k", b"", expect=None),
+    "delete none": lambda: persist.delete("k", expect=None),
+    "restore expect none": lambda: persist.restore("k", 1, expect=None),
+    "fork expect none": lambda: persist.fork("k", "l", expect=None),
+    "writer expect none": lambda: Writer("k", expect=None),
+    "update async": lambda: persist.update("k", asynchronous_change, {}),
+    "update without a value": lambda: persist.update("k", lambda value: None),
+    "load 18 MiB": lambda: persist.load("n" * 18 * MIB),
+    "label 18 MiB": lambda: persist.save("k", b"", labels={"a": "n" * 18 * MIB}),
     "load at text": lambda: persist.load_snapshot("k", "1"),
     "load at negative": lambda: persist.load_snapshot("k", -1),
     "stat at fraction": lambda: persist.stat("k", 1.5),
@@ -334,6 +430,10 @@ def write_items(name: str) -> str:
 
 def wasi() -> str:
     return f"clock {int(time.time())} random {random.SystemRandom().getrandbits(32):08x}"
+
+
+async def asynchronous_change(value: object) -> object:
+    return value
 
 
 async def asynchronous() -> str:

@@ -28,6 +28,7 @@ from ._store import (
     load_snapshot,
     names,
     names_page,
+    head,
     restore,
     save,
     save_json,
@@ -43,6 +44,7 @@ __all__ = [
     "Limits",
     "PersistError",
     "Reader",
+from ._update import update
     "Snapshot",
     "Writer",
     "agent",
@@ -56,8 +58,10 @@ __all__ = [
     "load_snapshot",
     "names",
     "names_page",
+    "head",
     "restore",
     "save",
     "save_json",
     "stat",
 ]
+    "update",

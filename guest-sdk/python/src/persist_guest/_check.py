@@ -7,9 +7,16 @@ from collections.abc import Mapping
 from .errors import Invalid
 
 
+# The host ends an agent that passes more than a call carries. It takes far less for a text, and says so.
+LONGEST_TEXT = 65536
+MOST_LABELS = 1024
+
+
 def text(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise Invalid(f"{what} is a str, and this is {shown(value)}")
+    if len(value) > LONGEST_TEXT:
+        raise Invalid(f"{what} has {len(value)} characters; at most {LONGEST_TEXT} are allowed")
     encoded(value, what)
     return value
 
@@ -50,6 +57,8 @@ def labels(value: object) -> list[tuple[str, str]]:
         return []
     if not isinstance(value, Mapping):
         raise Invalid(f"labels are a mapping, and this is {shown(value)}")
+    if len(value) > MOST_LABELS:
+        raise Invalid(f"there are {len(value)} labels; at most {MOST_LABELS} are allowed")
     return [(text(key, "the key of a label"), text(word, "the value of a label")) for key, word in value.items()]
 
 

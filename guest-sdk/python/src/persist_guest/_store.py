@@ -11,7 +11,7 @@ from wit_world.imports import types as raw
 
 from . import _check as check
 from ._types import Expect, Info, Limits, Snapshot, info_of
-from .errors import Invalid, raised
+from .errors import Invalid, TooLarge, Unreadable, raised
 
 # As many items as a host gives at most, for it answers with fewer where it allows fewer.
 PAGE = 1 << 30
@@ -38,9 +38,19 @@ def save(
     Once it returned, the version is durable and is never overwritten. Raises ``Conflict`` where ``expect`` does not hold and
     ``TooLarge`` above ``Limits.max_inline`` bytes.
     """
+    global _max_inline
     options = raw_options(expect, media_type, labels)
+    data = bytes_of(state)
+    # The host ends an agent that passes much more than one call carries.
+    if _max_inline is None:
+        _max_inline = limits().max_inline
+    if len(data) > _max_inline:
+        raise TooLarge(len(data))
     with raised():
-        return info_of(store.save(check.name(name), bytes_of(state), options))
+        return info_of(store.save(check.name(name), data, options))
+
+
+_max_inline: int | None = None
 
 
 def save_json(name: str, value: Any, *, expect: Expect = "any", labels: Mapping[str, str] | None = None) -> Info:
@@ -57,8 +67,16 @@ def load(name: str) -> bytes | None:
 
 def load_json(name: str) -> Any:
     """Loads the value at the head of ``name``. ``None``: nothing was saved, or it was deleted, or ``None`` was."""
-    state = load(name)
-    return None if state is None else json.loads(state)
+    snapshot = load_snapshot(name)
+    return None if snapshot is None else json_of(snapshot)
+
+
+def json_of(snapshot: Snapshot) -> Any:
+    """The value that a state is. The error names the version that is none."""
+    try:
+        return json.loads(snapshot.state)
+    except ValueError as error:
+        raise Unreadable(snapshot.info.name, snapshot.info.version, str(error)) from None
 
 
 def load_snapshot(name: str, at: int | None = None) -> Snapshot | None:
@@ -76,6 +94,12 @@ def stat(name: str, at: int | None = None) -> Info | None:
     with raised():
         info = store.stat(check.name(name), check.at(at))
     return None if info is None else info_of(info)
+
+
+def head(name: str) -> Expect:
+    """The head of ``name`` as what a change expects: ``"absent"`` where nothing was saved. A tombstone is a head."""
+    info = stat(name)
+    return "absent" if info is None else info.version
 
 
 def history(name: str) -> Iterator[Info]:
@@ -145,6 +169,8 @@ def raw_expect(expect: Expect) -> raw.Expect:
             return raw.Expect_Any()
         case "absent":
             return raw.Expect_Absent()
+        case None:
+            raise Invalid('expect is None; use "absent" where nothing was saved, or head(name)')
         case int(version) if not isinstance(version, bool):
             return raw.Expect_Version(check.version(version))
     raise Invalid(f'expect is "any", "absent" or the number of a version, and this is {expect!r}')

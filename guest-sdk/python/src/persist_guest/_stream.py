@@ -15,6 +15,9 @@ from .errors import Invalid, raised
 # Bytes collected before they are sent: fewer calls across the sandbox's wall. More would only cost the agent memory.
 COLLECTED = 1 << 20
 
+# Bytes that a buffered reader asks for at once. Larger reads go past its buffer.
+BUFFER = 1 << 16
+
 
 def _piece() -> int:
     largest: int = store.limits().max_chunk
@@ -108,11 +111,8 @@ class Writer(io.RawIOBase):
             stream.write(piece)
 
 
-class Reader(io.RawIOBase):
-    """One version, read in any order: a binary file, to be read and sought in. It stays that version whatever is saved meanwhile.
-
-    Open it with ``Reader.open``. Each read is a call to the host: put an ``io.BufferedReader`` around it for small ones.
-    """
+class _RawReader(io.RawIOBase):
+    """A stream of the host as a raw file. Each read is one call."""
 
     def __init__(self, stream: store.Reader) -> None:
         super().__init__()
@@ -120,14 +120,6 @@ class Reader(io.RawIOBase):
         self._piece = _piece()
         self._position = 0
         self.info = info_of(stream.info())
-        """What is known of the version."""
-
-    @classmethod
-    def open(cls, name: str, at: int | None = None) -> Reader | None:
-        """Opens the head of ``name``, or version ``at``. ``None``: nothing was saved, or it is a tombstone."""
-        with raised():
-            stream = store.Reader.open(check.name(name), check.at(at))
-        return None if stream is None else cls(stream)
 
     def readable(self) -> bool:
         return True
@@ -146,7 +138,7 @@ class Reader(io.RawIOBase):
         return b"".join(iter(lambda: self._next(self._piece), b""))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._open()
+        self.check_open()
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.info.size}.get(whence)
         if base is None:
             raise Invalid(f"whence is 0, 1 or 2, and this is {whence!r}")
@@ -154,26 +146,64 @@ class Reader(io.RawIOBase):
         return self._position
 
     def tell(self) -> int:
-        self._open()
+        self.check_open()
         return self._position
 
     def close(self) -> None:
-        """Gives back what the host holds for the reader."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.__exit__(None, None, None)
         super().close()
 
-    def _open(self) -> store.Reader:
+    def check_open(self) -> store.Reader:
         if self._stream is None:
             raise Invalid("the reader was closed before")
         return self._stream
 
     def _next(self, size: int) -> bytes:
-        stream = self._open()
+        stream = self.check_open()
         if size == 0:
             return b""
         with raised():
             piece = stream.read(self._position, min(size, self._piece))
         self._position += len(piece)
         return bytes(piece)
+
+
+class Reader(io.BufferedReader):
+    """One version, read in any order: a buffered binary file. It stays that version whatever is saved meanwhile.
+
+    Open it with ``Reader.open``. ``for line in reader`` gives its lines, as bytes; ``io.TextIOWrapper(reader)`` gives texts.
+    """
+
+    def __init__(self, stream: store.Reader) -> None:
+        self._raw = _RawReader(stream)
+        super().__init__(self._raw, BUFFER)
+        self.info = self._raw.info
+        """What is known of the version."""
+
+    @classmethod
+    def open(cls, name: str, at: int | None = None) -> Reader | None:
+        """Opens the head of ``name``, or version ``at``. ``None``: nothing was saved, or it is a tombstone."""
+        with raised():
+            stream = store.Reader.open(check.name(name), check.at(at))
+        return None if stream is None else cls(stream)
+
+    # A file that was closed is refused in the words of the SDK.
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._raw.check_open()
+        return super().read(size)
+
+    def seek(self, target: int, whence: int = io.SEEK_SET, /) -> int:
+        self._raw.check_open()
+        if not isinstance(target, int):
+            raise Invalid(f"where a seek goes is an int, and this is {check.shown(target)}")
+        if whence not in (io.SEEK_SET, io.SEEK_CUR, io.SEEK_END):
+            raise Invalid(f"whence is 0, 1 or 2, and this is {whence!r}")
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.info.size}[whence]
+        return super().seek(check.whole(base + target, "where a seek goes", 63))
+
+    def tell(self) -> int:
+        self._raw.check_open()
+        return super().tell()

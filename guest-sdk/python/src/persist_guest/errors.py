@@ -100,6 +100,20 @@ class Corrupt(PersistError):
         super().__init__(f"corrupt: what is stored fails verification ({found}); an earlier version may be whole")
 
 
+class Unreadable(PersistError, ValueError):
+    """A version was loaded and verified, and is not the value that the agent reads. It was left as it is."""
+
+    code = "unreadable"
+
+    def __init__(self, name: str, version: int, why: str) -> None:
+        self.name = name
+        self.version = version
+        super().__init__(
+            f"unreadable: version {version} of {name} is not what this agent reads ({why}); "
+            "it is left as it is, and an earlier version may be readable"
+        )
+
+
 class Throttled(PersistError):
     """Storage wants to be asked later."""
 
