@@ -21,7 +21,7 @@ use clap_complete::env::{CompleteEnv, Elvish, EnvCompleter, Powershell, Shells};
 use persist_host::snapshot::{Name, Store};
 use persist_host::wasm::Limits;
 
-use crate::address::{self, Address, Listed, SelectionArg};
+use crate::address::{self, Address, SelectionArg, Target};
 use crate::commands::repair::Target;
 use crate::settings::{GlobalArgs, Settings};
 use crate::stores::Stores;
@@ -69,7 +69,7 @@ fn with_values(command: Command) -> Command {
     command
         .mut_args(|arg| {
             // The archive holds the names of an import, and no store does.
-            let is_addressed = [TypeId::of::<SelectionArg>(), TypeId::of::<Listed>()]
+            let is_addressed = [TypeId::of::<SelectionArg>(), TypeId::of::<Target>()]
                 .into_iter()
                 .any(|id| arg.get_value_parser().type_id() == id);
             if is_import && is_addressed {
@@ -86,7 +86,7 @@ fn with_value(arg: Arg) -> Arg {
     let addressed = [
         (TypeId::of::<Address>(), Addressed::Version),
         (TypeId::of::<SelectionArg>(), Addressed::Selection),
-        (TypeId::of::<Listed>(), Addressed::Both),
+        (TypeId::of::<Target>(), Addressed::Both),
         (TypeId::of::<Target>(), Addressed::Both),
     ];
     if let Some((_, addressed)) = addressed.into_iter().find(|(id, _)| kind == *id) {

@@ -192,7 +192,7 @@ pub(crate) async fn copy(
         if tally.is_empty() {
             continue;
         }
-        progress.aside(|| tally.print(how.summary, out))?;
+        progress.aside(|| tally.print(how.how.summary, out))?;
         sum.add(tally);
     }
     drop(progress);
