@@ -75,6 +75,21 @@ fn nothing(address: &Address) -> Error {
     Error::NotFound(format!("nothing is saved as {}", address.name()))
 }
 
+/// Returns the error for a name under which nothing is saved, with what was probably meant.
+async fn missing(store: &Store, address: &Address) -> anyhow::Error {
+    let Address {
+        agent,
+        session,
+        name,
+        ..
+    } = address.clone();
+    let error = nothing(address).into();
+    match nothing_matches(store, &Selection::Name(agent, session, name)).await {
+        Ok((_, Some(hint))) => Hinted { error, hint }.into(),
+        _ => error,
+    }
+}
+
 /// Returns the error for a selection that matches nothing: an empty answer and a mistyped name look
 /// the same otherwise.
 pub(crate) async fn nowhere(store: &Store, selection: &Selection) -> anyhow::Error {
