@@ -1,9 +1,10 @@
 //! Commands on several names: selections, points in time, whole agents and sessions.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Command, Stdio};
 
-use persist_host::snapshot::{Name, Selection, Store};
+use persist_host::snapshot::{Name, SaveOptions, Selection, Store};
 use persist_tests::store::{TestStore, json, on_each_backend};
 use persist_tests::terminal::Terminal;
 use persist_tests::{block_on, tempdir, text};
@@ -492,6 +493,82 @@ fn an_agent_and_a_session_are_deleted_and_the_undo_command_undoes_it() {
         paste_undo(&store, &format!("to undo: {undo}"));
         assert_eq!(states(&store), before);
     }
+}
+
+#[test]
+fn an_interrupted_change_prints_the_command_that_undoes_it() {
+    let [store, ..] = on_each_backend();
+    let scope = Store::new(store.storage());
+    let scope = scope.scope("bot", None).expect("a scope");
+    store.command();
+    block_on(async {
+        for n in 0..200 {
+            let name = n.to_string();
+            let saved = scope.save(&name, "state".into(), SaveOptions::default());
+            saved.await.expect("saves");
+        }
+    });
+    let names = |store: &TestStore| store.run_ok(&["ls", "-q"]).lines().count();
+    let mut command = store.command();
+    command.args(["rm", "bot", "--yes"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut deleting = command.spawn().expect("persist starts");
+    let mut stdout = BufReader::new(deleting.stdout.take().expect("piped"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("a line");
+    assert!(line.starts_with("deleted bot/"), "{line}");
+    let pid = deleting.id().to_string();
+    let killed = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(killed.expect("kill starts").success());
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).expect("text");
+    let output = deleting.wait_with_output().expect("it ends");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    let left = names(&store);
+    assert!(left > 0 && left < 200, "{left} names are left: {rest}");
+    paste_undo(&store, said);
+    assert_eq!(names(&store), 200);
+}
+
+#[test]
+fn an_empty_name_in_a_script_does_not_select_an_agent() {
+    let [store, ..] = on_each_backend();
+    three_agents(&store);
+    for args in [
+        &["rm", "bot-1/", "--yes"][..],
+        &["purge", "bot-1/", "--yes"],
+        &["restore", "bot-1/", "--at", "now", "--yes"],
+        &["mv", "bot-1/", "x", "--yes"],
+        &["rm", "bot-1//memory", "--yes"],
+        &["rm", "", "--yes"],
+    ] {
+        store.run_fails(args, 2);
+    }
+    assert_eq!(states(&store).len(), 5);
+    assert_eq!(store.run_ok(&["ls", "-q", "bot-1/"]).lines().count(), 3);
+}
+
+#[test]
+fn a_missing_or_deleted_name_is_said_with_what_to_do() {
+    let [store, ..] = on_each_backend();
+    three_agents(&store);
+    for command in ["cat", "show", "rm"] {
+        for (address, hint) in [
+            ("bot-1/memroy", "did you mean bot-1/memory?"),
+            ("bot-1/monday", "for the session, write bot-1/monday/"),
+        ] {
+            let said = store.run_fails(&[command, address], 3);
+            assert!(said.contains("nothing is saved as"), "{command}: {said}");
+            assert!(said.contains(hint), "{command}: {said}");
+        }
+    }
+    store.run_ok(&["rm", "other", "--yes"]);
+    let said = store.run_fails(&["rm", "other/memory"], 3);
+    assert!(said.contains("persist restore other/memory@1"), "{said}");
+    let said = store.run_fails(&["ls", "other"], 3);
+    assert!(said.contains("nothing matches other in"), "{said}");
+    assert!(said.contains("--all"), "{said}");
 }
 
 #[test]

@@ -106,6 +106,19 @@ impl FromStr for Address {
     }
 }
 
+impl Target {
+    /// The argument, as it can be typed.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Names(SelectionArg(_, text)) => text.clone(),
+            Self::Version(address) => match address.version {
+                Some(version) => address.at(version),
+                None => address.name(),
+            },
+        }
+    }
+}
+
 impl FromStr for SelectionArg {
     type Err = anyhow::Error;
 
@@ -130,8 +143,20 @@ impl FromStr for Target {
     }
 }
 
+/// Parses an argument of a list, in which `agent/` is the agent. Elsewhere it is an error: a script
+/// in which a name is empty must not delete an agent.
+pub(crate) fn listed(text: &str) -> Result<Target> {
+    match text.strip_suffix('/') {
+        Some(agent) if !agent.contains('/') => agent.parse(),
+        _ => text.parse(),
+    }
+}
+
 /// Parses a selection.
 fn selection(text: &str) -> Result<Selection> {
+    if text.is_empty() {
+        bail!("{SELECTIONS}");
+    }
     let parts: Vec<_> = text.split('/').collect();
     let pattern = |agent, session, name| {
         Selection::Matching(vec![NamePattern {
@@ -142,7 +167,7 @@ fn selection(text: &str) -> Result<Selection> {
     };
     if !text.contains(is_glob) {
         return Ok(match parts[..] {
-            [agent] | [agent, ""] if !agent.is_empty() => Selection::Agent(decode(agent)?),
+            [agent] => Selection::Agent(decode(agent)?),
             [agent, "~"] => Selection::Session(decode(agent)?, None),
             [agent, session, ""] => Selection::Session(decode(agent)?, session_of(session)?),
             [agent, name] => Selection::Name(decode(agent)?, None, decode(name)?),
@@ -153,7 +178,7 @@ fn selection(text: &str) -> Result<Selection> {
         });
     }
     Ok(match parts[..] {
-        [agent] | [agent, ""] => pattern(matcher(agent)?, Matcher::Any, Matcher::Any),
+        [agent] => pattern(matcher(agent)?, Matcher::Any, Matcher::Any),
         [agent, "~"] => pattern(matcher(agent)?, Matcher::Only(None), Matcher::Any),
         [agent, session, ""] => pattern(matcher(agent)?, session_matcher(session)?, Matcher::Any),
         [agent, name] => pattern(matcher(agent)?, Matcher::Only(None), matcher(name)?),
@@ -203,6 +228,10 @@ fn session_matcher(text: &str) -> Result<Matcher<Option<Name>>> {
 
 /// Compiles a glob. An escaped character, such as ~2a for an asterisk, stands for itself.
 fn glob(text: &str) -> Result<GlobMatcher> {
+    if let Some(c) = text.chars().find(|c| c.is_control()) {
+        let c = u32::from(c);
+        bail!("a glob contains the control character U+{c:04X}");
+    }
     let mut pattern = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find('~') {
@@ -413,7 +442,7 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["", "/", "/m", "bot//m", "bot/s/m/", "bot/m@3"] {
+        for text in ["", "bot/", "b*/", "/m", "bot//m", "bot/s/m/", "bot/m@3"] {
             text.parse::<SelectionArg>().expect_err(text);
         }
     }
@@ -422,7 +451,6 @@ mod tests {
     fn a_list_argument_is_a_selection_or_a_version() {
         for (text, is_version) in [
             ("bot", false),
-            ("bot/", false),
             ("bot/s/", false),
             ("bot/~", false),
             ("bot/x", false),
@@ -435,8 +463,18 @@ mod tests {
             let parsed = matches!(target, Target::Version(_));
             assert_eq!(parsed, is_version, "{text}: {target:?}");
         }
-        for text in ["", "a/b/c/", "a/b/c/d", "bot/x@y", "bot/s/@3", "bot/[x"] {
+        for text in [
+            "", "bot/", "a/b/c/", "a/b/c/d", "bot/x@y", "bot/s/@3", "bot/[x",
+        ] {
             text.parse::<Target>().expect_err(text);
+        }
+        // A list changes nothing.
+        let Target::Names(agent) = listed("bot/").expect("an agent") else {
+            panic!("not a selection");
+        };
+        assert_eq!(agent.0, Selection::Agent(Name::new("bot").expect("a name")));
+        for text in ["", "/", "bot//", "a/b/c/"] {
+            listed(text).expect_err(text);
         }
     }
 

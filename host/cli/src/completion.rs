@@ -87,7 +87,6 @@ fn with_value(arg: Arg) -> Arg {
         (TypeId::of::<Address>(), Addressed::Version),
         (TypeId::of::<SelectionArg>(), Addressed::Selection),
         (TypeId::of::<Target>(), Addressed::Both),
-        (TypeId::of::<Target>(), Addressed::Both),
     ];
     if let Some((_, addressed)) = addressed.into_iter().find(|(id, _)| kind == *id) {
         return arg.add(ArgValueCompleter::new(move |typed: &OsStr| {

@@ -8,7 +8,7 @@ use clap::Args;
 use persist_host::snapshot::{Error, Info, Name, Scope, Selection, Store, Version};
 use serde_json::json;
 
-use super::{nothing, nothing_matches};
+use super::nothing;
 use crate::address::{self, Address, SelectionArg, Target};
 use crate::error::{Damaged, Hinted, Usage};
 use crate::exit::{self, Unlisted, snapshot_code};
@@ -75,7 +75,7 @@ pub(crate) struct Ls {
     /// Agents, sessions or names: agent, agent/session/, agent/name or agent/session/name; each
     /// part may be a glob, such as 'bot-*/memory'. @N selects version N. agent/x lists both the
     /// name x and the session x [default: everything]
-    #[arg(value_name = "SELECTION")]
+    #[arg(value_name = "SELECTION", value_parser = address::listed)]
     targets: Vec<Target>,
     /// Include deleted names
     #[arg(long)]
@@ -305,9 +305,13 @@ impl Ls {
     async fn nothing(&self, store: &Store, out: Out) -> Result<()> {
         if !self.filter.is_empty() || self.at.at.is_some() || !self.targets.is_empty() {
             let location = store.location();
-            let what = format!("nothing matches in {location}");
+            let texts: Vec<_> = self.targets.iter().map(Target::text).collect();
+            let what = match &texts[..] {
+                [] => format!("nothing matches the options in {location}"),
+                texts => format!("nothing matches {} in {location}", texts.join(" ")),
+            };
             let hint = if self.all || self.filter.deleted {
-                "remove an option, or run `persist ls --all` to list every name"
+                "remove an option to list more names"
             } else {
                 "add --all to include deleted names"
             };
@@ -315,10 +319,14 @@ impl Ls {
             let hint = hint.to_owned();
             return Err(Hinted { error, hint }.into());
         }
-        let (what, hint) = nothing_matches(store, &Selection::All).await?;
-        out.note(format_args!("{what}"));
-        if let Some(hint) = hint {
-            out.note(format_args!("hint: {hint}"));
+        let location = store.location();
+        let has_names = store.walk(&Selection::All).next().await?.is_some();
+        if has_names && self.order.limit != Some(0) {
+            out.note(format_args!(
+                "every name in {location} is deleted\nhint: add --all to include deleted names"
+            ));
+        } else {
+            out.note(format_args!("nothing is saved in {location}"));
         }
         Ok(())
     }

@@ -86,6 +86,21 @@ fn nothing(address: &Address) -> Error {
     Error::NotFound(format!("nothing is saved as {}", address.name()))
 }
 
+/// Returns the error for a name under which nothing is saved, with what was probably meant.
+async fn missing(store: &Store, address: &Address) -> anyhow::Error {
+    let Address {
+        agent,
+        session,
+        name,
+        ..
+    } = address.clone();
+    let error = nothing(address).into();
+    match nothing_matches(store, &Selection::Name(agent, session, name)).await {
+        Ok((_, Some(hint))) => Hinted { error, hint }.into(),
+        _ => error,
+    }
+}
+
 /// Returns the error for a selection that matches nothing: an empty answer and a mistyped name look
 /// the same otherwise.
 pub(crate) async fn nowhere(store: &Store, selection: &Selection) -> anyhow::Error {
@@ -174,11 +189,19 @@ async fn near(store: &Store, selection: &Selection) -> Result<Option<String>, Er
 
 /// Returns the name that is at most two letters from `wanted`, and the nearest.
 fn nearest<'a>(wanted: &Name, names: &'a [Name]) -> Option<&'a Name> {
-    let far = |name: &Name| crate::text::distance(wanted.as_str(), name.as_str());
-    let near = names.iter().map(|name| (far(name), name));
-    // Of a short name, another one of the same length is no misspelling.
-    let max = 2.min(wanted.as_str().chars().count() / 2);
-    let near = near.filter(|&(far, _)| far > 0 && far <= max);
+    let letters = |name: &Name| {
+        let mut letters: Vec<_> = name.as_str().chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let of_wanted = letters(wanted);
+    // A short name with other letters is no misspelling; one with two letters swapped is.
+    let max = 2.min(of_wanted.len() / 2);
+    let near = names.iter().filter_map(|name| {
+        let far = crate::text::distance(wanted.as_str(), name.as_str());
+        let is_near = far <= max || (far == 2 && letters(name) == of_wanted);
+        (far > 0 && is_near).then_some((far, name))
+    });
     near.min_by_key(|&(far, _)| far).map(|(_, name)| name)
 }
 
@@ -212,5 +235,28 @@ fn confirm(what: &str, question: &str, answer: &str, interrupt: &Interrupt) -> a
         Ok(())
     } else {
         Err(Usage::new(format!("nothing was removed: the answer is not {answer}")).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelled_name_has_a_near_one() {
+        let name = |text: &str| Name::new(text).expect("a name");
+        let names = ["bot", "memory", "notes", "n"].map(name);
+        for (wanted, near) in [
+            ("bto", Some("bot")),
+            ("bots", Some("bot")),
+            ("memroy", Some("memory")),
+            ("note", Some("notes")),
+            ("bxy", None),
+            ("x", None),
+            ("plan", None),
+        ] {
+            let found = nearest(&name(wanted), &names).map(Name::as_str);
+            assert_eq!(found, near, "{wanted}");
+        }
     }
 }

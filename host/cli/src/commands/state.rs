@@ -12,7 +12,7 @@ use persist_host::snapshot::{
 use serde_json::Value;
 
 use super::bulk::{self, Action, Confirm, Head, Plan};
-use super::{CHUNK, changed, deleted, expect, nothing};
+use super::{CHUNK, changed, deleted, expect, missing, nothing};
 use crate::address::{Address, SelectionArg, Target};
 use crate::error::{Hinted, Usage};
 use crate::exit::snapshot_code;
@@ -213,7 +213,9 @@ impl Show {
         let name = self.address.name.as_str();
         let scope = address.scope(store)?;
         let info = scope.stat(name, address.version).await?;
-        let info = info.ok_or_else(|| nothing(address))?;
+        let Some(info) = info else {
+            return Err(missing(store, address).await);
+        };
         let pinned = scope.pins(name).await?.contains(&info.version);
         let text = address.at(info.version);
         let mut value = print::info(&text, &info);
@@ -230,7 +232,9 @@ impl Cat {
         let Some(mut reader) = scope.reader(name, address.version).await? else {
             // Nothing at all, or a tombstone: these are different news.
             let info = scope.stat(name, address.version).await?;
-            let info = info.ok_or_else(|| nothing(address))?;
+            let Some(info) = info else {
+                return Err(missing(store, address).await);
+            };
             return Err(deleted(address, &info, out));
         };
         let mut stdout = io::stdout().lock();
@@ -431,7 +435,11 @@ impl Rm {
     async fn one(&self, store: &Store, address: &Address, out: Out) -> Result<()> {
         let scope = address.scope(store)?;
         let deletion = scope.delete(address.name.as_str(), self.expected.expect());
-        let info = deletion.await.map_err(|error| {
+        let deletion = deletion.await;
+        if let Err(Error::NotFound(_)) = deletion {
+            return Err(nothing_to_delete(store, &scope, address, out).await);
+        }
+        let info = deletion.map_err(|error| {
             let is_full = snapshot_code(&error) == 8;
             let error = anyhow::Error::new(error);
             if !is_full {
@@ -682,6 +690,33 @@ impl Mv {
         }
         let is_one = matches!(self.from.0, Selection::Name(..));
         plan.run(self.confirm, !is_one, store, interrupt).await
+    }
+}
+
+/// Returns the error for a name that has no state to delete, with what to do about it.
+async fn nothing_to_delete(
+    store: &Store,
+    scope: &Scope,
+    address: &Address,
+    out: Out,
+) -> anyhow::Error {
+    let name = address.name.as_str();
+    match scope.stat(name, None).await {
+        Ok(Some(info)) => {
+            let error = format!(
+                "{} is already deleted, by version {}",
+                address.name(),
+                info.version
+            );
+            let error = Error::NotFound(error).into();
+            let hint = match info.parent {
+                Some(parent) => out.command("restore", &address.at(parent)),
+                None => out.command("history", &address.name()),
+            };
+            let hint = format!("run `{hint}` to bring it back");
+            Hinted { error, hint }.into()
+        }
+        _ => missing(store, address).await,
     }
 }
 

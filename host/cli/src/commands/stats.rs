@@ -7,7 +7,6 @@ use clap::Args;
 use persist_host::snapshot::{Name, PruneDecision, Retention, Scope, Store};
 use serde_json::{Value, json};
 
-use super::nothing_matches;
 use crate::address;
 use crate::print::{self, Out};
 use crate::progress::Progress;
@@ -172,11 +171,7 @@ impl Stats {
             figures.print(Of::Agent(agent), states, &mut table)?;
         }
         if all.versions == 0 {
-            let (what, hint) = nothing_matches(store, &selection).await?;
-            out.note(format_args!("{what}"));
-            if let Some(hint) = hint {
-                out.note(format_args!("hint: {hint}"));
-            }
+            out.note(format_args!("nothing is saved in {}", store.location()));
         }
         if all.unread > 0 {
             let versions = text::count(all.unread, "version");
