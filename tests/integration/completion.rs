@@ -147,8 +147,18 @@ fn a_store_that_does_not_answer_is_not_waited_for() {
     // A server that accepts connections and says nothing.
     let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = server.local_addr().expect("an address");
-    let url = format!("s3://bucket?endpoint=http://{address}");
-    assert_eq!(asked(dir.path(), &["--storage", &url, "cat", "b"]), [""; 0]);
+    let output = persist(dir.path())
+        .env("AWS_ENDPOINT_URL_S3", format!("http://{address}"))
+        .env("AWS_ACCESS_KEY_ID", "key")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("_PERSIST_COMPLETE", "fish")
+        .args(["--", "persist", "--storage", "s3://bucket", "cat", "b"])
+        .output()
+        .expect("persist starts");
+    assert!(output.status.success());
+    assert_eq!([output.stdout, output.stderr].concat(), b"");
+    server.set_nonblocking(true).expect("a setting");
+    server.accept().expect("the server was asked");
     let wrong = ["--storage", "file:///no/such/store", "cat", "b"];
     assert_eq!(asked(dir.path(), &wrong), [""; 0]);
     assert_eq!(asked(dir.path(), &["cat", "bot/~zz/"]), [""; 0]);

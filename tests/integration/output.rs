@@ -425,6 +425,16 @@ fn a_difference_of_large_states_says_where_and_how_much() {
     assert!(shown.contains("\n-old\n+another line"), "{shown}");
     assert!(value["bytes"]["same_at_end"].as_u64() > Some(1 << 20));
 
+    // Every line differs.
+    let upper = String::from_utf8(lines("x")).expect("text").to_uppercase();
+    save(dir, "bot/text", upper.as_bytes(), &[]);
+    let (value, shown) = difference(dir, "bot/text");
+    assert_eq!(
+        (&value["format"], &value["diff"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert!(shown.contains("too much of it to show"), "{shown}");
+
     save(dir, "bot/growing", b"12345", &[]);
     save(dir, "bot/growing", b"1234567890", &[]);
     let (value, _) = difference(dir, "bot/growing");

@@ -60,7 +60,8 @@ pub(crate) struct Copy {
     mirror: Mirror,
     #[command(flatten)]
     create: Create,
-    /// Hides the global option, which names one store: this command takes two.
+    /// Ignored: FROM_URL and TO_URL name the stores
+    // Hides the global option, which names one store.
     #[arg(long, hide = true)]
     storage: Option<String>,
 }

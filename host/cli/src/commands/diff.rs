@@ -94,6 +94,8 @@ struct Bytes {
     line: u64,
     /// Offset at which this line begins.
     line_start: u64,
+    /// One of the states is not text.
+    is_binary: bool,
 }
 
 /// Lines in which two states differ.
@@ -122,20 +124,22 @@ impl Diff {
         let mut from = side(store, &from).await?;
         let mut to = side(store, &to).await?;
         let same = (from.info.deleted, &from.info.sha256) == (to.info.deleted, &to.info.sha256);
+        let longer = from.info.size.max(to.info.size);
         let mut difference = None;
         if !same && !from.info.deleted && !to.info.deleted {
-            let bytes = compared(&mut from, &mut to).await?;
+            let mut bytes = compared(&mut from, &mut to).await?;
             let lines = lines(&mut from, &mut to, &bytes).await?;
+            bytes.is_binary |= lines.is_none() && longer <= MAX;
             difference = Some((bytes, lines));
         }
-        let longer = from.info.size.max(to.info.size);
         let value = json!({
             "from": print::info(&from.address, &from.info),
             "to": print::info(&to.address, &to.info),
             "same": same,
             "bytes": difference.as_ref().map(|(bytes, _)| bytes.value(longer)),
-            "format": difference.as_ref().map(|(_, lines)| {
-                lines.as_ref().map_or("binary", |lines| lines.format)
+            "format": difference.as_ref().and_then(|(bytes, lines)| match lines {
+                Some(lines) => Some(lines.format),
+                None => bytes.is_binary.then_some("binary"),
             }),
             "diff": difference.as_ref().and_then(|(_, lines)| {
                 Some(lines.as_ref()?.diff.as_str())
@@ -200,6 +204,8 @@ async fn compared(from: &mut Side, to: &mut Side) -> Result<Bytes> {
         let old = from.read(at, end).await?;
         let new = to.read(at, end).await?;
         let is_same = old == new;
+        // Text has no NUL, and other files have many.
+        found.is_binary |= old.contains(&0) || new.contains(&0);
         for (offset, (a, b)) in (at..).zip(old.iter().zip(&new)) {
             if is_same && found.range.is_some() {
                 // Nothing in this piece counts.
@@ -301,7 +307,14 @@ fn text(from: &Side, to: &Side, same: bool, difference: Option<&(Bytes, Option<L
     lines.push(match difference {
         None if same => "state       the same, by SHA-256".into(),
         None => "state       only one of them is deleted".into(),
-        Some((bytes, None)) => format!("state       {}; not text", bytes.text(longer)),
+        Some((bytes, None)) => {
+            let why = if bytes.is_binary {
+                "not text"
+            } else {
+                "too much of it to show"
+            };
+            format!("state       {}; {why}", bytes.text(longer))
+        }
         Some((bytes, Some(lines))) => {
             let Lines { format, diff } = lines;
             let how = match *format {
