@@ -332,7 +332,7 @@ fn layer(module: &str) -> Option<usize> {
 fn room(module: &str) -> Option<usize> {
     let rest = module.strip_prefix(SNAPSHOT)?;
     let is_of = |room: &&[&str]| room.iter().any(|name| is_in(rest, name));
-    ROOMS.iter().position(|room| is_of(room))
+    ROOMS.iter().position(is_of)
 }
 
 /// Modules of `snapshot` that [`ROOMS`] does not name.
