@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use persist_host::snapshot::{Error, SaveOptions, Scope};
-use persist_host::storage::{ErrorKind, Key, ReadRange};
+use persist_host::storage::{ErrorKind, Key, List, ReadRange};
 use persist_servers::Kind;
-use persist_tests::proxy::{Fault, Proxy, Reply};
+use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
 use persist_tests::store::{TestStore, is_probe};
-use persist_tests::{block_on, noise, save};
+use persist_tests::{block_on, load, noise, save};
 
 const OLD: &str = "old";
 
@@ -237,4 +237,77 @@ fn a_missing_response_is_an_error_after_the_retry_budget() {
             assert_eq!(save(&scope, "new", "x").await.version, 1);
         });
     }
+}
+
+/// Returns the length of a suffix that a request asks for.
+fn suffix(seen: &Seen) -> Option<u64> {
+    let range = seen.header("range")?;
+    range.strip_prefix("bytes=-")?.parse().ok()
+}
+
+#[test]
+fn objects_are_read_from_servers_that_answer_a_long_suffix_wrong() {
+    // Five of twelve servers that were tried answer so, each in its own way.
+    let foreign = Reply::new(206, "x").header("content-range", "bytes 0-0/-1");
+    for wrong in [
+        Reply::s3(500, "InternalError"),
+        Reply::s3(400, "InvalidArgument"),
+        Reply::s3(416, "InvalidRange"),
+        Reply::new(200, "other bytes"),
+        foreign,
+    ] {
+        block_on(async {
+            let (_proxy, place, scope) = ready().await;
+            save(&scope, "large", &"x".repeat(10)).await;
+            let state = large();
+            scope
+                .save("large", state.clone(), SaveOptions::default())
+                .await
+                .expect("saves");
+            let (proxy, cold) = place.proxied();
+            let cold = cold.scope();
+            let answer = wrong.clone();
+            // All but the second version of the large state are shorter than what is asked for.
+            proxy.rule(move |_, seen| {
+                let is_large = seen.uri.path().ends_with("/large/9999999997-0000000002.gz");
+                (suffix(seen).is_some() && !is_large).then(|| Fault::Reply(answer.clone()))
+            });
+            assert_eq!(load(&cold, "old").await.as_deref(), Some(OLD), "{wrong:?}");
+            // Its size is not known from a list.
+            let first = cold.load("large", Some(1)).await.expect("loads");
+            assert_eq!(first.expect("is there").state, "x".repeat(10));
+            let loaded = cold.load("large", Some(2)).await.expect("loads");
+            assert!(loaded.expect("is there").state == state, "{wrong:?}");
+            let loaded = cold.load("large", None).await.expect("loads");
+            assert!(loaded.expect("is there").state == state, "{wrong:?}");
+            assert_eq!(proxy.faults(), 0, "{wrong:?}");
+        });
+    }
+}
+
+#[test]
+fn a_listed_size_that_is_out_of_date_is_not_believed() {
+    block_on(async {
+        let place = TestStore::on(Kind::SeaweedFs);
+        let storage = place.storage();
+        let key = Key::new("a/b").expect("a key");
+        let replace = async |text: &str| {
+            let other = place.storage();
+            let mut upload = other.replace(&key).await.expect("begins");
+            upload.write(text.to_owned().into()).await.expect("writes");
+            upload.finish().await.expect("replaces");
+        };
+        for (listed, there) in [("short", "longer than it was"), ("long enough", "short")] {
+            replace(listed).await;
+            storage.list(&List::new("a")).await.expect("lists");
+            replace(there).await;
+            for len in [6, 100] {
+                let part = storage.read(&key, ReadRange::Suffix(len)).await;
+                let part = part.expect("reads");
+                let start = there.len().saturating_sub(len as usize);
+                assert_eq!(part.bytes, &there.as_bytes()[start..], "{listed} {len}");
+                assert_eq!(part.size, there.len() as u64);
+            }
+        }
+    });
 }

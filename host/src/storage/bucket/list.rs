@@ -131,7 +131,15 @@ impl<D: Driver> Bucket<D> {
 
     async fn list_once(&self, request: &ListRequest) -> Result<ListResponse> {
         let list = || self.driver().list(request);
-        self.call(Request::List, &request.prefix, 0, list).await
+        let response = self.call(Request::List, &request.prefix, 0, list).await?;
+        if !self.settings().is_own_server {
+            let sizes = response.objects.iter().filter_map(|listed| {
+                let meta = listed.meta.as_ref()?;
+                Some((listed.key.as_str(), meta.size))
+            });
+            self.shared.sizes.record(sizes);
+        }
+        Ok(response)
     }
 
     // A provider lists in the order of keys, where a directory ends in `/`: `a-` and `a.b/` come

@@ -29,6 +29,7 @@ mod range;
 mod read;
 mod settings;
 mod shared;
+mod sizes;
 mod sweep;
 mod tail;
 mod unsent;

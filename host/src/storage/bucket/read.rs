@@ -82,8 +82,13 @@ impl<D: Driver> Bucket<D> {
 }
 
 async fn suffix<D: Driver>(object: &Object<D>, len: u64) -> Result<Option<Part>> {
+    let is_own = object.bucket.settings().is_own_server;
+    let known = object.bucket.shared.sizes.take(&object.full);
     let range = match len {
         WHOLE.. => ObjectRange::All,
+        1.. if !is_own && known.is_none_or(|size| size <= len) => {
+            return short(object, len, known).await;
+        }
         len => ObjectRange::Suffix(len.max(1)),
     };
     let mut bytes = BytesMut::new();
@@ -94,6 +99,32 @@ async fn suffix<D: Driver>(object: &Object<D>, len: u64) -> Result<Option<Part>>
         0 => nothing(info.size, info.size),
         _ => part(bytes, info.range.start, info.size),
     }))
+}
+
+/// Reads the end of an object that is surely or probably not longer than `len`: from its beginning,
+/// as many servers answer a suffix wrong that is longer than the object. `known` is the size that
+/// was listed, if any.
+async fn short<D: Driver>(
+    object: &Object<D>,
+    len: u64,
+    known: Option<u64>,
+) -> Result<Option<Part>> {
+    // An object that was listed as empty may not be it any more.
+    let end = known.filter(|size| *size > 0).unwrap_or(len);
+    let mut bytes = BytesMut::new();
+    let Some(info) = fetch(object, ObjectRange::Span(0..end), None, &mut bytes).await? else {
+        return Ok(None);
+    };
+    if info.size == info.range.end {
+        return Ok(Some(part(bytes, info.range.start, info.size)));
+    }
+    // It is longer.
+    bytes.clear();
+    let rest = info.size.saturating_sub(len)..info.size;
+    let range = ObjectRange::Span(rest.clone());
+    let tag = info.tag.as_deref();
+    let found = fetch(object, range, tag, &mut bytes).await?;
+    Ok(found.map(|info| part(bytes, rest.start, info.size)))
 }
 
 async fn bounded<D: Driver>(object: &Object<D>, span: Range<u64>) -> Result<Option<Part>> {

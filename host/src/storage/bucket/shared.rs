@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::driver::{Driver, Request};
 use super::settings::Settings;
+use super::sizes::ListedSizes;
 #[cfg(doc)]
 use crate::storage::Storage;
 use crate::storage::retry::{Attempt, Call, Counts, Retrier, RetryDecision, RetryLoop};
@@ -33,6 +34,8 @@ pub(super) struct Shared<D> {
     pub(super) background: TaskTracker,
     /// Set once it is known that one of several uploads in parts that race is acknowledged.
     pub(super) uploads_probed: OnceCell<()>,
+    /// Sizes of objects that a server that is not the provider's own has listed.
+    pub(super) sizes: ListedSizes,
 }
 
 impl<D: Driver> Clone for Bucket<D> {
@@ -57,6 +60,7 @@ impl<D: Driver> Bucket<D> {
                 litter: AtomicBool::new(false),
                 background,
                 uploads_probed: OnceCell::new(),
+                sizes: ListedSizes::default(),
             }),
         }
     }
