@@ -28,6 +28,7 @@
 //! - `retention_cli`: policies, pruning and statistics, on every backend
 //! - `check_and_doctor`: problems of a store or its backend, and how they are reported
 //! - `copy_export_import`: stores that are copied between backends, exported and imported
+//! - `aws_settings`: settings of Amazon's own tools
 //! - `credentials`: which servers are sent which credentials
 //! - `secrets`: secrets in the wrong place, which no command prints
 //! - `malformed`: keys, files and variables that no request can carry
@@ -36,6 +37,7 @@
 //! - `json`: the JSON output is documented
 
 mod adapter;
+mod aws_settings;
 mod bad_input;
 mod beside;
 mod check_and_doctor;
