@@ -12,7 +12,7 @@ use persist_host::storage::{
     self, ErrorKind, Key, List, Memory, Page, ReadRange, Storage, StorageConfig,
 };
 use persist_servers::Kind;
-use persist_tests::proxy::{Fault, Reply};
+use persist_tests::proxy::{Fault, Reply, Seen};
 use persist_tests::store::{TestStore, json, on_each_backend};
 use persist_tests::{block_on, gcs, guest, save, scope, tempdir, text, version_file};
 use serde_json::Value;
@@ -406,6 +406,64 @@ fn the_doctor_tells_a_refusal_from_a_storage_that_lacks_something() {
     doctor("problems: conditions", 6);
     proxy.rule(|_, _| Some(Fault::Reply(Reply::s3(403, "AccessDenied"))));
     doctor("problems: reach", 5);
+}
+
+#[test]
+fn the_doctor_names_the_setting_that_a_server_needs() {
+    // Real servers that need these settings are those of providers.
+    let has = |seen: &Seen, begin: &str| {
+        let mut names = seen.headers.keys();
+        names.any(|name| name.as_str().starts_with(begin))
+    };
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
+    let doctor = |hint: &str| {
+        let mut command = place.command();
+        let output = command.arg("doctor").output().expect("persist starts");
+        let printed = text(&output.stdout);
+        assert!(!output.status.success(), "{printed}");
+        assert!(printed.contains(&format!("hint: set {hint}")), "{printed}");
+    };
+    for (status, code) in [(400, "InvalidArgument"), (501, "NotImplemented")] {
+        proxy.rule(move |_, seen| {
+            has(seen, "x-amz-checksum-").then(|| Fault::Reply(Reply::s3(status, code)))
+        });
+        doctor("AWS_REQUEST_CHECKSUM_CALCULATION=when_required");
+    }
+    proxy.rule(move |_, seen| {
+        let is_plain = seen.operation() == "PutObject" && !has(seen, "x-amz-server-side-enc");
+        is_plain.then(|| Fault::Reply(Reply::s3(403, "AccessDenied")))
+    });
+    doctor("PERSIST_S3_ENCRYPTION=AES256");
+    proxy.rule(|_, _| None);
+    let listed = place.run_ok(&["ls", "--json"]);
+    assert!(!listed.contains("probe"), "{listed}");
+}
+
+#[test]
+fn the_doctor_notes_that_unfinished_uploads_cannot_be_listed() {
+    let other = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    for answer in [
+        Reply::s3(501, "NotImplemented"),
+        Reply::s3(404, "NoSuchKey"),
+        Reply::new(404, ""),
+        Reply::new(200, other),
+    ] {
+        let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
+        let reply = answer.clone();
+        proxy.rule(move |_, seen| {
+            let is_asked = seen.operation() == "ListMultipartUploads";
+            is_asked.then(|| Fault::Reply(reply.clone()))
+        });
+        let output = place.run(&["doctor"]);
+        let printed = text(&output.stdout);
+        let note = "note   gc          `persist gc` cannot find unfinished uploads";
+        assert!(printed.contains(note), "{answer:?}: {printed}");
+        let output = place.run(&["gc"]);
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{answer:?}: {said}");
+        assert!(said.contains("cannot list them"), "{answer:?}: {said}");
+        place.run_ok(&["check"]);
+    }
 }
 
 #[test]

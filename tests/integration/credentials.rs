@@ -11,9 +11,9 @@ use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
 use persist_tests::{persist, tempdir, text};
 use tempfile::TempDir;
 
-const KEY_ID: &str = "AKIAPLANTED000000000";
-const SECRET: &str = "plantedsecretplantedsecretplantedsecret0";
-const TOKEN: &str = "PLANTED-TOKEN";
+pub(crate) const KEY_ID: &str = "AKIAPLANTED000000000";
+pub(crate) const SECRET: &str = "plantedsecretplantedsecretplantedsecret0";
+pub(crate) const TOKEN: &str = "PLANTED-TOKEN";
 
 /// A server that refuses everything.
 fn recorder() -> Proxy {
@@ -34,20 +34,20 @@ fn token_server() -> Proxy {
 
 /// A home with the files that a test writes, and a command whose requests all go through
 /// `recorder`.
-struct Home {
-    dir: TempDir,
-    recorder: Proxy,
+pub(crate) struct Home {
+    pub(crate) dir: TempDir,
+    pub(crate) recorder: Proxy,
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             dir: tempdir(),
             recorder: recorder(),
         }
     }
 
-    fn write(&self, name: &str, content: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         let parent = path.parent().expect("a directory");
         std::fs::create_dir_all(parent).expect("made");
@@ -56,7 +56,12 @@ impl Home {
     }
 
     /// Lists the store at `url`.
-    fn ls(&self, url: &str) -> Command {
+    pub(crate) fn ls(&self, url: &str) -> Command {
+        self.persist(&["ls", "--storage", url])
+    }
+
+    /// The command with these arguments.
+    pub(crate) fn persist(&self, args: &[&str]) -> Command {
         let mut command = persist(Path::new(""));
         command
             .env_remove("PERSIST_LOCAL_PATH")
@@ -66,12 +71,12 @@ impl Home {
             .env("HTTP_PROXY", self.recorder.endpoint())
             .env("HTTPS_PROXY", self.recorder.endpoint())
             .env("NO_PROXY", "127.0.0.1")
-            .args(["ls", "--storage", url]);
+            .args(args);
         command
     }
 
     /// Runs a command that must be refused as it stands, before any request.
-    fn refused(&self, command: &mut Command, hint: &str) {
+    pub(crate) fn refused(&self, command: &mut Command, hint: &str) {
         let output = command.output().expect("persist starts");
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
@@ -83,7 +88,7 @@ impl Home {
     }
 
     /// Runs a command until its first request arrives, and returns that.
-    fn first(&self, command: &mut Command) -> Seen {
+    pub(crate) fn first(&self, command: &mut Command) -> Seen {
         self.recorder.forget();
         self.recorder
             .rule(|_, _| Some(Fault::Reply(Reply::s3(403, "AccessDenied"))));
@@ -108,7 +113,7 @@ impl Home {
     }
 
     /// The hosts that were asked.
-    fn hosts(&self) -> Vec<String> {
+    pub(crate) fn hosts(&self) -> Vec<String> {
         let seen = self.recorder.seen();
         let host = |seen: &Seen| seen.uri.authority().map(ToString::to_string);
         seen.iter()
@@ -117,21 +122,21 @@ impl Home {
     }
 }
 
-fn with_keys(command: &mut Command) -> &mut Command {
+pub(crate) fn with_keys(command: &mut Command) -> &mut Command {
     command
         .env("AWS_ACCESS_KEY_ID", KEY_ID)
         .env("AWS_SECRET_ACCESS_KEY", SECRET)
         .env("AWS_SESSION_TOKEN", TOKEN)
 }
 
-fn host(seen: &Seen) -> String {
+pub(crate) fn host(seen: &Seen) -> String {
     seen.uri
         .authority()
         .map(ToString::to_string)
         .unwrap_or_default()
 }
 
-fn holds(seen: &Seen, planted: &str) -> bool {
+pub(crate) fn holds(seen: &Seen, planted: &str) -> bool {
     format!("{:?} {:?}", seen.headers, seen.uri).contains(planted)
 }
 

@@ -29,6 +29,7 @@
 //! - `retention_cli`: policies, pruning and statistics, on every backend
 //! - `check_and_doctor`: problems of a store or its backend, and how they are reported
 //! - `copy_export_import`: stores that are copied between backends, exported and imported
+//! - `aws_settings`: settings of Amazon's own tools
 //! - `credentials`: which servers are sent which credentials
 //! - `selection`: several names at once, points in time, whole agents and sessions
 //! - `secrets`: secrets in the wrong place, which no command prints
@@ -40,6 +41,7 @@
 //! - `completion`: completion in shells
 
 mod adapter;
+mod aws_settings;
 mod bad_input;
 mod beside;
 mod check_and_doctor;

@@ -11,7 +11,7 @@ use persist_host::storage::S3Encryption;
 use persist_servers::Kind;
 use persist_tests::proxy::{Fault, Proxy, Reply, Seen};
 use persist_tests::store::{TestStore, is_probe};
-use persist_tests::{block_on, guest, load, noise, save, text};
+use persist_tests::{block_on, guest, load, noise, save, tempdir, text};
 
 /// Every server that is S3's.
 pub(crate) const KINDS: [Kind; 2] = [Kind::SeaweedFs, Kind::Ministack];
@@ -324,4 +324,106 @@ fn an_upload_that_is_dropped_or_fails_is_aborted() {
         all_aborted(&proxy, 1).await;
         assert_eq!(done(&proxy, "CompleteMultipartUpload"), 0);
     });
+}
+
+/// Runs `persist save` of a small state and of one of several parts, and returns the requests that
+/// made them.
+fn made_by_command(
+    place: &TestStore,
+    proxy: &Proxy,
+    url: &str,
+    variables: &[(&str, &str)],
+    toml: &str,
+) -> Vec<Seen> {
+    let dir = tempdir();
+    let file = dir.path().join("persist.toml");
+    std::fs::write(&file, toml).expect("written");
+    proxy.forget();
+    for (name, state) in [
+        ("bot/small", noise(1, 10)),
+        ("bot/large", noise(1, 9 << 20)),
+    ] {
+        let mut persist = place.command();
+        persist
+            .env("PERSIST_CONFIG", &file)
+            .envs(variables.iter().copied())
+            .args(["save", name, "-", "--storage", url]);
+        let saved = with_bytes(&mut persist, &state);
+        assert!(saved.status.success(), "{}", text(&saved.stderr));
+    }
+    let made = ["PutObject", "CreateMultipartUpload", "UploadPart"];
+    let seen = proxy.seen().into_iter();
+    let made: Vec<_> = seen
+        .filter(|seen| made.contains(&seen.operation()) && !is_probe(seen))
+        .collect();
+    assert!(made.len() >= 4, "{made:?}");
+    made
+}
+
+/// Adds a parameter to the URL of a store.
+fn with_parameter(place: &TestStore, parameter: &str) -> String {
+    let join = if place.url().contains('?') { '&' } else { '?' };
+    format!("{}{join}{parameter}", place.url())
+}
+
+#[test]
+fn encryption_by_s3_can_be_set_in_every_source_of_settings() {
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
+    let of_url = with_parameter(&place, "encryption=AES256");
+    let url = place.url();
+    for (url, variables, toml) in [
+        (of_url.as_str(), &[][..], ""),
+        (url, &[("PERSIST_S3_ENCRYPTION", "AES256")], ""),
+        (url, &[], "s3_encryption = \"AES256\""),
+        (
+            of_url.as_str(),
+            &[("PERSIST_S3_KMS_KEY", "alias/other")],
+            "",
+        ),
+    ] {
+        for seen in made_by_command(&place, &proxy, url, variables, toml) {
+            if seen.operation() != "UploadPart" {
+                let asked = seen.header("x-amz-server-side-encryption");
+                assert_eq!(asked, Some("AES256"), "{variables:?} {toml} {seen:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn checksums_can_be_turned_off_in_every_source_of_settings() {
+    let (proxy, place) = TestStore::on(Kind::SeaweedFs).proxied();
+    let of_url = with_parameter(&place, "checksums=when_required");
+    let url = place.url();
+    let dir = tempdir();
+    let config = dir.path().join("config");
+    let of_profile = "[default]\nrequest_checksum_calculation = when_required\n";
+    std::fs::write(&config, of_profile).expect("written");
+    let config = config.to_str().expect("UTF-8");
+    let variable = "AWS_REQUEST_CHECKSUM_CALCULATION";
+    for (url, variables, toml, is_sent) in [
+        (url, &[][..], "", true),
+        (of_url.as_str(), &[], "", false),
+        (url, &[(variable, "when_required")], "", false),
+        (url, &[], "s3_checksums = \"when_required\"", false),
+        (url, &[("AWS_CONFIG_FILE", config)], "", false),
+        (
+            url,
+            &[("AWS_CONFIG_FILE", config), (variable, "when_supported")],
+            "",
+            true,
+        ),
+    ] {
+        for seen in made_by_command(&place, &proxy, url, variables, toml) {
+            let has = |begin: &str| {
+                let mut names = seen.headers.keys();
+                names.any(|name| name.as_str().starts_with(begin))
+            };
+            let is_with = has("x-amz-checksum-") || has("x-amz-sdk-checksum-");
+            assert_eq!(is_with, is_sent, "{variables:?} {toml} {seen:?}");
+            let signed = seen.header("x-amz-content-sha256").unwrap_or_default();
+            let is_hash = signed.len() == 64 && signed.bytes().all(|b| b.is_ascii_hexdigit());
+            assert!(is_hash, "the body is signed: {seen:?}");
+        }
+    }
 }

@@ -7,8 +7,9 @@ use super::{Environment, Local, Result, Storage, StorageBackend, StorageConfig};
 use super::{Error, ErrorKind};
 
 impl StorageConfig {
-    /// Returns the storage itself, completed from the environment of this process. Nothing is
-    /// opened, made or asked yet.
+    /// Returns the storage itself, completed from [`Environment::current`], which is read now. Of
+    /// files, those that settings name are read (`~/.aws/config`, a CA bundle); nothing is made or
+    /// asked yet.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where a setting is missing or cannot work, or this build lacks the

@@ -73,9 +73,10 @@ pub enum StorageBackend {
 /// | `s3_region` | `AWS_REGION`, `AWS_DEFAULT_REGION`, `region` of the profile | `us-east-1` |
 /// | `s3_endpoint` | `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `endpoint_url` of the profile | Amazon's, of the region |
 /// | `s3_allow_http` | `PERSIST_S3_ALLOW_HTTP` | none |
-/// | `s3_path_style` | | yes with an endpoint of one's own, else no |
+/// | `s3_path_style` | `PERSIST_S3_PATH_STYLE`, `addressing_style` of the profile | yes with an endpoint of one's own, else no |
 /// | `s3_profile` | | see below |
-/// | `s3_encryption` | `PERSIST_S3_KMS_KEY` | the bucket's own |
+/// | `s3_encryption` | `PERSIST_S3_ENCRYPTION`, `PERSIST_S3_KMS_KEY` | the bucket's own |
+/// | `s3_checksums` | `AWS_REQUEST_CHECKSUM_CALCULATION`, `request_checksum_calculation` of the profile | with every object |
 /// | `s3_credentials` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` | see below |
 /// | `gcs_bucket` | `PERSIST_GCS_BUCKET`, `GCS_BUCKET` | none: it must be said |
 /// | `gcs_prefix` | `PERSIST_GCS_PREFIX` | none |
@@ -88,10 +89,10 @@ pub enum StorageBackend {
 /// Credentials that the config does not have are looked for, at the first call, in this order: the
 /// environment; the profile files (`~/.aws/credentials` and `~/.aws/config`, `AWS_PROFILE`), with
 /// roles that they assume; a web identity (`AWS_WEB_IDENTITY_TOKEN_FILE`, as on EKS); a container's
-/// (`AWS_CONTAINER_CREDENTIALS_…_URI`, as on ECS and EKS); those of the EC2 machine. Not built in:
-/// single sign-on and `credential_process`; `aws configure export-credentials` turns these into
-/// environment variables. They are looked up again before they expire, and once where they are
-/// refused.
+/// (`AWS_CONTAINER_CREDENTIALS_…_URI`, as on ECS and EKS); those of the EC2 machine. Profiles may
+/// use single sign-on and `credential_process`. Not built in: `aws login`, and roles that need an
+/// MFA code; `aws configure export-credentials` turns these into environment variables. They are
+/// looked up again before they expire, and once where they are refused.
 ///
 /// # Credentials for Google Cloud Storage
 /// A file that the config or `GOOGLE_APPLICATION_CREDENTIALS` names: the key of a service account,
@@ -149,6 +150,8 @@ pub struct StorageConfig {
     pub s3_profile: Option<String>,
     /// How the server encrypts what it keeps.
     pub s3_encryption: S3Encryption,
+    /// Requests that carry a checksum of the object.
+    pub s3_checksums: Option<S3Checksums>,
     /// Credentials for this storage alone.
     pub s3_credentials: Option<S3Credentials>,
     /// The bucket of [`StorageBackend::Gcs`].
@@ -188,6 +191,78 @@ pub enum S3Encryption {
     /// With a key of KMS (SSE-KMS) and a bucket key: an id, an alias or an ARN. The account needs
     /// `kms:GenerateDataKey` and `kms:Decrypt` for it.
     Kms(String),
+}
+
+impl S3Encryption {
+    /// Key of KMS that Amazon has for S3 in each account.
+    const DEFAULT_KEY: &str = "alias/aws/s3";
+
+    /// Returns the encryption that settings name: `AES256` or `aws:kms`, as Amazon calls them, and
+    /// a key of KMS.
+    ///
+    /// ```
+    /// use persist_host::storage::S3Encryption;
+    ///
+    /// assert_eq!(S3Encryption::parse(Some("AES256"), None)?, S3Encryption::S3);
+    /// let key = S3Encryption::parse(None, Some("alias/agents"))?;
+    /// assert_eq!(key, S3Encryption::Kms("alias/agents".into()));
+    /// # Ok::<(), persist_host::storage::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where they name no encryption, or two.
+    pub fn parse(algorithm: Option<&str>, kms_key: Option<&str>) -> Result<Self> {
+        let algorithm = algorithm.map(str::trim);
+        let refuse = |what: String, hint| Err(Error::new(ErrorKind::Config, what).with_hint(hint));
+        match (algorithm, kms_key) {
+            (_, Some("AES256" | "aws:kms")) => refuse(
+                "the KMS key is the name of an encryption".into(),
+                "set PERSIST_S3_ENCRYPTION=AES256 (s3_encryption in persist.toml) instead",
+            ),
+            (None, None) => Ok(Self::Bucket),
+            (None | Some("aws:kms"), Some(key)) => Ok(Self::Kms(key.into())),
+            (Some("aws:kms"), None) => Ok(Self::Kms(Self::DEFAULT_KEY.into())),
+            (Some("AES256"), None) => Ok(Self::S3),
+            (Some("AES256"), Some(_)) => refuse(
+                "the encryption AES256 uses no KMS key, but one is set".into(),
+                "unset PERSIST_S3_KMS_KEY, or set PERSIST_S3_ENCRYPTION=aws:kms",
+            ),
+            (Some(other), _) => refuse(
+                format!("{:?} is not an encryption of S3", redact(other)),
+                "use AES256 or aws:kms",
+            ),
+        }
+    }
+}
+
+/// Requests to S3 that carry a checksum of the object. Loads verify every state by checksums of
+/// their own, whatever is set here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum S3Checksums {
+    /// Every request with a body (CRC32): S3 refuses what was damaged on its way.
+    #[default]
+    WhenSupported,
+    /// Only requests that S3 refuses without one, none of which Persist sends. For servers that
+    /// refuse checksums.
+    WhenRequired,
+}
+
+impl S3Checksums {
+    /// Parses `when_supported` or `when_required`, as Amazon calls them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where it is another text.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "when_supported" => Ok(Self::WhenSupported),
+            "when_required" => Ok(Self::WhenRequired),
+            _ => {
+                let what = format!("{:?} is not when_supported or when_required", redact(text));
+                Err(Error::new(ErrorKind::Config, what))
+            }
+        }
+    }
 }
 
 /// Credentials of an AWS account. Its `Debug` shows none of them.
@@ -333,8 +408,10 @@ impl StorageConfig {
     /// The storage that `url` names: `file:///absolute/path`, `s3://bucket/prefix` or
     /// `gs://bucket/prefix`.
     ///
-    /// A bucket's URL may say more behind a `?`, joined by `&`: for S3 `endpoint`, `region` and
-    /// `profile`, for Google Cloud Storage `endpoint`. The rest of its settings come from the
+    /// A bucket's URL may say more behind a `?`, joined by `&`: for S3 `endpoint`, `region`,
+    /// `profile`, `path_style` (`true` or `false`), `encryption` (`AES256` or `aws:kms`), `kms_key`
+    /// and `checksums` (`when_supported` or `when_required`), for Google Cloud Storage `endpoint`.
+    /// The rest of its settings come from the
     /// environment. An endpoint that a URL names is sent no credentials that are not bound to it;
     /// see [`StorageConfig`].
     ///
@@ -375,9 +452,44 @@ impl StorageConfig {
                 let (place, more) = rest.split_once('?').unwrap_or((rest, ""));
                 let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
                 check_bucket(bucket)?;
-                let [s3_endpoint, s3_region, s3_profile] =
-                    parameters(more, ["endpoint", "region", "profile"])?;
+                let [
+                    s3_endpoint,
+                    s3_region,
+                    s3_profile,
+                    path_style,
+                    encryption,
+                    kms_key,
+                    checksums,
+                ] = parameters(
+                    more,
+                    [
+                        "endpoint",
+                        "region",
+                        "profile",
+                        "path_style",
+                        "encryption",
+                        "kms_key",
+                        "checksums",
+                    ],
+                )?;
+                let s3_path_style = match path_style.as_deref() {
+                    None => None,
+                    Some("true") => Some(true),
+                    Some("false") => Some(false),
+                    Some(_) => {
+                        return refuse(
+                            "has a path_style that is not true or false",
+                            "write ?path_style=false",
+                        );
+                    }
+                };
+                let checksums = checksums.as_deref().map(S3Checksums::parse).transpose();
+                let in_url = |error: Error| error.about("the URL of the storage");
                 Ok(Self {
+                    s3_path_style,
+                    s3_encryption: S3Encryption::parse(encryption.as_deref(), kms_key.as_deref())
+                        .map_err(in_url)?,
+                    s3_checksums: checksums.map_err(in_url)?,
                     s3_prefix: check_prefix(prefix)?,
                     endpoint_from_url: s3_endpoint.is_some(),
                     s3_endpoint,

@@ -8,8 +8,14 @@ use std::fmt;
 /// credentials.
 ///
 /// [`Environment::current`] is the only function of this library that reads the settings of the
-/// process environment. The AWS SDK, Google's library and the TLS library read their own variables
-/// by themselves, also where a program uses another `Environment`.
+/// process environment. Libraries read some variables of the process by themselves, also where a
+/// program uses another `Environment`:
+///
+/// | library | variables |
+/// |---|---|
+/// | AWS SDK | `AWS_CONTAINER_…`; `HOME`, for the tokens of single sign-on; `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_…`, for STS and single sign-on |
+/// | Google's library | `GCE_METADATA_HOST` |
+/// | HTTP and TLS libraries | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`; `SSL_CERT_FILE`, `SSL_CERT_DIR` |
 ///
 /// ```
 /// use persist_host::storage::{Environment, StorageConfig};

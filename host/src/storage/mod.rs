@@ -47,7 +47,8 @@ pub(crate) mod task;
 mod types;
 
 pub use config::{
-    S3Credentials, S3Encryption, StorageBackend, StorageConfig, absolute_local_path, local_path,
+    S3Checksums, S3Credentials, S3Encryption, StorageBackend, StorageConfig, absolute_local_path,
+    local_path,
 };
 pub use endpoint::Endpoint;
 pub use environment::Environment;

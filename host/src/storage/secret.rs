@@ -33,7 +33,15 @@ const SECRET_NAMES: [&str; 16] = [
 ];
 
 /// Parameters of a storage URL that may be shown. The value of any other may be a secret.
-const SHOWN_PARAMETERS: [&str; 3] = ["endpoint", "region", "profile"];
+const SHOWN_PARAMETERS: [&str; 7] = [
+    "endpoint",
+    "region",
+    "profile",
+    "path_style",
+    "encryption",
+    "kms_key",
+    "checksums",
+];
 
 /// Beginnings of tokens that services give out.
 const TOKEN_STARTS: [&str; 14] = [

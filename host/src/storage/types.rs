@@ -22,6 +22,17 @@ pub struct Sweep<'a> {
     pub is_ours: &'a (dyn Fn(&Key) -> bool + Send + Sync),
 }
 
+impl<'a> Sweep<'a> {
+    /// Returns a selection of everything that is ours, which is counted and not removed.
+    pub fn dry_run(is_ours: &'a (dyn Fn(&Key) -> bool + Send + Sync)) -> Self {
+        Self {
+            older_than: Duration::ZERO,
+            dry_run: true,
+            is_ours,
+        }
+    }
+}
+
 impl fmt::Debug for Sweep<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let older_than = self.older_than;

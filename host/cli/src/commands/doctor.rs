@@ -9,7 +9,10 @@ use bytes::Bytes;
 use clap::Args;
 use persist_host::snapshot::{self, Store, layout};
 use persist_host::storage::probe::{self, Way};
-use persist_host::storage::{self, Entry, Key, List, Pager, ReadRange, Storage};
+use persist_host::storage::{
+    self, Entry, ErrorKind, Key, List, Pager, ReadRange, S3Checksums, S3Encryption, Storage,
+    StorageBackend, StorageConfig, Sweep,
+};
 use serde_json::json;
 
 use super::meta;
@@ -51,9 +54,12 @@ impl Doctor {
         } else {
             meta::show(settings, out)?
         };
-        let storage = settings.build(&settings.storage()?)?;
+        let config = settings.storage()?;
+        let storage = settings.build(&config)?;
         let mut checks = Checks {
             storage,
+            settings,
+            config,
             out,
             worst: None,
             wrong: Vec::new(),
@@ -85,8 +91,10 @@ impl Doctor {
 }
 
 /// An examination under way.
-struct Checks {
+struct Checks<'a> {
     storage: Arc<dyn Storage>,
+    settings: &'a Settings,
+    config: StorageConfig,
     out: Out,
     /// The exit code of the first thing that is wrong.
     worst: Option<u8>,
@@ -141,7 +149,7 @@ impl From<&snapshot::Error> for Wrong {
     }
 }
 
-impl Checks {
+impl Checks<'_> {
     fn tell(&mut self, check: &str, found: Result<String, Wrong>) -> Result<bool> {
         match found {
             Ok(message) => {
@@ -187,9 +195,76 @@ impl Checks {
         let found = match self.storage.list(&list("", 1)).await {
             Ok(page) if page.entries.is_empty() => Ok("reachable and empty".into()),
             Ok(_) => Ok("reachable, and lists objects".into()),
-            Err(error) => Err(Wrong::from(&error)),
+            Err(error) => Err(self.explain(error, Attempt::List).await),
         };
         self.tell("reach", found)
+    }
+
+    /// Returns the problem of a refusal. Where a request is accepted that another setting makes,
+    /// its hint is that setting.
+    async fn explain(&self, error: storage::Error, attempt: Attempt<'_>) -> Wrong {
+        let mut wrong = Wrong::from(&error);
+        // Other settings change nothing about a server that cannot be reached.
+        let is_refusal = matches!(
+            error.kind(),
+            ErrorKind::Config
+                | ErrorKind::Denied
+                | ErrorKind::NotFound
+                | ErrorKind::Unauthenticated
+                | ErrorKind::Unsupported
+        );
+        if is_refusal && let Some(remedy) = self.remedy(attempt).await {
+            wrong.hint = Some(format!("set {remedy}, which this server accepts"));
+        }
+        wrong
+    }
+
+    /// Returns the setting with which the server accepts a request of S3 that it refuses.
+    async fn remedy(&self, attempt: Attempt<'_>) -> Option<String> {
+        if self.config.backend != StorageBackend::S3 {
+            return None;
+        }
+        let style = |style| {
+            let config = StorageConfig {
+                s3_path_style: Some(style),
+                ..self.config.clone()
+            };
+            (config, format!("PERSIST_S3_PATH_STYLE={style}"))
+        };
+        let checksums = StorageConfig {
+            s3_checksums: Some(S3Checksums::WhenRequired),
+            ..self.config.clone()
+        };
+        let encryption = StorageConfig {
+            s3_encryption: S3Encryption::S3,
+            ..self.config.clone()
+        };
+        let changes = match attempt {
+            Attempt::List => vec![style(false), style(true)],
+            Attempt::Create(_) => vec![
+                (
+                    checksums,
+                    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required".to_owned(),
+                ),
+                (encryption, "PERSIST_S3_ENCRYPTION=AES256".to_owned()),
+            ],
+        };
+        for (mut config, remedy) in changes {
+            // A host that does not exist is no reason to wait.
+            config.retry.budget = Duration::ZERO;
+            config.retry.attempt = Duration::from_secs(5);
+            let Ok(storage) = self.settings.build(&config) else {
+                continue;
+            };
+            let accepted = match attempt {
+                Attempt::List => storage.list(&list("", 1)).await.map(drop),
+                Attempt::Create(name) => create(&*storage, name).await,
+            };
+            if accepted.is_ok() {
+                return Some(remedy);
+            }
+        }
+        None
     }
 
     async fn format(&mut self) -> Result<bool> {
@@ -266,12 +341,14 @@ impl Checks {
             layout::PROBE_PREFIX,
             std::process::id()
         );
-        let made = self.create(&format!("{id}-1")).await;
-        let found = match &made {
+        let name = format!("{id}-1");
+        let found = match create(&*self.storage, &name).await {
             Ok(()) => Ok("objects can be created".into()),
-            Err(error) => Err(Wrong::from(error)),
+            Err(error) => Err(self.explain(error, Attempt::Create(&name)).await),
         };
         if !self.tell("save", found)? {
+            // A request with another setting may have created it.
+            let _ = self.sweep(&id).await;
             return Ok(());
         }
         let found = self.visible(&id).await;
@@ -293,7 +370,23 @@ impl Checks {
             Err(error) => Err(Wrong::from(&error)),
         };
         self.tell("delete", found)?;
-        Ok(())
+        self.unfinished().await
+    }
+
+    /// Notes where `persist gc` would not find unfinished uploads.
+    async fn unfinished(&self) -> Result<()> {
+        let sweep = Sweep::dry_run(&|_| false);
+        let why = match self.storage.sweep(&sweep).await {
+            Ok(swept) => swept.unlisted,
+            Err(error) => Some(error.to_string()),
+        };
+        let Some(why) = why else {
+            return Ok(());
+        };
+        let said = format!("`persist gc` cannot find unfinished uploads: {why}");
+        let hint = "add a lifecycle rule that aborts incomplete uploads, or abort them with \
+                    another tool";
+        self.line("note", "gc", &said, Some(hint))
     }
 
     async fn visible(&self, id: &str) -> Result<String, Wrong> {
@@ -331,11 +424,19 @@ impl Checks {
         }
         Ok(())
     }
+}
 
-    async fn create(&self, name: &str) -> storage::Result<()> {
-        let body = vec![Bytes::from_static(BODY)];
-        self.storage.create(&key(name), body).await
-    }
+/// A request that was refused.
+#[derive(Clone, Copy)]
+enum Attempt<'a> {
+    List,
+    /// The name of the object that was to be created.
+    Create(&'a str),
+}
+
+async fn create(storage: &dyn Storage, name: &str) -> storage::Result<()> {
+    let body = vec![Bytes::from_static(BODY)];
+    storage.create(&key(name), body).await
 }
 
 const BODY: &[u8] = b"probe\n";

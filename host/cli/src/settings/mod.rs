@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use persist_host::snapshot::{Retention, StoreOptions};
 use persist_host::storage::{
-    Endpoint, Environment, Modes, S3Encryption, Storage, StorageBackend, StorageConfig,
-    absolute_local_path, parse_mode, redact, secret_in,
+    Endpoint, Environment, Modes, S3Checksums, S3Encryption, Storage, StorageBackend,
+    StorageConfig, absolute_local_path, parse_mode, redact, secret_in,
 };
 use persist_host::wasm::Limits;
 
@@ -272,6 +272,21 @@ impl Settings {
         }
     }
 
+    fn flag(&self, variable: &str) -> Result<Option<bool>> {
+        match self.text(variable)?.as_deref().map(str::trim) {
+            None => Ok(None),
+            Some(text) if text.eq_ignore_ascii_case("true") => Ok(Some(true)),
+            Some(text) if text.eq_ignore_ascii_case("false") => Ok(Some(false)),
+            Some(other) => Err(Usage::new(format!(
+                "{} is {:?}, not true or false",
+                self.name(variable),
+                redact(other)
+            ))
+            .with_hint("write true or false")
+            .into()),
+        }
+    }
+
     /// Returns the permissions that a setting gives to files or directories of a store.
     fn mode(&self, variable: &str) -> Result<Option<u32>> {
         let Some(text) = self.text(variable)? else {
@@ -382,10 +397,18 @@ impl Settings {
         config.s3_bucket = config.s3_bucket.or(self.text("AWS_S3_BUCKET")?);
         config.s3_region = config.s3_region.or(self.text("AWS_REGION")?);
         config.s3_allow_http = self.text("PERSIST_S3_ALLOW_HTTP")?;
-        if let Some(key) = self.text("PERSIST_S3_KMS_KEY")? {
-            config.s3_encryption = S3Encryption::Kms(key);
+        config.s3_path_style = config.s3_path_style.or(self.flag("PERSIST_S3_PATH_STYLE")?);
+        if config.s3_encryption == S3Encryption::Bucket {
+            config.s3_encryption = self.s3_encryption()?;
+        }
+        if config.s3_checksums.is_none() {
+            let name = "AWS_REQUEST_CHECKSUM_CALCULATION";
+            let checksums = self.text(name)?;
+            let checksums = checksums.map(|said| S3Checksums::parse(&said));
+            config.s3_checksums = checksums.transpose().with_context(|| self.name(name))?;
         }
         let said = self.text("AWS_ENDPOINT_URL_S3")?;
+        let said = said.filter(|_| !self.ignores_endpoint());
         let endpoint = config.s3_endpoint.clone().or(said.clone());
         if let Some(binding) = self.binding(endpoint.as_deref()) {
             binding.bind_s3(&mut config, endpoint, &self.environment)?;
@@ -396,6 +419,27 @@ impl Settings {
             config.s3_endpoint = config.s3_endpoint.or(said);
         }
         Ok(config)
+    }
+
+    /// Returns the encryption that the settings ask S3 for.
+    fn s3_encryption(&self) -> Result<S3Encryption> {
+        let algorithm = self.text("PERSIST_S3_ENCRYPTION")?;
+        let key = self.text("PERSIST_S3_KMS_KEY")?;
+        let name = match algorithm {
+            Some(_) => "PERSIST_S3_ENCRYPTION",
+            None => "PERSIST_S3_KMS_KEY",
+        };
+        let encryption = S3Encryption::parse(algorithm.as_deref(), key.as_deref());
+        encryption.with_context(|| self.name(name))
+    }
+
+    /// Returns true if the S3 endpoint of the environment is to be ignored. The library ignores it
+    /// then, and refuses a variable that is neither true nor false.
+    fn ignores_endpoint(&self) -> bool {
+        let ignores = self.environment.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
+        let source = self.values.get("AWS_ENDPOINT_URL_S3").map(|value| &value.1);
+        matches!(source, Some(Source::Variable(_)))
+            && ignores.is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
     fn gcs_at(&self, mut config: StorageConfig) -> Result<StorageConfig> {
@@ -753,6 +797,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed> {
                 ))
                 .into());
             }
+            toml::Value::Boolean(flag) if key == "s3_path_style" => flag.to_string(),
             value => plain(&key, value)?,
         };
         found.push((setting, value));

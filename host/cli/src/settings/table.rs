@@ -73,6 +73,26 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "this machine only",
     ),
     of(
+        "s3_path_style",
+        &["PERSIST_S3_PATH_STYLE"],
+        "`true`: requests name the bucket in the path of the URL, as most S3-compatible servers \
+         need it; `false`: in the name of the host",
+        "`addressing_style` of the profile, else `true` with an endpoint and `false` without",
+    ),
+    of(
+        "s3_encryption",
+        &["PERSIST_S3_ENCRYPTION"],
+        "encryption that requests ask for: `AES256` (keys of S3) or `aws:kms`",
+        "`aws:kms` with a KMS key, else the default encryption of the bucket",
+    ),
+    of(
+        "s3_checksums",
+        &["AWS_REQUEST_CHECKSUM_CALCULATION"],
+        "`when_supported`: requests carry a checksum of the object (CRC32); `when_required`: they \
+         carry none, for servers that refuse it",
+        "`request_checksum_calculation` of the profile, else `when_supported`",
+    ),
+    of(
         "s3_kms_key",
         &["PERSIST_S3_KMS_KEY"],
         "KMS key to encrypt objects with, through an S3 bucket key",
@@ -80,8 +100,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     secret(
         &["AWS_ACCESS_KEY_ID"],
-        "access key ID for S3. Profiles, web identities, containers and EC2 instances also work; \
-         single sign-on, `aws login` and `credential_process` do not",
+        "access key ID for S3. Profiles, single sign-on, web identities, containers and EC2 \
+         instances also work; [all settings of Amazon's \
+         SDKs](s3.md#settings-of-amazons-tools)",
     ),
     secret(&["AWS_SECRET_ACCESS_KEY"], "secret access key for S3"),
     secret(

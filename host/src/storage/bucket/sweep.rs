@@ -16,7 +16,10 @@ impl<D: Driver> Bucket<D> {
         loop {
             let list = || self.driver().list_uploads(&after);
             let page = match self.call(Request::ListUploads, "", 0, list).await {
-                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                // A server without the request may look for an object of that name.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unsupported) =>
+                {
                     swept.unlisted = Some(error.to_string());
                     return Ok(swept);
                 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
@@ -21,7 +22,7 @@ use crate::storage::bucket::{
     Request, RetryDecision, Stored, UploadList, UploadMarker, UploadPart, Uploads, content_type,
     foreign_response,
 };
-use crate::storage::{ObjectMeta, S3Encryption, StorageIdentity};
+use crate::storage::{Error, ErrorKind, ObjectMeta, S3Checksums, S3Encryption, StorageIdentity};
 
 /// Sorts after everything that can follow the `/` of a directory.
 const LAST: char = char::MAX;
@@ -103,7 +104,7 @@ impl Driver for S3Driver {
             .bucket(self.bucket())
             .key(key)
             .content_type(content_type(key))
-            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .set_checksum_algorithm(self.checksum())
             .set_bucket_key_enabled(kms_key.is_some().then_some(true))
             .set_server_side_encryption(encryption)
             .set_ssekms_key_id(kms_key);
@@ -132,7 +133,7 @@ impl Driver for S3Driver {
             .key(key)
             .upload_id(&upload.id)
             .part_number(number)
-            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .set_checksum_algorithm(self.checksum())
             .body(ByteStream::from(part.body.clone()));
         let answer = unlogged(send.send())
             .await
@@ -296,9 +297,14 @@ impl Driver for S3Driver {
             .set_key_marker(after.key.clone())
             .set_upload_id_marker(after.id.clone());
         let ask = ask.customize().interceptor(interceptor.clone());
-        let answer = unlogged(ask.send())
-            .await
-            .map_err(|error| fault(Request::ListUploads, &error))?;
+        let answer = unlogged(ask.send()).await.map_err(|error| {
+            if is_another_answer(&error) {
+                let what = "the server answers ListMultipartUploads with something else";
+                let error = Error::new(ErrorKind::Unsupported, what);
+                return AttemptError::new(RetryDecision::Stop, error);
+            }
+            fault(Request::ListUploads, &error)
+        })?;
         let meta = interceptor.meta(self.name(Request::ListUploads))?;
         let next = (answer.is_truncated() == Some(true)).then(|| UploadMarker {
             key: answer.next_key_marker().and_then(decode),
@@ -334,6 +340,12 @@ impl S3Driver {
         ObjectInfo::from_headers(name, range, answer.content_range(), len, tag)
     }
 
+    /// Returns the checksum that an upload in parts is sent with.
+    fn checksum(&self) -> Option<ChecksumAlgorithm> {
+        let is_sent = self.settings.checksums == S3Checksums::WhenSupported;
+        is_sent.then_some(ChecksumAlgorithm::Crc32)
+    }
+
     /// Returns the encryption to ask for, and the key of KMS.
     fn encryption(&self) -> (Option<ServerSideEncryption>, Option<String>) {
         match &self.settings.encryption {
@@ -358,6 +370,14 @@ impl S3Driver {
         }
         Err(foreign_response(self.name(request), "has no ETag"))
     }
+}
+
+/// Returns true for a success that cannot be understood: some servers take a request that they do
+/// not know for another one.
+fn is_another_answer<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    let is_named = error.code().is_some();
+    let response = error.raw_response();
+    !is_named && response.is_some_and(|response| response.status().is_success())
 }
 
 fn error_code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option<&str> {

@@ -12,6 +12,9 @@ use crate::storage::bucket::{
     word,
 };
 
+/// Code of Alibaba Cloud's servers, which take no path style.
+const VIRTUAL_HOSTED_ONLY: &str = "SecondLevelDomainForbidden";
+
 /// Returns the server's error response, if the server sent one that could be read.
 pub(super) fn response<E>(error: &SdkError<E, HttpResponse>) -> Option<ErrorResponse>
 where
@@ -97,6 +100,9 @@ fn hint(
         ("SignatureDoesNotMatch", _) => {
             "the secret key does not belong to the access key; correct AWS_SECRET_ACCESS_KEY".into()
         }
+        (VIRTUAL_HOSTED_ONLY, _) => {
+            "set PERSIST_S3_PATH_STYLE=false (s3_path_style in persist.toml)".into()
+        }
         (code, ErrorKind::Config) if code.starts_with("KMS.") => {
             "check the key that PERSIST_S3_KMS_KEY or the bucket names".into()
         }
@@ -113,9 +119,20 @@ fn hint(
         (_, ErrorKind::Denied) if matches!(request, Request::List | Request::ListUploads) => {
             format!("the account needs {permission}")
         }
+        (_, ErrorKind::Denied) if matches!(request, Request::Put | Request::Begin) => format!(
+            "the account needs {permission}, with SSE-KMS also kms:GenerateDataKey and \
+             kms:Decrypt; where a policy demands encryption, set PERSIST_S3_ENCRYPTION=AES256"
+        ),
         (_, ErrorKind::Denied) => format!(
             "the account needs {permission}; with SSE-KMS also kms:GenerateDataKey and kms:Decrypt"
         ),
+        // The server may lack one thing; a request of its own tells which.
+        (_, ErrorKind::Unsupported) if matches!(request, Request::Put | Request::Part) => {
+            "where the server refuses checksums, set \
+             AWS_REQUEST_CHECKSUM_CALCULATION=when_required; `persist doctor` tries this; else \
+             check AWS_ENDPOINT_URL"
+                .into()
+        }
         (_, ErrorKind::Unsupported) => {
             "the server may not be an S3 server: check AWS_ENDPOINT_URL".into()
         }
@@ -152,7 +169,8 @@ fn classify(code: &str, status: u16) -> Classification {
         | "IncorrectEndpoint"
         | "PermanentRedirect"
         | "Redirect"
-        | "TemporaryRedirect" => (Config, Stop),
+        | "TemporaryRedirect"
+        | VIRTUAL_HOSTED_ONLY => (Config, Stop),
         code if code.starts_with("KMS.") => (Config, Stop),
         "SlowDown"
         | "SlowDownRead"
@@ -277,6 +295,28 @@ mod tests {
                 None,
                 ErrorKind::Unauthenticated,
                 "AWS_SECRET_ACCESS_KEY",
+            ),
+            ("AccessDenied", 403, None, ErrorKind::Denied, "AES256"),
+            (
+                "SecondLevelDomainForbidden",
+                403,
+                None,
+                ErrorKind::Config,
+                "PERSIST_S3_PATH_STYLE=false",
+            ),
+            (
+                "InvalidArgument",
+                400,
+                None,
+                ErrorKind::Unsupported,
+                "when_required",
+            ),
+            (
+                "NotImplemented",
+                501,
+                None,
+                ErrorKind::Unsupported,
+                "when_required",
             ),
             (
                 "KMS.NotFoundException",

@@ -32,23 +32,26 @@ mod body;
 mod credentials;
 mod driver;
 mod error_response;
+mod http;
 mod keys;
 mod profiles;
 mod response_meta;
 mod settings;
+mod shared_config;
 
 use std::sync::{Arc, OnceLock};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, IdentityCache, Region, ResponseChecksumValidation,
+    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
 
 use super::bucket::{Bucket, Request, innermost, unlogged};
-use super::{Environment, Error, ErrorKind, Result, StorageConfig};
+use super::{Environment, Error, ErrorKind, Result, S3Checksums, StorageConfig};
 use credentials::Source;
+use http::Trust;
 use settings::Settings;
 
 /// Keeps objects in a bucket on Amazon S3, or on a server that speaks as it does. Clones share its
@@ -84,14 +87,25 @@ pub struct S3Driver {
 impl S3Driver {
     fn new(config: &StorageConfig, environment: &Environment) -> Result<Self> {
         let env = |name: &str| environment.get(name).map(ToOwned::to_owned);
-        let settings = Settings::new(config, env, profiles::load)?;
+        let settings = Settings::new(config, env, || profiles::load(environment))?;
         let endpoint = settings.common.endpoint.clone();
-        check_certificates(endpoint.as_deref(), environment)?;
-        let region = Region::new(settings.region.clone());
-        let credentials = Arc::new(Source::new(&settings, region.clone()));
+        let trust = match &settings.shared.trust {
+            Some(trust) => trust.clone(),
+            None => {
+                check_certificates(endpoint.as_deref(), environment)?;
+                Trust::of_machine()
+            }
+        };
+        let credentials = Arc::new(Source::new(&settings, environment, &trust)?);
+        let shared = &settings.shared;
+        let checksums = match settings.checksums {
+            S3Checksums::WhenSupported => RequestChecksumCalculation::WhenSupported,
+            S3Checksums::WhenRequired => RequestChecksumCalculation::WhenRequired,
+        };
         let mut sdk = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(region)
+            .region(Region::new(settings.region.clone()))
+            .http_client(trust.client()?)
             .credentials_provider(credentials::Provider(Arc::clone(&credentials)))
             // They are kept by us, who know when they were refused.
             .identity_cache(IdentityCache::no_cache())
@@ -100,9 +114,14 @@ impl S3Driver {
             // Part of an object has no checksum, and some servers send that of the whole. We verify
             // what we read ourselves.
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .request_checksum_calculation(checksums)
             .force_path_style(settings.path_style)
+            .use_fips(shared.use_fips)
+            .use_dual_stack(shared.use_dual_stack)
+            .accelerate(shared.use_accelerate)
             .interceptor(body::LimitAnswers);
         sdk.set_endpoint_url(endpoint);
+        sdk.set_app_name(shared.app_name.clone());
         Ok(Self {
             client: Client::from_conf(sdk.build()),
             settings,

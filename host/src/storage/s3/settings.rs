@@ -6,11 +6,12 @@ use aws_config::profile::ProfileSet;
 
 use super::keys::check_key;
 use super::profiles::{self, Named};
+use super::shared_config::{SharedConfig, Sources};
 use crate::storage::bucket::{self, check_endpoint, directory, not_an_endpoint, variable, wrong};
 use crate::storage::names::check_bucket;
 use crate::storage::secret::{redact, secret_in};
 use crate::storage::{
-    Endpoint, Error, ErrorKind, Result, S3Credentials, S3Encryption, StorageConfig,
+    Endpoint, Error, ErrorKind, Result, S3Checksums, S3Credentials, S3Encryption, StorageConfig,
 };
 
 /// Name of the server if no endpoint is set.
@@ -45,6 +46,8 @@ pub(super) struct Settings {
     pub(super) region: String,
     pub(super) path_style: bool,
     pub(super) encryption: S3Encryption,
+    pub(super) checksums: S3Checksums,
+    pub(super) shared: SharedConfig,
     pub(super) account: Account,
     /// The profile that is asked for credentials, if any, and what it says.
     pub(super) profile: Option<(String, Named)>,
@@ -93,14 +96,29 @@ impl Settings {
         let prefix = directory(config.s3_prefix.as_deref().unwrap_or_default())?;
         let encryption = match &config.s3_encryption {
             S3Encryption::Bucket => {
-                env("PERSIST_S3_KMS_KEY")?.map_or(S3Encryption::Bucket, S3Encryption::Kms)
+                let algorithm = env("PERSIST_S3_ENCRYPTION")?;
+                let key = env("PERSIST_S3_KMS_KEY")?;
+                S3Encryption::parse(algorithm.as_deref(), key.as_deref())?
             }
             said => said.clone(),
         };
         if let S3Encryption::Kms(key) = &encryption {
             check_plain("PERSIST_S3_KMS_KEY", Some(key))?;
         }
+        // The AWS CLI would use another profile than Persist does.
+        if env("AWS_DEFAULT_PROFILE")?.is_some()
+            && env("AWS_ACCESS_KEY_ID")?.is_none()
+            && env("AWS_PROFILE")?.is_none()
+            && config.s3_profile.is_none()
+            && config.s3_credentials.is_none()
+        {
+            return Err(
+                wrong("AWS_DEFAULT_PROFILE is set, which only the AWS CLI reads")
+                    .with_hint("set AWS_PROFILE instead, and unset AWS_DEFAULT_PROFILE"),
+            );
+        }
         let resolved = Resolved::new(config, env, profiles)?;
+        let shared = resolved.shared;
         let mut region = config.s3_region.clone();
         for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
             region = region.or(env(name)?);
@@ -110,13 +128,27 @@ impl Settings {
             .unwrap_or_else(|| DEFAULT_REGION.into());
         check_region(&region, resolved.endpoint.is_some())?;
         let endpoint = resolved.endpoint;
+        let path_style = match config.s3_path_style {
+            None => flag("PERSIST_S3_PATH_STYLE", env("PERSIST_S3_PATH_STYLE")?)?,
+            said => said,
+        };
+        let path_style = path_style.or(shared.path_style);
+        if path_style == Some(true) && shared.use_accelerate {
+            return Err(wrong(
+                "use_accelerate_endpoint needs the bucket in the name of the host, but path style \
+                 is set",
+            )
+            .with_hint("set PERSIST_S3_PATH_STYLE=false, or unset use_accelerate_endpoint"));
+        }
         config.retry.check()?;
         let server = endpoint.clone().unwrap_or_else(|| AMAZON.into());
         let parsed = endpoint.as_deref().and_then(Endpoint::parse);
         Ok(Self {
             region,
-            path_style: config.s3_path_style.unwrap_or(endpoint.is_some()),
+            path_style: path_style.unwrap_or(endpoint.is_some()),
             encryption,
+            checksums: config.s3_checksums.or(shared.checksums).unwrap_or_default(),
+            shared,
             account: resolved.account,
             profile: resolved.profile,
             common: bucket::Settings {
@@ -130,6 +162,19 @@ impl Settings {
                 part: part(config.max_object.unwrap_or_default())?,
             },
         })
+    }
+}
+
+/// Parses `true` or `false`; `name` is the setting.
+fn flag(name: &str, value: Option<String>) -> Result<Option<bool>> {
+    match value.as_deref().map(str::trim) {
+        None => Ok(None),
+        Some(value) if value.eq_ignore_ascii_case("true") => Ok(Some(true)),
+        Some(value) if value.eq_ignore_ascii_case("false") => Ok(Some(false)),
+        Some(other) => Err(wrong(format!(
+            "{name} is {:?}, not true or false",
+            redact(other)
+        ))),
     }
 }
 
@@ -152,6 +197,7 @@ fn check_plain(name: &str, value: Option<&str>) -> Result<()> {
 
 /// An endpoint, and the credentials that it may be sent.
 struct Resolved {
+    shared: SharedConfig,
     endpoint: Option<String>,
     account: Account,
     profile: Option<(String, Named)>,
@@ -174,30 +220,12 @@ impl Resolved {
         env: impl Fn(&str) -> Result<Option<String>>,
         profiles: impl FnOnce() -> Result<ProfileSet>,
     ) -> Result<Self> {
-        let variable = env("AWS_ENDPOINT_URL_S3")?.or(env("AWS_ENDPOINT_URL")?);
         let by_config = if config.endpoint_from_url {
             NamedBy::Url
         } else {
             NamedBy::Config
         };
         let said = config.s3_endpoint.clone().map(|said| (said, by_config));
-        if let Some(fixed) = &config.s3_credentials {
-            check_credentials(fixed)?;
-            let named = said.or(variable.map(|said| (said, NamedBy::Environment)));
-            let this = Self {
-                endpoint: named.as_ref().map(|named| named.0.clone()),
-                account: Account::Fixed(fixed.clone()),
-                profile: None,
-                region: None,
-            };
-            let bound = matches!(named, Some((_, NamedBy::Config)));
-            return this.checked(
-                config,
-                &env,
-                bound,
-                "set s3_endpoint and s3_credentials on the same config",
-            );
-        }
         // One that is not UTF-8 is refused later, by name.
         let has = |name| match env(name) {
             Ok(value) => value.is_some_and(|value| !value.trim().is_empty()),
@@ -211,30 +239,62 @@ impl Resolved {
             check_plain("the profile", Some(name))?;
         }
         let name = name.unwrap_or_else(|| profiles::DEFAULT.into());
+        let needs_no_keys = has_keys || config.s3_credentials.is_some();
         let profiles = match profiles() {
             Ok(profiles) => profiles,
-            // Nothing in them is used.
-            Err(_) if has_keys && env_profile.is_none() => ProfileSet::default(),
+            // Nothing in them is needed.
+            Err(_) if needs_no_keys && env_profile.is_none() => ProfileSet::default(),
             Err(error) => return Err(error),
         };
         let profile = Named::find(&profiles, &name);
-        let variable = variable.map(|said| (said, NamedBy::Environment));
+        let sources = Sources {
+            env: &env,
+            name: &name,
+            profile: &profile,
+        };
+        let ignores = sources.ignores_endpoints()?;
+        let variable = match env("AWS_ENDPOINT_URL_S3")?.or(env("AWS_ENDPOINT_URL")?) {
+            Some(url) if !ignores => Some((url, NamedBy::Environment)),
+            _ => None,
+        };
+        if let Some(fixed) = &config.s3_credentials {
+            check_credentials(fixed)?;
+            let named = said.or(variable);
+            let endpoint = named.as_ref().map(|named| named.0.clone());
+            let this = Self {
+                shared: SharedConfig::new(&sources, endpoint.as_deref())?,
+                endpoint,
+                account: Account::Fixed(fixed.clone()),
+                profile: None,
+                region: profile.region.clone(),
+            };
+            let bound = matches!(named, Some((_, NamedBy::Config)));
+            return this.checked(
+                config,
+                &env,
+                bound,
+                "set s3_endpoint and s3_credentials on the same config",
+            );
+        }
         let of_profile = profile
             .endpoint
             .clone()
+            .filter(|_| !ignores)
             .map(|said| (said, NamedBy::Profile));
         // A profile that the config names goes before the environment.
         let other = match config.s3_profile {
-            Some(_) => of_profile.or(variable),
-            None => variable.or(of_profile),
+            Some(_) => of_profile.clone().or(variable),
+            None => variable.or(of_profile.clone()),
         };
         let named = said.or(other);
         let endpoint = named.as_ref().map(|named| named.0.clone());
+        let shared = SharedConfig::new(&sources, endpoint.as_deref())?;
         let by = named.map(|named| named.1);
         let region = profile.region.clone();
         let target = endpoint.as_deref().map(parse).transpose()?;
-        let own = profile.endpoint.as_deref().map(|own| {
-            let own = parse(own).map_err(|error| error.about(&format!("the AWS profile {name:?}")));
+        let own = of_profile.map(|(own, _)| {
+            let own =
+                parse(&own).map_err(|error| error.about(&format!("the AWS profile {name:?}")));
             own.map(|own| Some(own) == target)
         });
         // Whether the profile names the endpoint itself, or none, or another one.
@@ -269,6 +329,9 @@ impl Resolved {
         if uses_profile && let Some(problem) = profile.problem.clone() {
             return Err(wrong(problem).with_hint("correct ~/.aws/config"));
         }
+        if ignores && uses_profile {
+            check_ignored(&env, &profile)?;
+        }
         if is_here && uses_profile && own == Some(false) {
             return Err(wrong(format!(
                 "the AWS profile {name:?} names another endpoint_url than the endpoint that is \
@@ -284,6 +347,7 @@ impl Resolved {
             account => account,
         };
         let this = Self {
+            shared,
             endpoint,
             account,
             profile: uses_profile.then_some((name, profile)),
@@ -337,6 +401,28 @@ impl Resolved {
              (s3_allow_http in persist.toml)"
         )))
     }
+}
+
+/// Refuses to ask a service for keys at an endpoint that shall be ignored: the SDK does not ignore
+/// it there.
+fn check_ignored(env: impl Fn(&str) -> Result<Option<String>>, profile: &Named) -> Result<()> {
+    if !profile.asks_service && env("AWS_WEB_IDENTITY_TOKEN_FILE")?.is_none() {
+        return Ok(());
+    }
+    for name in [
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_STS",
+        "AWS_ENDPOINT_URL_SSO",
+        "AWS_ENDPOINT_URL_SSO_OIDC",
+    ] {
+        if env(name)?.is_some() {
+            return Err(wrong(format!(
+                "{name} is set and shall be ignored, but the search for credentials would use it"
+            ))
+            .with_hint(format!("unset {name}")));
+        }
+    }
+    Ok(())
 }
 
 /// Parses an endpoint that may be sent credentials.
