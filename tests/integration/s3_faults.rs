@@ -257,7 +257,7 @@ fn objects_are_read_from_servers_that_answer_a_long_suffix_wrong() {
         foreign,
     ] {
         block_on(async {
-            let (_, place, scope) = ready().await;
+            let (_proxy, place, scope) = ready().await;
             save(&scope, "large", &"x".repeat(10)).await;
             let state = large();
             scope
