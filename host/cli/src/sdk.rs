@@ -92,12 +92,13 @@ const WIT: &[File] = files!("js/wit/" => "wit/":
 
 const C_SDK: &[File] = files!("c/" => "persist/":
     "README.md" "bindings/agent.c" "bindings/agent.h" "bindings/agent_component_type.o"
-    "include/persist.h"
+    "include/persist.h" "include/persist_testing.h" "testing/persist_testing.c"
     "src/agent.c" "src/error.c" "src/internal.h" "src/store.c" "src/stream.c");
 
 const GO_SDK: &[File] = files!("go/" => "persist/":
     "README.md" "agent.component-type.section" "error.go" "go.mod" "json.go" "pages.go" "persist.go"
-    "stream.go"
+    "stream.go" "testing.go"
+    "internal/bindings/persist_snapshot_store/double.go"
     "internal/bindings/export/wit_exports.go" "internal/bindings/export_wit_world/run.go"
     "internal/bindings/persist_snapshot_store/empty.s"
     "internal/bindings/persist_snapshot_store/wit_bindings.go"
@@ -109,11 +110,13 @@ const GO_SDK: &[File] = files!("go/" => "persist/":
 
 const JS_SDK: &[File] = files!("js/src/" => "persist/":
     "agent.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "runtime.js" "store.js"
-    "stream.js" "utf8.js");
+    "stream.js" "utf8.js"
+    "testing/hooks.js" "testing/index.d.ts" "testing/index.js" "testing/random.js"
+    "testing/register.js" "testing/stderr.js" "testing/store.js");
 
 const PYTHON_SDK: &[File] = files!("python/src/" => "persist/":
     "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_check.py"
-    "persist_guest/_store.py"
+    "persist_guest/_double.py" "persist_guest/_store.py" "persist_guest/testing.py"
     "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/_update.py"
     "persist_guest/errors.py"
     "persist_guest/py.typed" "persist_guest/componentize-py.toml"
