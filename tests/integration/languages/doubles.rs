@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use persist_tests::{guest_in, tempdir, text, toolchains};
+use persist_tests::{guest_in, run_ok, tempdir, text, toolchains};
 
 use super::{Answer, no, yes};
 
@@ -214,4 +214,67 @@ fn the_double_of_every_language_keeps_the_contract() {
             assert_eq!(found, expected, "{language}: {args:?}");
         }
     }
+}
+
+#[test]
+fn a_fresh_agent_has_a_test_that_passes_natively_and_fails_if_the_agent_is_wrong() {
+    for language in languages() {
+        let dir = tempdir();
+        let folder = dir.path().join("notes");
+        let folder_text = folder.to_str().expect("text");
+        run_ok(dir.path(), &["new", "--lang", language, folder_text]);
+        let passed = run_tests(language, &folder);
+        assert!(
+            passed.status.success(),
+            "{language}: {}{}",
+            text(&passed.stdout),
+            text(&passed.stderr)
+        );
+        let (source, right, wrong) = match language {
+            "c" => ("agent.c", "PERSIST_CHANGE_SAVE", "PERSIST_CHANGE_NONE"),
+            "go" => ("main.go", "args...)", "args[1:]...)"),
+            "js" => ("agent.js", "...args)", "...args.slice(1))"),
+            _ => ("app.py", "extend(args)", "extend(args[1:])"),
+        };
+        let agent = fs::read_to_string(folder.join(source)).expect("readable");
+        assert!(agent.contains(right), "{language}: {agent}");
+        fs::write(folder.join(source), agent.replace(right, wrong)).expect("written");
+        assert!(!run_tests(language, &folder).status.success(), "{language}");
+    }
+}
+
+/// Runs the tests of a fresh agent, as its comments say.
+fn run_tests(language: &str, folder: &Path) -> std::process::Output {
+    let mut command = match language {
+        "c" => {
+            let program = folder.join("agent_test");
+            let test = [folder.join("tests/agent_test.c")];
+            output(
+                compile_c(&folder.join("persist"), folder, &test)
+                    .arg("-o")
+                    .arg(&program),
+            );
+            Command::new(program)
+        }
+        "go" => {
+            let mut go = go();
+            go.args(["test", "-count=1", "."]);
+            go
+        }
+        "js" => {
+            let mut node = Command::new("node");
+            node.args(["--import", "./persist/testing/register.js", "--test"]);
+            node
+        }
+        // As pytest does, which not every machine has.
+        _ => {
+            let mut python = Command::new("python3");
+            python
+                .env("PYTHONPATH", "persist")
+                .env("PYTHONDONTWRITEBYTECODE", "1");
+            python.args(["-c", "import test_app; test_app.test_notes_are_kept()"]);
+            python
+        }
+    };
+    command.current_dir(folder).output().expect("it starts")
 }
