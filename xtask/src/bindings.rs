@@ -103,7 +103,11 @@ mod generate {
                 "wit_exports.go" => "bindings/export/wit_exports.go".into(),
                 name => format!("bindings/{name}"),
             };
-            let text = String::from_utf8(bytes).context("Go's bindings are no text")?;
+            let mut text = String::from_utf8(bytes).context("Go's bindings are no text")?;
+            if name == "persist_snapshot_store/wit_bindings.go" {
+                // Elsewhere the store in memory takes its place.
+                text.insert_str(0, "//go:build wasip1\n\n");
+            }
             made.insert(
                 Path::new(GO).join(place),
                 go_text(&text, module).into_bytes(),

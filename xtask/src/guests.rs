@@ -138,7 +138,7 @@ impl Debian {
         command
     }
 
-    fn environment(&self) -> [(&'static str, &OsStr); 3] {
+    fn environment(&self) -> [(&'static str, &OsStr); 5] {
         [
             ("RUSTC", self.rustc.as_os_str()),
             // Building the standard library is an unstable option of a compiler that is stable.
@@ -146,6 +146,15 @@ impl Debian {
             (
                 "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER",
                 self.linker.as_os_str(),
+            ),
+            ("CARGO_TARGET_WASM32_WASIP1_LINKER", self.linker.as_os_str()),
+            // rustup's library for the target contains a C library. Here it is Debian's.
+            (
+                "CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS",
+                OsStr::new(
+                    "-C link-self-contained=no -L native=/usr/lib/wasm32-wasi \
+                     -C target-feature=-crt-static",
+                ),
             ),
         ]
     }

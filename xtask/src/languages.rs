@@ -171,6 +171,7 @@ fn build_c(workspace: &Workspace, mut clang: Command, folder: &Path, out: &Path)
     }
     clang.arg(sdk.join("bindings/agent_component_type.o"));
     clang.args(toolchain_versions::C_LINK_OPTIONS);
+    clang.arg(toolchain_versions::C_STACK_FIRST);
     machine::run(clang.arg("-o").arg(out))
 }
 
@@ -241,6 +242,7 @@ fn fingerprint(workspace: &Workspace, language: Language, source: &Source) -> Re
     let mut hasher = DefaultHasher::new();
     RECIPE.hash(&mut hasher);
     toolchain_versions::C_LINK_OPTIONS.hash(&mut hasher);
+    toolchain_versions::C_STACK_FIRST.hash(&mut hasher);
     toolchains::GO.requirements().hash(&mut hasher);
     toolchains::COMPONENTIZE_PY.requirements().hash(&mut hasher);
     let sdk = format!("guest-sdk/{}", language.name());

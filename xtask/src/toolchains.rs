@@ -4,7 +4,7 @@
 use crate::machine::{self, Workspace};
 use crate::pypi;
 use crate::servers::{self, Package};
-use crate::toolchain_versions::{self, C_PACKAGES};
+use crate::toolchain_versions::{self, C_PACKAGES, CPP_PACKAGES};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::PathBuf;
@@ -42,11 +42,12 @@ pub(crate) fn clang() -> Result<Command> {
         machine::succeeds(Command::new("clang-14").arg("--version"))
             && machine::debian_file("wasi-libc", "crt1-reactor.o").is_some()
             && machine::debian_file(C_PACKAGES[2], "libclang_rt.builtins-wasm32.a").is_some()
+            && machine::debian_file(CPP_PACKAGES[0], "libc++.a").is_some()
             && machine::succeeds(Command::new("wasm-ld-14").arg("--version"))
     };
     if !is_there() {
         let otherwise = "build where Debian 12's clang-14 can be installed";
-        machine::install(&C_PACKAGES, otherwise)?;
+        machine::install(&[&C_PACKAGES[..], &CPP_PACKAGES].concat(), otherwise)?;
         ensure!(is_there(), "there is still no clang-14 for WASI");
     }
     Ok(Command::new("clang-14"))
@@ -102,7 +103,11 @@ pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
     let stamp = folder.join("installed");
     if fs::read_to_string(&stamp).ok().as_deref() != Some(NPM_LOCK) || !program.is_dir() {
         let version = toolchain_versions::COMPONENTIZE_QJS;
-        println!("Fetching componentize-qjs {version}, from npm (Apache-2.0), 38 MB");
+        let esbuild = toolchain_versions::ESBUILD;
+        println!(
+            "Fetching componentize-qjs {version} (Apache-2.0) and esbuild {esbuild} (MIT), from \
+             npm, 48 MB"
+        );
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("package.json"), NPM_PACKAGE)?;
@@ -125,13 +130,18 @@ mod tests {
 
     #[test]
     fn npm_installs_the_version_that_the_command_advises() {
-        for (text, dependencies) in [
-            (NPM_PACKAGE, "/dependencies/componentize-qjs"),
-            (NPM_LOCK, "/packages/node_modules~1componentize-qjs/version"),
+        for (name, version) in [
+            ("componentize-qjs", toolchain_versions::COMPONENTIZE_QJS),
+            ("esbuild", toolchain_versions::ESBUILD),
         ] {
-            let json: serde_json::Value = serde_json::from_str(text).expect("JSON");
-            let found = json.pointer(dependencies).and_then(|found| found.as_str());
-            assert_eq!(found, Some(toolchain_versions::COMPONENTIZE_QJS));
+            for (text, place) in [
+                (NPM_PACKAGE, format!("/dependencies/{name}")),
+                (NPM_LOCK, format!("/packages/node_modules~1{name}/version")),
+            ] {
+                let json: serde_json::Value = serde_json::from_str(text).expect("JSON");
+                let found = json.pointer(&place).and_then(|found| found.as_str());
+                assert_eq!(found, Some(version), "{name}");
+            }
         }
     }
 

@@ -31,6 +31,14 @@ void persist_answer(const char *format, ...) {
     free(text);
 }
 
+void persist_forget_run(void) {
+    free(answer);
+    answer = NULL;
+    answered = room = 0;
+    persist_forget_limits();
+    persist_ended(PERSIST_OK);
+}
+
 /* Bytes of the character that begins at `bytes`, 0 where none does: the table 3-7 of the Unicode Standard. */
 static size_t character(const uint8_t *bytes, size_t size) {
     uint8_t first = bytes[0], low = 0x80, high = 0xbf;

@@ -140,8 +140,11 @@ persist_guest_limits persist_limits(void) {
 }
 
 /* What one call carries. The host ends an agent that passes much more. */
+static uint64_t max_inline;
+
+void persist_forget_limits(void) { max_inline = 0; }
+
 static bool is_too_large(size_t size) {
-    static uint64_t max_inline;
     if (!max_inline) max_inline = persist_limits().max_inline;
     return size > max_inline;
 }

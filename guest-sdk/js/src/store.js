@@ -88,7 +88,7 @@ export function loadJson(name) {
 
 export function loadSnapshot(name, at) {
   const loaded = call(() => store.load(rawName(name), rawVersion(at)));
-  return loaded ? { info: infoOf(loaded.info), state: Uint8Array.from(loaded.state) } : undefined;
+  return loaded ? { info: infoOf(loaded.info), state: new Uint8Array(loaded.state) } : undefined;
 }
 
 export function stat(name, at) {

@@ -170,6 +170,24 @@ impl From<io::Error> for Error {
 mod tests {
     use super::*;
 
+    /// An error with a cause, as the crate anyhow shows it.
+    struct Chain;
+
+    impl fmt::Display for Chain {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(if f.alternate() {
+                "outer: inner"
+            } else {
+                "outer"
+            })
+        }
+    }
+
+    #[test]
+    fn the_caller_gets_the_whole_chain_of_causes() {
+        assert_eq!(crate::__reason(&Chain), "outer: inner");
+    }
+
     #[test]
     fn an_error_survives_the_way_through_io() {
         let error = Error::QuotaExceeded {

@@ -172,7 +172,7 @@ where
 }
 
 /// Changes a value as [`update`] does, and saves it with a media type or labels. The expectation of
-/// `options` must be [`Expect::Any`](crate::Expect::Any).
+/// `options` must be [`Expect::Any`].
 ///
 /// # Errors
 /// As [`update`].

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use persist_host::storage::Environment;
 use serde_json::json;
 use wasi_preview1_component_adapter_provider as preview1;
@@ -22,8 +22,8 @@ use crate::toolchain_versions;
 /// Build the agent in a directory that `persist new` created
 ///
 /// Runs the toolchain of the language. The toolchain runs code from the directory: build scripts
-/// and, for JavaScript and Python, the programs in node_modules/.bin and .venv/bin. Build only code
-/// that you trust.
+/// and, for JavaScript, TypeScript and Python, the programs in node_modules/.bin and .venv/bin.
+/// Build only code that you trust.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,6 +36,29 @@ pub(crate) struct Build {
     /// Write the component to FILE [default: NAME.wasm in the directory]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Target of a Rust agent. Agents for wasm32-unknown-unknown are smaller, but have no standard
+    /// output, clock or random numbers
+    #[arg(long, value_enum, default_value_t)]
+    target: RustTarget,
+}
+
+/// A target of rustc that agents are built for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum RustTarget {
+    #[default]
+    #[value(name = "wasm32-wasip1")]
+    Wasip1,
+    #[value(name = "wasm32-unknown-unknown")]
+    Unknown,
+}
+
+impl RustTarget {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Wasip1 => "wasm32-wasip1",
+            Self::Unknown => "wasm32-unknown-unknown",
+        }
+    }
 }
 
 impl Build {
@@ -52,6 +75,14 @@ impl Build {
                 self.folder.display()
             );
         };
+        if language != Language::Rust && !folder.join("persist").is_dir() {
+            let what = format!(
+                "{} has no directory persist, with the SDK: `persist new` did not create it",
+                self.folder.display()
+            );
+            let hint = "build it as the README of the SDK says";
+            return Err(Hinted::other(what, hint).into());
+        }
         let name = name_of(&folder)?;
         let made_file = match &self.output {
             Some(output) => std::path::absolute(output)?,
@@ -65,11 +96,13 @@ impl Build {
             path: environment.get("PATH").unwrap_or_default(),
         };
         match language {
-            Language::C => c(&tools, &partial)?,
+            Language::C => c(&tools, &scratch.0, &partial)?,
+            Language::Cpp => cpp(&tools, &scratch.0, &partial)?,
             Language::Go => go(&tools, &partial)?,
-            Language::Js => js(&tools, &partial)?,
+            Language::Js => js(&tools, Path::new("agent.js"), &partial)?,
+            Language::Ts => ts(&tools, &scratch.0.join("agent.js"), &partial)?,
             Language::Python => python(&tools, &partial)?,
-            Language::Rust => rust(&tools, name, &partial)?,
+            Language::Rust => rust(&tools, name, self.target, &partial)?,
         }
         let made = fs::read(&partial).context("cannot read the output of the toolchain")?;
         let whole = scratch.0.join("whole.wasm");
@@ -118,34 +151,85 @@ pub(crate) fn random_suffix() -> Result<String> {
     Ok(hex::encode(bytes))
 }
 
-fn c(tools: &Tools<'_>, out: &Path) -> Result<()> {
+fn c(tools: &Tools<'_>, scratch: &Path, out: &Path) -> Result<()> {
     let hint = format!(
-        "run `apt-get install --no-install-recommends {}`, or put a clang with a C library for \
-         wasm32-wasi on the PATH",
+        "run `apt-get install --no-install-recommends {}` on Debian 12, `pip install ziglang` \
+         elsewhere, or put the clang of wasi-sdk (https://github.com/WebAssembly/wasi-sdk) on the \
+         PATH",
         toolchain_versions::C_PACKAGES.join(" ")
     );
-    let mut clang = tools.find(&["clang-14", "clang"], &[], &hint)?;
-    clang.args([
-        "--target=wasm32-wasi",
-        "-O2",
-        "-mexec-model=reactor",
-        "-I",
-        "persist/include",
-    ]);
-    for sources in [".", "persist/src", "persist/bindings"] {
-        let mut files: Vec<_> = tools
-            .folder
-            .join(sources)
-            .read_dir()?
-            .map(|entry| Ok(entry?.path()))
-            .collect::<Result<_>>()?;
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "c"));
-        files.sort();
-        clang.args(files);
+    let own = files_of(tools.folder, "c")?;
+    let mut link = compiler(tools, ["clang-14", "clang"], "cc", &hint)?;
+    link.args(C_TARGET).args(own);
+    link_c(tools, link, scratch, out)
+}
+
+fn cpp(tools: &Tools<'_>, scratch: &Path, out: &Path) -> Result<()> {
+    let hint = format!(
+        "run `apt-get install --no-install-recommends {} {}` on Debian 12, `pip install ziglang` \
+         elsewhere, or put the clang++ of wasi-sdk (https://github.com/WebAssembly/wasi-sdk) on \
+         the PATH",
+        toolchain_versions::C_PACKAGES.join(" "),
+        toolchain_versions::CPP_PACKAGES.join(" ")
+    );
+    let compiler = || compiler(tools, ["clang++-14", "clang++"], "c++", &hint);
+    let mut link = compiler()?;
+    link.args(C_TARGET);
+    for (number, source) in files_of(tools.folder, "cpp")?.into_iter().enumerate() {
+        let object = scratch.join(format!("{number}.o"));
+        let mut compile = compiler()?;
+        compile
+            .args(C_TARGET)
+            .args(["-std=c++17", "-fno-exceptions"]);
+        run(compile.arg("-c").arg(source).arg("-o").arg(&object))?;
+        link.arg(object);
     }
-    clang.args(toolchain_versions::C_LINK_OPTIONS);
-    clang.args(["persist/bindings/agent_component_type.o", "-o"]);
-    run(clang.arg(out))
+    link_c(tools, link, scratch, out)
+}
+
+const C_TARGET: [&str; 4] = ["--target=wasm32-wasi", "-O2", "-I", "persist/include"];
+
+/// Links objects or sources with the SDK.
+fn link_c(tools: &Tools<'_>, mut link: Command, scratch: &Path, out: &Path) -> Result<()> {
+    link.args(["-mexec-model=reactor", "-x", "c"]);
+    for sources in ["persist/src", "persist/bindings"] {
+        link.args(files_of(&tools.folder.join(sources), "c")?);
+    }
+    // Its cache must not lie in the agent's directory.
+    link.env("ZIG_LOCAL_CACHE_DIR", scratch.join("zig-cache"));
+    link.args(["-x", "none", "persist/bindings/agent_component_type.o"]);
+    link.args(toolchain_versions::C_LINK_OPTIONS);
+    // Zig puts the stack first, and does not know the option.
+    if !link.get_args().any(|arg| arg == "cc" || arg == "c++") {
+        link.arg(toolchain_versions::C_STACK_FIRST);
+    }
+    run(link.arg("-o").arg(out))
+}
+
+/// The sources with this extension in a directory, in order.
+fn files_of(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let entries = dir
+        .read_dir()
+        .with_context(|| format!("cannot read the directory {}", dir.display()))?;
+    let files = entries.map(|entry| Ok(entry?.path()));
+    let mut files = files.collect::<Result<Vec<_>>>()?;
+    files.retain(|file| file.extension().is_some_and(|found| found == extension));
+    files.sort();
+    Ok(files)
+}
+
+/// A compiler with one of these names, or that of Zig, which brings a C library.
+fn compiler(tools: &Tools<'_>, names: [&str; 2], zig_command: &str, hint: &str) -> Result<Command> {
+    if let Ok(clang) = tools.find(&names, &[], hint) {
+        return Ok(clang);
+    }
+    // The package ziglang of PyPI calls its program python-zig.
+    let missing = || Hinted::other(format!("{} is not installed", names[0]), hint);
+    let mut zig = tools
+        .find(&["zig", "python-zig"], &[], hint)
+        .map_err(|_| missing())?;
+    zig.arg(zig_command);
+    Ok(zig)
 }
 
 fn go(tools: &Tools<'_>, out: &Path) -> Result<()> {
@@ -154,6 +238,7 @@ fn go(tools: &Tools<'_>, out: &Path) -> Result<()> {
         toolchain_versions::GO
     );
     let mut go = tools.find(&["go"], &[], &hint)?;
+    check_go(&go, &hint)?;
     go.envs([("GOOS", "wasip1"), ("GOARCH", "wasm")]);
     go.args(["build", "-trimpath", "-buildmode=c-shared"]);
     go.args(["-ldflags", "-s -w -checklinkname=0", "-o"])
@@ -167,15 +252,63 @@ fn go(tools: &Tools<'_>, out: &Path) -> Result<()> {
     Ok(fs::write(out, module)?)
 }
 
-fn js(tools: &Tools<'_>, out: &Path) -> Result<()> {
+/// Refuses a version of Go that cannot build agents: it would only say that a build mode is not
+/// supported.
+fn check_go(go: &Command, hint: &str) -> Result<()> {
+    let mut version = Command::new(go.get_program());
+    version.current_dir(go.get_current_dir().unwrap_or(Path::new(".")));
+    let Ok(output) = version.arg("version").output() else {
+        return Ok(());
+    };
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    match go_release(&words) {
+        Some(release) if release < (1, 25) => {
+            let (major, minor) = release;
+            let program = go.get_program().display();
+            let what = format!("{program} is Go {major}.{minor}; agents need 1.25 or later");
+            Err(Hinted::other(what, hint).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the release in the output of `go version`, such as 1 and 25 in `go version go1.25.1 …`.
+fn go_release(words: &str) -> Option<(u32, u32)> {
+    let version = words
+        .split(' ')
+        .find_map(|word| word.strip_prefix("go1."))?;
+    let digits = |c: char| !c.is_ascii_digit();
+    Some((1, version.split(digits).next()?.parse().ok()?))
+}
+
+/// Directory of programs that npm installed in an agent's directory.
+const NPM_PROGRAMS: [&str; 1] = ["node_modules/.bin"];
+
+/// Makes one file of an agent in TypeScript and all that it imports, and builds that.
+fn ts(tools: &Tools<'_>, bundle: &Path, out: &Path) -> Result<()> {
+    let hint = "run `npm install --ignore-scripts` in the agent's directory";
+    let mut esbuild = tools.find(&["esbuild"], &NPM_PROGRAMS, hint)?;
+    esbuild.args(["agent.ts", "--bundle", "--format=esm", "--target=es2023"]);
+    // The imports of a component are no files.
+    esbuild.args([
+        "--external:persist:*",
+        "--external:wasi:*",
+        "--log-level=warning",
+    ]);
+    let mut outfile = OsString::from("--outfile=");
+    outfile.push(bundle);
+    run(esbuild.arg(outfile))?;
+    js(tools, bundle, out)
+}
+
+fn js(tools: &Tools<'_>, agent: &Path, out: &Path) -> Result<()> {
     let hint = format!(
         "run `npm install --ignore-scripts componentize-qjs@{}` in the agent's directory",
         toolchain_versions::COMPONENTIZE_QJS
     );
-    let own = ["node_modules/.bin"];
-    let mut qjs = tools.find(&["componentize-qjs"], &own, &hint)?;
+    let mut qjs = tools.find(&["componentize-qjs"], &NPM_PROGRAMS, &hint)?;
     qjs.args(["--wit", "wit", "--world", "agent", "--sync", "--opt-size"]);
-    run(qjs.args(["--js", "agent.js", "--output"]).arg(out))
+    run(qjs.arg("--js").arg(agent).arg("--output").arg(out))
 }
 
 fn python(tools: &Tools<'_>, out: &Path) -> Result<()> {
@@ -185,6 +318,11 @@ fn python(tools: &Tools<'_>, out: &Path) -> Result<()> {
         toolchain_versions::COMPONENTIZE_PY
     );
     let mut componentize = tools.find(&["componentize-py"], &[".venv/bin"], &hint)?;
+    let own = tools.folder.join(".venv");
+    if Path::new(componentize.get_program()).starts_with(&own) {
+        // So that it finds the libraries there, as in an environment that was activated.
+        componentize.env("VIRTUAL_ENV", own);
+    }
     componentize.args(["--quiet", "--world", "agent", "componentize"]);
     componentize.args([
         "--python-path",
@@ -197,21 +335,40 @@ fn python(tools: &Tools<'_>, out: &Path) -> Result<()> {
     run(componentize.arg(out))
 }
 
-fn rust(tools: &Tools<'_>, name: &str, out: &Path) -> Result<()> {
-    const TARGET: &str = "wasm32-unknown-unknown";
+fn rust(tools: &Tools<'_>, name: &str, target: RustTarget, out: &Path) -> Result<()> {
+    let target = target.name();
     let mut cargo = tools.find(
         &["cargo"],
         &[],
         "install Rust with rustup (https://rustup.rs)",
     )?;
-    cargo.args(["build", "--release", "--target", TARGET]);
-    run(cargo.env("CARGO_TARGET_DIR", "target")).map_err(|error| Hinted {
-        error,
-        hint: format!("if the target is not installed, run `rustup target add {TARGET}`"),
+    cargo.args(["build", "--release", "--target", target]);
+    run(cargo.env("CARGO_TARGET_DIR", "target")).map_err(|error| {
+        if has_rust_target(tools, target) {
+            return error;
+        }
+        let hint = format!("run `rustup target add {target}`, which adds the missing target");
+        Hinted { error, hint }.into()
     })?;
-    let module = format!("target/{TARGET}/release/{}.wasm", name.replace('-', "_"));
+    let module = format!("target/{target}/release/{}.wasm", name.replace('-', "_"));
     fs::copy(tools.folder.join(&module), out).with_context(|| format!("cannot copy {module}"))?;
     Ok(())
+}
+
+/// Returns false if the compiler has no standard library for the target. A compiler that does not
+/// answer is not what failed.
+fn has_rust_target(tools: &Tools<'_>, target: &str) -> bool {
+    let Ok(mut rustc) = tools.find(&["rustc"], &[], "") else {
+        return true;
+    };
+    rustc.args(["--print", "target-libdir", "--target", target]);
+    let Ok(output) = rustc.output() else {
+        return true;
+    };
+    let dir = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    let files = dir.read_dir().into_iter().flatten().flatten();
+    let mut names = files.map(|file| file.file_name());
+    !output.status.success() || names.any(|name| name.to_string_lossy().starts_with("libstd-"))
 }
 
 /// The programs that can build the agent of a folder.

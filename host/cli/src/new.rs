@@ -19,7 +19,7 @@ Examples:
   persist new --lang python weather
   persist new --lang rust agents/notes")]
 pub(crate) struct New {
-    /// Directory to create; its last component is the name of the agent
+    /// Directory to create, or an empty one; its last component is the name of the agent
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Programming language of the agent
@@ -29,13 +29,23 @@ pub(crate) struct New {
 
 impl New {
     pub(crate) fn run(self, out: Out) -> Result<()> {
-        let name = name_of(&self.folder)?;
-        if let Some(parent) = self.folder.parent() {
-            fs::create_dir_all(parent)
-                .with_context(|| format!("cannot create {}", parent.display()))?;
+        // An empty directory, such as the current one, is taken as it is.
+        let is_empty = |mut entries: fs::ReadDir| entries.next().is_none();
+        let existing = if self.folder.read_dir().is_ok_and(is_empty) {
+            fs::canonicalize(&self.folder).ok()
+        } else {
+            None
+        };
+        let name = name_of(existing.as_deref().unwrap_or(&self.folder))?;
+        if existing.is_none() {
+            if let Some(parent) = self.folder.parent() {
+                fs::create_dir_all(parent)
+                    .with_context(|| format!("cannot create {}", parent.display()))?;
+            }
+            fs::create_dir(&self.folder).with_context(|| {
+                format!("cannot create the directory {}", self.folder.display())
+            })?;
         }
-        fs::create_dir(&self.folder)
-            .with_context(|| format!("cannot create the directory {}", self.folder.display()))?;
         for (path, bytes) in self.lang.sdk() {
             write(&self.folder.join(path), bytes)?;
         }
@@ -43,13 +53,17 @@ impl New {
             let text = text
                 .replace("GO_MODULE", sdk::go_module())
                 .replace("QJS_VERSION", toolchain_versions::COMPONENTIZE_QJS)
+                .replace("ESBUILD_VERSION", toolchain_versions::ESBUILD)
+                .replace("TYPESCRIPT_VERSION", TYPESCRIPT)
                 .replace("NAME", name);
             write(&self.folder.join(path), text.as_bytes())?;
         }
-        write(
-            &self.folder.join(".gitignore"),
-            b"*.wasm\ntarget/\nnode_modules/\n.venv/\n__pycache__/\n",
-        )?;
+        let mut ignored = "*.wasm\ntarget/\nnode_modules/\n.venv/\n__pycache__/\n".to_owned();
+        if self.lang == Language::Ts {
+            // What `npm test` makes of agent.ts.
+            ignored += "agent.js\n";
+        }
+        write(&self.folder.join(".gitignore"), ignored.as_bytes())?;
         let folder = self.folder.display();
         if out.json {
             let value = json!({ "event": "created", "directory": self.folder, "agent": name });
@@ -63,18 +77,26 @@ impl New {
     }
 }
 
+/// Version of the package typescript on npm, which checks the types of an agent.
+const TYPESCRIPT: &str = "7.0.2";
+
 /// The name of the agent in a folder: one that every toolchain takes.
 pub(crate) fn name_of(folder: &Path) -> Result<&str> {
     let name = folder.file_name().and_then(|name| name.to_str());
-    let name = name.context("the name of the directory is not UTF-8")?;
+    let name = name.with_context(|| {
+        format!(
+            "the path {} does not end in a name of UTF-8",
+            folder.display()
+        )
+    })?;
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(is_plain) {
         let what = format!("{name:?} cannot be the name of an agent");
         let hint = "use a-z, 0-9, _ and -, and start with a letter";
         return Err(Hinted::other(what, hint).into());
     }
-    // A Python module and a Go package of these names are the SDK's.
-    if ["persist", "agent", "app"].contains(&name) {
+    // A Python module, a Go package and a crate of these names are the SDK's.
+    if ["persist", "agent", "app", "persist-guest"].contains(&name) {
         let what = format!("the SDK uses the name {name}");
         return Err(Hinted::other(what, "choose another name").into());
     }

@@ -7,6 +7,8 @@ use clap::ValueEnum;
 pub(crate) enum Language {
     /// C, with clang and wasi-libc
     C,
+    /// C++, with clang, wasi-libc and libc++
+    Cpp,
     /// Go
     Go,
     /// JavaScript, on QuickJS
@@ -15,22 +17,36 @@ pub(crate) enum Language {
     Python,
     /// Rust
     Rust,
+    /// TypeScript, on QuickJS
+    Ts,
 }
 
 /// A path in the agent's folder, and what is there.
 pub(crate) type File = (&'static str, &'static [u8]);
 
 impl Language {
-    pub(crate) const ALL: [Self; 5] = [Self::C, Self::Go, Self::Js, Self::Python, Self::Rust];
+    /// All languages, the one before another that its files would be taken for: an agent in
+    /// TypeScript may have an `agent.js` that was made of it.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::C,
+        Self::Cpp,
+        Self::Go,
+        Self::Ts,
+        Self::Js,
+        Self::Python,
+        Self::Rust,
+    ];
 
     /// The file by which an agent's folder is known to be of this language.
     pub(crate) fn marker(self) -> &'static str {
         match self {
             Self::C => "agent.c",
+            Self::Cpp => "agent.cpp",
             Self::Go => "go.mod",
             Self::Js => "agent.js",
             Self::Python => "app.py",
             Self::Rust => "Cargo.toml",
+            Self::Ts => "agent.ts",
         }
     }
 
@@ -38,15 +54,35 @@ impl Language {
     /// [`go_module`].
     pub(crate) fn template(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::C => &[("agent.c", C)],
-            Self::Go => &[("go.mod", GO_MOD), ("main.go", GO)],
-            Self::Js => &[("agent.js", JS), ("package.json", JS_PACKAGE)],
-            Self::Python => &[("app.py", PYTHON)],
+            Self::C => &[("agent.c", C), ("tests/agent_test.c", C_TEST)],
+            Self::Cpp => &[("agent.cpp", CPP), ("tests/agent_test.cpp", CPP_TEST)],
+            Self::Go => &[
+                ("go.mod", GO_MOD),
+                ("main.go", GO),
+                ("main_test.go", GO_TEST),
+            ],
+            Self::Js => &[
+                ("agent.js", JS),
+                ("agent.test.js", JS_TEST),
+                ("package.json", JS_PACKAGE),
+            ],
+            Self::Python => &[
+                ("app.py", PYTHON),
+                ("conftest.py", PYTHON_CONFTEST),
+                ("pyproject.toml", PYPROJECT),
+                ("test_app.py", PYTHON_TEST),
+            ],
             Self::Rust => &[
                 ("Cargo.toml", CARGO_TOML),
                 ("src/lib.rs", RUST),
                 // The SDK's own inherits from the workspace that it is developed in.
                 ("persist/Cargo.toml", SDK_CARGO_TOML),
+            ],
+            Self::Ts => &[
+                ("agent.ts", TS),
+                ("agent.test.js", JS_TEST),
+                ("package.json", TS_PACKAGE),
+                ("tsconfig.json", TSCONFIG),
             ],
         }
     }
@@ -54,15 +90,15 @@ impl Language {
     /// The SDK, and the contract where the toolchain reads it.
     pub(crate) fn sdk(self) -> Vec<File> {
         let own = match self {
-            Self::C => C_SDK,
+            Self::C | Self::Cpp => C_SDK,
             Self::Go => GO_SDK,
-            Self::Js => JS_SDK,
+            Self::Js | Self::Ts => JS_SDK,
             Self::Python => PYTHON_SDK,
             Self::Rust => RUST_SDK,
         };
         let wit = match self {
-            Self::Js => WIT,
-            Self::C | Self::Go | Self::Python | Self::Rust => &[],
+            Self::Js | Self::Ts => WIT,
+            Self::C | Self::Cpp | Self::Go | Self::Python | Self::Rust => &[],
         };
         own.iter().chain(wit).copied().collect()
     }
@@ -92,12 +128,13 @@ const WIT: &[File] = files!("js/wit/" => "wit/":
 
 const C_SDK: &[File] = files!("c/" => "persist/":
     "README.md" "bindings/agent.c" "bindings/agent.h" "bindings/agent_component_type.o"
-    "include/persist.h"
+    "include/persist.h" "include/persist_testing.h" "testing/persist_testing.c"
     "src/agent.c" "src/error.c" "src/internal.h" "src/store.c" "src/stream.c");
 
 const GO_SDK: &[File] = files!("go/" => "persist/":
     "README.md" "agent.component-type.section" "error.go" "go.mod" "json.go" "pages.go" "persist.go"
-    "stream.go"
+    "stream.go" "testing.go"
+    "internal/bindings/persist_snapshot_store/double.go"
     "internal/bindings/export/wit_exports.go" "internal/bindings/export_wit_world/run.go"
     "internal/bindings/persist_snapshot_store/empty.s"
     "internal/bindings/persist_snapshot_store/wit_bindings.go"
@@ -109,11 +146,13 @@ const GO_SDK: &[File] = files!("go/" => "persist/":
 
 const JS_SDK: &[File] = files!("js/src/" => "persist/":
     "agent.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "runtime.js" "store.js"
-    "stream.js" "utf8.js");
+    "stream.js" "utf8.js"
+    "testing/hooks.js" "testing/index.d.ts" "testing/index.js" "testing/random.js"
+    "testing/register.js" "testing/stderr.js" "testing/store.js");
 
 const PYTHON_SDK: &[File] = files!("python/src/" => "persist/":
     "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_check.py"
-    "persist_guest/_store.py"
+    "persist_guest/_double.py" "persist_guest/_store.py" "persist_guest/testing.py"
     "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/_update.py"
     "persist_guest/errors.py"
     "persist_guest/py.typed" "persist_guest/componentize-py.toml"
@@ -128,21 +167,107 @@ const C: &str = r#"#include <persist.h>
 #include <stdlib.h>
 #include <string.h>
 
+typedef struct arguments {
+    int count;
+    char **texts;
+} arguments;
+
+/* Adds a line for each argument. */
+static persist_change add(persist_snapshot *notes, void *context) {
+    const arguments *added = context;
+    for (int i = 0; i < added->count; i++) {
+        size_t length = strlen(added->texts[i]);
+        notes->state = realloc(notes->state, notes->size + length + 1);
+        if (!notes->state) abort();
+        memcpy(notes->state + notes->size, added->texts[i], length);
+        notes->size += length;
+        notes->state[notes->size++] = '\n';
+    }
+    return PERSIST_CHANGE_SAVE;
+}
+
 /* Remembers each argument, and answers all that it remembers. */
 int persist_agent(int argc, char **argv) {
+    arguments added = {argc, argv};
+    if (argc && persist_update("notes", add, &added, NULL, NULL)) return 1;
     persist_snapshot notes;
     if (persist_load("notes", 0, &notes)) return 1;
-    for (int i = 0; i < argc; i++) {
-        size_t length = strlen(argv[i]);
-        notes.state = realloc(notes.state, notes.size + length + 1);
-        if (!notes.state) abort();
-        memcpy(notes.state + notes.size, argv[i], length);
-        notes.size += length;
-        notes.state[notes.size++] = '\n';
-        if (persist_save("notes", notes.state, notes.size, NULL, NULL)) return 1;
-    }
-    persist_answer_bytes(notes.state, notes.size);
+    if (notes.size) persist_answer_bytes(notes.state, notes.size - 1);
     return 0;
+}
+"#;
+
+const C_TEST: &str = r#"/*
+ * Tests the agent with a store in memory:
+ *
+ *     cc -I persist/include agent.c tests/agent_test.c persist/src/?*.c persist/testing/?*.c
+ *     ./a.out
+ */
+#undef NDEBUG
+#include <assert.h>
+#include <persist_testing.h>
+#include <string.h>
+
+int main(void) {
+    char *notes[] = {"buy milk"}, *answer;
+    assert(persist_test_run(1, notes, NULL) == 0);
+    assert(persist_test_run(0, NULL, &answer) == 0);
+    assert(!strcmp(answer, "buy milk"));
+    return 0;
+}
+"#;
+
+const CPP: &str = r#"#include <persist.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+using arguments = std::vector<std::string_view>;
+
+// Adds a line for each argument.
+static persist_change add(persist_snapshot *notes, void *context) {
+    std::string text(reinterpret_cast<const char *>(notes->state), notes->size);
+    for (const std::string_view note : *static_cast<const arguments *>(context)) {
+        text.append(note).append("\n");
+    }
+    notes->state = static_cast<uint8_t *>(std::realloc(notes->state, text.size() + 1));
+    if (!notes->state) std::abort();
+    std::memcpy(notes->state, text.data(), text.size());
+    notes->size = text.size();
+    return PERSIST_CHANGE_SAVE;
+}
+
+// Remembers each argument, and answers all that it remembers.
+extern "C" int persist_agent(int argc, char **argv) {
+    arguments added(argv, argv + argc);
+    if (argc && persist_update("notes", add, &added, nullptr, nullptr)) return 1;
+    persist_snapshot notes;
+    if (persist_load("notes", 0, &notes)) return 1;
+    if (notes.size) persist_answer_bytes(notes.state, notes.size - 1);
+    return 0;
+}
+"#;
+
+const CPP_TEST: &str = r#"/*
+ * Tests the agent with a store in memory:
+ *
+ *     cc -I persist/include -c persist/src/?*.c persist/testing/?*.c
+ *     c++ -std=c++17 -I persist/include agent.cpp tests/agent_test.cpp ?*.o
+ *     ./a.out
+ */
+#undef NDEBUG
+#include <cassert>
+#include <persist_testing.h>
+#include <string_view>
+
+int main() {
+    char note[] = "buy milk", *notes[] = {note}, *answer;
+    assert(persist_test_run(1, notes, nullptr) == 0);
+    assert(persist_test_run(0, nullptr, &answer) == 0);
+    assert(std::string_view(answer) == "buy milk");
 }
 "#;
 
@@ -157,38 +282,72 @@ replace GO_MODULE => ./persist
 
 const GO: &str = r#"package main
 
-import persist "GO_MODULE"
+import (
+	"strings"
+
+	persist "GO_MODULE"
+)
 
 func init() { persist.Agent(run) }
 
 func main() {}
 
+type notes struct {
+	Lines []string `json:"lines"`
+}
+
 // Remembers each argument, and answers all that it remembers.
 func run(args []string) (string, error) {
-	notes, _, err := persist.Load("notes")
-	if err != nil {
-		return "", err
-	}
-	for _, note := range args {
-		notes = append(notes, note+"\n"...)
-		if _, err := persist.Save("notes", notes); err != nil {
-			return "", err
-		}
-	}
-	return string(notes), nil
+	saved, err := persist.Update("notes", func(notes *notes) error {
+		notes.Lines = append(notes.Lines, args...)
+		return nil
+	})
+	return strings.Join(saved.Lines, "\n"), err
 }
 "#;
 
-const JS: &str = r#"import { agent, loadText, save } from "./persist/index.js";
+const GO_TEST: &str = r#"package main
+
+import (
+	"testing"
+
+	persist "GO_MODULE"
+)
+
+// Run with `go test`: the calls use a store in memory.
+func TestNotesAreKept(t *testing.T) {
+	persist.NewTestHost(t)
+	if _, err := run([]string{"buy milk"}); err != nil {
+		t.Fatal(err)
+	}
+	if notes, err := run(nil); err != nil || notes != "buy milk" {
+		t.Fatal(notes, err)
+	}
+}
+"#;
+
+const JS: &str = r#"import { agent, update } from "./persist/index.js";
 
 // Remembers each argument, and answers all that it remembers.
 export const run = agent((args) => {
-  let notes = loadText("notes") ?? "";
-  for (const note of args) {
-    notes += `${note}\n`;
-    save("notes", notes);
-  }
-  return notes;
+  const add = (notes) => {
+    notes.lines.push(...args);
+  };
+  return update("notes", add, { lines: [] }).lines.join("\n");
+});
+"#;
+
+const JS_TEST: &str = r#"// Run with `npm test`: the calls use a store in memory.
+import assert from "node:assert";
+import { beforeEach, test } from "node:test";
+import { run } from "./agent.js";
+import { reset } from "./persist/testing/index.js";
+
+beforeEach(reset);
+
+test("notes are kept", () => {
+  run(["buy milk"]);
+  assert.equal(run([]), "buy milk");
 });
 "#;
 
@@ -196,21 +355,112 @@ const JS_PACKAGE: &str = r#"{
   "name": "NAME",
   "private": true,
   "type": "module",
+  "scripts": { "test": "node --import ./persist/testing/register.js --test" },
   "devDependencies": { "componentize-qjs": "QJS_VERSION" }
 }
 "#;
 
-const PYTHON: &str = r#"from persist_guest import agent, load, save
+const TS: &str = r#"import { agent, update } from "./persist/index.js";
+
+interface Notes {
+  lines: string[];
+}
+
+/** Remembers each argument, and answers all that it remembers. */
+export const run = agent((args) => {
+  const add = (notes: Notes) => {
+    notes.lines.push(...args);
+  };
+  const none: Notes = { lines: [] };
+  return update("notes", add, none).lines.join("\n");
+});
+"#;
+
+const TS_PACKAGE: &str = r#"{
+  "name": "NAME",
+  "private": true,
+  "type": "module",
+  "scripts": {
+    "check": "tsc --noEmit",
+    "pretest": "esbuild agent.ts --outfile=agent.js",
+    "test": "node --import ./persist/testing/register.js --test"
+  },
+  "devDependencies": {
+    "componentize-qjs": "QJS_VERSION",
+    "esbuild": "ESBUILD_VERSION",
+    "typescript": "TYPESCRIPT_VERSION"
+  }
+}
+"#;
+
+/// Names what QuickJS has: no types of Node.js or of a browser.
+const TSCONFIG: &str = r#"{
+  "compilerOptions": {
+    "target": "es2023",
+    "lib": ["es2023", "esnext.disposable"],
+    "types": [],
+    "module": "esnext",
+    "moduleResolution": "bundler",
+    "strict": true,
+    "noEmit": true,
+    "skipLibCheck": true
+  },
+  "include": ["agent.ts"]
+}
+"#;
+
+const PYTHON: &str = r#"from dataclasses import dataclass, field
+
+from persist_guest import agent, update
+
+
+@dataclass
+class Notes:
+    lines: list[str] = field(default_factory=list)
 
 
 @agent
 def run(args: list[str]) -> str:
     """Remembers each argument, and answers all that it remembers."""
-    notes = load("notes") or b""
-    for note in args:
-        notes += f"{note}\n".encode()
-        save("notes", notes)
-    return notes.decode()
+
+    def add(notes: Notes) -> None:
+        notes.lines.extend(args)
+
+    return "\n".join(update("notes", add, Notes()).lines)
+"#;
+
+const PYTHON_CONFTEST: &str = r#"# Each test begins with an empty store in memory.
+pytest_plugins = ["persist_guest.testing"]
+"#;
+
+const PYTHON_TEST: &str = r#"from app import run
+
+
+def test_notes_are_kept() -> None:
+    """Run with pytest: the calls use a store in memory."""
+    run(["buy milk"])
+    assert run([]) == "buy milk"
+"#;
+
+const PYPROJECT: &str = r#"[project]
+name = "NAME"
+version = "0.1.0"
+requires-python = ">=3.12"
+
+[tool.pytest.ini_options]
+pythonpath = ["persist", "."]
+
+[tool.pyright]
+extraPaths = ["persist"]
+venvPath = "."
+venv = ".venv"
+
+[tool.mypy]
+mypy_path = "persist"
+
+[[tool.mypy.overrides]]
+module = ["wit_world.*", "componentize_py_types"]
+ignore_missing_imports = true
 "#;
 
 const CARGO_TOML: &str = r#"[package]
@@ -222,7 +472,7 @@ edition = "2024"
 crate-type = ["cdylib"]
 
 [dependencies]
-persist-guest = { path = "persist" }
+persist-guest = { path = "persist", features = ["serde"] }
 
 [profile.release]
 opt-level = "s"
@@ -253,16 +503,14 @@ wit-bindgen = { version = "0.63", default-features = false, features = ["macros"
 sha2 = { version = "0.11", default-features = false }
 "#;
 
-const RUST: &str = r#"use persist_guest::{Error, agent, load, save};
+const RUST: &str = r#"use persist_guest::{Error, agent, json};
 
 /// Remembers each argument, and answers all that it remembers.
 fn run(args: Vec<String>) -> Result<String, Error> {
-    let mut notes = load("notes")?.unwrap_or_default();
-    for note in &args {
-        notes.extend_from_slice(format!("{note}\n").as_bytes());
-        save("notes", &notes)?;
-    }
-    Ok(String::from_utf8_lossy(&notes).into_owned())
+    json::update("notes", |notes: &mut Vec<String>| {
+        notes.extend_from_slice(&args);
+        Ok(notes.join("\n"))
+    })
 }
 
 agent!(run);
@@ -270,7 +518,7 @@ agent!(run);
 #[test]
 fn notes_are_kept() {
     run(vec!["buy milk".into()]).unwrap();
-    assert_eq!(run(vec![]).unwrap(), "buy milk\n");
+    assert_eq!(run(vec![]).unwrap(), "buy milk");
 }
 "#;
 

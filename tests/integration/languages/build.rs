@@ -33,7 +33,7 @@ fn persist_with_tools(store: &Path) -> Command {
 /// The two that take half a minute are tests of their own, so that they run beside each other.
 #[test]
 fn a_fresh_agent_builds_and_keeps_notes() {
-    builds_and_keeps_notes(&["c", "go", "js"]);
+    builds_and_keeps_notes(&["c", "cpp", "go", "js", "ts"]);
 }
 
 #[test]
@@ -50,12 +50,24 @@ fn builds_and_keeps_notes(languages: &[&str]) {
     let dir = tempdir();
     for language in languages {
         // Where its toolchain is missing, so are its agents.
-        if *language != "rust" && guest_in(language, "scenarios").is_none() {
+        let toolchain = match *language {
+            "cpp" => "c",
+            "ts" => "js",
+            language => language,
+        };
+        if toolchain != "rust" && guest_in(toolchain, "scenarios").is_none() {
             continue;
         }
         let folder = dir.path().join(format!("notes-{language}"));
         let folder = folder.to_str().expect("text");
         run_ok(dir.path(), &["new", "--lang", language, folder]);
+        if *language == "rust" {
+            let source = format!("{folder}/src/lib.rs");
+            let lib = std::fs::read_to_string(&source).expect("readable");
+            let probe = lib.replace("{\n    json::", &format!("{{\n{PROBE}\n    json::"));
+            assert!(probe.len() > lib.len(), "{lib}");
+            std::fs::write(&source, probe).expect("written");
+        }
         let mut build = persist_with_tools(dir.path());
         let built = build.args(["build", folder]).output();
         let built = built.expect("persist starts");
@@ -65,9 +77,41 @@ fn builds_and_keeps_notes(languages: &[&str]) {
         let bytes = std::fs::read(&component).expect("it was built");
         assert_eq!(&bytes[..8], b"\0asm\x0d\0\x01\0", "{language}: a component");
         let run = |note: &str| run_ok(dir.path(), &["run", &component, "--", note]);
-        assert_eq!(run("buy milk"), "buy milk\n\n", "{language}");
-        assert_eq!(run("ü"), "buy milk\nü\n\n", "{language}");
+        assert_eq!(run("buy milk"), "buy milk\n", "{language}");
+        assert_eq!(run("ü"), "buy milk\nü\n", "{language}");
+        if *language == "rust" {
+            has_a_clock_random_numbers_and_panic_messages(dir.path(), &component);
+        }
     }
+}
+
+/// Code of an agent in Rust that prints, uses the clock and random numbers, and panics.
+const PROBE: &str = r#"
+    if args == ["probe"] {
+        use std::hash::{BuildHasher, RandomState};
+        use std::time::{Instant, SystemTime};
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        println!("printed {:?}", Instant::now().elapsed() < now);
+        return Ok(format!("{} {}", now.as_secs(), RandomState::new().hash_one(1)));
+    }
+    if args == ["panic"] {
+        panic!("as asked");
+    }"#;
+
+fn has_a_clock_random_numbers_and_panic_messages(store: &Path, component: &str) {
+    let probe = || {
+        let output = persist_tests::run(store, &["run", component, "--", "probe"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout).to_owned() + text(&output.stderr)
+    };
+    let (first, second) = (probe(), probe());
+    assert!(first.contains("printed true"), "{first}");
+    assert_ne!(first, second, "random numbers differ");
+    let panicked = run_fails(store, &["run", component, "--", "panic"], 9);
+    assert!(
+        panicked.contains("src/lib.rs:") && panicked.contains("as asked"),
+        "{panicked}"
+    );
 }
 
 #[test]
@@ -100,6 +144,151 @@ fn the_packages_of_the_sdks_carry_the_licences_of_the_project() {
     }
 }
 
+/// Runs `persist build` on a new agent with these programs, scripts of a shell, in place of its
+/// tools. Programs are paths below the agent's folder. Returns the error output.
+#[cfg(unix)]
+fn build_with(language: &str, programs: &[(&str, &str)]) -> String {
+    let dir = tempdir();
+    let folder = dir.path().join("notes");
+    let folder_text = folder.to_str().expect("text");
+    run_ok(dir.path(), &["new", "--lang", language, folder_text]);
+    for (path, script) in programs {
+        program(&folder.join(path), &format!("#!/bin/sh\n{script}\n"));
+    }
+    let mut build = persist(dir.path());
+    let path = format!("{folder_text}/tools:/usr/bin:/bin");
+    build.env("PATH", path).args(["build", folder_text]);
+    let output = build.output().expect("starts");
+    assert!(!output.status.success(), "no tool builds anything here");
+    text(&output.stderr).to_owned()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_rust_target_that_is_missing_is_named_and_no_other_error_is_taken_for_it() {
+    let cargo = (
+        "tools/cargo",
+        "echo 'error: expected expression' >&2; exit 101",
+    );
+    let rustc = |lib: &'static str| ("tools/rustc", lib);
+    let hint = "hint: run `rustup target add wasm32-wasip1`";
+    let missing = build_with("rust", &[cargo, rustc("mkdir -p lib; echo $PWD/lib")]);
+    assert!(missing.contains(hint), "{missing}");
+    let there = "mkdir -p lib; : > lib/libstd-1.rlib; echo $PWD/lib";
+    let told = build_with("rust", &[cargo, rustc(there)]);
+    assert!(
+        told.contains("expected expression") && !told.contains("hint:"),
+        "{told}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_version_of_go_that_is_too_old_is_named() {
+    let old = "test \"$1\" = version && echo 'go version go1.19.8 linux/amd64'; exit 1";
+    let told = build_with("go", &[("tools/go", old)]);
+    assert!(
+        told.contains("is Go 1.19; agents need 1.25 or later\nhint: install Go"),
+        "{told}"
+    );
+    let new = "test \"$1\" = version && echo 'go version go1.25.0 linux/amd64'; exit 3";
+    let told = build_with("go", &[("tools/go", new)]);
+    assert!(told.contains("exit status: 3"), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn zig_compiles_where_there_is_no_clang_and_clang_puts_the_stack_first() {
+    let tell = "echo \"told $*\" >&2; exit 1";
+    let dir = tempdir();
+    for (language, command, clang) in [("c", "cc", "clang"), ("cpp", "c++", "clang++")] {
+        let folder = dir.path().join(format!("in-{language}"));
+        let folder_text = folder.to_str().expect("text");
+        run_ok(dir.path(), &["new", "--lang", language, folder_text]);
+        let build = || {
+            let mut build = persist(dir.path());
+            build.env("PATH", folder.join("tools"));
+            let output = build.args(["build", folder_text]).output();
+            text(&output.expect("starts").stderr).to_owned()
+        };
+        program(
+            &folder.join("tools/python-zig"),
+            &format!("#!/bin/sh\n{tell}\n"),
+        );
+        let told = build();
+        assert!(
+            told.contains(&format!("told {command} --target=wasm32-wasi")),
+            "{told}"
+        );
+        assert!(!told.contains("--stack-first"), "{told}");
+        program(
+            &folder.join("tools").join(clang),
+            &format!("#!/bin/sh\n{tell}\n"),
+        );
+        let told = build();
+        assert!(told.contains("told --target=wasm32-wasi"), "{told}");
+        if language == "c" {
+            let options = ["-Wl,--stack-first", "-Wl,-z,stack-size=1048576"];
+            assert!(options.iter().all(|option| told.contains(option)), "{told}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn the_environment_of_the_folder_is_that_of_componentize_py() {
+    let tell = "echo \"environment $VIRTUAL_ENV\" >&2; exit 1";
+    let own = build_with("python", &[(".venv/bin/componentize-py", tell)]);
+    assert!(own.contains("/notes/.venv\n"), "{own}");
+    let other = build_with("python", &[("tools/componentize-py", tell)]);
+    assert!(other.contains("environment \n"), "{other}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_persist_new_did_not_create_is_told_so() {
+    for (language, marker) in [("c", "agent.c"), ("js", "agent.js"), ("go", "go.mod")] {
+        let dir = tempdir();
+        std::fs::write(dir.path().join(marker), "").expect("written");
+        let folder = dir.path().to_str().expect("text");
+        let told = run_fails(dir.path(), &["build", folder], 1);
+        assert!(
+            told.contains("has no directory persist"),
+            "{language}: {told}"
+        );
+        assert!(
+            told.contains("hint: build it as the README"),
+            "{language}: {told}"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_agent_is_created_in_an_empty_directory_that_is_the_current_one() {
+    let dir = tempdir();
+    let folder = dir.path().join("weather");
+    std::fs::create_dir(&folder).expect("made");
+    let mut new = persist(dir.path());
+    new.args(["new", "--lang", "python", "."])
+        .current_dir(&folder);
+    let output = new.output().expect("starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let project = std::fs::read_to_string(folder.join("pyproject.toml")).expect("readable");
+    assert!(project.contains("name = \"weather\""), "{project}");
+    let mut again = persist(dir.path());
+    again.args(["new", "--lang", "c", "."]).current_dir(&folder);
+    assert!(
+        !again.output().expect("starts").status.success(),
+        "it is not empty"
+    );
+    let told = run_fails(dir.path(), &["new", "--lang", "rust", "persist-guest"], 1);
+    assert!(
+        told.contains("the SDK uses the name persist-guest"),
+        "{told}"
+    );
+}
+
 /// Makes a file that can be run.
 #[cfg(unix)]
 fn program(path: &Path, script: &str) {
@@ -120,6 +309,7 @@ fn programs_of_the_folder_are_run_only_for_js_and_python() {
         ("go", "go", None),
         ("rust", "cargo", None),
         ("js", "componentize-qjs", Some("node_modules/.bin")),
+        ("ts", "esbuild", Some("node_modules/.bin")),
         ("python", "componentize-py", Some(".venv/bin")),
     ] {
         let folder = dir.path().join(format!("in-{language}"));
@@ -191,6 +381,10 @@ fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
         (
             "js",
             "error: componentize-qjs is not installed\nhint: run `npm install ",
+        ),
+        (
+            "ts",
+            "error: esbuild is not installed\nhint: run `npm install --ignore-scripts`",
         ),
         (
             "python",

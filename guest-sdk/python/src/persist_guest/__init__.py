@@ -16,10 +16,19 @@ A save never overwrites: it adds a version. The newest version of a name is its 
 agent's business: it can name its own states, and nothing else.
 """
 
+import importlib.util
+
+if importlib.util.find_spec("wit_world") is None:
+    # Not in a component: tests use a store in memory.
+    from . import _double
+
+    _double.install()
+
 from ._agent import agent
 from ._store import (
     delete,
     fork,
+    head,
     history,
     history_page,
     limits,
@@ -28,7 +37,6 @@ from ._store import (
     load_snapshot,
     names,
     names_page,
-    head,
     restore,
     save,
     save_json,
@@ -36,6 +44,7 @@ from ._store import (
 )
 from ._stream import Reader, Writer
 from ._types import Expect, Info, Limits, Snapshot
+from ._update import update
 from .errors import PersistError
 
 __all__ = [
@@ -44,12 +53,12 @@ __all__ = [
     "Limits",
     "PersistError",
     "Reader",
-from ._update import update
     "Snapshot",
     "Writer",
     "agent",
     "delete",
     "fork",
+    "head",
     "history",
     "history_page",
     "limits",
@@ -58,10 +67,9 @@ from ._update import update
     "load_snapshot",
     "names",
     "names_page",
-    "head",
     "restore",
     "save",
     "save_json",
     "stat",
-]
     "update",
+]

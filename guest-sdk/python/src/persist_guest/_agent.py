@@ -26,7 +26,7 @@ def agent(run: Callable[[list[str]], str | None]) -> Callable[[list[str]], str |
     if inspect.iscoroutinefunction(run) or inspect.isasyncgenfunction(run):
         raise TypeError(NOT_ASYNC)
 
-    class WitWorld(wit_world.WitWorld):
+    class WitWorld(wit_world.WitWorld):  # type: ignore[misc]
         def run(self, args: list[str]) -> str:
             try:
                 return _answer(run(args))

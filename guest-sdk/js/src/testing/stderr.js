@@ -1,0 +1,1 @@
+export const getStderr = () => ({ blockingWriteAndFlush: (bytes) => process.stderr.write(bytes) });
