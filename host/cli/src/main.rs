@@ -10,6 +10,7 @@ mod logging;
 mod new;
 mod print;
 mod progress;
+mod proxy;
 mod run;
 mod sdk;
 mod settings;
@@ -110,6 +111,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    proxy::exempt_metadata_services();
     let cli = Cli::try_parse_from(arguments()).unwrap_or_else(|mut error| {
         drop_far_suggestion(&mut error);
         let said = error.to_string();
