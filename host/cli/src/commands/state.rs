@@ -10,7 +10,7 @@ use persist_host::snapshot::{Error, Expect, Info, SaveOptions, Scope, Store, Ver
 
 use super::{CHUNK, changed, deleted, expect, nothing};
 use crate::address::Address;
-use crate::error::{Hinted, Usage};
+use crate::error::{Code, Hinted, Usage};
 use crate::exit::snapshot_code;
 use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
@@ -213,6 +213,7 @@ impl Save {
             };
             match send.await {
                 Err(error) if again && is_conflict(&error) => attempts += 1,
+                Err(error) if options.expect == Expect::Any => return Err(overtaken(error)),
                 sent => break sent?,
             }
         };
@@ -220,8 +221,24 @@ impl Save {
     }
 }
 
+/// Exit code of a conflict.
+const CONFLICT: u8 = 4;
+
 /// Attempts to send a file while other saves of its name come first.
 const MAX_ATTEMPTS: usize = 100;
+
+/// Explains a conflict of a save that expects nothing: the newest version is no help.
+fn overtaken(error: anyhow::Error) -> anyhow::Error {
+    if !is_conflict(&error) {
+        return error;
+    }
+    let what = "conflict: another save of this name came first while the state was sent, so \
+        nothing was saved";
+    let hint = "run the command again; a FILE is sent again automatically, standard input cannot";
+    let error = Code(CONFLICT, what.into()).into();
+    let hint = hint.into();
+    Hinted { error, hint }.into()
+}
 
 fn is_conflict(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::Conflict { .. }))
