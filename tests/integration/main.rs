@@ -29,6 +29,7 @@
 //! - `check_and_doctor`: problems of a store or its backend, and how they are reported
 //! - `copy_export_import`: stores that are copied between backends, exported and imported
 //! - `credentials`: which servers are sent which credentials
+//! - `network`: proxies, login pages and wrong servers between a host and its store
 //! - `secrets`: secrets in the wrong place, which no command prints
 //! - `malformed`: keys, files and variables that no request can carry
 //! - `endless`: responses of servers that never end
@@ -58,6 +59,7 @@ mod json;
 mod languages;
 mod logs;
 mod malformed;
+mod network;
 mod operators;
 mod outcomes;
 mod probes;
