@@ -55,8 +55,8 @@ impl ErrorResponse {
         let mut error = Error::new(meaning.kind, self.text(name));
         let hint = match self.status {
             407 => Some(
-                "write the user name and password of the proxy into HTTP_PROXY or HTTPS_PROXY, as \
-                 http://USER:PASSWORD@HOST:PORT"
+                "write the user name and password of the proxy before its host, in HTTP_PROXY or \
+                 HTTPS_PROXY"
                     .into(),
             ),
             _ => hint.or_else(|| (meaning.kind == ErrorKind::Throttled).then(|| self.later())),
