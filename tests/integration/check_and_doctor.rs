@@ -467,6 +467,26 @@ fn the_doctor_notes_that_unfinished_uploads_cannot_be_listed() {
 }
 
 #[test]
+fn probes_that_a_retention_policy_keeps_are_a_note_of_doctor() {
+    let (proxy, place) = TestStore::on(Kind::FakeGcs).proxied();
+    proxy.rule(|_, seen| {
+        let refusal = gcs::refusal(403, "retentionPolicyNotMet");
+        (gcs::operation(seen) == "delete").then_some(Fault::Reply(refusal))
+    });
+    let printed = place.run_ok(&["doctor"]);
+    assert!(
+        printed.contains("a retention policy or a hold"),
+        "{printed}"
+    );
+    proxy.rule(|_, seen| {
+        let refusal = gcs::refusal(403, "forbidden");
+        (gcs::operation(seen) == "delete").then_some(Fault::Reply(refusal))
+    });
+    let (printed, said) = place.run_ends(&["doctor"], 5);
+    assert!(said.contains("problems: delete"), "{printed}{said}");
+}
+
+#[test]
 fn every_command_reports_a_missing_name() {
     for backend in on_each_backend() {
         backend.save("bot/memory", "one");

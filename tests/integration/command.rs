@@ -1,10 +1,13 @@
 //! The `persist` command, as a person or a script sees it.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use persist_tests::{guest, persist, persist_without_store, run, run_fails, run_ok, tempdir, text};
+use persist_tests::{
+    guest, noise, persist, persist_without_store, run, run_fails, run_ok, tempdir, text,
+};
 use serde_json::Value;
 
 fn json(lines: &str) -> Vec<Value> {
@@ -376,4 +379,33 @@ fn an_agent_runs_from_the_command_line_and_remembers() {
     fs::write(&not_an_agent, "hello").expect("writes");
     let said = run_fails(dir, &["run", not_an_agent.to_str().expect("text")], 1);
     assert!(said.contains("not an agent"), "{said}");
+}
+
+#[test]
+fn a_pipe_that_loses_a_race_is_told_that_it_cannot_be_read_again() {
+    let dir = tempdir();
+    let state = noise(3, 10 << 20);
+    let mut save = persist(dir.path());
+    save.args(["save", "bot/memory", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut save = save.spawn().expect("persist starts");
+    let mut input = save.stdin.take().expect("piped");
+    // All but what the pipe holds was read, so it is on its way to the version after this one.
+    input.write_all(&state).expect("is read");
+    fs::write(dir.path().join("other"), "other").expect("written");
+    let other = dir.path().join("other");
+    run_ok(
+        dir.path(),
+        &["save", "bot/memory", other.to_str().expect("text")],
+    );
+    drop(input);
+    let output = save.wait_with_output().expect("ends");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("another save of this name came first"),
+        "{said}"
+    );
+    assert!(said.contains("run the command again"), "{said}");
 }

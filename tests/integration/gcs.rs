@@ -2,6 +2,7 @@
 //! (credentials that are refused, keys of KMS, wrong checksums, answers that are lost) the proxy
 //! before it says.
 
+use std::collections::HashMap;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -367,6 +368,73 @@ fn a_server_that_asks_for_time_gets_it() {
             assert!(started.elapsed() >= Duration::from_secs(1));
         });
     }
+}
+
+/// Refuses the second write of one object within a second, as Google does; deletions count, too.
+fn limit_writes(proxy: &Proxy) {
+    let last = Mutex::new(HashMap::<String, Instant>::new());
+    proxy.rule(move |_, seen| {
+        let name = match operation(seen) {
+            "insert" | "begin" => param(seen, "name")?,
+            "delete" => seen.uri.path().to_owned(),
+            _ => return None,
+        };
+        let mut last = last.lock().expect("no panic");
+        let is_soon = last
+            .get(&name)
+            .is_some_and(|time| time.elapsed() < Duration::from_secs(1));
+        if is_soon {
+            return Some(Fault::Reply(refusal(429, "rateLimitExceeded")));
+        }
+        last.insert(name, Instant::now());
+        None
+    });
+}
+
+#[test]
+fn ninety_hosts_save_at_once_although_each_object_is_written_once_a_second() {
+    block_on(async {
+        let place = TestStore::on(Kind::FakeGcs).unprobed();
+        let (proxy, proxied) = place.proxied();
+        limit_writes(&proxy);
+        let mut hosts = tokio::task::JoinSet::new();
+        for host in 0..90 {
+            // A storage of its own, as another process has. The store is not there yet.
+            let scope = persist_tests::scope(proxied.config().build().expect("a storage"));
+            hosts.spawn(async move {
+                let name = format!("name-{host}");
+                scope.save(&name, "x".into(), SaveOptions::default()).await
+            });
+        }
+        while let Some(saved) = hosts.join_next().await {
+            let saved = saved.expect("no panic").expect("saves");
+            assert_eq!(saved.version, 1);
+        }
+        assert!(proxy.faults() > 0, "the limit was met");
+        let names = place.scope().names("name-", None, 100).await;
+        assert_eq!(names.expect("a page").len(), 90);
+    });
+}
+
+#[test]
+fn a_throttled_create_looks_for_the_object_of_another_writer() {
+    block_on(async {
+        let place = TestStore::on(Kind::FakeGcs);
+        let (proxy, proxied) = place.proxied();
+        let storage = proxied.storage();
+        let key = Key::new("other/object").expect("a key");
+        let created = place.storage().create(&key, vec!["first".into()]).await;
+        created.expect("created");
+        // Its turn would never come.
+        proxy.rule(|_, seen| {
+            let refusal = refusal(429, "rateLimitExceeded");
+            (operation(seen) == "insert").then_some(Fault::Reply(refusal))
+        });
+        let lost = storage.create(&key, vec!["second".into()]).await;
+        let lost = lost.expect_err("another was first");
+        assert_eq!(lost.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(operations(&proxy), ["insert", "get"]);
+    });
 }
 
 #[test]

@@ -32,6 +32,7 @@
 //! - `aws_settings`: settings of Amazon's own tools
 //! - `credentials`: which servers are sent which credentials
 //! - `selection`: several names at once, points in time, whole agents and sessions
+//! - `network`: proxies, login pages and wrong servers between a host and its store
 //! - `secrets`: secrets in the wrong place, which no command prints
 //! - `malformed`: keys, files and variables that no request can carry
 //! - `endless`: responses of servers that never end
@@ -66,6 +67,7 @@ mod json;
 mod languages;
 mod logs;
 mod malformed;
+mod network;
 mod operators;
 mod outcomes;
 mod output;

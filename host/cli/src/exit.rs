@@ -220,7 +220,7 @@ pub(crate) fn storage_code(error: &storage::Error) -> u8 {
     match error.kind() {
         ErrorKind::Config => 2,
         ErrorKind::NotFound => 3,
-        ErrorKind::Denied | ErrorKind::Unauthenticated => 5,
+        ErrorKind::Denied | ErrorKind::Retained | ErrorKind::Unauthenticated => 5,
         ErrorKind::OutcomeUnknown | ErrorKind::NotDurable => 7,
         ErrorKind::NoSpace => 8,
         ErrorKind::Unsupported => 6,

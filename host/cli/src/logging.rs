@@ -40,7 +40,7 @@ pub(crate) fn start(filter: &str, is_users: bool, reports: bool, is_watched: boo
     tracing_subscriber::registry().with(logs).with(waits).init();
 }
 
-/// Tells once that the storage does not answer, and that it is asked again.
+/// Tells once that the storage does not answer, and for how long it is asked again.
 #[derive(Debug, Default)]
 struct Waits {
     is_told: AtomicBool,
@@ -48,29 +48,39 @@ struct Waits {
 
 impl<S: tracing::Subscriber> Layer<S> for Waits {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        let mut retry = Retry::default();
-        event.record(&mut retry);
-        if retry.lasts < SHORT || self.is_told.swap(true, Ordering::Relaxed) {
+        let mut wait = Wait::default();
+        event.record(&mut wait);
+        if wait.lasts < SHORT || self.is_told.swap(true, Ordering::Relaxed) {
             return;
         }
-        let error = one_line(&retry.error);
-        say(format_args!(
-            "waiting for the storage: {error}; retrying (press Ctrl-C to stop)"
-        ));
+        say(format_args!("{wait}"));
     }
 }
 
 /// The fields of such an event that a person wants to know.
 #[derive(Debug, Default)]
-struct Retry {
-    lasts: u64,
+struct Wait {
+    server: String,
     error: String,
+    attempt: u64,
+    /// Milliseconds since the call began, and until it is given up.
+    lasts: u64,
+    until: u64,
 }
 
-impl Visit for Retry {
+impl Visit for Wait {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "lasts_ms" {
-            self.lasts = value;
+        match field.name() {
+            "attempt" => self.attempt = value,
+            "lasts_ms" => self.lasts = value,
+            "until_ms" => self.until = value,
+            _ => {}
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "server" {
+            self.server = value.into();
         }
     }
 
@@ -78,5 +88,47 @@ impl Visit for Retry {
         if field.name() == "error" {
             self.error = format!("{value:?}");
         }
+    }
+}
+
+/// Such as `waiting for the storage: ListObjectsV2: Connection refused; attempt 3 at Amazon S3,
+/// retrying for up to 29 seconds (press Ctrl-C to stop)`.
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server, error, .. } = self;
+        let (server, error) = (one_line(server), one_line(error));
+        let seconds = self.until.div_ceil(1000);
+        write!(
+            f,
+            "waiting for the storage: {error}; attempt {} at {server}, retrying for up to \
+             {seconds} seconds (press Ctrl-C to stop)",
+            self.attempt.max(1)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_announced_with_server_cause_attempt_and_end() {
+        let wait = Wait {
+            server: "https://storage.test".into(),
+            error: "ListObjectsV2: refused\nerror: forged".into(),
+            attempt: 3,
+            lasts: 700,
+            until: 28_400,
+        };
+        let said = wait.to_string();
+        for part in [
+            "https://storage.test",
+            "ListObjectsV2: refused",
+            "attempt 3",
+            "29 seconds",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert_eq!(said.lines().count(), 1, "{said}");
     }
 }

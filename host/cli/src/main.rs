@@ -11,6 +11,7 @@ mod logging;
 mod new;
 mod print;
 mod progress;
+mod proxy;
 mod run;
 mod sdk;
 mod select;
@@ -125,6 +126,7 @@ fn main() -> ExitCode {
     if completion::answer(Cli::command) {
         return ExitCode::SUCCESS;
     }
+    proxy::exempt_metadata_services();
     let words = arguments();
     let color = color_of(&words);
     color.apply();

@@ -67,6 +67,11 @@ pub trait Forward: fmt::Debug + Send + Sync + Sized + 'static {
         self.inner().unknown_server()
     }
 
+    /// Forwards [`Storage::is_providers_own`].
+    fn is_providers_own(&self) -> bool {
+        self.inner().is_providers_own()
+    }
+
     /// Forwards [`Storage::create`].
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         self.inner().create(key, body).await
@@ -158,6 +163,10 @@ impl<T: Forward> Storage for T {
 
     fn unknown_server(&self) -> Option<String> {
         Forward::unknown_server(self)
+    }
+
+    fn is_providers_own(&self) -> bool {
+        Forward::is_providers_own(self)
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {

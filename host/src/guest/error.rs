@@ -124,7 +124,7 @@ fn from_storage(error: &storage::Error) -> GuestError {
         },
         ErrorKind::Timeout => GuestError::Timeout,
         ErrorKind::NoSpace => unavailable("the host's storage is full"),
-        ErrorKind::Denied => unavailable("the host may not use its storage"),
+        ErrorKind::Denied | ErrorKind::Retained => unavailable("the host may not use its storage"),
         ErrorKind::Unauthenticated => {
             unavailable("the host's storage does not accept its credentials")
         }

@@ -25,6 +25,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The storage knows who we are and refuses.
     Denied,
+    /// The storage keeps the object for now: a retention policy or a hold forbids to delete it.
+    Retained,
     /// No credentials, or none that the storage accepts.
     Unauthenticated,
     /// Too many requests; the same call may succeed later.
@@ -133,6 +135,7 @@ impl Error {
             ErrorKind::NotFound | ErrorKind::Config => None,
             ErrorKind::AlreadyExists => Some("load the version of the other writer and try again"),
             ErrorKind::Denied => Some("check the permissions of the account that runs this"),
+            ErrorKind::Retained => Some("it can be removed after the retention ends"),
             ErrorKind::Unauthenticated => Some("check the credentials"),
             ErrorKind::Throttled => Some("try again later"),
             ErrorKind::Timeout => Some("try again, or raise the time limit"),

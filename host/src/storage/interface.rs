@@ -47,6 +47,15 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Returns true for a bucket on Amazon's or Google's own server. These keep the condition of a
+    /// create, so no process tries it again in a store that exists: they limit how often one object
+    /// may be written.
+    ///
+    /// False unless a backend says otherwise.
+    fn is_providers_own(&self) -> bool {
+        false
+    }
+
     /// Makes an object that was not there. When this returns ok, the object is whole and survives a
     /// power failure; when two callers race, one of them wins.
     ///

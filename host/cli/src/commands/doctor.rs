@@ -366,6 +366,13 @@ impl Checks<'_> {
             self.tell(what, found.map(said).map_err(|error| Wrong::from(&error)))?;
         }
         let found = match self.sweep(&id).await {
+            // Nothing that a store needs fails: versions are never overwritten.
+            Err(error) if error.kind() == ErrorKind::Retained => {
+                let said = "a retention policy or a hold keeps objects: the probes stay, and \
+                            prunes are refused until it ends";
+                let hint = "run `persist gc` after the retention to remove the probes";
+                return self.line("note", "delete", said, Some(hint));
+            }
             Ok(()) => Ok("objects can be deleted".into()),
             Err(error) => Err(Wrong::from(&error)),
         };

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::bulk::{self, Action, Confirm, Head, Plan};
 use super::{CHUNK, changed, deleted, expect, missing, nothing};
 use crate::address::{Address, SelectionArg, Target};
-use crate::error::{Hinted, Usage};
+use crate::error::{Code, Hinted, Usage};
 use crate::exit::snapshot_code;
 use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
@@ -302,6 +302,7 @@ impl Save {
             };
             match send.await {
                 Err(error) if again && is_conflict(&error) => attempts += 1,
+                Err(error) if options.expect == Expect::Any => return Err(overtaken(error)),
                 sent => break sent?,
             }
         };
@@ -315,8 +316,24 @@ impl Save {
     }
 }
 
+/// Exit code of a conflict.
+const CONFLICT: u8 = 4;
+
 /// Attempts to send a file while other saves of its name come first.
 const MAX_ATTEMPTS: usize = 100;
+
+/// Explains a conflict of a save that expects nothing: the newest version is no help.
+fn overtaken(error: anyhow::Error) -> anyhow::Error {
+    if !is_conflict(&error) {
+        return error;
+    }
+    let what = "conflict: another save of this name came first while the state was sent, so \
+        nothing was saved";
+    let hint = "run the command again; a FILE is sent again automatically, standard input cannot";
+    let error = Code(CONFLICT, what.into()).into();
+    let hint = hint.into();
+    Hinted { error, hint }.into()
+}
 
 fn is_conflict(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::Conflict { .. }))

@@ -27,6 +27,10 @@ impl<D: Driver> Storage for Bucket<D> {
         (!settings.is_own_server).then(|| settings.server.clone())
     }
 
+    fn is_providers_own(&self) -> bool {
+        self.settings().is_own_server
+    }
+
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {
         if body.iter().map(Bytes::len).sum::<usize>() <= self.settings().part {
             return self.put(key, join(body), Mode::Create).await;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::driver::{Driver, Mode, Request, Stored};
+use super::range::{GetResponse, ObjectRange};
 use super::shared::Bucket;
 use super::tail::Tail;
 use crate::storage::{Error, ErrorKind, Key, ReadRange, Result};
@@ -14,11 +15,34 @@ impl<D: Driver> Bucket<D> {
     pub(super) async fn put(&self, key: &Key, body: Bytes, mode: Mode) -> Result<()> {
         let full = &self.full(key);
         let put = || self.driver().put(full, body.clone(), mode);
-        let (stored, unclear) = self
-            .call_change(Request::Put, full, body.len(), put)
-            .await?;
+        let mut tries = self.begin(Request::Put, full, body.len());
+        let stored = loop {
+            match self.attempt(&mut tries, put()).await {
+                Ok(stored) => break stored,
+                Err(fault) => {
+                    let is_limited = D::LIMITS_WRITES
+                        && mode == Mode::Create
+                        && fault.error.kind() == ErrorKind::Throttled;
+                    tries.again(fault).await?;
+                    // Writers of one key take turns, a second each. Reads do not.
+                    if is_limited && self.exists(full).await {
+                        let what = "another writer created the object first";
+                        return Err(Error::new(ErrorKind::AlreadyExists, what));
+                    }
+                }
+            }
+        };
+        let unclear = tries.is_unclear();
         let look = unclear && mode == Mode::Create;
         self.stored(key, stored, look, &Tail::of(&body)).await
+    }
+
+    /// Returns true if an object is known to exist.
+    async fn exists(&self, full: &str) -> bool {
+        let range = ObjectRange::Span(0..1);
+        let look = || self.driver().get(full, &range, None);
+        let found = self.call(Request::Get, full, 0, look).await;
+        matches!(found, Ok(GetResponse::Bytes(..) | GetResponse::Beyond(_)))
     }
 
     /// Looks at an object whose creation was acknowledged only after an attempt without an answer.

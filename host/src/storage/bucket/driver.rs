@@ -45,6 +45,10 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// How the provider lists directories.
     const DIRECTORIES: Directories = Directories::InOrder;
 
+    /// True if the provider limits how often one object may be written, as GCS does: once a second.
+    /// A create that is refused for that reason looks for the object before it is sent again.
+    const LIMITS_WRITES: bool = false;
+
     /// Returns the settings of the bucket that every provider has.
     fn settings(&self) -> &Settings;
 

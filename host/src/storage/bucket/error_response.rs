@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
 
-use crate::storage::retry::{AttemptError, RetryDecision};
+use crate::storage::retry::{Attempt, AttemptError, RetryDecision};
 use crate::storage::{Error, ErrorKind};
 
 /// Longest word of a server that is shown, in bytes.
@@ -47,8 +47,20 @@ impl ErrorResponse {
     /// Returns the error of the request `name`. The hint of the operator is `hint`, or that of the
     /// kind.
     pub fn error(&self, name: &str, meaning: Classification, hint: Option<String>) -> AttemptError {
+        if (200..300).contains(&self.status) && self.code.is_empty() {
+            let status = self.status;
+            let what = "is not one of this protocol";
+            return foreign(format!("the response to {name} {what}: status {status}"));
+        }
         let mut error = Error::new(meaning.kind, self.text(name));
-        let hint = hint.or_else(|| (meaning.kind == ErrorKind::Throttled).then(|| self.later()));
+        let hint = match self.status {
+            407 => Some(
+                "write the user name and password of the proxy before its host, in HTTP_PROXY or \
+                 HTTPS_PROXY"
+                    .into(),
+            ),
+            _ => hint.or_else(|| (meaning.kind == ErrorKind::Throttled).then(|| self.later())),
+        };
         if let Some(hint) = hint {
             error = error.with_hint(hint);
         }
@@ -64,10 +76,10 @@ impl ErrorResponse {
 
     /// `PutObject was refused: AccessDenied, status 403, request 4442587FB7D0A2F9`.
     fn text(&self, name: &str) -> String {
-        let outcome = if (200..300).contains(&self.status) {
-            "got a response that is not of this protocol"
-        } else {
-            "was refused"
+        let outcome = match self.status {
+            200..300 => "was not done",
+            407 => "was refused by a proxy",
+            _ => "was refused",
         };
         let mut text = format!("{name} {outcome}: ");
         if !self.code.is_empty() {
@@ -116,6 +128,8 @@ impl Classification {
             404 => Self::new(NotFound, Stop),
             // The body had not all come, or not in time.
             408 => Self::new(Timeout, Backoff(None)).unclear(),
+            // Of a proxy, before anything reaches the server.
+            407 => Self::new(Config, Stop),
             // Another request for the same key was faster, or is under way: the next answer tells.
             409 => Self::new(Unavailable, Backoff(None)),
             412 => Self::new(AlreadyExists, Definitive),
@@ -152,31 +166,69 @@ impl Classification {
 /// has answered, or a proxy. Nothing was done.
 pub fn foreign_response(name: &str, what: &str) -> AttemptError {
     let what = format!("the response to {name} {what}");
-    let hint = "check the endpoint, and whether a proxy or a login page answers in its place";
-    AttemptError::unclear(Error::new(ErrorKind::Unavailable, what).with_hint(hint))
+    foreign(what)
 }
 
-/// Returns the error of a request that was not sent, or that had no response. A certificate that is
-/// not trusted, and a server that does not speak TLS, are permanent errors; any other `cause` is
-/// what `failure` says.
+fn foreign(what: String) -> AttemptError {
+    let hint = "check the endpoint, and whether a proxy or a login page answers in its place";
+    AttemptError {
+        next: RetryDecision::BackoffBriefly,
+        ..AttemptError::unclear(Error::new(ErrorKind::Unavailable, what).with_hint(hint))
+    }
+}
+
+/// Returns an error where the `Content-Type` of a response with an object is that of a web page.
+/// Objects of Persist never have it: the login page of a network has answered, or another service.
+pub fn refuse_page(name: &str, content_type: Option<&str>) -> Attempt<()> {
+    let essence = content_type.and_then(|text| text.split(';').next());
+    let is_page = essence.is_some_and(|text| text.trim().eq_ignore_ascii_case("text/html"));
+    if is_page {
+        Err(foreign_response(name, "is a web page and no object"))
+    } else {
+        Ok(())
+    }
+}
+
+/// Returns the error of a request that was not sent, or that had no response. `failure` says how
+/// far it came, unless the types of `cause` show it: whether a connection was made, whether TLS
+/// failed, whether something else than HTTP answered.
 pub fn transport_error(
     name: &str,
     cause: &(dyn StdError + 'static),
     failure: Failure,
 ) -> AttemptError {
     let what = format!("{name}: {}", innermost(cause));
-    if let Some(error) = permanent(cause, &what) {
+    if let Some(error) = tls_failure(cause, &what) {
         return error;
     }
+    let failure = if never_connected(cause) {
+        Failure::NotConnected
+    } else {
+        failure
+    };
     match failure {
         Failure::NotSent => {
             AttemptError::new(RetryDecision::Stop, Error::new(ErrorKind::Config, what))
         }
+        Failure::NotConnected if is_unknown_host(cause) => {
+            let hint = "the name of the server or of its proxy has no address: correct the \
+                        endpoint or the region, or check the DNS of this machine";
+            let error = Error::new(ErrorKind::Unavailable, what).with_hint(hint);
+            AttemptError::new(RetryDecision::BackoffBriefly, error)
+        }
         Failure::NotConnected => AttemptError::new(
-            RetryDecision::Backoff(None),
+            RetryDecision::Reconnect,
             Error::new(ErrorKind::Unavailable, what),
         ),
         Failure::TimedOut => AttemptError::unclear(Error::new(ErrorKind::Timeout, what)),
+        Failure::Broken if is_no_http(cause) => {
+            let hint = "what answers there may not speak plain HTTP: if the server uses TLS, \
+                        write https:// in the endpoint";
+            AttemptError {
+                next: RetryDecision::BackoffBriefly,
+                ..AttemptError::unclear(Error::new(ErrorKind::Unavailable, what).with_hint(hint))
+            }
+        }
         Failure::Broken => AttemptError::unclear(Error::new(ErrorKind::Unavailable, what)),
     }
 }
@@ -204,37 +256,98 @@ pub fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError +
     innermost
 }
 
-/// Returns the fault of a connection that failed for a reason that no retry removes: the server's
-/// certificate is refused, or what answers does not speak TLS. Type decides, never text; a name
-/// that cannot be resolved and a proxy that wants a password have no type of their own.
-fn permanent(error: &(dyn StdError + 'static), what: &str) -> Option<AttemptError> {
-    let (hint, unclear) = match tls_error(error)? {
-        // The handshake comes before anything is sent.
-        rustls::Error::InvalidCertificate(_) => (
-            "if the certificate of the server is not trusted, set SSL_CERT_FILE to the \
-             certificate of its CA, or correct the endpoint",
-            false,
+/// Returns the error of a TLS connection that failed. The handshake comes before any request, so
+/// nothing was done, unless a connection that worked breaks. Type decides, never text.
+fn tls_failure(cause: &(dyn StdError + 'static), what: &str) -> Option<AttemptError> {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
+        NotValidYetContext,
+    };
+    let is_handshake = never_connected(cause);
+    let (hint, next) = match find::<rustls::Error>(cause)? {
+        rustls::Error::InvalidCertificate(error) => (
+            match error {
+                Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
+                    "check the clock of this machine; the server may need a new certificate"
+                }
+                NotValidForName | NotValidForNameContext { .. } => {
+                    "the certificate is that of another server: correct the endpoint, and check \
+                     whether a proxy or a login page answers in its place"
+                }
+                _ => {
+                    "if the certificate of the server is not trusted, set SSL_CERT_FILE to the \
+                     certificate of its CA, or correct the endpoint"
+                }
+            },
+            RetryDecision::Stop,
         ),
-        rustls::Error::InvalidMessage(_) => (
+        rustls::Error::InvalidMessage(_) if is_handshake => (
             "the server does not use TLS: correct the endpoint; http:// is for servers on this \
              machine",
-            true,
+            RetryDecision::Stop,
+        ),
+        rustls::Error::AlertReceived(_) | rustls::Error::PeerIncompatible(_) if is_handshake => (
+            "the server refuses this TLS connection: correct the endpoint, or check which \
+             versions of TLS and which certificates the server wants",
+            RetryDecision::BackoffBriefly,
         ),
         _ => return None,
     };
-    let error = Error::new(ErrorKind::Config, what).with_hint(hint);
-    Some(AttemptError {
-        error,
-        next: RetryDecision::Stop,
-        unclear,
-    })
+    let kind = match next {
+        RetryDecision::Stop => ErrorKind::Config,
+        _ => ErrorKind::Unavailable,
+    };
+    Some(AttemptError::new(
+        next,
+        Error::new(kind, what).with_hint(hint),
+    ))
 }
 
-fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+/// Returns true if no connection was made, so that nothing was sent.
+fn never_connected(cause: &(dyn StdError + 'static)) -> bool {
+    find::<hyper_util::client::legacy::Error>(cause)
+        .is_some_and(hyper_util::client::legacy::Error::is_connect)
+}
+
+/// Returns true if a name could not be resolved: the standard library reports that by an I/O error
+/// without a code of the operating system, and of none of the kinds that others use.
+fn is_unknown_host(cause: &(dyn StdError + 'static)) -> bool {
+    use std::io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, InvalidData,
+        InvalidInput, NetworkUnreachable, Other, TimedOut, UnexpectedEof, Unsupported, WouldBlock,
+    };
+    let Some(error) = innermost(cause).downcast_ref::<std::io::Error>() else {
+        return false;
+    };
+    let of_others = matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | InvalidData
+            | InvalidInput
+            | NetworkUnreachable
+            | Other
+            | TimedOut
+            | UnexpectedEof
+            | Unsupported
+            | WouldBlock
+    );
+    error.raw_os_error().is_none() && !of_others
+}
+
+/// Returns true if something else than HTTP came back.
+fn is_no_http(cause: &(dyn StdError + 'static)) -> bool {
+    find::<hyper::Error>(cause).is_some_and(hyper::Error::is_parse)
+}
+
+/// Returns the first error of a type in a chain of causes.
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(tls) = error.downcast_ref() {
-            return Some(tls);
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         // An I/O error that holds another one has that one's source for its own.
         let held = error.downcast_ref::<std::io::Error>();
@@ -271,18 +384,77 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_certificates_and_servers_without_tls_are_permanent() {
+    fn refused_certificates_are_permanent_and_nothing_was_done() {
         let wrapped = |error: rustls::Error| io::Error::other(io::Error::other(error));
+        for (error, hint) in [
+            (CertificateError::UnknownIssuer, "SSL_CERT_FILE"),
+            (CertificateError::Expired, "clock"),
+            (CertificateError::NotValidForName, "another server"),
+        ] {
+            let error = wrapped(rustls::Error::InvalidCertificate(error));
+            let failed = transport_error("a call", &error, Failure::Broken);
+            assert_eq!(failed.next, RetryDecision::Stop, "{error}");
+            assert!(!failed.unclear, "{error}");
+            assert_eq!(failed.error.kind(), ErrorKind::Config, "{error}");
+            let said = failed.error.hint().unwrap_or_default();
+            assert!(said.contains(hint), "{error}: {said}");
+        }
+        // A connection that worked, and broke: the server may have done what it was asked.
         for error in [
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer),
-            rustls::Error::InvalidCertificate(CertificateError::Expired),
+            rustls::Error::HandshakeNotComplete,
             rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType),
         ] {
-            assert!(permanent(&error, "a call").is_some(), "{error}");
-            assert!(permanent(&wrapped(error), "a call").is_some());
+            let failed = transport_error("a call", &wrapped(error), Failure::Broken);
+            assert_eq!(failed.next, RetryDecision::Backoff(None));
+            assert!(failed.unclear);
         }
-        assert!(permanent(&wrapped(rustls::Error::HandshakeNotComplete), "a call").is_none());
-        assert!(permanent(&io::Error::from(io::ErrorKind::ConnectionRefused), "a call").is_none());
+    }
+
+    #[test]
+    fn an_unknown_host_is_told_apart_from_a_server_that_is_down() {
+        let unknown = std::net::ToSocketAddrs::to_socket_addrs("no-such-host.invalid:443");
+        let unknown = unknown.expect_err("there is no such host");
+        let failed = transport_error("a call", &unknown, Failure::NotConnected);
+        assert_eq!(failed.next, RetryDecision::BackoffBriefly);
+        assert!(failed.error.hint().is_some_and(|hint| hint.contains("DNS")));
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let failed = transport_error("a call", &refused, Failure::NotConnected);
+        assert_eq!(failed.next, RetryDecision::Reconnect);
+        assert!(!failed.unclear);
+    }
+
+    #[test]
+    fn a_web_page_is_not_an_object() {
+        for page in ["text/html", "Text/HTML; charset=utf-8"] {
+            let failed = refuse_page("a call", Some(page)).expect_err(page);
+            assert_eq!(failed.error.kind(), ErrorKind::Unavailable);
+            assert_eq!(failed.next, RetryDecision::BackoffBriefly);
+        }
+        for object in [None, Some("application/gzip"), Some("text/plain")] {
+            refuse_page("a call", object).expect("an object");
+        }
+    }
+
+    #[test]
+    fn a_success_without_an_error_code_is_of_another_service() {
+        let failed = |status, code| {
+            let response = ErrorResponse::new(status, code, None, |_| None);
+            response.error("a call", Classification::of_status(status), None)
+        };
+        assert_eq!(failed(200, "").next, RetryDecision::BackoffBriefly);
+        assert_eq!(failed(204, "").next, RetryDecision::BackoffBriefly);
+        // An error of S3 inside of a 200.
+        let inside = failed(200, "InternalError");
+        assert_eq!(inside.next, RetryDecision::Backoff(None));
+        let proxy = failed(407, "");
+        assert_eq!(proxy.next, RetryDecision::Stop);
+        assert_eq!(proxy.error.kind(), ErrorKind::Config);
+        assert!(
+            proxy
+                .error
+                .hint()
+                .is_some_and(|hint| hint.contains("HTTPS_PROXY"))
+        );
     }
 
     #[test]
@@ -321,7 +493,7 @@ mod tests {
             assert_eq!(meaning.unclear, unclear, "{status}");
             assert_eq!(meaning.next, RetryDecision::Backoff(None), "{status}");
         }
-        for status in [301, 400, 401, 403, 404, 405, 412, 501, 507] {
+        for status in [301, 400, 401, 403, 404, 405, 407, 412, 501, 507] {
             let meaning = Classification::of_status(status);
             assert!(!meaning.unclear, "{status}");
             assert_ne!(meaning.next, RetryDecision::Backoff(None), "{status}");

@@ -46,7 +46,8 @@ pub use driver::{
 #[cfg(feature = "s3")]
 pub(super) use error_response::word;
 pub use error_response::{
-    Classification, ErrorResponse, Failure, foreign_response, innermost, transport_error,
+    Classification, ErrorResponse, Failure, foreign_response, innermost, refuse_page,
+    transport_error,
 };
 pub use range::{GetResponse, ObjectInfo, ObjectRange};
 pub use settings::Settings;

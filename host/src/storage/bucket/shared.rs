@@ -54,7 +54,7 @@ impl<D: Driver> Bucket<D> {
         background.close();
         Self {
             shared: Arc::new(Shared {
-                retrier: Retrier::new(driver.settings().retry),
+                retrier: Retrier::new(driver.settings().retry, &driver.settings().server),
                 driver,
                 encryption_checked: AtomicBool::new(false),
                 litter: AtomicBool::new(false),
@@ -119,7 +119,7 @@ impl<D: Driver> Bucket<D> {
         tries: &mut RetryLoop<'_>,
         send: impl Future<Output = Attempt<T>> + Send,
     ) -> Attempt<T> {
-        self.driver().ready().await?;
+        tries.prepare(self.driver().ready()).await?;
         match tries.attempt(send).await {
             Err(mut fault) if fault.next == RetryDecision::RefreshCredentials => {
                 fault.next = if self.driver().renew().await {

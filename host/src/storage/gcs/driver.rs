@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
+use http::{HeaderMap, HeaderName};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
 
@@ -17,6 +17,7 @@ use crate::storage::bucket::{
     self, After, Attempt, AttemptError, Body, Completion, Directories, Driver, ErrorResponse,
     GetResponse, ListRequest, ListResponse, ListedObject, Mode, ObjectInfo, ObjectRange, Progress,
     Request, RetryDecision, Stored, UploadPart, Uploads, content_type, foreign_response,
+    refuse_page,
 };
 use crate::storage::{Error, ErrorKind, ObjectMeta};
 
@@ -73,6 +74,8 @@ impl Driver for GcsDriver {
     /// GCS counts directories among what a page may hold. Others (fake-gcs-server) count objects
     /// only, and show all directories at once.
     const DIRECTORIES: Directories = Directories::BesideObjects;
+
+    const LIMITS_WRITES: bool = true;
 
     fn settings(&self) -> &bucket::Settings {
         &self.settings.common
@@ -213,6 +216,7 @@ impl Driver for GcsDriver {
         }
         let (response, refusal) = self.answer(operation, get).await?;
         let Some(refusal) = refusal else {
+            refuse_foreign(operation, &response)?;
             let info = info(operation, response.headers(), range)?;
             return Ok(GetResponse::Bytes(info, response));
         };
@@ -402,6 +406,24 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()
     }
+}
+
+/// Returns an error unless a response with an object looks like one of GCS.
+fn refuse_foreign(operation: Operation, response: &Response) -> Attempt<()> {
+    let headers = response.headers();
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|text| text.to_str().ok());
+    refuse_page(operation.name, content_type)?;
+    let is_own = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("x-goog-") || name.starts_with("x-guploader-") || name == "etag"
+    };
+    if matches!(response.status().as_u16(), 200 | 206) && headers.keys().any(is_own) {
+        return Ok(());
+    }
+    let what = "has no header of GCS, such as x-goog-generation";
+    Err(foreign_response(operation.name, what))
 }
 
 fn info(operation: Operation, headers: &HeaderMap, range: &ObjectRange) -> Attempt<ObjectInfo> {

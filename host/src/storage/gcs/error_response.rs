@@ -67,28 +67,64 @@ pub(super) fn refused(operation: Operation, response: &ErrorResponse) -> Attempt
     if no_bucket {
         meaning.kind = ErrorKind::Config;
     }
-    let hint = match meaning.kind {
-        _ if no_bucket => Some(
-            "create the bucket, or correct PERSIST_GCS_BUCKET; Persist creates no buckets".into(),
-        ),
-        ErrorKind::Config => Some(
-            "check the key that PERSIST_GCS_KMS_KEY or the bucket names, and the endpoint".into(),
-        ),
-        ErrorKind::Denied => {
-            let permission = operation.permission;
-            Some(format!("the account needs {permission} on the bucket"))
-        }
-        _ => None,
-    };
+    let hint = hint(operation, response, meaning.kind, no_bucket);
     response.error(operation.name, meaning, hint)
 }
 
+fn hint(
+    operation: Operation,
+    response: &ErrorResponse,
+    kind: ErrorKind,
+    no_bucket: bool,
+) -> Option<String> {
+    let permission = operation.permission;
+    // Every error of Google's has a reason or an ID.
+    let is_bare = response.code.is_empty() && response.request.is_none();
+    Some(match (response.code.as_str(), kind) {
+        _ if no_bucket => {
+            "create the bucket, or correct PERSIST_GCS_BUCKET; Persist creates no buckets".into()
+        }
+        ("retentionPolicyNotMet" | "objectUnderActiveHold", _) => {
+            "a retention policy or a hold keeps the object; it can be removed after that ends"
+                .into()
+        }
+        ("userProjectMissing", _) => {
+            "the bucket lets those pay who use it: set GOOGLE_CLOUD_QUOTA_PROJECT to the project \
+             that pays"
+                .into()
+        }
+        (code, ErrorKind::Config) if code.starts_with("kms") || code.starts_with("cloudKms") => {
+            "check the key that PERSIST_GCS_KMS_KEY or the bucket names".into()
+        }
+        (_, ErrorKind::Config) => {
+            "redirects are not followed: correct the endpoint, and check whether a proxy or a \
+             login page answers in its place"
+                .into()
+        }
+        ("quotaExceeded", _) => "raise the quota of the project, or free some space".into(),
+        (_, ErrorKind::Denied) if is_bare => format!(
+            "the response has no error code of Google's: check whether a proxy or a firewall \
+             refuses; if not, the account needs {permission} on the bucket"
+        ),
+        (_, ErrorKind::Denied) => format!("the account needs {permission} on the bucket"),
+        (_, ErrorKind::Unsupported) if is_bare => {
+            "the server may not be a server of GCS: check the endpoint".into()
+        }
+        (_, ErrorKind::Unsupported) => {
+            "the server does not support this; run `persist doctor` to see what it lacks".into()
+        }
+        _ => return None,
+    })
+}
+
 fn classify(reason: &str, status: u16) -> Classification {
-    use ErrorKind::{Config, NoSpace, Throttled};
+    use ErrorKind::{Config, NoSpace, Retained, Throttled};
     use RetryDecision::{Backoff, Stop};
     let (kind, next) = match (reason, status) {
         ("rateLimitExceeded" | "userRateLimitExceeded", 403) => (Throttled, Backoff(None)),
         ("quotaExceeded", 403) => (NoSpace, Stop),
+        // Other credentials would not help.
+        ("retentionPolicyNotMet" | "objectUnderActiveHold", _) => (Retained, Stop),
         (reason, 400) if reason.starts_with("kms") || reason.starts_with("cloudKms") => {
             (Config, Stop)
         }
@@ -165,6 +201,62 @@ mod tests {
                 "{reason} {status}"
             );
         }
+    }
+
+    #[test]
+    fn each_refusal_says_what_it_means_what_to_do_and_which_request_it_was() {
+        use ErrorKind::{
+            AlreadyExists, Config, Denied, NoSpace, NotFound, Retained, Throttled, Unauthenticated,
+            Unavailable, Unsupported,
+        };
+        let put = Operation::of(Request::Put);
+        let delete = Operation::of(Request::Delete);
+        let get = Operation::of(Request::Get);
+        for (operation, status, reason, kind, hint) in [
+            (put, 302, "", Config, "redirects are not followed"),
+            (put, 400, "invalid", Unsupported, "persist doctor"),
+            (
+                put,
+                400,
+                "userProjectMissing",
+                Unsupported,
+                "GOOGLE_CLOUD_QUOTA_PROJECT",
+            ),
+            (put, 400, "kmsKeyNotFound", Config, "PERSIST_GCS_KMS_KEY"),
+            (put, 401, "authError", Unauthenticated, "credentials"),
+            (put, 403, "forbidden", Denied, "storage.objects.create"),
+            (get, 403, "forbidden", Denied, "storage.objects.get"),
+            (
+                delete,
+                403,
+                "retentionPolicyNotMet",
+                Retained,
+                "retention policy",
+            ),
+            (delete, 403, "objectUnderActiveHold", Retained, "hold"),
+            (put, 403, "quotaExceeded", NoSpace, "quota"),
+            (put, 403, "rateLimitExceeded", Throttled, "later"),
+            (put, 404, "notFound", Config, "PERSIST_GCS_BUCKET"),
+            (get, 404, "notFound", NotFound, ""),
+            (put, 407, "", Config, "HTTPS_PROXY"),
+            (put, 412, "conditionNotMet", AlreadyExists, "other writer"),
+            (put, 429, "rateLimitExceeded", Throttled, "later"),
+            (put, 503, "backendError", Unavailable, "available"),
+        ] {
+            let response = ErrorResponse::new(status, reason, Some("ABCD1234"), |_| None);
+            let error = refused(operation, &response).error;
+            assert_eq!(error.kind(), kind, "{status} {reason}");
+            let text = error.to_string();
+            for part in [operation.name, reason, &status.to_string(), "ABCD1234"] {
+                assert!(text.contains(part), "{text}");
+            }
+            let said = error.hint().unwrap_or_default();
+            assert!(said.contains(hint), "{text}: {said}");
+        }
+        // Nothing of Google's is in it.
+        let response = ErrorResponse::new(403, "", None, |_| None);
+        let error = refused(put, &response).error;
+        assert!(error.hint().is_some_and(|hint| hint.contains("firewall")));
     }
 
     #[test]

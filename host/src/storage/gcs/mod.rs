@@ -41,6 +41,7 @@ mod error_response;
 mod settings;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use google_cloud_auth::credentials::Credentials;
 use google_cloud_gax::retry_policy::NeverRetry;
@@ -56,6 +57,9 @@ use super::{Endpoint, Environment, Error, ErrorKind, Result, StorageConfig};
 use credentials::{Account, Source};
 use error_response::Operation;
 use settings::Settings;
+
+/// The longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Keeps objects in a bucket. Clones share its connections.
 ///
@@ -135,6 +139,7 @@ impl GcsDriver {
             // 308 is an answer, and credentials go nowhere else.
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT)
             .user_agent(concat!("persist/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| {

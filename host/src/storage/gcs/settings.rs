@@ -88,6 +88,9 @@ impl Settings {
                 .and_then(|host| Endpoint::parse(&format!("http://{host}")));
             host.ok_or_else(|| wrong("GCE_METADATA_HOST is not HOST or HOST:PORT"))?;
         }
+        if server == GOOGLE {
+            refuse_unsupported(&env)?;
+        }
         let is_own_server = Endpoint::parse(&server).is_some_and(|server| server.is_google());
         Ok(Self {
             account,
@@ -104,6 +107,30 @@ impl Settings {
             },
         })
     }
+}
+
+/// Refuses settings of Google's own tools that ask for another server or connection than the usual
+/// one.
+fn refuse_unsupported(env: impl Fn(&str) -> Result<Option<String>>) -> Result<()> {
+    if let Some(domain) = env("GOOGLE_CLOUD_UNIVERSE_DOMAIN")?
+        && domain != "googleapis.com"
+    {
+        return Err(
+            wrong("GOOGLE_CLOUD_UNIVERSE_DOMAIN names another cloud than Google's").with_hint(
+                "set gcs_endpoint to the storage server of that cloud, or unset the variable",
+            ),
+        );
+    }
+    if env("GOOGLE_API_USE_CLIENT_CERTIFICATE")?.is_some_and(|value| value == "true") {
+        return Err(wrong(
+            "GOOGLE_API_USE_CLIENT_CERTIFICATE is set, and client certificates are not supported",
+        )
+        .with_hint(
+            "unset it; if your organization demands client certificates, use a network \
+                    that it exempts",
+        ));
+    }
+    Ok(())
 }
 
 /// Binds an account to an endpoint, as the documentation of [`StorageConfig`] says.
@@ -372,6 +399,26 @@ mod tests {
         assert_eq!(found("http://127.0.0.1:4443/"), "http://127.0.0.1:4443");
         assert_eq!(found("https://example.org"), "https://example.org");
         assert_eq!(resolve(&bucket(), &[]).expect("good").common.server, GOOGLE);
+    }
+
+    #[test]
+    fn settings_of_google_that_are_not_supported_are_refused_by_name() {
+        for (name, value) in [
+            ("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "apis.example"),
+            ("GOOGLE_API_USE_CLIENT_CERTIFICATE", "true"),
+        ] {
+            let error = resolve(&bucket(), &[(name, value)]).expect_err(name);
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(name), "{error}");
+            // They say nothing about an emulator.
+            let emulator = [(name, value), ("STORAGE_EMULATOR_HOST", "127.0.0.1:1")];
+            resolve(&bucket(), &emulator).expect(name);
+        }
+        let usual = [
+            ("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "googleapis.com"),
+            ("GOOGLE_API_USE_CLIENT_CERTIFICATE", "false"),
+        ];
+        resolve(&bucket(), &usual).expect("the usual values");
     }
 
     #[test]

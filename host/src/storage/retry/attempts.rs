@@ -1,13 +1,15 @@
 //! The attempts at one call, and when the next is made.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::Retry;
+use super::proxy::Proxy;
 use crate::storage::{Error, ErrorKind, Result};
 
 const MEBIBYTE: f64 = (1 << 20) as f64;
@@ -16,11 +18,20 @@ const MEBIBYTE: f64 = (1 << 20) as f64;
 /// at the same time, and paths change.
 const PATIENCE: f64 = 4.0;
 
+/// An attempt without a body that has no response for so long is reported, before it ends.
+const NOTICE: Duration = Duration::from_millis(1200);
+
 /// Decision after an attempt that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
     /// Sends the call again after a random wait, which lasts at least this long.
     Backoff(Option<Duration>),
+    /// Sends the call again after a random wait: no connection was made. Through a proxy, this is
+    /// [`RetryDecision::BackoffBriefly`].
+    Reconnect,
+    /// Sends the call again after a random wait: the cause may be permanent. Until the server has
+    /// answered for the first time, [`Retry::first_contact`] is the budget.
+    BackoffBriefly,
     /// Sends the call again at once, but only once: its cause was set right.
     RetryOnce,
     /// Looks for other credentials. The backend turns this into [`RetryDecision::RetryOnce`]
@@ -102,6 +113,12 @@ pub struct Counts {
 #[derive(Debug)]
 pub(in crate::storage) struct Retrier {
     policy: Retry,
+    /// The proxy of the environment that requests go through.
+    proxy: Option<Proxy>,
+    /// Set once the server answered as a server of its kind does.
+    is_reached: AtomicBool,
+    /// Set once a call was given up before that: later ones are not sent again.
+    is_lost: AtomicBool,
     /// Microseconds that 1 MiB of a body took lately, at the slowest; 0: not known.
     pace: AtomicU64,
     requests: AtomicU64,
@@ -112,10 +129,14 @@ pub(in crate::storage) struct Retrier {
 }
 
 impl Retrier {
-    pub(in crate::storage) fn new(policy: Retry) -> Self {
+    /// Applies `policy` to the calls to `server`.
+    pub(in crate::storage) fn new(policy: Retry, server: &str) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             policy,
+            proxy: Proxy::of(server),
+            is_reached: AtomicBool::new(false),
+            is_lost: AtomicBool::new(false),
             pace: zero(),
             requests: zero(),
             repeated: zero(),
@@ -158,6 +179,50 @@ impl Retrier {
             bound: self.policy.first_wait,
             unclear: false,
             once: false,
+        }
+    }
+
+    /// Returns the budget after a failure.
+    fn budget(&self, next: RetryDecision, budget: Duration) -> Duration {
+        let is_brief = match next {
+            RetryDecision::BackoffBriefly => true,
+            RetryDecision::Reconnect => self.proxy.is_some(),
+            _ => false,
+        };
+        if self.is_reached.load(Ordering::Relaxed) {
+            budget
+        } else if self.is_lost.load(Ordering::Relaxed) {
+            Duration::ZERO
+        } else if is_brief {
+            budget.min(self.policy.first_contact)
+        } else {
+            budget
+        }
+    }
+
+    /// Returns what to do where the server cannot be reached.
+    fn hint(&self, server: &str) -> String {
+        match &self.proxy {
+            None => format!("check that {server} is the right server and is available"),
+            Some(proxy) => format!(
+                "requests to {server} go through {proxy}: check that it runs and allows them, and \
+                 the user name and password in {}; or list the server in NO_PROXY",
+                proxy.variable()
+            ),
+        }
+    }
+
+    /// Notes an answer, which a server of another kind does not give.
+    fn heard<T>(&self, answer: &Attempt<T>) {
+        let is_answer = match answer {
+            Ok(_) => true,
+            Err(fault) => matches!(
+                fault.error.kind(),
+                ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::Throttled
+            ),
+        };
+        if is_answer {
+            self.is_reached.store(true, Ordering::Relaxed);
         }
     }
 
@@ -210,19 +275,65 @@ impl RetryLoop<'_> {
             1 => self.first,
             _ => self.attempt,
         };
+        let notice = NOTICE.saturating_add(patience.saturating_sub(self.retrier.policy.attempt));
+        let name = self.call.name;
+        let until = self.remaining().max(patience);
         let began = Instant::now();
-        match tokio::time::timeout(patience, send).await {
+        let sent = async {
+            let mut sent = pin!(tokio::time::timeout(patience, send));
+            match tokio::time::timeout(notice, &mut sent).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    self.announce(notice, until, format_args!("no response to {name} yet"));
+                    sent.await
+                }
+            }
+        };
+        match sent.await {
             Ok(answer) => {
+                self.retrier.heard(&answer);
                 if answer.is_ok() {
                     self.retrier.took(self.call.body, began.elapsed());
                 }
                 answer
             }
             Err(_) => {
-                let what = format!("no response to {} in {patience:?}", self.call.name);
+                let what = format!("no response to {name} in {patience:?}");
                 Err(AttemptError::unclear(Error::new(ErrorKind::Timeout, what)))
             }
         }
+    }
+
+    /// Does what must come before an attempt, and reports where that takes long.
+    pub(in crate::storage) async fn prepare<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        match tokio::time::timeout(NOTICE, &mut work).await {
+            Ok(done) => done,
+            Err(_) => {
+                let what = format_args!("looking for credentials");
+                self.announce(NOTICE, self.retrier.policy.attempt, what);
+                work.await
+            }
+        }
+    }
+
+    fn remaining(&self) -> Duration {
+        self.budget.saturating_sub(self.started.elapsed())
+    }
+
+    /// Reports a wait. The `persist` command shows one that lasts to a person.
+    fn announce(&self, lasts: Duration, until: Duration, error: fmt::Arguments<'_>) {
+        tracing::debug!(
+            target: "persist_host::retry",
+            call = self.call.name,
+            key = self.call.key,
+            server = self.call.server,
+            attempt = self.attempts,
+            lasts_ms = milliseconds(lasts),
+            until_ms = milliseconds(until),
+            %error,
+            "waiting for a server"
+        );
     }
 
     /// Returns whether an attempt may have been made although no answer said so.
@@ -248,6 +359,7 @@ impl RetryLoop<'_> {
         if kind == ErrorKind::Throttled {
             count(&self.retrier.throttled);
         }
+        let budget = self.retrier.budget(fault.next, self.budget);
         let wait = match fault.next {
             RetryDecision::Definitive => return Err(fault.error),
             RetryDecision::RetryOnce if !self.once => {
@@ -257,29 +369,29 @@ impl RetryLoop<'_> {
             RetryDecision::RetryOnce | RetryDecision::RefreshCredentials | RetryDecision::Stop => {
                 None
             }
-            RetryDecision::Backoff(at_least) => {
-                let wait = jitter(self.bound).max(at_least.unwrap_or_default());
+            RetryDecision::Backoff(_)
+            | RetryDecision::Reconnect
+            | RetryDecision::BackoffBriefly => {
+                let at_least = match fault.next {
+                    RetryDecision::Backoff(at_least) => at_least.unwrap_or_default(),
+                    _ => Duration::ZERO,
+                };
+                let wait = jitter(self.bound).max(at_least);
                 let doubled = self.bound.saturating_mul(2);
                 self.bound = doubled.min(self.retrier.policy.longest_wait);
                 let ends = self.started.elapsed().saturating_add(wait);
-                (ends < self.budget).then_some(wait)
+                (ends < budget).then_some(wait)
             }
         };
         let Some(wait) = wait else {
             return Err(self.give_up(fault));
         };
-        let lasts = self.started.elapsed().saturating_add(wait);
-        tracing::debug!(
-            // The `persist` command tells a person of this event where it lasts.
-            target: "persist_host::retry",
-            call = self.call.name,
-            key = self.call.key,
-            attempt = self.attempts,
-            ?kind,
-            ?wait,
-            lasts_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
-            error = %fault.error,
-            "sending a call again"
+        let elapsed = self.started.elapsed();
+        let lasts = elapsed.saturating_add(wait);
+        self.announce(
+            lasts,
+            budget.saturating_sub(elapsed),
+            format_args!("{}", fault.error),
         );
         tokio::time::sleep(wait).await;
         Ok(())
@@ -294,14 +406,20 @@ impl RetryLoop<'_> {
         } else {
             match fault.error.kind() {
                 ErrorKind::Unavailable | ErrorKind::Timeout => {
-                    let server = self.call.server;
-                    let hint = format!("check that {server} is the right server and is available");
+                    let hint = self.retrier.hint(self.call.server);
                     fault.error.with_hint_unless(hint)
                 }
                 _ => fault.error,
             }
         };
-        if attempts > 1 || matches!(fault.next, RetryDecision::Backoff(_)) {
+        let is_repeated = matches!(
+            fault.next,
+            RetryDecision::Backoff(_) | RetryDecision::Reconnect | RetryDecision::BackoffBriefly
+        );
+        if is_repeated && !self.retrier.is_reached.load(Ordering::Relaxed) {
+            self.retrier.is_lost.store(true, Ordering::Relaxed);
+        }
+        if attempts > 1 || is_repeated {
             count(&self.retrier.given_up);
             let kind = error.kind();
             let object = hashed(self.call.key);
@@ -323,6 +441,10 @@ impl fmt::Debug for RetryLoop<'_> {
 /// Never a panic, whatever a policy says.
 fn times(time: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(time.as_secs_f64() * factor).unwrap_or(Duration::MAX)
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn count(counter: &AtomicU64) {
@@ -362,10 +484,18 @@ mod tests {
         }
     }
 
+    fn retrier(policy: Retry) -> Retrier {
+        Retrier {
+            proxy: None,
+            ..Retrier::new(policy, "")
+        }
+    }
+
     /// One that does not keep a test waiting.
     fn quick() -> Retry {
         Retry {
             budget: Duration::from_millis(400),
+            first_contact: Duration::ZERO,
             attempt: Duration::from_millis(30),
             stall: Duration::from_millis(10),
             first_wait: Duration::from_millis(1),
@@ -399,7 +529,7 @@ mod tests {
     #[test]
     fn a_call_is_sent_again_until_the_budget_is_spent() {
         block_on(async {
-            let retrier = Retrier::new(quick());
+            let retrier = retrier(quick());
             let faults = [fault(RetryDecision::Backoff(None), false)];
             let (attempts, kind) = fail(&retrier, true, &faults).await;
             assert!(attempts > 1);
@@ -411,6 +541,54 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_permanent_is_sent_again_only_after_the_server_answered() {
+        block_on(async {
+            let brief = [fault(RetryDecision::BackoffBriefly, false)];
+            let patient = retrier(quick());
+            assert_eq!(fail(&patient, false, &brief).await.0, 1);
+            let mut tries = patient.begin(call(false));
+            tries.attempt(async { Ok(()) }).await.expect("an answer");
+            assert!(fail(&patient, false, &brief).await.0 > 1);
+            // A server that refuses connections may be about to start, and a proxy hides which.
+            let refused = [fault(RetryDecision::Reconnect, false)];
+            assert!(fail(&retrier(quick()), false, &refused).await.0 > 1);
+            let proxied = Retrier {
+                proxy: Some(Proxy::example()),
+                ..retrier(quick())
+            };
+            assert_eq!(fail(&proxied, false, &refused).await.0, 1);
+        });
+    }
+
+    #[test]
+    fn a_server_that_never_answered_is_not_waited_for_twice() {
+        block_on(async {
+            let retrier = retrier(quick());
+            let down = [fault(RetryDecision::Backoff(None), false)];
+            assert!(fail(&retrier, false, &down).await.0 > 1);
+            assert_eq!(fail(&retrier, false, &down).await.0, 1);
+            let mut tries = retrier.begin(call(false));
+            tries.attempt(async { Ok(()) }).await.expect("an answer");
+            assert!(fail(&retrier, false, &down).await.0 > 1);
+        });
+    }
+
+    #[test]
+    fn a_failure_behind_a_proxy_names_the_proxy() {
+        block_on(async {
+            let retrier = Retrier {
+                proxy: Some(Proxy::example()),
+                ..retrier(quick())
+            };
+            let tries = retrier.begin(call(false));
+            let error = tries.give_up(fault(RetryDecision::Reconnect, false));
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.contains("http://proxy.test:3128"), "{hint}");
+            assert!(hint.contains("HTTPS_PROXY"), "{hint}");
+        });
+    }
+
+    #[test]
     fn without_a_budget_nothing_is_sent_again() {
         block_on(async {
             let policy = Retry {
@@ -418,14 +596,14 @@ mod tests {
                 ..quick()
             };
             let faults = [fault(RetryDecision::Backoff(None), false)];
-            assert_eq!(fail(&Retrier::new(policy), true, &faults).await.0, 1);
+            assert_eq!(fail(&retrier(policy), true, &faults).await.0, 1);
         });
     }
 
     #[test]
     fn a_server_that_says_when_is_not_asked_before() {
         block_on(async {
-            let retrier = Retrier::new(Retry::default());
+            let retrier = retrier(Retry::default());
             let started = Instant::now();
             let mut tries = retrier.begin(call(false));
             let after = Duration::from_millis(300);
@@ -452,7 +630,7 @@ mod tests {
     #[test]
     fn a_change_that_was_unclear_once_stays_so_unless_an_answer_settles_it() {
         block_on(async {
-            let retrier = Retrier::new(Retry::default());
+            let retrier = retrier(Retry::default());
             let refused = [
                 fault(RetryDecision::Backoff(None), true),
                 fault(RetryDecision::Stop, false),
@@ -474,7 +652,7 @@ mod tests {
     #[test]
     fn a_corrected_setting_is_tried_once() {
         block_on(async {
-            let retrier = Retrier::new(quick());
+            let retrier = retrier(quick());
             let (attempts, _) =
                 fail(&retrier, true, &[fault(RetryDecision::RetryOnce, false)]).await;
             assert_eq!(attempts, 2);
@@ -490,7 +668,7 @@ mod tests {
                 budget: Duration::from_secs(60),
                 ..quick()
             };
-            let retrier = Retrier::new(policy);
+            let retrier = retrier(policy);
             let part = Call {
                 body: 1 << 20,
                 ..call(false)
@@ -513,7 +691,7 @@ mod tests {
 
     #[test]
     fn a_small_body_has_little_more_time_than_none() {
-        let retrier = Retrier::new(Retry::default());
+        let retrier = retrier(Retry::default());
         let small = retrier.begin(Call {
             body: 1 << 10,
             ..call(true)
@@ -525,7 +703,7 @@ mod tests {
     #[test]
     fn no_answer_in_time_is_unclear_and_a_body_has_more_time() {
         block_on(async {
-            let retrier = Retrier::new(quick());
+            let retrier = retrier(quick());
             let started = Instant::now();
             let mut tries = retrier.begin(Call {
                 body: 3 << 20,

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "bucket")]
 mod attempts;
+#[cfg(feature = "bucket")]
+mod proxy;
 
 use std::time::Duration;
 
@@ -32,7 +34,12 @@ use super::{Error, ErrorKind, Result};
 #[non_exhaustive]
 pub struct Retry {
     /// A call is sent again only within this time of its first attempt; 30 seconds. Zero: never.
+    /// After a call was given up before the server answered any, later calls are sent once, until
+    /// it answers one.
     pub budget: Duration,
+    /// The budget instead, until the server has answered for the first time, of a failure that may
+    /// be permanent: an unknown host, a proxy that fails, a response of another service; 5 seconds.
+    pub first_contact: Duration,
     /// The longest wait for an answer; 10 seconds. Less than the budget, unless that is zero.
     pub attempt: Duration,
     /// The longest time in which nothing of a body arrives, and in which 1 MiB of a body leaves; 15
@@ -51,6 +58,7 @@ impl Default for Retry {
     fn default() -> Self {
         Self {
             budget: Duration::from_secs(30),
+            first_contact: Duration::from_secs(5),
             attempt: Duration::from_secs(10),
             stall: Duration::from_secs(15),
             first_wait: Duration::from_millis(100),

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::RequestId as _;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
@@ -20,7 +21,7 @@ use crate::storage::bucket::{
     self, After, Attempt, AttemptError, Body, Completion, Directories, Driver, GetResponse,
     ListRequest, ListResponse, ListedObject, ListedUpload, Mode, ObjectInfo, ObjectRange, Progress,
     Request, RetryDecision, Stored, UploadList, UploadMarker, UploadPart, Uploads, content_type,
-    foreign_response,
+    foreign_response, refuse_page,
 };
 use crate::storage::{Error, ErrorKind, ObjectMeta, S3Checksums, S3Encryption, StorageIdentity};
 
@@ -337,6 +338,13 @@ impl S3Driver {
         let len = len.and_then(|len| u64::try_from(len).ok());
         let tag = answer.e_tag().map(str::to_owned);
         let name = self.name(Request::Get);
+        refuse_page(name, answer.content_type())?;
+        if tag.is_none() && answer.request_id().is_none() {
+            return Err(foreign_response(
+                name,
+                "has no ETag and no ID, as those of S3 have",
+            ));
+        }
         ObjectInfo::from_headers(name, range, answer.content_range(), len, tag)
     }
 

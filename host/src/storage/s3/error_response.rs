@@ -62,7 +62,12 @@ where
 
 /// Returns the error of a response. `region` is that of the bucket, if the server says.
 fn refused(request: Request, response: &ErrorResponse, region: Option<String>) -> AttemptError {
-    let meaning = classify(&response.code, response.status);
+    let mut meaning = classify(&response.code, response.status);
+    let is_bare = response.code.is_empty() && response.request.is_none();
+    // Every error of S3 has a code. Of an object that is missing, some servers say no more.
+    if response.status == 404 && is_bare && request != Request::Get {
+        meaning.kind = ErrorKind::Config;
+    }
     let hint = hint(request, response, meaning.kind, region);
     response.error(name(request), meaning, hint)
 }
@@ -89,6 +94,7 @@ fn hint(
     region: Option<String>,
 ) -> Option<String> {
     let permission = permission(request);
+    let is_bare = response.code.is_empty() && response.request.is_none();
     Some(match (response.code.as_str(), kind) {
         ("NoSuchBucket", _) => {
             "create the bucket, or correct AWS_S3_BUCKET; Persist creates no buckets".into()
@@ -106,6 +112,11 @@ fn hint(
         (code, ErrorKind::Config) if code.starts_with("KMS.") => {
             "check the key that PERSIST_S3_KMS_KEY or the bucket names".into()
         }
+        (_, ErrorKind::Config) if response.status == 404 => {
+            "the bucket does not exist, or no S3 server answers: check AWS_S3_BUCKET and \
+             AWS_ENDPOINT_URL"
+                .into()
+        }
         (_, ErrorKind::Config) => match region {
             Some(region) => {
                 format!("the bucket is in the region {region}; set AWS_REGION to it")
@@ -115,6 +126,10 @@ fn hint(
             }
             None => "correct AWS_REGION and AWS_ENDPOINT_URL".into(),
         },
+        (_, ErrorKind::Denied) if is_bare => format!(
+            "the response has no error code of S3: check whether a proxy or a firewall refuses; \
+             if not, the account needs {permission}"
+        ),
         // Lists need no key.
         (_, ErrorKind::Denied) if matches!(request, Request::List | Request::ListUploads) => {
             format!("the account needs {permission}")
@@ -337,6 +352,38 @@ mod tests {
                 text.contains(code) && text.contains("4442587FB7D0A2F9"),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_refusal_without_a_code_of_s3_is_not_taken_for_one_of_s3() {
+        let said = |request, status| {
+            let response = ErrorResponse::new(status, "", None, |_| None);
+            refused(request, &response, None).error
+        };
+        for (request, status, kind, hint) in [
+            (Request::Put, 404, ErrorKind::Config, "no S3 server answers"),
+            (
+                Request::List,
+                404,
+                ErrorKind::Config,
+                "no S3 server answers",
+            ),
+            (Request::Get, 404, ErrorKind::NotFound, ""),
+            (Request::Put, 403, ErrorKind::Denied, "firewall"),
+            (
+                Request::Put,
+                400,
+                ErrorKind::Unsupported,
+                "may not be an S3 server",
+            ),
+            (Request::Put, 302, ErrorKind::Config, "AWS_ENDPOINT_URL"),
+            (Request::Put, 407, ErrorKind::Config, "HTTPS_PROXY"),
+        ] {
+            let error = said(request, status);
+            assert_eq!(error.kind(), kind, "{request:?} {status}");
+            let found = error.hint().unwrap_or_default();
+            assert!(found.contains(hint), "{request:?} {status}: {found}");
         }
     }
 
