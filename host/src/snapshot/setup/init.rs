@@ -300,9 +300,9 @@ mod tests {
     }
 
     #[async_trait]
-    impl Storage for Own {
-        fn location(&self) -> String {
-            self.memory.location()
+    impl Forward for Own {
+        fn inner(&self) -> Arc<dyn Storage> {
+            Arc::new(self.memory.clone())
         }
 
         fn is_providers_own(&self) -> bool {
@@ -313,26 +313,6 @@ mod tests {
             let mut named = vec![key.as_str().to_owned()];
             self.creates.lock().expect("no panic").append(&mut named);
             self.memory.create(key, body).await
-        }
-
-        async fn upload(&self, key: &Key) -> crate::storage::Result<Box<dyn Upload>> {
-            self.memory.upload(key).await
-        }
-
-        async fn replace(&self, key: &Key) -> crate::storage::Result<Box<dyn Upload>> {
-            self.memory.replace(key).await
-        }
-
-        async fn read(&self, key: &Key, range: ReadRange) -> crate::storage::Result<Part> {
-            self.memory.read(key, range).await
-        }
-
-        async fn list(&self, list: &List<'_>) -> crate::storage::Result<Page> {
-            self.memory.list(list).await
-        }
-
-        async fn delete(&self, key: &Key) -> crate::storage::Result<()> {
-            self.memory.delete(key).await
         }
     }
 
