@@ -22,7 +22,7 @@ use persist_host::snapshot::{Name, Store};
 use persist_host::wasm::Limits;
 
 use crate::address::{self, Address, SelectionArg, Target};
-use crate::commands::repair::Target;
+use crate::commands::repair;
 use crate::settings::{GlobalArgs, Settings};
 use crate::stores::Stores;
 
@@ -87,6 +87,7 @@ fn with_value(arg: Arg) -> Arg {
         (TypeId::of::<Address>(), Addressed::Version),
         (TypeId::of::<SelectionArg>(), Addressed::Selection),
         (TypeId::of::<Target>(), Addressed::Both),
+        (TypeId::of::<repair::Target>(), Addressed::Both),
     ];
     if let Some((_, addressed)) = addressed.into_iter().find(|(id, _)| kind == *id) {
         return arg.add(ArgValueCompleter::new(move |typed: &OsStr| {
