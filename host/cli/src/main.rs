@@ -1,6 +1,7 @@
 //! The operator's command: runs agents, and shows, keeps, moves and checks what they saved.
 
 mod address;
+mod audit;
 mod build;
 mod commands;
 mod error;
@@ -219,7 +220,7 @@ fn options(cli: &Cli) -> String {
 
 impl Command {
     async fn run(self, settings: &Settings, out: Out) -> Result<()> {
-        let stores = Stores::new(settings);
+        let stores = Stores::new(settings, self.via());
         let interrupt = Interrupt::default();
         let left = self.left();
         if left.is_some() {
@@ -236,6 +237,24 @@ impl Command {
         // What it does not come to, the next process does.
         let _ = tokio::time::timeout(interrupt::PATIENCE, stores.wait_idle()).await;
         done
+    }
+
+    /// Returns the name of a command that creates versions.
+    fn via(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Init(_) => "init",
+            Self::Save(_) => "save",
+            Self::Rm(_) => "rm",
+            Self::Restore(_) => "restore",
+            Self::Fork(_) => "fork",
+            Self::Policy(_) => "policy set",
+            Self::Repair(_) => "repair",
+            Self::Prune(_) => "prune",
+            Self::Purge(_) => "purge",
+            Self::Copy(_) => "copy",
+            Self::Import(_) => "import",
+            _ => return None,
+        })
     }
 
     /// Returns what an interruption leaves and a hint, for a command that has something to leave;

@@ -8,6 +8,7 @@ use persist_host::snapshot::{Error, Info, Selection, Store};
 
 use super::{nothing, nothing_matches};
 use crate::address::{self, Address, Listed};
+use crate::audit;
 use crate::error::{Damaged, Hinted};
 use crate::exit::{Unlisted, snapshot_code};
 use crate::print::{self, Out};
@@ -33,6 +34,25 @@ const VERSIONS: [Column; 6] = [
     NAMES[4],
 ];
 
+/// The columns of a history that tells who created each version.
+const CHANGES: [Column; 4] = [NAMES[0], NAMES[3], table::text("BY"), table::text("VIA")];
+
+/// The row of a version that tells who created it. A version without these labels was saved by an
+/// agent, by a host that records nothing, or before they were recorded.
+fn change(address: &str, info: &Info) -> Vec<String> {
+    let label = |wanted: &str| {
+        let mut labels = info.labels.iter();
+        let label = labels.find(|(key, _)| key == wanted);
+        label.map_or_else(|| "-".to_owned(), |(_, value)| one_line(value))
+    };
+    vec![
+        address.to_owned(),
+        time(info.created_at),
+        label(audit::BY),
+        label(audit::VIA),
+    ]
+}
+
 /// The row of a version; in a history it tells whether the version is pinned.
 fn cells(address: &str, info: &Info, pinned: Option<bool>) -> Vec<String> {
     let size = if info.deleted {
@@ -40,7 +60,9 @@ fn cells(address: &str, info: &Info, pinned: Option<bool>) -> Vec<String> {
     } else {
         bytes(info.size)
     };
-    let labels = info.labels.iter();
+    // `history --changes` has columns for who created a version.
+    let is_audit = |key: &str| [audit::BY, audit::VIA].contains(&key);
+    let labels = info.labels.iter().filter(|(key, _)| !is_audit(key));
     let labels = labels.map(|(k, v)| format!("{}={}", one_line(k), one_line(v)));
     let mut cells = vec![
         address.to_owned(),
@@ -87,6 +109,10 @@ pub(crate) struct History {
     /// Print at most COUNT versions [default: all]
     #[arg(long, short = 'n', value_name = "COUNT")]
     limit: Option<usize>,
+    /// Print who created each version, from where and with which command, instead of sizes and
+    /// labels
+    #[arg(long)]
+    changes: bool,
 }
 
 impl Ls {
@@ -198,7 +224,11 @@ async fn one(store: &Store, address: &Address, out: Out) -> Result<()> {
 
 impl History {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let Self { address, limit } = self;
+        let Self {
+            address,
+            limit,
+            changes,
+        } = self;
         let scope = address.scope(store)?;
         let name = address.name.as_str();
         let limit = limit.unwrap_or(usize::MAX);
@@ -206,11 +236,17 @@ impl History {
         let mut past = scope.past(name, address.version, limit)?;
         let mut shown = 0;
         let mut damaged = 0;
-        let mut table = Table::new(out, &VERSIONS);
+        let columns: &[Column] = if changes { &CHANGES } else { &VERSIONS };
+        let mut table = Table::new(out, columns);
         while let Some((version, info)) = past.next().await? {
             shown += 1;
             let text = address.at(version);
             match info {
+                Ok(info) if changes => {
+                    let mut value = print::info(&text, &info);
+                    value["pinned"] = pins.contains(&version).into();
+                    table.row(&value, || change(&text, &info))?;
+                }
                 Ok(info) => line(&mut table, &text, &info, Some(pins.contains(&version)))?,
                 Err(error) => {
                     damaged += 1;
