@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use persist_tests::store::{json, on_each_backend};
 use persist_tests::terminal::Terminal;
-use persist_tests::{tempdir, text};
+use persist_tests::{guest, persist, tempdir, text};
 use serde_json::Value;
 
 #[test]
@@ -463,4 +463,90 @@ fn a_difference_takes_little_memory() {
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(text(&output.stdout).contains("differs, as text"), "{said}");
+}
+
+#[test]
+fn changes_by_the_command_tell_who_made_them_and_how() {
+    let dir = tempdir();
+    let run = |user: &str, audit: &str, args: &[&str]| {
+        let mut command = persist(dir.path());
+        command
+            .env("USER", user)
+            .env("PERSIST_AUDIT", audit)
+            .args(args);
+        let output = command.output().expect("persist starts");
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
+        text(&output.stdout).to_owned()
+    };
+    let save = ["save", "bot/memory", "/etc/hostname"];
+    run("ann", "on", &save);
+    run("bob", "on", &["rm", "bot/memory"]);
+    run("eve", "on", &["restore", "bot/memory@1"]);
+    run("bob", "on", &["fork", "bot/memory@1", "bot/copy"]);
+    run("ann", "off", &save);
+    let labels = |address: &str| {
+        let shown = run("ann", "on", &["show", address, "--json"]);
+        json(&shown)[0]["labels"].clone()
+    };
+    for (address, user, via) in [
+        ("bot/memory@1", "ann@", "persist save"),
+        ("bot/memory@2", "bob@", "persist rm"),
+        ("bot/memory@3", "eve@", "persist restore"),
+        ("bot/copy@1", "bob@", "persist fork"),
+    ] {
+        let labels = labels(address);
+        let by = labels["persist.by"].as_str().expect("text");
+        assert!(by.starts_with(user), "{labels}");
+        assert_eq!(labels["persist.via"], via);
+    }
+    assert_eq!(labels("bot/memory@4"), serde_json::json!({}));
+    let changes = run("ann", "on", &["history", "bot/memory", "--changes"]);
+    let lines: Vec<_> = changes.lines().collect();
+    assert!(
+        lines[0].contains("BY") && lines[0].contains("VIA"),
+        "{changes}"
+    );
+    assert!(
+        lines[2].contains("eve@") && lines[2].contains("persist restore"),
+        "{changes}"
+    );
+    assert!(
+        lines[1].contains('-') && !lines[1].contains("ann@"),
+        "{changes}"
+    );
+
+    // They never keep a save from being made, and are not set by hand.
+    let large = format!("big={}", "x".repeat(8 * 1024 - 3));
+    run("ann", "on", &[&save[..], &["--label", &large]].concat());
+    let kept = labels("bot/memory@5");
+    assert_eq!(kept.as_object().map(serde_json::Map::len), Some(1));
+    let forged = [&save[..], &["--label", "persist.by=eve"]].concat();
+    persist_tests::run_fails(dir.path(), &forged, 2);
+    // Neither a purge nor a policy forgets them; an agent's own saves have none.
+    run("ann", "on", &["purge", "bot/copy", "--yes", "--now"]);
+    assert_eq!(labels("bot/copy@2")["persist.via"], "persist purge");
+    let agent = guest("chat_memory");
+    run(
+        "ann",
+        "on",
+        &[
+            "run",
+            agent.to_str().expect("text"),
+            "--agent",
+            "chat",
+            "--",
+            "say",
+            "x",
+        ],
+    );
+    let history = run("ann", "on", &["ls", "chat", "--json"]);
+    let saved = json(&history);
+    assert!(
+        !saved.is_empty() && saved[0]["labels"]["persist.by"].is_null(),
+        "{history}"
+    );
 }

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use persist_host::conformance::Forward;
 use persist_host::snapshot::{
-    Error, Expect, KeepReason, Policy, Purge, Retention, SaveOptions, Scope, Store, StoreOptions,
+    Error, Expect, Expiry, KeepReason, LabelRule, Policy, Purge, Retention, SaveOptions, Scope,
+    Store, StoreOptions,
 };
 use persist_host::storage::{
     Entry, ErrorKind, Key, List, Local, Memory, ObjectMeta, Page, Part, ReadRange, Result, Storage,
@@ -29,6 +30,8 @@ struct Odd {
     origin: SystemTime,
     /// Hours that the storage's clock shows; none: the real one.
     hours: Option<u64>,
+    /// Hours between two versions.
+    step: u64,
     /// A version that is said to be of another hour.
     dated: Option<(u64, u64)>,
     /// The hour of all versions above the first.
@@ -52,6 +55,7 @@ impl Odd {
             memory: memory.clone(),
             origin: SystemTime::UNIX_EPOCH,
             hours: None,
+            step: 1,
             dated: None,
             flood: None,
             claims: BTreeMap::new(),
@@ -77,7 +81,7 @@ impl Odd {
 
     /// Returns the hour in which a version was made.
     fn made(&self, version: u64) -> SystemTime {
-        self.hour(self.flood.filter(|_| version > 1).unwrap_or(version))
+        self.hour(self.flood.filter(|_| version > 1).unwrap_or(version) * self.step)
     }
 
     /// Dates the trailer of a version.
@@ -811,4 +815,176 @@ impl Forward for NeverDeletes {
             self.0.delete(key).await
         }
     }
+}
+
+#[test]
+fn the_newest_version_of_each_month_and_year_is_kept() {
+    block_on(async {
+        // One version for each 10 days, of which the last is from 3 October 1971.
+        const TEN_DAYS: u64 = 10 * 24;
+        let memory = Memory::new();
+        let plain = scope(Arc::new(memory.clone()));
+        let count = 64;
+        for text in 1..=count {
+            save(&plain, "memory", &text.to_string()).await;
+        }
+        let mut storage = Odd::new(&memory);
+        storage.hours = Some(count * TEN_DAYS + 48);
+        storage.step = TEN_DAYS;
+        let scope = scope(Arc::new(storage));
+        let kept = async |rules: &Retention, why| {
+            let fates = scope.plan_prune("memory", rules).await.expect("plans");
+            let kept = fates.iter().filter(|fate| fate.keep == Some(why));
+            kept.map(|fate| fate.version).collect::<Vec<_>>()
+        };
+        let mut rules = nothing();
+        rules.keep_monthly = 3;
+        // The newest of October is the newest of all. Then 23 September and 24 August.
+        assert_eq!(kept(&rules, KeepReason::Monthly).await, [63, 60]);
+        rules.keep_monthly = 0;
+        rules.keep_yearly = 5;
+        // 27 December 1970.
+        assert_eq!(kept(&rules, KeepReason::Yearly).await, [36]);
+    });
+}
+
+#[test]
+fn versions_with_a_label_are_kept() {
+    block_on(async {
+        let memory = Memory::new();
+        let plain = scope(Arc::new(memory.clone()));
+        for (key, value) in [
+            ("release", "1"),
+            ("turn", "1"),
+            ("kind", "audit"),
+            ("kind", "x"),
+        ] {
+            let options = SaveOptions::default().with_label(key, value);
+            let saved = plain.save("memory", value.to_owned().into(), options);
+            saved.await.expect("saves");
+        }
+        save(&plain, "memory", "newest").await;
+        let scope = scope(Arc::new(Odd::at_hour(&memory, 100)));
+        let mut rules = nothing();
+        rules.keep_labels = vec![
+            LabelRule::new("release", None),
+            LabelRule::new("kind", Some("audit".into())),
+        ];
+        let fates = scope.prune("memory", &rules).await.expect("prunes");
+        let labelled = fates
+            .iter()
+            .filter(|fate| fate.keep == Some(KeepReason::Labelled));
+        let labelled: Vec<_> = labelled.map(|fate| fate.version).collect();
+        assert_eq!(labelled, [3, 1]);
+        assert_eq!(versions(&scope).await, [5, 3, 1]);
+        // A version whose labels cannot be read stays.
+        let key = Key::new(format!("bot/~/memory/{}", persist_tests::version_file(3)));
+        let key = key.expect("a key");
+        memory.delete(&key).await.expect("deletes");
+        let damaged = vec![Bytes::from_static(b"damaged")];
+        memory.create(&key, damaged).await.expect("creates");
+        let plain = impatient(Arc::new(memory.clone()));
+        let fates = plain.plan_prune("memory", &rules).await.expect("plans");
+        assert!(fates.iter().all(|fate| fate.keep.is_some()), "{fates:?}");
+    });
+}
+
+#[test]
+fn a_name_that_is_not_saved_expires_and_is_purged_later() {
+    block_on(async {
+        let memory = Memory::new();
+        let plain = scope(Arc::new(memory.clone()));
+        for text in ["1", "2", "3"] {
+            save(&plain, "memory", text).await;
+        }
+        // Version N was made in hour N.
+        let at = |hour: u64| scope(Arc::new(Odd::at_hour(&memory, hour)));
+        let day = 24 * HOUR;
+        let expire = async |hour: u64, dry_run: bool| {
+            let expiry = at(hour).expire("memory", day, &nothing(), dry_run).await;
+            expiry.expect("looks")
+        };
+        assert_eq!(expire(3 + 24, false).await, Expiry::None);
+        assert_eq!(expire(3 + 26, true).await, Expiry::Expired(3, None));
+        assert_eq!(versions(&plain).await, [3, 2, 1]);
+        // A pin protects the name.
+        plain.pin("memory", 1).await.expect("pins");
+        assert_eq!(expire(3 + 26, false).await, Expiry::Pinned);
+        plain.unpin("memory", 1).await.expect("unpins");
+        assert_eq!(expire(3 + 26, false).await, Expiry::Expired(3, Some(4)));
+        let tombstone = plain
+            .stat("memory", None)
+            .await
+            .expect("looks")
+            .expect("is there");
+        assert!(tombstone.deleted);
+        let label = ("persist.expired-after".to_owned(), "86400s".to_owned());
+        assert_eq!(tombstone.labels, [label]);
+        assert_eq!(expire(4 + 20, false).await, Expiry::None);
+        assert_eq!(expire(4 + 26, true).await, Expiry::Purged(4, 3));
+        assert_eq!(versions(&plain).await, [4, 3, 2, 1]);
+        assert_eq!(expire(4 + 26, false).await, Expiry::Purged(4, 3));
+        assert_eq!(versions(&plain).await, [4]);
+        assert_eq!(expire(4 + 99, false).await, Expiry::None);
+        // A name that an operator deleted is not purged by itself.
+        let plain = scope(Arc::new(memory.clone()));
+        save(&plain, "memory", "5").await;
+        plain.delete("memory", Expect::Any).await.expect("deletes");
+        assert_eq!(expire(6 + 99, false).await, Expiry::None);
+        assert_eq!(versions(&plain).await, [6, 5, 4]);
+    });
+}
+
+#[test]
+fn a_name_with_a_kept_label_does_not_expire() {
+    block_on(async {
+        let memory = Memory::new();
+        let plain = scope(Arc::new(memory.clone()));
+        let options = SaveOptions::default().with_label("release", "1");
+        plain
+            .save("memory", "1".into(), options)
+            .await
+            .expect("saves");
+        save(&plain, "memory", "2").await;
+        let mut rules = nothing();
+        let at = || scope(Arc::new(Odd::at_hour(&memory, 99)));
+        rules.keep_labels = vec![LabelRule::new("release", None)];
+        let expiry = at().expire("memory", 24 * HOUR, &rules, false).await;
+        assert_eq!(expiry.expect("looks"), Expiry::Labelled);
+        rules.keep_labels = vec![LabelRule::new("other", None)];
+        let expiry = at().expire("memory", 24 * HOUR, &rules, false).await;
+        assert_eq!(expiry.expect("looks"), Expiry::Expired(2, Some(3)));
+    });
+}
+
+#[test]
+fn an_expiry_does_not_undo_a_save_that_comes_first() {
+    block_on(async {
+        let memory = Memory::new();
+        let plain = scope(Arc::new(memory.clone()));
+        save(&plain, "memory", "old").await;
+        // The tombstone of the expiry waits at its key while a host saves.
+        let mut storage = Odd::at_hour(&memory, 99);
+        storage.held = "0000000002.gz";
+        let storage = Arc::new(storage);
+        let expiring = scope(Arc::clone(&storage) as Arc<dyn Storage>);
+        let expiry = tokio::spawn(async move {
+            expiring
+                .expire("memory", 24 * HOUR, &nothing(), false)
+                .await
+        });
+        while !storage.asleep.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        save(&plain, "memory", "new").await;
+        storage.gate.add_permits(1);
+        let expiry = expiry.await.expect("ends").expect("looks");
+        assert_eq!(expiry, Expiry::Conflict);
+        let loaded = plain
+            .load("memory", None)
+            .await
+            .expect("loads")
+            .expect("a state");
+        assert_eq!(&loaded.state[..], b"new");
+    });
 }

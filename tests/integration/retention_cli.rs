@@ -340,6 +340,113 @@ fn a_policy_that_cannot_be_read_is_left_out_of_an_archive_and_said() {
 }
 
 #[test]
+fn names_expire_by_the_policy_and_a_dry_run_says_why() {
+    // The times of servers have whole seconds: there, nothing is a millisecond old at once.
+    let backend = TestStore::local();
+    let mut init = backend.command_without_store();
+    let init = init.env("PERSIST_GRACE", "0s").arg("init").status();
+    assert!(init.expect("persist starts").success());
+    for address in [
+        "bot/memory",
+        "bot/monday/notes",
+        "bot/tuesday/notes",
+        "ops/log",
+    ] {
+        backend.save(address, "x");
+    }
+    backend.run_ok(&["pin", "bot/tuesday/notes@1"]);
+    backend.run_fails(&["policy", "set", "--expire-after", "0s"], 2);
+    backend.run_fails(&["policy", "set", "--expire-after", "bot/a/b=1h"], 2);
+    // Nothing expires before a rule is set.
+    assert_eq!(json(&backend.run_ok(&["prune", "--json"]))[0]["expired"], 0);
+    let rules = ["--expire-after", "1ms", "--expire-after", "ops=never"];
+    let args = [&["policy", "set", "--json"], &rules[..]].concat();
+    let policy = json(&backend.run_ok(&args));
+    let expire = policy[0]["expire"].as_array();
+    assert_eq!(expire.map(Vec::len), Some(2), "{policy:?}");
+    let shown = backend.run_ok(&["policy"]);
+    for row in ["expire-after 1ms", "expire-after ops=never"] {
+        assert!(shown.contains(row), "{shown}");
+    }
+    let plan = backend.run_ok(&["prune", "--dry-run"]);
+    let row = |address: &str, why: &str| {
+        let mut rows = plan.lines().filter(|line| line.contains(address));
+        assert!(
+            rows.any(|row| row.contains(why)),
+            "{address}, {why}: {plan}"
+        );
+    };
+    row("bot/memory@1", "not saved within 1ms");
+    row("bot/monday/notes@1", "not saved within 1ms");
+    row("bot/tuesday/notes@1", "a version is pinned");
+    let of_ops = plain_rows(&plan, "ops/log@1");
+    assert!(
+        of_ops.iter().all(|row| !row.starts_with("expire")),
+        "{plan}"
+    );
+    assert!(plan.contains("would expire 2 names"), "{plan}");
+    assert_eq!(backend.run_ok(&["ls", "--json"]).lines().count(), 4);
+    let lines = json(&backend.run_ok(&["prune", "--json"]));
+    let summary = lines.last().expect("a summary");
+    assert_eq!(
+        (&summary["expired"], &summary["purged"]),
+        (&2.into(), &0.into())
+    );
+    assert_eq!(backend.run_ok(&["ls", "--json"]).lines().count(), 2);
+    backend.run_ok(&["restore", "bot/memory@1"]);
+    let lines = json(&backend.run_ok(&["prune", "bot/monday/", "--json"]));
+    assert_eq!(lines.last().expect("a summary")["purged"], 1);
+    let history = backend.run_ok(&["history", "bot/monday/notes", "--json"]);
+    assert_eq!(history.lines().count(), 1);
+    backend.run_ok(&["policy", "set", "--no-expire"]);
+    assert!(!backend.run_ok(&["policy"]).contains("expire-after"));
+}
+
+/// Returns the rows of a table that contain an address.
+fn plain_rows<'a>(table: &'a str, address: &str) -> Vec<&'a str> {
+    table
+        .lines()
+        .filter(|line| line.contains(address))
+        .collect()
+}
+
+#[test]
+fn a_policy_keeps_by_month_year_and_label() {
+    let [local, ..] = on_each_backend();
+    local.save("bot/memory", "1");
+    let rules = [
+        "--keep-monthly",
+        "12",
+        "--keep-yearly",
+        "3",
+        "--keep-label",
+        "release",
+    ];
+    local.run_ok(&[&["policy", "set"], &rules[..]].concat());
+    let shown = local.run_ok(&["policy"]);
+    for row in [
+        "keep-monthly 12",
+        "keep-yearly  3",
+        "keep-label   release",
+        "keep-weekly  52",
+    ] {
+        assert!(shown.contains(row), "{shown}");
+    }
+    local.run_ok(&["policy", "set", "--no-keep-label"]);
+    assert!(!local.run_ok(&["policy"]).contains("keep-label"));
+    let kept = [
+        "prune",
+        "--dry-run",
+        "--keep-label",
+        "a=b",
+        "--keep-yearly",
+        "1",
+    ];
+    local.run_ok(&kept);
+    local.run_fails(&["prune", "--keep-label", "=x"], 2);
+}
+
+#[test]
 fn a_prune_by_a_shorter_grace_period_than_the_stores_is_refused() {
     let [local, ..] = on_each_backend();
     for state in ["one", "two", "three"] {

@@ -1,6 +1,7 @@
 //! The operator's command: runs agents, and shows, keeps, moves and checks what they saved.
 
 mod address;
+mod audit;
 mod build;
 mod commands;
 mod completion;
@@ -252,7 +253,7 @@ fn options(cli: &Cli) -> String {
 
 impl Command {
     async fn run(self, settings: &Settings, out: Out) -> Result<()> {
-        let stores = Stores::new(settings);
+        let stores = Stores::new(settings, self.via());
         let interrupt = Interrupt::default();
         let left = self.left();
         if left.is_some() {
@@ -282,6 +283,25 @@ impl Command {
                 | Self::Completions(_)
                 | Self::Man(_)
         )
+    }
+
+    /// Returns the name of a command that creates versions.
+    fn via(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Init(_) => "init",
+            Self::Save(_) => "save",
+            Self::Rm(_) => "rm",
+            Self::Mv(_) => "mv",
+            Self::Restore(_) => "restore",
+            Self::Fork(_) => "fork",
+            Self::Policy(_) => "policy set",
+            Self::Repair(_) => "repair",
+            Self::Prune(_) => "prune",
+            Self::Purge(_) => "purge",
+            Self::Copy(_) => "copy",
+            Self::Import(_) => "import",
+            _ => return None,
+        })
     }
 
     /// Returns what an interruption leaves and a hint, for a command that has something to leave;

@@ -7,6 +7,7 @@ use clap::Args;
 use persist_host::snapshot::{CurrentPolicy, Store, StoreOptions};
 use persist_host::storage::StorageConfig;
 
+use crate::audit;
 use crate::settings::Settings;
 
 /// Lets a command create the store that it saves to.
@@ -26,25 +27,28 @@ impl Create {
 /// Opens stores as the settings say, and remembers which.
 pub(crate) struct Stores<'a> {
     settings: &'a Settings,
+    /// The command that changes the stores; none for one that changes no version.
+    via: Option<&'static str>,
     opened: RefCell<Vec<Store>>,
 }
 
 impl<'a> Stores<'a> {
-    pub(crate) fn new(settings: &'a Settings) -> Self {
+    pub(crate) fn new(settings: &'a Settings, via: Option<&'static str>) -> Self {
         Self {
             settings,
+            via,
             opened: RefCell::default(),
         }
     }
 
     /// Opens the store that the settings name. It must be there.
     pub(crate) fn usual(&self) -> Result<Store> {
-        self.open(&self.settings.storage()?, self.settings.store()?)
+        self.open(&self.settings.storage()?, self.options()?)
     }
 
     /// Opens the store that the settings name, and makes it where it is missing and may be made.
     pub(crate) fn making(&self, create: Create) -> Result<Store> {
-        let mut options = self.settings.store()?;
+        let mut options = self.options()?;
         options.create = create.create || self.settings.is_default_place();
         self.open(&self.settings.storage()?, options)
     }
@@ -60,7 +64,7 @@ impl<'a> Stores<'a> {
 
     /// Opens the store of a URL that is an argument. It must be there.
     pub(crate) fn at(&self, url: &str) -> Result<Store> {
-        self.open(&self.settings.storage_of(url)?, self.settings.store()?)
+        self.open(&self.settings.storage_of(url)?, self.options()?)
     }
 
     /// Opens the store of a URL to copy into: where it is made, it gets the policy of the one that
@@ -80,11 +84,21 @@ impl<'a> Stores<'a> {
     }
 
     fn options_of_copy(&self, from: &CurrentPolicy, create: bool) -> Result<StoreOptions> {
-        let mut options = self.settings.store()?;
+        let mut options = self.options()?;
         options.create = create;
         if from.version.is_some() {
             options.grace = from.policy.grace;
             options.retention = from.policy.retention.clone();
+            options.expire = from.policy.expire.clone();
+        }
+        Ok(options)
+    }
+
+    /// How a command uses a store: the versions that it creates say who created them.
+    fn options(&self) -> Result<StoreOptions> {
+        let mut options = self.settings.store()?;
+        if let (Some(via), true) = (self.via, self.settings.audits()?) {
+            options.host_labels = audit::labels(self.settings.environment(), via);
         }
         Ok(options)
     }

@@ -46,7 +46,7 @@ mod version;
 mod walk;
 
 pub use adapter::{Adapter, AdapterOptions, StateStream};
-pub use change::{Purge, PurgeReport, Writer};
+pub use change::{Expiry, Purge, PurgeReport, Writer};
 pub use error::{Error, Result};
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use maintenance::{CheckSummary, Finding, FindingKind, GcOptions, ReadData, Severity, Usage};
@@ -54,7 +54,7 @@ pub use name::{MAX_ENCODED, Name};
 #[cfg(feature = "guest")]
 pub(crate) use read::stat_cost;
 pub use read::{Reader, VerifyReport};
-pub use retention::{KeepReason, PruneDecision, Retention};
+pub use retention::{ExpireRule, KeepReason, LabelRule, PruneDecision, Retention};
 pub use scope::Scope;
 pub use setup::{CurrentPolicy, Policy};
 pub use shared::StoreOptions;

@@ -9,8 +9,8 @@ use super::history::Age;
 use super::history::Removable;
 use super::shared::ScopeRef;
 use super::{
-    Error, Expect, Info, MAX_ENCODED, Name, PruneDecision, Purge, PurgeReport, Reader, Result,
-    Retention, SaveOptions, Snapshot, VerifyReport, Version, Writer, check_limit, name,
+    Error, Expect, Expiry, Info, MAX_ENCODED, Name, PruneDecision, Purge, PurgeReport, Reader,
+    Result, Retention, SaveOptions, Snapshot, VerifyReport, Version, Writer, check_limit, name,
 };
 
 /// View of a store for one agent, or for one session of it: its own names. Clones share the store.
@@ -337,6 +337,26 @@ impl Scope {
         self.inner
             .prune_at_most(&Name::new(name)?, retention, usize::MAX, Some(grace))
             .await
+    }
+
+    /// Deletes `name` if its newest version is older than `after`, by the storage's clock and by
+    /// its trailer. A name that an expiry deleted, and that was not saved again within `after`, is
+    /// purged. A name with a pin, or with a version that a label rule of `retention` keeps, stays.
+    ///
+    /// Only saves count: a store does not know of loads. A save at the same time is never undone:
+    /// the outcome is then [`Expiry::Conflict`]. With `dry_run`, nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Scope::prune`] and [`Scope::delete`].
+    pub async fn expire(
+        &self,
+        name: &str,
+        after: Duration,
+        retention: &Retention,
+        dry_run: bool,
+    ) -> Result<Expiry> {
+        let name = Name::new(name)?;
+        self.inner.expire(&name, after, retention, dry_run).await
     }
 
     /// Lists the versions of `name` that may go to make room for more.

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::nothing;
 use crate::address::{self, Address, SelectionArg, Target};
+use crate::audit;
 use crate::error::{Damaged, Hinted, Usage};
 use crate::exit::{self, Unlisted, snapshot_code};
 use crate::print::{self, Out};
@@ -38,6 +39,25 @@ const VERSIONS: [Column; 6] = [
     NAMES[4],
 ];
 
+/// The columns of a history that tells who created each version.
+const CHANGES: [Column; 4] = [NAMES[0], NAMES[3], table::text("BY"), table::text("VIA")];
+
+/// The row of a version that tells who created it. A version without these labels was saved by an
+/// agent, by a host that records nothing, or before they were recorded.
+fn change(address: &str, info: &Info) -> Vec<String> {
+    let label = |wanted: &str| {
+        let mut labels = info.labels.iter();
+        let label = labels.find(|(key, _)| key == wanted);
+        label.map_or_else(|| "-".to_owned(), |(_, value)| one_line(value))
+    };
+    vec![
+        address.to_owned(),
+        time(info.created_at),
+        label(audit::BY),
+        label(audit::VIA),
+    ]
+}
+
 /// The row of a version; in a history it tells whether the version is pinned.
 fn cells(address: &str, info: &Info, pinned: Option<bool>) -> Vec<String> {
     let size = if info.deleted {
@@ -45,7 +65,9 @@ fn cells(address: &str, info: &Info, pinned: Option<bool>) -> Vec<String> {
     } else {
         bytes(info.size)
     };
-    let labels = info.labels.iter();
+    // `history --changes` has columns for who created a version.
+    let is_audit = |key: &str| [audit::BY, audit::VIA].contains(&key);
+    let labels = info.labels.iter().filter(|(key, _)| !is_audit(key));
     let labels = labels.map(|(k, v)| format!("{}={}", one_line(k), one_line(v)));
     let mut cells = vec![
         address.to_owned(),
@@ -113,6 +135,10 @@ pub(crate) struct History {
     /// Print only totals
     #[arg(long)]
     summary: bool,
+    /// Print who created each version, from where and with which command, instead of sizes and
+    /// labels
+    #[arg(long)]
+    changes: bool,
 }
 
 /// Totals of a list.
@@ -175,6 +201,8 @@ struct Rows {
     unlisted: Unlisted,
     /// Counts instead of rows.
     totals: Option<Totals>,
+    /// Shows who created each version.
+    changes: bool,
     table: Table,
     out: Out,
 }
@@ -183,6 +211,7 @@ impl Rows {
     fn new(out: Out, columns: &[Column], order: Order, summary: bool) -> Self {
         Self {
             totals: summary.then(Totals::default),
+            changes: false,
             order,
             held: Vec::new(),
             shown: 0,
@@ -213,7 +242,7 @@ impl Rows {
             totals.add(&row.info);
             return Ok(());
         }
-        line(&mut self.table, &row.address, &row.info, row.pinned)
+        line(&mut self.table, row, self.changes)
     }
 
     fn damaged(&mut self, address: &str, error: &Error) -> Result<()> {
@@ -448,7 +477,9 @@ async fn count(scope: &Scope, name: &Name) -> Result<u64> {
 
 impl History {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let mut rows = Rows::new(out, &VERSIONS, self.order, self.summary);
+        let columns: &[Column] = if self.changes { &CHANGES } else { &VERSIONS };
+        let mut rows = Rows::new(out, columns, self.order, self.summary);
+        rows.changes = self.changes;
         let mut seen = (self.targets.len() > 1).then(BTreeSet::new);
         let mut missing = Vec::new();
         for target in &self.targets {
@@ -562,12 +593,24 @@ impl History {
     }
 }
 
-fn line(table: &mut Table, address: &str, info: &Info, pinned: Option<bool>) -> Result<()> {
+fn line(table: &mut Table, row: &Row, changes: bool) -> Result<()> {
+    let Row {
+        address,
+        info,
+        pinned,
+        ..
+    } = row;
     let mut value = print::info(address, info);
     // A list of names does not look for pins.
     if let Some(pinned) = pinned {
-        value["pinned"] = pinned.into();
+        value["pinned"] = (*pinned).into();
     }
     let style = if info.deleted { DIM } else { Style::new() };
-    Ok(table.styled_row(&value, style, || cells(address, info, pinned))?)
+    Ok(table.styled_row(&value, style, || {
+        if changes {
+            change(address, info)
+        } else {
+            cells(address, info, *pinned)
+        }
+    })?)
 }

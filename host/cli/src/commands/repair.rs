@@ -508,9 +508,10 @@ impl Repairs<'_> {
             "unmendable": unmendable,
         });
         let line = || {
-            let planned = match yes {
-                true => String::new(),
-                false => format!("{planned} can be repaired, "),
+            let planned = if yes {
+                String::new()
+            } else {
+                format!("{planned} can be repaired, ")
             };
             format!("{planned}{done} repaired, {unmendable} cannot be repaired")
         };

@@ -6,7 +6,8 @@ use anstyle::Style;
 use anyhow::Result;
 use clap::Args;
 use persist_host::snapshot::{
-    KeepReason, PruneDecision, Purge as Wait, Retention, Scope, Severity, Store, Version,
+    Expiry, KeepReason, LabelRule, Policy, PruneDecision, Purge as Wait, Retention, Scope,
+    Severity, Store, Version,
 };
 use serde_json::json;
 
@@ -27,6 +28,10 @@ use crate::text;
 /// A version is kept if any rule keeps it. Always kept: the newest version of each name, versions
 /// that were the newest within the store's grace period, and pinned versions. --keep-* options
 /// replace the retention rules of the store's policy, which `persist policy` shows.
+///
+/// If the policy has expiry rules, names that were not saved for that long are deleted, and purged
+/// after the same time again. Names with a pinned version, or with a version that a label rule
+/// keeps, do not expire.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -78,6 +83,16 @@ pub(super) struct KeepRules {
     /// UTC)
     #[arg(long, value_name = "COUNT")]
     keep_weekly: Option<usize>,
+    /// Keep the newest version of each of the last COUNT months that have one (UTC)
+    #[arg(long, value_name = "COUNT")]
+    keep_monthly: Option<usize>,
+    /// Keep the newest version of each of the last COUNT years that have one (UTC)
+    #[arg(long, value_name = "COUNT")]
+    keep_yearly: Option<usize>,
+    /// Keep versions that have the label KEY, with VALUE if it is given; may be repeated. Cost: a
+    /// request for each version that no other rule keeps
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    keep_label: Vec<LabelRule>,
 }
 
 /// Pin a version, so that it is not pruned; `persist purge` removes pinned versions too
@@ -165,6 +180,7 @@ impl Prune {
                 }
                 (Some(grace), false) => scope.prune_with_hosts_stopped(name, rules, grace).await?,
             };
+            let expiry = plan.expire(&scope, name).await?;
             sum.names += u64::from(!fates.is_empty());
             for fate in &fates {
                 sum.add(fate);
@@ -172,6 +188,8 @@ impl Prune {
                     progress.aside(|| plan.line(&address, fate, &mut table))?;
                 }
             }
+            sum.add_expiry(expiry);
+            progress.aside(|| plan.expiry_line(&address, &scope, &fates, expiry, &mut table))?;
             progress.add(1);
         }
         drop(progress);
@@ -189,7 +207,7 @@ impl Prune {
         let retention = match (
             self.rules.given(),
             current.version,
-            current.policy.retention,
+            current.policy.retention.clone(),
         ) {
             (Some(given), _, _) => given,
             (None, None, _) => settings.retention()?,
@@ -209,6 +227,7 @@ impl Prune {
             }
         };
         let grace = current.policy.grace;
+        let policy = current.policy;
         let mut shorter_grace = None;
         match settings.grace()? {
             Some(own) if own < grace && self.all_hosts_stopped => shorter_grace = Some(own),
@@ -237,6 +256,7 @@ impl Prune {
             retention,
             grace,
             shorter_grace,
+            policy,
             dry_run: self.dry_run,
         })
     }
@@ -249,7 +269,10 @@ impl KeepRules {
             || self.keep_within.is_some()
             || self.keep_hourly.is_some()
             || self.keep_daily.is_some()
-            || self.keep_weekly.is_some();
+            || self.keep_weekly.is_some()
+            || self.keep_monthly.is_some()
+            || self.keep_yearly.is_some()
+            || !self.keep_label.is_empty();
         is_given.then(|| {
             let mut retention = Retention::nothing();
             self.change(&mut retention);
@@ -264,11 +287,16 @@ impl KeepRules {
             (self.keep_hourly, &mut retention.keep_hourly),
             (self.keep_daily, &mut retention.keep_daily),
             (self.keep_weekly, &mut retention.keep_weekly),
+            (self.keep_monthly, &mut retention.keep_monthly),
+            (self.keep_yearly, &mut retention.keep_yearly),
         ];
         for (given, rule) in counts {
             *rule = given.unwrap_or(*rule);
         }
         retention.keep_within = self.keep_within.unwrap_or(retention.keep_within);
+        if !self.keep_label.is_empty() {
+            retention.keep_labels.clone_from(&self.keep_label);
+        }
     }
 }
 
@@ -279,6 +307,7 @@ struct Plan {
     grace: Duration,
     /// A shorter one to go by, as all hosts are stopped.
     shorter_grace: Option<Duration>,
+    policy: Policy,
     dry_run: bool,
 }
 
@@ -289,9 +318,21 @@ struct Sum {
     versions: u64,
     removed: u64,
     bytes: u64,
+    /// Names that were deleted because they were not saved for long.
+    expired: u64,
+    /// Names of which all versions but the tombstone were removed because they expired long ago.
+    purged: u64,
 }
 
 impl Sum {
+    fn add_expiry(&mut self, expiry: Expiry) {
+        match expiry {
+            Expiry::Expired(..) => self.expired += 1,
+            Expiry::Purged(..) => self.purged += 1,
+            _ => {}
+        }
+    }
+
     fn add(&mut self, fate: &PruneDecision) {
         self.versions += 1;
         if fate.keep.is_none() {
@@ -306,17 +347,32 @@ impl Sum {
             versions,
             removed,
             bytes,
+            expired,
+            purged,
         } = self;
         let value = json!({
             "event": "pruned", "dry_run": dry_run, "names": names, "versions": versions,
-            "removed": removed, "bytes": bytes,
+            "removed": removed, "bytes": bytes, "expired": expired, "purged": purged,
         });
         let text = || {
             let would = if dry_run { "would remove" } else { "removed" };
             let bytes = text::bytes(*bytes);
             let versions = text::count(*versions, "version");
             let names = text::count(*names, "name");
-            format!("{would} {removed} of {versions} of {names}, {bytes}")
+            let expired = match (expired, purged) {
+                (0, 0) => String::new(),
+                (expired, purged) => {
+                    let expired = text::count(*expired, "name");
+                    let purged = text::count(*purged, "name");
+                    let (expire, purge) = if dry_run {
+                        ("would expire", "would purge")
+                    } else {
+                        ("expired", "purged")
+                    };
+                    format!("; {expire} {expired}, {purge} {purged} that expired before")
+                }
+            };
+            format!("{would} {removed} of {versions} of {names}, {bytes}{expired}")
         };
         let printing = if dry_run {
             out.result(&value, text)
@@ -357,6 +413,89 @@ impl Plan {
         printed(table.styled_row(&value, style, cells), "pruned")
     }
 
+    /// Deletes the name if the policy says that it expires, or tells whether it would be.
+    async fn expire(&self, scope: &Scope, name: &str) -> Result<Expiry> {
+        let Some(after) = self.expire_after(scope) else {
+            return Ok(Expiry::None);
+        };
+        let expiring = scope.expire(name, after, &self.retention, self.dry_run);
+        Ok(expiring.await?)
+    }
+
+    fn expire_after(&self, scope: &Scope) -> Option<Duration> {
+        self.policy.expire_after(scope.agent(), scope.session())
+    }
+
+    /// A line about a name that expires, or would expire but for a pin or a label.
+    fn expiry_line(
+        &self,
+        address: &str,
+        scope: &Scope,
+        fates: &[PruneDecision],
+        expiry: Expiry,
+        table: &mut Table,
+    ) -> Result<()> {
+        let after = self.expire_after(scope).unwrap_or_default();
+        let after = humantime::format_duration(after);
+        let (keep, does, rule, why) = match expiry {
+            Expiry::Expired(..) => (
+                false,
+                "expire",
+                "expired",
+                format!("not saved within {after}"),
+            ),
+            Expiry::Purged(..) => {
+                let why = format!("expired, and not saved within {after} after that");
+                (false, "purge", "expired-before", why)
+            }
+            Expiry::Pinned => {
+                let why = format!("not saved within {after}, but a version is pinned");
+                (true, "keep", "expiry-pinned", why)
+            }
+            Expiry::Labelled => {
+                let why = format!("not saved within {after}, but a label rule keeps a version");
+                (true, "keep", "expiry-label", why)
+            }
+            Expiry::Unreadable => {
+                let why = format!("not saved within {after}, but its newest version is damaged");
+                (true, "keep", "expiry-unreadable", why)
+            }
+            Expiry::Conflict => {
+                let why = "another host changed the name at the same time".to_owned();
+                (true, "keep", "expiry-conflict", why)
+            }
+            _ => return Ok(()),
+        };
+        let (version, removed) = match expiry {
+            Expiry::Expired(_, Some(tombstone)) => (Some(tombstone), "expired"),
+            Expiry::Expired(head, None) => (Some(head), does),
+            Expiry::Purged(tombstone, _) => {
+                (Some(tombstone), if self.dry_run { does } else { "purged" })
+            }
+            _ => (fates.first().map(|fate| fate.version), does),
+        };
+        let address = match version {
+            Some(version) => format!("{address}@{version}"),
+            None => address.to_owned(),
+        };
+        let head = fates.first();
+        let since = head.map(|fate| fate.created.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let created = u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+        let stored_size = head.map_or(0, |fate| fate.stored_size);
+        let value = print::extend(
+            print::located(&address),
+            json!({
+                "keep": keep, "rule": rule,
+                "stored_size": stored_size, "stored_at": text::rfc3339(created),
+            }),
+        );
+        let cells = || {
+            let bytes = text::bytes(stored_size);
+            vec![removed.to_owned(), address, bytes, text::time(created), why]
+        };
+        printed(table.row(&value, cells), "pruned")
+    }
+
     /// The rule, for programs and for people.
     fn why(&self, keep: Option<KeepReason>) -> (&'static str, String) {
         let Retention {
@@ -365,6 +504,8 @@ impl Plan {
             keep_hourly,
             keep_daily,
             keep_weekly,
+            keep_monthly,
+            keep_yearly,
             ..
         } = &self.retention;
         let time = |time| humantime::format_duration(time);
@@ -393,6 +534,15 @@ impl Plan {
                 let why = format!("newest of its week, of the last {keep_weekly} weeks");
                 ("weekly", why)
             }
+            Some(KeepReason::Monthly) => {
+                let why = format!("newest of its month, of the last {keep_monthly} months");
+                ("monthly", why)
+            }
+            Some(KeepReason::Yearly) => {
+                let why = format!("newest of its year, of the last {keep_yearly} years");
+                ("yearly", why)
+            }
+            Some(KeepReason::Labelled) => ("label", "a label rule keeps it".into()),
             Some(_) => ("other", "a rule keeps it".into()),
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use persist_host::snapshot::{Retention, StoreOptions};
+use persist_host::snapshot::{LabelRule, Retention, StoreOptions};
 use persist_host::storage::{
     Endpoint, Environment, Modes, S3Checksums, S3Encryption, Storage, StorageBackend,
     StorageConfig, absolute_local_path, parse_mode, redact, secret_in,
@@ -526,11 +526,21 @@ impl Settings {
 
     /// Returns false where a store that this process makes keeps every version.
     fn prunes(&self) -> Result<bool> {
-        match self.text("PERSIST_RETENTION")?.as_deref() {
+        self.is_on("PERSIST_RETENTION")
+    }
+
+    /// Returns true where the versions that a command creates tell who created them.
+    pub(crate) fn audits(&self) -> Result<bool> {
+        self.is_on("PERSIST_AUDIT")
+    }
+
+    /// Returns the value of a setting that is on by default.
+    fn is_on(&self, variable: &'static str) -> Result<bool> {
+        match self.text(variable)?.as_deref() {
             None | Some("on") => Ok(true),
             Some("off") => Ok(false),
             Some(other) => {
-                let name = self.name("PERSIST_RETENTION");
+                let name = self.name(variable);
                 let what = format!("{name} is {:?}, not on or off", redact(other));
                 Err(Usage::new(what).with_hint("write on or off").into())
             }
@@ -575,7 +585,9 @@ impl Settings {
         read.extend(counts.map(|variable| (variable, self.number(variable).map(drop))));
         read.extend([
             ("PERSIST_GCS_TIMEOUT", self.gcs_timeout().map(drop)),
+            ("PERSIST_KEEP_LABEL", self.keep_labels().map(drop)),
             ("PERSIST_RETENTION", self.prunes().map(drop)),
+            ("PERSIST_AUDIT", self.audits().map(drop)),
             ("PERSIST_LIMITS", self.limits().map(drop)),
             ("RUST_LOG", self.check_log()),
         ]);
@@ -671,12 +683,29 @@ impl Settings {
         if self.duration("PERSIST_KEEP_WITHIN")?.is_some() {
             return Ok(true);
         }
+        if !self.keep_labels()?.is_empty() {
+            return Ok(true);
+        }
         for variable in KEEP_COUNTS {
             if self.number(variable)?.is_some() {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// The rules about labels.
+    fn keep_labels(&self) -> Result<Vec<LabelRule>> {
+        let Some(text) = self.text("PERSIST_KEEP_LABEL")? else {
+            return Ok(Vec::new());
+        };
+        let rules = text.split(',').map(|rule| {
+            rule.trim().parse::<LabelRule>().map_err(|why| {
+                let name = self.name("PERSIST_KEEP_LABEL");
+                Usage::new(format!("{name} is {:?}: {why}", redact(&text))).into()
+            })
+        });
+        rules.collect()
     }
 
     /// The retention rules of a store that this process makes.
@@ -690,10 +719,13 @@ impl Settings {
             &mut retention.keep_hourly,
             &mut retention.keep_daily,
             &mut retention.keep_weekly,
+            &mut retention.keep_monthly,
+            &mut retention.keep_yearly,
         ];
         for (variable, rule) in KEEP_COUNTS.into_iter().zip(rules) {
             *rule = self.number(variable)?.unwrap_or(*rule);
         }
+        retention.keep_labels = self.keep_labels()?;
         Ok(retention)
     }
 }
@@ -712,11 +744,13 @@ const OF_STORAGES: [&str; 3] = [
 ];
 
 /// Settings of the retention rules that are counts.
-const KEEP_COUNTS: [&str; 4] = [
+const KEEP_COUNTS: [&str; 6] = [
     "PERSIST_KEEP_LAST",
     "PERSIST_KEEP_HOURLY",
     "PERSIST_KEEP_DAILY",
     "PERSIST_KEEP_WEEKLY",
+    "PERSIST_KEEP_MONTHLY",
+    "PERSIST_KEEP_YEARLY",
 ];
 
 fn bucket(backend: StorageBackend) -> StorageConfig {

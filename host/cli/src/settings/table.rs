@@ -194,7 +194,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     of(
         "retention",
         &["PERSIST_RETENTION"],
-        "pruning in a new store. `on`: hosts remove versions that none of the next five rules \
+        "pruning in a new store. `on`: hosts remove versions that none of the next eight rules \
          keeps; `off`: only `persist prune` removes versions. An existing store has its own policy \
          (`persist policy`)",
         "`on`",
@@ -230,11 +230,36 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "52",
     ),
     of(
+        "keep_monthly",
+        &["PERSIST_KEEP_MONTHLY"],
+        "keep the newest version of each of the last N months that have one",
+        "0",
+    ),
+    of(
+        "keep_yearly",
+        &["PERSIST_KEEP_YEARLY"],
+        "keep the newest version of each of the last N years that have one",
+        "0",
+    ),
+    of(
+        "keep_label",
+        &["PERSIST_KEEP_LABEL"],
+        "keep versions that have one of these labels: `KEY` or `KEY=VALUE`, separated by commas",
+        "none",
+    ),
+    of(
         "limits",
         &["PERSIST_LIMITS"],
         "limits of an agent, such as `memory=64MiB,cpu=5s`; in `persist.toml`, a table. `persist \
          run --limit` overrides it",
         "see `persist run --help`",
+    ),
+    of(
+        "audit",
+        &["PERSIST_AUDIT"],
+        "`on`: each version that a command creates, but not those of an agent, has the labels \
+         `persist.by` (user and host) and `persist.via` (the command); `off`: it has not",
+        "`on`",
     ),
     of(
         "log",

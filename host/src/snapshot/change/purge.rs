@@ -115,6 +115,7 @@ impl ScopeRef {
     /// Creates a tombstone above a version that may be gone.
     async fn create_tombstone(&self, name: &Name, below: Version) -> Result<Version> {
         let version = below + 1;
+        let labels = self.host_labels(&[], None);
         let (mut file, encoded) = Encoded::tombstone();
         let (trailer, _) = encoded.build_trailer(&TrailerFields {
             agent: self.agent().as_str(),
@@ -125,7 +126,7 @@ impl ScopeRef {
             parent_sha256: None,
             created_at: clock::unix_millis(),
             media_type: None,
-            labels: &[],
+            labels: &labels,
             nonce: &format!("{:032x}", crate::random::u128()),
         });
         file.push(trailer);

@@ -64,8 +64,9 @@ impl Commit {
         name: &Name,
         expect: Expect,
         media_type: Option<String>,
-        labels: Vec<(String, String)>,
+        mut labels: Vec<(String, String)>,
     ) -> Self {
+        labels.extend(scope.host_labels(&labels, media_type.as_deref()));
         Self {
             scope: scope.clone(),
             name: name.clone(),

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use crate::snapshot::ordered_tasks::OrderedTasks;
 use crate::snapshot::read::{no_times, versions_in};
 use crate::snapshot::retention::Rules;
 use crate::snapshot::setup::probe_clock;
@@ -25,6 +26,9 @@ use crate::snapshot::{
 #[cfg(doc)]
 use crate::snapshot::{Scope, StoreOptions};
 use crate::storage::{Entry, ErrorKind, List, ObjectMeta, Pager};
+
+/// Versions whose labels are read at the same time.
+const AT_ONCE: usize = 8;
 
 /// Versions that are looked at together.
 const PAGE: usize = 10_000;
@@ -195,7 +199,60 @@ impl ScopeRef {
             self.keep_young_by_trailer(name, &mut fates, ages, retention.keep_within)
                 .await?;
         }
+        self.keep_labelled(name, &mut fates, retention).await?;
         Ok(fates)
+    }
+
+    /// Keeps the versions whose labels a rule keeps. One whose labels cannot be read is kept, too.
+    async fn keep_labelled(
+        &self,
+        name: &Name,
+        fates: &mut [PruneDecision],
+        retention: &Retention,
+    ) -> Result<()> {
+        if retention.keep_labels.is_empty() {
+            return Ok(());
+        }
+        let mut looks = OrderedTasks::new(AT_ONCE);
+        let mut kept = BTreeSet::new();
+        for fate in fates.iter().filter(|fate| fate.keep.is_none()) {
+            let scope = self.clone();
+            let name = name.clone();
+            let retention = retention.clone();
+            let version = fate.version;
+            let look = async move {
+                let is_kept = scope.is_labelled(&name, version, &retention).await?;
+                Ok(is_kept.then_some(version))
+            };
+            kept.extend(looks.push(look).await?.flatten());
+        }
+        while let Some(version) = looks.next().await? {
+            kept.extend(version);
+        }
+        for fate in fates.iter_mut().filter(|fate| kept.contains(&fate.version)) {
+            fate.keep.get_or_insert(KeepReason::Labelled);
+        }
+        Ok(())
+    }
+
+    /// Returns true if a rule keeps the labels of a version, or if they cannot be read.
+    pub(crate) async fn is_labelled(
+        &self,
+        name: &Name,
+        version: Version,
+        retention: &Retention,
+    ) -> Result<bool> {
+        if retention.keep_labels.is_empty() {
+            return Ok(false);
+        }
+        match self.trailer(name, version).await {
+            Ok(trailer) => Ok(retention.keeps_labels(&trailer.metadata.labels)),
+            // Another prune removed it.
+            Err(error) if error.is_missing_object() => Ok(false),
+            Err(error) if error.is_of_file() => Ok(true),
+            Err(error) if self.is_of_one_version(name, &error).await => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Keeps the versions that only the storage calls old: its clock may have been behind when the

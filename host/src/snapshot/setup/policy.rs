@@ -23,7 +23,9 @@ use crate::snapshot::layout::POLICY_NAME;
 use crate::snapshot::offload::spawn_cpu;
 use crate::snapshot::read::versions_in;
 use crate::snapshot::shared::{CachedPruneGrace, DEFAULT_GRACE, MAX_GRACE, ScopeRef, StoreRef};
-use crate::snapshot::{Error, Expect, Name, Result, Retention, StoreOptions, Version};
+use crate::snapshot::{
+    Error, Expect, ExpireRule, LabelRule, Name, Result, Retention, StoreOptions, Version,
+};
 use crate::storage::List;
 
 /// A policy is some hundred bytes.
@@ -31,6 +33,9 @@ const MAX_POLICY: u64 = 64 * 1024;
 
 /// Versions of the policy that a prune looks at.
 const MAX_HISTORY: usize = 1000;
+
+/// The shortest time after which a name may expire. 0 is more likely meant to say never.
+const MIN_EXPIRY: Duration = Duration::from_millis(1);
 
 /// The longest age of the grace period that a prune goes by.
 const PRUNE_REFRESH: Duration = Duration::from_secs(60);
@@ -59,6 +64,37 @@ pub struct Policy {
     pub grace: Duration,
     /// Versions to keep of each name. None: every version is kept until an operator prunes.
     pub retention: Option<Retention>,
+    /// Names that expire: each is deleted once it was not saved for some time; none. The most
+    /// specific rule counts for a name. Only [`Scope::expire`](crate::snapshot::Scope::expire)
+    /// does so, which a prune by the command calls; no host does it beside saves.
+    pub expire: Vec<ExpireRule>,
+}
+
+impl Policy {
+    /// Returns the time after which the names of a scope expire; none: never.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use persist_host::snapshot::{ExpireRule, Name, Policy};
+    ///
+    /// let day = Duration::from_secs(24 * 60 * 60);
+    /// let bot = Name::new("bot")?;
+    /// let mut policy = Policy::default();
+    /// policy.expire = vec![
+    ///     ExpireRule::new(None, None, Some(90 * day)),
+    ///     ExpireRule::new(Some(bot.clone()), None, None),
+    /// ];
+    /// assert_eq!(policy.expire_after(&bot, None), None);
+    /// assert_eq!(policy.expire_after(&Name::new("other")?, None), Some(90 * day));
+    /// # Ok::<(), persist_host::snapshot::Error>(())
+    /// ```
+    pub fn expire_after(&self, agent: &Name, session: Option<&Name>) -> Option<Duration> {
+        let ranked = self.expire.iter().filter_map(|rule| {
+            let rank = rule.rank(agent, session)?;
+            Some((rank, rule))
+        });
+        ranked.max_by_key(|(rank, _)| *rank)?.1.after
+    }
 }
 
 impl Default for Policy {
@@ -66,6 +102,7 @@ impl Default for Policy {
         Self {
             grace: DEFAULT_GRACE,
             retention: Some(Retention::default()),
+            expire: Vec::new(),
         }
     }
 }
@@ -87,6 +124,24 @@ struct StoredPolicy {
     // rules.
     #[serde(default)]
     retention: serde_json::Value,
+    // An older build ignores it and expires nothing.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    expire: serde_json::Value,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredExpireRule {
+    agent: Option<Name>,
+    session: Option<Name>,
+    after_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredLabelRule {
+    key: String,
+    value: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,6 +152,17 @@ struct StoredRetention {
     keep_hourly: usize,
     keep_daily: usize,
     keep_weekly: usize,
+    // Left out where they keep nothing: an older build prunes nothing by rules it does not know.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    keep_monthly: usize,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    keep_yearly: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    keep_labels: Vec<StoredLabelRule>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// One version of the policy, as far as this build understands it.
@@ -105,6 +171,8 @@ struct ReadPolicy {
     grace: Duration,
     /// None where the rules are of a later build.
     retention: Option<Option<Retention>>,
+    /// None where the rules are of a later build.
+    expire: Option<Vec<ExpireRule>>,
     /// When the host that wrote it did so, by its clock: milliseconds since 1970 UTC.
     created_at: u64,
 }
@@ -123,11 +191,35 @@ impl ReadPolicy {
                 .ok()
                 .map(|rules| Some(rules.into())),
         };
+        let expire = match stored.expire {
+            serde_json::Value::Null => Some(Vec::new()),
+            rules => serde_json::from_value::<Vec<StoredExpireRule>>(rules)
+                .ok()
+                .map(|rules| rules.into_iter().map(Into::into).collect()),
+        };
         Ok(Self {
             grace: Duration::from_millis(stored.grace_ms).min(MAX_GRACE),
             retention,
+            expire,
             created_at,
         })
+    }
+}
+
+impl From<StoredExpireRule> for ExpireRule {
+    fn from(stored: StoredExpireRule) -> Self {
+        let after = stored.after_ms.map(Duration::from_millis);
+        Self::new(stored.agent, stored.session, after)
+    }
+}
+
+impl From<&ExpireRule> for StoredExpireRule {
+    fn from(rule: &ExpireRule) -> Self {
+        Self {
+            agent: rule.agent.clone(),
+            session: rule.session.clone(),
+            after_ms: rule.after.map(millis),
+        }
     }
 }
 
@@ -139,6 +231,13 @@ impl From<StoredRetention> for Retention {
             keep_hourly: stored.keep_hourly,
             keep_daily: stored.keep_daily,
             keep_weekly: stored.keep_weekly,
+            keep_monthly: stored.keep_monthly,
+            keep_yearly: stored.keep_yearly,
+            keep_labels: stored
+                .keep_labels
+                .into_iter()
+                .map(|rule| LabelRule::new(rule.key, rule.value))
+                .collect(),
         }
     }
 }
@@ -151,6 +250,16 @@ impl From<&Retention> for StoredRetention {
             keep_hourly: rules.keep_hourly,
             keep_daily: rules.keep_daily,
             keep_weekly: rules.keep_weekly,
+            keep_monthly: rules.keep_monthly,
+            keep_yearly: rules.keep_yearly,
+            keep_labels: rules
+                .keep_labels
+                .iter()
+                .map(|rule| StoredLabelRule {
+                    key: rule.key.clone(),
+                    value: rule.value.clone(),
+                })
+                .collect(),
         }
     }
 }
@@ -162,11 +271,27 @@ impl Policy {
                 "the grace period is longer than 30 days".into(),
             ));
         }
+        let too_soon = |rule: &ExpireRule| {
+            let after = rule.after;
+            after.is_some_and(|after| after < self.grace.max(MIN_EXPIRY))
+        };
+        if self.expire.iter().any(too_soon) {
+            return Err(Error::Invalid(
+                "the time after which names expire is 0, or shorter than the grace period".into(),
+            ));
+        }
         let retention = self.retention.as_ref().map(StoredRetention::from);
+        let expire: Vec<_> = self.expire.iter().map(StoredExpireRule::from).collect();
+        let expire = if expire.is_empty() {
+            serde_json::Value::Null
+        } else {
+            serde_json::to_value(expire).expect("names and numbers are JSON")
+        };
         let stored = StoredPolicy {
             // Not shorter than it was asked for.
             grace_ms: millis(self.grace + Duration::from_nanos(999_999)),
             retention: serde_json::to_value(retention).expect("numbers are JSON"),
+            expire,
         };
         let mut json = serde_json::to_vec_pretty(&stored).expect("numbers are JSON");
         json.push(b'\n');
@@ -191,10 +316,12 @@ impl StoreRef {
             });
         };
         let retention = read.retention.ok_or_else(|| unknown_rules(version))?;
+        let expire = read.expire.ok_or_else(|| unknown_rules(version))?;
         Ok(CurrentPolicy {
             policy: Policy {
                 grace: read.grace,
                 retention,
+                expire,
             },
             version: Some(version),
         })
@@ -214,11 +341,15 @@ impl StoreRef {
     /// Another host may be first.
     pub(crate) async fn write_first_policy(&self) -> Result<()> {
         let StoreOptions {
-            grace, retention, ..
+            grace,
+            retention,
+            expire,
+            ..
         } = &self.shared.options;
         let policy = Policy {
             grace: (*grace).min(MAX_GRACE),
             retention: retention.clone(),
+            expire: expire.clone(),
         };
         match self.write_policy(&policy, Expect::Absent).await {
             Ok(_) | Err(Error::Conflict { .. }) => Ok(()),
@@ -422,19 +553,71 @@ mod tests {
     #[test]
     fn a_policy_is_read_as_it_was_written() {
         let mut policy = Policy::default();
-        for retention in [None, Some(Retention::default())] {
+        let mut rules = Retention::default();
+        rules.keep_monthly = 12;
+        rules.keep_yearly = 3;
+        rules.keep_labels = vec![
+            LabelRule::new("release", None),
+            LabelRule::new("kind", Some("audit".into())),
+        ];
+        let day = Duration::from_secs(24 * 60 * 60);
+        let bot = Name::new("bot/1").expect("a name");
+        let expire = vec![
+            ExpireRule::new(None, None, Some(day)),
+            ExpireRule::new(Some(bot.clone()), None, None),
+            ExpireRule::new(Some(bot.clone()), Some(bot), Some(2 * day)),
+        ];
+        for (retention, expire) in [
+            (None, Vec::new()),
+            (Some(Retention::default()), Vec::new()),
+            (Some(rules), expire),
+        ] {
             policy.retention = retention;
+            policy.expire = expire;
             let json = policy.to_json().expect("JSON");
             let read = ReadPolicy::parse(&json, 1, 0).expect("a policy");
             assert_eq!(read.grace, policy.grace);
             assert_eq!(read.retention, Some(policy.retention.clone()));
+            assert_eq!(read.expire, Some(policy.expire.clone()));
+        }
+    }
+
+    #[test]
+    fn the_most_specific_rule_says_when_a_name_expires() {
+        let name = |text: &str| Name::new(text).expect("a name");
+        let hours = |hours: u64| Some(Duration::from_secs(hours * 60 * 60));
+        let mut policy = Policy::default();
+        let (bot, monday) = (name("bot"), name("monday"));
+        policy.expire = vec![
+            ExpireRule::new(Some(bot.clone()), Some(monday.clone()), hours(3)),
+            ExpireRule::new(None, None, hours(1)),
+            ExpireRule::new(Some(bot.clone()), None, hours(2)),
+        ];
+        assert_eq!(policy.expire_after(&name("other"), Some(&monday)), hours(1));
+        assert_eq!(policy.expire_after(&bot, None), hours(2));
+        assert_eq!(policy.expire_after(&bot, Some(&bot)), hours(2));
+        assert_eq!(policy.expire_after(&bot, Some(&monday)), hours(3));
+        policy.expire.truncate(1);
+        assert_eq!(policy.expire_after(&bot, None), None);
+        policy.expire[0].after = Some(Duration::ZERO);
+        assert!(matches!(policy.to_json(), Err(Error::Invalid(_))));
+        policy.expire[0].after = Some(policy.grace - Duration::from_secs(1));
+        assert!(matches!(policy.to_json(), Err(Error::Invalid(_))));
+    }
+
+    #[test]
+    fn a_policy_without_new_rules_is_what_an_older_build_reads() {
+        let json = Policy::default().to_json().expect("JSON");
+        let json = String::from_utf8(json).expect("text");
+        for new in ["expire", "keep_monthly", "keep_yearly", "keep_labels"] {
+            assert!(!json.contains(new), "{json}");
         }
     }
 
     #[test]
     fn rules_of_a_later_build_prune_nothing_and_keep_the_grace_period() {
         let json =
-            br#"{"grace_ms": 5000, "retention": {"keep_last": 1, "keep_yearly": 3}, "later": 1}"#;
+            br#"{"grace_ms": 5000, "retention": {"keep_last": 1, "keep_decades": 3}, "later": 1}"#;
         let read = ReadPolicy::parse(json, 1, 0).expect("a policy");
         assert_eq!(read.grace, Duration::from_secs(5));
         assert_eq!(read.retention, None);

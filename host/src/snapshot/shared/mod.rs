@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::clock::StorageClock;
-use super::{Error, Name, Result, Version, layout};
+use super::{Error, MAX_LABEL_BYTES, Name, Result, Version, layout};
 use crate::storage::{Key, Storage};
 
 /// A store as this process uses it. Clones share it.
@@ -47,6 +47,27 @@ pub(crate) struct ScopeRef {
     pub(crate) store: StoreRef,
     pub(crate) agent: Name,
     pub(crate) session: Option<Name>,
+}
+
+impl ScopeRef {
+    /// Returns the host's own labels for a version that has these, where there is room for them.
+    pub(crate) fn host_labels(
+        &self,
+        labels: &[(String, String)],
+        media_type: Option<&str>,
+    ) -> Vec<(String, String)> {
+        let own = &self.store.shared.options.host_labels;
+        let all = labels.iter().chain(own);
+        let bytes: usize = all.map(|(key, value)| key.len() + value.len()).sum();
+        let is_taken = |own: &str| labels.iter().any(|(key, _)| key == own);
+        if bytes + media_type.map_or(0, str::len) > MAX_LABEL_BYTES {
+            return Vec::new();
+        }
+        own.iter()
+            .filter(|(key, _)| !is_taken(key))
+            .cloned()
+            .collect()
+    }
 }
 
 impl StoreRef {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::snapshot::Retention;
 #[cfg(doc)]
 use crate::snapshot::{Error, Policy};
+use crate::snapshot::{ExpireRule, Retention};
 
 /// The grace period of a store unless another one was chosen.
 pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(60 * 60);
@@ -29,9 +29,15 @@ pub struct StoreOptions {
     /// Retention rules of the [`Policy`] of a store that this process makes; none:
     /// every version is kept. A store that is there has its own, which are followed.
     pub retention: Option<Retention>,
+    /// Expiry of the [`Policy`] of a store that this process makes; none.
+    pub expire: Vec<ExpireRule>,
     /// Makes the store at the first change where there is none; true. False: a place without a
     /// store is an [`Error::NoStore`], for reads too.
     pub create: bool,
+    /// Labels that each version gets that this process creates, beside those of its caller; none.
+    /// Their keys begin with `persist.`, such as `persist.by`. A version whose labels would be too
+    /// large with them gets none of them. A copied version is not created here.
+    pub host_labels: Vec<(String, String)>,
     /// Removes old versions by the store's policy beside saves, which neither wait for it nor fail
     /// because of it; true.
     pub auto_prune: bool,
@@ -43,7 +49,9 @@ impl Default for StoreOptions {
             max_state: 16 << 30,
             grace: DEFAULT_GRACE,
             retention: Some(Retention::default()),
+            expire: Vec::new(),
             create: true,
+            host_labels: Vec::new(),
             auto_prune: true,
         }
     }
