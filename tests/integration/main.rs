@@ -12,11 +12,14 @@
 //! - `streams`: states larger than memory
 //! - `conformance`: the conformance suite on our storages, and on storages with planted bugs
 //! - `sandbox`: what agents can and cannot do
+//! - `run_options`: input, environment and HTTP of a run
 //! - `hostile`: hostile guests, alone and together; rights, quotas, and calls in any order
 //! - `cloud_backends`: promises of every backend on a server
 //! - `probes`: servers that are refused before the first save
 //! - `faults`: every backend with a fault at each request of each operation
 //! - `languages`: agents in every language that has an SDK, with one shared memory
+//! - `chat`: conversations with an agent
+//! - `model_chat`: an agent that talks to a model
 //! - `checkpoint`: a long computation that is killed again and again
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`, `s3_requests`, `s3_account`, `s3_faults`: Amazon S3: promises, costs, accounts, faults
@@ -45,6 +48,7 @@ mod adapter;
 mod aws_settings;
 mod bad_input;
 mod beside;
+mod chat;
 mod check_and_doctor;
 mod checkpoint;
 mod cloud_backends;
@@ -67,6 +71,7 @@ mod json;
 mod languages;
 mod logs;
 mod malformed;
+mod model_chat;
 mod network;
 mod operators;
 mod outcomes;
@@ -75,6 +80,7 @@ mod probes;
 mod races;
 mod retention;
 mod retention_cli;
+mod run_options;
 mod s3;
 mod s3_account;
 mod s3_faults;

@@ -1,6 +1,7 @@
 //! Shared parts of the tests: stores, agents and the command.
 
 pub mod gcs;
+pub mod http_server;
 pub mod proxy;
 pub mod store;
 pub mod terminal;
@@ -162,8 +163,13 @@ fn cache() -> PathBuf {
 
 /// The file of an agent that `cargo xtask guests` builds.
 pub fn guest(name: &str) -> PathBuf {
+    guest_on("wasm32-unknown-unknown", name)
+}
+
+/// The file of an agent that `cargo xtask guests` builds for a target.
+pub fn guest_on(triple: &str, name: &str) -> PathBuf {
     let targets = target().parent().expect("target").to_owned();
-    let file = targets.join(format!("guests/wasm32-unknown-unknown/guest/{name}.wasm"));
+    let file = targets.join(format!("guests/{triple}/guest/{name}.wasm"));
     assert!(
         file.exists(),
         "{} is missing: run `cargo xtask test`",

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TARGET: &str = "wasm32-unknown-unknown";
+/// Target with an environment, clocks and output.
+const WASI_TARGET: &str = "wasm32-wasip1";
 const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Rust version that the agents need, like the rest of the workspace.
@@ -25,22 +27,28 @@ pub(crate) struct Guests {
     pub(crate) chat_memory: PathBuf,
     pub(crate) checkpoint: PathBuf,
     pub(crate) test_guest: PathBuf,
+    pub(crate) wasi_guest: PathBuf,
+    pub(crate) model_chat: PathBuf,
 }
 
 /// Builds what is not up to date.
 pub(crate) fn build(workspace: &Workspace) -> Result<Guests> {
-    compile(workspace, &["chat-memory", "checkpoint", "test-guest"])?;
+    let packages = ["chat-memory", "checkpoint", "test-guest", "wasi-guest"];
+    compile(workspace, TARGET, &packages)?;
+    compile(workspace, WASI_TARGET, &["model-chat"])?;
     Ok(Guests {
-        chat_memory: built(workspace, "chat_memory.wasm")?,
-        checkpoint: built(workspace, "checkpoint.wasm")?,
-        test_guest: built(workspace, "test_guest.wasm")?,
+        chat_memory: built(workspace, TARGET, "chat_memory.wasm")?,
+        checkpoint: built(workspace, TARGET, "checkpoint.wasm")?,
+        test_guest: built(workspace, TARGET, "test_guest.wasm")?,
+        wasi_guest: built(workspace, TARGET, "wasi_guest.wasm")?,
+        model_chat: built(workspace, WASI_TARGET, "model_chat.wasm")?,
     })
 }
 
 /// Builds the demo's agent alone, if it is not up to date.
 pub(crate) fn build_chat_memory(workspace: &Workspace) -> Result<PathBuf> {
-    compile(workspace, &["chat-memory"])?;
-    built(workspace, "chat_memory.wasm")
+    compile(workspace, TARGET, &["chat-memory"])?;
+    built(workspace, TARGET, "chat_memory.wasm")
 }
 
 /// Target directory of the agents. Debian's compiler and the active one would undo each other's
@@ -49,15 +57,19 @@ fn target(workspace: &Workspace) -> PathBuf {
     workspace.target.join("guests")
 }
 
-fn compile(workspace: &Workspace, packages: &[&str]) -> Result<()> {
-    let mut cargo = if has_target(workspace)? {
+fn compile(workspace: &Workspace, triple: &str, packages: &[&str]) -> Result<()> {
+    let mut cargo = if has_target(workspace, triple)? {
         workspace.cargo(["build"])
     } else {
         let debian = Debian::find(workspace)?;
+        if triple == WASI_TARGET && machine::debian_file("wasi-libc", "libc.a").is_none() {
+            let otherwise = format!("type `rustup target add {WASI_TARGET}`");
+            machine::install(&["wasi-libc"], &otherwise)?;
+        }
         debian.write_program(workspace)?;
         debian.cargo(workspace)
     };
-    cargo.args(["--locked", "--profile", "guest", "--target", TARGET]);
+    cargo.args(["--locked", "--profile", "guest", "--target", triple]);
     for package in packages {
         cargo.args(["-p", package]);
     }
@@ -70,8 +82,8 @@ fn compile(workspace: &Workspace, packages: &[&str]) -> Result<()> {
 }
 
 /// Returns the path of a compiled agent.
-fn built(workspace: &Workspace, file: &str) -> Result<PathBuf> {
-    let path = target(workspace).join(TARGET).join("guest").join(file);
+fn built(workspace: &Workspace, triple: &str, file: &str) -> Result<PathBuf> {
+    let path = target(workspace).join(triple).join("guest").join(file);
     ensure!(
         path.is_file(),
         "cargo built no {}",
@@ -82,8 +94,8 @@ fn built(workspace: &Workspace, file: &str) -> Result<PathBuf> {
 
 /// Returns true if the active toolchain has a standard library for the target. The toolchain names
 /// the folder whether or not anything is in it.
-fn has_target(workspace: &Workspace) -> Result<bool> {
-    let libraries = target_libdir(workspace, &["--target", TARGET])?;
+fn has_target(workspace: &Workspace, triple: &str) -> Result<bool> {
+    let libraries = target_libdir(workspace, &["--target", triple])?;
     let Ok(files) = libraries.read_dir() else {
         return Ok(false);
     };

@@ -68,7 +68,13 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Guests => {
             let guests = guests::build(&workspace)?;
             let others = languages::build(&workspace)?;
-            let ours = [guests.chat_memory, guests.checkpoint, guests.test_guest];
+            let ours = [
+                guests.chat_memory,
+                guests.checkpoint,
+                guests.test_guest,
+                guests.wasi_guest,
+                guests.model_chat,
+            ];
             for guest in ours.iter().chain(&others) {
                 println!("{}", workspace.short(guest).display());
             }

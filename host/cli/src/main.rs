@@ -1,8 +1,10 @@
 //! The operator's command: runs agents, and shows, keeps, moves and checks what they saved.
 
 mod address;
+mod agent_args;
 mod audit;
 mod build;
+mod chat;
 mod commands;
 mod completion;
 mod error;
@@ -91,6 +93,9 @@ enum Command {
     /// Run an agent once and print its answer
     #[command(after_help = run::EXAMPLES, after_long_help = run::help())]
     Run(run::Run),
+    /// Talk to an agent: each line is a message and one run of the agent
+    #[command(after_help = chat::EXAMPLES)]
+    Chat(chat::Chat),
     New(new::New),
     Build(build::Build),
     Init(init::Init),
@@ -224,7 +229,7 @@ fn start(cli: Cli) -> Result<()> {
         settings.check()?;
     }
     // What a guest's call meets is told to the guest, and logged for the operator.
-    let reports = !matches!(cli.command, Command::Run(_));
+    let reports = !matches!(cli.command, Command::Run(_) | Command::Chat(_));
     let watched = progress::is_watched(out);
     logging::start(&settings.log()?, settings.has_log(), reports, watched);
     // The command runs on this thread. One more is enough: the disk has its own, agents give way to
@@ -309,7 +314,9 @@ impl Command {
     fn left(&self) -> Option<(&'static str, Option<&'static str>)> {
         const CONTINUE: Option<&str> = Some("run the command again to continue");
         match self {
-            Self::Run(_) => Some(("the agent was stopped; acknowledged saves are kept", None)),
+            Self::Run(_) | Self::Chat(_) => {
+                Some(("the agent was stopped; acknowledged saves are kept", None))
+            }
             Self::Save(_) => Some(("nothing was saved", None)),
             Self::Init(_) => Some((
                 "the store may be incomplete",
@@ -345,8 +352,12 @@ impl Command {
     ) -> Result<()> {
         match self {
             Self::Run(run) => {
-                let store = stores.host(run.create)?;
+                let store = stores.host(run.agent.create)?;
                 run.run(&store, settings, out).await
+            }
+            Self::Chat(chat) => {
+                let store = stores.host(chat.agent.create)?;
+                chat.run(&store, settings, interrupt, out).await
             }
             Self::New(new) => new.run(out),
             Self::Build(build) => build.run(settings.environment(), out),

@@ -161,6 +161,18 @@ limits! {
         "bytes kept of standard output, and the same of standard error";
         "the host holds them until the run ends";
         "printing fails";
+    "http-requests" http_requests: u64 = 100, "100", 0..=1 << 40;
+        "outgoing HTTP requests of a run";
+        "a turn of a conversation needs a few; most services charge for each";
+        "the request fails";
+    "http-bytes" http_bytes: u64 = 64 << 20, "64 MiB", 0..=1 << 50;
+        "bytes of all HTTP request and response bodies of a run";
+        "the longest conversation with a model has some MiB";
+        "the request or the response fails";
+    "http-time" http_time: Duration = Duration::from_secs(120), "2 min", 0..=MONTH;
+        "time of one HTTP request, from its start to the end of the response";
+        "a model may think for a minute; it ends before `wall-clock` does";
+        "the request or the response fails";
 
     // What all guests of a host may use together.
     "component" component: u64 = 64 << 20, "64 MiB", 0..=1 << 30;
@@ -230,6 +242,13 @@ const WRITER: u64 = 20 << 20;
 /// Maximum number of bytes that an open reader holds: four blocks, their stored bytes, and the end
 /// of the file.
 const READER: u64 = 10 << 20;
+
+/// Maximum number of bytes of the host for the HTTP requests of a run: 16 connections with their
+/// buffers.
+const HTTP: u64 = 16 * (512 << 10);
+
+/// Maximum number of bytes that the host holds for a handle of HTTP: headers, and a written chunk.
+const HTTP_HANDLE: u64 = 32 << 10;
 
 /// The stack of a run, the host's part included.
 const FIBER: u64 = 2 << 20;
@@ -332,7 +351,8 @@ impl Limits {
         let call = 4 * self.inline_size.max(self.chunk) + (4 << 20);
         let run = self.memory
             + 16 * self.table_elements
-            + 1024 * self.handles
+            + HTTP_HANDLE * self.handles
+            + HTTP
             + self.instance_storage
             + 2 * self.output
             + FIBER

@@ -19,14 +19,17 @@ use super::compile::compile;
 use super::cpu_time::TICK;
 use super::features;
 use super::host::add_to_linker;
+#[cfg(feature = "http")]
+use super::http::{HttpHooks, TlsConfig};
 use super::run_error::RunError;
+use super::run_options::RunOptions;
 use super::state::AgentState;
 use crate::guest::{Guest, Ledger, Limits, RunPermit, to_usize};
 
 /// Runs agents, each call in a store of its own: an agent keeps what it saved, and nothing else.
 ///
-/// An agent has clocks, random numbers and its snapshots. It has no files, no network and no
-/// environment; what it prints is captured.
+/// An agent has clocks, random numbers and its snapshots. It has no files and no network; what it
+/// prints is captured. Its input and environment are empty, or what [`RunOptions`] give it.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -55,6 +58,8 @@ struct Shared {
     ledger: Ledger,
     compiling: Arc<Semaphore>,
     running: Semaphore,
+    #[cfg(feature = "http")]
+    tls: Arc<TlsConfig>,
 }
 
 /// Builds an [`AgentHost`].
@@ -82,6 +87,10 @@ pub struct RunOutput {
     pub stdout: Bytes,
     /// Standard error of the agent, up to [`Limits::output`].
     pub stderr: Bytes,
+    /// Hosts that the agent tried to send HTTP requests to, and that [`RunOptions::http`] does not
+    /// allow: at most eight, each as [`HttpPolicy::allow`](super::HttpPolicy::allow) takes it.
+    #[cfg(feature = "http")]
+    pub denied_hosts: Vec<String>,
 }
 
 /// A run's places, until it is dropped.
@@ -223,6 +232,8 @@ impl AgentHostBuilder {
         let compiler = Engine::new(&config).map_err(engine)?;
         let mut linker = Linker::new(&compiler);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(engine)?;
+        #[cfg(feature = "http")]
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(engine)?;
         add_to_linker(&mut linker, AgentState::snapshots).map_err(engine)?;
         tick(&compiler)?;
         Ok(AgentHost {
@@ -232,6 +243,8 @@ impl AgentHostBuilder {
                 ledger: Ledger::new(&self.limits),
                 compiling: Arc::new(permits(self.limits.compilations)),
                 running: permits(self.limits.runs),
+                #[cfg(feature = "http")]
+                tls: Arc::default(),
                 limits: self.limits,
             }),
         })
@@ -243,22 +256,39 @@ impl Agent {
     /// its scope are under way, or [`Limits::runs`] of all scopes, the run waits for its turn, for
     /// at most [`Limits::run_wait`].
     pub async fn run(&self, guest: Guest, args: &[String]) -> RunOutput {
+        let options = RunOptions::default().args(args);
+        self.run_with(guest, &options).await
+    }
+
+    /// Runs the agent once, as [`run`](Self::run) does, with an input and an environment.
+    pub async fn run_with(&self, guest: Guest, options: &RunOptions) -> RunOutput {
         let shared = &self.host.shared;
         let guest = guest.with_defaults(&shared.limits, &shared.ledger);
         let limits = guest.limits().clone();
         let stdout = MemoryOutputPipe::new(to_usize(limits.output));
         let stderr = MemoryOutputPipe::new(to_usize(limits.output));
-        let answer = match self.turn(&guest).await {
-            Ok(_turn) => {
-                let store = self.store(guest, &stdout, &stderr);
-                self.answer(store, args, &limits).await
-            }
+        #[cfg(feature = "http")]
+        let http = HttpHooks::new(options.http.clone(), Arc::clone(&shared.tls), &limits);
+        #[cfg(feature = "http")]
+        let denied_hosts = http.denied();
+        let state = AgentState::new(
+            guest,
+            options,
+            &stdout,
+            &stderr,
+            #[cfg(feature = "http")]
+            http,
+        );
+        let answer = match self.turn(state.guest()).await {
+            Ok(_turn) => self.answer(self.store(state), &options.args, &limits).await,
             Err(error) => Err(error),
         };
         RunOutput {
             answer,
             stdout: stdout.contents(),
             stderr: stderr.contents(),
+            #[cfg(feature = "http")]
+            denied_hosts: denied_hosts(),
         }
     }
 
@@ -303,15 +333,9 @@ impl Agent {
         }
     }
 
-    fn store(
-        &self,
-        guest: Guest,
-        stdout: &MemoryOutputPipe,
-        stderr: &MemoryOutputPipe,
-    ) -> Store<AgentState> {
-        let fuel = guest.hostcall_fuel();
-        let handles = to_usize(guest.limits().handles);
-        let state = AgentState::new(guest, stdout, stderr);
+    fn store(&self, state: AgentState) -> Store<AgentState> {
+        let fuel = state.guest().hostcall_fuel();
+        let handles = to_usize(state.guest().limits().handles);
         let mut store = Store::new(&self.host.shared.engine, state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(fuel);

@@ -20,6 +20,7 @@ pub(super) fn compile(
     let bytes = component_of(engine, bytes)?;
     check_cost(&bytes, limits)?;
     let component = Component::new(engine, bytes).map_err(|error| unsound(&error))?;
+    check_imports(engine, &component)?;
     let pre = linker.instantiate_pre(&component);
     let pre = pre.map_err(|error| not_an_agent(&error))?;
     AgentPre::new(pre).map_err(|error| another_world(&error))
@@ -52,6 +53,44 @@ fn check_cost(component: &[u8], limits: &Limits) -> Result<(), RunError> {
         nested_blocks: limits.nested_blocks,
     };
     measure(component, &limits).map_err(|why| RunError::NotAnAgent(why.to_string()))
+}
+
+/// Packages of interfaces that this host provides.
+const PACKAGES: &[&str] = &[
+    "persist:snapshot",
+    "wasi:cli",
+    "wasi:clocks",
+    "wasi:filesystem",
+    #[cfg(feature = "http")]
+    "wasi:http",
+    "wasi:io",
+    "wasi:random",
+    "wasi:sockets",
+];
+
+/// Names the imports of packages that the host does not provide: the linker's error would be about
+/// a type inside the first of them.
+fn check_imports(engine: &Engine, component: &Component) -> Result<(), RunError> {
+    const MAX_NAMED: usize = 5;
+    let kind = component.component_type();
+    let is_provided = |name: &str| {
+        let package = name.split_once('/').map_or(name, |(package, _)| package);
+        PACKAGES.contains(&package)
+    };
+    let missing = kind.imports(engine).map(|(name, _)| name);
+    let missing: Vec<_> = missing
+        .filter(|name| !is_provided(name))
+        .take(MAX_NAMED)
+        .map(|name| name.escape_debug().take(200).collect::<String>())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(RunError::NotAnAgent(format!(
+        "it imports {}, which this host does not provide (it provides {})",
+        missing.join(", "),
+        PACKAGES.join(", ")
+    )))
 }
 
 fn not_an_agent(error: &wasmtime::Error) -> RunError {

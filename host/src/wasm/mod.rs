@@ -20,14 +20,20 @@ mod cpu_time;
 mod error;
 mod features;
 mod host;
+#[cfg(feature = "http")]
+mod http;
 mod precheck;
 mod run_error;
+mod run_options;
 mod state;
 mod view;
 
 pub use agent::{Agent, AgentHost, AgentHostBuilder, RunOutput};
 pub use host::add_to_linker;
+#[cfg(feature = "http")]
+pub use http::{HttpPolicy, HttpPolicyError};
 pub use run_error::RunError;
+pub use run_options::RunOptions;
 pub use view::SnapshotView;
 
 pub use crate::guest::{

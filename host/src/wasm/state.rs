@@ -2,11 +2,12 @@
 
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::budget::Budget;
 use super::cpu_time::Meter;
+use super::run_options::RunOptions;
 use super::view::SnapshotView;
 use crate::guest::{Guest, to_usize};
 
@@ -18,21 +19,35 @@ pub(super) struct AgentState {
     memory: Budget,
     table_elements: Budget,
     pub(super) meter: Meter,
+    #[cfg(feature = "http")]
+    http: super::http::HttpState,
 }
 
 impl AgentState {
-    pub(super) fn new(guest: Guest, stdout: &MemoryOutputPipe, stderr: &MemoryOutputPipe) -> Self {
+    pub(super) fn new(
+        guest: Guest,
+        options: &RunOptions,
+        stdout: &MemoryOutputPipe,
+        stderr: &MemoryOutputPipe,
+        #[cfg(feature = "http")] http: super::http::HttpHooks,
+    ) -> Self {
         let limits = guest.limits();
         let mut table = ResourceTable::new();
         table.set_max_capacity(to_usize(limits.handles));
         Self {
-            wasi: wasi(stdout, stderr),
+            wasi: wasi(options, stdout, stderr),
             table,
             memory: Budget::new(to_usize(limits.memory)),
             table_elements: Budget::new(to_usize(limits.table_elements)),
             meter: Meter::new(limits.cpu),
+            #[cfg(feature = "http")]
+            http: super::http::HttpState::new(http),
             guest,
         }
+    }
+
+    pub(super) fn guest(&self) -> &Guest {
+        &self.guest
     }
 
     pub(super) fn snapshots(&mut self) -> SnapshotView<'_> {
@@ -51,6 +66,13 @@ impl WasiView for AgentState {
             ctx: &mut self.wasi,
             table: &mut self.table,
         }
+    }
+}
+
+#[cfg(feature = "http")]
+impl wasmtime_wasi_http::WasiHttpView for AgentState {
+    fn http(&mut self) -> wasmtime_wasi_http::WasiHttpCtxView<'_> {
+        self.http.view(&mut self.table)
     }
 }
 
@@ -89,10 +111,12 @@ impl ResourceLimiter for AgentState {
 /// Random bytes of one call: it is the host that makes them, and its time is not the guest's.
 const MAX_RANDOM: u64 = 1 << 20;
 
-/// Clocks, random numbers and captured output. A socket that may connect to nothing is still a
+/// Clocks, random numbers, the given input and environment, and captured output. A socket that may connect to nothing is still a
 /// descriptor of the host.
-fn wasi(stdout: &MemoryOutputPipe, stderr: &MemoryOutputPipe) -> WasiCtx {
+fn wasi(options: &RunOptions, stdout: &MemoryOutputPipe, stderr: &MemoryOutputPipe) -> WasiCtx {
     WasiCtx::builder()
+        .stdin(MemoryInputPipe::new(options.stdin.clone()))
+        .envs(&options.env)
         .stdout(stdout.clone())
         .stderr(stderr.clone())
         .allow_tcp(false)

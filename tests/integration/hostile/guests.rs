@@ -196,7 +196,7 @@ guests! {
         Refused("run");
     what_answers_something_else_is_refused: Whole(file!("whole_another_answer")) => Refused("run");
     what_imports_everything_is_refused: Whole(file!("whole_imports_everything")) =>
-        Refused("wasi:http");
+        Refused("imports acme:disk/files@1.0.0, which this host does not provide");
     components_importing_another_store_are_refused: Whole(file!("whole_another_types_store")) =>
         Refused("save");
     truncated_components_are_refused: Made(cut_off) => Refused("damaged");

@@ -1,0 +1,258 @@
+//! Options of the commands that run an agent: which component, for whom, and what it may use.
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use persist_host::snapshot::{Info, Scope, Store};
+use persist_host::wasm::{
+    Agent, AgentHost, HttpPolicy, Limits, Rights, RunOptions, RunOutput, SnapshotCtx,
+};
+
+use crate::error::{Hinted, Usage};
+use crate::settings::Settings;
+use crate::stores::Create;
+
+/// Component, the scope that it runs for, and what it may use.
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// WebAssembly component of the agent, or a core module with an embedded world
+    #[arg(value_name = "FILE")]
+    component: PathBuf,
+    /// Agent whose snapshots the run uses [default: the file name without .wasm]
+    #[arg(long, value_name = "AGENT")]
+    agent: Option<String>,
+    /// Session of the agent [default: none, which is the agent's own scope]
+    #[arg(long, value_name = "SESSION")]
+    session: Option<String>,
+    /// Allow these operations: load, save, list and delete, separated by commas [default: all]
+    #[arg(long, value_name = "RIGHTS", conflicts_with = "read_only")]
+    rights: Option<Rights>,
+    /// Allow only load and list; short for --rights load,list
+    #[arg(long)]
+    read_only: bool,
+    /// Restrict the agent to names that start with PREFIX
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "",
+        hide_default_value = true
+    )]
+    only: String,
+    /// Set a limit, such as memory=64MiB or cpu=5s; may be repeated. `persist run --help` lists all
+    /// limits
+    #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
+    limit: Vec<(String, String)>,
+    /// Set a variable of the agent's environment; may be repeated. Use --secret for a secret: other
+    /// users see a command line
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<Variable>,
+    /// Set a variable of the agent's environment to the content of FILE, without a line break at
+    /// its end; may be repeated
+    #[arg(long, value_name = "NAME=FILE")]
+    secret: Vec<Variable>,
+    /// Allow HTTP requests to HOST, such as api.example.com, *.example.com or
+    /// http://localhost:11434; may be repeated. A host means https on port 443 unless it says
+    /// otherwise. Private, loopback and link-local addresses must be named [default: none]
+    #[arg(long, value_name = "HOST")]
+    allow_http: Vec<String>,
+    /// Add the headers in FILE, one `Name: value` a line, to each request to HOST; may be repeated.
+    /// The agent never sees them
+    #[arg(long, value_name = "HOST=FILE")]
+    http_headers: Vec<HeaderFile>,
+    #[command(flatten)]
+    pub(crate) create: Create,
+}
+
+/// An agent that is ready to run, with what its runs may use.
+pub(crate) struct LoadedAgent {
+    pub(crate) scope: Scope,
+    pub(crate) options: RunOptions,
+    agent: Agent,
+    rights: Rights,
+}
+
+/// NAME=VALUE of an option. `Debug` hides the value.
+#[derive(Clone)]
+struct Variable {
+    name: String,
+    value: String,
+}
+
+/// HOST=FILE of an option.
+#[derive(Clone, Debug)]
+struct HeaderFile {
+    host: String,
+    file: PathBuf,
+}
+
+impl AgentArgs {
+    /// Compiles the agent and reads what its runs get.
+    pub(crate) async fn load(&self, store: &Store, settings: &Settings) -> Result<LoadedAgent> {
+        let options = self.options()?;
+        let bytes = std::fs::read(&self.component)
+            .with_context(|| format!("cannot read the agent {}", self.component.display()))?;
+        let scope = store.scope(&self.agent()?, self.session.as_deref())?;
+        // An agent is told less of a storage than the operator needs to know.
+        store.require().await?;
+        let limits = self.limits(settings)?;
+        let host = AgentHost::builder().limits(limits).build()?;
+        Ok(LoadedAgent {
+            scope,
+            options,
+            agent: host.load(&bytes).await?,
+            rights: self.rights(),
+        })
+    }
+
+    fn options(&self) -> Result<RunOptions> {
+        let mut options = RunOptions::default().http(self.http()?);
+        for variable in &self.env {
+            options = options.env(&variable.name, &variable.value);
+        }
+        for secret in &self.secret {
+            let value = text_of(Path::new(&secret.value))?;
+            options = options.env(&secret.name, without_line_break(&value));
+        }
+        Ok(options)
+    }
+
+    fn http(&self) -> Result<HttpPolicy> {
+        let mut policy = HttpPolicy::default();
+        for host in &self.allow_http {
+            let allowed = policy.allow(host);
+            policy = allowed.map_err(|error| Usage::new(format!("--allow-http: {error}")))?;
+        }
+        for HeaderFile { host, file } in &self.http_headers {
+            for (n, line) in text_of(file)?.lines().enumerate() {
+                if line.trim().is_empty() {
+                    continue;
+                }
+                let wrong = |why: &str| {
+                    let place = format!("--http-headers: {}, line {}", file.display(), n + 1);
+                    Usage::new(format!("{place}: {why}"))
+                };
+                let Some((name, value)) = line.split_once(':') else {
+                    return Err(wrong("not a header")
+                        .with_hint("write `Name: value`, such as `Authorization: Bearer TOKEN`")
+                        .into());
+                };
+                let added = policy.header(host, name.trim(), value.trim());
+                policy = added.map_err(|error| wrong(&error.to_string()))?;
+            }
+        }
+        Ok(policy)
+    }
+
+    fn limits(&self, settings: &Settings) -> Result<Limits> {
+        let mut limits = settings.limits()?;
+        for (name, value) in &self.limit {
+            limits.set(name, value)?;
+        }
+        Ok(limits)
+    }
+
+    fn rights(&self) -> Rights {
+        let rights = match (&self.rights, self.read_only) {
+            (Some(rights), _) => rights.clone(),
+            (None, true) => Rights::read_only(),
+            (None, false) => Rights::all(),
+        };
+        rights.under(self.only.clone())
+    }
+
+    fn agent(&self) -> Result<String> {
+        match &self.agent {
+            Some(agent) => Ok(agent.clone()),
+            None => self
+                .component
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .map(Into::into)
+                .ok_or_else(|| {
+                    let what = "the name of the file cannot be the name of an agent";
+                    Hinted::other(what, "add --agent AGENT").into()
+                }),
+        }
+    }
+}
+
+impl LoadedAgent {
+    /// Runs the agent once. `changed` is told of each durable change.
+    pub(crate) async fn run(
+        &self,
+        options: &RunOptions,
+        changed: impl Fn(&Info) + Send + Sync + 'static,
+    ) -> RunOutput {
+        let ctx = SnapshotCtx::builder(self.scope.clone())
+            .rights(self.rights.clone())
+            .on_change(changed)
+            .build();
+        self.agent.run_with(ctx, options).await
+    }
+}
+
+impl FromStr for Variable {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+        if name.is_empty() {
+            return Err("the name is empty; write NAME=VALUE");
+        }
+        Ok(Self {
+            name: name.into(),
+            value: value.into(),
+        })
+    }
+}
+
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=…", self.name)
+    }
+}
+
+impl FromStr for HeaderFile {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let (host, file) = text.split_once('=').ok_or("write HOST=FILE")?;
+        Ok(Self {
+            host: host.into(),
+            file: file.into(),
+        })
+    }
+}
+
+/// Refused while the command line is read, where it is no limit.
+fn limit(text: &str) -> std::result::Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    let mut limits = Limits::default();
+    limits.set(name, value).map_err(|error| error.to_string())?;
+    Ok((name.into(), value.into()))
+}
+
+/// Reads a file, or standard input for `-`.
+pub(crate) fn content_of(file: &Path) -> Result<Vec<u8>> {
+    if file.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().lock().read_to_end(&mut bytes);
+        return read.map(|_| bytes).context("cannot read standard input");
+    }
+    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// Reads a file that must be text. Its bytes are not shown where they are not.
+pub(crate) fn text_of(file: &Path) -> Result<String> {
+    String::from_utf8(content_of(file)?)
+        .map_err(|_| Usage::new(format!("{} is not UTF-8 text", file.display())).into())
+}
+
+fn without_line_break(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
