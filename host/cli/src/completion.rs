@@ -302,7 +302,7 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async { ask(Stores::new(&settings).usual()?).await })
+    runtime.block_on(async { ask(Stores::new(&settings, None).usual()?).await })
 }
 
 /// Returns the value of an option of the line.
