@@ -14,11 +14,7 @@
 //!   --allow-http api.example.com --http-headers api.example.com=headers.txt model_chat.wasm
 //! ```
 
-// Used by `agent!` alone outside of the sandbox, and there only in tests.
-#[cfg_attr(
-    not(target_arch = "wasm32"),
-    allow(dead_code, reason = "the tests use parts of it")
-)]
+#[cfg(any(target_arch = "wasm32", test))]
 mod conversation;
 #[cfg(target_arch = "wasm32")]
 mod model;

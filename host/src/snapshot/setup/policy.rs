@@ -553,13 +553,15 @@ mod tests {
     #[test]
     fn a_policy_is_read_as_it_was_written() {
         let mut policy = Policy::default();
-        let mut rules = Retention::default();
-        rules.keep_monthly = 12;
-        rules.keep_yearly = 3;
-        rules.keep_labels = vec![
-            LabelRule::new("release", None),
-            LabelRule::new("kind", Some("audit".into())),
-        ];
+        let rules = Retention {
+            keep_monthly: 12,
+            keep_yearly: 3,
+            keep_labels: vec![
+                LabelRule::new("release", None),
+                LabelRule::new("kind", Some("audit".into())),
+            ],
+            ..Retention::default()
+        };
         let day = Duration::from_secs(24 * 60 * 60);
         let bot = Name::new("bot/1").expect("a name");
         let expire = vec![

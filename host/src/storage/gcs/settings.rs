@@ -89,7 +89,7 @@ impl Settings {
             host.ok_or_else(|| wrong("GCE_METADATA_HOST is not HOST or HOST:PORT"))?;
         }
         if server == GOOGLE {
-            refuse_unsupported(&env)?;
+            refuse_unsupported(env)?;
         }
         let is_own_server = Endpoint::parse(&server).is_some_and(|server| server.is_google());
         Ok(Self {
