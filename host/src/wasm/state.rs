@@ -111,8 +111,8 @@ impl ResourceLimiter for AgentState {
 /// Random bytes of one call: it is the host that makes them, and its time is not the guest's.
 const MAX_RANDOM: u64 = 1 << 20;
 
-/// Clocks, random numbers, the given input and environment, and captured output. A socket that may connect to nothing is still a
-/// descriptor of the host.
+/// Clocks, random numbers, the given input and environment, and captured output. A socket that may
+/// connect to nothing is still a descriptor of the host.
 fn wasi(options: &RunOptions, stdout: &MemoryOutputPipe, stderr: &MemoryOutputPipe) -> WasiCtx {
     WasiCtx::builder()
         .stdin(MemoryInputPipe::new(options.stdin.clone()))

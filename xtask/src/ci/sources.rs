@@ -74,12 +74,16 @@ pub(super) fn check_variables(workspace: &Workspace) -> Result<()> {
     }
     let page = fs::read_to_string(workspace.root.join("docs/src/configuration.md"))?;
     let documented = documented(&page).context("docs/src/configuration.md has no table")?;
-    let page = fs::read_to_string(workspace.root.join("docs/src/s3.md"))?;
-    let of_amazon = self::documented(&page).context("docs/src/s3.md has no table")?;
+    let mut of_providers = BTreeSet::new();
+    for page in ["docs/src/s3.md", "docs/src/gcs.md"] {
+        let text = fs::read_to_string(workspace.root.join(page))?;
+        let table = self::documented(&text).with_context(|| format!("{page} has no table"))?;
+        of_providers.extend(table);
+    }
     let faults = named
         .difference(&documented)
-        // Not all of this table are read: it tells, too, what is not used.
-        .filter(|name| !of_amazon.contains(*name))
+        // Not all of these tables are read: they tell, too, what is not used.
+        .filter(|name| !of_providers.contains(*name))
         .map(|name| format!("{name} is read, and is not in the table of settings"));
     let unread = documented
         .difference(&named)
