@@ -123,9 +123,9 @@ pub(crate) struct Unpin {
 /// Asks for confirmation. A tombstone stays, so that version numbers continue. Versions that were
 /// the newest within the grace period of the store are kept, because a host that is saving may need
 /// them; the exit code is then 10. Run the command again after the grace period, or add --now if no
-/// host writes the name. If the bucket keeps noncurrent versions or soft-deleted objects, copies of the removed
-/// objects stay there as long as the bucket keeps them. `persist copy` from another store that has
-/// the versions brings them back.
+/// host writes the name. If the bucket keeps noncurrent versions or soft-deleted objects, copies of
+/// the removed objects stay there as long as the bucket keeps them. `persist copy` from another
+/// store that has the versions brings them back.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
