@@ -1,4 +1,4 @@
-//! What an operator gives to a run: input, environment, secrets, and HTTP with an allow-list.
+//! Options of a run: input, environment, secrets, and HTTP with an allow-list.
 
 use std::fs;
 use std::io::Write as _;

@@ -26,7 +26,7 @@ pub(crate) struct Message {
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
     pub(crate) messages: &'a [Message],
-    /// The same each time that this question is asked, so that a service that heard it before can
+    /// Key of this question, which a retry repeats, so that a service that heard it before can
     /// answer as it did.
     pub(crate) idempotency_key: String,
 }

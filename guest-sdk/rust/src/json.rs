@@ -145,7 +145,7 @@ pub fn load_snapshot<T: DeserializeOwned>(
 /// Loads the value at the head of `name`, has `change` change it, and saves it, if the head is
 /// still what was loaded. Returns what `change` returned.
 ///
-/// Where another run saved meanwhile, this begins again, and `change` is called again, at most ten
+/// If another run saves meanwhile, this begins again, and `change` is called again, at most ten
 /// times; then it fails with [`Error::Conflict`]. Where nothing was saved, `change` gets the
 /// default of the type. Where the value is the same afterwards, nothing is saved. An error that
 /// `change` returns ends the update.

@@ -153,7 +153,7 @@ pub fn load_snapshot(name: &str, at: Option<Version>) -> Result<Option<Snapshot>
 /// Loads the head of `name`, has `change` change its state, and saves it, if the head is still what
 /// was loaded. Returns the version that was saved.
 ///
-/// Where another run saved meanwhile, this begins again, and `change` is called again, at most ten
+/// If another run saves meanwhile, this begins again, and `change` is called again, at most ten
 /// times; then it fails with [`Error::Conflict`]. `change` gets `None` where nothing was saved, and
 /// returns `None` to save nothing. An error that it returns ends the update. Nothing is saved where
 /// the bytes are the same as before.

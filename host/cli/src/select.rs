@@ -160,7 +160,7 @@ pub(crate) struct Order {
     pub(crate) limit: Option<usize>,
 }
 
-/// What rows are sorted by.
+/// Key that rows are sorted by.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rank {
     pub(crate) time: u64,

@@ -180,7 +180,7 @@ class Reader(io.BufferedReader):
         self._raw = _RawReader(stream)
         super().__init__(self._raw, BUFFER)
         self.info = self._raw.info
-        """What is known of the version."""
+        """Information about the version."""
 
     @classmethod
     def open(cls, name: str, at: int | None = None) -> Reader | None:

@@ -33,7 +33,7 @@ const CONNECTION_BUFFER: usize = 64 << 10;
 /// Hosts that are reported as denied.
 const MAX_DENIED: usize = 8;
 
-/// What one run may send, and has sent.
+/// Requests that one run may send, and has sent.
 pub(crate) struct HttpHooks {
     run: Arc<HttpRun>,
 }

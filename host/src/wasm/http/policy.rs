@@ -88,7 +88,7 @@ pub(super) enum Scheme {
     Https,
 }
 
-/// Where a request goes.
+/// Destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) scheme: Scheme,
@@ -356,7 +356,7 @@ impl Target {
     }
 }
 
-/// As an operator would write it to allow it.
+/// Writes the text that allows the target.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.scheme == Scheme::Http {
