@@ -254,6 +254,8 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
     let copy = format!("file://{}", dir.join("copy").display());
     let agent = guest("chat_memory");
     let agent = agent.to_str().expect("text");
+    let messages = dir.join("messages");
+    fs::write(&messages, "hello again\n").expect("written");
     let mut found = Vec::new();
     let mut run = |args: &[&str]| {
         let mut command = if args[0] == "init" {
@@ -261,6 +263,9 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
         } else {
             persist(store)
         };
+        if args[0] == "chat" {
+            command.stdin(fs::File::open(&messages).expect("is there"));
+        }
         let output = command.arg("--json").args(args).output();
         let output = output.expect("persist starts");
         let said = text(&output.stderr);
@@ -283,6 +288,7 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
     run(&["new", "--lang", "js", fresh.to_str().expect("text")]);
     run(&["run", agent, "--agent", "bot", "--", "say", "hello"]);
     run(&["run", agent, "--agent", "bot", "--", "dance"]);
+    run(&["chat", agent, "--agent", "bot", "--", "say"]);
     run(&["save", "bot/notes", "--label", "turn=1", agent]);
     let typed = ["--media-type", "application/wasm", agent];
     run(&[&["save", "bot/monday/notes"], &typed[..]].concat());

@@ -224,8 +224,12 @@ fn quiet_commands_print_nothing_on_success() {
     quiet(&["gc"]);
     quiet(&["doctor", "--read-only"]);
     quiet(&["settings"]);
-    quiet(&["purge", "bot/copy", "--yes", "--now"]);
+    quiet(&["mv", "bot/copy", "bot/moved", "--dry-run"]);
+    quiet(&["mv", "bot/copy", "bot/moved"]);
+    quiet(&["purge", "bot", "--dry-run"]);
+    quiet(&["purge", "bot/moved", "--yes", "--now"]);
     quiet(&["run", agent, "--agent", "bot", "--", "say", "hello"]);
+    quiet(&["chat", agent, "--agent", "bot"]);
     quiet(&["completions", "bash"]);
     quiet(&["man"]);
     let help = run_ok(store, &["help"]);

@@ -375,7 +375,7 @@ fn a_list_far_over_the_limit_is_a_trap_and_not_host_memory() {
         let ctx = SnapshotCtx::builder(memory()).limits(limits).build();
         let agent = test_guest(&host()).await;
         let ran = agent
-            .run(ctx, &owned(&["big-save", "a", "100000000"]))
+            .run(ctx, &owned(&["raw-save", "a", "100000000"]))
             .await;
         assert!(matches!(ran.answer, Err(RunError::Trapped(_))), "{ran:?}");
     });

@@ -435,10 +435,7 @@ fn a_name_that_is_saved_meanwhile_is_not_overwritten() {
             continue;
         }
         assert_eq!(code, Some(4), "{args:?}: {shown}");
-        assert!(
-            shown.contains("error: bot/a: conflict"),
-            "{args:?}: {shown}"
-        );
+        assert!(shown.contains("bot/a: conflict"), "{args:?}: {shown}");
         assert_eq!(store.run_ok(&["cat", "bot/a"]), "meanwhile", "{args:?}");
         if args[0] == "rm" {
             store.run_fails(&["cat", "bot/b"], 3);

@@ -60,6 +60,8 @@ const SCENARIOS: &[(&str, Scenario, &str)] = &[
     ("many-writers", stream::many_writers, "NAME N: keeps all open -> opened N, and what ended it"),
     ("many-readers", stream::many_readers, "NAME N: the same with readers"),
     #[cfg(target_arch = "wasm32")]
+    ("raw-save", raw::save, "NAME BYTES: one save, whatever the limit -> saved"),
+    #[cfg(target_arch = "wasm32")]
     ("raw-write", raw::write, "NAME SIZE: one write, whatever the limit of a chunk -> written"),
     #[cfg(target_arch = "wasm32")]
     ("raw-read", raw::read, "NAME OFFSET LEN: one read, whatever the limit -> size N sum FNV1A"),

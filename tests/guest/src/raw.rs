@@ -5,6 +5,19 @@ use persist_guest::Error;
 
 use crate::{Answer, Args, Failure, bytes, describe_bytes, number};
 
+pub(crate) fn save(args: Args<'_>) -> Answer {
+    let [name, size] = args else {
+        return Err(Failure::Usage);
+    };
+    let options = types::SaveOptions {
+        expect: types::Expect::Any,
+        media_type: None,
+        labels: Vec::new(),
+    };
+    store::save(name, &bytes(0, number(size)?), &options).map_err(Error::from)?;
+    Ok("saved".into())
+}
+
 pub(crate) fn write(args: Args<'_>) -> Answer {
     let [name, size] = args else {
         return Err(Failure::Usage);

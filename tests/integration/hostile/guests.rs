@@ -37,7 +37,7 @@ guests! {
         Traps("out of bounds");
     labels_that_share_a_text_are_counted_each: Wat(file!("labels_of_one_text")) =>
         Traps("inline-size");
-    a_state_far_over_the_limit_is_no_memory_of_the_host: Act(&["big-save", "a", "20000000"]) =>
+    a_state_far_over_the_limit_is_no_memory_of_the_host: Act(&["raw-save", "a", "20000000"]) =>
         Traps("inline-size");
     an_answer_of_all_its_memory_is_no_memory_of_the_host: Whole(file!("whole_answer_of_48_mib")) =>
         Traps("inline-size");

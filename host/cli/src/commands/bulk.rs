@@ -217,7 +217,7 @@ impl Plan {
                     print::located(&address),
                 );
                 let line = || format!("would {}", action.line(target));
-                printed(out.print(&value, line), "nothing is changed")?;
+                printed(out.result(&value, line), "nothing is changed")?;
             }
             return self.end(true, self.steps.len() as u64, 0, Undo::new(out));
         }
@@ -239,7 +239,10 @@ impl Plan {
                         Some(from) => format!("{does} {from} to {text}"),
                         None => format!("{does} {text}"),
                     };
-                    printed(out.print(&print::event(does, &text, &info), line), does)?;
+                    // The last line undoes all of them.
+                    let mut value = print::event(does, &text, &info);
+                    value["undo"] = serde_json::Value::Null;
+                    printed(out.print(&value, line), does)?;
                 }
                 // The name changed since the plan, or its files are damaged; the others are not.
                 Err(error) if is_of_one_name(store, &error).await => {

@@ -154,7 +154,13 @@ impl Check {
             (false, None) => ReadData::None,
         };
         let whole = self.names.is_everything();
-        self.names.require(store).await?;
+        // A name that this store lost may be in the other.
+        if let Err(missing) = self.names.require(store).await {
+            match &against {
+                Some(other) if self.names.require(other).await.is_ok() => {}
+                _ => return Err(missing),
+            }
+        }
         let selection = self.names.selection();
         let mut progress = Progress::items(out, "checked versions:", None);
         let mut counts = Counts::default();

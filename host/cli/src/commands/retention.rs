@@ -665,7 +665,7 @@ impl Purge {
                     print::located(&text),
                 );
                 let line = || format!("would purge {text}: {}", text::count(count, "version"));
-                printed(out.print(&value, line), "nothing is removed")?;
+                printed(out.result(&value, line), "nothing is removed")?;
             }
             addresses.push(address);
         }
