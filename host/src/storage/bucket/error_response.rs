@@ -275,8 +275,8 @@ fn tls_failure(cause: &(dyn StdError + 'static), what: &str) -> Option<AttemptEr
                      whether a proxy or a login page answers in its place"
                 }
                 _ => {
-                    "if the certificate of the server is not trusted, set SSL_CERT_FILE to the \
-                     certificate of its CA, or correct the endpoint"
+                    "if the certificate of the server is not trusted, set SSL_CERT_FILE, or \
+                     AWS_CA_BUNDLE for S3, to the certificate of its CA, or correct the endpoint"
                 }
             },
             RetryDecision::Stop,
