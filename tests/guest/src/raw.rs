@@ -9,12 +9,7 @@ pub(crate) fn save(args: Args<'_>) -> Answer {
     let [name, size] = args else {
         return Err(Failure::Usage);
     };
-    let options = types::SaveOptions {
-        expect: types::Expect::Any,
-        media_type: None,
-        labels: Vec::new(),
-    };
-    store::save(name, &bytes(0, number(size)?), &options).map_err(Error::from)?;
+    store::save(name, &bytes(0, number(size)?), &no_options()).map_err(Error::from)?;
     Ok("saved".into())
 }
 
@@ -22,12 +17,7 @@ pub(crate) fn write(args: Args<'_>) -> Answer {
     let [name, size] = args else {
         return Err(Failure::Usage);
     };
-    let options = types::SaveOptions {
-        expect: types::Expect::Any,
-        media_type: None,
-        labels: Vec::new(),
-    };
-    let writer = store::Writer::open(name, &options).map_err(Error::from)?;
+    let writer = store::Writer::open(name, &no_options()).map_err(Error::from)?;
     writer
         .write(&bytes(0, number(size)?))
         .map_err(Error::from)?;
@@ -45,4 +35,12 @@ pub(crate) fn read(args: Args<'_>) -> Answer {
         .read(number(offset)?, number(len)?)
         .map_err(Error::from)?;
     Ok(describe_bytes(&chunk))
+}
+
+fn no_options() -> types::SaveOptions {
+    types::SaveOptions {
+        expect: types::Expect::Any,
+        media_type: None,
+        labels: Vec::new(),
+    }
 }
