@@ -142,7 +142,9 @@ fn hint(
             "the account needs {permission}; with SSE-KMS also kms:GenerateDataKey and kms:Decrypt"
         ),
         // The server may lack one thing; a request of its own tells which.
-        (_, ErrorKind::Unsupported) if matches!(request, Request::Put | Request::Part) => {
+        (_, ErrorKind::Unsupported)
+            if !is_bare && matches!(request, Request::Put | Request::Part) =>
+        {
             "where the server refuses checksums, set \
              AWS_REQUEST_CHECKSUM_CALCULATION=when_required; `persist doctor` tries this; else \
              check AWS_ENDPOINT_URL"

@@ -205,15 +205,16 @@ impl HostRule {
         if rest.contains(['/', '?', '#', '@']) {
             return Err(wrong("write the host alone, without a path or an account"));
         }
+        // Colons in brackets are those of an address.
         let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) => {
+            Some((host, port)) if !port.ends_with(']') => {
                 let port = port.parse().ok().filter(|port| *port != 0);
                 (
                     host,
                     Some(port.ok_or_else(|| wrong("the port is a number from 1 to 65535"))?),
                 )
             }
-            None => (rest, None),
+            _ => (rest, None),
         };
         let host = host.to_ascii_lowercase();
         let address = host
