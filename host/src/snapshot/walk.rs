@@ -34,7 +34,7 @@ pub enum Selection {
 ///
 /// ```
 /// # use std::sync::Arc;
-/// use persist_host::snapshot::{Matcher, NamePattern, SaveOptions, Selection};
+/// use persist_host::snapshot::{Matcher, Name, NamePattern, SaveOptions, Selection};
 /// # use persist_host::snapshot::Store;
 /// # use persist_host::storage::Memory;
 ///
@@ -44,7 +44,7 @@ pub enum Selection {
 /// #     store.scope(agent, None)?.save("memory", "x".into(), SaveOptions::default()).await?;
 /// # }
 /// let bots = Selection::Matching(vec![NamePattern {
-///     agent: Matcher::matching(|agent| agent.as_str().starts_with("bot-")),
+///     agent: Matcher::matching(|agent: &Name| agent.as_str().starts_with("bot-")),
 ///     session: Matcher::Only(None),
 ///     name: Matcher::Any,
 /// }]);
