@@ -99,6 +99,31 @@ fn variables_and_secrets_are_in_the_agents_environment_alone() {
     assert!(refused.contains("NAME=VALUE"), "{refused}");
 }
 
+#[test]
+fn a_secret_in_place_of_a_file_or_a_variable_is_not_printed() {
+    let dir = tempdir();
+    let agent = agent();
+    for (option, value) in [
+        ("--secret", "KEY=pl4nted-secret"),
+        ("--secret", "pl4nted-secret"),
+        (
+            "--http-headers",
+            "api.example.com=Authorization: pl4nted-secret",
+        ),
+        ("--http-headers", "Authorization: Bearer pl4nted-secret"),
+        ("--env", "pl4nted-secret"),
+    ] {
+        for command in ["run", "chat"] {
+            let refused = run_fails(dir.path(), &[command, option, value, &agent], 2);
+            assert!(!refused.contains("pl4nted"), "{option}: {refused}");
+            assert!(refused.contains(option), "{refused}");
+            assert!(refused.contains("hint: write"), "{refused}");
+        }
+    }
+    let twice = ["run", "--input", "-", "--arg-file", "-", &agent];
+    assert!(run_fails(dir.path(), &twice, 2).contains("only once"));
+}
+
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(dir).expect("readable").flatten();
     let files = entries.flat_map(|entry| {
@@ -232,12 +257,15 @@ fn a_header_of_the_host_is_hidden_from_the_agent() {
     let agent = agent();
     let words = [&["run"], &options[..], &[&agent, "--", "env"]].concat();
     let refused = run_fails(&store, &words, 2);
-    assert!(refused.contains("line 1: not a header"), "{refused}");
+    assert!(
+        refused.contains("line 1 of the file: not a header"),
+        "{refused}"
+    );
     assert!(!refused.contains("s3cr3t"), "{refused}");
     let words = ["run", "--http-headers", &headers, &agent, "--", "env"];
     fs::write(&file, "Authorization: Bearer s3cr3t\n").expect("written");
     let refused = run_fails(&store, &words, 2);
-    assert!(refused.contains("which is not allowed"), "{refused}");
+    assert!(refused.contains("no request there is allowed"), "{refused}");
 }
 
 #[test]

@@ -49,11 +49,11 @@ pub(crate) struct AgentArgs {
     /// Set a variable of the agent's environment; may be repeated. Use --secret for a secret: other
     /// users see a command line
     #[arg(long, value_name = "NAME=VALUE")]
-    env: Vec<Variable>,
+    env: Vec<Hidden>,
     /// Set a variable of the agent's environment to the content of FILE, without a line break at
     /// its end; may be repeated
     #[arg(long, value_name = "NAME=FILE")]
-    secret: Vec<Variable>,
+    secret: Vec<Hidden>,
     /// Allow HTTP requests to HOST, such as api.example.com, *.example.com or
     /// http://localhost:11434; may be repeated. A host means https on port 443 unless it says
     /// otherwise. Private, loopback and link-local addresses must be named [default: none]
@@ -62,7 +62,7 @@ pub(crate) struct AgentArgs {
     /// Add the headers in FILE, one `Name: value` a line, to each request to HOST; may be repeated.
     /// The agent never sees them
     #[arg(long, value_name = "HOST=FILE")]
-    http_headers: Vec<HeaderFile>,
+    http_headers: Vec<Hidden>,
     #[command(flatten)]
     pub(crate) create: Create,
 }
@@ -75,19 +75,10 @@ pub(crate) struct LoadedAgent {
     rights: Rights,
 }
 
-/// NAME=VALUE of an option. `Debug` hides the value.
+/// Value of an option that may hold a secret, also where a file belongs. The parser takes every
+/// text, because its errors repeat the text; ours do not.
 #[derive(Clone)]
-struct Variable {
-    name: String,
-    value: String,
-}
-
-/// HOST=FILE of an option.
-#[derive(Clone, Debug)]
-struct HeaderFile {
-    host: String,
-    file: PathBuf,
-}
+struct Hidden(String);
 
 impl AgentArgs {
     /// Compiles the agent and reads what its runs get.
@@ -111,11 +102,13 @@ impl AgentArgs {
     fn options(&self) -> Result<RunOptions> {
         let mut options = RunOptions::default().http(self.http()?);
         for variable in &self.env {
-            options = options.env(&variable.name, &variable.value);
+            let (name, value) = variable.split("--env", "NAME=VALUE")?;
+            options = options.env(name, value);
         }
         for secret in &self.secret {
-            let value = text_of(Path::new(&secret.value))?;
-            options = options.env(&secret.name, without_line_break(&value));
+            let (name, file) = secret.split("--secret", "NAME=FILE")?;
+            let text = secret_text("--secret", name, file)?;
+            options = options.env(name, without_line_break(&text));
         }
         Ok(options)
     }
@@ -126,13 +119,15 @@ impl AgentArgs {
             let allowed = policy.allow(host);
             policy = allowed.map_err(|error| Usage::new(format!("--allow-http: {error}")))?;
         }
-        for HeaderFile { host, file } in &self.http_headers {
-            for (n, line) in text_of(file)?.lines().enumerate() {
+        for headers in &self.http_headers {
+            let (host, file) = headers.split("--http-headers", "HOST=FILE")?;
+            let text = secret_text("--http-headers", host, file)?;
+            for (n, line) in text.lines().enumerate() {
                 if line.trim().is_empty() {
                     continue;
                 }
                 let wrong = |why: &str| {
-                    let place = format!("--http-headers: {}, line {}", file.display(), n + 1);
+                    let place = format!("--http-headers {host}: line {} of the file", n + 1);
                     Usage::new(format!("{place}: {why}"))
                 };
                 let Some((name, value)) = line.split_once(':') else {
@@ -195,37 +190,50 @@ impl LoadedAgent {
     }
 }
 
-impl FromStr for Variable {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
-        if name.is_empty() {
-            return Err("the name is empty; write NAME=VALUE");
-        }
-        Ok(Self {
-            name: name.into(),
-            value: value.into(),
+impl Hidden {
+    /// Returns what stands before and after the first `=`.
+    fn split(&self, option: &str, form: &str) -> Result<(&str, &str)> {
+        let parts = self.0.split_once('=');
+        let parts = parts.filter(|(name, _)| !name.is_empty());
+        parts.ok_or_else(|| {
+            let what = format!("{option}: a value is not {form}");
+            Usage::new(what)
+                .with_hint(format!("write {option} {form}"))
+                .into()
         })
     }
 }
 
-impl fmt::Debug for Variable {
+impl FromStr for Hidden {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Debug for Hidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}=…", self.name)
+        f.write_str("…")
     }
 }
 
-impl FromStr for HeaderFile {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        let (host, file) = text.split_once('=').ok_or("write HOST=FILE")?;
-        Ok(Self {
-            host: host.into(),
-            file: file.into(),
-        })
+/// Reads the file of a secret. Where there is none, its name may be the secret.
+fn secret_text(option: &str, name: &str, file: &str) -> Result<String> {
+    let hint = "write the name of a file that holds it; the value itself is seen by other users";
+    let cannot = |why: &str| {
+        let what = format!("{option} {name}: cannot read the file: {why}");
+        Usage::new(what).with_hint(hint)
+    };
+    if file == "-" {
+        return Err(cannot("it cannot be standard input").into());
     }
+    let bytes = std::fs::read(file).map_err(|error| cannot(&error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8 text"))?;
+    if text.contains('\0') {
+        return Err(cannot("it has a NUL character").into());
+    }
+    Ok(text)
 }
 
 /// Refused while the command line is read, where it is no limit.

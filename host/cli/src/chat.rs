@@ -112,6 +112,7 @@ impl Chat {
                     let undone = interrupt.uninterruptible(conversation.undo()).await;
                     report(undone);
                 }
+                Some("fork") => say(format_args!("write /fork SESSION")),
                 Some(command) => match command.split_once(' ') {
                     Some(("fork", session)) => {
                         let fork = conversation.fork(store, session.trim());

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::address::address;
 use crate::agent_args::{AgentArgs, content_of, text_of};
+use crate::error::Usage;
 use crate::exit;
 use crate::print::{self, Out};
 use crate::settings::Settings;
@@ -48,6 +49,13 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
+        let files = self.arg_file.iter().chain(&self.input);
+        if files.filter(|file| file.as_os_str() == "-").count() > 1 {
+            let what = "--input and --arg-file: standard input can be read only once";
+            return Err(Usage::new(what)
+                .with_hint("write - for one of them, and files for the others")
+                .into());
+        }
         let loaded = self.agent.load(store, settings).await?;
         let mut options = loaded.options.clone().args(self.args);
         for file in &self.arg_file {
