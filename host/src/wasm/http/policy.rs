@@ -57,7 +57,10 @@ pub enum HttpPolicyError {
     #[error("the value of the header {0} has a line break or another control character")]
     HeaderValue(String),
     /// No rule allows the host that a header is for.
-    #[error("the header {header} is for {host}, which is not allowed")]
+    #[error(
+        "the header {header} is for {host}, and no request there is allowed: the scheme, host and \
+         port must be those of an allowed host"
+    )]
     NotAllowed {
         /// The name of the header.
         header: String,
@@ -265,7 +268,6 @@ impl HostRule {
 
     /// Returns true if some request may match both rules.
     fn overlaps(&self, other: &Self) -> bool {
-        let same = |one: Option<u16>, other: Option<u16>| one == other;
         let hosts = match (&self.host, &other.host) {
             (HostPattern::Name(one), HostPattern::Name(other)) => one == other,
             (HostPattern::Net(one), HostPattern::Net(other)) => {
@@ -280,8 +282,29 @@ impl HostRule {
             }
             _ => false,
         };
-        hosts && (same(self.port, other.port) || self.port.is_none() || other.port.is_none())
+        let others = other.ways();
+        hosts && self.ways().iter().any(|way| others.contains(way))
     }
+
+    /// Returns the schemes, each with its port, that the rule allows.
+    fn ways(&self) -> Vec<(Scheme, u16)> {
+        let is_local = match &self.host {
+            HostPattern::Name(name) | HostPattern::Below(name) => is_localhost(name),
+            HostPattern::Net(net) => net.addr().is_loopback(),
+        };
+        let schemes = match self.scheme {
+            Some(scheme) => vec![scheme],
+            None if is_local => vec![Scheme::Https, Scheme::Http],
+            None => vec![Scheme::Https],
+        };
+        let way = |scheme: Scheme| (scheme, self.port.unwrap_or(scheme.port()));
+        schemes.into_iter().map(way).collect()
+    }
+}
+
+/// Returns true for a name that stands for this machine (RFC 6761).
+fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// An address or a network.
@@ -348,10 +371,10 @@ impl Target {
         Some(Self { scheme, host, port })
     }
 
-    /// Returns true for a name that stands for this machine (RFC 6761).
+    /// Returns true if the host is a name of this machine.
     fn is_localhost(&self) -> bool {
         match &self.host {
-            TargetHost::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+            TargetHost::Name(name) => is_localhost(name),
             TargetHost::Address(_) => false,
         }
     }
@@ -509,6 +532,27 @@ mod tests {
         assert!(one().header("a.net", "content-length", "1").is_err());
         assert!(one().header("a.net", "x y", "1").is_err());
         assert!(one().header("b.net", "x", "1").is_err());
+        // A header that no request would carry.
+        for (allowed, host) in [
+            ("a.net:8443", "a.net"),
+            ("a.net", "a.net:8443"),
+            ("http://a.net", "a.net"),
+            ("a.net", "http://a.net"),
+            ("http://10.0.0.0/8", "10.0.0.5"),
+            ("localhost:1", "localhost"),
+        ] {
+            let added = policy(&[allowed]).header(host, "x", "1");
+            assert!(added.is_err(), "{allowed} {host}");
+        }
+        for (allowed, host) in [
+            ("a.net:8443", "https://a.net:8443"),
+            ("*.net:443", "a.net"),
+            ("http://localhost:1", "localhost:1"),
+            ("http://10.0.0.0/8", "http://10.0.0.5"),
+        ] {
+            let added = policy(&[allowed]).header(host, "x", "1");
+            assert!(added.is_ok(), "{allowed} {host}");
+        }
         let error = one()
             .header("a.net", "x", "s3cr3t\nx")
             .expect_err("refused");
