@@ -832,6 +832,9 @@ fn parse(text: &str, path: &Path) -> Result<Parsed> {
                 .into());
             }
             toml::Value::Boolean(flag) if key == "s3_path_style" => flag.to_string(),
+            toml::Value::Boolean(flag) if matches!(&*key, "audit" | "retention") => {
+                if flag { "on" } else { "off" }.to_owned()
+            }
             value => plain(&key, value)?,
         };
         found.push((setting, value));
@@ -912,6 +915,21 @@ mod tests {
             let settings = resolve(GlobalArgs::default(), &[(variable, value)], "").expect("good");
             let error = settings.retention().expect_err(variable);
             assert!(error.to_string().contains(variable), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_switch_in_the_file_is_a_word_or_a_boolean() {
+        for (value, on) in [
+            ("true", true),
+            ("\"on\"", true),
+            ("false", false),
+            ("\"off\"", false),
+        ] {
+            let file = format!("audit = {value}\nretention = {value}");
+            let settings = resolve(GlobalArgs::default(), &[], &file).expect("good");
+            assert_eq!(settings.audits().expect("a switch"), on, "{value}");
+            assert_eq!(settings.prunes().expect("a switch"), on, "{value}");
         }
     }
 
