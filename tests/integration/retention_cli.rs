@@ -356,6 +356,12 @@ fn names_expire_by_the_policy_and_a_dry_run_says_why() {
     }
     backend.run_ok(&["pin", "bot/tuesday/notes@1"]);
     backend.run_fails(&["policy", "set", "--expire-after", "0s"], 2);
+    let too_soon = ["policy", "set", "--grace", "1h", "--expire-after", "10m"];
+    let said = backend.run_fails(&too_soon, 2);
+    assert!(
+        said.contains("10m") && said.contains("hint: choose"),
+        "{said}"
+    );
     backend.run_fails(&["policy", "set", "--expire-after", "bot/a/b=1h"], 2);
     // Nothing expires before a rule is set.
     assert_eq!(json(&backend.run_ok(&["prune", "--json"]))[0]["expired"], 0);

@@ -83,6 +83,9 @@ fn expire_rule(text: &str) -> Result<ExpireRule, String> {
         "never" => None,
         after => Some(parse_duration(after).map_err(|error| error.to_string())?),
     };
+    if after == Some(Duration::ZERO) {
+        return Err("the duration is 0; write `never` for names that do not expire".into());
+    }
     let Some(prefix) = prefix else {
         return Ok(ExpireRule::new(None, None, after));
     };
@@ -140,6 +143,14 @@ impl Set {
         }
         if let (true, Some(rules)) = (self.no_keep_label, &mut policy.retention) {
             rules.keep_labels.clear();
+        }
+        let soonest = policy.expire.iter().filter_map(|rule| rule.after).min();
+        if let Some(soonest) = soonest.filter(|after| *after < policy.grace) {
+            let soonest = humantime::format_duration(soonest);
+            let grace = humantime::format_duration(policy.grace);
+            let what = format!("names cannot expire after {soonest}: the grace period is {grace}");
+            let hint = "choose a longer duration for --expire-after, or a shorter --grace";
+            return Err(Usage::new(what).with_hint(hint).into());
         }
         let expect = current.version.map_or(Expect::Absent, Expect::Version);
         store.set_policy(&policy, expect).await?;
