@@ -175,7 +175,7 @@ where
 /// `options` must be [`Expect::Any`].
 ///
 /// # Errors
-/// As [`update`].
+/// Errors of [`update`].
 pub fn update_with<T, R, E>(
     name: &str,
     options: &SaveOptions,

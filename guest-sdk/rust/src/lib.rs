@@ -185,7 +185,7 @@ pub fn update<E: From<Error>>(
 /// `options` must be [`Expect::Any`].
 ///
 /// # Errors
-/// As [`update`].
+/// Errors of [`update`].
 pub fn update_with<E: From<Error>>(
     name: &str,
     options: &SaveOptions,
@@ -229,7 +229,7 @@ fn retry_conflicts<T, E: From<Error>>(
 /// A tombstone is a head.
 ///
 /// # Errors
-/// As [`stat`].
+/// Errors of [`stat`].
 pub fn head(name: &str) -> Result<Expect, Error> {
     Ok(Expect::head(stat(name, None)?.map(|info| info.version)))
 }

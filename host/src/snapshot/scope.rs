@@ -347,7 +347,7 @@ impl Scope {
     /// the outcome is then [`Expiry::Conflict`]. With `dry_run`, nothing is changed.
     ///
     /// # Errors
-    /// As [`Scope::prune`] and [`Scope::delete`].
+    /// Errors of [`Scope::prune`] and [`Scope::delete`].
     pub async fn expire(
         &self,
         name: &str,

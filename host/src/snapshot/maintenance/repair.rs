@@ -23,7 +23,7 @@ impl Store {
     /// Returns true where something lies at a key that [`Store::remove_obstacle`] removes.
     ///
     /// # Errors
-    /// As [`Store::remove_obstacle`].
+    /// Errors of [`Store::remove_obstacle`].
     pub async fn has_obstacle(&self, key: &str) -> Result<bool> {
         let storage = self.inner.storage();
         Ok(storage.has_obstacle(&Key::new(key)?).await?)
@@ -34,7 +34,7 @@ impl Store {
     /// the storage has none.
     ///
     /// # Errors
-    /// As [`Store::remove_obstacle`].
+    /// Errors of [`Store::remove_obstacle`].
     pub async fn restore_access(&self, key: &str) -> Result<bool> {
         let storage = self.inner.storage();
         check(storage).await?;
@@ -46,7 +46,7 @@ impl Store {
     /// may have.
     ///
     /// # Errors
-    /// As [`Store::remove_obstacle`].
+    /// Errors of [`Store::remove_obstacle`].
     pub async fn remove_foreign(&self, key: &str) -> Result<bool> {
         let storage = self.inner.storage();
         check(storage).await?;
@@ -71,7 +71,7 @@ impl Store {
     /// now. Returns false where it does, or where the key is not that of a pin.
     ///
     /// # Errors
-    /// As [`Store::remove_obstacle`].
+    /// Errors of [`Store::remove_obstacle`].
     pub async fn remove_dangling_pin(&self, key: &str) -> Result<bool> {
         let storage = self.inner.storage();
         check(storage).await?;

@@ -166,7 +166,7 @@ impl Scope {
     /// exist here.
     ///
     /// # Errors
-    /// As [`Scope::copy_to`].
+    /// Errors of [`Scope::copy_to`].
     pub async fn copy_version_to(
         &self,
         name: &str,
