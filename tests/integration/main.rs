@@ -20,6 +20,7 @@
 //! - `languages`: agents in every language that has an SDK, with one shared memory
 //! - `chat`: conversations with an agent
 //! - `model_chat`: an agent that talks to a model
+//! - `plugin_host`: a host of plugins with its own engine
 //! - `checkpoint`: a long computation that is killed again and again
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`, `s3_requests`, `s3_account`, `s3_faults`: Amazon S3: promises, costs, accounts, faults
@@ -76,6 +77,7 @@ mod network;
 mod operators;
 mod outcomes;
 mod output;
+mod plugin_host;
 mod probes;
 mod races;
 mod retention;

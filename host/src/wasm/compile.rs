@@ -17,7 +17,7 @@ pub(super) fn compile(
     limits: &Limits,
     bytes: Vec<u8>,
 ) -> Result<AgentPre<AgentState>, RunError> {
-    let bytes = component_of(engine, bytes)?;
+    let bytes = componentize(engine, bytes)?;
     check_cost(&bytes, limits)?;
     let component = Component::new(engine, bytes).map_err(|error| unsound(&error))?;
     check_imports(engine, &component)?;
@@ -124,8 +124,27 @@ fn another_world(error: &wasmtime::Error) -> RunError {
     ))
 }
 
-/// The component that `bytes` are, or that a core module says it wants to be.
-fn component_of(engine: &Engine, bytes: Vec<u8>) -> Result<Vec<u8>, RunError> {
+/// Returns the component that `bytes` are, or makes one from a core module that carries its world,
+/// as the toolchains of most languages write it. An import of WASI 0.1 becomes one of WASI 0.2.
+///
+/// For programs with an engine of their own, so that they take what their plugins' toolchains
+/// made. [`AgentHost`](super::AgentHost) does this for each agent.
+///
+/// # Errors
+/// [`RunError::NotAnAgent`] for bytes that are no WebAssembly, are damaged, or carry no world.
+///
+/// ```
+/// use persist_host::wasm::componentize;
+/// use persist_host::wasmtime::{Engine, component::Component};
+///
+/// # let file = wat::parse_str(include_str!("../../testdata/save.wat"))?;
+/// let engine = Engine::default();
+/// let plugin = Component::new(&engine, componentize(&engine, file)?)?;
+///
+/// assert!(componentize(&engine, b"no WebAssembly".to_vec()).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn componentize(engine: &Engine, bytes: Vec<u8>) -> Result<Vec<u8>, RunError> {
     if !bytes.starts_with(b"\0asm") {
         let what = "it is not WebAssembly; use the .wasm file from the build";
         return Err(RunError::NotAnAgent(what.into()));

@@ -29,6 +29,7 @@ mod state;
 mod view;
 
 pub use agent::{Agent, AgentHost, AgentHostBuilder, RunOutput};
+pub use compile::componentize;
 pub use host::add_to_linker;
 #[cfg(feature = "http")]
 pub use http::{HttpPolicy, HttpPolicyError};
