@@ -346,6 +346,9 @@ impl Repairs<'_> {
                 Ok(Action::RemoveForeign)
             }
             (FindingKind::Leftover, _) => Ok(Action::CollectGarbage),
+            (FindingKind::UnlistedUploads, _) => {
+                none("add a lifecycle rule that aborts incomplete uploads")
+            }
             (FindingKind::Unsupported, _) => none("use a newer version of Persist"),
             (FindingKind::Unreadable, _) => none("check the disk or the server"),
             _ => none("restore an older version, or a backup"),
