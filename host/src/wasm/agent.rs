@@ -8,17 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
-use wasmtime::component::Linker;
-use wasmtime::{Config, Engine, Store, Trap, UpdateDeadline};
+use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 
 use super::bindings::AgentPre;
-use super::cache;
 use super::compile::compile;
-use super::cpu_time::TICK;
-use super::features;
-use super::host::add_to_linker;
+use super::engine::Engines;
 #[cfg(feature = "http")]
 use super::http::{HttpHooks, TlsConfig};
 use super::run_error::RunError;
@@ -52,8 +48,7 @@ pub struct AgentHost {
 }
 
 struct Shared {
-    engine: Engine,
-    linker: Linker<AgentState>,
+    engines: Engines,
     limits: Limits,
     ledger: Ledger,
     compiling: Arc<Semaphore>,
@@ -155,7 +150,7 @@ impl AgentHost {
         let work = move || {
             // Held to the end, whether anyone still waits or not.
             let _permit = permit;
-            let compiled = compile(&shared.engine, &shared.linker, &shared.limits, bytes);
+            let compiled = compile(&shared.engines, &shared.limits, bytes);
             let _ = answer.send(compiled);
         };
         // A thread of its own: a runtime waits for its threads when it ends, and this one may take
@@ -222,24 +217,10 @@ impl AgentHostBuilder {
     /// # Errors
     /// [`RunError::Engine`] where this machine cannot run compiled WebAssembly.
     pub fn build(self) -> Result<AgentHost, RunError> {
-        let engine = |error: wasmtime::Error| RunError::Engine(format!("{error:#}"));
-        let mut config = Config::new();
-        config
-            .epoch_interruption(true)
-            .max_wasm_stack(to_usize(self.limits.stack))
-            .cache(self.cache.as_deref().and_then(cache::open));
-        features::pin(&mut config);
-        let compiler = Engine::new(&config).map_err(engine)?;
-        let mut linker = Linker::new(&compiler);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(engine)?;
-        #[cfg(feature = "http")]
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(engine)?;
-        add_to_linker(&mut linker, AgentState::snapshots).map_err(engine)?;
-        tick(&compiler)?;
+        let engines = Engines::new(&self.limits, self.cache.as_deref())?;
         Ok(AgentHost {
             shared: Arc::new(Shared {
-                engine: compiler,
-                linker,
+                engines,
                 ledger: Ledger::new(&self.limits),
                 compiling: Arc::new(permits(self.limits.compilations)),
                 running: permits(self.limits.runs),
@@ -336,7 +317,7 @@ impl Agent {
     fn store(&self, state: AgentState) -> Store<AgentState> {
         let fuel = state.guest().hostcall_fuel();
         let handles = to_usize(state.guest().limits().handles);
-        let mut store = Store::new(&self.host.shared.engine, state);
+        let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(fuel);
         store.set_max_component_handles(handles);
@@ -423,21 +404,4 @@ fn in_our_words(why: String, limits: &Limits) -> String {
         Some((_, limit)) => format!("{why} (limit `{limit}`)"),
         None => why,
     }
-}
-
-/// Counts time for all stores of an engine, as long as it lives.
-fn tick(engine: &Engine) -> Result<(), RunError> {
-    let engine = engine.weak();
-    let run = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            std::thread::sleep(TICK);
-        }
-    };
-    std::thread::Builder::new()
-        .name("persist-ticker".into())
-        .spawn(run)
-        .map(drop)
-        .map_err(|error| RunError::Engine(format!("cannot start a thread to count time: {error}")))
 }

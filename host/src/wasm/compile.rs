@@ -1,10 +1,11 @@
 //! From bytes that may be anyone's to an agent that is ready to run.
 
 use wasi_preview1_component_adapter_provider as preview1;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use super::bindings::AgentPre;
+use super::engine::Engines;
 use super::precheck::{CodeLimits, measure, precheck};
 use super::run_error::RunError;
 use super::state::AgentState;
@@ -12,16 +13,15 @@ use crate::guest::Limits;
 
 /// Compiles and links an agent.
 pub(super) fn compile(
-    engine: &Engine,
-    linker: &Linker<AgentState>,
+    engines: &Engines,
     limits: &Limits,
     bytes: Vec<u8>,
 ) -> Result<AgentPre<AgentState>, RunError> {
-    let bytes = componentize(engine, bytes)?;
+    let bytes = componentize(engines.validator(), bytes)?;
     check_cost(&bytes, limits)?;
-    let component = Component::new(engine, bytes).map_err(|error| unsound(&error))?;
-    check_imports(engine, &component)?;
-    let pre = linker.instantiate_pre(&component);
+    let (linked, component) = engines.compile(&bytes).map_err(|error| unsound(&error))?;
+    check_imports(&linked.engine, &component)?;
+    let pre = linked.linker.instantiate_pre(&component);
     let pre = pre.map_err(|error| not_an_agent(&error))?;
     AgentPre::new(pre).map_err(|error| another_world(&error))
 }

@@ -17,6 +17,7 @@ mod cache;
 mod compile;
 mod convert;
 mod cpu_time;
+mod engine;
 mod error;
 mod features;
 mod host;
