@@ -425,7 +425,9 @@ fn a_failure_is_an_object_on_standard_error() {
     assert_eq!(text(&output.stdout), "");
     let error = &json(text(&output.stderr))[0]["error"];
     assert_eq!(error["code"], "not_found");
-    assert_eq!(error["message"], "not found: nothing is saved as bot/notes");
+    let message = error["message"].as_str().expect("text");
+    let place = "not found: nothing matches bot/notes in the directory ";
+    assert!(message.starts_with(place), "{message}");
     assert_eq!(error["hint"], "run `persist ls` to list names");
 }
 

@@ -240,7 +240,14 @@ fn secret_text(option: &str, name: &str, file: &str) -> Result<String> {
 fn limit(text: &str) -> std::result::Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     let mut limits = Limits::default();
-    limits.set(name, value).map_err(|error| error.to_string())?;
+    limits.set(name, value).map_err(|error| {
+        let known = || Limits::table().iter().map(|limit| limit.name);
+        let is_known = known().any(|known| known == name);
+        match crate::text::nearest(name, known()).filter(|_| !is_known) {
+            Some(near) => format!("{error}; did you mean {near}?"),
+            None => error.to_string(),
+        }
+    })?;
     Ok((name.into(), value.into()))
 }
 
@@ -263,4 +270,22 @@ pub(crate) fn text_of(file: &Path) -> Result<String> {
 fn without_line_break(text: &str) -> &str {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.strip_suffix('\r').unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_limit_names_the_nearest_one() {
+        for (text, near) in [
+            ("memroy=1MiB", Some("; did you mean memory?")),
+            ("zzz=1", None),
+            ("memory=x", None),
+        ] {
+            let why = limit(text).expect_err("refused");
+            assert_eq!(why.contains("did you mean"), near.is_some(), "{why}");
+            assert!(near.is_none_or(|near| why.ends_with(near)), "{why}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::compare::compare;
 use super::copy::apart;
-use super::{nothing, nowhere, printed};
+use super::{missing, nowhere, printed};
 use crate::address::{self, Address, SelectionArg};
 use crate::error::{Damaged, Found, Hinted, Usage};
 use crate::exit::snapshot_code;
@@ -553,7 +553,7 @@ async fn adopt_all(target: Target, store: &Store, out: Out) -> Result<()> {
                 .await?
                 .is_empty()
             {
-                return Err(nothing(&address).into());
+                return Err(missing(store, &address).await);
             }
             return adopt(&scope, &address.name, Some(version), out).await;
         }

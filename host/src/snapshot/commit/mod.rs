@@ -67,6 +67,17 @@ impl Commit {
         mut labels: Vec<(String, String)>,
     ) -> Self {
         labels.extend(scope.host_labels(&labels, media_type.as_deref()));
+        Self::with_labels(scope, name, expect, media_type, labels)
+    }
+
+    /// Creates a change whose labels are complete: the host adds none of its own.
+    pub(crate) fn with_labels(
+        scope: &ScopeRef,
+        name: &Name,
+        expect: Expect,
+        media_type: Option<String>,
+        labels: Vec<(String, String)>,
+    ) -> Self {
         Self {
             scope: scope.clone(),
             name: name.clone(),

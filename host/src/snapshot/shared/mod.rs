@@ -19,6 +19,7 @@ use std::sync::Arc;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::clock::StorageClock;
+use super::info::HOST_LABEL;
 use super::{Error, MAX_LABEL_BYTES, Name, Result, Version, layout};
 use crate::storage::{Key, Storage};
 
@@ -67,6 +68,43 @@ impl ScopeRef {
             .filter(|(key, _)| !is_taken(key))
             .cloned()
             .collect()
+    }
+
+    /// Returns the labels of a version that is moved here: its own, among them those of the host
+    /// that created it, `origin`, and this host's as `persist.moved-by` for `persist.by`. Where
+    /// there is no room for all, those of the hosts are left out.
+    pub(crate) fn labels_of_moved(
+        &self,
+        labels: &[(String, String)],
+        origin: (String, String),
+        media_type: Option<&str>,
+    ) -> Vec<(String, String)> {
+        let moved = format!("{HOST_LABEL}moved-");
+        let is_of_move = |key: &str| key == origin.0 || key.starts_with(&moved);
+        let mut kept: Vec<_> = labels
+            .iter()
+            .filter(|(key, _)| !is_of_move(key))
+            .cloned()
+            .collect();
+        kept.push(origin.clone());
+        let own = self.store.shared.options.host_labels.iter();
+        let own = own.filter_map(|(key, value)| {
+            let key = key.strip_prefix(HOST_LABEL)?;
+            Some((format!("{moved}{key}"), value.clone()))
+        });
+        let mut all = kept.clone();
+        all.extend(own);
+        let fits = |labels: &[(String, String)]| {
+            let bytes: usize = labels.iter().map(|(k, v)| k.len() + v.len()).sum();
+            bytes + media_type.map_or(0, str::len) <= MAX_LABEL_BYTES
+        };
+        if fits(&all) {
+            return all;
+        }
+        if !fits(&kept) {
+            kept.retain(|(key, _)| !key.starts_with(HOST_LABEL) || *key == origin.0);
+        }
+        kept
     }
 }
 
