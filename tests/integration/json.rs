@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use crate::leases::lease_and_die;
 use persist_tests::store::json;
 use persist_tests::{guest, persist, persist_without_store, tempdir, text};
 use serde_json::Value;
@@ -327,6 +328,10 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
     run(&["purge", "bot/copy", "--yes", "--now"]);
     run(&["gc", "--dry-run"]);
     run(&["gc"]);
+    lease_and_die(store, "bot", None);
+    run(&["leases"]);
+    run(&["leases", "break", "bot"]);
+    run(&["leases", "--all"]);
     let moved = [store.join("bot/~/notes"), store.join("bot/~/moved")];
     fs::rename(&moved[0], &moved[1]).expect("renamed");
     run(&["check", "--read-data"]);

@@ -3,6 +3,7 @@
 //! - `outcomes`: errors when the storage's response is missing, and storages that are refused
 //! - `retention`: pruning, pins, purges and verification of a history
 //! - `gc`: leftovers of unfinished saves, and their removal
+//! - `leases`: one host at a time on an agent
 //! - `heads`: cached heads
 //! - `races`: many writers of one name, in one process and in many
 //! - `disk`: files on the local disk, and hostile or failing disks
@@ -70,6 +71,7 @@ mod hostile;
 mod interrupted;
 mod json;
 mod languages;
+mod leases;
 mod logs;
 mod malformed;
 mod model_chat;

@@ -4,10 +4,12 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use persist_host::snapshot::{Info, Scope, Store};
+use persist_host::snapshot::{Error, Info, LeaseOptions, Scope, Store};
+use persist_host::units::parse_duration;
 use persist_host::wasm::{
     Agent, AgentHost, HttpPolicy, Limits, Rights, RunOptions, RunOutput, SnapshotCtx,
 };
@@ -63,6 +65,14 @@ pub(crate) struct AgentArgs {
     /// The agent never sees them
     #[arg(long, value_name = "HOST=FILE")]
     http_headers: Vec<Hidden>,
+    /// Hold the lease of the agent or session while it runs, and renew it each TERM, such as 30s:
+    /// other hosts with leases do not run it meanwhile [default: none]
+    #[arg(long, value_name = "TERM", value_parser = lease_term)]
+    lease: Option<Duration>,
+    /// Wait for a lease that another host holds for at most DURATION [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration,
+    requires = "lease")]
+    lease_wait: Option<Duration>,
     #[command(flatten)]
     pub(crate) create: Create,
 }
@@ -90,7 +100,8 @@ impl AgentArgs {
         // An agent is told less of a storage than the operator needs to know.
         store.require().await?;
         let limits = self.limits(settings)?;
-        let host = AgentHost::builder().limits(limits).build()?;
+        let host = AgentHost::builder().limits(limits).lease(self.lease());
+        let host = host.build()?;
         Ok(LoadedAgent {
             scope,
             options,
@@ -140,6 +151,13 @@ impl AgentArgs {
             }
         }
         Ok(policy)
+    }
+
+    fn lease(&self) -> Option<LeaseOptions> {
+        let mut options = LeaseOptions::default();
+        options.term = self.lease?;
+        options.wait = self.lease_wait.unwrap_or_default();
+        Some(options)
     }
 
     fn limits(&self, settings: &Settings) -> Result<Limits> {
@@ -249,6 +267,17 @@ fn limit(text: &str) -> std::result::Result<(String, String), String> {
         }
     })?;
     Ok((name.into(), value.into()))
+}
+
+/// Refused while the command line is read, where no lease has this term.
+fn lease_term(text: &str) -> std::result::Result<Duration, String> {
+    let mut options = LeaseOptions::default();
+    options.term = parse_duration(text).map_err(|error| error.to_string())?;
+    match options.check() {
+        Ok(()) => Ok(options.term),
+        Err(Error::Invalid(what)) => Err(what),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Reads a file, or standard input for `-`.

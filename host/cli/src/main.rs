@@ -37,8 +37,8 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum as _};
 
 use commands::{
-    archive, check, copy, diff, doctor, gc, init, list, meta, policy, repair, retention, state,
-    stats,
+    archive, check, copy, diff, doctor, gc, init, leases, list, meta, policy, repair, retention,
+    state, stats,
 };
 use error::Interrupted;
 use interrupt::Interrupt;
@@ -118,6 +118,7 @@ enum Command {
     Unpin(retention::Unpin),
     Purge(retention::Purge),
     Gc(gc::Gc),
+    Leases(leases::Leases),
     Copy(copy::Copy),
     Export(archive::Export),
     Import(archive::Import),
@@ -333,6 +334,7 @@ impl Command {
             }
             Self::Prune(_) | Self::Purge(_) => Some(("removed versions stay removed", CONTINUE)),
             Self::Gc(_) => Some(("removed leftovers stay removed", CONTINUE)),
+            Self::Leases(_) => Some(("only the printed leases were broken", None)),
             Self::Export(_) => Some(("the archive was incomplete and is removed", None)),
             Self::Check(_) => Some(("the check is incomplete", None)),
             Self::Doctor(_) => Some((
@@ -404,6 +406,7 @@ impl Command {
             }
             Self::Purge(purge) => purge.run(&stores.usual()?, interrupt, out).await,
             Self::Gc(gc) => gc.run(&stores.usual()?, out).await,
+            Self::Leases(leases) => leases.run(&stores.usual()?, settings, out).await,
             Self::Import(import) => import.run(stores, out).await,
             Self::Stats(stats) => stats.run(&stores.usual()?, out).await,
             Self::Copy(copy) => copy.run(stores, interrupt, out).await,

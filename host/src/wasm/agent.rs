@@ -4,6 +4,7 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -21,6 +22,7 @@ use super::run_error::RunError;
 use super::run_options::RunOptions;
 use super::state::AgentState;
 use crate::guest::{Guest, Ledger, Limits, RunPermit, to_usize};
+use crate::snapshot::{Lease, LeaseOptions};
 
 /// Runs agents, each call in a store of its own: an agent keeps what it saved, and nothing else.
 ///
@@ -50,6 +52,7 @@ pub struct AgentHost {
 struct Shared {
     engines: Engines,
     limits: Limits,
+    lease: Option<LeaseOptions>,
     ledger: Ledger,
     compiling: Arc<Semaphore>,
     running: Semaphore,
@@ -61,6 +64,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct AgentHostBuilder {
     limits: Limits,
+    lease: Option<LeaseOptions>,
     cache: Option<PathBuf>,
 }
 
@@ -88,8 +92,9 @@ pub struct RunOutput {
     pub denied_hosts: Vec<String>,
 }
 
-/// A run's places, until it is dropped.
+/// A run's places, until it is dropped, and its lease.
 struct Turn<'a> {
+    lease: Option<Lease>,
     _of_scope: RunPermit,
     _of_host: SemaphorePermit<'a>,
 }
@@ -107,6 +112,7 @@ impl AgentHost {
     pub fn builder() -> AgentHostBuilder {
         AgentHostBuilder {
             limits: Limits::default(),
+            lease: None,
             cache: dirs::cache_dir().map(|dir| dir.join("persist")),
         }
     }
@@ -201,6 +207,19 @@ impl AgentHostBuilder {
         self
     }
 
+    /// Sets how a run holds the lease of its scope while it runs; none, which is the default: runs
+    /// take no lease.
+    ///
+    /// No two runs, on any hosts with leases, then compute the same turn. A run whose scope is
+    /// leased waits for at most [`LeaseOptions::wait`], and then ends with [`RunError::Lease`].
+    /// Runs of one host are no exception. See [`Lease::scope`] for what an agent's changes are made
+    /// on.
+    #[must_use]
+    pub fn lease(mut self, options: Option<LeaseOptions>) -> Self {
+        self.lease = options;
+        self
+    }
+
     /// Sets the directory for compiled code; none compiles anew each time.
     ///
     /// Code from there runs as this process, without a sandbox. So the directory is made with mode
@@ -227,6 +246,7 @@ impl AgentHostBuilder {
                 #[cfg(feature = "http")]
                 tls: Arc::default(),
                 limits: self.limits,
+                lease: self.lease,
             }),
         })
     }
@@ -252,7 +272,7 @@ impl Agent {
         let http = HttpHooks::new(options.http.clone(), Arc::clone(&shared.tls), &limits);
         #[cfg(feature = "http")]
         let denied_hosts = http.denied();
-        let state = AgentState::new(
+        let mut state = AgentState::new(
             guest,
             options,
             &stdout,
@@ -260,8 +280,13 @@ impl Agent {
             #[cfg(feature = "http")]
             http,
         );
-        let answer = match self.turn(state.guest()).await {
-            Ok(_turn) => self.answer(self.store(state), &options.args, &limits).await,
+        let answer = match self.turn(state.guest_mut()).await {
+            Ok(mut turn) => {
+                let store = self.store(state);
+                let answer = self.answer(store, &options.args, &limits).await;
+                release(turn.lease.take()).await;
+                answer
+            }
             Err(error) => Err(error),
         };
         RunOutput {
@@ -273,24 +298,35 @@ impl Agent {
         }
     }
 
-    /// Waits for a place among the runs of the scope, then among all.
-    async fn turn(&self, guest: &Guest) -> Result<Turn<'_>, RunError> {
+    /// Waits for a place among the runs of the scope, then for its lease, then for a place among
+    /// all: a scope that waits blocks no other.
+    async fn turn(&self, guest: &mut Guest) -> Result<Turn<'_>, RunError> {
         let shared = &self.host.shared;
-        let places = async {
-            let of_scope = guest.run_permit().await;
-            let of_host = shared.running.acquire();
-            Ok(Turn {
-                _of_scope: of_scope.map_err(|error| RunError::Engine(error.to_string()))?,
-                _of_host: of_host
-                    .await
-                    .map_err(|error| RunError::Engine(error.to_string()))?,
-            })
-        };
         let longest = shared.limits.run_wait;
-        let too_long = |_| Err(RunError::WaitLimit(longest));
-        tokio::time::timeout(longest, places)
-            .await
-            .unwrap_or_else(too_long)
+        let too_long = |_| RunError::WaitLimit(longest);
+        let waiting = Instant::now();
+        let of_scope = tokio::time::timeout(longest, guest.run_permit()).await;
+        let of_scope = of_scope.map_err(too_long)?;
+        let left = longest.saturating_sub(waiting.elapsed());
+        let lease = self.lease(guest).await?;
+        let of_host = tokio::time::timeout(left, shared.running.acquire()).await;
+        let of_host = of_host.map_err(too_long)?;
+        Ok(Turn {
+            lease,
+            _of_scope: of_scope.map_err(|error| RunError::Engine(error.to_string()))?,
+            _of_host: of_host.map_err(|error| RunError::Engine(error.to_string()))?,
+        })
+    }
+
+    /// Acquires the lease of a guest's scope, where the host uses leases.
+    async fn lease(&self, guest: &mut Guest) -> Result<Option<Lease>, RunError> {
+        let Some(options) = &self.host.shared.lease else {
+            return Ok(None);
+        };
+        let lease = guest.acquire_lease(options).await;
+        let mut lease = lease.map_err(|error| RunError::Lease(Box::new(error)))?;
+        lease.renew_in_background();
+        Ok(Some(lease))
     }
 
     async fn answer(
@@ -339,6 +375,15 @@ impl Agent {
             }
         });
         store
+    }
+}
+
+/// Ends the lease of a run that has ended. One that stays ends with its term.
+async fn release(lease: Option<Lease>) {
+    let Some(lease) = lease else { return };
+    if let Err(error) = lease.release().await {
+        tracing::warn!("the lease of a run was not released; it ends with its term");
+        tracing::debug!(%error, "a lease was not released");
     }
 }
 

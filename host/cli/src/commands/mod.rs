@@ -9,6 +9,7 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod gc;
 pub(crate) mod init;
+pub(crate) mod leases;
 pub(crate) mod list;
 pub(crate) mod meta;
 pub(crate) mod policy;

@@ -5,11 +5,16 @@
 
 mod head_cache;
 mod header;
+mod lease;
 mod options;
 mod policy_cache;
 
 pub(crate) use head_cache::{Head, HeadCache, HeadObservation};
 pub(crate) use header::{check, header};
+pub use lease::LeaseState;
+pub(crate) use lease::{
+    HeldLease, LeaseRecord, Observations, ObservedLease, described_scope, validity,
+};
 pub(crate) use options::DEFAULT_GRACE;
 pub use options::StoreOptions;
 pub(crate) use policy_cache::{CachedPruneGrace, MAX_GRACE, PolicyCache};
@@ -40,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) heads: HeadCache,
     pub(crate) policy: Arc<PolicyCache>,
     pub(crate) clock: StorageClock,
+    pub(crate) leases: Observations,
 }
 
 /// A scope: the names of one agent, or of one session of it, in a store.
@@ -48,6 +54,8 @@ pub(crate) struct ScopeRef {
     pub(crate) store: StoreRef,
     pub(crate) agent: Name,
     pub(crate) session: Option<Name>,
+    /// The lease that changes are made under.
+    pub(crate) lease: Option<Arc<HeldLease>>,
 }
 
 impl ScopeRef {
@@ -117,6 +125,7 @@ impl StoreRef {
                 heads: HeadCache::new(Arc::clone(&policy)),
                 policy,
                 clock: StorageClock::default(),
+                leases: Observations::default(),
                 options,
                 initialized: OnceCell::new(),
                 auto_prune: Arc::new(Semaphore::new(1)),
@@ -133,6 +142,7 @@ impl StoreRef {
             store: self.clone(),
             agent: agent.clone(),
             session,
+            lease: None,
         }
     }
 
@@ -224,6 +234,21 @@ impl ScopeRef {
         Error::NotFound(format!(
             "{name} of {agent} is already deleted, by version {version}; older versions may exist"
         ))
+    }
+
+    /// Takes note of the newest version of a name, 0 for none, where changes are made under a
+    /// lease.
+    pub(crate) fn observe_head(&self, name: &Name, version: Version) {
+        if let Some(lease) = &self.lease {
+            lease.observe(name, version, false);
+        }
+    }
+
+    /// Takes note of a version that was created, where changes are made under a lease.
+    pub(crate) fn observe_created(&self, name: &Name, version: Version) {
+        if let Some(lease) = &self.lease {
+            lease.observe(name, version, true);
+        }
     }
 
     /// The agent, and its session, for people.
