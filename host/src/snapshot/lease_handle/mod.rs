@@ -96,9 +96,9 @@ impl Scope {
         self.inner.lease_info().await
     }
 
-    /// Ends the lease of this scope, in the name of `by`. Its holder learns of it when it renews the
-    /// lease, or when a change is refused. Returns the lease that was broken; none where no host
-    /// held one.
+    /// Ends the lease of this scope, in the name of `by`. Its holder learns of it when it renews
+    /// the lease, or when a change is refused. Returns the lease that was broken; none where no
+    /// host held one.
     ///
     /// # Errors
     /// [`Error::Storage`].
