@@ -14,17 +14,21 @@ use persist_host::wasm::{
     Agent, AgentHost, HttpPolicy, Limits, Rights, RunOptions, RunOutput, SnapshotCtx,
 };
 
+use crate::build::build_if_changed;
 use crate::error::{Hinted, Usage};
+use crate::project::{Project, cargo_package};
 use crate::settings::Settings;
 use crate::stores::Create;
 
 /// Component, the scope that it runs for, and what it may use.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
-    /// WebAssembly component of the agent, or a core module with an embedded world
-    #[arg(value_name = "FILE")]
+    /// WebAssembly component of the agent, or a core module with an embedded world; or the
+    /// directory of an agent, which is built first if it changed
+    #[arg(value_name = "FILE|DIR", default_value = ".")]
     component: PathBuf,
-    /// Agent whose snapshots the run uses [default: the file name without .wasm]
+    /// Agent whose snapshots the run uses [default: the name of the directory or of
+    /// cargo's package, or the file name without .wasm]
     #[arg(long, value_name = "AGENT")]
     agent: Option<String>,
     /// Session of the agent [default: none, which is the agent's own scope]
@@ -94,9 +98,20 @@ impl AgentArgs {
     /// Compiles the agent and reads what its runs get.
     pub(crate) async fn load(&self, store: &Store, settings: &Settings) -> Result<LoadedAgent> {
         let options = self.options()?;
-        let bytes = std::fs::read(&self.component)
-            .with_context(|| format!("cannot read the agent {}", self.component.display()))?;
-        let scope = store.scope(&self.agent()?, self.session.as_deref())?;
+        let project = self.project()?;
+        if project.is_some() {
+            // A build may take a minute.
+            store.require().await?;
+        }
+        let built = project
+            .as_ref()
+            .map(|project| build_if_changed(project, settings.environment()))
+            .transpose()?;
+        let component = built.as_deref().unwrap_or(&self.component);
+        let bytes = std::fs::read(component)
+            .with_context(|| format!("cannot read the agent {}", component.display()))?;
+        let agent = self.agent(project.as_ref())?;
+        let scope = store.scope(&agent, self.session.as_deref())?;
         // An agent is told less of a storage than the operator needs to know.
         store.require().await?;
         let limits = self.limits(settings)?;
@@ -177,19 +192,26 @@ impl AgentArgs {
         rights.under(self.only.clone())
     }
 
-    fn agent(&self) -> Result<String> {
-        match &self.agent {
-            Some(agent) => Ok(agent.clone()),
-            None => self
-                .component
-                .file_stem()
-                .and_then(|stem| stem.to_str())
-                .map(Into::into)
-                .ok_or_else(|| {
-                    let what = "the name of the file cannot be the name of an agent";
-                    Hinted::other(what, "add --agent AGENT").into()
-                }),
+    /// Opens the project, where the agent is the directory of one.
+    pub(crate) fn project(&self) -> Result<Option<Project>> {
+        if !self.component.is_dir() {
+            return Ok(None);
         }
+        Project::open(&self.component).map(Some)
+    }
+
+    fn agent(&self, project: Option<&Project>) -> Result<String> {
+        let stem = || self.component.file_stem()?.to_str().map(Into::into);
+        let agent = self
+            .agent
+            .clone()
+            .or_else(|| project.map(|project| project.name.clone()))
+            .or_else(|| cargo_package(&self.component))
+            .or_else(stem);
+        agent.ok_or_else(|| {
+            let what = "the name of the file cannot be the name of an agent";
+            Hinted::other(what, "add --agent AGENT").into()
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod build;
 mod chat;
 mod commands;
 mod completion;
+mod dev;
 mod error;
 mod exit;
 mod interrupt;
@@ -14,6 +15,7 @@ mod logging;
 mod new;
 mod print;
 mod progress;
+mod project;
 mod proxy;
 mod run;
 mod sdk;
@@ -96,6 +98,9 @@ enum Command {
     /// Talk to an agent: each line is a message and one run of the agent
     #[command(after_help = chat::EXAMPLES)]
     Chat(chat::Chat),
+    /// Build and run an agent, and again after each change of its files
+    #[command(after_help = dev::EXAMPLES)]
+    Dev(dev::Dev),
     New(new::New),
     Build(build::Build),
     Init(init::Init),
@@ -230,7 +235,10 @@ fn start(cli: Cli) -> Result<()> {
         settings.check()?;
     }
     // What a guest's call meets is told to the guest, and logged for the operator.
-    let reports = !matches!(cli.command, Command::Run(_) | Command::Chat(_));
+    let reports = !matches!(
+        cli.command,
+        Command::Run(_) | Command::Chat(_) | Command::Dev(_)
+    );
     let watched = progress::is_watched(out);
     logging::start(&settings.log()?, settings.has_log(), reports, watched);
     // The command runs on this thread. One more is enough: the disk has its own, agents give way to
@@ -315,7 +323,7 @@ impl Command {
     fn left(&self) -> Option<(&'static str, Option<&'static str>)> {
         const CONTINUE: Option<&str> = Some("run the command again to continue");
         match self {
-            Self::Run(_) | Self::Chat(_) => {
+            Self::Run(_) | Self::Chat(_) | Self::Dev(_) => {
                 Some(("the agent was stopped; acknowledged saves are kept", None))
             }
             Self::Save(_) => Some(("nothing was saved", None)),
@@ -355,7 +363,11 @@ impl Command {
         match self {
             Self::Run(run) => {
                 let store = stores.host(run.agent.create)?;
-                run.run(&store, settings, out).await
+                run.once(&store, settings, out).await
+            }
+            Self::Dev(dev) => {
+                let store = stores.host(dev.run.agent.create)?;
+                dev.run(&store, settings, interrupt, out).await
             }
             Self::Chat(chat) => {
                 let store = stores.host(chat.agent.create)?;
