@@ -35,6 +35,7 @@
 //! - `aws_settings`: settings of Amazon's own tools
 //! - `credentials`: which servers are sent which credentials
 //! - `selection`: several names at once, points in time, whole agents and sessions
+//! - `serve`: agents and snapshots over HTTP
 //! - `network`: proxies, login pages and wrong servers between a host and its store
 //! - `secrets`: secrets in the wrong place, which no command prints
 //! - `malformed`: keys, files and variables that no request can carry
@@ -88,6 +89,7 @@ mod s3_requests;
 mod sandbox;
 mod secrets;
 mod selection;
+mod serve;
 mod servers;
 mod settings;
 mod streams;

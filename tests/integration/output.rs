@@ -144,7 +144,7 @@ fn each_table_names_the_time_that_it_shows() {
 }
 
 /// The commands whose result is what they print. All others print nothing with `-q`.
-const SHOW: [&str; 10] = [
+const SHOW: [&str; 11] = [
     "cat",
     "completions",
     "diff",
@@ -155,6 +155,7 @@ const SHOW: [&str; 10] = [
     "settings",
     "show",
     "stats",
+    "token",
 ];
 
 #[test]
@@ -230,6 +231,11 @@ fn quiet_commands_print_nothing_on_success() {
     quiet(&["purge", "bot/moved", "--yes", "--now"]);
     quiet(&["run", agent, "--agent", "bot", "--", "say", "hello"]);
     quiet(&["chat", agent, "--agent", "bot"]);
+    let manifest = path("agents.toml");
+    let entry = format!("[[agents]]\nname = \"bot\"\ncomponent = \"{agent}\"\n");
+    fs::write(&manifest, entry).expect("written");
+    quiet(&["serve", "--manifest", &manifest, "--check"]);
+    quiet(&["token", "new"]);
     quiet(&["completions", "bash"]);
     quiet(&["man"]);
     let help = run_ok(store, &["help"]);
