@@ -600,6 +600,9 @@ fn a_slow_client_loses_its_connection() {
     // Ends when the service closes the connection, which the only place is then free again.
     let _ = slow.read_to_end(&mut rest);
     assert_eq!(service.plain("GET", "/healthz", &[], "").status, 200);
+    let long = "x".repeat(100 << 10);
+    let long = service.plain("GET", "/healthz", &[("x-long", &long)], "");
+    assert_eq!(long.status, 431);
 }
 
 #[test]

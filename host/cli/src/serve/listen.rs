@@ -21,7 +21,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::app::{self, App};
+use super::app::App;
+use super::routes;
 use crate::error::Usage;
 
 /// Bytes of the head of a request, at most.
@@ -74,7 +75,7 @@ impl Listener {
     pub(super) async fn serve(self, app: Arc<App>) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
-        let router = app::router(Arc::clone(&app));
+        let router = routes::router(Arc::clone(&app));
         let connections = TaskTracker::new();
         let permits = Arc::new(Semaphore::new(self.limits.connections));
         let watching = tokio::spawn(Arc::clone(&app).watch());

@@ -6,14 +6,20 @@
 mod app;
 mod body;
 mod changes;
+mod components;
 mod conditional;
 mod listen;
 mod manifest;
 mod openapi;
 mod problem;
+mod queue;
+mod route;
+mod routes;
 mod runs;
 mod snapshots;
 pub(crate) mod token;
+mod version;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -102,7 +108,7 @@ impl Serve {
             _ => None,
         };
         let count = manifest.agents.len();
-        let components = runs::Components::load(manifest.agents.as_slice(), settings).await?;
+        let components = components::Components::load(manifest.agents.as_slice(), settings).await?;
         if self.check {
             let value = json!({ "event": "manifest-valid", "agents": count });
             let text = || format!("{}: valid", self.manifest.display());

@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::app::{ROUTES, Route};
+use super::route::Route;
 
-/// Returns the OpenAPI document.
-pub(super) fn document() -> Value {
+/// Returns the OpenAPI document of some routes.
+pub(super) fn document(routes: &[Route]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
-    for route in ROUTES {
+    for route in routes {
         for path in route.path.templates() {
             let method = route.method.as_str().to_ascii_lowercase();
             let operation = operation(route, &path);
@@ -235,11 +235,12 @@ mod tests {
 
     use axum::http::Method;
 
+    use super::super::routes::ROUTES;
     use super::*;
 
     #[test]
     fn each_operation_has_an_id_and_schemas_of_its_own() {
-        let document = document();
+        let document = document(ROUTES);
         let mut ids = BTreeSet::new();
         let mut used = BTreeSet::new();
         for item in document["paths"].as_object().expect("paths").values() {

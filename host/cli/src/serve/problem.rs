@@ -23,8 +23,6 @@ pub(super) struct Problem {
     /// Further members of the document.
     pub(super) more: Map<String, Value>,
     retry_after: Option<u64>,
-    /// Size of the state, where a range lies outside of it.
-    unsatisfied: Option<u64>,
 }
 
 impl Problem {
@@ -36,7 +34,6 @@ impl Problem {
             hint: None,
             more: Map::new(),
             retry_after: None,
-            unsatisfied: None,
         }
     }
 
@@ -60,7 +57,7 @@ impl Problem {
     pub(super) fn unsatisfiable(size: u64) -> Self {
         let what = format!("the state has {size} bytes, and the range begins after them");
         let mut error = Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "usage", what);
-        error.unsatisfied = Some(size);
+        error.more.insert("size".into(), size.into());
         error
     }
 
@@ -173,7 +170,8 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if let Some(size) = self.unsatisfied
+        if self.status == StatusCode::RANGE_NOT_SATISFIABLE
+            && let Some(size) = self.more.get("size")
             && let Ok(range) = HeaderValue::try_from(format!("bytes */{size}"))
         {
             headers.insert(header::CONTENT_RANGE, range);

@@ -4,32 +4,24 @@
 //! kept in memory, and each version that it saves has the hash of the key as a label: so that after
 //! a crash, also another replica finds that the run was begun, and does not begin it again.
 
-use std::collections::{HashMap, VecDeque};
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use persist_host::snapshot::{Info, Name, Scope};
-use persist_host::wasm::{Agent, AgentHost, RunError, RunOutput, SnapshotCtx};
+use persist_host::wasm::{RunError, RunOutput, SnapshotCtx};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, Semaphore, broadcast, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::sync::broadcast;
 
 use super::app::{App, Target};
-use super::body::{Outgoing, require_json};
-use super::manifest::AgentEntry;
+use super::body::{Outgoing, events_response, require_json};
 use super::problem::{Problem, Result, json_response};
-use super::snapshots;
-use crate::error::Usage;
-use crate::settings::Settings;
+use super::queue::{Key, Outcome, Run, ended, other_body};
+use super::version::value;
 
 /// Label with the hash of the key of the request whose run saved a version.
 const KEY_LABEL: &str = "persist.idempotency-key";
@@ -43,15 +35,8 @@ const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of the body of a run, at most.
 const MAX_BODY: usize = 8 << 20;
 
-/// Bytes of answers that are kept for repeated requests, and their number, at most.
-const MAX_KEPT: usize = 64 << 20;
-const MAX_KEYS: usize = 10_000;
-
 /// Longest key.
 const MAX_KEY: usize = 255;
-
-/// Changes of one run that a slow client may be behind.
-const EVENTS: usize = 256;
 
 /// Time after which a quiet stream gets a comment.
 const QUIET: Duration = Duration::from_secs(15);
@@ -61,253 +46,6 @@ const QUIET: Duration = Duration::from_secs(15);
 struct RunRequest {
     args: Vec<String>,
     stdin: String,
-}
-
-/// Components of the manifest, compiled.
-pub(super) struct Components {
-    host: AgentHost,
-    loaded: Vec<Mutex<Loaded>>,
-}
-
-struct Loaded {
-    path: PathBuf,
-    agent: Agent,
-    file: Stamp,
-    /// File that could not be loaded in place of the one before.
-    refused: Option<Stamp>,
-}
-
-/// Tells one content of a file from another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp(u64, u64, i64, i64);
-
-impl Stamp {
-    fn of(file: &Metadata) -> Self {
-        Self(file.ino(), file.len(), file.mtime(), file.mtime_nsec())
-    }
-}
-
-impl Components {
-    /// Compiles the components of all entries.
-    pub(super) async fn load(entries: &[AgentEntry], settings: &Settings) -> anyhow::Result<Self> {
-        let host = AgentHost::builder().limits(settings.limits()?).build()?;
-        let mut loaded = Vec::new();
-        for (n, entry) in entries.iter().enumerate() {
-            let path = entry.component.clone();
-            let (agent, file) = compiled(&host, &path).await.map_err(|why| {
-                let what = format!("agents[{n}] {:?}: component: {why}", entry.name);
-                Usage::new(what).with_hint("build the agent again with `persist build`")
-            })?;
-            loaded.push(Mutex::new(Loaded {
-                path,
-                agent,
-                file,
-                refused: None,
-            }));
-        }
-        Ok(Self { host, loaded })
-    }
-
-    /// Returns the agent of an entry. A file that changed is loaded anew; where it cannot be, the
-    /// agent of before stays, and the log tells why.
-    async fn current(&self, entry: usize) -> Result<Agent> {
-        let missing = || Problem::new(StatusCode::NOT_FOUND, "not_found", "no such agent");
-        let mut loaded = self.loaded.get(entry).ok_or_else(missing)?.lock().await;
-        let now = std::fs::metadata(&loaded.path)
-            .map(|file| Stamp::of(&file))
-            .ok();
-        if now == Some(loaded.file) || (now == loaded.refused && now.is_some()) {
-            return Ok(loaded.agent.clone());
-        }
-        match compiled(&self.host, &loaded.path).await {
-            Ok((agent, file)) => {
-                tracing::info!("loaded {} anew", loaded.path.display());
-                loaded.agent = agent;
-                loaded.file = file;
-                loaded.refused = None;
-            }
-            Err(why) => {
-                let path = loaded.path.display();
-                tracing::error!("cannot load {path}, and keep the component of before: {why}");
-                loaded.refused = now;
-            }
-        }
-        Ok(loaded.agent.clone())
-    }
-}
-
-async fn compiled(host: &AgentHost, path: &PathBuf) -> std::result::Result<(Agent, Stamp), String> {
-    let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    // Before the content: a file that changes in between is loaded again.
-    let file = std::fs::metadata(path).map_err(cannot)?;
-    let bytes = std::fs::read(path).map_err(cannot)?;
-    let agent = host.load(&bytes).await;
-    let agent = agent.map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok((agent, Stamp::of(&file)))
-}
-
-type ScopeKey = (Name, Option<Name>);
-type RequestKey = (ScopeKey, [u8; 32]);
-
-/// All runs of this process.
-#[derive(Default)]
-pub(super) struct Runs {
-    tasks: TaskTracker,
-    aborted: CancellationToken,
-    state: StdMutex<RunsState>,
-}
-
-#[derive(Default)]
-struct RunsState {
-    queues: HashMap<ScopeKey, Arc<Queue>>,
-    keyed: HashMap<RequestKey, Arc<Run>>,
-    /// Keys of runs that have ended, the oldest first, with the bytes of their answers.
-    kept: VecDeque<(RequestKey, usize)>,
-    kept_bytes: usize,
-}
-
-/// Runs of one agent or session, of which one is at work.
-struct Queue {
-    turn: Semaphore,
-    /// Runs that wait or are at work; changed under the lock of [`RunsState`].
-    len: std::sync::atomic::AtomicUsize,
-}
-
-/// A run, or one that is to come.
-struct Run {
-    body: [u8; 32],
-    outcome: watch::Sender<Option<Arc<Outcome>>>,
-    events: broadcast::Sender<(&'static str, Value)>,
-}
-
-/// End of a run.
-struct Outcome {
-    answer: Result<Value>,
-    /// False if the agent was not begun, so that the request can be sent again.
-    began: bool,
-}
-
-/// Key of a request, and what a repeated request must have, too.
-#[derive(Clone, Copy)]
-struct Key {
-    hash: [u8; 32],
-    body: [u8; 32],
-}
-
-impl Runs {
-    /// Waits until all runs have ended.
-    pub(super) async fn finish(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
-    /// Aborts the runs that are left.
-    pub(super) fn abort(&self) {
-        self.aborted.cancel();
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, RunsState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins a run, or finds the one that a repeated request began.
-    fn begin(&self, app: &Arc<App>, job: Job) -> Result<(Arc<Run>, bool)> {
-        use std::sync::atomic::Ordering::Relaxed;
-        if app.ending.is_cancelled() {
-            let what = "the service is ending";
-            return Err(Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "failed",
-                what,
-            ));
-        }
-        let place: ScopeKey = (job.scope.agent().clone(), job.scope.session().cloned());
-        let request: Option<RequestKey> = job.key.map(|key| (place.clone(), key.hash));
-        let mut state = self.state();
-        if let Some(run) = request.as_ref().and_then(|key| state.keyed.get(key)) {
-            if run.body != job.key.map_or([0; 32], |key| key.body) {
-                return Err(other_body());
-            }
-            return Ok((Arc::clone(run), true));
-        }
-        let queue = state.queues.entry(place.clone()).or_insert_with(|| {
-            Arc::new(Queue {
-                turn: Semaphore::new(1),
-                len: 0.into(),
-            })
-        });
-        if queue.len.load(Relaxed) >= app.options.queue {
-            let what = format!(
-                "{} requests wait for this agent or session",
-                app.options.queue
-            );
-            return Err(Problem::busy(what));
-        }
-        queue.len.fetch_add(1, Relaxed);
-        let queue = Arc::clone(queue);
-        let run = Arc::new(Run {
-            body: job.key.map_or([0; 32], |key| key.body),
-            outcome: watch::Sender::new(None),
-            events: broadcast::Sender::new(EVENTS),
-        });
-        if let Some(request) = &request {
-            state.keyed.insert(request.clone(), Arc::clone(&run));
-        }
-        drop(state);
-        let app = Arc::clone(app);
-        let task = Arc::clone(&run);
-        self.tasks.spawn(async move {
-            let work = async {
-                // Never closed.
-                let _turn = queue.turn.acquire().await;
-                job.perform(&app, &task).await
-            };
-            let outcome = tokio::select! {
-                outcome = work => outcome,
-                () = app.runs.aborted.cancelled() => Outcome {
-                    answer: Err(Problem::new(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "failed",
-                        "the service ended during the run; what the agent saved before is kept",
-                    )),
-                    began: true,
-                },
-            };
-            let mut state = app.runs.state();
-            if queue.len.fetch_sub(1, Relaxed) == 1 {
-                state.queues.remove(&place);
-            }
-            if let Some(request) = request {
-                state.keep(request, &outcome);
-            }
-            drop(state);
-            task.outcome.send_replace(Some(Arc::new(outcome)));
-        });
-        Ok((run, false))
-    }
-}
-
-impl RunsState {
-    /// Keeps the answer of a run for repeated requests.
-    fn keep(&mut self, request: RequestKey, outcome: &Outcome) {
-        if !outcome.began {
-            self.keyed.remove(&request);
-            return;
-        }
-        let size = match &outcome.answer {
-            Ok(value) => value.to_string().len(),
-            Err(problem) => problem.document().to_string().len(),
-        };
-        self.kept.push_back((request, size));
-        self.kept_bytes += size;
-        while self.kept_bytes > MAX_KEPT || self.kept.len() > MAX_KEYS {
-            let Some((oldest, size)) = self.kept.pop_front() else {
-                break;
-            };
-            self.keyed.remove(&oldest);
-            self.kept_bytes -= size;
-        }
-    }
 }
 
 /// Input of a run.
@@ -352,7 +90,7 @@ impl Job {
         if let Err(error) = app.store.init().await {
             return not_begun(error.into());
         }
-        let versions = Arc::new(StdMutex::new(Vec::new()));
+        let versions = Arc::new(Mutex::new(Vec::new()));
         let saved = Arc::clone(&versions);
         let events = run.events.clone();
         let place = scope.clone();
@@ -362,7 +100,7 @@ impl Job {
             .on_change(move |info| {
                 let event = if info.deleted { "deleted" } else { "saved" };
                 // No one may listen.
-                let _ = events.send((event, snapshots::value(&place, info)));
+                let _ = events.send((event, value(&place, info)));
                 let mut saved = saved.lock().unwrap_or_else(PoisonError::into_inner);
                 saved.push(info.clone());
             })
@@ -443,12 +181,6 @@ async fn versions_of(scope: &Scope, key: Key) -> Result<Vec<Info>> {
     Ok(found)
 }
 
-fn other_body() -> Problem {
-    let what = "Idempotency-Key: another request has used this key";
-    let error = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "usage", what);
-    error.hint("use a new key for each request, and the same one only to repeat it")
-}
-
 fn unknown_agent(agent: &Name) -> Problem {
     let what = format!("not found: the manifest has no agent {:?}", agent.as_str());
     Problem::new(StatusCode::NOT_FOUND, "not_found", what)
@@ -462,7 +194,7 @@ fn result(
     replayed: Option<&str>,
 ) -> Value {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let versions = versions.iter().map(|info| snapshots::value(scope, info));
+    let versions = versions.iter().map(|info| value(scope, info));
     json!({
         "answer": ran.and_then(|ran| ran.answer.as_ref().ok()),
         "stdout": ran.map(|ran| text(&ran.stdout)),
@@ -494,7 +226,18 @@ pub(super) async fn run(app: Arc<App>, target: Target, request: Request) -> Resu
         input,
         key,
     };
-    let (run, is_repeated) = app.runs.begin(&app, job)?;
+    if app.ending.is_cancelled() {
+        let what = "the service is ending";
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "failed",
+            what,
+        ));
+    }
+    let place = (agent.clone(), target.session.clone());
+    let works = Arc::clone(&app);
+    let work = |run: Arc<Run>| async move { job.perform(&works, &run).await };
+    let (run, is_repeated) = app.runs.begin(place, key, app.options.queue, work)?;
     if wants_events(&head.headers) {
         return Ok(stream(&app, run, is_repeated));
     }
@@ -503,21 +246,6 @@ pub(super) async fn run(app: Arc<App>, target: Target, request: Request) -> Resu
         Ok(value) => Ok(json_response(StatusCode::OK, &value)),
         Err(problem) => Err(problem),
     }
-}
-
-/// Waits for the end of a run.
-async fn ended(run: &Run) -> Result<Arc<Outcome>> {
-    let mut outcome = run.outcome.subscribe();
-    let outcome = outcome.wait_for(Option::is_some).await;
-    let outcome = outcome.ok().and_then(|outcome| outcome.clone());
-    let failed = || {
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "failed",
-            "the server failed",
-        )
-    };
-    outcome.ok_or_else(failed)
 }
 
 /// Returns the outcome for a client, which is told if it repeated a request.
@@ -569,16 +297,6 @@ fn stream(app: &App, run: Arc<Run>, is_repeated: bool) -> Response {
         };
     });
     events_response(body)
-}
-
-/// Returns a response that is a stream of events.
-pub(super) fn events_response(body: axum::body::Body) -> Response {
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    let events = HeaderValue::from_static("text/event-stream");
-    headers.insert(header::CONTENT_TYPE, events);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {

@@ -9,16 +9,16 @@ use axum::response::Response;
 use persist_host::snapshot::{Info, Name, Reader, SaveOptions, Scope, Version};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::app::{App, Target};
 use super::body::{Outgoing, require_json};
 use super::conditional::{self, Read};
 use super::problem::{Problem, Result, json_response};
 use super::token::TokenRight;
-use crate::address::{Address, address};
+use super::version::value;
+use crate::address::Address;
 use crate::commands::diff::Comparison;
-use crate::print;
 
 /// Bytes of a JSON request, at most.
 const MAX_JSON: usize = 64 << 10;
@@ -266,7 +266,7 @@ pub(super) async fn fork(app: Arc<App>, target: Target, request: Request) -> Res
             .scope(target.agent()?.as_str(), session.as_deref())?,
         (Some(agent), session) => app.store.scope(agent, session.as_deref())?,
     };
-    app.authorize(target.token(), TokenRight::Save, Some(to.agent()))?;
+    app.authorize(target.token, TokenRight::Save, Some(to.agent()))?;
     let expect = conditional::of_change(&head.headers, &to, to_name.as_str()).await?;
     let changed = to.clone();
     let forked = async move {
@@ -364,14 +364,6 @@ fn nothing(hint: Option<String>) -> Problem {
     let what = "not found: nothing is saved here";
     let problem = Problem::new(StatusCode::NOT_FOUND, "not_found", what);
     problem.hint(hint.unwrap_or_else(|| "GET …/names lists names".into()))
-}
-
-pub(super) fn value(scope: &Scope, info: &Info) -> Value {
-    let Ok(name) = Name::new(info.name.clone()) else {
-        return Value::Null;
-    };
-    let place = address(scope.agent(), scope.session(), &name);
-    print::info(&format!("{place}@{}", info.version), info)
 }
 
 fn created(info: &Info) -> StatusCode {
