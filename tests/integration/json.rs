@@ -327,6 +327,12 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
     run(&["doctor"]);
     run(&["settings"]);
     run(&["purge", "bot/copy", "--yes", "--now"]);
+    let manifest = dir.join("agents.toml");
+    let entry = format!("[[agents]]\nname = \"bot\"\ncomponent = \"{agent}\"\n");
+    fs::write(&manifest, entry).expect("written");
+    let manifest = manifest.to_str().expect("text");
+    run(&["serve", "--manifest", manifest, "--check"]);
+    run(&["token", "new"]);
     run(&["gc", "--dry-run"]);
     run(&["gc"]);
     lease_and_die(store, "bot", None);
@@ -378,6 +384,8 @@ fn the_keys_that_are_printed_are_those_that_are_documented() {
     assert!(documented.remove("event leftover"));
     // The language's toolchain builds.
     assert!(documented.remove("event built"));
+    // A service prints it and goes on; the tests of `serve` read it.
+    assert!(documented.remove("event listening"));
     assert_eq!(seen, documented);
 }
 

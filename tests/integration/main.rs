@@ -37,6 +37,7 @@
 //! - `aws_settings`: settings of Amazon's own tools
 //! - `credentials`: which servers are sent which credentials
 //! - `selection`: several names at once, points in time, whole agents and sessions
+//! - `serve`: agents and snapshots over HTTP
 //! - `network`: proxies, login pages and wrong servers between a host and its store
 //! - `secrets`: secrets in the wrong place, which no command prints
 //! - `malformed`: keys, files and variables that no request can carry
@@ -92,6 +93,7 @@ mod s3_requests;
 mod sandbox;
 mod secrets;
 mod selection;
+mod serve;
 mod servers;
 mod settings;
 mod streams;

@@ -157,6 +157,7 @@ const SHOW: [&str; 11] = [
     "settings",
     "show",
     "stats",
+    "token",
 ];
 
 #[test]
@@ -235,6 +236,11 @@ fn quiet_commands_print_nothing_on_success() {
     quiet(&["purge", "bot/moved", "--yes", "--now"]);
     quiet(&["run", agent, "--agent", "bot", "--", "say", "hello"]);
     quiet(&["chat", agent, "--agent", "bot"]);
+    let manifest = path("agents.toml");
+    let entry = format!("[[agents]]\nname = \"bot\"\ncomponent = \"{agent}\"\n");
+    fs::write(&manifest, entry).expect("written");
+    quiet(&["serve", "--manifest", &manifest, "--check"]);
+    quiet(&["token", "new"]);
     quiet(&["completions", "bash"]);
     quiet(&["man"]);
     let help = run_ok(store, &["help"]);

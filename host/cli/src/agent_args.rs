@@ -147,23 +147,7 @@ impl AgentArgs {
         }
         for headers in &self.http_headers {
             let (host, file) = headers.split("--http-headers", "HOST=FILE")?;
-            let text = secret_text("--http-headers", host, file)?;
-            for (n, line) in text.lines().enumerate() {
-                if line.trim().is_empty() {
-                    continue;
-                }
-                let wrong = |why: &str| {
-                    let place = format!("--http-headers {host}: line {} of the file", n + 1);
-                    Usage::new(format!("{place}: {why}"))
-                };
-                let Some((name, value)) = line.split_once(':') else {
-                    return Err(wrong("not a header")
-                        .with_hint("write `Name: value`, such as `Authorization: Bearer TOKEN`")
-                        .into());
-                };
-                let added = policy.header(host, name.trim(), value.trim());
-                policy = added.map_err(|error| wrong(&error.to_string()))?;
-            }
+            policy = with_headers(policy, "--http-headers", host, file)?;
         }
         Ok(policy)
     }
@@ -258,8 +242,35 @@ impl fmt::Debug for Hidden {
     }
 }
 
+/// Adds the headers in a file, one `Name: value` a line, to requests to a host.
+pub(crate) fn with_headers(
+    mut policy: HttpPolicy,
+    option: &str,
+    host: &str,
+    file: &str,
+) -> Result<HttpPolicy> {
+    let text = secret_text(option, host, file)?;
+    for (n, line) in text.lines().enumerate() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let wrong = |why: &str| {
+            let place = format!("{option} {host}: line {} of the file", n + 1);
+            Usage::new(format!("{place}: {why}"))
+        };
+        let Some((name, value)) = line.split_once(':') else {
+            return Err(wrong("not a header")
+                .with_hint("write `Name: value`, such as `Authorization: Bearer TOKEN`")
+                .into());
+        };
+        let added = policy.header(host, name.trim(), value.trim());
+        policy = added.map_err(|error| wrong(&error.to_string()))?;
+    }
+    Ok(policy)
+}
+
 /// Reads the file of a secret. Where there is none, its name may be the secret.
-fn secret_text(option: &str, name: &str, file: &str) -> Result<String> {
+pub(crate) fn secret_text(option: &str, name: &str, file: &str) -> Result<String> {
     let hint = "write the name of a file that holds it; the value itself is seen by other users";
     let cannot = |why: &str| {
         let what = format!("{option} {name}: cannot read the file: {why}");
@@ -318,7 +329,7 @@ pub(crate) fn text_of(file: &Path) -> Result<String> {
         .map_err(|_| Usage::new(format!("{} is not UTF-8 text", file.display())).into())
 }
 
-fn without_line_break(text: &str) -> &str {
+pub(crate) fn without_line_break(text: &str) -> &str {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.strip_suffix('\r').unwrap_or(text)
 }

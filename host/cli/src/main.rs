@@ -20,6 +20,8 @@ mod proxy;
 mod run;
 mod sdk;
 mod select;
+#[cfg(feature = "serve")]
+mod serve;
 mod settings;
 mod stdio;
 mod stores;
@@ -101,6 +103,10 @@ enum Command {
     /// Build and run an agent, and again after each change of its files
     #[command(after_help = dev::EXAMPLES)]
     Dev(dev::Dev),
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
+    #[cfg(feature = "serve")]
+    Token(serve::token::Token),
     New(new::New),
     Build(build::Build),
     Init(init::Init),
@@ -235,17 +241,14 @@ fn start(cli: Cli) -> Result<()> {
         settings.check()?;
     }
     // What a guest's call meets is told to the guest, and logged for the operator.
-    let reports = !matches!(
-        cli.command,
-        Command::Run(_) | Command::Chat(_) | Command::Dev(_)
-    );
+    let reports = !cli.command.runs_agents();
     let watched = progress::is_watched(out);
     logging::start(&settings.log()?, settings.has_log(), reports, watched);
     // The command runs on this thread. One more is enough: the disk has its own, agents give way to
     // each other, and servers are slower than it. It also hears signals while this one waits for
     // the reader of the output.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+        .worker_threads(cli.command.threads())
         .enable_all()
         .build()?;
     let done = runtime.block_on(cli.command.run(&settings, out));
@@ -288,6 +291,10 @@ impl Command {
 
     /// Returns false for commands that need no setting, or tell themselves which are wrong.
     fn uses_settings(&self) -> bool {
+        #[cfg(feature = "serve")]
+        if matches!(self, Self::Token(_)) {
+            return false;
+        }
         !matches!(
             self,
             Self::New(_)
@@ -297,6 +304,26 @@ impl Command {
                 | Self::Completions(_)
                 | Self::Man(_)
         )
+    }
+
+    /// Returns true for a command that runs agents.
+    fn runs_agents(&self) -> bool {
+        match self {
+            Self::Run(_) | Self::Chat(_) | Self::Dev(_) => true,
+            #[cfg(feature = "serve")]
+            Self::Serve(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Returns the number of threads besides the one of the command.
+    fn threads(&self) -> usize {
+        match self {
+            // The compilers, the agents and the clients of a service work at the same time.
+            #[cfg(feature = "serve")]
+            Self::Serve(_) => std::thread::available_parallelism().map_or(2, usize::from),
+            _ => 1,
+        }
     }
 
     /// Returns the name of a command that creates versions.
@@ -373,6 +400,13 @@ impl Command {
                 let store = stores.host(chat.agent.create)?;
                 chat.run(&store, settings, interrupt, out).await
             }
+            #[cfg(feature = "serve")]
+            Self::Serve(serve) => {
+                let store = stores.host(serve.create)?;
+                serve.run(store, settings, out).await
+            }
+            #[cfg(feature = "serve")]
+            Self::Token(token) => token.run(out),
             Self::New(new) => new.run(out),
             Self::Build(build) => build.run(settings.environment(), out),
             Self::Init(init) => {

@@ -22,6 +22,12 @@ pub(crate) struct Create {
 impl Create {
     /// The permission.
     pub(crate) const YES: Self = Self { create: true };
+
+    /// Returns true if the store that the settings name may be made.
+    #[cfg(feature = "serve")]
+    pub(crate) fn is_allowed(self, settings: &Settings) -> bool {
+        self.create || settings.is_default_place()
+    }
 }
 
 /// Opens stores as the settings say, and remembers which.

@@ -36,6 +36,31 @@ impl Scope {
         self.inner.session()
     }
 
+    /// Returns this scope with labels for each version that it creates from now on, beside those
+    /// of [`StoreOptions::host_labels`](super::StoreOptions::host_labels), whose rules hold for
+    /// them, too: keys begin with `persist.`, and a version whose labels would be too large gets
+    /// none of them.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use persist_host::snapshot::{SaveOptions, Store};
+    /// # use persist_host::storage::Memory;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let scope = Store::new(Arc::new(Memory::new())).scope("bot", None)?;
+    /// let labels = [("persist.request".to_owned(), "42".to_owned())];
+    /// let of_request = scope.with_host_labels(labels);
+    /// let info = of_request.save("memory", "x".into(), SaveOptions::default()).await?;
+    /// assert_eq!(info.labels, [("persist.request".into(), "42".into())]);
+    /// # Ok::<(), persist_host::snapshot::Error>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn with_host_labels(&self, labels: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut scope = self.clone();
+        scope.inner.labels = labels.into_iter().collect();
+        scope
+    }
+
     /// Saves `state` as the next version of `name`. Zero bytes are a state.
     ///
     /// # Errors

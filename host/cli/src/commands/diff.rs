@@ -121,8 +121,25 @@ impl Diff {
             Some(to) => (self.from, to),
             None => (before(store, &self.from, out).await?, self.from),
         };
-        let mut from = side(store, &from).await?;
-        let mut to = side(store, &to).await?;
+        let compared = Comparison::of(store, &from, &to).await?;
+        Ok(out.result(&compared.value(), || compared.text())?)
+    }
+}
+
+/// Two versions and their difference.
+pub(crate) struct Comparison {
+    from: Side,
+    to: Side,
+    same: bool,
+    /// None where the states are the same, or one of them is deleted.
+    difference: Option<(Bytes, Option<Lines>)>,
+}
+
+impl Comparison {
+    /// Compares the versions that two addresses name.
+    pub(crate) async fn of(store: &Store, from: &Address, to: &Address) -> Result<Self> {
+        let mut from = side(store, from).await?;
+        let mut to = side(store, to).await?;
         let same = (from.info.deleted, &from.info.sha256) == (to.info.deleted, &to.info.sha256);
         let longer = from.info.size.max(to.info.size);
         let mut difference = None;
@@ -132,20 +149,34 @@ impl Diff {
             bytes.is_binary |= lines.is_none() && longer <= MAX;
             difference = Some((bytes, lines));
         }
-        let value = json!({
+        Ok(Self {
+            from,
+            to,
+            same,
+            difference,
+        })
+    }
+
+    /// Returns the comparison as JSON.
+    pub(crate) fn value(&self) -> Value {
+        let Self { from, to, .. } = self;
+        let difference = self.difference.as_ref();
+        let longer = from.info.size.max(to.info.size);
+        json!({
             "from": print::info(&from.address, &from.info),
             "to": print::info(&to.address, &to.info),
-            "same": same,
-            "bytes": difference.as_ref().map(|(bytes, _)| bytes.value(longer)),
-            "format": difference.as_ref().and_then(|(bytes, lines)| match lines {
+            "same": self.same,
+            "bytes": difference.map(|(bytes, _)| bytes.value(longer)),
+            "format": difference.and_then(|(bytes, lines)| match lines {
                 Some(lines) => Some(lines.format),
                 None => bytes.is_binary.then_some("binary"),
             }),
-            "diff": difference.as_ref().and_then(|(_, lines)| {
-                Some(lines.as_ref()?.diff.as_str())
-            }),
-        });
-        Ok(out.result(&value, || text(&from, &to, same, difference.as_ref()))?)
+            "diff": difference.and_then(|(_, lines)| Some(lines.as_ref()?.diff.as_str())),
+        })
+    }
+
+    fn text(&self) -> String {
+        text(&self.from, &self.to, self.same, self.difference.as_ref())
     }
 }
 

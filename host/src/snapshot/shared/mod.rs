@@ -56,6 +56,8 @@ pub(crate) struct ScopeRef {
     pub(crate) session: Option<Name>,
     /// The lease that changes are made under.
     pub(crate) lease: Option<Arc<HeldLease>>,
+    /// Labels of versions that this handle creates, beside those of the store's options.
+    pub(crate) labels: Arc<[(String, String)]>,
 }
 
 impl ScopeRef {
@@ -65,17 +67,15 @@ impl ScopeRef {
         labels: &[(String, String)],
         media_type: Option<&str>,
     ) -> Vec<(String, String)> {
-        let own = &self.store.shared.options.host_labels;
-        let all = labels.iter().chain(own);
+        let of_store = &self.store.shared.options.host_labels;
+        let own = || self.labels.iter().chain(of_store);
+        let all = labels.iter().chain(own());
         let bytes: usize = all.map(|(key, value)| key.len() + value.len()).sum();
         let is_taken = |own: &str| labels.iter().any(|(key, _)| key == own);
         if bytes + media_type.map_or(0, str::len) > MAX_LABEL_BYTES {
             return Vec::new();
         }
-        own.iter()
-            .filter(|(key, _)| !is_taken(key))
-            .cloned()
-            .collect()
+        own().filter(|(key, _)| !is_taken(key)).cloned().collect()
     }
 
     /// Returns the labels of a version that is moved here: its own, among them those of the host
@@ -143,6 +143,7 @@ impl StoreRef {
             agent: agent.clone(),
             session,
             lease: None,
+            labels: Arc::default(),
         }
     }
 

@@ -1,0 +1,236 @@
+//! State of the service, what a request is about, and who may send it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::RawPathParams;
+use axum::http::{HeaderMap, StatusCode, header};
+use persist_host::snapshot::{Name, Scope, Store, Version};
+use tokio_util::sync::CancellationToken;
+
+use super::body::Incoming;
+use super::components::Components;
+use super::manifest::Manifest;
+use super::problem::{Problem, Result};
+use super::queue::Runs;
+use super::token::{self, TokenRight};
+use super::watch::Changes;
+
+/// Entries of a page where a client does not say, and at most.
+const PAGE: usize = 100;
+const MAX_PAGE: usize = 1000;
+
+/// State that all requests share.
+pub(super) struct App {
+    pub(super) store: Store,
+    pub(super) manifest: Manifest,
+    pub(super) components: Components,
+    pub(super) runs: Arc<Runs>,
+    pub(super) changes: Changes,
+    pub(super) options: Options,
+    /// Cancelled when the service ends.
+    pub(super) ending: CancellationToken,
+}
+
+/// Options of the service.
+pub(super) struct Options {
+    pub(super) has_auth: bool,
+    pub(super) queue: usize,
+    pub(super) idle: Duration,
+    pub(super) poll: Duration,
+}
+
+/// What a request is about.
+pub(super) struct Target {
+    pub(super) agent: Option<Name>,
+    pub(super) session: Option<Name>,
+    pub(super) name: Option<Name>,
+    version: Option<String>,
+    query: HashMap<String, String>,
+    /// Token of the client, by its place in the manifest; none where none is asked for.
+    pub(super) token: Option<usize>,
+}
+
+impl App {
+    pub(super) fn new(
+        store: Store,
+        manifest: Manifest,
+        components: Components,
+        options: Options,
+    ) -> Self {
+        Self {
+            store,
+            manifest,
+            components,
+            runs: Arc::default(),
+            changes: Changes::default(),
+            options,
+            ending: CancellationToken::new(),
+        }
+    }
+
+    /// Looks for changes until it is stopped.
+    pub(super) async fn watch(self: Arc<Self>) {
+        self.changes.watch(&self.store, self.options.poll).await;
+    }
+
+    /// Returns the body of a request.
+    pub(super) fn body(&self, body: Body) -> Incoming {
+        Incoming::new(body, self.options.idle)
+    }
+
+    /// Returns the token of a request; none where none is asked for.
+    pub(super) fn token(&self, headers: &HeaderMap) -> Result<Option<usize>> {
+        if !self.options.has_auth {
+            return no_browser(headers).map(|()| None);
+        }
+        let sent = headers.get(header::AUTHORIZATION);
+        let sent = sent.and_then(|value| value.to_str().ok());
+        let sent = sent.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        let tokens = &self.manifest.tokens;
+        let found = sent.and_then(|sent| token::find(tokens, sent));
+        let found = found.and_then(|found| tokens.iter().position(|one| std::ptr::eq(one, found)));
+        match found {
+            Some(found) => Ok(Some(found)),
+            None => {
+                let what = match sent {
+                    Some(_) => "the token is not known",
+                    None => "the request has no token",
+                };
+                let error = Problem::new(StatusCode::UNAUTHORIZED, "denied", what);
+                Err(error.hint("send the header `Authorization: Bearer TOKEN`"))
+            }
+        }
+    }
+
+    /// Refuses a token that lacks a right, or may not name an agent.
+    pub(super) fn authorize(
+        &self,
+        token: Option<usize>,
+        right: TokenRight,
+        agent: Option<&Name>,
+    ) -> Result<()> {
+        let Some(token) = token.and_then(|token| self.manifest.tokens.get(token)) else {
+            return Ok(());
+        };
+        let denied = |what: String| {
+            let error = Problem::new(StatusCode::FORBIDDEN, "denied", what);
+            error.hint("use another token, or change its entry in the manifest")
+        };
+        if !token.allows(right) {
+            return Err(denied(format!("the token does not have the right {right}")));
+        }
+        match agent {
+            Some(agent) if !token.covers(agent.as_str()) => {
+                Err(denied("the token is for other agents".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns true if a request may see an agent.
+    pub(super) fn sees(&self, target: &Target, agent: &Name) -> bool {
+        let agent = Some(agent);
+        self.authorize(target.token, TokenRight::Read, agent)
+            .is_ok()
+    }
+}
+
+impl Target {
+    pub(super) fn of(params: &RawPathParams, query: HashMap<String, String>) -> Result<Self> {
+        let mut target = Self {
+            agent: None,
+            session: None,
+            name: None,
+            version: None,
+            query,
+            token: None,
+        };
+        for (key, value) in params {
+            let name = || {
+                let name = Name::new(value);
+                name.map_err(|error| {
+                    let why = error.to_string();
+                    let why = why.strip_prefix("invalid: ").unwrap_or(&why).to_owned();
+                    Problem::usage(format!("{key} of the path: {why}"))
+                })
+            };
+            match key {
+                "agent" => target.agent = Some(name()?),
+                "session" => target.session = Some(name()?),
+                "name" => target.name = Some(name()?),
+                _ => target.version = Some(value.to_owned()),
+            }
+        }
+        Ok(target)
+    }
+
+    pub(super) fn agent(&self) -> Result<&Name> {
+        let missing = || Problem::usage("the path names no agent");
+        self.agent.as_ref().ok_or_else(missing)
+    }
+
+    pub(super) fn name(&self) -> Result<&Name> {
+        let missing = || Problem::usage("the path has no name");
+        self.name.as_ref().ok_or_else(missing)
+    }
+
+    pub(super) fn scope(&self, app: &App) -> Result<Scope> {
+        let session = self.session.as_ref().map(Name::as_str);
+        Ok(app.store.scope(self.agent()?.as_str(), session)?)
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.query.get(key).map(String::as_str)
+    }
+
+    pub(super) fn version(&self, key: &str) -> Result<Option<Version>> {
+        let version = self.text(key).map(|text| parsed(key, text));
+        version.transpose()
+    }
+
+    /// Returns the version that the path names.
+    pub(super) fn version_in_path(&self) -> Result<Version> {
+        parsed("version", self.version.as_deref().unwrap_or(""))
+    }
+
+    pub(super) fn limit(&self) -> Result<usize> {
+        match self.version("limit")? {
+            None => Ok(PAGE),
+            Some(limit @ 1..) => Ok(usize::try_from(limit).unwrap_or(MAX_PAGE).min(MAX_PAGE)),
+            Some(0) => Err(Problem::usage("limit: the minimum is 1")),
+        }
+    }
+}
+
+fn parsed(key: &str, text: &str) -> Result<Version> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| is_number);
+    number.ok_or_else(|| Problem::usage(format!("{key}: not a number from 0")))
+}
+
+/// Refuses requests that a page in a browser sends, also one whose host name was made to lead to
+/// this machine: without tokens, nothing else keeps it out.
+fn no_browser(headers: &HeaderMap) -> Result<()> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(header::HOST).unwrap_or("");
+    let host = match host.strip_prefix('[') {
+        Some(address) => address.split(']').next(),
+        None => host.split(':').next(),
+    };
+    let is_loopback = matches!(host, Some("localhost" | "::1")) || {
+        let address = host.and_then(|host| host.parse::<std::net::Ipv4Addr>().ok());
+        address.is_some_and(|address| address.is_loopback())
+    };
+    if is_loopback && !headers.contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    let what = "without tokens, requests of web pages and for other hosts are refused";
+    let error = Problem::new(StatusCode::FORBIDDEN, "denied", what);
+    Err(error.hint("send requests to 127.0.0.1 or localhost, or use tokens"))
+}

@@ -1,0 +1,202 @@
+//! The queue of runs, and the answers that are kept for requests that are repeated.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::http::StatusCode;
+use persist_host::snapshot::Name;
+use serde_json::Value;
+use tokio::sync::{Semaphore, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::problem::{Problem, Result};
+
+/// Bytes of answers that are kept for repeated requests, and their number, at most.
+const MAX_KEPT: usize = 64 << 20;
+const MAX_KEYS: usize = 10_000;
+
+/// Changes of one run that a slow client may be behind.
+const EVENTS: usize = 256;
+
+pub(super) type ScopeKey = (Name, Option<Name>);
+type RequestKey = (ScopeKey, [u8; 32]);
+
+/// All runs of this process.
+#[derive(Default)]
+pub(super) struct Runs {
+    tasks: TaskTracker,
+    aborted: CancellationToken,
+    state: Mutex<RunsState>,
+}
+
+#[derive(Default)]
+struct RunsState {
+    queues: HashMap<ScopeKey, Arc<Queue>>,
+    keyed: HashMap<RequestKey, Arc<Run>>,
+    /// Keys of runs that have ended, the oldest first, with the bytes of their answers.
+    kept: VecDeque<(RequestKey, usize)>,
+    kept_bytes: usize,
+}
+
+/// Runs of one agent or session, of which one is at work.
+struct Queue {
+    turn: Semaphore,
+    /// Runs that wait or are at work; changed under the lock of [`RunsState`].
+    len: AtomicUsize,
+}
+
+/// A run, or one that is to come.
+pub(super) struct Run {
+    body: [u8; 32],
+    outcome: watch::Sender<Option<Arc<Outcome>>>,
+    pub(super) events: broadcast::Sender<(&'static str, Value)>,
+}
+
+/// End of a run.
+pub(super) struct Outcome {
+    pub(super) answer: Result<Value>,
+    /// False if the agent was not begun, so that the request can be sent again.
+    pub(super) began: bool,
+}
+
+/// Key of a request, and what a repeated request must have, too.
+#[derive(Clone, Copy)]
+pub(super) struct Key {
+    pub(super) hash: [u8; 32],
+    pub(super) body: [u8; 32],
+}
+
+impl Runs {
+    /// Waits until all runs have ended.
+    pub(super) async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Aborts the runs that are left.
+    pub(super) fn abort(&self) {
+        self.aborted.cancel();
+    }
+
+    fn state(&self) -> MutexGuard<'_, RunsState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins `work`, or finds the run that a repeated request began. At most `max` runs of a place
+    /// wait or are at work.
+    pub(super) fn begin<F: Future<Output = Outcome> + Send + 'static>(
+        self: &Arc<Self>,
+        place: ScopeKey,
+        key: Option<Key>,
+        max: usize,
+        work: impl FnOnce(Arc<Run>) -> F,
+    ) -> Result<(Arc<Run>, bool)> {
+        let request: Option<RequestKey> = key.map(|key| (place.clone(), key.hash));
+        let mut state = self.state();
+        if let Some(run) = request.as_ref().and_then(|key| state.keyed.get(key)) {
+            if run.body != key.map_or([0; 32], |key| key.body) {
+                return Err(other_body());
+            }
+            return Ok((Arc::clone(run), true));
+        }
+        let queue = state.queues.entry(place.clone()).or_insert_with(|| {
+            Arc::new(Queue {
+                turn: Semaphore::new(1),
+                len: 0.into(),
+            })
+        });
+        if queue.len.load(Relaxed) >= max {
+            let what = format!("{max} requests wait for this agent or session");
+            return Err(Problem::busy(what));
+        }
+        queue.len.fetch_add(1, Relaxed);
+        let queue = Arc::clone(queue);
+        let run = Arc::new(Run {
+            body: key.map_or([0; 32], |key| key.body),
+            outcome: watch::Sender::new(None),
+            events: broadcast::Sender::new(EVENTS),
+        });
+        if let Some(request) = &request {
+            state.keyed.insert(request.clone(), Arc::clone(&run));
+        }
+        drop(state);
+        let runs = Arc::clone(self);
+        let task = Arc::clone(&run);
+        let work = work(Arc::clone(&run));
+        self.tasks.spawn(async move {
+            let turn = async {
+                // Never closed.
+                let _turn = queue.turn.acquire().await;
+                work.await
+            };
+            let outcome = tokio::select! {
+                outcome = turn => outcome,
+                () = runs.aborted.cancelled() => Outcome {
+                    answer: Err(Problem::new(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "failed",
+                        "the service ended during the run; what the agent saved before is kept",
+                    )),
+                    began: true,
+                },
+            };
+            let mut state = runs.state();
+            if queue.len.fetch_sub(1, Relaxed) == 1 {
+                state.queues.remove(&place);
+            }
+            if let Some(request) = request {
+                state.keep(request, &outcome);
+            }
+            drop(state);
+            task.outcome.send_replace(Some(Arc::new(outcome)));
+        });
+        Ok((run, false))
+    }
+}
+
+impl RunsState {
+    /// Keeps the answer of a run for repeated requests.
+    fn keep(&mut self, request: RequestKey, outcome: &Outcome) {
+        if !outcome.began {
+            self.keyed.remove(&request);
+            return;
+        }
+        let size = match &outcome.answer {
+            Ok(value) => value.to_string().len(),
+            Err(problem) => problem.document().to_string().len(),
+        };
+        self.kept.push_back((request, size));
+        self.kept_bytes += size;
+        while self.kept_bytes > MAX_KEPT || self.kept.len() > MAX_KEYS {
+            let Some((oldest, size)) = self.kept.pop_front() else {
+                break;
+            };
+            self.keyed.remove(&oldest);
+            self.kept_bytes -= size;
+        }
+    }
+}
+
+pub(super) fn other_body() -> Problem {
+    let what = "Idempotency-Key: another request has used this key";
+    let error = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "usage", what);
+    error.hint("use a new key for each request, and the same one only to repeat it")
+}
+
+/// Waits for the end of a run.
+pub(super) async fn ended(run: &Run) -> Result<Arc<Outcome>> {
+    let mut outcome = run.outcome.subscribe();
+    let outcome = outcome.wait_for(Option::is_some).await;
+    let outcome = outcome.ok().and_then(|outcome| outcome.clone());
+    let failed = || {
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "failed",
+            "the server failed",
+        )
+    };
+    outcome.ok_or_else(failed)
+}

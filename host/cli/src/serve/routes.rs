@@ -1,0 +1,206 @@
+//! All operations of the service. The router and the OpenAPI document are made of one table.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{Query, RawPathParams, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodFilter, on};
+
+use super::app::{App, Target};
+use super::problem::{Problem, Result};
+use super::route::{Answer, Path, Route};
+use super::token::TokenRight;
+use super::{changes, openapi, runs, snapshots};
+
+/// Bytes of the headers of a request, at most. The connection ends a head that it cannot hold.
+const MAX_HEAD: usize = 64 << 10;
+
+macro_rules! routes {
+    ($($method:ident $kind:ident $path:literal $id:literal $right:expr, $query:expr, $body:expr,
+       $answer:literal, $handler:path, $summary:literal;)*) => {
+        /// All operations.
+        pub(super) const ROUTES: &[Route] = &[$(Route {
+            method: Method::$method,
+            path: Path::$kind($path),
+            id: $id,
+            summary: $summary,
+            right: $right,
+            query: &$query,
+            body: $body,
+            answer: $answer,
+            handler: |app, target, request| Box::pin($handler(app, target, request)),
+        },)*];
+    };
+}
+
+const READ: Option<TokenRight> = Some(TokenRight::Read);
+const SAVE: Option<TokenRight> = Some(TokenRight::Save);
+const ADMIN: Option<TokenRight> = Some(TokenRight::Admin);
+
+routes! {
+    GET Root "/healthz" "health" None, [], None, "Health", health, "Tell that the process works";
+    GET Root "/readyz" "ready" None, [], None, "Health", ready, "Tell that the store can be read";
+    GET Root "/v1/openapi.json" "openapi" None, [], None, "Any", document, "Return this document";
+    GET Root "/v1/changes" "changes" READ, [], None, "", changes::changes,
+        "Stream the changes of all names as server-sent events";
+    GET Root "/v1/agents" "listAgents" READ, ["after", "limit"], None, "Names", snapshots::agents,
+        "List agents that saved something";
+    GET Root "/v1/agents/{agent}/sessions" "listSessions" READ, ["after", "limit"], None, "Names",
+        snapshots::sessions, "List sessions of an agent";
+    POST Scope "/run" "run" Some(TokenRight::Run), [], Some("RunRequest"), "RunResult", runs::run,
+        "Run the agent once";
+    GET Scope "/names" "listNames" READ, ["prefix", "after", "limit"], None, "Names",
+        snapshots::names, "List names, deleted ones too";
+    GET Scope "/names/{name}" "show" READ, ["version"], None, "Version", snapshots::show,
+        "Show the newest version, or another one";
+    DELETE Scope "/names/{name}" "delete" SAVE, [], None, "Version", snapshots::delete,
+        "Delete a name; a restore undoes it";
+    GET Scope "/names/{name}/history" "history" READ, ["before", "limit"], None, "History",
+        snapshots::history, "List versions, newest first";
+    GET Scope "/names/{name}/state" "load" READ, ["version"], None, "", snapshots::load,
+        "Load a state, or a range of it";
+    PUT Scope "/names/{name}/state" "save" SAVE, [], Some(""), "Version", snapshots::save,
+        "Save the body as the next version";
+    POST Scope "/names/{name}/restore" "restore" SAVE, [], Some("RestoreRequest"), "Version",
+        snapshots::restore, "Save an old state as the next version";
+    POST Scope "/names/{name}/fork" "fork" SAVE, [], Some("ForkRequest"), "Version",
+        snapshots::fork, "Save a state under another name";
+    GET Scope "/names/{name}/diff" "diff" READ, ["from", "to"], None, "Difference",
+        snapshots::diff, "Compare two versions";
+    GET Scope "/names/{name}/pins" "listPins" READ, [], None, "Pins", snapshots::pins,
+        "List pinned versions";
+    PUT Scope "/names/{name}/pins/{version}" "pin" ADMIN, [], None, "Pins", snapshots::pin,
+        "Keep a version from being pruned";
+    DELETE Scope "/names/{name}/pins/{version}" "unpin" ADMIN, [], None, "Pins",
+        snapshots::unpin, "Let a version be pruned again";
+}
+
+/// Returns the routes of the service.
+pub(super) fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        for path in route.path.templates() {
+            let handler = move |State(app), params, request| answer(route, app, params, request);
+            let filter = MethodFilter::try_from(route.method.clone());
+            let filter = filter.unwrap_or(MethodFilter::GET);
+            router = router.route(&path, on(filter, handler));
+        }
+    }
+    router
+        .fallback(|| async {
+            let error = Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such path");
+            error.hint("GET /v1/openapi.json lists all paths")
+        })
+        .method_not_allowed_fallback(|| async {
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            Problem::new(status, "usage", "the path does not take this method")
+        })
+        .with_state(app)
+}
+
+async fn answer(
+    route: &'static Route,
+    app: Arc<App>,
+    params: std::result::Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+) -> Response {
+    let mut response = match checked(route, &app, params, &request) {
+        Ok(target) => {
+            let answered = (route.handler)(app, target, request).await;
+            answered.unwrap_or_else(Problem::into_response)
+        }
+        Err(error) => error.into_response(),
+    };
+    let headers = response.headers_mut();
+    // An agent chooses states and their media types: no browser may take one for a page.
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("sandbox; default-src 'none'"),
+    );
+    response
+}
+
+/// Checks the token first: a client without one learns nothing.
+fn checked(
+    route: &Route,
+    app: &App,
+    params: std::result::Result<RawPathParams, RawPathParamsRejection>,
+    request: &Request,
+) -> Result<Target> {
+    let headers = request.headers().iter();
+    let head: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if head > MAX_HEAD {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let what = format!("the headers of the request have more than {MAX_HEAD} bytes");
+        return Err(Problem::new(status, "limit", what));
+    }
+    let token = match route.right {
+        Some(_) => app.token(request.headers())?,
+        None => None,
+    };
+    let params = params.map_err(|_| Problem::usage("the path is not UTF-8"))?;
+    let query = Query::<HashMap<String, String>>::try_from_uri(request.uri());
+    let Query(query) = query.map_err(|_| Problem::usage("the query cannot be read"))?;
+    if let Some(key) = query
+        .keys()
+        .find(|key| !route.query.contains(&key.as_str()))
+    {
+        let what = format!("the query has the unknown key {key:?}");
+        return Err(Problem::usage(what));
+    }
+    let mut target = Target::of(&params, query)?;
+    target.token = token;
+    if let Some(right) = route.right {
+        app.authorize(token, right, target.agent.as_ref())?;
+    }
+    Ok(target)
+}
+
+async fn health(_: Arc<App>, _: Target, _: Request) -> Result<Response> {
+    let value = serde_json::json!({ "status": "ok" });
+    Ok(super::problem::json_response(StatusCode::OK, &value))
+}
+
+async fn ready(app: Arc<App>, target: Target, request: Request) -> Result<Response> {
+    if app.ending.is_cancelled() {
+        let what = "the service is ending";
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "failed",
+            what,
+        ));
+    }
+    let looked = app.store.agents(None, 1);
+    match tokio::time::timeout(app.options.idle, looked).await {
+        Ok(Ok(_)) => health(app, target, request).await,
+        Ok(Err(error)) => {
+            let mut problem = Problem::from(error);
+            problem.status = StatusCode::SERVICE_UNAVAILABLE;
+            Err(problem)
+        }
+        Err(_) => {
+            let what = "the storage does not answer";
+            Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "failed",
+                what,
+            ))
+        }
+    }
+}
+
+// Not `async`: its type would depend on the table that it is in.
+fn document(_: Arc<App>, _: Target, _: Request) -> Answer {
+    let document = openapi::document(ROUTES);
+    Box::pin(async move { Ok(super::problem::json_response(StatusCode::OK, &document)) })
+}

@@ -1,0 +1,94 @@
+//! Looks for changes of a store. Any replica and any other process may make one, so the store is
+//! listed from time to time, while a client watches.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use persist_host::snapshot::{self, Name, Selection, Store, Version};
+use serde_json::Value;
+use tokio::sync::{Notify, broadcast};
+
+use super::version::value;
+
+/// Changes that a slow client may be behind, before it is told that it missed some.
+const BEHIND: usize = 1024;
+
+type Heads = HashMap<(Name, Option<Name>, Name), Version>;
+
+/// A name with a new version.
+#[derive(Clone)]
+pub(super) struct Change {
+    pub(super) agent: Name,
+    pub(super) event: &'static str,
+    pub(super) value: Value,
+}
+
+/// The changes of a store, for all that watch them.
+pub(super) struct Changes {
+    pub(super) sender: broadcast::Sender<Change>,
+    /// Told of each client that begins to watch.
+    pub(super) watched: Notify,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            sender: broadcast::Sender::new(BEHIND),
+            watched: Notify::new(),
+        }
+    }
+}
+
+impl Changes {
+    /// Looks for changes while a client watches.
+    pub(super) async fn watch(&self, store: &Store, pause: Duration) {
+        let mut before: Option<Heads> = None;
+        loop {
+            if self.sender.receiver_count() == 0 {
+                before = None;
+                self.watched.notified().await;
+            }
+            match self.look(store, before.as_ref()).await {
+                Ok(heads) => before = Some(heads),
+                Err(error) => tracing::warn!("cannot look for changes: {error}"),
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn look(&self, store: &Store, before: Option<&Heads>) -> snapshot::Result<Heads> {
+        let mut heads = Heads::new();
+        let mut walk = store.walk(&Selection::All);
+        while let Some((scope, name)) = walk.next().await? {
+            // One list for a name: a look at the version itself only where it is new.
+            let newest = scope.versions(name.as_str(), None, 1).await?;
+            let Some(&version) = newest.first() else {
+                continue;
+            };
+            let key = (scope.agent().clone(), scope.session().cloned(), name);
+            let known = before.map(|before| before.get(&key).copied());
+            let is_new = known.is_some_and(|known| known != Some(version));
+            if is_new && let Ok(Some(info)) = scope.stat(key.2.as_str(), Some(version)).await {
+                // No one may listen any more.
+                let _ = self.sender.send(Change {
+                    agent: key.0.clone(),
+                    event: if info.deleted { "deleted" } else { "saved" },
+                    value: value(&scope, &info),
+                });
+            }
+            heads.insert(key, version);
+        }
+        if before.is_none() {
+            // Clients know from here on that no change is missed.
+            let Ok(agent) = Name::new("ready") else {
+                return Ok(heads);
+            };
+            let _ = self.sender.send(Change {
+                agent,
+                event: "ready",
+                value: serde_json::json!({}),
+            });
+        }
+        Ok(heads)
+    }
+}

@@ -1,0 +1,630 @@
+//! `persist serve`, over HTTP. Each answer is validated against the OpenAPI document that the
+//! service itself serves.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::{HeaderMap, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use persist_tests::{block_on, guest, persist, run_fails, run_ok, tempdir, text};
+use serde_json::{Value, json};
+
+/// A service, and a token that it takes for everything.
+struct Service {
+    child: Child,
+    address: String,
+    token: String,
+    document: Value,
+}
+
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .unwrap_or_else(|| panic!("{name}: {:?}", self.headers))
+            .to_str()
+            .expect("text")
+    }
+}
+
+/// Makes a token, and returns it with its lines of the manifest.
+fn token(dir: &Path, rights: &str, agents: &str) -> (String, String) {
+    let words = [
+        "token", "new", "--json", "--rights", rights, "--agents", agents,
+    ];
+    let made: Value = serde_json::from_str(&run_ok(dir, &words)).expect("JSON");
+    let part = |key: &str| made[key].as_str().expect("text").to_owned();
+    (part("token"), part("manifest"))
+}
+
+fn manifest(dir: &Path, component: &Path, more: &str) -> PathBuf {
+    let file = dir.join("agents.toml");
+    let component = component.display();
+    let text = format!("[[agents]]\nname = \"bot*\"\ncomponent = \"{component}\"\n{more}\n");
+    fs::write(&file, text).expect("written");
+    file
+}
+
+impl Service {
+    fn start(dir: &Path) -> Self {
+        Self::with(dir, &guest("test_guest"), &[])
+    }
+
+    fn with(dir: &Path, component: &Path, options: &[&str]) -> Self {
+        let (token, entry) = token(dir, "admin", "*");
+        let manifest = manifest(dir, component, &entry);
+        Self::of(dir, &manifest, token, options)
+    }
+
+    fn of(dir: &Path, manifest: &Path, token: String, options: &[&str]) -> Self {
+        let manifest = manifest.to_str().expect("text");
+        let mut child = persist(&dir.join("store"))
+            .args([
+                "serve",
+                "--json",
+                "--listen",
+                "127.0.0.1:0",
+                "--manifest",
+                manifest,
+            ])
+            .args(options)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("persist starts");
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let event: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(event["event"], "listening");
+        let url = event["url"].as_str().expect("text");
+        let address = url.strip_prefix("http://").expect("no TLS").to_owned();
+        let mut service = Self {
+            child,
+            address,
+            token,
+            document: Value::Null,
+        };
+        let document = service.plain("GET", "/v1/openapi.json", &[], "");
+        service.document = document.json();
+        service
+    }
+
+    /// Sends a request without a token, whose answer is not validated.
+    fn plain(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        block_on(async {
+            let stream = tokio::net::TcpStream::connect(&self.address)
+                .await
+                .expect("connects");
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                    .await
+                    .expect("HTTP");
+            tokio::spawn(connection);
+            let mut request = Request::builder().method(method).uri(path);
+            request = request.header("host", &self.address);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let request = request.body(Full::new(Bytes::from(body.to_owned())));
+            let reply = sender
+                .send_request(request.expect("valid"))
+                .await
+                .expect("a reply");
+            let (head, body) = reply.into_parts();
+            Reply {
+                status: head.status,
+                headers: head.headers,
+                body: body.collect().await.expect("a whole body").to_bytes(),
+            }
+        })
+    }
+
+    /// Sends a request with the token, and validates the answer against the document.
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        let token = format!("Bearer {}", self.token);
+        let mut all = vec![("authorization", token.as_str())];
+        all.extend(headers);
+        let reply = self.plain(method, path, &all, body);
+        self.validate(method, path, &reply);
+        reply
+    }
+
+    fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, &[], "")
+    }
+
+    fn run(&self, path: &str, args: &[&str], headers: &[(&str, &str)]) -> Reply {
+        let body = json!({ "args": args }).to_string();
+        let headers = [&[("content-type", "application/json")], headers].concat();
+        self.send("POST", path, &headers, &body)
+    }
+
+    fn validate(&self, method: &str, path: &str, reply: &Reply) {
+        const URL: &str = "https://localhost/openapi.json";
+        let segments: Vec<_> = path.split('?').next().expect("a path").split('/').collect();
+        let paths = self.document["paths"].as_object().expect("paths");
+        let item = paths.iter().find(|(template, _)| {
+            let parts: Vec<_> = template.split('/').collect();
+            let is_same = |(part, word): (&&str, &&str)| part.starts_with('{') || part == word;
+            parts.len() == segments.len() && parts.iter().zip(&segments).all(is_same)
+        });
+        let (template, item) = item.unwrap_or_else(|| panic!("no path is {path}"));
+        let method = method.to_ascii_lowercase();
+        let escaped = template.replace('~', "~0").replace('/', "~1");
+        let responses = &item[&method]["responses"];
+        let status = reply.status.as_str();
+        let status = if responses[status].is_null() {
+            "default"
+        } else {
+            status
+        };
+        assert_eq!(
+            status == "default",
+            !reply.status.is_success() && status != "304"
+        );
+        let Some(content) = responses[status]["content"].as_object() else {
+            return assert!(reply.body.is_empty(), "{path}");
+        };
+        let media_type = reply.header("content-type");
+        let Some(documented) = content.get(media_type) else {
+            return assert!(
+                content.contains_key("application/octet-stream"),
+                "{media_type}"
+            );
+        };
+        if documented["schema"].is_null() {
+            return;
+        }
+        let media_type = media_type.replace('/', "~1");
+        let at = format!(
+            "{URL}#/paths/{escaped}/{method}/responses/{status}/content/{media_type}/schema"
+        );
+        let at = at.replace('{', "%7B").replace('}', "%7D");
+        let mut compiler = boon::Compiler::new();
+        compiler
+            .add_resource(URL, self.document.clone())
+            .expect("a document");
+        let mut schemas = boon::Schemas::new();
+        let schema = compiler.compile(&at, &mut schemas);
+        let schema = schema.unwrap_or_else(|error| panic!("{at}: {error:#}"));
+        let value = reply.json();
+        let valid = schemas.validate(&value, schema);
+        valid.unwrap_or_else(|error| panic!("{path}: {value}: {error}"));
+    }
+
+    /// Sends a signal, and returns the exit code; none after SIGKILL.
+    fn end(mut self, signal: &str) -> Option<i32> {
+        self.signal(signal);
+        self.child.wait().expect("it ends").code()
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args([signal, &id])
+            .status();
+        assert!(sent.expect("kill runs").success());
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_service_is_refused_where_everyone_could_use_it() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let file = manifest(dir.path(), &guest("test_guest"), "");
+    let file = file.to_str().expect("text");
+    let refused = run_fails(&store, &["serve", "--manifest", file], 2);
+    assert!(
+        refused.contains("the manifest has no [[tokens]]"),
+        "{refused}"
+    );
+    assert!(
+        refused.contains("hint: run `persist token new`"),
+        "{refused}"
+    );
+    let words = [
+        "serve",
+        "--manifest",
+        file,
+        "--no-auth",
+        "--listen",
+        "0.0.0.0:0",
+    ];
+    let refused = run_fails(&store, &words, 2);
+    assert!(
+        refused.contains("0.0.0.0:0 is not a loopback address"),
+        "{refused}"
+    );
+    fs::write(dir.path().join("bad.wasm"), "no component").expect("written");
+    let file = manifest(dir.path(), Path::new("bad.wasm"), "");
+    let words = [
+        "serve",
+        "--check",
+        "--manifest",
+        file.to_str().expect("text"),
+    ];
+    let refused = run_fails(&store, &words, 2);
+    assert!(
+        refused.contains("agents[0] \"bot*\": component: "),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_request_needs_a_token_with_the_right_for_the_agent() {
+    let dir = tempdir();
+    let (reader, entry) = token(dir.path(), "read", "bot-1");
+    let file = manifest(dir.path(), &guest("test_guest"), &entry);
+    let service = Service::of(dir.path(), &file, reader, &[]);
+    assert_eq!(service.plain("GET", "/healthz", &[], "").status, 200);
+    assert_eq!(service.plain("GET", "/readyz", &[], "").status, 200);
+    let none = service.plain("GET", "/v1/agents", &[], "");
+    assert_eq!(none.status, 401);
+    assert_eq!(none.header("www-authenticate"), "Bearer");
+    let wrong = [("authorization", "Bearer persist_0000")];
+    assert_eq!(service.plain("GET", "/v1/agents", &wrong, "").status, 401);
+    assert_eq!(service.get("/v1/agents/bot-1/names").status, 200);
+    assert_eq!(service.get("/v1/agents/bot-2/names").status, 403);
+    assert_eq!(
+        service.run("/v1/agents/bot-1/run", &["echo"], &[]).status,
+        403
+    );
+    let path = "/v1/agents/bot-1/names/x/state";
+    assert_eq!(service.send("PUT", path, &[], "x").status, 403);
+}
+
+#[test]
+fn without_tokens_requests_of_web_pages_are_refused() {
+    let dir = tempdir();
+    let file = manifest(dir.path(), &guest("test_guest"), "");
+    let service = Service::of(dir.path(), &file, String::new(), &["--no-auth"]);
+    assert_eq!(service.plain("GET", "/v1/agents", &[], "").status, 200);
+    let origin = [("origin", "https://example.com")];
+    assert_eq!(service.plain("GET", "/v1/agents", &origin, "").status, 403);
+    let mut stream = TcpStream::connect(&service.address).expect("connects");
+    let request = "GET /v1/agents HTTP/1.1\r\nhost: example.com\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("written");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("a reply");
+    assert!(reply.starts_with("HTTP/1.1 403 "), "{reply}");
+}
+
+#[test]
+fn a_run_returns_its_answer_and_its_versions() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let path = "/v1/agents/bot/sessions/monday/run";
+    let ran = service.run(path, &["save", "x", "hello"], &[]);
+    assert_eq!(ran.status, 200);
+    assert_eq!(ran.json()["answer"], "version 1");
+    assert_eq!(ran.json()["versions"][0]["address"], "bot/monday/x@1");
+    let failed = service.run(path, &["error", "no luck"], &[]);
+    assert_eq!(
+        (failed.status.as_u16(), &failed.json()["code"]),
+        (422, &json!("agent"))
+    );
+    assert_eq!(
+        service.run("/v1/agents/other/run", &["echo"], &[]).status,
+        404
+    );
+    let unknown = [("content-type", "application/json")];
+    let unknown = service.send("POST", path, &unknown, "{\"arg\": []}");
+    assert_eq!(unknown.status, 400);
+    assert_eq!(service.send("POST", path, &[], "{}").status, 415);
+    let events = service.run(
+        path,
+        &["save", "x", "again"],
+        &[("accept", "text/event-stream")],
+    );
+    let events = text(&events.body).to_owned();
+    let kinds = events
+        .lines()
+        .filter_map(|line| line.strip_prefix("event: "));
+    assert_eq!(kinds.collect::<Vec<_>>(), ["saved", "answer"], "{events}");
+    let sessions = service.get("/v1/agents/bot/sessions").json();
+    assert_eq!(sessions["names"], json!(["monday"]));
+}
+
+#[test]
+fn a_repeated_key_runs_once_also_after_kill_9() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let path = "/v1/agents/bot/run";
+    let key = [("idempotency-key", "turn-1")];
+    let first = service.run(path, &["save", "x", "hello"], &key);
+    let again = service.run(path, &["save", "x", "hello"], &key);
+    assert_eq!(again.json()["answer"], first.json()["answer"]);
+    assert_eq!(again.json()["replayed"], "memory");
+    assert_eq!(service.run(path, &["save", "x", "other"], &key).status, 422);
+    // In the midst of a run that has saved.
+    let args = ["save-and-loop", "y", "hello"];
+    let key = [("idempotency-key", "turn-2")];
+    let (address, token) = (service.address.clone(), service.token.clone());
+    let body = json!({ "args": args }).to_string();
+    let mut stream = TcpStream::connect(&address).expect("connects");
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\nidempotency-key: turn-2\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("written");
+    while service.get("/v1/agents/bot/names/y/history").status != 200 {
+        std::thread::yield_now();
+    }
+    assert_eq!(service.end("-KILL"), None);
+    let file = dir.path().join("agents.toml");
+    let service = Service::of(dir.path(), &file, token, &[]);
+    let again = service.run(path, &args, &key).json();
+    assert_eq!(again["replayed"], "versions");
+    assert_eq!(again["answer"], Value::Null);
+    assert_eq!(again["versions"][0]["address"], "bot/y@1");
+    assert_eq!(again["versions"].as_array().map(Vec::len), Some(1));
+    let history = service.get("/v1/agents/bot/names/y/history").json();
+    assert_eq!(history["versions"].as_array().map(Vec::len), Some(1));
+    assert_eq!(service.run(path, &["echo"], &key).status, 422);
+}
+
+#[test]
+fn runs_wait_in_a_bounded_queue_and_end_with_the_service() {
+    let dir = tempdir();
+    let options = ["--queue", "1", "--grace", "1ms"];
+    let service = Service::with(dir.path(), &guest("test_guest"), &options);
+    let path = "/v1/agents/bot/run";
+    std::thread::scope(|scope| {
+        let looping = scope.spawn(|| service.run(path, &["save-and-loop", "x", "hello"], &[]));
+        while service.get("/v1/agents/bot/names/x").status != 200 {
+            std::thread::yield_now();
+        }
+        let busy = service.run(path, &["echo"], &[]);
+        assert_eq!(busy.status, 429);
+        assert_eq!(busy.header("retry-after"), "1");
+        let other = service.run("/v1/agents/bot-2/run", &["echo", "hi"], &[]);
+        assert_eq!(other.json()["answer"], "hi");
+        service.signal("-TERM");
+        // Aborted: an answer, or a closed connection.
+        let _ = looping.join();
+    });
+    assert_eq!(service.end("-0"), Some(0));
+}
+
+#[test]
+fn changes_of_a_state_may_be_conditional() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let path = "/v1/agents/bot/names/x/state";
+    let absent = [
+        ("if-none-match", "*"),
+        ("content-type", "text/plain"),
+        ("persist-label-turn", "1"),
+    ];
+    let saved = service.send("PUT", path, &absent, "0123456789");
+    assert_eq!(
+        (saved.status.as_u16(), saved.header("etag")),
+        (201, "\"1\"")
+    );
+    assert_eq!(saved.json()["labels"], json!({ "turn": "1" }));
+    let conflict = service.send("PUT", path, &absent, "other");
+    assert_eq!(
+        (conflict.status.as_u16(), &conflict.json()["head"]),
+        (412, &json!(1))
+    );
+    assert_eq!(
+        service
+            .send("PUT", path, &[("if-match", "\"1\"")], "second")
+            .status,
+        200
+    );
+    assert_eq!(
+        service
+            .send("PUT", path, &[("if-match", "\"1\"")], "third")
+            .status,
+        412
+    );
+    let loaded = service.get(path);
+    assert_eq!(
+        (&loaded.body[..], loaded.header("etag")),
+        (&b"second"[..], "\"2\"")
+    );
+    assert_eq!(
+        service
+            .send("GET", path, &[("if-none-match", "\"2\"")], "")
+            .status,
+        304
+    );
+    let range = service.send(
+        "GET",
+        &format!("{path}?version=1"),
+        &[("range", "bytes=2-4")],
+        "",
+    );
+    assert_eq!((range.status.as_u16(), &range.body[..]), (206, &b"234"[..]));
+    assert_eq!(range.header("content-range"), "bytes 2-4/10");
+    let outside = service.send("GET", path, &[("range", "bytes=6-")], "");
+    assert_eq!(
+        (outside.status.as_u16(), outside.header("content-range")),
+        (416, "bytes */6")
+    );
+    let name = "/v1/agents/bot/names/x";
+    assert_eq!(
+        service
+            .send("DELETE", name, &[("if-match", "\"1\"")], "")
+            .status,
+        412
+    );
+    assert_eq!(
+        service
+            .send("DELETE", name, &[("if-match", "\"2\"")], "")
+            .status,
+        200
+    );
+    assert_eq!(service.get(path).status, 404);
+    let json_type = [("content-type", "application/json")];
+    let restored = service.send(
+        "POST",
+        &format!("{name}/restore"),
+        &json_type,
+        "{\"version\": 1}",
+    );
+    assert_eq!(restored.json()["version"], 4);
+    let forked = "{\"name\": \"copy\", \"agent\": \"bot-2\", \"session\": \"s\"}";
+    let forked = service.send("POST", &format!("{name}/fork"), &json_type, forked);
+    assert_eq!(
+        (forked.status.as_u16(), &forked.json()["address"]),
+        (201, &json!("bot-2/s/copy@1"))
+    );
+    let diff = service.get(&format!("{name}/diff?from=2&to=4")).json();
+    assert_eq!(diff["same"], false);
+    assert_eq!(
+        service
+            .send("PUT", &format!("{name}/pins/1"), &[], "")
+            .json()["pins"],
+        json!([1])
+    );
+    assert_eq!(
+        service.get(&format!("{name}/pins")).json()["pins"],
+        json!([1])
+    );
+    assert_eq!(
+        service
+            .send("DELETE", &format!("{name}/pins/1"), &[], "")
+            .json()["pins"],
+        json!([])
+    );
+    let page = service.get(&format!("{name}/history?limit=2")).json();
+    assert_eq!(
+        (page["versions"].as_array().map(Vec::len), &page["next"]),
+        (Some(2), &json!(3))
+    );
+    let names = service.get("/v1/agents/bot/names").json();
+    assert_eq!(names["names"], json!(["x"]));
+    assert_eq!(
+        service.get("/v1/agents").json()["names"],
+        json!(["bot-2", "bot"])
+    );
+}
+
+#[test]
+fn hostile_names_are_names_or_refused() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let at = |name: &str| format!("/v1/agents/bot/names/{name}/state");
+    for name in ["a%00b", "%0a", "%ff", "%1b", &"x".repeat(201)] {
+        assert_eq!(
+            service.send("PUT", &at(name), &[], "x").status,
+            400,
+            "{name}"
+        );
+    }
+    let names = [
+        "..",
+        "%2e%2e%2f%2e%2e",
+        "%3cscript%3e",
+        "%e2%80%8fx",
+        "%252e",
+    ];
+    for name in names {
+        assert_eq!(
+            service.send("PUT", &at(name), &[], name).status,
+            201,
+            "{name}"
+        );
+        assert_eq!(&service.get(&at(name)).body[..], name.as_bytes());
+    }
+    let listed = service.get("/v1/agents/bot/names");
+    assert!(listed.body.is_ascii(), "a mark that no one sees is escaped");
+    let listed = listed.json()["names"].as_array().map(Vec::len);
+    assert_eq!(listed, Some(names.len()));
+    let typed = [("content-type", "text/html")];
+    service.send("PUT", &at("page"), &typed, "<script>");
+    let page = service.get(&at("page"));
+    assert_eq!(page.header("content-disposition"), "attachment");
+    assert_eq!(page.header("x-content-type-options"), "nosniff");
+    assert_eq!(
+        page.header("content-security-policy"),
+        "sandbox; default-src 'none'"
+    );
+}
+
+#[test]
+fn a_component_is_loaded_anew_and_a_broken_one_is_not() {
+    let dir = tempdir();
+    let file = dir.path().join("agent.wasm");
+    fs::copy(guest("test_guest"), &file).expect("copied");
+    let service = Service::with(dir.path(), Path::new("agent.wasm"), &[]);
+    let path = "/v1/agents/bot/run";
+    let echo = || service.run(path, &["echo", "hi"], &[]).json()["answer"].clone();
+    assert_eq!(echo(), "hi");
+    fs::write(&file, "no component").expect("written");
+    assert_eq!(echo(), "hi");
+    fs::copy(guest("wasi_guest"), &file).expect("copied");
+    let json_type = [("content-type", "application/json")];
+    let body = json!({ "args": ["stdin"], "stdin": "from the body" }).to_string();
+    let ran = service.send("POST", path, &json_type, &body);
+    assert_eq!(ran.json()["answer"], "from the body");
+}
+
+#[test]
+fn a_slow_client_loses_its_connection() {
+    let dir = tempdir();
+    let options = ["--idle-timeout", "100ms", "--max-connections", "1"];
+    let service = Service::with(dir.path(), &guest("test_guest"), &options);
+    let mut slow = TcpStream::connect(&service.address).expect("connects");
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nhost:")
+        .expect("written");
+    let mut rest = Vec::new();
+    // Ends when the service closes the connection, which the only place is then free again.
+    let _ = slow.read_to_end(&mut rest);
+    assert_eq!(service.plain("GET", "/healthz", &[], "").status, 200);
+    let long = "x".repeat(100 << 10);
+    let long = service.plain("GET", "/healthz", &[("x-long", &long)], "");
+    assert_eq!(long.status, 431);
+}
+
+#[test]
+fn a_stream_tells_changes_of_other_processes() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("test_guest"), &["--poll", "20ms"]);
+    let mut stream = TcpStream::connect(&service.address).expect("connects");
+    write!(
+        stream,
+        "GET /v1/changes HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\r\n",
+        service.address, service.token
+    )
+    .expect("written");
+    let mut lines = BufReader::new(stream)
+        .lines()
+        .map(|line| line.expect("a line"));
+    assert!(lines.any(|line| line == "event: ready"));
+    let state = dir.path().join("state");
+    fs::write(&state, "by another process").expect("written");
+    let state = state.to_str().expect("text");
+    run_ok(&dir.path().join("store"), &["save", "bot/x", state]);
+    assert!(lines.any(|line| line == "event: saved"));
+    let data = lines.next().expect("data");
+    assert!(data.contains("\"address\":\"bot/x@1\""), "{data}");
+}
