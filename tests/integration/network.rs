@@ -6,10 +6,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use persist_host::storage::{ErrorKind, List, S3Credentials, StorageConfig};
 use persist_tests::proxy::{Fault, Proxy, Reply};
-use persist_tests::{noise, persist, tempdir, text};
+use persist_tests::{block_on, noise, persist, tempdir, text};
 use tempfile::TempDir;
 
 const PASSWORD: &str = "PLANTED";
@@ -148,6 +151,47 @@ fn a_server_of_another_protocol_is_called_so() {
     judge(commands, 1, "may not speak plain HTTP");
     let commands = machine.on_each(&format!("https://{no_http}"));
     judge(commands, 2, "does not use TLS");
+}
+
+/// A server that closes each connection after the first bytes of it. Returns its address, and how
+/// many connections it had.
+fn closes() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            counter.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.read(&mut [0; 4096]);
+        }
+    });
+    (address, connections)
+}
+
+#[test]
+fn a_server_that_closes_tls_handshakes_has_the_budget_of_the_first_contact() {
+    let (address, connections) = closes();
+    let endpoint = Some(format!("https://{address}"));
+    let s3 = StorageConfig {
+        s3_endpoint: endpoint.clone(),
+        s3_credentials: Some(S3Credentials::new("AK", "SK")),
+        ..StorageConfig::s3_with_bucket("my-bucket".into())
+    };
+    let gcs = StorageConfig {
+        gcs_endpoint: endpoint,
+        ..StorageConfig::gcs_with_bucket("my-bucket".into())
+    };
+    for mut config in [s3, gcs] {
+        config.retry.first_contact = Duration::ZERO;
+        connections.store(0, Ordering::SeqCst);
+        let storage = config.build().expect("good");
+        let list = List::new("").with_limit(10);
+        let error = block_on(storage.list(&list)).expect_err("no TLS");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(connections.load(Ordering::SeqCst), 1, "{error}");
+    }
 }
 
 /// A fake-gcs-server that uses TLS, with a certificate of the CA in `tls/ca.pem`.

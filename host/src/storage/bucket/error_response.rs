@@ -216,6 +216,11 @@ pub fn transport_error(
             let error = Error::new(ErrorKind::Unavailable, what).with_hint(hint);
             AttemptError::new(RetryDecision::BackoffBriefly, error)
         }
+        // Without a hint: that of the retries names the proxy, which may be what closes it.
+        Failure::NotConnected if is_closed(cause) => AttemptError::new(
+            RetryDecision::BackoffBriefly,
+            Error::new(ErrorKind::Unavailable, what),
+        ),
         Failure::NotConnected => AttemptError::new(
             RetryDecision::Reconnect,
             Error::new(ErrorKind::Unavailable, what),
@@ -337,6 +342,24 @@ fn is_unknown_host(cause: &(dyn StdError + 'static)) -> bool {
     error.raw_os_error().is_none() && !of_others
 }
 
+/// Returns true if the other side closed or reset a connection that it had accepted. Before a
+/// request is sent, this is a server, or a proxy, that does not take part in the TLS handshake.
+fn is_closed(cause: &(dyn StdError + 'static)) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    // An I/O error may hold another one, which is of a kind of its own.
+    let mut next = find::<std::io::Error>(cause);
+    while let Some(error) = next {
+        if matches!(
+            error.kind(),
+            BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+        ) {
+            return true;
+        }
+        next = error.get_ref().and_then(|held| find(held));
+    }
+    false
+}
+
 /// Returns true if something else than HTTP came back.
 fn is_no_http(cause: &(dyn StdError + 'static)) -> bool {
     find::<hyper::Error>(cause).is_some_and(hyper::Error::is_parse)
@@ -421,6 +444,25 @@ mod tests {
         let failed = transport_error("a call", &refused, Failure::NotConnected);
         assert_eq!(failed.next, RetryDecision::Reconnect);
         assert!(!failed.unclear);
+    }
+
+    #[test]
+    fn a_tls_handshake_that_is_closed_or_reset_is_retried_only_briefly() {
+        for kind in [
+            io::ErrorKind::UnexpectedEof,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::BrokenPipe,
+        ] {
+            // Clients wrap it.
+            let error = io::Error::other(io::Error::from(kind));
+            let failed = transport_error("a call", &error, Failure::NotConnected);
+            assert_eq!(failed.next, RetryDecision::BackoffBriefly, "{kind}");
+            assert!(!failed.unclear, "{kind}");
+            // After a request was sent, the server may have done what it was asked.
+            let failed = transport_error("a call", &error, Failure::Broken);
+            assert_eq!(failed.next, RetryDecision::Backoff(None), "{kind}");
+            assert!(failed.unclear, "{kind}");
+        }
     }
 
     #[test]
