@@ -17,9 +17,11 @@
 //! | `gzip` | flate2 as it comes, spelled out |
 //! | `versus` | all contenders on every input and size |
 //! | `small` | a save of 4 KiB beside the system calls that it cannot do without |
+//! | `activation` | runs that begin in a second |
 //! | `levels` | what each level of compression costs and gives |
 //! | `measure`, `table` | medians by turns; Markdown |
 
+mod activation;
 mod contenders;
 mod gzip;
 mod inputs;
@@ -53,6 +55,9 @@ struct Options {
     /// The table of levels and nothing else
     #[arg(long)]
     levels: bool,
+    /// The table of activation and nothing else
+    #[arg(long)]
+    activation: bool,
 }
 
 impl Options {
@@ -86,6 +91,10 @@ fn main() -> Result<()> {
         print!("{}", levels::run(&options)?);
         return Ok(());
     }
+    if options.activation {
+        print!("{}", activation::run(&options)?);
+        return Ok(());
+    }
     let place = tempfile::Builder::new()
         .prefix("persist-bench-")
         .tempdir_in(&options.dir)
@@ -94,5 +103,6 @@ fn main() -> Result<()> {
     println!("{}", versus::run(&options, place.path())?);
     println!("{}", small::run(&options, place.path())?);
     println!("{}", levels::run(&options)?);
+    println!("{}", activation::run(&options)?);
     Ok(())
 }
