@@ -230,7 +230,7 @@ impl Conditions {
         selections: &[SelectionArg],
     ) -> Result<Matching> {
         if self.is_empty() {
-            return Ok(Matching::All(store.walk(&union(selections))));
+            return Ok(Matching::All(Box::new(store.walk(&union(selections)))));
         }
         let picked = self.pick(store, selections).await?;
         Ok(Matching::Picked(
@@ -298,7 +298,7 @@ impl Conditions {
 
 /// Names that meet conditions, or all names.
 pub(crate) enum Matching {
-    All(Walk),
+    All(Box<Walk>),
     Picked(std::vec::IntoIter<HeadEntry>, Vec<(String, Error)>),
 }
 
