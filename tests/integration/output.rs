@@ -145,7 +145,7 @@ fn each_table_names_the_time_that_it_shows() {
 }
 
 /// The commands whose result is what they print. All others print nothing with `-q`.
-const SHOW: [&str; 11] = [
+const SHOW: [&str; 12] = [
     "cat",
     "completions",
     "diff",
