@@ -165,6 +165,7 @@ pub(crate) async fn record_unprobed(storage: &dyn Storage, server: &str, way: Wa
 }
 
 /// Returns the key of an upload that is begun and aborted.
+#[cfg(feature = "bucket")]
 pub(super) fn unfinished() -> Result<Key> {
     Key::new(format!(
         "{DIR}/{PREFIX}{:032x}-upload",
