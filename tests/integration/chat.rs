@@ -4,13 +4,13 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use persist_tests::{guest, persist, run_ok, tempdir, text};
 
-/// Sends lines to `persist chat`, and returns its output and error output.
-fn chat(dir: &Path, options: &[&str], args: &[&str], lines: &str) -> (String, String) {
-    let mut child = persist(dir)
+/// Starts `persist chat`, whose input and outputs are pipes.
+fn started(dir: &Path, options: &[&str], args: &[&str]) -> Child {
+    persist(dir)
         .arg("chat")
         .args(options)
         .args(["--agent", "bot"])
@@ -21,7 +21,12 @@ fn chat(dir: &Path, options: &[&str], args: &[&str], lines: &str) -> (String, St
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("persist starts");
+        .expect("persist starts")
+}
+
+/// Sends lines to `persist chat`, and returns its output and error output.
+fn chat(dir: &Path, options: &[&str], args: &[&str], lines: &str) -> (String, String) {
+    let mut child = started(dir, options, args);
     let mut stdin = child.stdin.take().expect("a pipe");
     stdin.write_all(lines.as_bytes()).expect("written");
     drop(stdin);
@@ -75,15 +80,7 @@ fn undo_takes_back_one_message_after_the_other() {
 fn undo_leaves_what_another_process_saved() {
     let dir = tempdir();
     let dir = dir.path();
-    let mut child = persist(dir)
-        .args(["chat", "--agent", "bot"])
-        .arg(guest("test_guest"))
-        .args(["--", "save", "memory"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("persist starts");
+    let mut child = started(dir, &[], &["save", "memory"]);
     let mut stdin = child.stdin.take().expect("a pipe");
     let mut stdout = child.stdout.take().expect("a pipe");
     stdin.write_all(b"one\n").expect("written");
@@ -107,15 +104,7 @@ fn undo_leaves_what_another_process_saved() {
 fn an_undo_that_failed_can_be_tried_again() {
     let dir = tempdir();
     let dir = dir.path();
-    let mut child = persist(dir)
-        .args(["chat", "--agent", "bot"])
-        .arg(guest("test_guest"))
-        .args(["--", "save", "memory"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("persist starts");
+    let mut child = started(dir, &[], &["save", "memory"]);
     let mut stdin = child.stdin.take().expect("a pipe");
     let mut stdout = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let mut stderr = BufReader::new(child.stderr.take().expect("a pipe")).lines();

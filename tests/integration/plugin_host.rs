@@ -45,7 +45,7 @@ fn command(dir: &Path) -> Command {
     command
 }
 
-/// What the host printed, replies and errors, for these lines.
+/// Returns the replies and the errors that the host printed for these lines.
 fn answered(dir: &Path, lines: &str) -> (String, String) {
     let mut host = command(dir).spawn().expect("starts");
     let mut input = host.stdin.take().expect("a pipe");

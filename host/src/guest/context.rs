@@ -52,7 +52,7 @@ impl Guest {
     /// ([`Lease::scope`]).
     ///
     /// # Errors
-    /// As [`Scope::lease`].
+    /// Errors of [`Scope::lease`].
     pub async fn acquire_lease(&mut self, options: &LeaseOptions) -> snapshot::Result<Lease> {
         let lease = self.scope.lease(options).await?;
         self.scope = lease.scope();

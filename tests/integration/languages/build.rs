@@ -1,7 +1,7 @@
 //! `persist new` and `persist build` in every language.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use persist_tests::{guest, guest_in, persist, run_fails, run_ok, tempdir, text, toolchains};
@@ -409,6 +409,17 @@ fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
     assert!(told.contains("cannot be the name of an agent"), "{told}");
 }
 
+/// Makes the agent `notes`. Returns its directory, and that of a store beside it: in it, the states
+/// would be files of the agent.
+fn new_agent_in_c(dir: &Path) -> (PathBuf, PathBuf) {
+    let (folder, store) = (dir.join("notes"), dir.join("store"));
+    run_ok(
+        &store,
+        &["new", "--lang", "c", folder.to_str().expect("text")],
+    );
+    (folder, store)
+}
+
 #[cfg(unix)]
 #[test]
 fn a_directory_is_built_if_it_changed_and_run() {
@@ -416,19 +427,15 @@ fn a_directory_is_built_if_it_changed_and_run() {
         return;
     }
     let dir = tempdir();
-    let folder = dir.path().join("notes");
-    // Apart from the directory of the agent, which would have its states in it.
-    let store = dir.path().join("store");
-    let text_of = |path: &Path| path.to_str().expect("text").to_owned();
-    run_ok(&store, &["new", "--lang", "c", &text_of(&folder)]);
+    let (folder, store) = new_agent_in_c(dir.path());
     let run = |tools: bool| {
         let mut command = if tools {
             persist_with_tools(&store)
         } else {
             persist(&store)
         };
-        let args = ["run", &text_of(&folder), "--", "note"];
-        command.args(args).output().expect("persist starts")
+        command.arg("run").arg(&folder).args(["--", "note"]);
+        command.output().expect("persist starts")
     };
     let first = run(true);
     assert!(first.status.success(), "{}", text(&first.stderr));
@@ -476,15 +483,13 @@ fn dev_builds_and_runs_again_after_a_change() {
         return;
     }
     let dir = tempdir();
-    let folder = dir.path().join("notes");
-    // Apart from the directory of the agent, which would have its states in it.
-    let store = dir.path().join("store");
-    let text_of = |path: &Path| path.to_str().expect("text").to_owned();
-    run_ok(&store, &["new", "--lang", "c", &text_of(&folder)]);
+    let (folder, store) = new_agent_in_c(dir.path());
     let source = folder.join("agent.c");
     let code = std::fs::read_to_string(&source).expect("readable");
     let dev = persist_with_tools(&store)
-        .args(["dev", &text_of(&folder), "--", "note"])
+        .arg("dev")
+        .arg(&folder)
+        .args(["--", "note"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -4,8 +4,8 @@ import { loadJson, update } from "persist-guest";
 export function reply(sender, message) {
   const thanked = /^(\w+)\+\+$/.exec(message)?.[1];
   if (thanked && thanked !== sender) {
-    const karma = update("karma", (karma) => ({ ...karma, [thanked]: (karma[thanked] ?? 0) + 1 }), {});
-    return `${thanked} has ${karma[thanked]}`;
+    const add = (karma) => ({ ...karma, [thanked]: (karma[thanked] ?? 0) + 1 });
+    return `${thanked} has ${update("karma", add, {})[thanked]}`;
   }
   if (message !== "!karma") return undefined;
   const karma = Object.entries(loadJson("karma") ?? {});

@@ -1,4 +1,4 @@
-//! What a lease means for a change, and its renewal and end.
+//! Fencing of changes by a lease, and its renewal and end.
 //!
 //! A change under a lease is made on a version of its name that was the newest at a moment before
 //! one at which this lease was the newest. Hosts that take over commit later than that moment, and

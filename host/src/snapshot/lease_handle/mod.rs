@@ -45,7 +45,7 @@ impl Store {
     /// Acquires the lease of an agent, or of one session of it: [`Scope::lease`].
     ///
     /// # Errors
-    /// As [`Scope::lease`].
+    /// Errors of [`Scope::lease`].
     pub async fn lease(
         &self,
         agent: &str,

@@ -77,7 +77,7 @@ const AT_ONCE: u64 = 48;
 /// last.
 ///
 /// # Errors
-/// Where none can be made.
+/// An error where no history can be made.
 pub fn in_memory(seed: u64, count: u64, bug: Option<Bug>) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -26,7 +26,7 @@ const TERM: Duration = Duration::from_millis(60);
 /// `count` histories of processes that are `lab`, one after the other.
 ///
 /// # Errors
-/// Where none can be made.
+/// An error where no history can be made.
 pub fn in_processes(lab: &Path, seed: u64, count: u64) -> Result<Report> {
     let mut found = Found::default();
     for history in 0..count {
@@ -133,7 +133,7 @@ impl Process {
 /// Runs a host process. Its arguments are the directory, the seed and its number.
 ///
 /// # Errors
-/// Where the arguments are not those.
+/// An error for other arguments.
 pub fn worker(args: &[String]) -> Result<()> {
     let [dir, seed, number] = args else {
         bail!("a host has a directory, a seed and a number");
