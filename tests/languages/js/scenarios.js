@@ -78,6 +78,25 @@ const SCENARIOS = {
     };
     return persist.update(name, add, []).join(" ");
   },
+  // A conversation whose words are `quick`, `throw` and `race`, and replies `again` and `throw`.
+  calls: (name, ...args) => {
+    let races = args.length === 1 && args[0] === "race";
+    const taken = (heard, text, kind) => {
+      if (text === "throw") throw new Error("no luck");
+      heard.push(text);
+      if (kind && text !== "quick") return new persist.Call(kind, { messages: heard });
+      return text.startsWith("{") ? text : `${heard.length} ${text}`;
+    };
+    return persist.runCalls(name, args, {
+      initial: [],
+      message(heard, words) {
+        if (races) SCENARIOS.calls(name, "other");
+        races = false;
+        return taken(heard, words.join(" "), "model");
+      },
+      reply: (heard, text) => taken(heard, text, text === "again" && "tool"),
+    });
+  },
   save: (name, text) => version(persist.save(name, text)),
   "save-expect": (name, expected, text) => version(persist.save(name, text, { expect: expect(expected) })),
   "save-labels": (name, text, mediaType, ...labels) =>
