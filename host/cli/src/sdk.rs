@@ -152,7 +152,7 @@ const JS_SDK: &[File] = files!("js/src/" => "persist/":
 
 const PYTHON_SDK: &[File] = files!("python/src/" => "persist/":
     "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_calls.py"
-    "persist_guest/_check.py" "persist_guest/_double.py"
+    "persist_guest/_check.py" "persist_guest/_double.py" "persist_guest/_imports.py"
     "persist_guest/_store.py" "persist_guest/testing.py"
     "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/_update.py"
     "persist_guest/errors.py"
