@@ -177,6 +177,29 @@ const SCENARIOS = {
     Promise.resolve(1).then(() => {});
     return "not refused";
   },
+  // Async functions whose promise is not returned.
+  await: (name, kind) => {
+    const later = async () => 1;
+    const kinds = {
+      function: async () => {
+        await later();
+        persist.save(name, "never");
+      },
+      caught: async () => {
+        try {
+          await later();
+        } catch {}
+      },
+      loop: async () => {
+        for await (const item of [later()]) persist.save(name, `${item}`);
+      },
+      all: () => Promise.all([later(), later()]),
+      then: async () => later().then(() => persist.save(name, "never")),
+      none: later,
+    };
+    kinds[kind]();
+    return `saved ${persist.head(name)}`;
+  },
   coding: () => {
     const texts = ["", "a\0b", "grüße 世界 😀", "\ud800x", "x".repeat(20000) + "é"];
     const broken = [[0xff], [0xc3], [0xe4, 0xb8], [0xed, 0xa0, 0x80], [0xf0, 0x9f, 0x98], [0x61, 0xc3, 0x28, 0xc3, 0xa9]];
