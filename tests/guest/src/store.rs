@@ -123,10 +123,9 @@ pub(crate) fn conversation(args: Args<'_>) -> Answer {
         if is_call {
             return Ok(Next::call(kind, &BTreeMap::from([("messages", heard)]))?);
         }
-        Ok(Next::Answer(match text.starts_with('{') {
-            true => text,
-            false => format!("{} {text}", heard.len()),
-        }))
+        let is_json = text.starts_with('{');
+        let counted = format!("{} {text}", heard.len());
+        Ok(Next::Answer(if is_json { text } else { counted }))
     })
 }
 
