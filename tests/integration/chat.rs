@@ -1,7 +1,7 @@
 //! `persist chat`: a conversation with an agent.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -101,6 +101,45 @@ fn undo_leaves_what_another_process_saved() {
         "{said}"
     );
     assert_eq!(run_ok(dir, &["cat", "bot/memory"]), "of another");
+}
+
+#[test]
+fn an_undo_that_failed_can_be_tried_again() {
+    let dir = tempdir();
+    let dir = dir.path();
+    let mut child = persist(dir)
+        .args(["chat", "--agent", "bot"])
+        .arg(guest("test_guest"))
+        .args(["--", "save", "memory"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("persist starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    stdin.write_all(b"one\ntwo\n").expect("written");
+    for answer in ["version 1", "version 2"] {
+        assert_eq!(stdout.next().expect("a line").expect("read"), answer);
+    }
+    // A disk that fails for a moment.
+    let [name, aside] = ["bot/~/memory", "bot/~/aside"].map(|path| dir.join(path));
+    fs::rename(&name, &aside)
+        .and_then(|()| fs::write(&name, "in the way"))
+        .expect("moved");
+    stdin.write_all(b"/undo\n").expect("written");
+    let said = stderr.next().expect("a line").expect("read");
+    assert!(said.starts_with("error: "), "{said}");
+    fs::remove_file(&name)
+        .and_then(|()| fs::rename(&aside, &name))
+        .expect("moved back");
+    stdin.write_all(b"/undo\n").expect("written");
+    drop(stdin);
+    let said: Vec<_> = stderr.map(|line| line.expect("read")).collect();
+    assert!(said.contains(&"undone: \"two\"".to_owned()), "{said:?}");
+    assert!(child.wait().expect("it ends").success());
+    assert_eq!(run_ok(dir, &["cat", "bot/memory"]), "one");
 }
 
 #[test]

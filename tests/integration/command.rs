@@ -91,11 +91,11 @@ fn each_kind_of_failure_has_its_exit_code_and_a_message_that_helps() {
         (
             &["show", "bot/nothing"][..],
             3,
-            "nothing is saved as bot/nothing",
+            "nothing matches bot/nothing in the directory",
         ),
         (&["cat", "bot/memory@7"], 3, "no version 7"),
         (&["history", "nobody/memory"], 3, "nothing matches nobody"),
-        (&["rm", "bot/nothing"], 3, "nothing is saved"),
+        (&["rm", "bot/nothing"], 3, "nothing matches bot/nothing"),
         (
             &["rm", "bot/memory", "--expect", "5"],
             4,

@@ -273,6 +273,47 @@ fn the_directory_above_a_mount_point_is_not_synced() {
     }
 }
 
+/// A tmpfs of 1 MiB that is full to its last block.
+#[test]
+fn prune_and_purge_free_space_on_a_full_disk() {
+    let dir = tempdir();
+    let disk = dir.path().join("disk");
+    std::fs::create_dir(&disk).expect("new");
+    let mut command = persist_without_store(&disk.join("store"));
+    command.env("DISK", &disk);
+    let script = "mount -t tmpfs -o size=1m none $DISK
+        fill() { head -c 4000000 /dev/zero >> $DISK/rest || true; free; }
+        free() { df --output=avail --block-size=1024 $DISK | tail -n 1; }
+        for state in 1 2 3 4; do
+            head -c 100000 /dev/urandom | $PERSIST save bot/memory --create --quiet
+        done
+        echo kept | $PERSIST save bot/notes --quiet
+        fill
+        echo full | $PERSIST save bot/new && exit 1
+        PERSIST_GRACE=0s $PERSIST prune --keep-last 2 --all-hosts-stopped --quiet
+        free
+        fill
+        $PERSIST purge bot/memory --yes --now --quiet
+        free
+        $PERSIST cat bot/notes
+        $PERSIST check --read-data --quiet";
+    let Some(output) = with_mounts(script, &command) else {
+        return;
+    };
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let lines: Vec<_> = text(&output.stdout).lines().map(str::trim).collect();
+    let [full, pruned, full_again, purged, kept] = lines[..] else {
+        panic!("{lines:?}: {said}");
+    };
+    assert_eq!((full, full_again), ("0", "0"), "{said}");
+    for freed in [pruned, purged] {
+        let kib: u64 = freed.parse().expect("a number");
+        assert!(kib >= 190, "{lines:?}: {said}");
+    }
+    assert_eq!(kept, "kept");
+}
+
 /// Records which directories are synced.
 #[derive(Debug, Default)]
 struct Synced(std::sync::Mutex<Vec<PathBuf>>);

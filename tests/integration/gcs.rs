@@ -652,9 +652,10 @@ fn logged(place: &TestStore, file: &std::path::Path, level: &str) -> String {
     let (proxy, proxied) = place.proxied();
     let mut config = proxied.config();
     config.gcs_credentials = Some(file.to_owned());
+    let storage = config.build().expect("a storage");
     config.gcs_timeout = Some(Duration::from_millis(2000));
     config.retry.budget = Duration::from_millis(2500);
-    let storage = config.build().expect("a storage");
+    let hurried = config.build().expect("a storage");
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level.parse::<tracing::Level>().expect("a level"))
@@ -677,6 +678,7 @@ fn logged(place: &TestStore, file: &std::path::Path, level: &str) -> String {
                 save(&scope, name, "PLANTED-PAYLOAD").await;
             }
             proxy.rule(|_, _| Some(Fault::Reply(refusal(503, "backendError"))));
+            let scope = persist_tests::scope(hurried);
             scope.load("secret-name", None).await.expect_err("given up");
         });
     });

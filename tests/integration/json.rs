@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use crate::leases::lease_and_die;
 use persist_tests::store::json;
 use persist_tests::{guest, persist, persist_without_store, tempdir, text};
 use serde_json::Value;
@@ -163,6 +164,7 @@ fn every_line_is_valid_by_the_schema() {
     let mut described: BTreeSet<_> = schema.commands.keys().cloned().collect();
     // Each language has a toolchain, which `languages` needs.
     assert!(described.remove("build"));
+    assert!(described.remove("dev"));
     // `cat` prints a state, and here an error.
     assert_eq!(seen, described);
 }
@@ -327,6 +329,10 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
     run(&["purge", "bot/copy", "--yes", "--now"]);
     run(&["gc", "--dry-run"]);
     run(&["gc"]);
+    lease_and_die(store, "bot", None);
+    run(&["leases"]);
+    run(&["leases", "break", "bot"]);
+    run(&["leases", "--all"]);
     let moved = [store.join("bot/~/notes"), store.join("bot/~/moved")];
     fs::rename(&moved[0], &moved[1]).expect("renamed");
     run(&["check", "--read-data"]);
@@ -425,7 +431,9 @@ fn a_failure_is_an_object_on_standard_error() {
     assert_eq!(text(&output.stdout), "");
     let error = &json(text(&output.stderr))[0]["error"];
     assert_eq!(error["code"], "not_found");
-    assert_eq!(error["message"], "not found: nothing is saved as bot/notes");
+    let message = error["message"].as_str().expect("text");
+    let place = "not found: nothing matches bot/notes in the directory ";
+    assert!(message.starts_with(place), "{message}");
     assert_eq!(error["hint"], "run `persist ls` to list names");
 }
 

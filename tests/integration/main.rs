@@ -3,6 +3,7 @@
 //! - `outcomes`: errors when the storage's response is missing, and storages that are refused
 //! - `retention`: pruning, pins, purges and verification of a history
 //! - `gc`: leftovers of unfinished saves, and their removal
+//! - `leases`: one host at a time on an agent
 //! - `heads`: cached heads
 //! - `races`: many writers of one name, in one process and in many
 //! - `disk`: files on the local disk, and hostile or failing disks
@@ -20,6 +21,7 @@
 //! - `languages`: agents in every language that has an SDK, with one shared memory
 //! - `chat`: conversations with an agent
 //! - `model_chat`: an agent that talks to a model
+//! - `plugin_host`: a host of plugins with its own engine
 //! - `checkpoint`: a long computation that is killed again and again
 //! - `servers`: the servers that the tests of backends use
 //! - `s3`, `s3_requests`, `s3_account`, `s3_faults`: Amazon S3: promises, costs, accounts, faults
@@ -69,6 +71,7 @@ mod hostile;
 mod interrupted;
 mod json;
 mod languages;
+mod leases;
 mod logs;
 mod malformed;
 mod model_chat;
@@ -76,6 +79,7 @@ mod network;
 mod operators;
 mod outcomes;
 mod output;
+mod plugin_host;
 mod probes;
 mod races;
 mod retention;

@@ -549,4 +549,36 @@ fn changes_by_the_command_tell_who_made_them_and_how() {
         !saved.is_empty() && saved[0]["labels"]["persist.by"].is_null(),
         "{history}"
     );
+    // A move changes no label of those who saved, and records who moved.
+    run("bob", "on", &["fork", "bot/memory@1", "bot/third"]);
+    run("eve", "on", &["mv", "bot/third", "bot/moved"]);
+    let moved = labels("bot/moved@1");
+    assert!(
+        moved["persist.by"]
+            .as_str()
+            .expect("text")
+            .starts_with("bob@"),
+        "{moved}"
+    );
+    assert_eq!(moved["persist.via"], "persist fork");
+    assert!(
+        moved["persist.moved-by"]
+            .as_str()
+            .expect("text")
+            .starts_with("eve@"),
+        "{moved}"
+    );
+    assert_eq!(moved["persist.moved-via"], "persist mv");
+    let changes = run("ann", "on", &["history", "bot/moved", "--changes"]);
+    let told = changes.contains("bob@") && changes.contains("persist fork, moved by eve@");
+    assert!(told, "{changes}");
+    run("eve", "on", &["mv", "bot/memory", "bot/other"]);
+    assert!(
+        labels("bot/other@2")["persist.by"]
+            .as_str()
+            .expect("text")
+            .starts_with("bob@")
+    );
+    let unknown = labels("bot/other@4");
+    assert!(unknown["persist.by"].is_null(), "{unknown}");
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::leases::lease_and_die;
 use persist_tests::store::json;
 use persist_tests::terminal::Terminal;
 use persist_tests::{persist, persist_without_store, run, run_ok, tempdir, text, version_files};
@@ -144,11 +145,12 @@ fn each_table_names_the_time_that_it_shows() {
 }
 
 /// The commands whose result is what they print. All others print nothing with `-q`.
-const SHOW: [&str; 10] = [
+const SHOW: [&str; 11] = [
     "cat",
     "completions",
     "diff",
     "history",
+    "leases",
     "ls",
     "man",
     "policy",
@@ -182,7 +184,7 @@ fn quiet_commands_print_nothing_on_success() {
             text(&output.stderr)
         );
         assert_eq!(text(&output.stderr), "", "{args:?}");
-        let is_set = args.get(1) == Some(&"set");
+        let is_set = [Some(&"set"), Some(&"break")].contains(&args.get(1));
         let is_result = (SHOW.contains(&args[0]) && !is_set) || args.contains(&"--dry-run");
         let is_empty = output.stdout.is_empty();
         // An agent's answer is its own.
@@ -222,6 +224,9 @@ fn quiet_commands_print_nothing_on_success() {
     quiet(&["prune", "--keep-last", "1"]);
     quiet(&["repair", "bot", "--adopt"]);
     quiet(&["gc"]);
+    lease_and_die(store, "bot", None);
+    quiet(&["leases"]);
+    quiet(&["leases", "break", "bot"]);
     quiet(&["doctor", "--read-only"]);
     quiet(&["settings"]);
     quiet(&["mv", "bot/copy", "bot/moved", "--dry-run"]);
@@ -241,6 +246,8 @@ fn quiet_commands_print_nothing_on_success() {
     commands.remove("help");
     // Its toolchain prints.
     commands.remove("build");
+    // It goes on until it is interrupted.
+    commands.remove("dev");
     assert_eq!(tested, commands);
 }
 

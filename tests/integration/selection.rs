@@ -547,6 +547,78 @@ fn an_empty_name_in_a_script_does_not_select_an_agent() {
 }
 
 #[test]
+fn conditions_select_what_a_command_changes() {
+    let [store, ..] = on_each_backend();
+    three_agents(&store);
+    let save = |address: &str, label: &str| {
+        let mut command = store.command();
+        command.args(["save", address, "--label", label, "/etc/hostname"]);
+        assert!(command.status().expect("persist starts").success());
+    };
+    save("bot-1/memory", "by=hand");
+    save("bot-2/memory", "by=hand");
+    save("bot-2/notes", "by=machine");
+    let pins = |selection: &str| {
+        let pinned = store.run(&["history", selection, "--pinned", "--json"]);
+        addresses(text(&pinned.stdout))
+    };
+
+    // Pins: by time, by condition, and several at once.
+    store.run_ok(&["pin", "bot-*/memory", "other", "--at", "now"]);
+    assert_eq!(
+        pins("*"),
+        ["bot-1/memory@2", "bot-2/memory@2", "other/memory@1"]
+    );
+    store.run_ok(&["unpin", "*", "--label", "by=hand", "--reverse", "-n", "1"]);
+    assert_eq!(pins("*"), ["bot-1/memory@2", "other/memory@1"]);
+    store.run_ok(&["unpin", "*", "--pinned"]);
+    assert!(pins("*").is_empty());
+    for (args, code) in [
+        (&["pin", "bot-1"][..], 2),
+        (&["pin", "bot-1/memory@1", "--at", "now"], 2),
+        (&["pin", "bot-1/memory@1", "--label", "by"], 2),
+        (&["unpin", "bot-1", "--pinned"], 3),
+    ] {
+        store.run_fails(args, code);
+    }
+
+    // Changes of names: by their newest versions.
+    let planned =
+        |args: &[&str]| addresses(&store.run_ok(&[args, &["--dry-run", "--json"]].concat()));
+    let by_hand = ["bot-1/memory", "bot-2/memory"];
+    for args in [
+        &["rm", "bot-*", "--label", "by=hand"][..],
+        &["purge", "bot-1", "bot-2", "--label", "by=hand"],
+    ] {
+        assert_eq!(planned(args), by_hand, "{args:?}");
+    }
+    let moved = ["mv", "bot-2", "bot-3", "--label", "by=machine"];
+    assert_eq!(planned(&moved), ["bot-3/notes"]);
+    let forked = ["fork", "bot-2", "bot-3", "--sort", "size", "-n", "1"];
+    assert_eq!(planned(&forked).len(), 1);
+    store.run_ok(&["pin", "bot-1/memory@1"]);
+    let pruned = store.run_ok(&["prune", "bot-*", "--dry-run", "--pinned", "--json"]);
+    let names: Vec<_> = addresses(&pruned);
+    assert_eq!(names, ["bot-1/memory@2", "bot-1/memory@1"]);
+    let said = store.run_fails(&["rm", "bot-*", "--deleted", "--yes"], 3);
+    assert!(
+        said.contains("nothing matches bot-* with these options in"),
+        "{said}"
+    );
+    assert!(said.contains("hint: remove an option"), "{said}");
+
+    store.run_ok(&["rm", "*", "--label", "by", "--yes"]);
+    let left: Vec<_> = states(&store).into_keys().collect();
+    assert_eq!(
+        left,
+        ["bot-1/monday/memory", "bot-1/monday/notes", "other/memory"]
+    );
+    store.run_ok(&["purge", "bot-*", "--deleted", "--yes", "--now"]);
+    let all = addresses(&store.run_ok(&["history", "bot-*/memory", "--json"]));
+    assert_eq!(all, ["bot-1/memory@3", "bot-2/memory@3"]);
+}
+
+#[test]
 fn a_missing_or_deleted_name_is_said_with_what_to_do() {
     let [store, ..] = on_each_backend();
     three_agents(&store);
@@ -556,9 +628,21 @@ fn a_missing_or_deleted_name_is_said_with_what_to_do() {
             ("bot-1/monday", "for the session, write bot-1/monday/"),
         ] {
             let said = store.run_fails(&[command, address], 3);
-            assert!(said.contains("nothing is saved as"), "{command}: {said}");
+            let what = format!("nothing matches {address} in the ");
+            assert!(said.contains(&what), "{command}: {said}");
             assert!(said.contains(hint), "{command}: {said}");
         }
+    }
+    for command in ["cat", "show", "ls", "pin", "restore"] {
+        let said = store.run_fails(&[command, "bot-1/memroy@1"], 3);
+        assert!(
+            said.contains("nothing matches bot-1/memroy in the "),
+            "{command}: {said}"
+        );
+        assert!(
+            said.contains("did you mean bot-1/memory?"),
+            "{command}: {said}"
+        );
     }
     store.run_ok(&["rm", "other", "--yes"]);
     let said = store.run_fails(&["rm", "other/memory"], 3);

@@ -106,15 +106,20 @@ pub fn persist(dir: &Path) -> Command {
     persist_without_store(dir)
 }
 
-/// The `persist` command on `dir` as it is.
-pub fn persist_without_store(dir: &Path) -> Command {
-    let binary = target().join("persist");
+/// The file of a program of this workspace.
+pub fn program(name: &str) -> PathBuf {
+    let binary = target().join(name);
     assert!(
         binary.exists(),
         "{} is missing: run `cargo xtask test`",
         binary.display()
     );
-    let mut command = Command::new(binary);
+    binary
+}
+
+/// The `persist` command on `dir` as it is.
+pub fn persist_without_store(dir: &Path) -> Command {
+    let mut command = Command::new(program("persist"));
     command.env_clear().env("PERSIST_LOCAL_PATH", dir);
     // Compiled agents are kept for all tests.
     command.env("XDG_CACHE_HOME", cache());

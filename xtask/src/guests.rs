@@ -29,11 +29,19 @@ pub(crate) struct Guests {
     pub(crate) test_guest: PathBuf,
     pub(crate) wasi_guest: PathBuf,
     pub(crate) model_chat: PathBuf,
+    /// A plugin of examples/plugin-host.
+    pub(crate) quotes: PathBuf,
 }
 
 /// Builds what is not up to date.
 pub(crate) fn build(workspace: &Workspace) -> Result<Guests> {
-    let packages = ["chat-memory", "checkpoint", "test-guest", "wasi-guest"];
+    let packages = [
+        "chat-memory",
+        "checkpoint",
+        "quotes",
+        "test-guest",
+        "wasi-guest",
+    ];
     compile(workspace, TARGET, &packages)?;
     compile(workspace, WASI_TARGET, &["model-chat"])?;
     Ok(Guests {
@@ -42,6 +50,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Guests> {
         test_guest: built(workspace, TARGET, "test_guest.wasm")?,
         wasi_guest: built(workspace, TARGET, "wasi_guest.wasm")?,
         model_chat: built(workspace, WASI_TARGET, "model_chat.wasm")?,
+        quotes: built(workspace, TARGET, "quotes.wasm")?,
     })
 }
 

@@ -32,6 +32,17 @@ enum Language {
 struct Source {
     name: &'static str,
     folder: &'static str,
+    world: World,
+}
+
+/// World that a component is built for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum World {
+    /// The one of the SDK.
+    Agent,
+    /// One of the agent's own, of its name, in its folder `wit`. It includes the one of a host's
+    /// own in this folder.
+    Plugin(&'static str),
 }
 
 impl Language {
@@ -54,15 +65,24 @@ impl Language {
             Self::Js => ["tests/languages/js", "examples/chat-memory-js"],
             Self::Python => ["tests/languages/python", "examples/chat-memory-python"],
         };
-        let [scenarios, chat_memory] = folders;
-        let mut sources = vec![("scenarios", scenarios), ("chat_memory", chat_memory)];
-        if self == Self::Python {
-            sources.push(("model_chat", "examples/model-chat-python"));
-        }
-        let sources = sources.into_iter();
-        sources
-            .map(|(name, folder)| Source { name, folder })
-            .collect()
+        let agents = ["scenarios", "chat_memory"].into_iter().zip(folders);
+        let agents = agents.map(|(name, folder)| Source {
+            name,
+            folder,
+            world: World::Agent,
+        });
+        let plugin = (self == Self::Js).then_some(Source {
+            name: "karma",
+            folder: "examples/plugin-host/plugins/karma",
+            world: World::Plugin("examples/plugin-host/wit"),
+        });
+        // Its world is found in its folder `wit`.
+        let model_chat = (self == Self::Python).then_some(Source {
+            name: "model_chat",
+            folder: "examples/model-chat-python",
+            world: World::Agent,
+        });
+        agents.chain(plugin).chain(model_chat).collect()
     }
 }
 
@@ -158,7 +178,7 @@ fn build_one(
     match language {
         Language::C => build_c(workspace, tool, &folder, &partial)?,
         Language::Go => build_go(workspace, tool, &folder, &partial)?,
-        Language::Js => build_js(workspace, tool, &folder, source.name, &partial)?,
+        Language::Js => build_js(workspace, tool, source, &partial)?,
         Language::Python => build_python(workspace, tool, &folder, source.name, &partial)?,
     }
     ensure!(partial.is_file(), "the toolchain made nothing");
@@ -199,27 +219,33 @@ fn build_go(workspace: &Workspace, mut go: Command, folder: &Path, out: &Path) -
 
 /// In a folder of its own with a copy of the SDK, as npm installs it: the toolchain reads nothing
 /// outside.
-fn build_js(
-    workspace: &Workspace,
-    mut qjs: Command,
-    folder: &Path,
-    name: &str,
-    out: &Path,
-) -> Result<()> {
+fn build_js(workspace: &Workspace, mut qjs: Command, source: &Source, out: &Path) -> Result<()> {
     let stage = out.with_extension("stage");
     if stage.exists() {
         fs::remove_dir_all(&stage)?;
     }
-    copy_files(folder, &stage)?;
+    copy_files(&workspace.root.join(source.folder), &stage)?;
     copy_files(
         &workspace.root.join("guest-sdk/js"),
         &stage.join("node_modules/persist-guest"),
     )?;
-    qjs.args(["--world", "agent", "--sync", "--opt-size"])
-        .arg("--wit")
-        .arg(stage.join("node_modules/persist-guest/wit"))
+    let sdk = stage.join("node_modules/persist-guest/wit");
+    let (world, wit) = match source.world {
+        World::Agent => ("agent", sdk),
+        World::Plugin(host) => {
+            let wit = stage.join("wit");
+            let dependencies = wit.join("deps");
+            copy_files(&sdk.join("deps"), &dependencies)?;
+            fs::create_dir_all(dependencies.join("sdk"))?;
+            fs::copy(sdk.join("agent.wit"), dependencies.join("sdk/agent.wit"))?;
+            copy_files(&workspace.root.join(host), &dependencies.join("host"))?;
+            (source.name, wit)
+        }
+    };
+    qjs.args(["--world", world, "--sync", "--opt-size", "--wit"])
+        .arg(wit)
         .arg("--js")
-        .arg(stage.join(format!("{name}.js")))
+        .arg(stage.join(format!("{}.js", source.name)))
         .arg("--output")
         .arg(out);
     machine::run(qjs.current_dir(&stage))?;
@@ -266,7 +292,11 @@ fn fingerprint(workspace: &Workspace, language: Language, source: &Source) -> Re
     toolchains::GO.requirements().hash(&mut hasher);
     toolchains::COMPONENTIZE_PY.requirements().hash(&mut hasher);
     let sdk = format!("guest-sdk/{}", language.name());
-    for folder in [source.folder, &sdk, "wit"] {
+    let world = match source.world {
+        World::Agent => "wit",
+        World::Plugin(folder) => folder,
+    };
+    for folder in [source.folder, &sdk, "wit", world] {
         let folder = workspace.root.join(folder);
         for file in files_below(&folder)? {
             file.strip_prefix(&folder)?.hash(&mut hasher);

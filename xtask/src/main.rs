@@ -74,6 +74,7 @@ fn run(chore: Chore) -> Result<()> {
                 guests.test_guest,
                 guests.wasi_guest,
                 guests.model_chat,
+                guests.quotes,
             ];
             for guest in ours.iter().chain(&others) {
                 println!("{}", workspace.short(guest).display());

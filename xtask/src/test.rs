@@ -13,6 +13,9 @@ use std::process::Command;
 const DEMO_TURNS: usize = 60;
 const DEMO_KILLS: usize = 5;
 
+/// Tests that run at a time on each core: many wait for a server, or before another attempt.
+const TESTS_PER_CORE: usize = 2;
+
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     guests::build(workspace)?;
     languages::build(workspace)?;
@@ -37,7 +40,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     if let Err(error) = &demo {
         eprintln!("{error:#}\nThe tests are run all the same.");
     }
-    let tested = machine::run(workspace.cargo(["test"]).args(all));
+    let mut test = workspace.cargo(["test"]);
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        let threads = TESTS_PER_CORE * std::thread::available_parallelism()?.get();
+        test.env("RUST_TEST_THREADS", threads.to_string());
+    }
+    let tested = machine::run(test.args(all));
     skipped.print()?;
     tested?;
     demo

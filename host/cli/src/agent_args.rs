@@ -4,25 +4,31 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use persist_host::snapshot::{Info, Scope, Store};
+use persist_host::snapshot::{Error, Info, LeaseOptions, Scope, Store};
+use persist_host::units::parse_duration;
 use persist_host::wasm::{
     Agent, AgentHost, HttpPolicy, Limits, Rights, RunOptions, RunOutput, SnapshotCtx,
 };
 
+use crate::build::build_if_changed;
 use crate::error::{Hinted, Usage};
+use crate::project::{Project, cargo_package};
 use crate::settings::Settings;
 use crate::stores::Create;
 
 /// Component, the scope that it runs for, and what it may use.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
-    /// WebAssembly component of the agent, or a core module with an embedded world
-    #[arg(value_name = "FILE")]
+    /// WebAssembly component of the agent, or a core module with an embedded world; or the
+    /// directory of an agent, which is built first if it changed
+    #[arg(value_name = "FILE|DIR", default_value = ".")]
     component: PathBuf,
-    /// Agent whose snapshots the run uses [default: the file name without .wasm]
+    /// Agent whose snapshots the run uses [default: the name of the directory or of
+    /// cargo's package, or the file name without .wasm]
     #[arg(long, value_name = "AGENT")]
     agent: Option<String>,
     /// Session of the agent [default: none, which is the agent's own scope]
@@ -63,6 +69,14 @@ pub(crate) struct AgentArgs {
     /// The agent never sees them
     #[arg(long, value_name = "HOST=FILE")]
     http_headers: Vec<Hidden>,
+    /// Hold the lease of the agent or session while it runs, and renew it each TERM, such as 30s:
+    /// other hosts with leases do not run it meanwhile [default: none]
+    #[arg(long, value_name = "TERM", value_parser = lease_term)]
+    lease: Option<Duration>,
+    /// Wait for a lease that another host holds for at most DURATION [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration,
+    requires = "lease")]
+    lease_wait: Option<Duration>,
     #[command(flatten)]
     pub(crate) create: Create,
 }
@@ -84,13 +98,25 @@ impl AgentArgs {
     /// Compiles the agent and reads what its runs get.
     pub(crate) async fn load(&self, store: &Store, settings: &Settings) -> Result<LoadedAgent> {
         let options = self.options()?;
-        let bytes = std::fs::read(&self.component)
-            .with_context(|| format!("cannot read the agent {}", self.component.display()))?;
-        let scope = store.scope(&self.agent()?, self.session.as_deref())?;
+        let project = self.project()?;
+        if project.is_some() {
+            // A build may take a minute.
+            store.require().await?;
+        }
+        let built = project
+            .as_ref()
+            .map(|project| build_if_changed(project, settings.environment()))
+            .transpose()?;
+        let component = built.as_deref().unwrap_or(&self.component);
+        let bytes = std::fs::read(component)
+            .with_context(|| format!("cannot read the agent {}", component.display()))?;
+        let agent = self.agent(project.as_ref())?;
+        let scope = store.scope(&agent, self.session.as_deref())?;
         // An agent is told less of a storage than the operator needs to know.
         store.require().await?;
         let limits = self.limits(settings)?;
-        let host = AgentHost::builder().limits(limits).build()?;
+        let host = AgentHost::builder().limits(limits).lease(self.lease());
+        let host = host.build()?;
         Ok(LoadedAgent {
             scope,
             options,
@@ -142,6 +168,13 @@ impl AgentArgs {
         Ok(policy)
     }
 
+    fn lease(&self) -> Option<LeaseOptions> {
+        let mut options = LeaseOptions::default();
+        options.term = self.lease?;
+        options.wait = self.lease_wait.unwrap_or_default();
+        Some(options)
+    }
+
     fn limits(&self, settings: &Settings) -> Result<Limits> {
         let mut limits = settings.limits()?;
         for (name, value) in &self.limit {
@@ -159,19 +192,26 @@ impl AgentArgs {
         rights.under(self.only.clone())
     }
 
-    fn agent(&self) -> Result<String> {
-        match &self.agent {
-            Some(agent) => Ok(agent.clone()),
-            None => self
-                .component
-                .file_stem()
-                .and_then(|stem| stem.to_str())
-                .map(Into::into)
-                .ok_or_else(|| {
-                    let what = "the name of the file cannot be the name of an agent";
-                    Hinted::other(what, "add --agent AGENT").into()
-                }),
+    /// Opens the project, where the agent is the directory of one.
+    pub(crate) fn project(&self) -> Result<Option<Project>> {
+        if !self.component.is_dir() {
+            return Ok(None);
         }
+        Project::open(&self.component).map(Some)
+    }
+
+    fn agent(&self, project: Option<&Project>) -> Result<String> {
+        let stem = || self.component.file_stem()?.to_str().map(Into::into);
+        let agent = self
+            .agent
+            .clone()
+            .or_else(|| project.map(|project| project.name.clone()))
+            .or_else(|| cargo_package(&self.component))
+            .or_else(stem);
+        agent.ok_or_else(|| {
+            let what = "the name of the file cannot be the name of an agent";
+            Hinted::other(what, "add --agent AGENT").into()
+        })
     }
 }
 
@@ -240,8 +280,26 @@ fn secret_text(option: &str, name: &str, file: &str) -> Result<String> {
 fn limit(text: &str) -> std::result::Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     let mut limits = Limits::default();
-    limits.set(name, value).map_err(|error| error.to_string())?;
+    limits.set(name, value).map_err(|error| {
+        let known = || Limits::table().iter().map(|limit| limit.name);
+        let is_known = known().any(|known| known == name);
+        match crate::text::nearest(name, known()).filter(|_| !is_known) {
+            Some(near) => format!("{error}; did you mean {near}?"),
+            None => error.to_string(),
+        }
+    })?;
     Ok((name.into(), value.into()))
+}
+
+/// Refused while the command line is read, where no lease has this term.
+fn lease_term(text: &str) -> std::result::Result<Duration, String> {
+    let mut options = LeaseOptions::default();
+    options.term = parse_duration(text).map_err(|error| error.to_string())?;
+    match options.check() {
+        Ok(()) => Ok(options.term),
+        Err(Error::Invalid(what)) => Err(what),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Reads a file, or standard input for `-`.
@@ -263,4 +321,22 @@ pub(crate) fn text_of(file: &Path) -> Result<String> {
 fn without_line_break(text: &str) -> &str {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.strip_suffix('\r').unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_limit_names_the_nearest_one() {
+        for (text, near) in [
+            ("memroy=1MiB", Some("; did you mean memory?")),
+            ("zzz=1", None),
+            ("memory=x", None),
+        ] {
+            let why = limit(text).expect_err("refused");
+            assert_eq!(why.contains("did you mean"), near.is_some(), "{why}");
+            assert!(near.is_none_or(|near| why.ends_with(near)), "{why}");
+        }
+    }
 }

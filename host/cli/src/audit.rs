@@ -10,6 +10,12 @@ pub(crate) const BY: &str = "persist.by";
 /// Label with the command.
 pub(crate) const VIA: &str = "persist.via";
 
+/// Label with the user and the host that moved a version from another name.
+pub(crate) const MOVED_BY: &str = "persist.moved-by";
+
+/// Label with the command that moved a version from another name.
+pub(crate) const MOVED_VIA: &str = "persist.moved-via";
+
 /// Longest name of a user or a host that is recorded.
 const MAX_NAME: usize = 100;
 

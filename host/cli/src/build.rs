@@ -3,18 +3,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use persist_host::storage::Environment;
 use serde_json::json;
 use wasi_preview1_component_adapter_provider as preview1;
 
 use crate::error::Hinted;
-use crate::new::name_of;
 use crate::print::Out;
+use crate::project::{Project, SCRATCH};
 use crate::sdk::Language;
 use crate::stdio::say;
 use crate::toolchain_versions;
@@ -63,59 +64,62 @@ impl RustTarget {
 
 impl Build {
     pub(crate) fn run(self, environment: &Environment, out: Out) -> Result<()> {
-        let folder = fs::canonicalize(&self.folder)
-            .with_context(|| format!("cannot open the directory {}", self.folder.display()))?;
-        let Some(language) = Language::ALL
-            .into_iter()
-            .find(|language| folder.join(language.marker()).is_file())
-        else {
-            let markers = Language::ALL.map(Language::marker).join(", ");
-            bail!(
-                "{} is not the directory of an agent: it has none of {markers}",
-                self.folder.display()
-            );
-        };
-        if language != Language::Rust && !folder.join("persist").is_dir() {
-            let what = format!(
-                "{} has no directory persist, with the SDK: `persist new` did not create it",
-                self.folder.display()
-            );
-            let hint = "build it as the README of the SDK says";
-            return Err(Hinted::other(what, hint).into());
-        }
-        let name = name_of(&folder)?;
-        let made_file = match &self.output {
+        let project = Project::open(&self.folder)?;
+        let file = match &self.output {
             Some(output) => std::path::absolute(output)?,
-            None => folder.join(format!("{name}.wasm")),
+            None => project.component(),
         };
-        // Beside its place and renamed, so that what is there is whole.
-        let scratch = Scratch::beside(&made_file)?;
-        let partial = scratch.0.join("made.wasm");
-        let tools = Tools {
-            folder: &folder,
-            path: environment.get("PATH").unwrap_or_default(),
-        };
-        match language {
-            Language::C => c(&tools, &scratch.0, &partial)?,
-            Language::Cpp => cpp(&tools, &scratch.0, &partial)?,
-            Language::Go => go(&tools, &partial)?,
-            Language::Js => js(&tools, Path::new("agent.js"), &partial)?,
-            Language::Ts => ts(&tools, &scratch.0.join("agent.js"), &partial)?,
-            Language::Python => python(&tools, &partial)?,
-            Language::Rust => rust(&tools, name, self.target, &partial)?,
-        }
-        let made = fs::read(&partial).context("cannot read the output of the toolchain")?;
-        let whole = scratch.0.join("whole.wasm");
-        fs::write(&whole, component(made)?)?;
-        let shown = made_file.display();
-        fs::rename(&whole, &made_file).with_context(|| format!("cannot write {shown}"))?;
+        build(&project, &file, self.target, environment)?;
         if out.json {
-            let value = json!({ "event": "built", "file": made_file, "agent": name });
+            let value = json!({ "event": "built", "file": file, "agent": project.name });
             return Ok(out.result(&value, String::new)?);
         }
-        out.note(format_args!("built {shown}"));
+        out.note(format_args!("built {}", file.display()));
         Ok(())
     }
+}
+
+/// Builds a project as `persist build` does, unless its component was built from the same files.
+/// Returns the component.
+pub(crate) fn build_if_changed(project: &Project, environment: &Environment) -> Result<PathBuf> {
+    let file = project.component();
+    // Cargo also knows the crates outside of the directory, and is as quick where none changed.
+    if project.language == Language::Rust || !project.inputs()?.built(&file) {
+        build(project, &file, RustTarget::default(), environment)?;
+    }
+    Ok(file)
+}
+
+fn build(
+    project: &Project,
+    made_file: &Path,
+    target: RustTarget,
+    environment: &Environment,
+) -> Result<()> {
+    // Before the build: what changes meanwhile is built the next time.
+    let inputs = project.inputs()?;
+    // Beside its place and renamed, so that what is there is whole.
+    let scratch = Scratch::beside(made_file)?;
+    let partial = scratch.0.join("made.wasm");
+    let tools = Tools {
+        folder: &project.folder,
+        path: environment.get("PATH").unwrap_or_default(),
+    };
+    match project.language {
+        Language::C => c(&tools, &scratch.0, &partial)?,
+        Language::Cpp => cpp(&tools, &scratch.0, &partial)?,
+        Language::Go => go(&tools, &partial)?,
+        Language::Js => js(&tools, Path::new("agent.js"), &partial)?,
+        Language::Ts => ts(&tools, &scratch.0.join("agent.js"), &partial)?,
+        Language::Python => python(&tools, &partial)?,
+        Language::Rust => rust(&tools, &project.name, target, &partial)?,
+    }
+    let made = fs::read(&partial).context("cannot read the output of the toolchain")?;
+    let mut made = component(made)?;
+    made.extend(inputs.section());
+    let whole = scratch.0.join("whole.wasm");
+    fs::write(&whole, made)?;
+    fs::rename(&whole, made_file).with_context(|| format!("cannot write {}", made_file.display()))
 }
 
 /// A directory of a random name that no other account can enter, which is removed with the value:
@@ -124,7 +128,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn beside(out: &Path) -> Result<Self> {
-        let name = format!(".persist-build-{}", random_suffix()?);
+        let name = format!("{SCRATCH}{}", random_suffix()?);
         let dir = out.with_file_name(name);
         let mut make = fs::DirBuilder::new();
         #[cfg(unix)]
@@ -403,7 +407,9 @@ fn run(command: &mut Command) -> Result<()> {
         .map(Into::into)
         .collect();
     let shown = words.join(" ".as_ref());
+    // Standard output is for the answer of an agent, or for JSON.
     let status = command
+        .stdout(io::stderr())
         .status()
         .with_context(|| format!("cannot start {}", shown.display()))?;
     ensure!(status.success(), "{} failed: {status}", shown.display());

@@ -248,13 +248,13 @@ impl Conversation {
         let Some(turn) = self.turns.iter_mut().rfind(|turn| !turn.undone) else {
             return Ok("nothing to undo".into());
         };
-        turn.undone = true;
         let mut before = BTreeMap::new();
         for info in &turn.changes {
             // The first change of a name says what was there before.
             before.entry(info.name.clone()).or_insert(info.parent);
         }
         if before.is_empty() {
+            turn.undone = true;
             return Ok(format!(
                 "nothing was changed by {}",
                 shortened(&turn.message)
@@ -273,6 +273,8 @@ impl Conversation {
                 Err(error) => return Err(error.into()),
             }
         }
+        // Not before: what failed can be tried again.
+        turn.undone = true;
         anyhow::ensure!(
             kept.is_empty(),
             "conflict: another process changed {} since; left unchanged",
@@ -361,7 +363,11 @@ async fn put_back(
     };
     match there {
         Some(info) if !info.deleted => scope.restore(name, info.version, expect).await,
-        _ => scope.delete(name, expect).await,
+        _ => match scope.stat(name, None).await? {
+            // By an undo that failed at a later name.
+            Some(head) if head.deleted => Ok(head),
+            _ => scope.delete(name, expect).await,
+        },
     }
 }
 

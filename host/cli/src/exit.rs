@@ -23,7 +23,8 @@ Exit codes:
   1  other errors
   2  usage: the command line or a setting is invalid
   3  not found
-  4  conflict: the newest version is not the expected one, or a copied version exists and differs
+  4  conflict: the newest version is not the expected one, a copied version exists and differs, or
+     another host holds the lease
   5  denied: the storage rejects the account or its credentials
   6  corrupt: stored data is damaged or of a newer format, or the backend cannot hold a store
   7  unknown outcome: the change may have been made; load the newest version before a retry
@@ -189,6 +190,7 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         return 8;
     }
     match error.downcast_ref::<RunError>() {
+        Some(RunError::Lease(error)) => snapshot_code(error),
         Some(
             RunError::CompileTimeLimit(_) | RunError::CpuLimit(_) | RunError::WallClockLimit(_),
         ) => 8,
@@ -206,7 +208,9 @@ pub(crate) fn snapshot_code(error: &snapshot::Error) -> u8 {
     match error {
         snapshot::Error::Invalid(_) => 2,
         snapshot::Error::NotFound(_) | snapshot::Error::NoStore { .. } => 3,
-        snapshot::Error::Conflict { .. } => 4,
+        snapshot::Error::Conflict { .. }
+        | snapshot::Error::Leased { .. }
+        | snapshot::Error::LeaseLost { .. } => 4,
         error if error.is_of_file() => 6,
         snapshot::Error::UnknownOutcome { .. } => 7,
         snapshot::Error::TooLarge { .. } => 8,

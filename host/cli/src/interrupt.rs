@@ -70,9 +70,17 @@ impl Interrupt {
     }
 
     /// Makes a change, and waits for its response: otherwise it would be unknown whether it was
-    /// made.
+    /// made. After a signal, no further change begins, and this does not return.
     pub(crate) async fn uninterruptible<T>(&self, change: impl Future<Output = T>) -> T {
-        self.changes.track_future(change).await
+        // Before the signal is looked at: a change that finds none is waited for.
+        let token = self.changes.token();
+        if self.signalled.is_cancelled() {
+            drop(token);
+            return std::future::pending().await;
+        }
+        let made = change.await;
+        drop(token);
+        made
     }
 
     /// Waits for a person, who may end the process instead.
@@ -136,5 +144,9 @@ mod tests {
         answer.send("made").expect("the change waits");
         interrupt.interrupted().await;
         assert_eq!(change.await.expect("no panic"), Ok("made"));
+        // The next change of the same command would be neither waited for nor undone.
+        let next = interrupt.uninterruptible(async { "made" });
+        let begun = tokio::time::timeout(Duration::from_millis(1), next).await;
+        assert!(begun.is_err(), "no change begins after a signal");
     }
 }

@@ -7,6 +7,7 @@ mod build;
 mod chat;
 mod commands;
 mod completion;
+mod dev;
 mod error;
 mod exit;
 mod interrupt;
@@ -14,6 +15,7 @@ mod logging;
 mod new;
 mod print;
 mod progress;
+mod project;
 mod proxy;
 mod run;
 mod sdk;
@@ -37,8 +39,8 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum as _};
 
 use commands::{
-    archive, check, copy, diff, doctor, gc, init, list, meta, policy, repair, retention, state,
-    stats,
+    archive, check, copy, diff, doctor, gc, init, leases, list, meta, policy, repair, retention,
+    state, stats,
 };
 use error::Interrupted;
 use interrupt::Interrupt;
@@ -96,6 +98,9 @@ enum Command {
     /// Talk to an agent: each line is a message and one run of the agent
     #[command(after_help = chat::EXAMPLES)]
     Chat(chat::Chat),
+    /// Build and run an agent, and again after each change of its files
+    #[command(after_help = dev::EXAMPLES)]
+    Dev(dev::Dev),
     New(new::New),
     Build(build::Build),
     Init(init::Init),
@@ -118,6 +123,7 @@ enum Command {
     Unpin(retention::Unpin),
     Purge(retention::Purge),
     Gc(gc::Gc),
+    Leases(leases::Leases),
     Copy(copy::Copy),
     Export(archive::Export),
     Import(archive::Import),
@@ -229,7 +235,10 @@ fn start(cli: Cli) -> Result<()> {
         settings.check()?;
     }
     // What a guest's call meets is told to the guest, and logged for the operator.
-    let reports = !matches!(cli.command, Command::Run(_) | Command::Chat(_));
+    let reports = !matches!(
+        cli.command,
+        Command::Run(_) | Command::Chat(_) | Command::Dev(_)
+    );
     let watched = progress::is_watched(out);
     logging::start(&settings.log()?, settings.has_log(), reports, watched);
     // The command runs on this thread. One more is enough: the disk has its own, agents give way to
@@ -314,7 +323,7 @@ impl Command {
     fn left(&self) -> Option<(&'static str, Option<&'static str>)> {
         const CONTINUE: Option<&str> = Some("run the command again to continue");
         match self {
-            Self::Run(_) | Self::Chat(_) => {
+            Self::Run(_) | Self::Chat(_) | Self::Dev(_) => {
                 Some(("the agent was stopped; acknowledged saves are kept", None))
             }
             Self::Save(_) => Some(("nothing was saved", None)),
@@ -333,6 +342,7 @@ impl Command {
             }
             Self::Prune(_) | Self::Purge(_) => Some(("removed versions stay removed", CONTINUE)),
             Self::Gc(_) => Some(("removed leftovers stay removed", CONTINUE)),
+            Self::Leases(_) => Some(("only the printed leases were broken", None)),
             Self::Export(_) => Some(("the archive was incomplete and is removed", None)),
             Self::Check(_) => Some(("the check is incomplete", None)),
             Self::Doctor(_) => Some((
@@ -353,7 +363,11 @@ impl Command {
         match self {
             Self::Run(run) => {
                 let store = stores.host(run.agent.create)?;
-                run.run(&store, settings, out).await
+                run.once(&store, settings, out).await
+            }
+            Self::Dev(dev) => {
+                let store = stores.host(dev.run.agent.create)?;
+                dev.run(&store, settings, interrupt, out).await
             }
             Self::Chat(chat) => {
                 let store = stores.host(chat.agent.create)?;
@@ -404,6 +418,7 @@ impl Command {
             }
             Self::Purge(purge) => purge.run(&stores.usual()?, interrupt, out).await,
             Self::Gc(gc) => gc.run(&stores.usual()?, out).await,
+            Self::Leases(leases) => leases.run(&stores.usual()?, settings, out).await,
             Self::Import(import) => import.run(stores, out).await,
             Self::Stats(stats) => stats.run(&stores.usual()?, out).await,
             Self::Copy(copy) => copy.run(stores, interrupt, out).await,

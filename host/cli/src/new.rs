@@ -71,7 +71,7 @@ impl New {
         }
         out.note(format_args!(
             "created {folder}, an agent that keeps notes. Next steps:\n\n    \
-             persist build {folder}\n    persist run {folder}/{name}.wasm -- \"buy milk\"\n"
+             persist run {folder} -- \"buy milk\"\n    persist dev {folder} -- \"buy milk\"\n"
         ));
         Ok(())
     }

@@ -22,11 +22,12 @@ use crate::text;
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   persist run my_agent.wasm -- \"buy milk\"
+  persist run notes -- \"buy milk\"
   persist run --agent bot --session monday my_agent.wasm
   persist run --arg-file article.txt my_agent.wasm -- summarize
   persist run --allow-http api.example.com --http-headers api.example.com=key.txt my_agent.wasm";
 
-/// Component to run once.
+/// Agent to run once.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     #[command(flatten)]
@@ -48,7 +49,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) async fn run(self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
+    /// Runs the agent, after a build where it is a directory that changed.
+    pub(crate) async fn once(&self, store: &Store, settings: &Settings, out: Out) -> Result<()> {
         let files = self.arg_file.iter().chain(&self.input);
         if files.filter(|file| file.as_os_str() == "-").count() > 1 {
             let what = "--input and --arg-file: standard input can be read only once";
@@ -57,7 +59,7 @@ impl Run {
                 .into());
         }
         let loaded = self.agent.load(store, settings).await?;
-        let mut options = loaded.options.clone().args(self.args);
+        let mut options = loaded.options.clone().args(self.args.iter().cloned());
         for file in &self.arg_file {
             options = options.args([text_of(file)?]);
         }
@@ -70,6 +72,12 @@ impl Run {
         let ran = loaded.run(&options, changed).await;
         print_denied(&ran);
         end(ran, out)
+    }
+
+    /// Returns true if an option reads the standard input of this command.
+    pub(crate) fn reads_stdin(&self) -> bool {
+        let mut files = self.arg_file.iter().chain(&self.input);
+        files.any(|file| file.as_os_str() == "-")
     }
 }
 

@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use persist_host::snapshot::{Error, Info, Selection, Store};
+use persist_host::snapshot::{Error, HeadEntry, Info, Name, Scope, Selection, Store, Walk};
 
-use crate::address::SelectionArg;
+use crate::address::{self, SelectionArg};
 use crate::commands::nowhere;
-use crate::error::Hinted;
+use crate::error::{Damaged, Hinted};
+use crate::print::Out;
 use crate::when::When;
 
 /// Names that a command is for.
@@ -88,19 +89,19 @@ async fn is_empty(store: &Store, selection: &Selection) -> Result<bool, Error> {
 /// Conditions on versions.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Filter {
-    /// Show only versions created at TIME or later, such as yesterday or '2h ago'
+    /// Select only versions created at TIME or later, such as yesterday or '2h ago'
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<When>,
-    /// Show only versions created at TIME or before
+    /// Select only versions created at TIME or before
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<When>,
-    /// Show only versions with this label; may be repeated
+    /// Select only versions with this label; may be repeated
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) label: Vec<String>,
-    /// Show only pinned versions; in a list of names, only names with a pinned version
+    /// Select only pinned versions; of names, only those with a pinned version
     #[arg(long)]
     pub(crate) pinned: bool,
-    /// Show only tombstones
+    /// Select only tombstones
     #[arg(long)]
     pub(crate) deleted: bool,
 }
@@ -149,13 +150,13 @@ pub(crate) enum SortKey {
 /// Order and length of a list.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct Order {
-    /// Sort by KEY; all rows are held in memory [default: name]
+    /// Sort by KEY; all that is sorted is held in memory [default: name]
     #[arg(long, value_name = "KEY", hide_default_value = true)]
     pub(crate) sort: Option<SortKey>,
     /// Reverse the order
     #[arg(long)]
     pub(crate) reverse: bool,
-    /// Print at most COUNT rows [default: all]
+    /// Stop after COUNT names or versions [default: all]
     #[arg(long, short = 'n', value_name = "COUNT")]
     pub(crate) limit: Option<usize>,
 }
@@ -190,5 +191,171 @@ impl Order {
             rows.reverse();
         }
         rows.truncate(self.limit.unwrap_or(usize::MAX));
+    }
+}
+
+/// Conditions on names, by their newest versions, and which of them come first.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Conditions")]
+pub(crate) struct Conditions {
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    #[command(flatten)]
+    pub(crate) order: Order,
+}
+
+/// Names that meet conditions.
+#[derive(Debug, Default)]
+pub(crate) struct Picked {
+    pub(crate) heads: Vec<HeadEntry>,
+    /// Names whose newest version cannot be read, so that the conditions cannot be applied.
+    pub(crate) unreadable: Vec<(String, Error)>,
+}
+
+impl Conditions {
+    /// Returns true if every name is selected.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Order {
+            sort,
+            reverse,
+            limit,
+        } = self.order;
+        self.filter.is_empty() && sort.is_none() && !reverse && limit.is_none()
+    }
+
+    /// Returns the names of selections that meet the conditions, one after the other.
+    pub(crate) async fn walk(
+        &self,
+        store: &Store,
+        selections: &[SelectionArg],
+    ) -> Result<Matching> {
+        if self.is_empty() {
+            return Ok(Matching::All(Box::new(store.walk(&union(selections)))));
+        }
+        let picked = self.pick(store, selections).await?;
+        Ok(Matching::Picked(
+            picked.heads.into_iter(),
+            picked.unreadable,
+        ))
+    }
+
+    /// Returns the names of selections whose newest version meets the conditions. Each selection
+    /// that matches nothing is an error, and so is a result without a name. Without conditions a
+    /// name is returned even if its newest version cannot be read.
+    pub(crate) async fn pick(&self, store: &Store, selections: &[SelectionArg]) -> Result<Picked> {
+        for selection in selections {
+            require(store, selection).await?;
+        }
+        let mut heads = store.heads(&union(selections));
+        let mut picked = Picked::default();
+        let mut ranked = Vec::new();
+        while let Some(head) = heads.next().await? {
+            if self.is_empty() {
+                picked.heads.push(head);
+                continue;
+            }
+            let info = match &head.info {
+                Ok(info) => info,
+                Err(_) => {
+                    let scope = &head.scope;
+                    let address = address::address(scope.agent(), scope.session(), &head.name);
+                    if let Err(error) = head.info {
+                        picked.unreadable.push((address, error));
+                    }
+                    continue;
+                }
+            };
+            if !self.filter.accepts(info) {
+                continue;
+            }
+            let name = &head.name;
+            if self.filter.pinned && head.scope.pins(name.as_str()).await?.is_empty() {
+                continue;
+            }
+            let versions = match self.order.sort {
+                Some(SortKey::Versions) => count(&head.scope, name).await?,
+                _ => 0,
+            };
+            let rank = Rank {
+                time: info.created_at,
+                size: info.size,
+                versions,
+            };
+            ranked.push((rank, head));
+        }
+        if self.is_empty() {
+            return Ok(picked);
+        }
+        if ranked.is_empty() && picked.unreadable.is_empty() {
+            let texts = selections.iter().map(|selection| selection.1.as_str());
+            return Err(no_match(store, texts));
+        }
+        self.order.apply(&mut ranked, |(rank, _)| *rank);
+        picked.heads = ranked.into_iter().map(|(_, head)| head).collect();
+        Ok(picked)
+    }
+}
+
+/// Names that meet conditions, or all names.
+pub(crate) enum Matching {
+    All(Box<Walk>),
+    Picked(std::vec::IntoIter<HeadEntry>, Vec<(String, Error)>),
+}
+
+impl Matching {
+    /// Returns the next name.
+    pub(crate) async fn next(&mut self) -> Result<Option<(Scope, Name)>, Error> {
+        match self {
+            Self::All(walk) => walk.next().await,
+            Self::Picked(heads, _) => Ok(heads.next().map(|head| (head.scope, head.name))),
+        }
+    }
+
+    /// Reports the names to which the conditions could not be applied.
+    pub(crate) fn end(self, out: Out) -> Result<()> {
+        let Self::Picked(_, unreadable) = self else {
+            return Ok(());
+        };
+        for (address, error) in &unreadable {
+            out.damaged(address, error)?;
+        }
+        Damaged::none_of(unreadable.len())
+    }
+}
+
+/// Returns one selection for several; everything for none.
+fn union(selections: &[SelectionArg]) -> Selection {
+    match selections {
+        [] => Selection::All,
+        selections => Selection::union(selections.iter().map(|one| one.0.clone())),
+    }
+}
+
+/// Returns the error for conditions that nothing in the selections meets.
+pub(crate) fn no_match<'a>(
+    store: &Store,
+    selections: impl IntoIterator<Item = &'a str>,
+) -> anyhow::Error {
+    let texts: Vec<_> = selections.into_iter().collect();
+    let what = match &texts[..] {
+        [] => "nothing matches the options".to_owned(),
+        texts => format!("nothing matches {} with these options", texts.join(" ")),
+    };
+    let error = Error::NotFound(format!("{what} in {}", store.location())).into();
+    let hint = "remove an option to select more".to_owned();
+    Hinted { error, hint }.into()
+}
+
+/// Counts the versions of a name.
+pub(crate) async fn count(scope: &Scope, name: &Name) -> Result<u64, Error> {
+    let mut before = None;
+    let mut count = 0;
+    loop {
+        let versions = scope.versions(name.as_str(), before, 1000).await?;
+        count += versions.len() as u64;
+        before = versions.last().copied();
+        if before.is_none() {
+            return Ok(count);
+        }
     }
 }

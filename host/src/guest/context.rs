@@ -8,7 +8,7 @@ use super::error::GuestError;
 use super::ledger::{Ledger, RunPermit};
 use super::limits::Limits;
 use super::rights::Rights;
-use crate::snapshot::{Info, Scope};
+use crate::snapshot::{self, Info, Lease, LeaseOptions, Scope};
 
 /// View of a store for one guest: a scope that the host chose, rights in it, and limits. A guest
 /// cannot name another scope, a bucket, a path or a credential.
@@ -46,6 +46,17 @@ impl Guest {
     /// The limits of the guest.
     pub fn limits(&self) -> &Limits {
         &self.allowance.limits
+    }
+
+    /// Acquires the lease of the guest's scope. From then on, the guest's changes are made under it
+    /// ([`Lease::scope`]).
+    ///
+    /// # Errors
+    /// As [`Scope::lease`].
+    pub async fn acquire_lease(&mut self, options: &LeaseOptions) -> snapshot::Result<Lease> {
+        let lease = self.scope.lease(options).await?;
+        self.scope = lease.scope();
+        Ok(lease)
     }
 
     /// Returns the guest with the limits and the ledger of a runner, each where its builder set

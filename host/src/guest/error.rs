@@ -105,6 +105,12 @@ impl From<Error> for GuestError {
                 code: "unsupported",
                 message: what,
             },
+            // The names of hosts are for the operator.
+            Error::Leased { .. } => Self::Unavailable("another host works on this agent".into()),
+            Error::LeaseLost { .. } => Self::Other {
+                code: "lease-lost",
+                message: "another host works on this agent now".into(),
+            },
             Error::NoStore { .. } => Self::Unavailable("the host has no store".into()),
             Error::UnknownOutcome { version, .. } => Self::UnknownOutcome { version },
             Error::Storage(error) => from_storage(&error),

@@ -57,6 +57,11 @@ impl Moment {
         self.until(Self::now())
     }
 
+    /// Returns the elapsed time by the clock that no person sets.
+    pub(crate) fn elapsed_boot(self) -> Duration {
+        Self::now().boot.saturating_sub(self.boot)
+    }
+
     fn until(self, now: Self) -> Duration {
         let boot = now.boot.saturating_sub(self.boot);
         boot.max(now.wall.saturating_sub(self.wall))

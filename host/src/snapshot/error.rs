@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::SystemTime;
 
 use crate::storage::{self, ErrorKind};
 
@@ -73,6 +74,32 @@ pub enum Error {
         /// Description of what happened.
         why: String,
     },
+    /// Another host holds the lease of the agent or session.
+    #[error(
+        "{scope} is leased by {holder} until {}",
+        humantime::format_rfc3339_seconds(*.expires)
+    )]
+    Leased {
+        /// The agent, and its session.
+        scope: String,
+        /// The holder, as it names itself.
+        holder: String,
+        /// The moment from which the lease may be taken over unless it is renewed, by this host's
+        /// clock.
+        expires: SystemTime,
+    },
+    /// The lease under which a change was to be made has ended: another host took it over, or an
+    /// operator broke it.
+    #[error(
+        "the lease of {scope} was lost{}",
+        .holder.as_deref().map(|holder| format!(" to {holder}")).unwrap_or_default()
+    )]
+    LeaseLost {
+        /// The agent, and its session.
+        scope: String,
+        /// The host or operator that has it now, where that is known.
+        holder: Option<String>,
+    },
     /// There is no store, and this process may not make one
     /// ([`StoreOptions::create`](super::StoreOptions::create)).
     #[error("no store in {location}")]
@@ -118,6 +145,10 @@ impl Error {
                 );
             }
             Self::UnknownOutcome { .. } => "load the newest version before trying again",
+            Self::Leased { .. } => {
+                "wait for the other host, or end its lease with `persist leases break`"
+            }
+            Self::LeaseLost { .. } => "run again: load the newest version, and work on that",
             Self::NoStore { .. } => {
                 "create a store with `persist init`, or correct the storage setting"
             }

@@ -6,6 +6,7 @@
 //! ~/probe-…  ~/clock-…                                   probes, which are removed again
 //! ~/probed-….json                                        record of a probed server
 //! ~/tmp/…                                                temporary files, on a local disk only
+//! ~/lease/AGENT/SESSION/9999999998-0000000001.json       object of a lease
 //! AGENT/SESSION/NAME/9999999998-0000000001.gz            version of a name
 //! AGENT/SESSION/NAME/pin-1                               pin of a version
 //! ```
@@ -49,6 +50,13 @@ pub(crate) const TEMPORARY_NAME: &str = "tmp";
 /// Name of the last entry of an archive, which has a line of JSON for each version. An unpacked
 /// archive leaves it beside its agents.
 pub const ARCHIVE_MANIFEST: &str = "manifest.jsonl";
+
+/// Directory of the leases, in [`OWN_DIR`]. A build that knows no leases does not look at it, and
+/// takes a leased agent that saved nothing for no agent.
+const LEASES_NAME: &str = "lease";
+
+/// Suffix of the objects of leases.
+const LEASE_SUFFIX: &str = ".json";
 
 /// The reserved name of the store's policy.
 pub(crate) const POLICY_NAME: &str = "policy";
@@ -101,6 +109,47 @@ pub(crate) fn parse_version(segment: &str) -> Option<Version> {
         .ok()
         .filter(|v| (1..=MAX_VERSION).contains(v))?;
     (version_segment(version) == segment).then_some(version)
+}
+
+/// Returns the directory of all leases.
+pub(crate) fn leases_dir() -> String {
+    format!("{OWN_DIR}/{LEASES_NAME}")
+}
+
+/// Returns the directory of the lease of an agent, or of one of its sessions.
+pub(crate) fn lease_dir(agent: &Name, session: Option<&Name>) -> String {
+    format!("{}/{}", leases_dir(), scope_dir(agent, session))
+}
+
+/// Returns the last segment of the key of an object of a lease. The newest sorts first.
+pub(crate) fn lease_segment(number: u64) -> String {
+    debug_assert!((1..=MAX_VERSION).contains(&number));
+    format!("{:010}-{number:010}{LEASE_SUFFIX}", MAX_VERSION - number)
+}
+
+/// Returns the number of the lease object whose key ends in `segment`.
+pub(crate) fn parse_lease(segment: &str) -> Option<u64> {
+    let (_, number) = segment.strip_suffix(LEASE_SUFFIX)?.split_once('-')?;
+    let number = number
+        .parse()
+        .ok()
+        .filter(|n| (1..=MAX_VERSION).contains(n))?;
+    (lease_segment(number) == segment).then_some(number)
+}
+
+/// Returns the agent and the session of a lease object whose key is `path` below the directory of
+/// all leases.
+pub(crate) fn scope_of_lease(path: &str) -> Option<(Name, Option<Name>)> {
+    let segments: Vec<_> = path.split('/').collect();
+    let [agent, session, number] = segments[..] else {
+        return None;
+    };
+    parse_lease(number)?;
+    let session = match session {
+        NO_SESSION => None,
+        session => Some(Name::from_encoded(session)?),
+    };
+    Some((Name::from_encoded(agent)?, session))
 }
 
 /// Returns the last segment of the key of a version's pin.
@@ -178,6 +227,30 @@ mod tests {
             "9999999957-+000000042.gz",
         ] {
             assert_eq!(parse_version(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_the_exact_key_is_that_of_a_lease() {
+        assert_eq!(lease_segment(42), "9999999957-0000000042.json");
+        assert_eq!(parse_lease("9999999957-0000000042.json"), Some(42));
+        assert_eq!(parse_lease("9999999957-0000000042.gz"), None);
+        assert_eq!(parse_lease("9999999956-0000000042.json"), None);
+        let bot = Name::new("Bot").expect("a name");
+        let monday = Name::new("monday").expect("a name");
+        for session in [None, Some(monday)] {
+            let dir = lease_dir(&bot, session.as_ref());
+            let path = dir.strip_prefix("~/lease/").expect("among the leases");
+            let path = format!("{path}/{}", lease_segment(1));
+            assert_eq!(scope_of_lease(&path), Some((bot.clone(), session)));
+        }
+        for other in [
+            "bot/9999999957-0000000042.json",
+            "bot/~/1.json",
+            "B/~/x",
+            "",
+        ] {
+            assert_eq!(scope_of_lease(other), None, "{other}");
         }
     }
 

@@ -164,6 +164,15 @@ pub(crate) async fn record_unprobed(storage: &dyn Storage, server: &str, way: Wa
     Ok(())
 }
 
+/// Returns the key of an upload that is begun and aborted.
+#[cfg(feature = "bucket")]
+pub(super) fn unfinished() -> Result<Key> {
+    Key::new(format!(
+        "{DIR}/{PREFIX}{:032x}-upload",
+        crate::random::u128()
+    ))
+}
+
 fn record_key(server: &str, way: Way) -> Result<Key> {
     let hash = hex(&Sha256::digest(server.as_bytes())[..8]);
     let end = match way {

@@ -18,6 +18,8 @@ pub struct Sweep<'a> {
     pub older_than: Duration,
     /// Removes nothing, and counts.
     pub dry_run: bool,
+    /// Begins an upload where the server lists none, to learn whether it lists them, and aborts it.
+    pub probe: bool,
     /// Returns true for the key of an upload that may be removed: others may use the same bucket.
     pub is_ours: &'a (dyn Fn(&Key) -> bool + Send + Sync),
 }
@@ -28,6 +30,7 @@ impl<'a> Sweep<'a> {
         Self {
             older_than: Duration::ZERO,
             dry_run: true,
+            probe: false,
             is_ours,
         }
     }

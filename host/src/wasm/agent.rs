@@ -4,27 +4,25 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
-use wasmtime::component::Linker;
-use wasmtime::{Config, Engine, Store, Trap, UpdateDeadline};
+use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 
 use super::bindings::AgentPre;
-use super::cache;
 use super::compile::compile;
-use super::cpu_time::TICK;
-use super::features;
-use super::host::add_to_linker;
+use super::engine::Engines;
 #[cfg(feature = "http")]
 use super::http::{HttpHooks, TlsConfig};
 use super::run_error::RunError;
 use super::run_options::RunOptions;
 use super::state::AgentState;
 use crate::guest::{Guest, Ledger, Limits, RunPermit, to_usize};
+use crate::snapshot::{Lease, LeaseOptions};
 
 /// Runs agents, each call in a store of its own: an agent keeps what it saved, and nothing else.
 ///
@@ -52,9 +50,9 @@ pub struct AgentHost {
 }
 
 struct Shared {
-    engine: Engine,
-    linker: Linker<AgentState>,
+    engines: Engines,
     limits: Limits,
+    lease: Option<LeaseOptions>,
     ledger: Ledger,
     compiling: Arc<Semaphore>,
     running: Semaphore,
@@ -66,6 +64,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct AgentHostBuilder {
     limits: Limits,
+    lease: Option<LeaseOptions>,
     cache: Option<PathBuf>,
 }
 
@@ -93,8 +92,9 @@ pub struct RunOutput {
     pub denied_hosts: Vec<String>,
 }
 
-/// A run's places, until it is dropped.
+/// A run's places, until it is dropped, and its lease.
 struct Turn<'a> {
+    lease: Option<Lease>,
     _of_scope: RunPermit,
     _of_host: SemaphorePermit<'a>,
 }
@@ -112,6 +112,7 @@ impl AgentHost {
     pub fn builder() -> AgentHostBuilder {
         AgentHostBuilder {
             limits: Limits::default(),
+            lease: None,
             cache: dirs::cache_dir().map(|dir| dir.join("persist")),
         }
     }
@@ -155,7 +156,7 @@ impl AgentHost {
         let work = move || {
             // Held to the end, whether anyone still waits or not.
             let _permit = permit;
-            let compiled = compile(&shared.engine, &shared.linker, &shared.limits, bytes);
+            let compiled = compile(&shared.engines, &shared.limits, bytes);
             let _ = answer.send(compiled);
         };
         // A thread of its own: a runtime waits for its threads when it ends, and this one may take
@@ -206,6 +207,19 @@ impl AgentHostBuilder {
         self
     }
 
+    /// Sets how a run holds the lease of its scope while it runs; none, which is the default: runs
+    /// take no lease.
+    ///
+    /// No two runs, on any hosts with leases, then compute the same turn. A run whose scope is
+    /// leased waits for at most [`LeaseOptions::wait`], and then ends with [`RunError::Lease`].
+    /// Runs of one host are no exception. See [`Lease::scope`] for what an agent's changes are made
+    /// on.
+    #[must_use]
+    pub fn lease(mut self, options: Option<LeaseOptions>) -> Self {
+        self.lease = options;
+        self
+    }
+
     /// Sets the directory for compiled code; none compiles anew each time.
     ///
     /// Code from there runs as this process, without a sandbox. So the directory is made with mode
@@ -222,30 +236,17 @@ impl AgentHostBuilder {
     /// # Errors
     /// [`RunError::Engine`] where this machine cannot run compiled WebAssembly.
     pub fn build(self) -> Result<AgentHost, RunError> {
-        let engine = |error: wasmtime::Error| RunError::Engine(format!("{error:#}"));
-        let mut config = Config::new();
-        config
-            .epoch_interruption(true)
-            .max_wasm_stack(to_usize(self.limits.stack))
-            .cache(self.cache.as_deref().and_then(cache::open));
-        features::pin(&mut config);
-        let compiler = Engine::new(&config).map_err(engine)?;
-        let mut linker = Linker::new(&compiler);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(engine)?;
-        #[cfg(feature = "http")]
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(engine)?;
-        add_to_linker(&mut linker, AgentState::snapshots).map_err(engine)?;
-        tick(&compiler)?;
+        let engines = Engines::new(&self.limits, self.cache.as_deref())?;
         Ok(AgentHost {
             shared: Arc::new(Shared {
-                engine: compiler,
-                linker,
+                engines,
                 ledger: Ledger::new(&self.limits),
                 compiling: Arc::new(permits(self.limits.compilations)),
                 running: permits(self.limits.runs),
                 #[cfg(feature = "http")]
                 tls: Arc::default(),
                 limits: self.limits,
+                lease: self.lease,
             }),
         })
     }
@@ -271,7 +272,7 @@ impl Agent {
         let http = HttpHooks::new(options.http.clone(), Arc::clone(&shared.tls), &limits);
         #[cfg(feature = "http")]
         let denied_hosts = http.denied();
-        let state = AgentState::new(
+        let mut state = AgentState::new(
             guest,
             options,
             &stdout,
@@ -279,8 +280,13 @@ impl Agent {
             #[cfg(feature = "http")]
             http,
         );
-        let answer = match self.turn(state.guest()).await {
-            Ok(_turn) => self.answer(self.store(state), &options.args, &limits).await,
+        let answer = match self.turn(state.guest_mut()).await {
+            Ok(mut turn) => {
+                let store = self.store(state);
+                let answer = self.answer(store, &options.args, &limits).await;
+                release(turn.lease.take()).await;
+                answer
+            }
             Err(error) => Err(error),
         };
         RunOutput {
@@ -292,24 +298,35 @@ impl Agent {
         }
     }
 
-    /// Waits for a place among the runs of the scope, then among all.
-    async fn turn(&self, guest: &Guest) -> Result<Turn<'_>, RunError> {
+    /// Waits for a place among the runs of the scope, then for its lease, then for a place among
+    /// all: a scope that waits blocks no other.
+    async fn turn(&self, guest: &mut Guest) -> Result<Turn<'_>, RunError> {
         let shared = &self.host.shared;
-        let places = async {
-            let of_scope = guest.run_permit().await;
-            let of_host = shared.running.acquire();
-            Ok(Turn {
-                _of_scope: of_scope.map_err(|error| RunError::Engine(error.to_string()))?,
-                _of_host: of_host
-                    .await
-                    .map_err(|error| RunError::Engine(error.to_string()))?,
-            })
-        };
         let longest = shared.limits.run_wait;
-        let too_long = |_| Err(RunError::WaitLimit(longest));
-        tokio::time::timeout(longest, places)
-            .await
-            .unwrap_or_else(too_long)
+        let too_long = |_| RunError::WaitLimit(longest);
+        let waiting = Instant::now();
+        let of_scope = tokio::time::timeout(longest, guest.run_permit()).await;
+        let of_scope = of_scope.map_err(too_long)?;
+        let left = longest.saturating_sub(waiting.elapsed());
+        let lease = self.lease(guest).await?;
+        let of_host = tokio::time::timeout(left, shared.running.acquire()).await;
+        let of_host = of_host.map_err(too_long)?;
+        Ok(Turn {
+            lease,
+            _of_scope: of_scope.map_err(|error| RunError::Engine(error.to_string()))?,
+            _of_host: of_host.map_err(|error| RunError::Engine(error.to_string()))?,
+        })
+    }
+
+    /// Acquires the lease of a guest's scope, where the host uses leases.
+    async fn lease(&self, guest: &mut Guest) -> Result<Option<Lease>, RunError> {
+        let Some(options) = &self.host.shared.lease else {
+            return Ok(None);
+        };
+        let lease = guest.acquire_lease(options).await;
+        let mut lease = lease.map_err(|error| RunError::Lease(Box::new(error)))?;
+        lease.renew_in_background();
+        Ok(Some(lease))
     }
 
     async fn answer(
@@ -336,7 +353,7 @@ impl Agent {
     fn store(&self, state: AgentState) -> Store<AgentState> {
         let fuel = state.guest().hostcall_fuel();
         let handles = to_usize(state.guest().limits().handles);
-        let mut store = Store::new(&self.host.shared.engine, state);
+        let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(fuel);
         store.set_max_component_handles(handles);
@@ -358,6 +375,15 @@ impl Agent {
             }
         });
         store
+    }
+}
+
+/// Ends the lease of a run that has ended. One that stays ends with its term.
+async fn release(lease: Option<Lease>) {
+    let Some(lease) = lease else { return };
+    if let Err(error) = lease.release().await {
+        tracing::warn!("the lease of a run was not released; it ends with its term");
+        tracing::debug!(%error, "a lease was not released");
     }
 }
 
@@ -423,21 +449,4 @@ fn in_our_words(why: String, limits: &Limits) -> String {
         Some((_, limit)) => format!("{why} (limit `{limit}`)"),
         None => why,
     }
-}
-
-/// Counts time for all stores of an engine, as long as it lives.
-fn tick(engine: &Engine) -> Result<(), RunError> {
-    let engine = engine.weak();
-    let run = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            std::thread::sleep(TICK);
-        }
-    };
-    std::thread::Builder::new()
-        .name("persist-ticker".into())
-        .spawn(run)
-        .map(drop)
-        .map_err(|error| RunError::Engine(format!("cannot start a thread to count time: {error}")))
 }

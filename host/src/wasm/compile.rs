@@ -1,10 +1,11 @@
 //! From bytes that may be anyone's to an agent that is ready to run.
 
 use wasi_preview1_component_adapter_provider as preview1;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use super::bindings::AgentPre;
+use super::engine::Engines;
 use super::precheck::{CodeLimits, measure, precheck};
 use super::run_error::RunError;
 use super::state::AgentState;
@@ -12,16 +13,15 @@ use crate::guest::Limits;
 
 /// Compiles and links an agent.
 pub(super) fn compile(
-    engine: &Engine,
-    linker: &Linker<AgentState>,
+    engines: &Engines,
     limits: &Limits,
     bytes: Vec<u8>,
 ) -> Result<AgentPre<AgentState>, RunError> {
-    let bytes = component_of(engine, bytes)?;
+    let bytes = componentize(engines.validator(), bytes)?;
     check_cost(&bytes, limits)?;
-    let component = Component::new(engine, bytes).map_err(|error| unsound(&error))?;
-    check_imports(engine, &component)?;
-    let pre = linker.instantiate_pre(&component);
+    let (linked, component) = engines.compile(&bytes).map_err(|error| unsound(&error))?;
+    check_imports(&linked.engine, &component)?;
+    let pre = linked.linker.instantiate_pre(&component);
     let pre = pre.map_err(|error| not_an_agent(&error))?;
     AgentPre::new(pre).map_err(|error| another_world(&error))
 }
@@ -124,8 +124,27 @@ fn another_world(error: &wasmtime::Error) -> RunError {
     ))
 }
 
-/// The component that `bytes` are, or that a core module says it wants to be.
-fn component_of(engine: &Engine, bytes: Vec<u8>) -> Result<Vec<u8>, RunError> {
+/// Returns the component that `bytes` are, or makes one from a core module that carries its world,
+/// as the toolchains of most languages write it. An import of WASI 0.1 becomes one of WASI 0.2.
+///
+/// For programs with an engine of their own, so that they take what their plugins' toolchains
+/// made. [`AgentHost`](super::AgentHost) does this for each agent.
+///
+/// # Errors
+/// [`RunError::NotAnAgent`] for bytes that are no WebAssembly, are damaged, or carry no world.
+///
+/// ```
+/// use persist_host::wasm::componentize;
+/// use persist_host::wasmtime::{Engine, component::Component};
+///
+/// # let file = wat::parse_str(include_str!("../../testdata/save.wat"))?;
+/// let engine = Engine::default();
+/// let plugin = Component::new(&engine, componentize(&engine, file)?)?;
+///
+/// assert!(componentize(&engine, b"no WebAssembly".to_vec()).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn componentize(engine: &Engine, bytes: Vec<u8>) -> Result<Vec<u8>, RunError> {
     if !bytes.starts_with(b"\0asm") {
         let what = "it is not WebAssembly; use the .wasm file from the build";
         return Err(RunError::NotAnAgent(what.into()));

@@ -1,21 +1,38 @@
 //! Measures the CPU time of a guest's own code. Time in the host does not count, nor does time in
 //! which the thread waited for a processor.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
 /// How often a guest is interrupted to look at its time: what a runaway guest gets over its limit.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
+/// Length from which a stretch of the guest's code is measured by the thread's CPU time. That is a
+/// system call, and a guest that saves some bytes would make a dozen.
+const LONG: Duration = Duration::from_millis(1);
+
 /// The CPU time of one run.
+///
+/// A stretch between two calls of the host counts with the time of the clock, but no more than a
+/// tick: it cannot be longer unless the thread waited for a processor. After a long one, the next
+/// counts with the CPU time of its thread. So of a guest that computes for long, only the first
+/// stretch may count with time in which it waited.
 #[derive(Debug)]
 pub(super) struct Meter {
     limit: Duration,
     used: Duration,
-    /// This thread's CPU time when the guest's code began to run; none while the host runs. A guest
-    /// changes threads only while the host runs.
-    entered: Option<Duration>,
+    /// When the guest's code began to run; none while the host runs. A guest changes threads only
+    /// while the host runs.
+    entered: Option<Entered>,
+    last_was_long: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Entered {
+    Clock(Instant),
+    /// The thread's CPU time.
+    Cpu(Duration),
 }
 
 impl Meter {
@@ -24,17 +41,26 @@ impl Meter {
             limit,
             used: Duration::ZERO,
             entered: None,
+            last_was_long: false,
         }
     }
 
     pub(super) fn enter_guest(&mut self) {
-        self.entered = Some(thread_time());
+        self.entered = Some(if self.last_was_long {
+            Entered::Cpu(thread_time())
+        } else {
+            Entered::Clock(Instant::now())
+        });
     }
 
     pub(super) fn leave_guest(&mut self) {
-        if let Some(entered) = self.entered.take() {
-            self.used += thread_time().saturating_sub(entered);
-        }
+        let used = match self.entered.take() {
+            Some(Entered::Clock(entered)) => entered.elapsed().min(TICK),
+            Some(Entered::Cpu(entered)) => thread_time().saturating_sub(entered),
+            None => return,
+        };
+        self.used += used;
+        self.last_was_long = used >= LONG;
     }
 
     pub(super) fn is_used_up(&self) -> bool {
@@ -67,6 +93,35 @@ mod tests {
         meter.enter_guest();
         work();
         meter.leave_guest();
+        assert!(meter.is_used_up());
+    }
+
+    #[test]
+    fn after_a_long_stretch_no_wait_for_a_processor_counts() {
+        let wait = |meter: &mut Meter| {
+            meter.enter_guest();
+            std::thread::sleep(Duration::from_millis(15));
+            meter.leave_guest();
+        };
+        let mut meter = Meter::new(TICK + TICK / 2);
+        for _ in 0..5 {
+            wait(&mut meter);
+        }
+        // The first, and each that came after one in which nothing was computed.
+        let counted = meter.used;
+        assert!(counted <= 3 * TICK + TICK / 2, "{counted:?}");
+    }
+
+    #[test]
+    fn short_stretches_add_up() {
+        let mut meter = Meter::new(Duration::from_millis(2));
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_millis(20) {
+            meter.enter_guest();
+            let from = Instant::now();
+            while from.elapsed() < Duration::from_micros(100) {}
+            meter.leave_guest();
+        }
         assert!(meter.is_used_up());
     }
 }

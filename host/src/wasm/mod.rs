@@ -17,6 +17,7 @@ mod cache;
 mod compile;
 mod convert;
 mod cpu_time;
+mod engine;
 mod error;
 mod features;
 mod host;
@@ -29,6 +30,7 @@ mod state;
 mod view;
 
 pub use agent::{Agent, AgentHost, AgentHostBuilder, RunOutput};
+pub use compile::componentize;
 pub use host::add_to_linker;
 #[cfg(feature = "http")]
 pub use http::{HttpPolicy, HttpPolicyError};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::snapshot;
+
 #[cfg(doc)]
 use crate::guest::Limits;
 
@@ -35,6 +37,9 @@ pub enum RunError {
     /// The run did not get its turn within [`Limits::run_wait`], and did not begin.
     #[error("the agent did not start within {0:?} (limit `run-wait`): too many other runs")]
     WaitLimit(Duration),
+    /// The run could not get the lease of its scope, and did not begin.
+    #[error("the agent did not start: {0}")]
+    Lease(Box<snapshot::Error>),
     /// The host itself failed in a call of the agent: a defect of this program, or of what it is
     /// built of.
     #[error("the host failed in a call of the agent: {0}; what it saved before is kept")]
@@ -55,6 +60,12 @@ impl RunError {
             Self::WaitLimit(_) => {
                 Some("try again later, or raise the limit `runs-of-scope`, `runs` or `run-wait`")
             }
+            Self::Lease(error) => match **error {
+                snapshot::Error::Leased { .. } => {
+                    Some("wait for the other host, or end its lease with `persist leases break`")
+                }
+                _ => None,
+            },
             Self::Host(_) => Some("report this as a bug of Persist"),
             Self::NotAnAgent(_) | Self::Failed(_) | Self::Trapped(_) | Self::Engine(_) => None,
         }

@@ -50,6 +50,10 @@ impl AgentState {
         &self.guest
     }
 
+    pub(super) fn guest_mut(&mut self) -> &mut Guest {
+        &mut self.guest
+    }
+
     pub(super) fn snapshots(&mut self) -> SnapshotView<'_> {
         SnapshotView::new(&self.guest, &mut self.table)
     }

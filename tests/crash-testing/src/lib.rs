@@ -13,6 +13,7 @@ pub mod fuzz;
 pub mod golden;
 pub mod histories;
 pub mod kill;
+pub mod leases;
 mod links;
 pub mod malformed_file;
 pub mod report;
@@ -61,6 +62,7 @@ pub const TARGETS: &[Target] = &[
         run: faults::run,
     },
     histories::TARGET,
+    leases::TARGET,
     kill::TARGET,
     copies::TARGET,
     corrupt::TARGET,
@@ -77,6 +79,7 @@ pub const WORKER: &str = "worker";
 pub fn worker(args: &[String]) -> anyhow::Result<()> {
     match args.split_first() {
         Some((part, args)) if part == "history" => histories::worker(args),
+        Some((part, args)) if part == "lease" => leases::worker(args),
         Some((part, args)) if part == "kill" => kill::worker(args),
         _ => anyhow::bail!("there is no such worker"),
     }

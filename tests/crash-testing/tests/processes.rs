@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use persist_crash_testing::{histories, kill};
+use persist_crash_testing::{histories, kill, leases};
 
 const SEED: u64 = 7;
 
@@ -14,6 +14,12 @@ fn lab() -> &'static Path {
 #[test]
 fn histories_of_processes_that_are_stopped_and_killed_are_linear() {
     let report = histories::in_processes(lab(), SEED, 12).expect("histories are made");
+    assert!(report.violations.is_empty(), "{report}");
+}
+
+#[test]
+fn processes_with_leases_that_are_stopped_and_killed_save_no_turn_twice() {
+    let report = leases::in_processes(lab(), SEED, 3).expect("histories are made");
     assert!(report.violations.is_empty(), "{report}");
 }
 

@@ -1,7 +1,8 @@
 //! `persist new` and `persist build` in every language.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use persist_tests::{guest, guest_in, persist, run_fails, run_ok, tempdir, text, toolchains};
 
@@ -406,4 +407,145 @@ fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
     assert!(told.contains("is not the directory of an agent"), "{told}");
     let told = run_fails(dir.path(), &["new", "--lang", "c", "Bad Name"], 1);
     assert!(told.contains("cannot be the name of an agent"), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_is_built_if_it_changed_and_run() {
+    if guest_in("c", "scenarios").is_none() {
+        return;
+    }
+    let dir = tempdir();
+    let folder = dir.path().join("notes");
+    // Apart from the directory of the agent, which would have its states in it.
+    let store = dir.path().join("store");
+    let text_of = |path: &Path| path.to_str().expect("text").to_owned();
+    run_ok(&store, &["new", "--lang", "c", &text_of(&folder)]);
+    let run = |tools: bool| {
+        let mut command = if tools {
+            persist_with_tools(&store)
+        } else {
+            persist(&store)
+        };
+        let args = ["run", &text_of(&folder), "--", "note"];
+        command.args(args).output().expect("persist starts")
+    };
+    let first = run(true);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    assert_eq!(text(&first.stdout), "note\n");
+    // Without a compiler, nothing can be built.
+    let second = run(false);
+    assert_eq!(
+        text(&second.stdout),
+        "note\nnote\n",
+        "{}",
+        text(&second.stderr)
+    );
+    assert_eq!(run_ok(&store, &["cat", "notes/notes"]), "note\nnote\n");
+    let source = folder.join("agent.c");
+    let code = std::fs::read_to_string(&source).expect("readable");
+    std::fs::write(&source, format!("{code}\n#error broken\n")).expect("written");
+    let broken = run(true);
+    assert_eq!(broken.status.code(), Some(1));
+    assert_eq!(text(&broken.stdout), "", "no run of the old component");
+    assert!(
+        text(&broken.stderr).contains("broken"),
+        "{}",
+        text(&broken.stderr)
+    );
+    // As it was when the component was built.
+    std::fs::write(&source, code).expect("written");
+    let third = run(false);
+    assert!(third.status.success(), "{}", text(&third.stderr));
+}
+
+/// A process that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn dev_builds_and_runs_again_after_a_change() {
+    if guest_in("c", "scenarios").is_none() {
+        return;
+    }
+    let dir = tempdir();
+    let folder = dir.path().join("notes");
+    // Apart from the directory of the agent, which would have its states in it.
+    let store = dir.path().join("store");
+    let text_of = |path: &Path| path.to_str().expect("text").to_owned();
+    run_ok(&store, &["new", "--lang", "c", &text_of(&folder)]);
+    let source = folder.join("agent.c");
+    let code = std::fs::read_to_string(&source).expect("readable");
+    let dev = persist_with_tools(&store)
+        .args(["dev", &text_of(&folder), "--", "note"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("persist starts");
+    let mut dev = Killed(dev);
+    let stdout = dev.0.stdout.take().expect("a pipe");
+    let stderr = dev.0.stderr.take().expect("a pipe");
+    let mut answers = BufReader::new(stdout).lines();
+    let mut said = BufReader::new(stderr).lines();
+    let mut notes = |count: usize| {
+        let lines: Vec<_> = answers.by_ref().take(count).collect();
+        let lines: Result<Vec<_>, _> = lines.into_iter().collect();
+        assert_eq!(lines.expect("readable"), vec!["note"; count]);
+    };
+    let mut waits = || {
+        let mut lines = Vec::new();
+        for line in said.by_ref() {
+            let line = line.expect("readable");
+            if line.starts_with("waiting for a change") {
+                return lines.join("\n");
+            }
+            lines.push(line);
+        }
+        panic!("it ended: {lines:?}");
+    };
+    // In one step, as a half of a file would be a change of its own.
+    std::fs::create_dir(folder.join("target")).expect("created");
+    let replace = |path: &str, text: &str| {
+        let new = folder.join("target/new");
+        std::fs::write(&new, text).expect("written");
+        std::fs::rename(&new, folder.join(path)).expect("renamed");
+    };
+    notes(1);
+    waits();
+    replace("agent.c", &format!("{code}\n#error broken\n"));
+    let errors = waits();
+    assert!(
+        errors.contains("broken") && errors.contains("error: "),
+        "{errors}"
+    );
+    // The directory is new, and its file is not yet there when it is first seen.
+    std::fs::create_dir(folder.join("include")).expect("created");
+    replace("include/more.h", "");
+    waits();
+    replace("agent.c", &format!("#include \"include/more.h\"\n{code}"));
+    notes(2);
+    waits();
+    replace("include/more.h", "/* more */\n");
+    notes(3);
+    waits();
+    // Not INT: a shell that runs the tests in the background has it ignored.
+    let sent = Command::new("kill")
+        .args(["-s", "TERM", &dev.0.id().to_string()])
+        .status();
+    assert!(sent.expect("kill is there").success());
+    let status = dev.0.wait().expect("it ends");
+    assert!(status.success(), "{status}");
+    assert_eq!(
+        run_ok(&store, &["history", "notes/notes", "-q"])
+            .lines()
+            .count(),
+        3
+    );
 }

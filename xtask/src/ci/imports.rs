@@ -32,7 +32,7 @@ const SNAPSHOT: &str = "persist_host::snapshot::";
 
 /// Rooms of `snapshot`, from the lowest, as ARCHITECTURE.md lists them: its modules below. A module
 /// imports from its own room and from lower ones.
-const ROOMS: [&[&str]; 10] = [
+const ROOMS: [&[&str]; 11] = [
     &[
         "error",
         "name",
@@ -47,11 +47,12 @@ const ROOMS: [&[&str]; 10] = [
     &["format"],
     &["shared"],
     &["read"],
+    &["lease"],
     &["commit"],
     &["setup"],
     &["history"],
     &["change"],
-    &["store", "scope", "walk", "adapter"],
+    &["store", "scope", "walk", "adapter", "lease_handle"],
     &["transfer", "maintenance"],
 ];
 

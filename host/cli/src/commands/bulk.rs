@@ -5,9 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::Result;
 use clap::Args;
-use persist_host::snapshot::{
-    Error, Expect, HeadEntry, Info, Name, Scope, Selection, Store, Version,
-};
+use persist_host::snapshot::{Error, Expect, HeadEntry, Info, Name, Scope, Store, Version};
 use serde_json::json;
 
 use super::printed;
@@ -16,6 +14,7 @@ use crate::error::{Code, Usage};
 use crate::exit::snapshot_code;
 use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
+use crate::select::Conditions;
 use crate::text::{self, one_line};
 use crate::when::{Past, When};
 
@@ -101,21 +100,6 @@ impl From<HeadEntry> for Target {
     }
 }
 
-/// The names of selections, each with its newest version, in order. An argument that matches
-/// nothing is an error.
-pub(crate) async fn heads(store: &Store, selections: &[SelectionArg]) -> Result<Vec<HeadEntry>> {
-    for selection in selections {
-        crate::select::require(store, selection).await?;
-    }
-    let selection = Selection::union(selections.iter().map(|one| one.0.clone()));
-    let mut stream = store.heads(&selection);
-    let mut heads = Vec::new();
-    while let Some(head) = stream.next().await? {
-        heads.push(head);
-    }
-    Ok(heads)
-}
-
 impl Plan {
     pub(crate) fn new(verb: &'static str, done: &'static str, out: Out) -> Self {
         Self {
@@ -127,6 +111,21 @@ impl Plan {
             code: None,
             out,
         }
+    }
+
+    /// Returns the names that a change is for, each with its newest version.
+    pub(crate) async fn pick(
+        &mut self,
+        store: &Store,
+        selections: &[SelectionArg],
+        conditions: &Conditions,
+    ) -> Result<Vec<HeadEntry>> {
+        let picked = conditions.pick(store, selections).await?;
+        for (address, error) in picked.unreadable {
+            let why = format!("its newest version cannot be read: {error}");
+            self.fail(address, snapshot_code(&error), why);
+        }
+        Ok(picked.heads)
     }
 
     /// Leaves a name alone, and says why.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::compare::compare;
 use super::copy::apart;
-use super::{nothing, nowhere};
+use super::{missing, nowhere};
 use crate::address::{self, Address, Target};
 use crate::error::{Damaged, Found};
 use crate::exit::{self, snapshot_code};
@@ -122,7 +122,9 @@ impl Verify {
 async fn verify(store: &Store, address: &Address, out: Out) -> Result<()> {
     let scope = address.scope(store)?;
     let verified = scope.verify(address.name.as_str(), address.version).await?;
-    let verified = verified.ok_or_else(|| nothing(address))?;
+    let Some(verified) = verified else {
+        return Err(missing(store, address).await);
+    };
     let info = &verified.info;
     let text = address.at(info.version);
     let value = print::event("verified", &text, info);

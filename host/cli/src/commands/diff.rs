@@ -10,7 +10,7 @@ use persist_host::snapshot::{Error, Info, Reader, Store};
 use serde_json::{Value, json};
 use similar::TextDiff;
 
-use super::{CHUNK, nothing};
+use super::{CHUNK, missing};
 use crate::address::Address;
 use crate::error::Hinted;
 use crate::print::{self, Out};
@@ -157,7 +157,10 @@ async fn before(store: &Store, address: &Address, out: Out) -> Result<Address> {
         Some(version) => version,
         None => {
             let newest = scope.versions(name, None, 1).await?;
-            *newest.first().ok_or_else(|| nothing(address))?
+            match newest.first() {
+                Some(&newest) => newest,
+                None => return Err(missing(store, address).await),
+            }
         }
     };
     let older = scope.versions(name, Some(version), 1).await?;
@@ -180,7 +183,9 @@ async fn side(store: &Store, address: &Address) -> Result<Side> {
     let scope = address.scope(store)?;
     let name = address.name.as_str();
     let info = scope.stat(name, address.version).await?;
-    let info = info.ok_or_else(|| nothing(address))?;
+    let Some(info) = info else {
+        return Err(missing(store, address).await);
+    };
     let reader = scope.reader(name, Some(info.version)).await?;
     Ok(Side {
         address: address.at(info.version),

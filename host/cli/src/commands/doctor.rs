@@ -382,7 +382,8 @@ impl Checks<'_> {
 
     /// Notes where `persist gc` would not find unfinished uploads.
     async fn unfinished(&self) -> Result<()> {
-        let sweep = Sweep::dry_run(&|_| false);
+        let mut sweep = Sweep::dry_run(&|_| false);
+        sweep.probe = true;
         let why = match self.storage.sweep(&sweep).await {
             Ok(swept) => swept.unlisted,
             Err(error) => Some(error.to_string()),

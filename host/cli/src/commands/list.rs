@@ -8,13 +8,13 @@ use clap::Args;
 use persist_host::snapshot::{Error, Info, Name, Scope, Selection, Store, Version};
 use serde_json::json;
 
-use super::nothing;
+use super::{explain, missing as missing_name};
 use crate::address::{self, Address, SelectionArg, Target};
 use crate::audit;
 use crate::error::{Damaged, Hinted, Usage};
 use crate::exit::{self, Unlisted, snapshot_code};
 use crate::print::{self, Out};
-use crate::select::{Filter, Order, Rank, SortKey, not_found};
+use crate::select::{Filter, Order, Rank, SortKey, count, no_match, not_found};
 use crate::stdio::DIM;
 use crate::table::{self, Column, Table};
 use crate::text::{self, bytes, one_line, time};
@@ -48,13 +48,19 @@ fn change(address: &str, info: &Info) -> Vec<String> {
     let label = |wanted: &str| {
         let mut labels = info.labels.iter();
         let label = labels.find(|(key, _)| key == wanted);
-        label.map_or_else(|| "-".to_owned(), |(_, value)| one_line(value))
+        label.map(|(_, value)| one_line(value))
     };
+    let none = || "-".to_owned();
+    let mut via = label(audit::VIA).unwrap_or_else(none);
+    if let Some(by) = label(audit::MOVED_BY) {
+        let with = label(audit::MOVED_VIA).unwrap_or_else(none);
+        via += &format!(", moved by {by} with {with}");
+    }
     vec![
         address.to_owned(),
         time(info.created_at),
-        label(audit::BY),
-        label(audit::VIA),
+        label(audit::BY).unwrap_or_else(none),
+        via,
     ]
 }
 
@@ -66,7 +72,8 @@ fn cells(address: &str, info: &Info, pinned: Option<bool>) -> Vec<String> {
         bytes(info.size)
     };
     // `history --changes` has columns for who created a version.
-    let is_audit = |key: &str| [audit::BY, audit::VIA].contains(&key);
+    let audit = [audit::BY, audit::VIA, audit::MOVED_BY, audit::MOVED_VIA];
+    let is_audit = |key: &str| audit.contains(&key);
     let labels = info.labels.iter().filter(|(key, _)| !is_audit(key));
     let labels = labels.map(|(k, v)| format!("{}={}", one_line(k), one_line(v)));
     let mut cells = vec![
@@ -319,7 +326,7 @@ impl Ls {
                 continue;
             }
             missing.push(match target {
-                Target::Version(address) => nothing(address).into(),
+                Target::Version(address) => missing_name(store, address).await,
                 Target::Names(selection) => not_found(store, selection).await,
             });
         }
@@ -430,10 +437,11 @@ impl Ls {
             );
         }
         let scope = address.scope(store)?;
-        let info = scope.stat(address.name.as_str(), address.version).await?;
+        let info = scope.stat(address.name.as_str(), address.version).await;
         match info {
-            None => Ok(0),
-            Some(info) => {
+            Err(error) => Err(explain(store, &scope, address, error).await),
+            Ok(None) => Ok(0),
+            Ok(Some(info)) => {
                 self.add(&scope, &address.name, info, rows).await?;
                 Ok(1)
             }
@@ -458,20 +466,6 @@ impl Ls {
             pinned: None,
             versions,
         })
-    }
-}
-
-/// Counts the versions of a name.
-async fn count(scope: &Scope, name: &Name) -> Result<u64> {
-    let mut before = None;
-    let mut count = 0;
-    loop {
-        let versions = scope.versions(name.as_str(), before, 1000).await?;
-        count += versions.len() as u64;
-        before = versions.last().copied();
-        if before.is_none() {
-            return Ok(count);
-        }
     }
 }
 
@@ -510,9 +504,8 @@ impl History {
         }
         rows.flush("version")?;
         if rows.is_empty() && missing.is_empty() && self.order.limit != Some(0) {
-            let error = Error::NotFound("no version matches".into()).into();
-            let hint = "remove an option to see more versions".to_owned();
-            missing.push(Hinted { error, hint }.into());
+            let texts: Vec<_> = self.targets.iter().map(Target::text).collect();
+            missing.push(no_match(store, texts.iter().map(String::as_str)));
         }
         rows.end(missing)
     }

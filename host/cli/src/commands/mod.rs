@@ -9,6 +9,7 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod gc;
 pub(crate) mod init;
+pub(crate) mod leases;
 pub(crate) mod list;
 pub(crate) mod meta;
 pub(crate) mod policy;
@@ -21,7 +22,7 @@ mod tar_storage;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::Result;
-use persist_host::snapshot::{Error, Expect, Info, Name, Selection, Store};
+use persist_host::snapshot::{Error, Expect, Info, Name, Scope, Selection, Store};
 
 use crate::address::{self, Address};
 use crate::error::{Hinted, Usage};
@@ -82,10 +83,6 @@ fn printed(printed: io::Result<()>, done: &str) -> Result<()> {
     }
 }
 
-fn nothing(address: &Address) -> Error {
-    Error::NotFound(format!("nothing is saved as {}", address.name()))
-}
-
 /// Returns the error for a name under which nothing is saved, with what was probably meant.
 async fn missing(store: &Store, address: &Address) -> anyhow::Error {
     let Address {
@@ -94,10 +91,17 @@ async fn missing(store: &Store, address: &Address) -> anyhow::Error {
         name,
         ..
     } = address.clone();
-    let error = nothing(address).into();
-    match nothing_matches(store, &Selection::Name(agent, session, name)).await {
-        Ok((_, Some(hint))) => Hinted { error, hint }.into(),
-        _ => error,
+    nowhere(store, &Selection::Name(agent, session, name)).await
+}
+
+/// Returns the error of an operation on a name: the usual one if nothing is saved under the name.
+async fn explain(store: &Store, scope: &Scope, address: &Address, error: Error) -> anyhow::Error {
+    if !matches!(error, Error::NotFound(_)) {
+        return error.into();
+    }
+    match scope.versions(address.name.as_str(), None, 1).await {
+        Ok(versions) if versions.is_empty() => missing(store, address).await,
+        _ => error.into(),
     }
 }
 
@@ -143,7 +147,11 @@ async fn nothing_matches(
         Some((other, hint)) if store.heads(&other).next().await?.is_some() => Some(hint),
         _ => near(store, selection)
             .await?
-            .map(|near| format!("did you mean {near}?")),
+            .map_or_else(
+                || "run `persist ls` to list names".to_owned(),
+                |near| format!("did you mean {near}?"),
+            )
+            .into(),
     };
     Ok((nothing, hint))
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::compare::compare;
 use super::copy::apart;
-use super::{nothing, nowhere, printed};
+use super::{missing, nowhere, printed};
 use crate::address::{self, Address, SelectionArg};
 use crate::error::{Damaged, Found, Hinted, Usage};
 use crate::exit::snapshot_code;
@@ -346,6 +346,9 @@ impl Repairs<'_> {
                 Ok(Action::RemoveForeign)
             }
             (FindingKind::Leftover, _) => Ok(Action::CollectGarbage),
+            (FindingKind::UnlistedUploads, _) => {
+                none("add a lifecycle rule that aborts incomplete uploads")
+            }
             (FindingKind::Unsupported, _) => none("use a newer version of Persist"),
             (FindingKind::Unreadable, _) => none("check the disk or the server"),
             _ => none("restore an older version, or a backup"),
@@ -550,7 +553,7 @@ async fn adopt_all(target: Target, store: &Store, out: Out) -> Result<()> {
                 .await?
                 .is_empty()
             {
-                return Err(nothing(&address).into());
+                return Err(missing(store, &address).await);
             }
             return adopt(&scope, &address.name, Some(version), out).await;
         }

@@ -7,21 +7,22 @@ use anyhow::Result;
 use clap::Args;
 use persist_host::snapshot::{
     Expiry, KeepReason, LabelRule, Policy, PruneDecision, Purge as Wait, Retention, Scope,
-    Severity, Store, Version,
+    Selection, Severity, Store, Version,
 };
 use serde_json::json;
 
-use super::{confirm, nothing, nowhere, printed};
+use super::{confirm, explain, missing, nowhere, printed};
 use crate::address::{self, Address, SelectionArg, Target};
-use crate::error::{Found, Hinted, Usage};
+use crate::error::{Damaged, Found, Hinted, Usage};
 use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
-use crate::select::{self, Names};
+use crate::select::{self, Conditions, Names, Rank};
 use crate::settings::Settings;
 use crate::stdio::WARNING;
 use crate::table::{self, Column, Table};
 use crate::text;
+use crate::when::{At, Past};
 
 /// Remove old versions that no retention rule keeps
 ///
@@ -49,6 +50,8 @@ pub(crate) struct Prune {
     summary: bool,
     #[command(flatten)]
     rules: KeepRules,
+    #[command(flatten)]
+    conditions: Conditions,
     /// Apply PERSIST_GRACE even if it is shorter than the store's grace period. Stop every host of
     /// the store first: a host that is saving may lose what it saves
     #[arg(long)]
@@ -95,27 +98,42 @@ pub(super) struct KeepRules {
     keep_label: Vec<LabelRule>,
 }
 
-/// Pin a version, so that it is not pruned; `persist purge` removes pinned versions too
+/// Pin versions, so that they are not pruned; `persist purge` removes pinned versions too
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist pin bot/memory@3
-  persist pin bot/memory@3 bot/notes@7")]
+  persist pin bot/memory@3 bot/notes@7
+  persist pin 'bot-*/memory' --at now
+  persist pin bot --label release")]
 pub(crate) struct Pin {
-    /// Addresses of versions: agent/name@N or agent/session/name@N
-    #[arg(value_name = "ADDRESS", required = true)]
-    addresses: Vec<Address>,
+    #[command(flatten)]
+    versions: Versions,
 }
 
-/// Remove the pin of a version, so that it can be pruned
+/// Remove the pins of versions, so that they can be pruned
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  persist unpin bot/memory@3")]
+  persist unpin bot/memory@3
+  persist unpin bot --pinned
+  persist unpin 'bot-*/memory' --pinned --until '30d ago'")]
 pub(crate) struct Unpin {
-    /// Addresses of versions: agent/name@N or agent/session/name@N
-    #[arg(value_name = "ADDRESS", required = true)]
-    addresses: Vec<Address>,
+    #[command(flatten)]
+    versions: Versions,
+}
+
+/// Versions that are selected by their numbers, by a time, or by conditions.
+#[derive(Debug, Args)]
+struct Versions {
+    /// Addresses of versions: agent/name@N or agent/session/name@N; with --at or a condition
+    /// agents, sessions or names, of which each part may be a glob
+    #[arg(value_name = "SELECTION", required = true)]
+    targets: Vec<Target>,
+    #[command(flatten)]
+    at: At,
+    #[command(flatten)]
+    conditions: Conditions,
 }
 
 /// Delete names and remove their whole history permanently, pinned versions too
@@ -132,12 +150,15 @@ Examples:
   persist purge bot/memory
   persist purge bot/memory --yes --now
   persist purge bot --dry-run
-  persist purge bot/monday/")]
+  persist purge bot/monday/ bot/tuesday/
+  persist purge 'bot-*' --deleted --until '90d ago'")]
 pub(crate) struct Purge {
-    /// Agent, session or name: agent, agent/session/, agent/name or agent/session/name; each part
-    /// may be a glob, such as 'bot-*/memory'
-    #[arg(value_name = "SELECTION")]
-    target: Target,
+    /// Agents, sessions or names: agent, agent/session/, agent/name or agent/session/name; each
+    /// part may be a glob, such as 'bot-*/memory'
+    #[arg(value_name = "SELECTION", required = true)]
+    targets: Vec<Target>,
+    #[command(flatten)]
+    conditions: Conditions,
     /// Remove nothing; print the names and the number of versions of each
     #[arg(long)]
     dry_run: bool,
@@ -162,11 +183,11 @@ impl Prune {
         } else {
             !self.summary && (out.json || !out.quiet)
         };
-        let mut walk = store.walk(&selection);
+        let mut names = self.conditions.walk(store, &self.names.selections).await?;
         let mut sum = Sum::default();
         let mut progress = Progress::items(out, "pruned names:", None);
         let mut table = Table::new(out, &COLUMNS);
-        while let Some((scope, name)) = walk.next().await? {
+        while let Some((scope, name)) = names.next().await? {
             let address = address::address(scope.agent(), scope.session(), &name);
             let name = name.as_str();
             let rules = &plan.retention;
@@ -197,7 +218,8 @@ impl Prune {
         if sum.versions == 0 && !whole {
             return Err(nowhere(store, &selection).await);
         }
-        sum.print(self.dry_run, out)
+        sum.print(self.dry_run, out)?;
+        names.end(out)
     }
 
     /// Decides by which rules to prune: the options, else the store's policy, else the settings
@@ -550,30 +572,26 @@ impl Plan {
 
 impl Pin {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        for address in &self.addresses {
-            version(address, "pin")?;
-        }
-        for address in &self.addresses {
-            let version = version(address, "pin")?;
-            let scope = address.scope(store)?;
-            scope.pin(address.name.as_str(), version).await?;
-            let address = address.at(version);
+        let versions = self.versions.pick("pin", store, out).await?;
+        for (scope, address, version) in &versions.picked {
+            let name = address.name.as_str();
+            if let Err(error) = scope.pin(name, *version).await {
+                return Err(explain(store, scope, address, error).await);
+            }
+            let address = address.at(*version);
             tell("pinned", &address, &out.command("unpin", &address), out)?;
         }
-        Ok(())
+        versions.end()
     }
 }
 
 impl Unpin {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        for address in &self.addresses {
-            version(address, "unpin")?;
-        }
         store.require().await?;
-        for address in &self.addresses {
+        let versions = self.versions.pick("unpin", store, out).await?;
+        for (scope, address, version) in &versions.picked {
             let name = address.name.as_str();
-            let version = version(address, "unpin")?;
-            let scope = address.scope(store)?;
+            let version = *version;
             if scope.pins(name).await?.contains(&version) {
                 scope.unpin(name, version).await?
             } else {
@@ -585,16 +603,140 @@ impl Unpin {
             let address = address.at(version);
             tell("unpinned", &address, &out.command("pin", &address), out)?;
         }
-        Ok(())
+        versions.end()
     }
 }
 
-fn version(address: &Address, verb: &str) -> Result<Version, Usage> {
-    address.version.ok_or_else(|| {
-        let example = address.at(1);
-        Usage::new(format!("the address has no version to {verb}"))
-            .with_hint(format!("add a version, as in {example}"))
-    })
+/// Versions that were selected.
+#[derive(Default)]
+struct PickedVersions {
+    picked: Vec<(Scope, Address, Version)>,
+    /// Number of names with a version that could not be read.
+    damaged: usize,
+}
+
+impl PickedVersions {
+    fn end(&self) -> Result<()> {
+        Damaged::none_of(self.damaged)
+    }
+}
+
+impl Versions {
+    /// Returns the versions, of which none was looked for if all have their numbers. Every argument
+    /// is tested before the first version is returned.
+    async fn pick(&self, verb: &str, store: &Store, out: Out) -> Result<PickedVersions> {
+        let mut versions = PickedVersions::default();
+        let mut selections = Vec::new();
+        for target in &self.targets {
+            match target {
+                Target::Version(address) if self.at.at.is_some() => {
+                    self.at.of(store, address, out).await?;
+                }
+                Target::Version(address) if !self.conditions.is_empty() => {
+                    return Err(
+                        Usage::new("conditions select versions, and the address has one")
+                            .with_hint(format!("write {}, or remove the condition", address.name()))
+                            .into(),
+                    );
+                }
+                Target::Version(address) => {
+                    let number = address.version.unwrap_or_default();
+                    let address = address.clone();
+                    let scope = address.scope(store)?;
+                    versions.picked.push((scope, address, number));
+                }
+                Target::Names(selection) => selections.push(selection.clone()),
+            }
+        }
+        let has_conditions = self.at.at.is_some() || !self.conditions.is_empty();
+        if let (Some(selection), false) = (selections.first(), has_conditions) {
+            let example = match Address::of(&selection.0) {
+                Some(address) => format!("add a version, as in {}", address.at(1)),
+                None => {
+                    format!("add a condition, such as --at now for the newest version to {verb}")
+                }
+            };
+            return Err(Usage::new(format!("the address has no version to {verb}"))
+                .with_hint(example)
+                .into());
+        }
+        if !selections.is_empty() {
+            self.matching(&selections, store, out, &mut versions)
+                .await?;
+        }
+        Ok(versions)
+    }
+
+    /// Adds the versions of names that meet the conditions.
+    async fn matching(
+        &self,
+        selections: &[SelectionArg],
+        store: &Store,
+        out: Out,
+        versions: &mut PickedVersions,
+    ) -> Result<()> {
+        for selection in selections {
+            select::require(store, selection).await?;
+        }
+        let filter = &self.conditions.filter;
+        let union = Selection::union(selections.iter().map(|one| one.0.clone()));
+        let mut walk = store.walk(&union);
+        let mut ranked = Vec::new();
+        while let Some((scope, name)) = walk.next().await? {
+            let address = Address {
+                agent: scope.agent().clone(),
+                session: scope.session().cloned(),
+                name: name.clone(),
+                version: None,
+            };
+            let pins = if filter.pinned {
+                scope.pins(name.as_str()).await?
+            } else {
+                Vec::new()
+            };
+            let mut infos = Vec::new();
+            let mut unreadable = |version: Version, error| {
+                versions.damaged += 1;
+                out.damaged(&address.at(version), &error)
+            };
+            if let Some(when) = self.at.at {
+                match when.find(&scope, &name).await? {
+                    // A pin of a tombstone would keep no state.
+                    Past::Version(info) if !info.deleted || filter.deleted => infos.push(info),
+                    Past::Unreadable(version, error) => unreadable(version, error)?,
+                    _ => {}
+                }
+            } else {
+                let mut past = scope.past(name.as_str(), None, usize::MAX)?;
+                while let Some((version, info)) = past.next().await? {
+                    match info {
+                        Ok(info) => infos.push(info),
+                        Err(error) => unreadable(version, error)?,
+                    }
+                }
+            }
+            infos.retain(|info| {
+                filter.accepts(info) && (!filter.pinned || pins.contains(&info.version))
+            });
+            for info in infos {
+                let rank = Rank {
+                    time: info.created_at,
+                    size: info.size,
+                    versions: 0,
+                };
+                ranked.push((rank, (scope.clone(), address.clone(), info.version)));
+            }
+        }
+        if ranked.is_empty() && versions.damaged == 0 {
+            let texts = selections.iter().map(|selection| selection.1.as_str());
+            return Err(select::no_match(store, texts));
+        }
+        self.conditions.order.apply(&mut ranked, |(rank, _)| *rank);
+        versions
+            .picked
+            .extend(ranked.into_iter().map(|(_, one)| one));
+        Ok(())
+    }
 }
 
 fn tell(event: &str, address: &str, undo: &str, out: Out) -> Result<()> {
@@ -606,44 +748,51 @@ fn tell(event: &str, address: &str, undo: &str, out: Out) -> Result<()> {
 
 impl Purge {
     pub(crate) async fn run(self, store: &Store, interrupt: &Interrupt, out: Out) -> Result<()> {
-        let selection = match &self.target {
-            Target::Names(selection) => selection,
-            Target::Version(address) => {
-                address.whole_name("`persist purge` removes the whole history of a name")?;
-                return Ok(());
+        let mut selections = Vec::new();
+        for target in &self.targets {
+            match target {
+                Target::Names(selection) => selections.push(selection.clone()),
+                Target::Version(address) => {
+                    address.whole_name("`persist purge` removes the whole history of a name")?;
+                }
             }
+        }
+        let one = match &selections[..] {
+            [selection] if !self.dry_run && self.conditions.is_empty() => Address::of(&selection.0),
+            _ => None,
         };
-        let one = Address::of(&selection.0);
-        if let Some(address) = one.filter(|_| !self.dry_run) {
+        if let Some(address) = one {
             let scope = address.scope(store)?;
             // Before the question: a missing name needs no confirmation.
             let name = address.name.as_str();
             if scope.versions(name, None, 1).await?.is_empty() {
-                return Err(nothing(&address).into());
+                return Err(missing(store, &address).await);
             }
             if !self.yes {
                 let name = address.name();
                 ask(&name, "the name", &name, store, interrupt)?;
             }
             let kept = self.one(&address, &scope, out).await?;
-            return self.conclude(kept, &address.name(), out);
+            return self.conclude(kept, &[address.name()], out);
         }
-        self.all(store, selection, interrupt, out).await
+        self.all(store, &selections, interrupt, out).await
     }
 
-    /// Purges every name of a selection.
+    /// Purges every name of selections.
     async fn all(
         &self,
         store: &Store,
-        selection: &SelectionArg,
+        selections: &[SelectionArg],
         interrupt: &Interrupt,
         out: Out,
     ) -> Result<()> {
-        select::require(store, selection).await?;
-        let mut walk = store.walk(&selection.0);
+        for selection in selections {
+            select::require(store, selection).await?;
+        }
+        let mut names = self.conditions.walk(store, selections).await?;
         let mut addresses = Vec::new();
         let mut versions = 0;
-        while let Some((scope, name)) = walk.next().await? {
+        while let Some((scope, name)) = names.next().await? {
             let fates = scope
                 .plan_prune(name.as_str(), &Retention::default())
                 .await?;
@@ -670,20 +819,29 @@ impl Purge {
             addresses.push(address);
         }
         if self.dry_run {
-            return Ok(());
+            return names.end(out);
         }
-        if !self.yes {
+        let typed: Vec<_> = selections.iter().map(|one| one.1.clone()).collect();
+        let text = typed.join(" ");
+        if !self.yes && !addresses.is_empty() {
             let names = text::count(addresses.len() as u64, "name");
             let versions = text::count(versions, "version");
-            let what = format!("{} ({names} with {versions})", selection.1);
-            ask(&what, &selection.1, &selection.1, store, interrupt)?;
+            let what = format!("{text} ({names} with {versions})");
+            ask(&what, &text, &text, store, interrupt)?;
         }
         let mut kept = 0;
         for address in &addresses {
             let scope = address.scope(store)?;
             kept += self.one(address, &scope, out).await?;
         }
-        self.conclude(kept, &selection.1, out)
+        names.end(out)?;
+        // The names that were purged now meet other conditions.
+        let again = if self.conditions.is_empty() {
+            typed
+        } else {
+            addresses.iter().map(Address::name).collect()
+        };
+        self.conclude(kept, &again, out)
     }
 
     /// Purges a name, and returns the number of versions that are kept for the grace period.
@@ -727,10 +885,10 @@ impl Purge {
     }
 
     /// An error if versions are kept.
-    fn conclude(&self, kept: u64, what: &str, out: Out) -> Result<()> {
+    fn conclude(&self, kept: u64, what: &[String], out: Out) -> Result<()> {
         if kept > 0 {
             let versions = text::count(kept, "version");
-            let again = out.command("purge", what);
+            let again = out.command_for("purge", what);
             let what = format!("kept {versions} newer than the grace period");
             let hint = format!("run `{again}` again after it, or add --now");
             let severity = Severity::Warning;

@@ -12,13 +12,14 @@ use persist_host::snapshot::{
 use serde_json::Value;
 
 use super::bulk::{self, Action, Confirm, Head, Plan};
-use super::{CHUNK, changed, deleted, expect, missing, nothing};
+use super::{CHUNK, changed, deleted, expect, explain, missing};
 use crate::address::{Address, SelectionArg, Target};
 use crate::error::{Code, Hinted, Usage};
 use crate::exit::snapshot_code;
 use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
+use crate::select::Conditions;
 use crate::stdio;
 use crate::stores::Create;
 use crate::text::Plainly;
@@ -100,6 +101,8 @@ pub(crate) struct Rm {
     #[command(flatten)]
     expected: Expected,
     #[command(flatten)]
+    conditions: Conditions,
+    #[command(flatten)]
     confirm: Confirm,
 }
 
@@ -120,6 +123,8 @@ pub(crate) struct Mv {
     from: SelectionArg,
     /// New agent, session or name, of the same form as FROM
     to: SelectionArg,
+    #[command(flatten)]
+    conditions: Conditions,
     #[command(flatten)]
     confirm: Confirm,
 }
@@ -154,6 +159,8 @@ pub(crate) struct Restore {
     #[arg(long, requires = "at")]
     delete_new: bool,
     #[command(flatten)]
+    conditions: Conditions,
+    #[command(flatten)]
     confirm: Confirm,
 }
 
@@ -179,6 +186,8 @@ pub(crate) struct Fork {
     expected: Expected,
     #[command(flatten)]
     at: At,
+    #[command(flatten)]
+    conditions: Conditions,
     #[command(flatten)]
     confirm: Confirm,
 }
@@ -212,9 +221,10 @@ impl Show {
         let address = &self.at.of(store, &self.address, out).await?;
         let name = self.address.name.as_str();
         let scope = address.scope(store)?;
-        let info = scope.stat(name, address.version).await?;
-        let Some(info) = info else {
-            return Err(missing(store, address).await);
+        let info = match scope.stat(name, address.version).await {
+            Ok(Some(info)) => info,
+            Ok(None) => return Err(missing(store, address).await),
+            Err(error) => return Err(explain(store, &scope, address, error).await),
         };
         let pinned = scope.pins(name).await?.contains(&info.version);
         let text = address.at(info.version);
@@ -229,7 +239,11 @@ impl Cat {
         let address = &self.at.of(store, &self.address, out).await?;
         let name = self.address.name.as_str();
         let scope = address.scope(store)?;
-        let Some(mut reader) = scope.reader(name, address.version).await? else {
+        let reader = match scope.reader(name, address.version).await {
+            Ok(reader) => reader,
+            Err(error) => return Err(explain(store, &scope, address, error).await),
+        };
+        let Some(mut reader) = reader else {
             // Nothing at all, or a tombstone: these are different news.
             let info = scope.stat(name, address.version).await?;
             let Some(info) = info else {
@@ -423,13 +437,14 @@ impl Rm {
         if let [SelectionArg(selection, _)] = &selections[..]
             && let Some(address) = Address::of(selection)
             && !self.confirm.dry_run
+            && self.conditions.is_empty()
         {
             let deletion = self.one(store, &address, out);
             return interrupt.uninterruptible(deletion).await;
         }
         self.expected.none()?;
         let mut plan = Plan::new("delete", "deleted", out);
-        for entry in bulk::heads(store, &selections).await? {
+        for entry in plan.pick(store, &selections, &self.conditions).await? {
             if entry.info.as_ref().is_ok_and(|info| info.deleted) {
                 plan.unchanged += 1;
                 continue;
@@ -484,6 +499,9 @@ impl Restore {
                 Target::Names(selection) => selections.push(selection.clone()),
             }
         }
+        if self.at.is_none() && selections.is_empty() {
+            self.no_conditions()?;
+        }
         match (self.at, &selections[..], &addresses[..]) {
             (None, [], [address]) if !self.confirm.dry_run => {
                 let restoring = self.one(store, address, out);
@@ -509,13 +527,24 @@ impl Restore {
             (Some(when), _, []) => {
                 self.expected.none()?;
                 let mut plan = Plan::new("restore", "restored", out);
-                for entry in bulk::heads(store, &selections).await? {
+                for entry in plan.pick(store, &selections, &self.conditions).await? {
                     plan.back_to(when, entry, self.delete_new).await?;
                 }
                 let is_one = matches!(&selections[..], [SelectionArg(Selection::Name(..), _)]);
                 plan.run(self.confirm, !is_one, store, interrupt).await
             }
         }
+    }
+
+    /// Refuses conditions where versions are given by their numbers.
+    fn no_conditions(&self) -> Result<(), Usage> {
+        if self.conditions.is_empty() {
+            return Ok(());
+        }
+        Err(
+            Usage::new("conditions select names, and each address has a version")
+                .with_hint("remove the condition, or write names and --at TIME"),
+        )
     }
 
     /// Restores several versions.
@@ -532,7 +561,9 @@ impl Restore {
             let scope = address.scope(store)?;
             let name = address.name.as_str();
             let info = scope.stat(name, address.version).await?;
-            let info = info.ok_or_else(|| nothing(address))?;
+            let Some(info) = info else {
+                return Err(missing(store, address).await);
+            };
             if info.deleted {
                 return Err(deleted(address, &info, out));
             }
@@ -570,7 +601,10 @@ impl Restore {
             value["undo"] = Value::Null;
             return Ok(out.print(&value, line)?);
         }
-        let info = scope.restore(name, version, expect).await?;
+        let info = match scope.restore(name, version, expect).await {
+            Ok(info) => info,
+            Err(error) => return Err(explain(store, &scope, address, error).await),
+        };
         let undo = undo(&scope, address, info.parent, out).await;
         changed(address, &info, "restored", undo.as_deref(), out)
     }
@@ -611,14 +645,14 @@ impl Fork {
             Target::Names(selection) => Address::of(&selection.0),
         };
         match (&self.from, from, Address::of(&to.0)) {
-            (_, Some(from), Some(to)) if !self.confirm.dry_run => {
+            (_, Some(from), Some(to)) if !self.confirm.dry_run && self.conditions.is_empty() => {
                 let from = self.at.of(store, &from, out).await?;
                 let forking = self.one(store, &from, &to, out);
                 interrupt.uninterruptible(forking).await
             }
             (Target::Names(from), ..) => self.whole(store, from, to, interrupt, out).await,
             (Target::Version(_), ..) => Err(Usage::new("one version is forked to one name")
-                .with_hint("write the address of a name as TO, and no --dry-run")
+                .with_hint("write the address of a name as TO, no --dry-run and no condition")
                 .into()),
         }
     }
@@ -638,7 +672,10 @@ impl Fork {
             self.expected.none()?;
         }
         let renamed = Renamed::new(store, from, to)?;
-        for entry in bulk::heads(store, std::slice::from_ref(from)).await? {
+        for entry in plan
+            .pick(store, std::slice::from_ref(from), &self.conditions)
+            .await?
+        {
             let old = bulk::Target::from(entry);
             let version = match (self.at.at, old.head) {
                 (None, Some(head)) if head.deleted => {
@@ -681,9 +718,13 @@ impl Fork {
         let name = from.name.as_str();
         let new_name = to.name.as_str();
         let expect = self.expected.expect();
-        let info = scope
+        let forked = scope
             .fork_to(name, from.version, &target, new_name, expect)
-            .await?;
+            .await;
+        let info = match forked {
+            Ok(info) => info,
+            Err(error) => return Err(explain(store, &scope, from, error).await),
+        };
         let undo = undo(&target, to, info.parent, out).await;
         changed(to, &info, "forked", undo.as_deref(), out)
     }
@@ -693,7 +734,10 @@ impl Mv {
     pub(crate) async fn run(self, store: &Store, interrupt: &Interrupt, out: Out) -> Result<()> {
         let mut plan = Plan::new("move", "moved", out);
         let renamed = Renamed::new(store, &self.from, &self.to)?;
-        for entry in bulk::heads(store, std::slice::from_ref(&self.from)).await? {
+        for entry in plan
+            .pick(store, std::slice::from_ref(&self.from), &self.conditions)
+            .await?
+        {
             let old = bulk::Target::from(entry);
             match old.head {
                 Some(head) if head.deleted => plan.leave(old.address(), "it is deleted"),

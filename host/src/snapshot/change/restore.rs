@@ -100,7 +100,10 @@ impl ScopeRef {
         }
         object.frame().await?;
         to.prepare_change().await?;
-        let commit = Commit::new(to, new_name, expect, None, Vec::new());
+        let labels = &object.trailer.metadata.labels;
+        let origin = Origin::Moved(created_at).label(version, &object);
+        let labels = to.labels_of_moved(labels, origin, None);
+        let commit = Commit::with_labels(to, new_name, expect, None, labels);
         let mut commit = commit.created_at(created_at);
         commit.check_early().await?;
         let (bytes, tombstone) = Encoded::tombstone();
@@ -158,10 +161,20 @@ impl ScopeRef {
             }
             to.prepare_change().await?;
             let label = origin.label(version, &object);
-            let mut commit = self.change_of(&object, (to, new_name), expect, &label)?;
-            if let Origin::Moved(created_at) = origin {
-                commit = commit.created_at(created_at);
-            }
+            let mut commit = match origin {
+                Origin::Moved(created_at) => {
+                    let metadata = &object.trailer.metadata;
+                    let media_type = metadata.media_type.clone();
+                    let labels = &metadata.labels;
+                    let labels = to.labels_of_moved(labels, label, media_type.as_deref());
+                    self.check_size(&object)?;
+                    Commit::with_labels(to, new_name, expect, media_type, labels)
+                        .created_at(created_at)
+                }
+                Origin::Restored | Origin::Forked => {
+                    self.change_of(&object, (to, new_name), expect, &label)?
+                }
+            };
             commit.check_early().await?;
             match copy_state(&object, &mut commit).await {
                 Err(error) if rereads.is_due(&error) => {}
@@ -178,12 +191,8 @@ impl ScopeRef {
         expect: Expect,
         origin: &(String, String),
     ) -> Result<Commit> {
+        self.check_size(object)?;
         let metadata = &object.trailer.metadata;
-        let size = metadata.size;
-        let max = self.max_state();
-        if size > max {
-            return Err(Error::TooLarge { size, max });
-        }
         let own_labels = metadata
             .labels
             .iter()
@@ -192,6 +201,16 @@ impl ScopeRef {
         labels.push(origin.clone());
         let media_type = metadata.media_type.clone();
         Ok(Commit::new(to, new_name, expect, media_type, labels))
+    }
+
+    /// Refuses a state that is too large to be saved again.
+    fn check_size(&self, object: &Object) -> Result<()> {
+        let size = object.trailer.metadata.size;
+        let max = self.max_state();
+        if size > max {
+            return Err(Error::TooLarge { size, max });
+        }
+        Ok(())
     }
 }
 

@@ -44,7 +44,7 @@ impl Writer {
     /// Opens a writer with options that were checked.
     pub(crate) async fn open(scope: &ScopeRef, name: &Name, options: SaveOptions) -> Result<Self> {
         scope.prepare_change().await?;
-        let commit = Commit::new(
+        let mut commit = Commit::new(
             scope,
             name,
             options.expect,
@@ -69,7 +69,7 @@ impl Writer {
         name: &Name,
         mut options: SaveOptions,
     ) -> Result<Self> {
-        if options.expect == Expect::Any {
+        if options.expect == Expect::Any && scope.lease.is_none() {
             let head = scope.head(name).await?;
             options.expect = head.map_or(Expect::Absent, |head| Expect::Version(head.version));
         }

@@ -28,6 +28,8 @@ pub(crate) struct Commit {
     scope: ScopeRef,
     name: Name,
     expect: Expect,
+    /// The version that must be the newest, 0 for none, where a lease demands one.
+    base: Option<Version>,
     media_type: Option<String>,
     labels: Vec<(String, String)>,
     /// The time of a version that is saved again; none: now.
@@ -67,10 +69,22 @@ impl Commit {
         mut labels: Vec<(String, String)>,
     ) -> Self {
         labels.extend(scope.host_labels(&labels, media_type.as_deref()));
+        Self::with_labels(scope, name, expect, media_type, labels)
+    }
+
+    /// Creates a change whose labels are complete: the host adds none of its own.
+    pub(crate) fn with_labels(
+        scope: &ScopeRef,
+        name: &Name,
+        expect: Expect,
+        media_type: Option<String>,
+        labels: Vec<(String, String)>,
+    ) -> Self {
         Self {
             scope: scope.clone(),
             name: name.clone(),
             expect,
+            base: None,
             media_type,
             labels,
             created_at: None,
@@ -143,18 +157,29 @@ impl Commit {
     }
 
     /// Refuses what cannot succeed before work is done for it.
-    pub(crate) async fn check_early(&self) -> Result<()> {
-        match self.expect {
-            Expect::Any => Ok(()),
-            _ => self.expected_head().await.map(drop),
+    pub(crate) async fn check_early(&mut self) -> Result<()> {
+        self.base = self.scope.fenced_base(&self.name, self.expect).await?;
+        if self.expect == Expect::Any {
+            return Ok(());
+        }
+        match self.expected_head().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.scope.explain_fenced(error).await),
         }
     }
 
     /// Makes the version.
     pub(crate) async fn finish(&mut self, encoded: &Encoded) -> Result<Info> {
-        match self.upload.take() {
+        let made = match self.upload.take() {
             Some(sending) => self.finish_upload(sending, encoded).await,
             None => self.create(encoded).await,
+        };
+        match made {
+            Ok(info) => {
+                self.scope.observe_created(&self.name, info.version);
+                Ok(info)
+            }
+            Err(error) => Err(self.scope.explain_fenced(error).await),
         }
     }
 
@@ -269,6 +294,10 @@ impl Commit {
     }
 
     fn expects(&self, head: Option<&Head>) -> bool {
+        let version = head.map_or(0, |head| head.version);
+        if self.base.is_some_and(|base| base != version) {
+            return false;
+        }
         match self.expect {
             Expect::Any => true,
             Expect::Absent => head.is_none_or(|head| head.deleted == Some(true)),

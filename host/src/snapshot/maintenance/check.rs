@@ -88,6 +88,8 @@ pub enum FindingKind {
     MissingStoreHeader,
     /// Left by a process that was killed.
     Leftover,
+    /// Uploads that killed processes may have left: the server cannot list them.
+    UnlistedUploads,
 }
 
 /// Something that a check found.
@@ -131,7 +133,7 @@ impl FindingKind {
             | Self::Misplaced => Severity::Damage,
             Self::Denied => Severity::Denied,
             Self::Foreign | Self::MissingStoreHeader => Severity::Warning,
-            Self::DanglingPin | Self::Leftover => Severity::Note,
+            Self::DanglingPin | Self::Leftover | Self::UnlistedUploads => Severity::Note,
         }
     }
 
@@ -148,6 +150,7 @@ impl FindingKind {
             Self::DanglingPin => "dangling-pin",
             Self::MissingStoreHeader => "missing-store-header",
             Self::Leftover => "leftover",
+            Self::UnlistedUploads => "unlisted-uploads",
         }
     }
 }
@@ -364,19 +367,30 @@ impl<'a, F: FnMut(&CheckSummary, Option<&Finding>)> Check<'a, F> {
         let sweep = Sweep {
             older_than: LONG_AGO,
             dry_run: true,
+            probe: false,
             is_ours: &layout::is_of_store,
         };
         let swept = storage.sweep(&sweep).await;
         let Ok(Swept {
-            removed: 1..,
+            removed,
             bytes,
+            unlisted,
             ..
         }) = swept
         else {
             return;
         };
-        let what = format!("unfinished saves, {bytes} bytes; `persist gc` removes them");
-        self.found(FindingKind::Leftover, OWN_DIR.into(), &what);
+        if removed > 0 {
+            let what = format!("unfinished saves, {bytes} bytes; `persist gc` removes them");
+            self.found(FindingKind::Leftover, OWN_DIR.into(), &what);
+        }
+        if let Some(why) = unlisted {
+            let what = format!(
+                "unfinished uploads cannot be listed: {why}; add a lifecycle rule that aborts \
+                 incomplete uploads"
+            );
+            self.found(FindingKind::UnlistedUploads, OWN_DIR.into(), &what);
+        }
     }
 
     /// Checks the store's own objects. Files that are being written on a local disk belong to that

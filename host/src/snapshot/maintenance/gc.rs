@@ -75,6 +75,7 @@ impl Store {
         let sweep = Sweep {
             older_than: options.older_than,
             dry_run: options.dry_run,
+            probe: true,
             is_ours: &|key| options.all_uploads || layout::is_of_store(key),
         };
         swept += storage.sweep(&sweep).await?;

@@ -123,10 +123,14 @@ impl ScopeRef {
         }
         for _ in 0..MAX_REREADS {
             let Some(head) = self.head(name).await? else {
+                self.observe_head(name, 0);
                 return Ok(None);
             };
             match self.object(name, head.version).await {
-                Ok(object) => return Ok(Some((head.version, object))),
+                Ok(object) => {
+                    self.observe_head(name, head.version);
+                    return Ok(Some((head.version, object)));
+                }
                 // It is not the head any more, and was pruned: there is a newer one.
                 Err(error) if error.is_missing_object() => {}
                 Err(error) => return Err(error),

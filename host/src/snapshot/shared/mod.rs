@@ -5,11 +5,16 @@
 
 mod head_cache;
 mod header;
+mod lease;
 mod options;
 mod policy_cache;
 
 pub(crate) use head_cache::{Head, HeadCache, HeadObservation};
 pub(crate) use header::{check, header};
+pub use lease::LeaseState;
+pub(crate) use lease::{
+    HeldLease, LeaseRecord, Observations, ObservedLease, described_scope, validity,
+};
 pub(crate) use options::DEFAULT_GRACE;
 pub use options::StoreOptions;
 pub(crate) use policy_cache::{CachedPruneGrace, MAX_GRACE, PolicyCache};
@@ -19,6 +24,7 @@ use std::sync::Arc;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::clock::StorageClock;
+use super::info::HOST_LABEL;
 use super::{Error, MAX_LABEL_BYTES, Name, Result, Version, layout};
 use crate::storage::{Key, Storage};
 
@@ -39,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) heads: HeadCache,
     pub(crate) policy: Arc<PolicyCache>,
     pub(crate) clock: StorageClock,
+    pub(crate) leases: Observations,
 }
 
 /// A scope: the names of one agent, or of one session of it, in a store.
@@ -47,6 +54,8 @@ pub(crate) struct ScopeRef {
     pub(crate) store: StoreRef,
     pub(crate) agent: Name,
     pub(crate) session: Option<Name>,
+    /// The lease that changes are made under.
+    pub(crate) lease: Option<Arc<HeldLease>>,
 }
 
 impl ScopeRef {
@@ -68,6 +77,43 @@ impl ScopeRef {
             .cloned()
             .collect()
     }
+
+    /// Returns the labels of a version that is moved here: its own, among them those of the host
+    /// that created it, `origin`, and this host's as `persist.moved-by` for `persist.by`. Where
+    /// there is no room for all, those of the hosts are left out.
+    pub(crate) fn labels_of_moved(
+        &self,
+        labels: &[(String, String)],
+        origin: (String, String),
+        media_type: Option<&str>,
+    ) -> Vec<(String, String)> {
+        let moved = format!("{HOST_LABEL}moved-");
+        let is_of_move = |key: &str| key == origin.0 || key.starts_with(&moved);
+        let mut kept: Vec<_> = labels
+            .iter()
+            .filter(|(key, _)| !is_of_move(key))
+            .cloned()
+            .collect();
+        kept.push(origin.clone());
+        let own = self.store.shared.options.host_labels.iter();
+        let own = own.filter_map(|(key, value)| {
+            let key = key.strip_prefix(HOST_LABEL)?;
+            Some((format!("{moved}{key}"), value.clone()))
+        });
+        let mut all = kept.clone();
+        all.extend(own);
+        let fits = |labels: &[(String, String)]| {
+            let bytes: usize = labels.iter().map(|(k, v)| k.len() + v.len()).sum();
+            bytes + media_type.map_or(0, str::len) <= MAX_LABEL_BYTES
+        };
+        if fits(&all) {
+            return all;
+        }
+        if !fits(&kept) {
+            kept.retain(|(key, _)| !key.starts_with(HOST_LABEL) || *key == origin.0);
+        }
+        kept
+    }
 }
 
 impl StoreRef {
@@ -79,6 +125,7 @@ impl StoreRef {
                 heads: HeadCache::new(Arc::clone(&policy)),
                 policy,
                 clock: StorageClock::default(),
+                leases: Observations::default(),
                 options,
                 initialized: OnceCell::new(),
                 auto_prune: Arc::new(Semaphore::new(1)),
@@ -95,6 +142,7 @@ impl StoreRef {
             store: self.clone(),
             agent: agent.clone(),
             session,
+            lease: None,
         }
     }
 
@@ -186,6 +234,21 @@ impl ScopeRef {
         Error::NotFound(format!(
             "{name} of {agent} is already deleted, by version {version}; older versions may exist"
         ))
+    }
+
+    /// Takes note of the newest version of a name, 0 for none, where changes are made under a
+    /// lease.
+    pub(crate) fn observe_head(&self, name: &Name, version: Version) {
+        if let Some(lease) = &self.lease {
+            lease.observe(name, version, false);
+        }
+    }
+
+    /// Takes note of a version that was created, where changes are made under a lease.
+    pub(crate) fn observe_created(&self, name: &Name, version: Version) {
+        if let Some(lease) = &self.lease {
+            lease.observe(name, version, true);
+        }
     }
 
     /// The agent, and its session, for people.

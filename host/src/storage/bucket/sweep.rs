@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::driver::{Driver, Request, UploadMarker};
 use super::shared::Bucket;
+use super::upload::BucketUpload;
 use crate::storage::{Error, ErrorKind, Key, Result, Sweep, Swept};
 
 impl<D: Driver> Bucket<D> {
@@ -13,6 +14,7 @@ impl<D: Driver> Bucket<D> {
     pub(super) async fn sweep_uploads(&self, sweep: &Sweep<'_>) -> Result<Swept> {
         let mut swept = Swept::default();
         let mut after = UploadMarker::default();
+        let mut lists_any = false;
         loop {
             let list = || self.driver().list_uploads(&after);
             let page = match self.call(Request::ListUploads, "", 0, list).await {
@@ -33,6 +35,7 @@ impl<D: Driver> Bucket<D> {
                     "this server does not report its time, so the age of an upload is unknown";
                 Error::new(ErrorKind::Unsupported, what)
             })?;
+            lists_any |= !page.uploads.is_empty();
             for listed in &page.uploads {
                 let is_old = age(listed.began, now).is_some_and(|age| age >= sweep.older_than);
                 let below = listed.key.strip_prefix(&self.settings().prefix);
@@ -47,7 +50,12 @@ impl<D: Driver> Bucket<D> {
                 swept.keys.push(key.to_string());
             }
             match page.next {
-                None => return Ok(swept),
+                None => {
+                    if !lists_any && sweep.probe {
+                        swept.unlisted = self.unlisted().await?;
+                    }
+                    return Ok(swept);
+                }
                 Some(next) if next.key.is_some() && next != after => after = next,
                 Some(_) => {
                     let what = "the server returned a truncated list without a continuation token";
@@ -55,6 +63,24 @@ impl<D: Driver> Bucket<D> {
                 }
             }
         }
+    }
+
+    /// Returns why a server listed no upload, if it is not that there are none: MinIO lists those
+    /// of the object whose key is the prefix, and no others.
+    async fn unlisted(&self) -> Result<Option<String>> {
+        let probe = match BucketUpload::probe(self).await {
+            Ok(probe) => probe,
+            // What an account may not begin, it has not left behind.
+            Err(error) if error.kind() == ErrorKind::Denied => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let first = UploadMarker::default();
+        let list = || self.driver().list_uploads(&first);
+        let page = self.call(Request::ListUploads, "", 0, list).await;
+        probe.discard().await;
+        let is_listed = page?.is_none_or(|page| !page.uploads.is_empty());
+        let what = "the server does not list an upload that was just begun, as MinIO does not";
+        Ok((!is_listed).then(|| what.into()))
     }
 }
 

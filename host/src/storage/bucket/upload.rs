@@ -79,6 +79,21 @@ impl<D: Driver> BucketUpload<D> {
         Ok(upload)
     }
 
+    /// Begins an upload that is never completed, to see whether it is listed.
+    pub(super) async fn probe(bucket: &Bucket<D>) -> Result<Self> {
+        let mut upload = Self::new(bucket, &probe::unfinished()?, Mode::Create);
+        upload.begin().await?;
+        Ok(upload)
+    }
+
+    /// Aborts it, and waits until that is done.
+    pub(super) async fn discard(mut self) {
+        if let Some(aborting) = self.abort() {
+            // Whether it succeeded is logged, and changes nothing.
+            let _ = aborting.await;
+        }
+    }
+
     /// Begins an upload in parts, if there is none.
     async fn begin(&mut self) -> Result<()> {
         if self.parts.is_none() {
