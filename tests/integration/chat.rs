@@ -152,6 +152,42 @@ fn a_failed_run_does_not_end_the_conversation() {
 }
 
 #[test]
+fn a_host_that_is_killed_while_its_driver_works_loses_and_doubles_no_turn() {
+    let dir = tempdir();
+    let driver = dir.path().join("driver");
+    // Kills the host at the first call, and replies to the second.
+    let script = "#!/bin/sh\ncd \"${0%/*}\"\nread request\necho \"$request\" >> calls\n\
+        [ -e killed ] && printf hi && exit\ntouch killed\nkill -9 $PPID\n";
+    fs::write(&driver, script)
+        .and_then(|()| fs::set_permissions(&driver, fs::Permissions::from_mode(0o755)))
+        .expect("written");
+    let store = dir.path().join("store");
+    let mut killed = persist(&store)
+        .args(["chat", "--agent", "bot", "--driver"])
+        .arg(&driver)
+        .arg(guest("test_guest"))
+        .args(["--", "calls", "talk"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("persist starts");
+    let mut stdin = killed.stdin.take().expect("a pipe");
+    stdin.write_all(b"hello\n").expect("written");
+    let status = killed.wait().expect("it ends");
+    assert_eq!(status.code(), None, "it was not killed: {status}");
+
+    let option = ["--driver", driver.to_str().expect("text")];
+    let (out, _) = chat(&store, &option, &["calls", "talk"], "hello\n");
+    assert_eq!(out, "2 hi\n");
+    let calls = fs::read_to_string(dir.path().join("calls")).expect("readable");
+    let call = r#"{"call":"model","id":"turn-1","messages":["hello"]}"#;
+    assert_eq!(calls, format!("{call}\n{call}\n"));
+    // The next message is a turn of its own.
+    let (out, _) = chat(&store, &option, &["calls", "talk"], "hello\n");
+    assert_eq!(out, "4 hi\n");
+}
+
+#[test]
 fn a_driver_performs_the_calls_of_an_agent() {
     let dir = tempdir();
     let driver = dir.path().join("driver");

@@ -1,5 +1,6 @@
 //! Compiles the agents that are not in Rust to WebAssembly: one with a scenario per argument for
 //! the tests of each SDK, and one that remembers a conversation, in C, Go, JavaScript and Python.
+//! In Python, also one that talks to a model over HTTP.
 //!
 //! They are built again when something that they are made of has changed, and lie in
 //! `target/guests/languages`, where the tests look for them. A toolchain that cannot be installed
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Changes with how agents are built, so that they are built again.
-const RECIPE: u32 = 3;
+const RECIPE: u32 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
@@ -75,7 +76,13 @@ impl Language {
             folder: "examples/plugin-host/plugins/karma",
             world: World::Plugin("examples/plugin-host/wit"),
         });
-        agents.chain(plugin).collect()
+        // Its world is found in its folder `wit`.
+        let model_chat = (self == Self::Python).then_some(Source {
+            name: "model_chat",
+            folder: "examples/model-chat-python",
+            world: World::Agent,
+        });
+        agents.chain(plugin).chain(model_chat).collect()
     }
 }
 
@@ -252,8 +259,21 @@ fn build_python(
     name: &str,
     out: &Path,
 ) -> Result<()> {
+    // An agent with imports of its own has a world of its own.
+    let world = if folder.join("wit").is_dir() {
+        &[
+            "--wit-path",
+            "wit",
+            "--world",
+            "example:model-chat/model-chat",
+        ][..]
+    } else {
+        &["--world", "agent"]
+    };
     componentize
-        .args(["--quiet", "--world", "agent", "componentize"])
+        .arg("--quiet")
+        .args(world)
+        .arg("componentize")
         .args(["--python-path", ".", "--python-path"])
         .arg(workspace.root.join("guest-sdk/python/src"))
         .arg(name)

@@ -230,6 +230,51 @@ int persist_agent(int argc, char **argv);
 void persist_answer(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Adds bytes to the answer as they are. Those that are no UTF-8 become U+FFFD. */
 void persist_answer_bytes(const void *bytes, size_t size);
+/* Adds a text to the answer as a string of JSON, with its quotes. */
+void persist_answer_json(const char *text);
+
+/* Input of a step of persist_run_calls, and what it decides. */
+typedef struct persist_turn {
+    uint8_t *state; /* memory of malloc, or NULL before the first message: reallocate it as needed */
+    size_t size;
+    int argc; /* a message of the user; 0 if there is a reply */
+    char **argv;
+    const char *reply; /* the driver's reply to the pending call, or NULL */
+    const char *call;  /* set it to have the driver make a call of this kind */
+} persist_turn;
+
+/*
+ * Changes the state. Its answer, by persist_answer, ends the turn. If it sets `call`, what it
+ * answered are the further members of the call in JSON, such as `"messages":[]`, or nothing. 0, or
+ * anything else for an error whose reason was answered; then nothing is saved.
+ */
+typedef int persist_step(persist_turn *turn, void *context);
+
+/*
+ * Takes the arguments of a run, and answers, maybe with a call for the driver:
+ *
+ *     int persist_agent(int argc, char **argv) {
+ *         return persist_run_calls("chat", argc, argv, step, NULL);
+ *     }
+ *
+ * An agent has no network of its own. It answers with a call, as JSON. The program that runs it, the
+ * driver, makes the call and runs the agent again with `reply`, the call's `id` and the reply.
+ * `persist chat --driver PROGRAM` is such a driver.
+ *
+ * The state is saved under `name` with the pending call, before the call is answered. A run that is
+ * killed, or a driver, loses no turn and doubles none:
+ *
+ * - `reply ID TEXT` is the reply to a call. A second reply to the same call gets the answer of the
+ *   first. While another call is pending, that call is answered.
+ * - Other arguments are a message. While a call is pending, the same message answers that call
+ *   again. A different message waits until the call is replied to.
+ * - No arguments answer the pending call.
+ *
+ * `step` may be called again if another run saved meanwhile. If it fails, this is PERSIST_OTHER. An
+ * answer that a driver might take for a call gets `answer: ` before it.
+ */
+persist_code persist_run_calls(const char *name, int argc, char **argv, persist_step *step,
+                               void *context);
 
 #ifdef __cplusplus
 }

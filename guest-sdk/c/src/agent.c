@@ -31,6 +31,15 @@ void persist_answer(const char *format, ...) {
     free(text);
 }
 
+size_t persist_answered(void) { return answered; }
+
+char *persist_take_back(size_t from, size_t *size) {
+    *size = answered - from;
+    char *taken = persist_copy(answer ? answer + from : NULL, *size);
+    answered = from;
+    return taken;
+}
+
 void persist_forget_run(void) {
     free(answer);
     answer = NULL;

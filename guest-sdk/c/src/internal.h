@@ -18,6 +18,10 @@ persist_code persist_ended(persist_code code);
 /* Why the agent fails, where it does not say so itself: what the last call says, if that failed. */
 const char *persist_reason(void);
 
+/* Bytes that were answered, and those behind `from` taken back, with a zero byte after them. */
+size_t persist_answered(void);
+char *persist_take_back(size_t from, size_t *size);
+
 /* Forget the answer of a run, and the limits of the host. Only tests run more than once in a process. */
 void persist_forget_run(void);
 void persist_forget_limits(void);

@@ -12,7 +12,7 @@ function kind(value) {
   return typeof value === "object" ? (value.constructor?.name ?? "object") : typeof value;
 }
 
-const isPlain = (value) =>
+export const isPlain = (value) =>
   typeof value === "object" && value !== null && [Object.prototype, null].includes(Object.getPrototypeOf(value));
 
 // The host ends an agent that passes more than a call carries. It takes far less for a text, and says so.

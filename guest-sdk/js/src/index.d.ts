@@ -94,6 +94,48 @@ export function saveJson(name: string, value: unknown, options?: SaveOptions): I
 export function update<T>(name: string, change: (value: T) => T | void, initial: T, options?: Omit<SaveOptions, "expect">): T;
 export function update<T>(name: string, change: (value: T | undefined) => T): T;
 
+/**
+ * A call that the driver makes, of a kind that it knows. The driver gets a JSON object with the
+ * kind as `call`, an `id` and these parameters.
+ */
+export class Call {
+  constructor(kind: string, params?: Record<string, unknown>);
+  readonly kind: string;
+  readonly params: Record<string, unknown>;
+}
+
+/** Steps of {@link runCalls}. Both change the state, and return a call or the answer. */
+export interface Steps<T> {
+  /** State before the first message, which is copied. */
+  initial: T;
+  /** Takes a message of the user: the arguments of the run. */
+  message(state: T, args: string[]): Call | string;
+  /** Takes the driver's reply to the pending call. */
+  reply(state: T, text: string): Call | string;
+}
+
+/**
+ * Takes the arguments of a run, and returns its answer, which may be a call for the driver.
+ *
+ * An agent has no network of its own. It answers with a call, as JSON. The program that runs it,
+ * the driver, makes the call and runs the agent again with `reply`, the call's `id` and the reply.
+ * `persist chat --driver PROGRAM` is such a driver.
+ *
+ * The state is saved under `name` with the pending call, before the call is returned. A run that is
+ * killed, or a driver, loses no turn and doubles none:
+ *
+ * - `["reply", ID, TEXT]` is the reply to a call. A second reply to the same call gets the answer
+ *   of the first. While another call is pending, that call is returned.
+ * - Other arguments are a message. While a call is pending, the same message returns that call
+ *   again. A different message waits until the call is replied to.
+ * - No arguments return the pending call.
+ *
+ * The functions may be called again if another run saved meanwhile. What they throw ends the run,
+ * and nothing is saved. An answer that a driver would take for a call is returned with `answer: `
+ * before it.
+ */
+export function runCalls<T>(name: string, args: string[], steps: Steps<T>): string;
+
 /** Loads the state at the head of `name`. Undefined: nothing was saved, or it was deleted. */
 export function load(name: string): Uint8Array | undefined;
 /** The same as a text. */

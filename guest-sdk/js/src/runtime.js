@@ -64,22 +64,43 @@ function print(...values) {
   stream[Symbol.dispose]?.();
 }
 
+const ownPromise = Promise;
 const promiseThen = Promise.prototype.then;
 
-/** Callbacks of a promise would never be called, without a word. */
+const THEN = "a promise is not awaited in an agent: its callbacks would never be called";
+const AWAIT =
+  "a promise was awaited in an agent: what follows the await never ran. " +
+  "Use functions that are not async";
+
+/** Refuses callbacks of a promise, which would never be called, without a word. */
 function then(...callbacks) {
-  if (isRunning()) throw new Error("a promise is not awaited in an agent: its callbacks would never be called");
+  if (running) {
+    refusal = THEN;
+    throw new Error(THEN);
+  }
   return promiseThen.apply(this, callbacks);
 }
 
-let running = false;
-const isRunning = () => running;
+/** Notes a promise that is awaited: `await` and the like ask it for its constructor. */
+function constructorOf() {
+  if (running) refusal ??= AWAIT;
+  return ownPromise;
+}
 
-/** Runs an agent's function, in which callbacks of promises are refused where the engine never calls them. */
+let running = false;
+let refusal;
+
+/**
+ * Runs an agent's function. Where the engine never calls the callbacks of promises, a run that needs
+ * one fails: what was thrown may be in a promise, where nothing sees it.
+ */
 export function inRun(run) {
   running = true;
+  refusal = undefined;
   try {
-    return run();
+    const returned = run();
+    if (refusal !== undefined && typeof returned?.then !== "function") throw new Error(refusal);
+    return returned;
   } finally {
     running = false;
   }
@@ -88,6 +109,8 @@ export function inRun(run) {
 if (isQuickJs) {
   Math.random = randomNumber;
   Promise.prototype.then = then;
+  const asked = { configurable: true, get: constructorOf };
+  Object.defineProperty(Promise.prototype, "constructor", asked);
 }
 globalThis.crypto ??= crypto;
 globalThis.console ??= { log: print, info: print, warn: print, error: print, debug: print, trace: print };

@@ -32,7 +32,7 @@ export function saveJson(name, value, options) {
 }
 
 /** Attempts of an update, which are conflicts but for the last. */
-const ATTEMPTS = 10;
+export const ATTEMPTS = 10;
 
 export function update(name, change, initial, options) {
   if (typeof change !== "function") check.refuse("an update takes a function");
@@ -58,15 +58,15 @@ export function update(name, change, initial, options) {
   }
 }
 
-const copyOf = (value) => (value === undefined ? undefined : JSON.parse(jsonOf(value)));
+export const copyOf = (value) => (value === undefined ? undefined : JSON.parse(jsonOf(value)));
 
-function jsonOf(value) {
+export function jsonOf(value) {
   const text = JSON.stringify(value);
   return text === undefined && value !== undefined ? check.refuse("a function is no JSON") : text;
 }
 
 /** The value of a state. The error names the version that has none. */
-function parse(text, { name, version }) {
+export function parse(text, { name, version }) {
   try {
     return JSON.parse(text);
   } catch (error) {

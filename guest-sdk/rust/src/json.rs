@@ -200,7 +200,7 @@ where
     })
 }
 
-fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     serde_json::to_vec_pretty(value)
         .map_err(|error| Error::Invalid(format!("JSON cannot hold this value: {error}")))
 }

@@ -63,10 +63,13 @@
 //!
 //! # Features
 //!
-//! None by default. `serde` adds the module `json`, which saves and loads values of your own types.
+//! None by default. `serde` adds the module `json`, which saves and loads values of your own types,
+//! and the module `calls`, for agents whose driver calls a model.
 
 #![deny(missing_docs)]
 
+#[cfg(feature = "serde")]
+pub mod calls;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod double;
 mod error;

@@ -129,11 +129,11 @@ const WIT: &[File] = files!("js/wit/" => "wit/":
 const C_SDK: &[File] = files!("c/" => "persist/":
     "README.md" "bindings/agent.c" "bindings/agent.h" "bindings/agent_component_type.o"
     "include/persist.h" "include/persist_testing.h" "testing/persist_testing.c"
-    "src/agent.c" "src/error.c" "src/internal.h" "src/store.c" "src/stream.c");
+    "src/agent.c" "src/calls.c" "src/error.c" "src/internal.h" "src/store.c" "src/stream.c");
 
 const GO_SDK: &[File] = files!("go/" => "persist/":
-    "README.md" "agent.component-type.section" "error.go" "go.mod" "json.go" "pages.go" "persist.go"
-    "stream.go" "testing.go"
+    "README.md" "agent.component-type.section" "calls.go" "error.go" "go.mod" "json.go" "pages.go"
+    "persist.go" "stream.go" "testing.go"
     "internal/bindings/persist_snapshot_store/double.go"
     "internal/bindings/export/wit_exports.go" "internal/bindings/export_wit_world/run.go"
     "internal/bindings/persist_snapshot_store/empty.s"
@@ -145,22 +145,23 @@ const GO_SDK: &[File] = files!("go/" => "persist/":
     "internal/wit/types/unit.go");
 
 const JS_SDK: &[File] = files!("js/src/" => "persist/":
-    "agent.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "runtime.js" "store.js"
-    "stream.js" "utf8.js"
+    "agent.js" "calls.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "runtime.js"
+    "store.js" "stream.js" "utf8.js"
     "testing/hooks.js" "testing/index.d.ts" "testing/index.js" "testing/random.js"
     "testing/register.js" "testing/stderr.js" "testing/store.js");
 
 const PYTHON_SDK: &[File] = files!("python/src/" => "persist/":
-    "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_check.py"
-    "persist_guest/_double.py" "persist_guest/_store.py" "persist_guest/testing.py"
+    "persist_guest/__init__.py" "persist_guest/_agent.py" "persist_guest/_calls.py"
+    "persist_guest/_check.py" "persist_guest/_double.py" "persist_guest/_imports.py"
+    "persist_guest/_store.py" "persist_guest/testing.py"
     "persist_guest/_stream.py" "persist_guest/_types.py" "persist_guest/_update.py"
     "persist_guest/errors.py"
     "persist_guest/py.typed" "persist_guest/componentize-py.toml"
     "persist_guest/wit/store.wit" "persist_guest/wit/types.wit" "persist_guest/wit/world.wit");
 
 const RUST_SDK: &[File] = files!("rust/" => "persist/":
-    "README.md" "src/double.rs" "src/error.rs" "src/imports.rs" "src/json.rs" "src/lib.rs"
-    "src/pages.rs"
+    "README.md" "src/calls.rs" "src/double.rs" "src/error.rs" "src/imports.rs" "src/json.rs"
+    "src/lib.rs" "src/pages.rs"
     "src/reader.rs" "src/types.rs" "src/writer.rs" "wit/store.wit" "wit/types.wit" "wit/world.wit");
 
 const C: &str = r#"#include <persist.h>

@@ -36,6 +36,7 @@ const SCENARIOS: &[(&str, Scenario, &str)] = &[
     ("head", store::head, "NAME -> the version, or absent"),
     ("save-at-head", store::save_at_head, "NAME TEXT"),
     ("update", store::update, "NAME WORD [BESIDE]: adds a word, beside another run"),
+    ("calls", store::conversation, "NAME [ARGS…]: a conversation that asks its driver for calls"),
     ("huge-texts", store::huge_texts, "refuses texts that no call carries"),
     ("load", store::load, "NAME [VERSION] -> VERSION TEXT, or none"),
     ("big-load", store::big_load, "NAME -> size N sum FNV1A"),

@@ -1,6 +1,9 @@
 //! Scenarios of one call to the store.
 
+use std::collections::BTreeMap;
+
 use persist_guest as persist;
+use persist_guest::calls::{self, Input, Next};
 use persist_guest::{Expect, SaveOptions, Version};
 
 use crate::{Answer, Args, Failure, bytes, describe, describe_bytes, number, version};
@@ -92,6 +95,38 @@ pub(crate) fn update(args: Args<'_>) -> Answer {
     })?;
     let words = persist::load(name)?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&words).trim_start().into())
+}
+
+/// Holds a conversation whose words are `quick`, `throw` and `race`, and replies `again` and
+/// `throw`.
+pub(crate) fn conversation(args: Args<'_>) -> Answer {
+    let (name, said) = args.split_first().ok_or(Failure::Usage)?;
+    let mut races = said == ["race"];
+    let said: Vec<String> = said.iter().map(ToString::to_string).collect();
+    calls::run(name, &said, |heard: &mut Vec<String>, input| {
+        if races {
+            races = false;
+            conversation(&[name, "other"])?;
+        }
+        let (text, kind) = match input {
+            Input::Message(words) => (words.join(" "), "model"),
+            Input::Reply(text) => (text.into(), "tool"),
+        };
+        if text == "throw" {
+            return Err(Failure::Text("no luck".into()));
+        }
+        heard.push(text.clone());
+        let is_call = match input {
+            Input::Message(_) => text != "quick",
+            Input::Reply(_) => text == "again",
+        };
+        if is_call {
+            return Ok(Next::call(kind, &BTreeMap::from([("messages", heard)]))?);
+        }
+        let is_json = text.starts_with('{');
+        let counted = format!("{} {text}", heard.len());
+        Ok(Next::Answer(if is_json { text } else { counted }))
+    })
 }
 
 pub(crate) fn huge_texts(_: Args<'_>) -> Answer {

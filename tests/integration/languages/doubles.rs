@@ -200,12 +200,13 @@ fn the_double_of_every_language_keeps_the_contract() {
             ),
         ),
     ]));
-    let updates = super::update_script("updated");
-    let updates: Vec<_> = updates
+    let mut more = super::update_script("updated");
+    more.extend(super::calls_script());
+    let more: Vec<_> = more
         .iter()
         .map(|(args, answer)| (args.as_slice(), answer.clone()))
         .collect();
-    steps.extend(script(&updates));
+    steps.extend(script(&more));
     for language in languages() {
         let dir = tempdir();
         let answers = play(language, dir.path(), &steps);

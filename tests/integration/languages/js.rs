@@ -104,3 +104,27 @@ fn the_types_of_javascript_name_the_library_that_they_need() {
     let reference = r#"/// <reference lib="esnext.disposable" />"#;
     assert_eq!(types.lines().next(), Some(reference));
 }
+
+#[test]
+fn a_run_of_javascript_that_awaits_a_promise_is_refused_in_words() {
+    let awaited = || {
+        no(
+            "a promise was awaited in an agent: what follows the await never ran. Use functions \
+            that are not async",
+        )
+    };
+    let called = || no("a promise is not awaited in an agent: its callbacks would never be called");
+    let script = [
+        (&["await", "a", "function"][..], awaited()),
+        (&["await", "a", "caught"], awaited()),
+        (&["await", "a", "loop"], awaited()),
+        (&["await", "a", "all"], called()),
+        (&["await", "a", "then"], called()),
+        (&["head", "a"], yes("absent")),
+        // Without an await there is nothing that would not run.
+        (&["await", "a", "none"], yes("saved absent")),
+    ];
+    block_on(in_each(&["js"], "scenarios", async |language, agent| {
+        check(language, agent, &memory(), &script).await;
+    }));
+}

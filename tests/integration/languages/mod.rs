@@ -363,6 +363,120 @@ fn update_script(name: &str) -> Vec<(Vec<&str>, Answer)> {
     ]
 }
 
+/// A conversation that asks its driver for calls, in an empty store.
+fn calls_script() -> Vec<(Vec<&'static str>, Answer)> {
+    fn call(kind: &str, id: u64, messages: &[&str]) -> Answer {
+        let messages = serde_json::to_string(messages).expect("JSON");
+        yes(&format!(
+            r#"{{"call":"{kind}","id":"turn-{id}","messages":{messages}}}"#
+        ))
+    }
+    let model = |id, messages: &[&str]| call("model", id, messages);
+    let first = || model(1, &["hello \"ü\""]);
+    let second = || model(3, &["hello \"ü\"", "hi", "more"]);
+    let nothing = |words| no(&format!("invalid {words}"));
+    vec![
+        (
+            vec!["calls", "talk"],
+            nothing("no call is pending; give a message"),
+        ),
+        (vec!["calls", "talk", "throw"], no("no luck")),
+        (vec!["head", "talk"], yes("absent")),
+        (vec!["calls", "talk", "hello", "\"ü\""], first()),
+        // A run that was killed before its caller heard the call is tried again.
+        (vec!["calls", "talk", "hello", "\"ü\""], first()),
+        (vec!["calls", "talk"], first()),
+        (vec!["head", "talk"], yes("1")),
+        (vec!["calls", "talk", "reply", "turn-9", "x"], first()),
+        // Another message waits for the reply.
+        (vec!["calls", "talk", "more"], first()),
+        (vec!["calls", "talk", "more"], first()),
+        (vec!["head", "talk"], yes("2")),
+        (vec!["calls", "talk", "reply", "turn-1", "hi"], second()),
+        (vec!["calls", "talk", "reply", "turn-1", "hi"], second()),
+        (vec!["head", "talk"], yes("3")),
+        // A turn of two calls.
+        (
+            vec!["calls", "talk", "reply", "turn-3", "again"],
+            call("tool", 4, &["hello \"ü\"", "hi", "more", "again"]),
+        ),
+        (
+            vec!["calls", "talk", "reply", "turn-4", "throw"],
+            no("no luck"),
+        ),
+        (vec!["head", "talk"], yes("4")),
+        (
+            vec!["calls", "talk", "reply", "turn-4", "done"],
+            yes("5 done"),
+        ),
+        (
+            vec!["calls", "talk", "reply", "turn-4", "other"],
+            yes("5 done"),
+        ),
+        (
+            vec!["calls", "talk", "reply", "turn-1", "x"],
+            nothing("no call turn-1 is pending"),
+        ),
+        (vec!["head", "talk"], yes("5")),
+        (vec!["calls", "talk", "quick"], yes("6 quick")),
+        // No driver takes what a model replied for a call.
+        (vec!["calls", "replies", "one"], model(1, &["one"])),
+        (
+            vec!["calls", "replies", "reply", "turn-1", r#"{"call": 1}"#],
+            yes(r#"answer: {"call": 1}"#),
+        ),
+        (
+            vec!["calls", "replies", "two"],
+            model(3, &["one", r#"{"call": 1}"#, "two"]),
+        ),
+        (
+            vec!["calls", "replies", "reply", "turn-3", r#"{"a": 1}"#],
+            yes(r#"{"a": 1}"#),
+        ),
+        // Another run is first, in the midst of a step.
+        (vec!["calls", "raced", "race"], model(1, &["other"])),
+        (
+            vec!["calls", "raced", "reply", "turn-1", "x"],
+            model(3, &["other", "x", "race"]),
+        ),
+        // After a tombstone it begins anew, with another id.
+        (vec!["delete", "raced"], yes("version 4")),
+        (vec!["calls", "raced", "quick"], yes("1 quick")),
+        (vec!["calls", "raced", "one"], model(6, &["quick", "one"])),
+    ]
+}
+
+#[test]
+fn a_call_of_the_driver_is_neither_lost_nor_doubled_in_any_language() {
+    let script = calls_script();
+    let script: Vec<_> = script
+        .iter()
+        .map(|(args, answer)| (args.as_slice(), answer.clone()))
+        .collect();
+    block_on(in_each(&LANGUAGES, "scenarios", async |language, agent| {
+        let scope = memory();
+        check(language, agent, &scope, &script).await;
+        // A state of another kind is left as it is.
+        for state in [
+            "",
+            "[]",
+            "{}",
+            "15:persist-calls-1,",
+            "15:persist-calls-1,9:",
+        ] {
+            let saved = act(agent, &scope, &["save", "other", state]).await;
+            let refused = act(agent, &scope, &["calls", "other", "one"]).await;
+            refused.expect_err(language);
+            let head = act(agent, &scope, &["head", "other"]).await;
+            assert_eq!(
+                saved,
+                head.map(|head| format!("version {head}")),
+                "{language}"
+            );
+        }
+    }));
+}
+
 #[test]
 fn an_update_loses_no_change_of_another_run_in_any_language() {
     let script = update_script("a");

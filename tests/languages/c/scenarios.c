@@ -180,6 +180,68 @@ static int update(int argc, char **argv) {
     return 0;
 }
 
+/* The arguments of a conversation, and whether another run speaks meanwhile. */
+typedef struct talk {
+    char **argv;
+    bool races;
+} talk;
+
+static int calls(int argc, char **argv);
+
+/* Adds a text to the state, which has one a line. */
+static void hear(persist_turn *turn, const char *text) {
+    size_t size = strlen(text);
+    turn->state = realloc(turn->state, turn->size + size + 2);
+    if (!turn->state) abort();
+    memcpy(turn->state + turn->size, text, size);
+    turn->size += size;
+    turn->state[turn->size++] = '\n';
+    turn->state[turn->size] = 0;
+}
+
+/* A conversation whose words are `quick`, `throw` and `race`, and replies `again` and `throw`. */
+static int talk_step(persist_turn *turn, void *context) {
+    talk *talk = context;
+    if (talk->races) {
+        talk->races = false;
+        char *other[] = {talk->argv[0], "other"};
+        if (calls(2, other)) return 1;
+    }
+    char text[256] = "";
+    if (turn->reply) strcpy(text, turn->reply);
+    for (int i = 0; i < turn->argc; i++) strcat(strcat(text, i ? " " : ""), turn->argv[i]);
+    if (!strcmp(text, "throw")) {
+        persist_answer("no luck");
+        return 1;
+    }
+    hear(turn, text);
+    if (turn->reply ? !strcmp(text, "again") : strcmp(text, "quick")) {
+        turn->call = turn->reply ? "tool" : "model";
+        persist_answer("\"messages\":[");
+        char *rest = strdup((char *)turn->state), *all = rest, *line;
+        for (const char *between = ""; (line = strsep(&rest, "\n")) && rest; between = ",") {
+            persist_answer("%s", between);
+            persist_answer_json(line);
+        }
+        free(all);
+        persist_answer("]");
+    } else if (*text == '{') {
+        persist_answer("%s", text);
+    } else {
+        int count = 0;
+        for (size_t i = 0; i < turn->size; i++) count += turn->state[i] == '\n';
+        persist_answer("%d %s", count, text);
+    }
+    return 0;
+}
+
+static int calls(int argc, char **argv) {
+    if (argc < 1) return usage();
+    talk talk = {argv, argc == 2 && !strcmp(argv[1], "race")};
+    persist_code code = persist_run_calls(argv[0], argc - 1, argv + 1, talk_step, &talk);
+    return code == PERSIST_OK ? 0 : code == PERSIST_OTHER ? 1 : failed();
+}
+
 /* Texts that no call carries. Each is to be refused as invalid. */
 static int huge_texts(int argc, char **argv) {
     (void)argc, (void)argv;
@@ -505,6 +567,7 @@ static const struct {
     {"error", error}, {"echo", echo}, {"load-uncaught", load_uncaught}, {"wasi", wasi},
     {"zeros-save", zeros_save}, {"head", head}, {"save-at-head", save_at_head}, {"update", update},
     {"huge-texts", huge_texts}, {"save-deep", save_deep}, {"fail-later", fail_later}, {"expect-nonsense", expect_nonsense},
+    {"calls", calls},
 };
 
 int persist_agent(int argc, char **argv) {

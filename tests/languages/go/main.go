@@ -31,6 +31,7 @@ var scenarios = map[string]func(args []string) (string, error){
 	"trap": trap, "print": print_, "error": fail, "echo": echo, "load-uncaught": loadUncaught, "wasi": wasi,
 	"save-deep": saveDeep, "zeros-save": zerosSave, "head": head, "save-at-head": saveAtHead, "update": update,
 	"json-info": jsonInfo, "huge-texts": hugeTexts, "load-sizes": loadSizes, "read-all": readAll, "closed": closed,
+	"calls": talk,
 }
 
 // How many arguments a scenario has at least.
@@ -39,6 +40,7 @@ var least = map[string]int{
 	"restore": 2, "fork": 2, "stream": 3, "stream-mib": 2, "stream-expect": 3, "stream-beside-save": 1, "copy": 2, "read-at": 3,
 	"unfinished": 1, "leaked": 1, "trap-mid-write": 1, "many-writers": 2, "print": 1, "error": 1, "load-uncaught": 1,
 	"save-deep": 2, "zeros-save": 2, "head": 1, "save-at-head": 2, "update": 2, "json-info": 1, "huge-texts": 0, "load-sizes": 3, "read-all": 1, "closed": 1,
+	"calls": 1,
 }
 
 func run(args []string) (string, error) {
@@ -206,6 +208,41 @@ func update(args []string) (string, error) {
 		return nil
 	})
 	return strings.Join(items, " "), err
+}
+
+// A conversation whose words are quick, throw and race, and replies again and throw.
+func talk(args []string) (string, error) {
+	races := len(args) == 2 && args[1] == "race"
+	taken := func(heard *[]string, text string, kind string) (persist.Next, error) {
+		if text == "throw" {
+			return persist.Next{}, errors.New("no luck")
+		}
+		*heard = append(*heard, text)
+		if kind != "" && text != "quick" {
+			return persist.Call(kind, map[string][]string{"messages": *heard})
+		}
+		if strings.HasPrefix(text, "{") {
+			return persist.Answer(text), nil
+		}
+		return persist.Answer(fmt.Sprint(len(*heard), " ", text)), nil
+	}
+	return persist.RunCalls(args[0], args[1:], persist.Steps[[]string]{
+		Message: func(heard *[]string, words []string) (persist.Next, error) {
+			if races {
+				races = false
+				if _, err := talk([]string{args[0], "other"}); err != nil {
+					return persist.Next{}, err
+				}
+			}
+			return taken(heard, strings.Join(words, " "), "model")
+		},
+		Reply: func(heard *[]string, text string) (persist.Next, error) {
+			if text == "again" {
+				return taken(heard, text, "tool")
+			}
+			return taken(heard, text, "")
+		},
+	})
 }
 
 // A struct with tags, labels of a map and the time, through the functions that are beside the older ones.

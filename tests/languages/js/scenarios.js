@@ -78,6 +78,25 @@ const SCENARIOS = {
     };
     return persist.update(name, add, []).join(" ");
   },
+  // A conversation whose words are `quick`, `throw` and `race`, and replies `again` and `throw`.
+  calls: (name, ...args) => {
+    let races = args.length === 1 && args[0] === "race";
+    const taken = (heard, text, kind) => {
+      if (text === "throw") throw new Error("no luck");
+      heard.push(text);
+      if (kind && text !== "quick") return new persist.Call(kind, { messages: heard });
+      return text.startsWith("{") ? text : `${heard.length} ${text}`;
+    };
+    return persist.runCalls(name, args, {
+      initial: [],
+      message(heard, words) {
+        if (races) SCENARIOS.calls(name, "other");
+        races = false;
+        return taken(heard, words.join(" "), "model");
+      },
+      reply: (heard, text) => taken(heard, text, text === "again" && "tool"),
+    });
+  },
   save: (name, text) => version(persist.save(name, text)),
   "save-expect": (name, expected, text) => version(persist.save(name, text, { expect: expect(expected) })),
   "save-labels": (name, text, mediaType, ...labels) =>
@@ -157,6 +176,29 @@ const SCENARIOS = {
   promise: () => {
     Promise.resolve(1).then(() => {});
     return "not refused";
+  },
+  // Async functions whose promise is not returned.
+  await: (name, kind) => {
+    const later = async () => 1;
+    const kinds = {
+      function: async () => {
+        await later();
+        persist.save(name, "never");
+      },
+      caught: async () => {
+        try {
+          await later();
+        } catch {}
+      },
+      loop: async () => {
+        for await (const item of [later()]) persist.save(name, `${item}`);
+      },
+      all: () => Promise.all([later(), later()]),
+      then: async () => later().then(() => persist.save(name, "never")),
+      none: later,
+    };
+    kinds[kind]();
+    return `saved ${persist.head(name)}`;
   },
   coding: () => {
     const texts = ["", "a\0b", "grüße 世界 😀", "\ud800x", "x".repeat(20000) + "é"];

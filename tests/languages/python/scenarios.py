@@ -98,6 +98,31 @@ def update(name: str, item: str, beside: str = "") -> str:
     return " ".join(persist.update(name, add, []))
 
 
+def calls(name: str, *args: str) -> str:
+    """A conversation whose words are `quick`, `throw` and `race`, and replies `again` and `throw`."""
+    remaining = ["race"] if args == ("race",) else []
+
+    def message(heard: list[str], words: list[str]) -> persist.Call | str:
+        if remaining:
+            remaining.pop()
+            calls(name, "other")
+        return taken(heard, " ".join(words), persist.Call("model", messages=heard))
+
+    def reply(heard: list[str], text: str) -> persist.Call | str:
+        again = persist.Call("tool", messages=heard) if text == "again" else None
+        return taken(heard, text, again)
+
+    def taken(heard: list[str], text: str, call: persist.Call | None) -> persist.Call | str:
+        if text == "throw":
+            raise Exception("no luck")
+        heard.append(text)
+        if call is not None and text != "quick":
+            return call
+        return text if text.startswith("{") else f"{len(heard)} {text}"
+
+    return persist.run_calls(name, args, initial=[], message=message, reply=reply)
+
+
 @dataclass
 class Turn:
     text: str

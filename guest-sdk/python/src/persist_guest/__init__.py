@@ -25,6 +25,7 @@ if importlib.util.find_spec("wit_world") is None:
     _double.install()
 
 from ._agent import agent
+from ._calls import Call, run_calls
 from ._store import (
     delete,
     fork,
@@ -48,6 +49,7 @@ from ._update import update
 from .errors import PersistError
 
 __all__ = [
+    "Call",
     "Expect",
     "Info",
     "Limits",
@@ -68,6 +70,7 @@ __all__ = [
     "names",
     "names_page",
     "restore",
+    "run_calls",
     "save",
     "save_json",
     "stat",

@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from wit_world.imports import store
-from wit_world.imports import types as raw
-
 from . import _check as check
+from ._imports import store
+from ._imports import types as raw
 from ._types import Expect, Info, Limits, Snapshot, info_of
 from .errors import Invalid, TooLarge, Unreadable, raised
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 
-from wit_world.imports import store
-
 from . import _check as check
+from ._imports import store
 from ._store import raw_options
 from ._types import Expect, Info, info_of
 from .errors import Invalid, raised

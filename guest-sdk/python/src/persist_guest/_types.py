@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from wit_world.imports import types
+from ._imports import types
 
 Expect = Literal["any", "absent"] | int
 """What must be true of a name for a change to be made, else it is ``errors.Conflict``.

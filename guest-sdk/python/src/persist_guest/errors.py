@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from componentize_py_types import Err
-from wit_world.imports import types as raw
+
+from ._imports import types as raw
 
 
 class PersistError(Exception):
