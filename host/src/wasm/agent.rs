@@ -15,7 +15,7 @@ use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 
 use super::bindings::AgentPre;
 use super::cache;
-use super::compile::compile;
+use super::compile::{Provided, compile};
 use super::cpu_time::TICK;
 use super::features;
 use super::host::add_to_linker;
@@ -54,6 +54,8 @@ pub struct AgentHost {
 struct Shared {
     engine: Engine,
     linker: Linker<AgentState>,
+    /// Packages that the embedder's own functions provide.
+    packages: Vec<String>,
     limits: Limits,
     ledger: Ledger,
     compiling: Arc<Semaphore>,
@@ -63,11 +65,14 @@ struct Shared {
 }
 
 /// Builds an [`AgentHost`].
-#[derive(Debug)]
 pub struct AgentHostBuilder {
     limits: Limits,
     cache: Option<PathBuf>,
+    imports: Vec<(String, AddImports)>,
 }
+
+/// Function of an embedder that adds imports to the linker.
+type AddImports = Box<dyn FnOnce(&mut Linker<AgentState>) -> wasmtime::Result<()> + Send>;
 
 /// An agent that is compiled and linked, ready to run any number of times, also at once.
 #[derive(Clone)]
@@ -113,6 +118,7 @@ impl AgentHost {
         AgentHostBuilder {
             limits: Limits::default(),
             cache: dirs::cache_dir().map(|dir| dir.join("persist")),
+            imports: Vec::new(),
         }
     }
 
@@ -155,7 +161,11 @@ impl AgentHost {
         let work = move || {
             // Held to the end, whether anyone still waits or not.
             let _permit = permit;
-            let compiled = compile(&shared.engine, &shared.linker, &shared.limits, bytes);
+            let provided = Provided {
+                linker: &shared.linker,
+                packages: &shared.packages,
+            };
+            let compiled = compile(&shared.engine, provided, &shared.limits, bytes);
             let _ = answer.send(compiled);
         };
         // A thread of its own: a runtime waits for its threads when it ends, and this one may take
@@ -197,6 +207,17 @@ impl std::fmt::Debug for Agent {
     }
 }
 
+impl std::fmt::Debug for AgentHostBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let packages: Vec<_> = self.imports.iter().map(|(package, _)| package).collect();
+        f.debug_struct("AgentHostBuilder")
+            .field("limits", &self.limits)
+            .field("cache", &self.cache)
+            .field("imports", &packages)
+            .finish()
+    }
+}
+
 impl AgentHostBuilder {
     /// Sets what all guests of this host may use together, and what one run may use where its
     /// [`Guest`] does not say.
@@ -217,10 +238,52 @@ impl AgentHostBuilder {
         self
     }
 
+    /// Adds imports of the host's own, beside those of Persist and WASI: `add` defines them in the
+    /// linker, and `package` is the package of their interfaces (or the name of an import that is
+    /// in no interface). An agent whose imports are in no known package is refused by name. Call it
+    /// once for each package.
+    ///
+    /// The functions get the run's [`AgentState`] with the value of [`RunOptions::data`]. Persist
+    /// does not limit what they do.
+    ///
+    /// ```
+    /// # fn example() -> Result<(), persist_host::wasm::RunError> {
+    /// use persist_host::wasm::{AgentHost, AgentState};
+    /// use persist_host::wasmtime::StoreContextMut;
+    ///
+    /// struct Player {
+    ///     name: String,
+    /// }
+    ///
+    /// let host = AgentHost::builder()
+    ///     .imports("game:world", |linker| {
+    ///         linker.instance("game:world/players@1.0.0")?.func_wrap(
+    ///             "current",
+    ///             |store: StoreContextMut<'_, AgentState>, (): ()| {
+    ///                 let player = store.data().data::<Player>();
+    ///                 Ok((player.map_or(String::new(), |player| player.name.clone()),))
+    ///             },
+    ///         )
+    ///     })
+    ///     .build()?;
+    /// # Ok(()) }
+    /// # example().unwrap();
+    /// ```
+    #[must_use]
+    pub fn imports(
+        mut self,
+        package: impl Into<String>,
+        add: impl FnOnce(&mut Linker<AgentState>) -> wasmtime::Result<()> + Send + 'static,
+    ) -> Self {
+        self.imports.push((package.into(), Box::new(add)));
+        self
+    }
+
     /// The host.
     ///
     /// # Errors
-    /// [`RunError::Engine`] where this machine cannot run compiled WebAssembly.
+    /// [`RunError::Engine`] where this machine cannot run compiled WebAssembly, or a function of
+    /// [`AgentHostBuilder::imports`] fails.
     pub fn build(self) -> Result<AgentHost, RunError> {
         let engine = |error: wasmtime::Error| RunError::Engine(format!("{error:#}"));
         let mut config = Config::new();
@@ -235,11 +298,19 @@ impl AgentHostBuilder {
         #[cfg(feature = "http")]
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(engine)?;
         add_to_linker(&mut linker, AgentState::snapshots).map_err(engine)?;
+        let mut packages = Vec::new();
+        for (package, add) in self.imports {
+            add(&mut linker).map_err(|error| {
+                RunError::Engine(format!("cannot add the imports of {package}: {error:#}"))
+            })?;
+            packages.push(package);
+        }
         tick(&compiler)?;
         Ok(AgentHost {
             shared: Arc::new(Shared {
                 engine: compiler,
                 linker,
+                packages,
                 ledger: Ledger::new(&self.limits),
                 compiling: Arc::new(permits(self.limits.compilations)),
                 running: permits(self.limits.runs),
@@ -440,4 +511,80 @@ fn tick(engine: &Engine) -> Result<(), RunError> {
         .spawn(run)
         .map(drop)
         .map_err(|error| RunError::Engine(format!("cannot start a thread to count time: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::StoreContextMut;
+
+    use super::*;
+    use crate::snapshot;
+    use crate::storage::Memory;
+
+    struct Player(&'static str);
+
+    fn add_players(linker: &mut Linker<AgentState>) -> wasmtime::Result<()> {
+        let current = |store: StoreContextMut<'_, AgentState>, (): ()| {
+            let player = store.data().data::<Player>().map(|player| player.0);
+            Ok((player.unwrap_or("no player").to_owned(),))
+        };
+        let mut players = linker.instance("game:world/players@1.0.0")?;
+        players.func_wrap("current", current)
+    }
+
+    fn block_on<T>(test: impl Future<Output = T>) -> T {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime
+            .enable_time()
+            .build()
+            .expect("a runtime")
+            .block_on(test)
+    }
+
+    async fn load(builder: AgentHostBuilder) -> Result<Agent, RunError> {
+        let wasm = wat::parse_str(include_str!("../../testdata/own_import.wat"));
+        let host = builder.cache(None).build().expect("a host");
+        host.load(&wasm.expect("a component")).await
+    }
+
+    #[test]
+    fn imports_of_the_host_are_linked_and_get_the_data_of_the_run() {
+        block_on(async {
+            let builder = AgentHost::builder().imports("game:world", add_players);
+            let agent = load(builder).await.expect("an agent");
+            let scope = snapshot::Store::new(Arc::new(Memory::new())).scope("bot", None);
+            let guest = Guest::new(scope.expect("a name"));
+            let options = RunOptions::default().data(Player("Ada"));
+            let answer = agent.run_with(guest.clone(), &options).await.answer;
+            assert_eq!(answer.expect("an answer"), "Ada");
+            let answer = agent.run(guest, &[]).await.answer;
+            assert_eq!(answer.expect("an answer"), "no player");
+        });
+    }
+
+    #[test]
+    fn an_import_that_no_host_function_provides_is_refused_by_name() {
+        block_on(async {
+            let other = |_: &mut Linker<AgentState>| Ok(());
+            let builder = AgentHost::builder().imports("game:sound", other);
+            let error = load(builder).await.expect_err("refused").to_string();
+            let named = "it imports game:world/players@1.0.0, which this host does not provide";
+            assert!(error.contains(named), "{error}");
+            assert!(error.contains("game:sound"), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_host_whose_imports_cannot_be_added_is_not_built() {
+        let twice = |linker: &mut Linker<AgentState>| {
+            add_players(linker)?;
+            add_players(linker)
+        };
+        let built = AgentHost::builder().imports("game:world", twice).build();
+        let error = built.expect_err("refused").to_string();
+        assert!(
+            error.contains("cannot add the imports of game:world"),
+            "{error}"
+        );
+    }
 }

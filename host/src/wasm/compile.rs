@@ -10,18 +10,26 @@ use super::run_error::RunError;
 use super::state::AgentState;
 use crate::guest::Limits;
 
+/// Imports that a host provides.
+#[derive(Clone, Copy)]
+pub(super) struct Provided<'a> {
+    pub(super) linker: &'a Linker<AgentState>,
+    /// Packages of interfaces beside [`PACKAGES`].
+    pub(super) packages: &'a [String],
+}
+
 /// Compiles and links an agent.
 pub(super) fn compile(
     engine: &Engine,
-    linker: &Linker<AgentState>,
+    provided: Provided<'_>,
     limits: &Limits,
     bytes: Vec<u8>,
 ) -> Result<AgentPre<AgentState>, RunError> {
     let bytes = component_of(engine, bytes)?;
     check_cost(&bytes, limits)?;
     let component = Component::new(engine, bytes).map_err(|error| unsound(&error))?;
-    check_imports(engine, &component)?;
-    let pre = linker.instantiate_pre(&component);
+    check_imports(engine, &component, provided.packages)?;
+    let pre = provided.linker.instantiate_pre(&component);
     let pre = pre.map_err(|error| not_an_agent(&error))?;
     AgentPre::new(pre).map_err(|error| another_world(&error))
 }
@@ -70,12 +78,16 @@ const PACKAGES: &[&str] = &[
 
 /// Names the imports of packages that the host does not provide: the linker's error would be about
 /// a type inside the first of them.
-fn check_imports(engine: &Engine, component: &Component) -> Result<(), RunError> {
+fn check_imports(
+    engine: &Engine,
+    component: &Component,
+    of_embedder: &[String],
+) -> Result<(), RunError> {
     const MAX_NAMED: usize = 5;
     let kind = component.component_type();
     let is_provided = |name: &str| {
         let package = name.split_once('/').map_or(name, |(package, _)| package);
-        PACKAGES.contains(&package)
+        PACKAGES.contains(&package) || of_embedder.iter().any(|own| own == package)
     };
     let missing = kind.imports(engine).map(|(name, _)| name);
     let missing: Vec<_> = missing
@@ -86,10 +98,12 @@ fn check_imports(engine: &Engine, component: &Component) -> Result<(), RunError>
     if missing.is_empty() {
         return Ok(());
     }
+    let of_embedder = of_embedder.iter().map(String::as_str);
+    let provided: Vec<_> = PACKAGES.iter().copied().chain(of_embedder).collect();
     Err(RunError::NotAnAgent(format!(
         "it imports {}, which this host does not provide (it provides {})",
         missing.join(", "),
-        PACKAGES.join(", ")
+        provided.join(", ")
     )))
 }
 

@@ -34,6 +34,7 @@ pub use host::add_to_linker;
 pub use http::{HttpPolicy, HttpPolicyError};
 pub use run_error::RunError;
 pub use run_options::RunOptions;
+pub use state::AgentState;
 pub use view::SnapshotView;
 
 pub use crate::guest::{

@@ -1,6 +1,8 @@
 //! Input of one run of an agent.
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -23,6 +25,7 @@ pub struct RunOptions {
     pub(super) args: Vec<String>,
     pub(super) stdin: Bytes,
     pub(super) env: Vec<(String, String)>,
+    pub(super) data: Option<Arc<dyn Any + Send + Sync>>,
     #[cfg(feature = "http")]
     pub(super) http: super::HttpPolicy,
 }
@@ -46,6 +49,14 @@ impl RunOptions {
         let name = name.into();
         self.env.retain(|(other, _)| *other != name);
         self.env.push((name, value.into()));
+        self
+    }
+
+    /// Sets a value of the host, for the functions that
+    /// [`AgentHostBuilder::imports`](super::AgentHostBuilder::imports) added: they get it from
+    /// [`AgentState::data`](super::AgentState::data). The agent cannot reach it.
+    pub fn data(mut self, data: impl Any + Send + Sync) -> Self {
+        self.data = Some(Arc::new(data));
         self
     }
 
