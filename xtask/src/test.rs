@@ -15,6 +15,7 @@ const DEMO_KILLS: usize = 5;
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     guests::build(workspace)?;
+    guests::build_others(workspace)?;
     languages::build(workspace)?;
     let skipped = Skipped::forget_earlier(workspace)?;
     servers::install_all(workspace)?;

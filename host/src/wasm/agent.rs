@@ -342,9 +342,13 @@ impl Agent {
         let http = HttpHooks::new(options.http.clone(), Arc::clone(&shared.tls), &limits);
         #[cfg(feature = "http")]
         let denied_hosts = http.denied();
+        #[cfg(feature = "keyvalue")]
+        let buckets = options.buckets(&guest, &shared.limits, &shared.ledger);
         let state = AgentState::new(
             guest,
             options,
+            #[cfg(feature = "keyvalue")]
+            buckets,
             &stdout,
             &stderr,
             #[cfg(feature = "http")]

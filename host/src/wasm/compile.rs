@@ -5,6 +5,8 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Module};
 
 use super::bindings::AgentPre;
+#[cfg(feature = "keyvalue")]
+use super::keyvalue;
 use super::precheck::{CodeLimits, measure, precheck};
 use super::run_error::RunError;
 use super::state::AgentState;
@@ -27,11 +29,44 @@ pub(super) fn compile(
 ) -> Result<AgentPre<AgentState>, RunError> {
     let bytes = component_of(engine, bytes)?;
     check_cost(&bytes, limits)?;
+    #[cfg(feature = "keyvalue")]
+    keyvalue::check_async(&bytes).map_err(|error| not_linked(&error))?;
     let component = Component::new(engine, bytes).map_err(|error| unsound(&error))?;
     check_imports(engine, &component, provided.packages)?;
-    let pre = provided.linker.instantiate_pre(&component);
+    #[cfg(feature = "keyvalue")]
+    let with_buckets = with_key_values(provided.linker, &component)?;
+    #[cfg(feature = "keyvalue")]
+    let linker = with_buckets.as_ref().unwrap_or(provided.linker);
+    #[cfg(not(feature = "keyvalue"))]
+    let linker = provided.linker;
+    let pre = linker.instantiate_pre(&component);
     let pre = pre.map_err(|error| not_an_agent(&error))?;
     AgentPre::new(pre).map_err(|error| another_world(&error))
+}
+
+/// Returns a linker with the key-value interfaces in the dialect that the component imports; none
+/// if it imports none.
+#[cfg(feature = "keyvalue")]
+fn with_key_values(
+    linker: &Linker<AgentState>,
+    component: &Component,
+) -> Result<Option<Linker<AgentState>>, RunError> {
+    let kind = component.component_type();
+    if !kind
+        .imports(linker.engine())
+        .any(|(name, _)| keyvalue::is_key_value(name))
+    {
+        return Ok(None);
+    }
+    let mut linker = linker.clone();
+    keyvalue::add_to_linker(&mut linker, component, AgentState::key_values)
+        .map_err(|error| not_linked(&error))?;
+    Ok(Some(linker))
+}
+
+#[cfg(feature = "keyvalue")]
+fn not_linked(error: &keyvalue::KeyValueError) -> RunError {
+    RunError::NotAnAgent(error.to_string())
 }
 
 /// Refuses what would take the compiler or the host more than its bytes say.
@@ -72,6 +107,10 @@ const PACKAGES: &[&str] = &[
     #[cfg(feature = "http")]
     "wasi:http",
     "wasi:io",
+    #[cfg(feature = "keyvalue")]
+    "wasi:keyvalue",
+    #[cfg(feature = "keyvalue")]
+    "fermyon:spin/key-value",
     "wasi:random",
     "wasi:sockets",
 ];
@@ -87,6 +126,10 @@ fn check_imports(
     let kind = component.component_type();
     let is_provided = |name: &str| {
         let package = name.split_once('/').map_or(name, |(package, _)| package);
+        #[cfg(feature = "keyvalue")]
+        if keyvalue::is_key_value(name) {
+            return true;
+        }
         PACKAGES.contains(&package) || of_embedder.iter().any(|own| own == package)
     };
     let missing = kind.imports(engine).map(|(name, _)| name);

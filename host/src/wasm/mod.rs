@@ -5,6 +5,8 @@
 //!   your `T`, your `Engine`, your `ResourceTable` and your runtime; each store has a
 //!   [`SnapshotCtx`], which says what its guest sees ([`Rights`]) and how much ([`Limits`]).
 //! - [`AgentHost`] runs agents of the world `persist:snapshot/agent` with limits on everything.
+//! - `keyvalue`, with the feature of this name, gives guests the key-value interfaces of WASI and
+//!   Spin.
 //! - A [`Ledger`] counts what guests use, so that many instances of one guest have one allowance.
 //!
 //! Rights, limits and accounting are in [`guest`](crate::guest), which knows no engine. Here, types
@@ -22,6 +24,8 @@ mod features;
 mod host;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "keyvalue")]
+pub mod keyvalue;
 mod precheck;
 mod run_error;
 mod run_options;

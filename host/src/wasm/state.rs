@@ -22,6 +22,8 @@ use crate::guest::{Guest, to_usize};
 pub struct AgentState {
     guest: Guest,
     data: Option<Arc<dyn Any + Send + Sync>>,
+    #[cfg(feature = "keyvalue")]
+    buckets: crate::guest::Buckets,
     wasi: WasiCtx,
     table: ResourceTable,
     memory: Budget,
@@ -35,6 +37,7 @@ impl AgentState {
     pub(super) fn new(
         guest: Guest,
         options: &RunOptions,
+        #[cfg(feature = "keyvalue")] buckets: crate::guest::Buckets,
         stdout: &MemoryOutputPipe,
         stderr: &MemoryOutputPipe,
         #[cfg(feature = "http")] http: super::http::HttpHooks,
@@ -51,6 +54,8 @@ impl AgentState {
             #[cfg(feature = "http")]
             http: super::http::HttpState::new(http),
             data: options.data.clone(),
+            #[cfg(feature = "keyvalue")]
+            buckets,
             guest,
         }
     }
@@ -67,6 +72,11 @@ impl AgentState {
 
     pub(super) fn snapshots(&mut self) -> SnapshotView<'_> {
         SnapshotView::new(&self.guest, &mut self.table)
+    }
+
+    #[cfg(feature = "keyvalue")]
+    pub(super) fn key_values(&mut self) -> super::keyvalue::KeyValueView<'_> {
+        super::keyvalue::KeyValueView::new(&mut self.buckets, &mut self.table)
     }
 
     /// Returns true if a memory was not allowed to grow.
