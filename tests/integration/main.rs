@@ -14,6 +14,7 @@
 //! - `conformance`: the conformance suite on our storages, and on storages with planted bugs
 //! - `sandbox`: what agents can and cannot do
 //! - `run_options`: input, environment and HTTP of a run
+//! - `keyvalue`: agents on the key-value bindings of other hosts
 //! - `hostile`: hostile guests, alone and together; rights, quotas, and calls in any order
 //! - `cloud_backends`: promises of every backend on a server
 //! - `probes`: servers that are refused before the first save
@@ -71,6 +72,7 @@ mod heads;
 mod hostile;
 mod interrupted;
 mod json;
+mod keyvalue;
 mod languages;
 mod leases;
 mod logs;

@@ -42,8 +42,8 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Guests> {
         "test-guest",
         "wasi-guest",
     ];
-    compile(workspace, TARGET, &packages)?;
-    compile(workspace, WASI_TARGET, &["model-chat"])?;
+    compile(workspace, &workspace.root, TARGET, &packages)?;
+    compile(workspace, &workspace.root, WASI_TARGET, &["model-chat"])?;
     Ok(Guests {
         chat_memory: built(workspace, TARGET, "chat_memory.wasm")?,
         checkpoint: built(workspace, TARGET, "checkpoint.wasm")?,
@@ -54,9 +54,31 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Guests> {
     })
 }
 
+/// Builds the agents on the bindings of other hosts, if they are not up to date.
+pub(crate) fn build_others(workspace: &Workspace) -> Result<[PathBuf; 2]> {
+    let folder = workspace.root.join("tests/other-guests");
+    compile(
+        workspace,
+        &folder.join("wasmcloud"),
+        TARGET,
+        &["wasmcloud-guest"],
+    )?;
+    // For the other target, spin-sdk depends on JavaScript.
+    compile(
+        workspace,
+        &folder.join("spin"),
+        WASI_TARGET,
+        &["spin-guest"],
+    )?;
+    Ok([
+        built(workspace, TARGET, "wasmcloud_guest.wasm")?,
+        built(workspace, WASI_TARGET, "spin_guest.wasm")?,
+    ])
+}
+
 /// Builds the demo's agent alone, if it is not up to date.
 pub(crate) fn build_chat_memory(workspace: &Workspace) -> Result<PathBuf> {
-    compile(workspace, TARGET, &["chat-memory"])?;
+    compile(workspace, &workspace.root, TARGET, &["chat-memory"])?;
     built(workspace, TARGET, "chat_memory.wasm")
 }
 
@@ -66,7 +88,8 @@ fn target(workspace: &Workspace) -> PathBuf {
     workspace.target.join("guests")
 }
 
-fn compile(workspace: &Workspace, triple: &str, packages: &[&str]) -> Result<()> {
+/// Builds packages of the cargo workspace in `folder`.
+fn compile(workspace: &Workspace, folder: &Path, triple: &str, packages: &[&str]) -> Result<()> {
     let mut cargo = if has_target(workspace, triple)? {
         workspace.cargo(["build"])
     } else {
@@ -83,6 +106,7 @@ fn compile(workspace: &Workspace, triple: &str, packages: &[&str]) -> Result<()>
         cargo.args(["-p", package]);
     }
     cargo
+        .current_dir(folder)
         .env("CARGO_TARGET_DIR", target(workspace))
         // Flags for this machine's processor mean nothing to WebAssembly.
         .env_remove("RUSTFLAGS")

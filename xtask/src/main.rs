@@ -67,6 +67,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::CrashTest(options) => crash_testing::run(&workspace, &options),
         Chore::Guests => {
             let guests = guests::build(&workspace)?;
+            let of_other_hosts = guests::build_others(&workspace)?;
             let others = languages::build(&workspace)?;
             let ours = [
                 guests.chat_memory,
@@ -76,7 +77,7 @@ fn run(chore: Chore) -> Result<()> {
                 guests.model_chat,
                 guests.quotes,
             ];
-            for guest in ours.iter().chain(&others) {
+            for guest in ours.iter().chain(&of_other_hosts).chain(&others) {
                 println!("{}", workspace.short(guest).display());
             }
             Ok(())

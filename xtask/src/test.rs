@@ -18,6 +18,7 @@ const TESTS_PER_CORE: usize = 2;
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     guests::build(workspace)?;
+    guests::build_others(workspace)?;
     languages::build(workspace)?;
     let skipped = Skipped::forget_earlier(workspace)?;
     servers::install_all(workspace)?;

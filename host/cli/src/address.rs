@@ -19,6 +19,13 @@ pub(crate) struct Address {
     pub(crate) version: Option<Version>,
 }
 
+/// One agent, or one of its sessions: `agent` or `agent/session`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ScopeArg {
+    agent: Name,
+    session: Option<Name>,
+}
+
 /// One argument that selects names: `agent`, `agent/session/`, `agent/name` or
 /// `agent/session/name`, of which each part may be a glob. The text is as it was typed.
 #[derive(Clone, Debug)]
@@ -103,6 +110,28 @@ impl FromStr for Address {
             name: decode(name)?,
             version,
         })
+    }
+}
+
+impl ScopeArg {
+    pub(crate) fn scope(&self, store: &Store) -> Result<Scope> {
+        let session = self.session.as_ref().map(Name::as_str);
+        Ok(store.scope(self.agent.as_str(), session)?)
+    }
+}
+
+impl FromStr for ScopeArg {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts: Vec<_> = text.split('/').collect();
+        let (agent, session) = match parts[..] {
+            [agent] => (agent, None),
+            [agent, session] => (agent, session_of(session)?),
+            _ => bail!("a scope is agent or agent/session; write ~2f for a slash in a name"),
+        };
+        let agent = decode(agent)?;
+        Ok(Self { agent, session })
     }
 }
 

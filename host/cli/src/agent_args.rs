@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -14,6 +15,7 @@ use persist_host::wasm::{
     Agent, AgentHost, HttpPolicy, Limits, Rights, RunOptions, RunOutput, SnapshotCtx,
 };
 
+use crate::address::ScopeArg;
 use crate::build::build_if_changed;
 use crate::error::{Hinted, Usage};
 use crate::project::{Project, cargo_package};
@@ -77,6 +79,14 @@ pub(crate) struct AgentArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration,
     requires = "lease")]
     lease_wait: Option<Duration>,
+    /// Allow the agent to open the bucket NAME of wasi:keyvalue or Spin: the names of its scope
+    /// that start with PREFIX; may be repeated. The bucket `default` is its whole scope
+    #[arg(long, value_name = "NAME=PREFIX", value_parser = bucket)]
+    bucket: Vec<(String, String)>,
+    /// Allow the agent to open the bucket NAME: all names of another agent, or of a session of it;
+    /// may be repeated. --rights holds there too
+    #[arg(long, value_name = "NAME=AGENT[/SESSION]", value_parser = shared_bucket)]
+    shared_bucket: Vec<(String, ScopeArg)>,
     #[command(flatten)]
     pub(crate) create: Create,
 }
@@ -87,6 +97,8 @@ pub(crate) struct LoadedAgent {
     pub(crate) options: RunOptions,
     agent: Agent,
     rights: Rights,
+    /// Buckets in other scopes, by name.
+    shared_buckets: Vec<(String, Scope)>,
 }
 
 /// Value of an option that may hold a secret, also where a file belongs. The parser takes every
@@ -114,6 +126,9 @@ impl AgentArgs {
         let scope = store.scope(&agent, self.session.as_deref())?;
         // An agent is told less of a storage than the operator needs to know.
         store.require().await?;
+        let shared_buckets = self.shared_bucket.iter();
+        let shared_buckets = shared_buckets.map(|(name, of)| Ok((name.clone(), of.scope(store)?)));
+        let shared_buckets = shared_buckets.collect::<Result<_>>()?;
         let limits = self.limits(settings)?;
         let host = AgentHost::builder().limits(limits).lease(self.lease());
         let host = host.build()?;
@@ -122,6 +137,7 @@ impl AgentArgs {
             options,
             agent: host.load(&bytes).await?,
             rights: self.rights(),
+            shared_buckets,
         })
     }
 
@@ -130,6 +146,9 @@ impl AgentArgs {
         for variable in &self.env {
             let (name, value) = variable.split("--env", "NAME=VALUE")?;
             options = options.env(name, value);
+        }
+        for (name, prefix) in &self.bucket {
+            options = options.bucket(name, prefix);
         }
         for secret in &self.secret {
             let (name, file) = secret.split("--secret", "NAME=FILE")?;
@@ -206,11 +225,22 @@ impl LoadedAgent {
         options: &RunOptions,
         changed: impl Fn(&Info) + Send + Sync + 'static,
     ) -> RunOutput {
-        let ctx = SnapshotCtx::builder(self.scope.clone())
-            .rights(self.rights.clone())
-            .on_change(changed)
-            .build();
-        self.agent.run_with(ctx, options).await
+        let changed = Arc::new(changed);
+        let ctx = |scope: &Scope, rights: Rights| {
+            let changed = Arc::clone(&changed);
+            SnapshotCtx::builder(scope.clone())
+                .rights(rights)
+                .on_change(move |info| changed(info))
+                .build()
+        };
+        let mut options = options.clone();
+        for (name, scope) in &self.shared_buckets {
+            // The prefix of `--only` is one of the agent's own scope.
+            let rights = self.rights.clone().under("");
+            options = options.bucket_of(name, ctx(scope, rights), "");
+        }
+        let own = ctx(&self.scope, self.rights.clone());
+        self.agent.run_with(own, &options).await
     }
 }
 
@@ -311,6 +341,27 @@ fn lease_term(text: &str) -> std::result::Result<Duration, String> {
         Err(Error::Invalid(what)) => Err(what),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn bucket(text: &str) -> std::result::Result<(String, String), String> {
+    let (name, prefix) = text.split_once('=').ok_or("write NAME=PREFIX")?;
+    if name.is_empty() {
+        return Err("the name is empty; write NAME=PREFIX".into());
+    }
+    Ok((name.into(), prefix.into()))
+}
+
+fn shared_bucket(text: &str) -> std::result::Result<(String, ScopeArg), String> {
+    let (name, scope) = text
+        .split_once('=')
+        .ok_or("write NAME=AGENT or NAME=AGENT/SESSION")?;
+    if name.is_empty() {
+        return Err("the name is empty; write NAME=AGENT or NAME=AGENT/SESSION".into());
+    }
+    let scope = scope
+        .parse()
+        .map_err(|error: anyhow::Error| error.to_string())?;
+    Ok((name.into(), scope))
 }
 
 /// Reads a file, or standard input for `-`.

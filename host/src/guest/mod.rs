@@ -27,6 +27,7 @@
 //! ```
 
 mod allowance;
+mod buckets;
 mod calls;
 mod context;
 mod error;
@@ -38,6 +39,9 @@ mod rights;
 mod storage_quota;
 mod writer;
 
+pub use buckets::{
+    Bucket, BucketError, Buckets, CompareAndSwap, DEFAULT_BUCKET, KeyPage, SwapError,
+};
 pub use calls::GuestLimits;
 pub use context::{Guest, GuestBuilder};
 pub use error::GuestError;

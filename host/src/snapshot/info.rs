@@ -57,6 +57,9 @@ pub enum Expect {
     Any,
     /// Nothing was saved, or the newest version is a tombstone.
     Absent,
+    /// Nothing was ever saved. A tombstone does not count as nothing, so that a name that was saved
+    /// and deleted is a conflict.
+    NeverSaved,
     /// This version is the newest. A tombstone counts.
     Version(Version),
 }

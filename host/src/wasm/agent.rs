@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +13,7 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 
 use super::bindings::AgentPre;
+use super::builder::AgentHostBuilder;
 use super::compile::compile;
 use super::engine::Engines;
 #[cfg(feature = "http")]
@@ -60,14 +60,6 @@ struct Shared {
     tls: Arc<TlsConfig>,
 }
 
-/// Builds an [`AgentHost`].
-#[derive(Debug)]
-pub struct AgentHostBuilder {
-    limits: Limits,
-    lease: Option<LeaseOptions>,
-    cache: Option<PathBuf>,
-}
-
 /// An agent that is compiled and linked, ready to run any number of times, also at once.
 #[derive(Clone)]
 pub struct Agent {
@@ -110,10 +102,25 @@ impl AgentHost {
 
     /// A host with default limits, which keeps compiled code in the user's cache directory.
     pub fn builder() -> AgentHostBuilder {
-        AgentHostBuilder {
-            limits: Limits::default(),
-            lease: None,
-            cache: dirs::cache_dir().map(|dir| dir.join("persist")),
+        AgentHostBuilder::default()
+    }
+
+    pub(super) fn with_engines(
+        engines: Engines,
+        limits: Limits,
+        lease: Option<LeaseOptions>,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                engines,
+                ledger: Ledger::new(&limits),
+                compiling: Arc::new(permits(limits.compilations)),
+                running: permits(limits.runs),
+                #[cfg(feature = "http")]
+                tls: Arc::default(),
+                limits,
+                lease,
+            }),
         }
     }
 
@@ -198,60 +205,6 @@ impl std::fmt::Debug for Agent {
     }
 }
 
-impl AgentHostBuilder {
-    /// Sets what all guests of this host may use together, and what one run may use where its
-    /// [`Guest`] does not say.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Sets how a run holds the lease of its scope while it runs; none, which is the default: runs
-    /// take no lease.
-    ///
-    /// No two runs, on any hosts with leases, then compute the same turn. A run whose scope is
-    /// leased waits for at most [`LeaseOptions::wait`], and then ends with [`RunError::Lease`].
-    /// Runs of one host are no exception. See [`Lease::scope`] for what an agent's changes are made
-    /// on.
-    #[must_use]
-    pub fn lease(mut self, options: Option<LeaseOptions>) -> Self {
-        self.lease = options;
-        self
-    }
-
-    /// Sets the directory for compiled code; none compiles anew each time.
-    ///
-    /// Code from there runs as this process, without a sandbox. So the directory is made with mode
-    /// 0700, and is not used, with a warning, where it or something in it belongs to another user,
-    /// others can write to it, or can replace it or a directory above it.
-    #[must_use]
-    pub fn cache(mut self, directory: Option<PathBuf>) -> Self {
-        self.cache = directory;
-        self
-    }
-
-    /// The host.
-    ///
-    /// # Errors
-    /// [`RunError::Engine`] where this machine cannot run compiled WebAssembly.
-    pub fn build(self) -> Result<AgentHost, RunError> {
-        let engines = Engines::new(&self.limits, self.cache.as_deref())?;
-        Ok(AgentHost {
-            shared: Arc::new(Shared {
-                engines,
-                ledger: Ledger::new(&self.limits),
-                compiling: Arc::new(permits(self.limits.compilations)),
-                running: permits(self.limits.runs),
-                #[cfg(feature = "http")]
-                tls: Arc::default(),
-                limits: self.limits,
-                lease: self.lease,
-            }),
-        })
-    }
-}
-
 impl Agent {
     /// Runs the agent once. `guest` says which snapshots it sees. If [`Limits::runs_of_scope`] of
     /// its scope are under way, or [`Limits::runs`] of all scopes, the run waits for its turn, for
@@ -264,7 +217,7 @@ impl Agent {
     /// Runs the agent once, as [`run`](Self::run) does, with an input and an environment.
     pub async fn run_with(&self, guest: Guest, options: &RunOptions) -> RunOutput {
         let shared = &self.host.shared;
-        let guest = guest.with_defaults(&shared.limits, &shared.ledger);
+        let mut guest = guest.with_defaults(&shared.limits, &shared.ledger);
         let limits = guest.limits().clone();
         let stdout = MemoryOutputPipe::new(to_usize(limits.output));
         let stderr = MemoryOutputPipe::new(to_usize(limits.output));
@@ -272,16 +225,20 @@ impl Agent {
         let http = HttpHooks::new(options.http.clone(), Arc::clone(&shared.tls), &limits);
         #[cfg(feature = "http")]
         let denied_hosts = http.denied();
-        let mut state = AgentState::new(
-            guest,
-            options,
-            &stdout,
-            &stderr,
-            #[cfg(feature = "http")]
-            http,
-        );
-        let answer = match self.turn(state.guest_mut()).await {
+        let answer = match self.turn(&mut guest).await {
             Ok(mut turn) => {
+                #[cfg(feature = "keyvalue")]
+                let buckets = options.buckets(&guest, &shared.limits, &shared.ledger);
+                let state = AgentState::new(
+                    guest,
+                    options,
+                    #[cfg(feature = "keyvalue")]
+                    buckets,
+                    &stdout,
+                    &stderr,
+                    #[cfg(feature = "http")]
+                    http,
+                );
                 let store = self.store(state);
                 let answer = self.answer(store, &options.args, &limits).await;
                 release(turn.lease.take()).await;

@@ -2,10 +2,14 @@
 
 use wasi_preview1_component_adapter_provider as preview1;
 use wasmtime::component::Component;
+#[cfg(feature = "keyvalue")]
+use wasmtime::component::Linker;
 use wasmtime::{Engine, Module};
 
 use super::bindings::AgentPre;
 use super::engine::Engines;
+#[cfg(feature = "keyvalue")]
+use super::keyvalue;
 use super::precheck::{CodeLimits, measure, precheck};
 use super::run_error::RunError;
 use super::state::AgentState;
@@ -19,11 +23,44 @@ pub(super) fn compile(
 ) -> Result<AgentPre<AgentState>, RunError> {
     let bytes = componentize(engines.validator(), bytes)?;
     check_cost(&bytes, limits)?;
+    #[cfg(feature = "keyvalue")]
+    keyvalue::check_async(&bytes).map_err(|error| not_linked(&error))?;
     let (linked, component) = engines.compile(&bytes).map_err(|error| unsound(&error))?;
-    check_imports(&linked.engine, &component)?;
-    let pre = linked.linker.instantiate_pre(&component);
+    check_imports(&linked.engine, &component, &linked.packages)?;
+    #[cfg(feature = "keyvalue")]
+    let with_buckets = with_key_values(&linked.linker, &component)?;
+    #[cfg(feature = "keyvalue")]
+    let linker = with_buckets.as_ref().unwrap_or(&linked.linker);
+    #[cfg(not(feature = "keyvalue"))]
+    let linker = &linked.linker;
+    let pre = linker.instantiate_pre(&component);
     let pre = pre.map_err(|error| not_an_agent(&error))?;
     AgentPre::new(pre).map_err(|error| another_world(&error))
+}
+
+/// Returns a linker with the key-value interfaces in the dialect that the component imports; none
+/// if it imports none.
+#[cfg(feature = "keyvalue")]
+fn with_key_values(
+    linker: &Linker<AgentState>,
+    component: &Component,
+) -> Result<Option<Linker<AgentState>>, RunError> {
+    let kind = component.component_type();
+    if !kind
+        .imports(linker.engine())
+        .any(|(name, _)| keyvalue::is_key_value(name))
+    {
+        return Ok(None);
+    }
+    let mut linker = linker.clone();
+    keyvalue::add_to_linker(&mut linker, component, AgentState::key_values)
+        .map_err(|error| not_linked(&error))?;
+    Ok(Some(linker))
+}
+
+#[cfg(feature = "keyvalue")]
+fn not_linked(error: &keyvalue::KeyValueError) -> RunError {
+    RunError::NotAnAgent(error.to_string())
 }
 
 /// Refuses what would take the compiler or the host more than its bytes say.
@@ -64,18 +101,30 @@ const PACKAGES: &[&str] = &[
     #[cfg(feature = "http")]
     "wasi:http",
     "wasi:io",
+    #[cfg(feature = "keyvalue")]
+    "wasi:keyvalue",
+    #[cfg(feature = "keyvalue")]
+    "fermyon:spin/key-value",
     "wasi:random",
     "wasi:sockets",
 ];
 
 /// Names the imports of packages that the host does not provide: the linker's error would be about
 /// a type inside the first of them.
-fn check_imports(engine: &Engine, component: &Component) -> Result<(), RunError> {
+fn check_imports(
+    engine: &Engine,
+    component: &Component,
+    of_embedder: &[String],
+) -> Result<(), RunError> {
     const MAX_NAMED: usize = 5;
     let kind = component.component_type();
     let is_provided = |name: &str| {
         let package = name.split_once('/').map_or(name, |(package, _)| package);
-        PACKAGES.contains(&package)
+        #[cfg(feature = "keyvalue")]
+        if keyvalue::is_key_value(name) {
+            return true;
+        }
+        PACKAGES.contains(&package) || of_embedder.iter().any(|own| own == package)
     };
     let missing = kind.imports(engine).map(|(name, _)| name);
     let missing: Vec<_> = missing
@@ -86,10 +135,12 @@ fn check_imports(engine: &Engine, component: &Component) -> Result<(), RunError>
     if missing.is_empty() {
         return Ok(());
     }
+    let of_embedder = of_embedder.iter().map(String::as_str);
+    let provided: Vec<_> = PACKAGES.iter().copied().chain(of_embedder).collect();
     Err(RunError::NotAnAgent(format!(
         "it imports {}, which this host does not provide (it provides {})",
         missing.join(", "),
-        PACKAGES.join(", ")
+        provided.join(", ")
     )))
 }
 

@@ -11,8 +11,10 @@
 use std::path::Path;
 
 use wasmtime::component::{Component, Linker};
+use wasmtime::error::Context as _;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::builder::OwnImports;
 use super::cache;
 use super::cpu_time::TICK;
 use super::features;
@@ -43,6 +45,8 @@ const RESIDENT_TABLE: usize = 16 << 10;
 pub(super) struct Linked {
     pub(super) engine: Engine,
     pub(super) linker: Linker<AgentState>,
+    /// Packages that the embedder's own functions provide.
+    pub(super) packages: Vec<String>,
 }
 
 /// The engines of a host.
@@ -52,17 +56,21 @@ pub(super) struct Engines {
 }
 
 impl Engines {
-    pub(super) fn new(limits: &Limits, cache: Option<&Path>) -> Result<Self, RunError> {
+    pub(super) fn new(
+        limits: &Limits,
+        cache: Option<&Path>,
+        imports: &[OwnImports],
+    ) -> Result<Self, RunError> {
         let mut config = Config::new();
         config
             .epoch_interruption(true)
             .max_wasm_stack(to_usize(limits.stack))
             .cache(cache.and_then(cache::open));
         features::pin(&mut config);
-        let on_demand = Linked::new(&config).map_err(|error| failed(&error))?;
+        let on_demand = Linked::new(&config, imports).map_err(|error| failed(&error))?;
         let pooled = pool(limits).and_then(|pool| {
             config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-            Linked::new(&config)
+            Linked::new(&config, imports)
                 .inspect_err(|error| {
                     tracing::warn!("runs are slower, as no memory can be reserved: {error:#}");
                 })
@@ -113,14 +121,23 @@ impl Engines {
 }
 
 impl Linked {
-    fn new(config: &Config) -> wasmtime::Result<Self> {
+    fn new(config: &Config, imports: &[OwnImports]) -> wasmtime::Result<Self> {
         let engine = Engine::new(config)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         #[cfg(feature = "http")]
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         add_to_linker(&mut linker, AgentState::snapshots)?;
-        Ok(Self { engine, linker })
+        for own in imports {
+            let package = &own.package;
+            let add = (own.add)(&mut linker);
+            add.with_context(|| format!("cannot add the imports of {package}"))?;
+        }
+        Ok(Self {
+            engine,
+            linker,
+            packages: imports.iter().map(|own| own.package.clone()).collect(),
+        })
     }
 
     fn compile(&self, component: &[u8]) -> wasmtime::Result<Component> {

@@ -5,6 +5,8 @@
 //!   your `T`, your `Engine`, your `ResourceTable` and your runtime; each store has a
 //!   [`SnapshotCtx`], which says what its guest sees ([`Rights`]) and how much ([`Limits`]).
 //! - [`AgentHost`] runs agents of the world `persist:snapshot/agent` with limits on everything.
+//! - `keyvalue`, with the feature of this name, gives guests the key-value interfaces of WASI and
+//!   Spin.
 //! - A [`Ledger`] counts what guests use, so that many instances of one guest have one allowance.
 //!
 //! Rights, limits and accounting are in [`guest`](crate::guest), which knows no engine. Here, types
@@ -13,6 +15,7 @@
 mod agent;
 mod bindings;
 mod budget;
+mod builder;
 mod cache;
 mod compile;
 mod convert;
@@ -23,19 +26,23 @@ mod features;
 mod host;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "keyvalue")]
+pub mod keyvalue;
 mod precheck;
 mod run_error;
 mod run_options;
 mod state;
 mod view;
 
-pub use agent::{Agent, AgentHost, AgentHostBuilder, RunOutput};
+pub use agent::{Agent, AgentHost, RunOutput};
+pub use builder::AgentHostBuilder;
 pub use compile::componentize;
 pub use host::add_to_linker;
 #[cfg(feature = "http")]
 pub use http::{HttpPolicy, HttpPolicyError};
 pub use run_error::RunError;
 pub use run_options::RunOptions;
+pub use state::AgentState;
 pub use view::SnapshotView;
 
 pub use crate::guest::{

@@ -1,8 +1,13 @@
 //! Input of one run of an agent.
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
+
+#[cfg(feature = "keyvalue")]
+use crate::guest::{Buckets, Guest, Ledger, Limits};
 
 /// Arguments, standard input, environment and network access of one run.
 ///
@@ -23,6 +28,10 @@ pub struct RunOptions {
     pub(super) args: Vec<String>,
     pub(super) stdin: Bytes,
     pub(super) env: Vec<(String, String)>,
+    pub(super) data: Option<Arc<dyn Any + Send + Sync>>,
+    /// Name, guest and prefix of each; the guest of the run if there is none.
+    #[cfg(feature = "keyvalue")]
+    buckets: Vec<(String, Option<Guest>, String)>,
     #[cfg(feature = "http")]
     pub(super) http: super::HttpPolicy,
 }
@@ -46,6 +55,49 @@ impl RunOptions {
         let name = name.into();
         self.env.retain(|(other, _)| *other != name);
         self.env.push((name, value.into()));
+        self
+    }
+
+    /// Allows the agent to open a bucket of the names that start with `prefix` in its own scope,
+    /// with [`keyvalue`](super::keyvalue). It may always open the bucket `default`, which is its
+    /// scope unless this sets it.
+    #[cfg(feature = "keyvalue")]
+    pub fn bucket(mut self, name: impl Into<String>, prefix: impl Into<String>) -> Self {
+        self.buckets.push((name.into(), None, prefix.into()));
+        self
+    }
+
+    /// Allows the agent to open a bucket of the names that start with `prefix` in the scope of
+    /// another guest, with the rights of that guest.
+    #[cfg(feature = "keyvalue")]
+    pub fn bucket_of(
+        mut self,
+        name: impl Into<String>,
+        guest: Guest,
+        prefix: impl Into<String>,
+    ) -> Self {
+        self.buckets.push((name.into(), Some(guest), prefix.into()));
+        self
+    }
+
+    /// Returns the buckets of a run.
+    #[cfg(feature = "keyvalue")]
+    pub(super) fn buckets(&self, guest: &Guest, limits: &Limits, ledger: &Ledger) -> Buckets {
+        let own = Buckets::new(guest.clone());
+        self.buckets
+            .iter()
+            .fold(own, |buckets, (name, of, prefix)| {
+                let of = of.clone().unwrap_or_else(|| guest.clone());
+                let of = of.with_defaults(limits, ledger);
+                buckets.scope_prefix(name, of, prefix)
+            })
+    }
+
+    /// Sets a value of the host, for the functions that
+    /// [`AgentHostBuilder::imports`](super::AgentHostBuilder::imports) added: they get it from
+    /// [`AgentState::data`](super::AgentState::data). The agent cannot reach it.
+    pub fn data(mut self, data: impl Any + Send + Sync) -> Self {
+        self.data = Some(Arc::new(data));
         self
     }
 

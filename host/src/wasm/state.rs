@@ -1,5 +1,9 @@
 //! State of one run: what the agent may use, and how much of it is used.
 
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
@@ -11,9 +15,15 @@ use super::run_options::RunOptions;
 use super::view::SnapshotView;
 use crate::guest::{Guest, to_usize};
 
-/// Data of one run in its store.
-pub(super) struct AgentState {
+/// Data of one run of an agent: the `T` of its store and of its linker.
+///
+/// Functions that [`AgentHostBuilder::imports`](super::AgentHostBuilder::imports) adds get it. It
+/// implements [`WasiView`], which has the table for their resources.
+pub struct AgentState {
     guest: Guest,
+    data: Option<Arc<dyn Any + Send + Sync>>,
+    #[cfg(feature = "keyvalue")]
+    buckets: crate::guest::Buckets,
     wasi: WasiCtx,
     table: ResourceTable,
     memory: Budget,
@@ -27,6 +37,7 @@ impl AgentState {
     pub(super) fn new(
         guest: Guest,
         options: &RunOptions,
+        #[cfg(feature = "keyvalue")] buckets: crate::guest::Buckets,
         stdout: &MemoryOutputPipe,
         stderr: &MemoryOutputPipe,
         #[cfg(feature = "http")] http: super::http::HttpHooks,
@@ -42,25 +53,43 @@ impl AgentState {
             meter: Meter::new(limits.cpu),
             #[cfg(feature = "http")]
             http: super::http::HttpState::new(http),
+            data: options.data.clone(),
+            #[cfg(feature = "keyvalue")]
+            buckets,
             guest,
         }
     }
 
-    pub(super) fn guest(&self) -> &Guest {
+    /// Returns the view of the store that the run has.
+    pub fn guest(&self) -> &Guest {
         &self.guest
     }
 
-    pub(super) fn guest_mut(&mut self) -> &mut Guest {
-        &mut self.guest
+    /// Returns the value that [`RunOptions::data`](super::RunOptions::data) set, if it is a `D`.
+    pub fn data<D: Any + Send + Sync>(&self) -> Option<&D> {
+        self.data.as_ref()?.downcast_ref()
     }
 
     pub(super) fn snapshots(&mut self) -> SnapshotView<'_> {
         SnapshotView::new(&self.guest, &mut self.table)
     }
 
+    #[cfg(feature = "keyvalue")]
+    pub(super) fn key_values(&mut self) -> super::keyvalue::KeyValueView<'_> {
+        super::keyvalue::KeyValueView::new(&mut self.buckets, &mut self.table)
+    }
+
     /// Returns true if a memory was not allowed to grow.
     pub(super) fn memory_was_refused(&self) -> bool {
         self.memory.refused
+    }
+}
+
+impl fmt::Debug for AgentState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentState")
+            .field("guest", &self.guest)
+            .finish_non_exhaustive()
     }
 }
 

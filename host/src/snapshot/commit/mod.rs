@@ -205,7 +205,7 @@ impl Commit {
             if self.resolve(answer, &base, &info, began).await? {
                 return Ok(info);
             }
-            if let Expect::Version(_) = self.expect {
+            if let Expect::NeverSaved | Expect::Version(_) = self.expect {
                 break;
             }
             self.explain_lost_create(&info).await?;
@@ -301,6 +301,7 @@ impl Commit {
         match self.expect {
             Expect::Any => true,
             Expect::Absent => head.is_none_or(|head| head.deleted == Some(true)),
+            Expect::NeverSaved => head.is_none(),
             Expect::Version(version) => head.is_some_and(|head| head.version == version),
         }
     }
