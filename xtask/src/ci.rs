@@ -192,8 +192,8 @@ impl Summary {
         } in &self.rows
         {
             match outcome {
-                Outcome::Ok => println!("{name:<28}{:<8}{seconds:>6.1} s", "ok"),
-                Outcome::Failed => println!("{name:<28}{:<8}{seconds:>6.1} s", "FAILED"),
+                Outcome::Ok => println!("{name:<30}{:<8}{seconds:>6.1} s", "ok"),
+                Outcome::Failed => println!("{name:<30}{:<8}{seconds:>6.1} s", "FAILED"),
                 Outcome::NotChecked(why) => println!("{name}: not checked: {why}"),
             }
         }

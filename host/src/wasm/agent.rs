@@ -13,7 +13,6 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 
 use super::bindings::AgentPre;
-use super::builder::AgentHostBuilder;
 use super::compile::compile;
 use super::engine::Engines;
 #[cfg(feature = "http")]
@@ -92,19 +91,6 @@ struct Turn<'a> {
 }
 
 impl AgentHost {
-    /// A host with default limits, which keeps compiled code in the user's cache directory.
-    ///
-    /// # Errors
-    /// [`RunError::Engine`] where this machine cannot run compiled WebAssembly.
-    pub fn new() -> Result<Self, RunError> {
-        Self::builder().build()
-    }
-
-    /// A host with default limits, which keeps compiled code in the user's cache directory.
-    pub fn builder() -> AgentHostBuilder {
-        AgentHostBuilder::default()
-    }
-
     pub(super) fn with_engines(
         engines: Engines,
         limits: Limits,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use wasmtime::component::Linker;
 
 use super::agent::AgentHost;
-use super::engine::Engines;
+use super::engine::{Engines, OwnImports};
 use super::run_error::RunError;
 use super::state::AgentState;
 use crate::guest::Limits;
@@ -20,14 +20,20 @@ pub struct AgentHostBuilder {
     imports: Vec<OwnImports>,
 }
 
-/// Imports that an embedder adds.
-pub(super) struct OwnImports {
-    pub(super) package: String,
-    pub(super) add: AddImports,
-}
+impl AgentHost {
+    /// A host with default limits, which keeps compiled code in the user's cache directory.
+    ///
+    /// # Errors
+    /// [`RunError::Engine`] where this machine cannot run compiled WebAssembly.
+    pub fn new() -> Result<Self, RunError> {
+        Self::builder().build()
+    }
 
-/// Function of an embedder that adds imports to a linker.
-type AddImports = Box<dyn Fn(&mut Linker<AgentState>) -> wasmtime::Result<()> + Send>;
+    /// A host with default limits, which keeps compiled code in the user's cache directory.
+    pub fn builder() -> AgentHostBuilder {
+        AgentHostBuilder::default()
+    }
+}
 
 impl Default for AgentHostBuilder {
     fn default() -> Self {

@@ -14,7 +14,6 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::error::Context as _;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::builder::OwnImports;
 use super::cache;
 use super::cpu_time::TICK;
 use super::features;
@@ -48,6 +47,15 @@ pub(super) struct Linked {
     /// Packages that the embedder's own functions provide.
     pub(super) packages: Vec<String>,
 }
+
+/// Imports that an embedder adds.
+pub(super) struct OwnImports {
+    pub(super) package: String,
+    pub(super) add: AddImports,
+}
+
+/// Function of an embedder that adds imports to a linker.
+type AddImports = Box<dyn Fn(&mut Linker<AgentState>) -> wasmtime::Result<()> + Send>;
 
 /// The engines of a host.
 pub(super) struct Engines {

@@ -112,7 +112,7 @@ impl Counter {
 
     /// Counts one more, and says whether to go on.
     async fn goes_on(&self) -> bool {
-        if self.done.fetch_add(1, Relaxed) % BURST == 0 {
+        if self.done.fetch_add(1, Relaxed).is_multiple_of(BURST) {
             yield_now().await;
         }
         !self.over.load(Relaxed)
