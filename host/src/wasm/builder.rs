@@ -60,7 +60,7 @@ impl fmt::Debug for AgentHostBuilder {
 
 impl AgentHostBuilder {
     /// Sets what all guests of this host may use together, and what one run may use where its
-    /// [`Guest`] does not say.
+    /// [`Guest`](crate::guest::Guest) does not say.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -72,7 +72,7 @@ impl AgentHostBuilder {
     ///
     /// No two runs, on any hosts with leases, then compute the same turn. A run whose scope is
     /// leased waits for at most [`LeaseOptions::wait`], and then ends with [`RunError::Lease`].
-    /// Runs of one host are no exception. See [`Lease::scope`] for what an agent's changes are made
+    /// Runs of one host are no exception. See [`Lease::scope`](crate::snapshot::Lease::scope) for what an agent's changes are made
     /// on.
     #[must_use]
     pub fn lease(mut self, options: Option<LeaseOptions>) -> Self {
@@ -96,7 +96,7 @@ impl AgentHostBuilder {
     /// in no interface). An agent whose imports are in no known package is refused by name. Call it
     /// once for each package. A host has two linkers, so it calls `add` twice.
     ///
-    /// The functions get the run's [`AgentState`] with the value of [`RunOptions::data`]. Persist
+    /// The functions get the run's [`AgentState`] with the value of [`RunOptions::data`](super::RunOptions::data). Persist
     /// does not limit what they do.
     ///
     /// ```

@@ -7,7 +7,7 @@
 //! | `fermyon:spin/key-value@2.0.0` | all |
 //!
 //! [`add_to_linker`] looks at the types of a component's imports, and adds what it needs. The
-//! buckets, and how keys become names, are in [`Buckets`](crate::guest::Buckets).
+//! buckets, and how keys become names, are in [`Buckets`].
 
 mod async_imports;
 mod bindings;
