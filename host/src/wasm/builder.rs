@@ -72,8 +72,8 @@ impl AgentHostBuilder {
     ///
     /// No two runs, on any hosts with leases, then compute the same turn. A run whose scope is
     /// leased waits for at most [`LeaseOptions::wait`], and then ends with [`RunError::Lease`].
-    /// Runs of one host are no exception. See [`Lease::scope`](crate::snapshot::Lease::scope) for what an agent's changes are made
-    /// on.
+    /// Runs of one host are no exception. An agent's changes are made on the versions that
+    /// [`Lease::scope`](crate::snapshot::Lease::scope) tells.
     #[must_use]
     pub fn lease(mut self, options: Option<LeaseOptions>) -> Self {
         self.lease = options;
@@ -96,8 +96,8 @@ impl AgentHostBuilder {
     /// in no interface). An agent whose imports are in no known package is refused by name. Call it
     /// once for each package. A host has two linkers, so it calls `add` twice.
     ///
-    /// The functions get the run's [`AgentState`] with the value of [`RunOptions::data`](super::RunOptions::data). Persist
-    /// does not limit what they do.
+    /// The functions get the run's [`AgentState`], which has the value of
+    /// [`RunOptions::data`](super::RunOptions::data). Persist does not limit what they do.
     ///
     /// ```
     /// # fn example() -> Result<(), persist_host::wasm::RunError> {
