@@ -360,9 +360,27 @@ fn is_closed(cause: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// Returns true if something else than HTTP came back.
+/// Returns true if something else than HTTP came back, also before the request was sent: servers
+/// of other protocols speak first.
 fn is_no_http(cause: &(dyn StdError + 'static)) -> bool {
-    find::<hyper::Error>(cause).is_some_and(hyper::Error::is_parse)
+    find::<hyper::Error>(cause).is_some_and(|error| error.is_parse() || spoke_first(error))
+}
+
+/// Returns true if bytes came that no request had asked for. Hyper has no name for this kind: it is
+/// the one without a cause that is none of the others.
+fn spoke_first(error: &hyper::Error) -> bool {
+    let is_another = error.is_body_write_aborted()
+        || error.is_canceled()
+        || error.is_closed()
+        || error.is_incomplete_message()
+        || error.is_parse()
+        || error.is_shutdown()
+        || error.is_timeout()
+        || error.is_user();
+    match error.source() {
+        None => !is_another,
+        Some(source) => source.downcast_ref().is_some_and(spoke_first),
+    }
 }
 
 /// Returns the first error of a type in a chain of causes.
@@ -403,8 +421,28 @@ mod tests {
     use std::io;
 
     use rustls::{CertificateError, InvalidMessage};
+    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_server_that_speaks_before_the_request_speaks_no_http() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let failed = runtime.expect("a runtime").block_on(async {
+            let (client, mut server) = tokio::io::duplex(64);
+            server.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await?;
+            let client = hyper_util::rt::TokioIo::new(client);
+            let handshake = hyper::client::conn::http1::handshake::<_, String>(client);
+            let (_requests, connection) = handshake.await.expect("begins");
+            Ok::<_, io::Error>(connection.await.expect_err("no HTTP"))
+        });
+        let failed = failed.expect("written");
+        assert!(!failed.is_parse(), "{failed}");
+        let error = transport_error("a call", &failed, Failure::Broken);
+        assert_eq!(error.next, RetryDecision::BackoffBriefly);
+        let hint = error.error.hint().expect("a hint");
+        assert!(hint.contains("may not speak plain HTTP"), "{hint}");
+    }
 
     #[test]
     fn refused_certificates_are_permanent_and_nothing_was_done() {
