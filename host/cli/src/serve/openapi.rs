@@ -78,7 +78,7 @@ fn operation(route: &Route, path: &str) -> Value {
         },
     });
     if route.id == "run" {
-        responses["200"]["content"]["text/event-stream"] = json!({});
+        responses["200"]["content"]["text/event-stream"] = text();
     }
     if ["save", "restore", "fork"].contains(&route.id) {
         responses["201"] = responses["200"].clone();
@@ -113,15 +113,24 @@ fn operation(route: &Route, path: &str) -> Value {
     operation
 }
 
+/// Returns the content of a schema; that of the media type `otherwise` where there is none. Each
+/// has a schema, without which generators make no function of the operation.
 fn content(schema: &str, otherwise: &str) -> Value {
     match schema {
-        "" => json!({ otherwise: {} }),
-        "Any" => json!({ "application/json": { "schema": true } }),
+        "" if otherwise == "application/octet-stream" => json!({
+            otherwise: { "schema": { "type": "string", "format": "binary" } },
+        }),
+        "" => json!({ otherwise: text() }),
+        "Any" => json!({ "application/json": { "schema": { "type": "object" } } }),
         schema => {
             let schema = format!("#/components/schemas/{schema}");
             json!({ "application/json": { "schema": { "$ref": schema } } })
         }
     }
+}
+
+fn text() -> Value {
+    json!({ "schema": { "type": "string" } })
 }
 
 fn parameter(name: &str, place: &str) -> Value {
