@@ -10,6 +10,8 @@ mod deny;
 #[cfg(feature = "ci")]
 mod dependencies;
 #[cfg(feature = "ci")]
+mod deployment;
+#[cfg(feature = "ci")]
 mod imports;
 #[cfg(feature = "ci")]
 mod packages;
@@ -68,6 +70,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     summary.check("variables", || sources::check_variables(workspace));
     summary.check("pages", || pages::check(workspace));
     summary.check("book", || pages::check_book(workspace));
+    summary.check("deployment", || deployment::check(workspace));
     summary.check("contract", || contract::check(workspace));
     #[cfg(feature = "bindings")]
     summary.check("bindings", || crate::bindings::check(workspace));

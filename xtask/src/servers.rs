@@ -93,7 +93,7 @@ pub(crate) const FAKE_GCS: Package = Package {
 const API_CLIENT: Package = Package {
     folder: "api-client",
     version: "0.29.1",
-    what: "openapi-python-client VERSION and openapi-spec-validator, from PyPI (MIT, Apache-2.0), 9 MB",
+    what: "openapi-python-client VERSION and a validator of OpenAPI, from PyPI (MIT), 9 MB",
     requirements: include_str!("../../tests/api-client/requirements.txt"),
 };
 
