@@ -110,7 +110,7 @@ impl AgentArgs {
     /// Compiles the agent and reads what its runs get.
     pub(crate) async fn load(&self, store: &Store, settings: &Settings) -> Result<LoadedAgent> {
         let options = self.options()?;
-        let project = self.project()?;
+        let project = self.project(settings)?;
         if project.is_some() {
             // A build may take a minute.
             store.require().await?;
@@ -196,11 +196,11 @@ impl AgentArgs {
     }
 
     /// Opens the project, where the agent is the directory of one.
-    pub(crate) fn project(&self) -> Result<Option<Project>> {
+    pub(crate) fn project(&self, settings: &Settings) -> Result<Option<Project>> {
         if !self.component.is_dir() {
             return Ok(None);
         }
-        Project::open(&self.component).map(Some)
+        Project::open(&self.component, settings.local_root()?).map(Some)
     }
 
     fn agent(&self, project: Option<&Project>) -> Result<String> {

@@ -408,7 +408,7 @@ impl Command {
             #[cfg(feature = "serve")]
             Self::Token(token) => token.run(out),
             Self::New(new) => new.run(out),
-            Self::Build(build) => build.run(settings.environment(), out),
+            Self::Build(build) => build.run(settings, out),
             Self::Init(init) => {
                 interrupt
                     .uninterruptible(init.run(&stores.making(Create::YES)?, out))
