@@ -288,6 +288,8 @@ fn printed(dir: &Path) -> Vec<(String, Vec<Value>, Vec<Value>)> {
     let fresh = dir.join("fresh");
     run(&["init"]);
     run(&["new", "--lang", "js", fresh.to_str().expect("text")]);
+    fs::remove_file(fresh.join("persist/index.js")).expect("it is there");
+    run(&["upgrade-sdk", fresh.to_str().expect("text")]);
     run(&["run", agent, "--agent", "bot", "--", "say", "hello"]);
     run(&["run", agent, "--agent", "bot", "--", "dance"]);
     run(&["chat", agent, "--agent", "bot", "--", "say"]);

@@ -198,6 +198,7 @@ fn quiet_commands_print_nothing_on_success() {
     };
     quiet(&["init"]);
     quiet(&["new", "--lang", "js", &fresh]);
+    quiet(&["upgrade-sdk", &fresh]);
     for _ in 0..3 {
         quiet(&["save", "bot/notes", agent]);
     }

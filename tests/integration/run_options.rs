@@ -100,6 +100,59 @@ fn variables_and_secrets_are_in_the_agents_environment_alone() {
 }
 
 #[test]
+fn an_agent_has_the_settings_of_its_table_unless_an_option_sets_them() {
+    let dir = tempdir();
+    fs::write(dir.path().join("key.txt"), "s3cr3t-0f-the-agent\n").expect("written");
+    let settings = dir.path().join("persist.toml");
+    let table = "[agents.wasi_guest]\nenv = { MODEL = \"small\", PLACE = \"here\" }\n\
+                 secrets = { API_KEY = \"key.txt\" }\nlimits = { memory = \"10KiB\" }\n\
+                 [agents.other]\nsecrets = { KEY = \"none\" }\n";
+    fs::write(&settings, table).expect("written");
+    let store = dir.path().join("store");
+    let config = ["--config", settings.to_str().expect("text")];
+    let agent = agent();
+    let limited = run_fails(
+        &store,
+        &["run", config[0], config[1], &agent, "--", "env"],
+        9,
+    );
+    assert!(limited.contains("10 KiB"), "{limited}");
+    let options = [
+        &config[..],
+        &["--limit", "memory=16MiB", "--env", "MODEL=large"],
+    ]
+    .concat();
+    let answer = ask(&store, &options, &["env"]);
+    let mut variables: Vec<_> = answer.lines().collect();
+    variables.sort();
+    let expected = ["API_KEY=s3cr3t-0f-the-agent", "MODEL=large", "PLACE=here"];
+    assert_eq!(variables, expected);
+    let unlimited = [
+        &config[..],
+        &["--limit", "memory=16MiB", "--agent", "third"],
+    ]
+    .concat();
+    assert_eq!(ask(&store, &unlimited, &["env"]), "");
+    let of_other = [
+        &["run"],
+        &config[..],
+        &["--agent", "other", &agent, "--", "env"],
+    ]
+    .concat();
+    let refused = run_fails(&store, &of_other, 2);
+    assert!(refused.contains("agents.\"other\""), "{refused}");
+    let shown = run_ok(&store, &[&["settings"], &config[..]].concat());
+    assert!(
+        shown.contains("env: MODEL,PLACE; secrets: API_KEY="),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains("s3cr3t") && !shown.contains("small"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn a_secret_in_place_of_a_file_or_a_variable_is_not_printed() {
     let dir = tempdir();
     let agent = agent();

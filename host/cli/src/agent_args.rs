@@ -19,7 +19,7 @@ use crate::address::ScopeArg;
 use crate::build::build_if_changed;
 use crate::error::{Hinted, Usage};
 use crate::project::{Project, cargo_package};
-use crate::settings::Settings;
+use crate::settings::{AgentSettings, Settings};
 use crate::stores::Create;
 
 /// Component, the scope that it runs for, and what it may use.
@@ -43,13 +43,8 @@ pub(crate) struct AgentArgs {
     #[arg(long)]
     read_only: bool,
     /// Restrict the agent to names that start with PREFIX
-    #[arg(
-        long,
-        value_name = "PREFIX",
-        default_value = "",
-        hide_default_value = true
-    )]
-    only: String,
+    #[arg(long, value_name = "PREFIX")]
+    only: Option<String>,
     /// Set a limit, such as memory=64MiB or cpu=5s; may be repeated. `persist run --help` lists all
     /// limits
     #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
@@ -109,8 +104,10 @@ struct Hidden(String);
 impl AgentArgs {
     /// Compiles the agent and reads what its runs get.
     pub(crate) async fn load(&self, store: &Store, settings: &Settings) -> Result<LoadedAgent> {
-        let options = self.options()?;
-        let project = self.project()?;
+        let project = self.project(settings)?;
+        let agent = self.agent(project.as_ref())?;
+        let of_file = settings.agent(&agent)?;
+        let options = self.options(of_file)?;
         if project.is_some() {
             // A build may take a minute.
             store.require().await?;
@@ -122,27 +119,29 @@ impl AgentArgs {
         let component = built.as_deref().unwrap_or(&self.component);
         let bytes = std::fs::read(component)
             .with_context(|| format!("cannot read the agent {}", component.display()))?;
-        let agent = self.agent(project.as_ref())?;
         let scope = store.scope(&agent, self.session.as_deref())?;
         // An agent is told less of a storage than the operator needs to know.
         store.require().await?;
         let shared_buckets = self.shared_bucket.iter();
         let shared_buckets = shared_buckets.map(|(name, of)| Ok((name.clone(), of.scope(store)?)));
         let shared_buckets = shared_buckets.collect::<Result<_>>()?;
-        let limits = self.limits(settings)?;
+        let limits = self.limits(settings, of_file)?;
         let host = AgentHost::builder().limits(limits).lease(self.lease());
         let host = host.build()?;
         Ok(LoadedAgent {
             scope,
             options,
             agent: host.load(&bytes).await?,
-            rights: self.rights(),
+            rights: self.rights(of_file),
             shared_buckets,
         })
     }
 
-    fn options(&self) -> Result<RunOptions> {
-        let mut options = RunOptions::default().http(self.http()?);
+    fn options(&self, of_file: Option<&AgentSettings>) -> Result<RunOptions> {
+        let mut options = RunOptions::default().http(self.http(of_file)?);
+        if let Some(agent) = of_file {
+            options = agent.add_to(options)?;
+        }
         for variable in &self.env {
             let (name, value) = variable.split("--env", "NAME=VALUE")?;
             options = options.env(name, value);
@@ -158,8 +157,9 @@ impl AgentArgs {
         Ok(options)
     }
 
-    fn http(&self) -> Result<HttpPolicy> {
-        let mut policy = HttpPolicy::default();
+    fn http(&self, of_file: Option<&AgentSettings>) -> Result<HttpPolicy> {
+        let policy = of_file.map(AgentSettings::http).transpose()?;
+        let mut policy = policy.unwrap_or_default();
         for host in &self.allow_http {
             let allowed = policy.allow(host);
             policy = allowed.map_err(|error| Usage::new(format!("--allow-http: {error}")))?;
@@ -178,29 +178,34 @@ impl AgentArgs {
         Some(options)
     }
 
-    fn limits(&self, settings: &Settings) -> Result<Limits> {
+    fn limits(&self, settings: &Settings, of_file: Option<&AgentSettings>) -> Result<Limits> {
         let mut limits = settings.limits()?;
+        if let Some(agent) = of_file {
+            agent.limit(&mut limits)?;
+        }
         for (name, value) in &self.limit {
             limits.set(name, value)?;
         }
         Ok(limits)
     }
 
-    fn rights(&self) -> Rights {
+    fn rights(&self, of_file: Option<&AgentSettings>) -> Rights {
         let rights = match (&self.rights, self.read_only) {
-            (Some(rights), _) => rights.clone(),
-            (None, true) => Rights::read_only(),
-            (None, false) => Rights::all(),
+            (Some(rights), _) => Some(rights.clone()),
+            (None, true) => Some(Rights::read_only()),
+            (None, false) => of_file.and_then(|agent| agent.rights.clone()),
         };
-        rights.under(self.only.clone())
+        let only = self.only.clone();
+        let only = only.or_else(|| of_file.and_then(|agent| agent.only.clone()));
+        rights.unwrap_or_default().under(only.unwrap_or_default())
     }
 
     /// Opens the project, where the agent is the directory of one.
-    pub(crate) fn project(&self) -> Result<Option<Project>> {
+    pub(crate) fn project(&self, settings: &Settings) -> Result<Option<Project>> {
         if !self.component.is_dir() {
             return Ok(None);
         }
-        Project::open(&self.component).map(Some)
+        Project::open(&self.component, settings.local_root()?).map(Some)
     }
 
     fn agent(&self, project: Option<&Project>) -> Result<String> {

@@ -17,6 +17,7 @@ use crate::error::Hinted;
 use crate::print::Out;
 use crate::project::{Project, SCRATCH};
 use crate::sdk::Language;
+use crate::settings::Settings;
 use crate::stdio::say;
 use crate::toolchain_versions;
 
@@ -63,13 +64,15 @@ impl RustTarget {
 }
 
 impl Build {
-    pub(crate) fn run(self, environment: &Environment, out: Out) -> Result<()> {
-        let project = Project::open(&self.folder)?;
+    pub(crate) fn run(self, settings: &Settings, out: Out) -> Result<()> {
+        // A build needs no store: a wrong setting of one is not its error.
+        let store = settings.local_root().ok().flatten();
+        let project = Project::open(&self.folder, store)?;
         let file = match &self.output {
             Some(output) => std::path::absolute(output)?,
             None => project.component(),
         };
-        build(&project, &file, self.target, environment)?;
+        build(&project, &file, self.target, settings.environment())?;
         if out.json {
             let value = json!({ "event": "built", "file": file, "agent": project.name });
             return Ok(out.result(&value, String::new)?);

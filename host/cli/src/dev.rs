@@ -43,7 +43,7 @@ impl Dev {
         interrupt: &Interrupt,
         out: Out,
     ) -> Result<()> {
-        let project = self.run.agent.project()?.ok_or_else(|| {
+        let project = self.run.agent.project(settings)?.ok_or_else(|| {
             Usage::new("cannot watch a file")
                 .with_hint("name the directory of the agent, which `persist new` created")
         })?;

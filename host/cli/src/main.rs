@@ -29,6 +29,7 @@ mod table;
 mod text;
 mod toolchain_versions;
 mod unseen;
+mod upgrade_sdk;
 mod when;
 
 use std::ffi::OsString;
@@ -109,6 +110,7 @@ enum Command {
     Token(serve::token::Token),
     New(new::New),
     Build(build::Build),
+    UpgradeSdk(upgrade_sdk::UpgradeSdk),
     Init(init::Init),
     Ls(list::Ls),
     History(list::History),
@@ -299,6 +301,7 @@ impl Command {
             self,
             Self::New(_)
                 | Self::Build(_)
+                | Self::UpgradeSdk(_)
                 | Self::Doctor(_)
                 | Self::Settings(_)
                 | Self::Completions(_)
@@ -408,7 +411,8 @@ impl Command {
             #[cfg(feature = "serve")]
             Self::Token(token) => token.run(out),
             Self::New(new) => new.run(out),
-            Self::Build(build) => build.run(settings.environment(), out),
+            Self::Build(build) => build.run(settings, out),
+            Self::UpgradeSdk(upgrade) => upgrade.run(out),
             Self::Init(init) => {
                 interrupt
                     .uninterruptible(init.run(&stores.making(Create::YES)?, out))

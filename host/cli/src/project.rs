@@ -5,22 +5,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use ignore::WalkBuilder;
+use persist_host::snapshot::layout;
+use persist_host::storage::Key;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Hinted;
 use crate::new::name_of;
 use crate::sdk::Language;
 
-/// Directories that tools write to, beside those that `.gitignore` names. An agent's own states are
-/// in `~` if the store is the parent directory.
-const GENERATED: [&str; 6] = [
-    ".git",
-    ".venv",
-    "__pycache__",
-    "node_modules",
-    "target",
-    "~",
-];
+/// Directories that tools write to, beside those that `.gitignore` names.
+const GENERATED: [&str; 5] = [".git", ".venv", "__pycache__", "node_modules", "target"];
 
 /// Files in these directories that change with each installation of a package.
 const INSTALLED: [&str; 2] = ["node_modules/.package-lock.json", ".venv/lib"];
@@ -34,11 +28,13 @@ pub(crate) struct Project {
     pub(crate) language: Language,
     /// Name of the directory, which is also the agent's id.
     pub(crate) name: String,
+    /// Directory of the local store in use, which may be around or within the project.
+    store: Option<PathBuf>,
 }
 
 impl Project {
-    /// Opens the directory of an agent.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens the directory of an agent. Files of the local store in use are not files of the agent.
+    pub(crate) fn open(path: &Path, store: Option<PathBuf>) -> Result<Self> {
         let folder = fs::canonicalize(path)
             .with_context(|| format!("cannot open the directory {}", path.display()))?;
         let Some(language) = Language::ALL
@@ -64,6 +60,7 @@ impl Project {
             folder,
             language,
             name,
+            store,
         })
     }
 
@@ -109,6 +106,10 @@ impl Project {
         let component = self.component();
         // Cargo writes it in the first build.
         let lock = (self.language == Language::Rust).then(|| self.folder.join("Cargo.lock"));
+        // The first save creates it.
+        let store = self.store.as_ref();
+        let store = store.and_then(|store| fs::canonicalize(store).ok());
+        let folder = self.folder.clone();
         let mut walk = WalkBuilder::new(&self.folder);
         // A project in a directory that the repository around it ignores is still built.
         walk.standard_filters(false)
@@ -119,6 +120,9 @@ impl Project {
             entry.path() != component
                 && Some(entry.path()) != lock.as_deref()
                 && !name.starts_with(SCRATCH)
+                && store
+                    .as_deref()
+                    .is_none_or(|store| !is_of_store(store, &folder, entry.path()))
                 && (entry.depth() == 0 || !GENERATED.contains(&&*name))
         });
         let mut found = Vec::new();
@@ -134,6 +138,24 @@ impl Project {
             }
         }
         Ok(found)
+    }
+}
+
+/// Returns true for the directory of a store in a project, and for the objects of a store that has
+/// the project in it.
+fn is_of_store(store: &Path, project: &Path, path: &Path) -> bool {
+    if !project.starts_with(store) {
+        return path == store;
+    }
+    let Ok(path) = path.strip_prefix(store) else {
+        return false;
+    };
+    let segments: Option<Vec<_>> = path.iter().map(|segment| segment.to_str()).collect();
+    let segments = segments.unwrap_or_default();
+    match *segments.as_slice() {
+        [layout::OWN_DIR, ..] => true,
+        [_, _, _, _] => Key::new(segments.join("/")).is_ok_and(|key| layout::is_reserved(&key)),
+        _ => false,
     }
 }
 
@@ -242,7 +264,7 @@ mod tests {
         write(&folder, ".gitignore", "*.wasm\nout/\n");
         // The repository around it ignores all agents.
         write(dir.path(), ".gitignore", "*\n");
-        let project = Project::open(&folder).expect("a project");
+        let project = Project::open(&folder, None).expect("a project");
         let before = project.inputs().expect("readable");
         let ignored = [
             "notes.wasm",
@@ -253,7 +275,6 @@ mod tests {
             ".venv/bin/python",
             ".persist-build-0123/made.wasm",
             ".git/HEAD",
-            "~/notes/9999999998-0000000001.gz",
         ];
         for path in ignored {
             write(&folder, path, "new");
@@ -265,6 +286,7 @@ mod tests {
             ("sub/more.c", ""),
             ("persist/include/persist.h", "//"),
             (".cargo/config.toml", ""),
+            ("~/more.c", ""),
             ("node_modules/.package-lock.json", "{}"),
             (
                 ".venv/lib/python3.11/site-packages/cattrs-1.dist-info/RECORD",
@@ -279,6 +301,42 @@ mod tests {
         }
         fs::remove_file(folder.join("sub/more.c")).expect("removed");
         assert!(project.inputs().expect("readable") != last);
+    }
+
+    #[test]
+    fn states_in_a_local_store_are_no_inputs() {
+        let dir = tempfile::tempdir().expect("created");
+        let folder = dir.path().join("notes");
+        write(&folder, "agent.c", "int a;");
+        write(&folder, "persist/include/persist.h", "");
+        let version = "notes/9999999998-0000000001.gz";
+        let pin = "notes/pin-1";
+        for (store, states) in [
+            (folder.join("state"), ["state/~/store.json", "state/a/b/c"]),
+            // Agents and sessions are directories of the project, or the project is an agent.
+            (folder.clone(), ["~/store.json", "bot/monday/"]),
+            (dir.path().to_owned(), ["~/", "monday/"]),
+        ] {
+            let project = Project::open(&folder, Some(store)).expect("a project");
+            let before = project.inputs().expect("readable");
+            for state in states {
+                let names = if state.ends_with('/') {
+                    vec![version, pin]
+                } else {
+                    vec![""]
+                };
+                for name in names {
+                    let path = format!("{state}{name}");
+                    write(&folder, &path, "new");
+                    assert!(project.inputs().expect("readable") == before, "{path}");
+                }
+            }
+            write(&folder, "monday/more.c", "int b;");
+            assert!(project.inputs().expect("readable") != before);
+            for directory in ["state", "~", "bot", "monday"] {
+                let _ = fs::remove_dir_all(folder.join(directory));
+            }
+        }
     }
 
     #[test]

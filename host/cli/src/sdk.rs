@@ -102,6 +102,15 @@ impl Language {
         };
         own.iter().chain(wit).copied().collect()
     }
+
+    /// The files of the SDK in an agent's directory, with those that only a template has.
+    pub(crate) fn sdk_files(self) -> Vec<File> {
+        let mut files = self.sdk();
+        if self == Self::Rust {
+            files.push(("persist/Cargo.toml", SDK_CARGO_TOML.as_bytes()));
+        }
+        files
+    }
 }
 
 /// Returns the path of the Go module that is the SDK.

@@ -53,7 +53,7 @@ macro_rules! limits {
                 when_reached: $at,
                 show: |limits| limits.$field.show(),
                 set: |limits, text| {
-                    limits.$field = Amount::parse(text, $range)?;
+                    limits.$field = Amount::parse(text, $range, $shown)?;
                     Ok(())
                 },
             },)*
@@ -382,19 +382,33 @@ pub(super) fn to_u32(limit: u64) -> u32 {
 
 /// The value of a limit as text.
 trait Amount: Sized {
-    fn parse(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<Self, String>;
+    /// Parses a value in `range`. `default` tells whether it is a size.
+    fn parse(
+        text: &str,
+        range: std::ops::RangeInclusive<u64>,
+        default: &str,
+    ) -> Result<Self, String>;
     fn show(&self) -> String;
 }
 
 impl Amount for u64 {
-    fn parse(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<Self, String> {
+    fn parse(
+        text: &str,
+        range: std::ops::RangeInclusive<u64>,
+        default: &str,
+    ) -> Result<Self, String> {
         let least = range.start();
         let most = range.end();
         let number = parse_size(text).ok();
         number
             .filter(|number| range.contains(number))
             .ok_or_else(|| {
-                format!("not a number from {least} to {most}, or one with KiB, MiB, GiB or TiB")
+                if default.ends_with('B') {
+                    let (least, most) = (least.show(), most.show());
+                    format!("not a size from {least} to {most}, such as {default}")
+                } else {
+                    format!("not a number from {least} to {most}")
+                }
             })
     }
 
@@ -409,7 +423,11 @@ impl Amount for u64 {
 
 impl Amount for Duration {
     /// `range` is in seconds.
-    fn parse(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<Self, String> {
+    fn parse(
+        text: &str,
+        range: std::ops::RangeInclusive<u64>,
+        _default: &str,
+    ) -> Result<Self, String> {
         let least = Self::from_secs(*range.start());
         let most = Self::from_secs(*range.end());
         let time = parse_duration(text).map_err(|error| error.to_string())?;
@@ -472,6 +490,22 @@ mod tests {
         let shown = limits.get("cpu").expect("a limit");
         limits.set("cpu", &shown).expect("what was shown");
         assert_eq!(limits.cpu, Duration::from_micros(1500));
+    }
+
+    #[test]
+    fn the_range_of_a_size_has_units() {
+        for (name, value, why) in [
+            (
+                "stack",
+                "2MiB",
+                "not a size from 4 KiB to 1 MiB, such as 512 KiB",
+            ),
+            ("memories", "many", "not a number from 0 to 10000"),
+        ] {
+            let error = Limits::default().set(name, value).expect_err(name);
+            let expected = format!("invalid value {value:?} for the limit {name}: {why}");
+            assert_eq!(error.to_string(), expected);
+        }
     }
 
     #[test]

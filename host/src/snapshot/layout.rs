@@ -193,7 +193,7 @@ pub(crate) fn is_of_store(key: &Key) -> bool {
 /// Returns true for a key that has the form of a version, a pin or a part of the store itself. An
 /// [`Adapter`](super::Adapter) refuses it. The form of a pin is any number here, also one that no
 /// version has.
-pub(crate) fn is_reserved(key: &Key) -> bool {
+pub fn is_reserved(key: &Key) -> bool {
     let (_, last) = key.split();
     let is_pin = last
         .strip_prefix(PIN_PREFIX)

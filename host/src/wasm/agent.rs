@@ -368,8 +368,8 @@ fn trapped(error: &wasmtime::Error, limits: &Limits, memory_refused: bool) -> Ru
     };
     if memory_refused {
         // Most toolchains end in `unreachable` then, which alone says nothing.
-        let max = limits.memory >> 20;
-        why.push_str(&format!(" (it requested more memory than its {max} MiB)"));
+        let max = limits.get("memory").unwrap_or_default();
+        why.push_str(&format!(" (it requested more memory than its {max})"));
     }
     RunError::Trapped(why)
 }
@@ -391,5 +391,21 @@ fn in_our_words(why: String, limits: &Limits) -> String {
     match COUNTS.iter().find(|(theirs, _)| why.contains(theirs)) {
         Some((_, limit)) => format!("{why} (limit `{limit}`)"),
         None => why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trap_for_lack_of_memory_shows_the_limit_with_its_unit() {
+        let mut limits = Limits::default();
+        for value in ["100 KiB", "3 MiB"] {
+            limits.set("memory", value).expect("a limit");
+            let error = trapped(&wasmtime::Error::msg("unreachable"), &limits, true);
+            let expected = format!("more memory than its {value})");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
     }
 }

@@ -188,13 +188,19 @@ pub(crate) fn show(settings: &Settings, out: Out) -> Result<Vec<(&'static str, S
             ]
         })?;
     }
-    for binding in settings.bindings() {
+    let bindings = settings.bindings().iter();
+    let bindings = bindings.map(|binding| {
         let name = format!("endpoints.{:?}", binding.host);
-        let value = redact(&binding.shown()).into_owned();
+        (name, "endpoints", binding.shown())
+    });
+    let agents = settings.agents().iter();
+    let agents = agents.map(|agent| (agent.key(), "agents", agent.shown()));
+    for (name, key, value) in bindings.chain(agents) {
+        let value = redact(&value).into_owned();
         let from = settings.file().map(|file| file.display().to_string());
         let from = from.unwrap_or_default();
         let json = json!({
-            "setting": name, "key": "endpoints", "value": value, "effective": value,
+            "setting": name, "key": key, "value": value, "effective": value,
             "source": from, "problem": null,
         });
         let cells = vec![one_line(&name), one_line(&value), from];

@@ -1,6 +1,7 @@
 //! Every setting, and the one place where it is resolved: the command line before the environment,
 //! that before `persist.toml`, that before the default.
 
+mod agents;
 mod endpoints;
 mod path;
 mod table;
@@ -22,6 +23,7 @@ use persist_host::wasm::Limits;
 use crate::error::Usage;
 use crate::exit::described;
 use crate::text;
+pub(crate) use agents::AgentSettings;
 pub(crate) use endpoints::Binding;
 use path::in_dir;
 pub(crate) use table::{SETTINGS, Setting, table};
@@ -50,6 +52,8 @@ pub(crate) struct Settings {
     file_credentials: Option<PathBuf>,
     /// Credentials that the file binds to endpoints.
     bindings: Vec<Binding>,
+    /// Settings of named agents in the file.
+    agents: Vec<AgentSettings>,
     /// Variables that look like settings and are none.
     unknown_variables: Vec<String>,
     /// The environment of this process, which is read once.
@@ -82,6 +86,7 @@ impl Settings {
             file: None,
             file_credentials: None,
             bindings: Vec::new(),
+            agents: Vec::new(),
             unknown_variables: Vec::new(),
             environment,
         };
@@ -119,12 +124,16 @@ impl Settings {
         };
         let dir = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let dir = dir.parent().unwrap_or(Path::new("/"));
-        let (values, bindings) = parse(&text, &path)?;
-        self.bindings = bindings;
+        let parsed = parse(&text, &path)?;
+        self.bindings = parsed.bindings;
+        self.agents = parsed.agents;
+        for agent in &mut self.agents {
+            agent.resolve(dir)?;
+        }
         for binding in &mut self.bindings {
             binding.resolve(dir)?;
         }
-        for (setting, value) in values {
+        for (setting, value) in parsed.values {
             let is_path = ["local_path", "gcs_credentials"].contains(&setting.key);
             let value = if is_path && secret_in(&value).is_none() {
                 in_dir(dir, Path::new(&value), setting.key)?.into()
@@ -183,6 +192,16 @@ impl Settings {
     /// Returns the credentials that the file binds to endpoints.
     pub(crate) fn bindings(&self) -> &[Binding] {
         &self.bindings
+    }
+
+    /// Returns the settings of all agents in the file.
+    pub(crate) fn agents(&self) -> &[AgentSettings] {
+        &self.agents
+    }
+
+    /// Returns the settings of an agent.
+    pub(crate) fn agent(&self, name: &str) -> Result<Option<&AgentSettings>> {
+        agents::of(&self.agents, name)
     }
 
     fn value(&self, variable: &str) -> Option<&OsString> {
@@ -776,17 +795,25 @@ fn no_toml(text: &str, error: &toml::de::Error) -> String {
     format!("line {line} is not TOML: {what}")
 }
 
-/// Settings of a file, and the credentials that it binds to endpoints.
-type Parsed = (Vec<(&'static Setting, String)>, Vec<Binding>);
+/// Content of a file.
+struct Parsed {
+    /// Settings in the order of their keys.
+    values: Vec<(&'static Setting, String)>,
+    /// Credentials that the file binds to endpoints.
+    bindings: Vec<Binding>,
+    agents: Vec<AgentSettings>,
+}
 
-/// Parses a file: its settings in the order of its keys, and the credentials that it binds to
-/// endpoints.
 fn parse(text: &str, path: &Path) -> Result<Parsed> {
     let wrong = |what: String| Usage::new(format!("{}: {what}", path.display()));
     let table = toml::from_str::<toml::Table>(text);
     let mut table = table.map_err(|error| wrong(no_toml(text, &error)))?;
     let bindings = match table.remove("endpoints") {
         Some(endpoints) => Binding::parse(endpoints).map_err(wrong)?,
+        None => Vec::new(),
+    };
+    let agents = match table.remove("agents") {
+        Some(agents) => AgentSettings::parse(agents).map_err(wrong)?,
         None => Vec::new(),
     };
     let mut found = Vec::new();
@@ -801,7 +828,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed> {
                 .filter(|key| !key.is_empty())
                 .collect();
             let error = wrong(format!(
-                "{:?} is not a setting: the settings are {}, endpoints",
+                "{:?} is not a setting: the settings are {}, agents, endpoints",
                 redact(&key),
                 keys.join(", ")
             ));
@@ -839,7 +866,11 @@ fn parse(text: &str, path: &Path) -> Result<Parsed> {
         };
         found.push((setting, value));
     }
-    Ok((found, bindings))
+    Ok(Parsed {
+        values: found,
+        bindings,
+        agents,
+    })
 }
 
 #[cfg(test)]
