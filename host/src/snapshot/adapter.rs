@@ -15,7 +15,7 @@ use super::clock;
 use super::format::{Encoder, TrailerFields, is_of_trailer};
 use super::offload::spawn_cpu;
 use super::read::{Object, Reader};
-use super::{Error, Result, layout};
+use super::{Compression, Error, Result, layout};
 use crate::storage::{self, ErrorKind, Key, ReadRange, Storage};
 
 /// Number of bytes that are read from a file or a stream at once.
@@ -42,11 +42,16 @@ pub struct AdapterOptions {
     /// gzip file of others decompresses to: 3 MB may be 3 GB. [`Adapter::load_stream`] has no
     /// limit, as it holds a few MiB at a time.
     pub max_state: u64,
+    /// Compression of the states that are saved.
+    pub compression: Compression,
 }
 
 impl Default for AdapterOptions {
     fn default() -> Self {
-        Self { max_state: 1 << 30 }
+        Self {
+            max_state: 1 << 30,
+            compression: Compression::default(),
+        }
     }
 }
 
@@ -154,7 +159,7 @@ impl Adapter {
     pub async fn save_stream(&self, mut state: impl AsyncRead + Unpin, key: &str) -> Result<()> {
         let key = own_key(key)?;
         let mut upload = self.storage.replace(&key).await?;
-        let mut encoder = Encoder::new();
+        let mut encoder = Encoder::new(self.options.compression);
         let mut chunk = vec![0; CHUNK];
         loop {
             let len = state.read(&mut chunk).await.map_err(|error| {

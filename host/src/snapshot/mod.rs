@@ -26,6 +26,7 @@ mod adapter;
 mod change;
 mod clock;
 mod commit;
+mod compression;
 mod error;
 mod format;
 mod history;
@@ -49,6 +50,7 @@ mod walk;
 
 pub use adapter::{Adapter, AdapterOptions, StateStream};
 pub use change::{Expiry, Purge, PurgeReport, Writer};
+pub use compression::Compression;
 pub use error::{Error, Result};
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use lease::{LeaseInfo, LeaseOptions};

@@ -24,8 +24,8 @@ const SIZE: usize = 4 * KIB;
 /// Target duration of a save, as a multiple of the bare system calls.
 const AIM: f64 = 1.1;
 
-/// Compression level of the host.
-const LEVEL: u32 = 3;
+/// Compression level of the host's default.
+const LEVEL: u32 = 6;
 
 /// Saves before a new name is taken: the history of an agent that is looked after.
 const HISTORY: usize = 20;

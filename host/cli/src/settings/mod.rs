@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use persist_host::snapshot::{LabelRule, Retention, StoreOptions};
+use persist_host::snapshot::{Compression, LabelRule, Retention, StoreOptions};
 use persist_host::storage::{
     Endpoint, Environment, Modes, S3Checksums, S3Encryption, Storage, StorageBackend,
     StorageConfig, absolute_local_path, parse_mode, redact, secret_in,
@@ -532,6 +532,7 @@ impl Settings {
         options.auto_prune = false;
         // A mistyped address, or a disk that is not mounted, is no new store.
         options.create = false;
+        options.compression = self.compression()?;
         if let Some(grace) = self.grace()? {
             options.grace = grace;
         }
@@ -541,6 +542,28 @@ impl Settings {
             None
         };
         Ok(options)
+    }
+
+    /// Returns the compression of the states that this process saves.
+    fn compression(&self) -> Result<Compression> {
+        const VARIABLE: &str = "PERSIST_COMPRESSION";
+        let Some(text) = self.text(VARIABLE)? else {
+            return Ok(Compression::default());
+        };
+        text.trim().parse::<Compression>().map_err(|_| {
+            let words = Compression::ALL.map(Compression::as_str);
+            let hint = match text::nearest(text.trim(), words) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "write default, or leave the setting out".to_owned(),
+            };
+            Usage::new(format!(
+                "{} is {:?}, not none, fast, default or best",
+                self.name(VARIABLE),
+                redact(&text)
+            ))
+            .with_hint(hint)
+            .into()
+        })
     }
 
     /// Returns false where a store that this process makes keeps every version.
@@ -594,6 +617,7 @@ impl Settings {
     /// Reads each setting that is not read with a storage alone.
     fn values_read(&self) -> Vec<(&'static str, Result<()>)> {
         let mut read = vec![
+            ("PERSIST_COMPRESSION", self.compression().map(drop)),
             ("PERSIST_GRACE", self.grace().map(drop)),
             (
                 "PERSIST_KEEP_WITHIN",
@@ -972,6 +996,16 @@ mod tests {
             ("PERSIST_KEEP_WITHIN", "3 fortnights", "not a duration"),
             ("PERSIST_GRACE", "31d", "longer than 30d"),
             ("PERSIST_RETENTION", "maybe", "not on or off"),
+            (
+                "PERSIST_COMPRESSION",
+                "zstd",
+                "not none, fast, default or best",
+            ),
+            (
+                "PERSIST_COMPRESSION",
+                "9",
+                "not none, fast, default or best",
+            ),
             ("PERSIST_LIMITS", "foo", "not NAME=VALUE"),
             ("PERSIST_LIMITS", "memory=64 parsecs", "memory"),
             ("RUST_LOG", "persist_host=loud", "RUST_LOG"),
@@ -991,6 +1025,27 @@ mod tests {
             settings.gcs_timeout().expect_err(value);
             assert_eq!(settings.problems().len(), 1, "{value}");
         }
+    }
+
+    #[test]
+    fn compression_is_a_word_of_the_environment_or_the_file() {
+        let compression = |env: &[(&str, &str)], file: &str| {
+            let settings = resolve(GlobalArgs::default(), env, file)?;
+            settings.store().map(|options| options.compression)
+        };
+        assert_eq!(compression(&[], "").expect("good"), Compression::Default);
+        for one in Compression::ALL {
+            let file = format!("compression = \"{one}\"");
+            assert_eq!(compression(&[], &file).expect("good"), one);
+            let env = [("PERSIST_COMPRESSION", one.as_str())];
+            let found = compression(&env, "compression = \"best\"");
+            assert_eq!(found.expect("good"), one);
+        }
+        let error = compression(&[], "compression = \"defualt\"").expect_err("no word");
+        let usage = error.downcast::<Usage>().expect("a wrong setting");
+        let said = usage.to_string();
+        assert!(said.contains("compression in "), "{said}");
+        assert_eq!(usage.hint.as_deref(), Some("did you mean default?"));
     }
 
     #[test]

@@ -185,6 +185,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Google Cloud Storage",
     ),
     of(
+        "compression",
+        &["PERSIST_COMPRESSION"],
+        "compression of states that are saved: `none`, `fast`, `default` or `best`. States that \
+         are there load with every value; see [Compression](#compression)",
+        "`default`",
+    ),
+    of(
         "grace",
         &["PERSIST_GRACE"],
         "grace period of a new store: versions that were the newest within it are not pruned. An \

@@ -31,7 +31,8 @@ impl ScopeRef {
             options.labels,
         );
         commit.check_early().await?;
-        let encode = move || Ok(Encoder::encode(&state));
+        let compression = self.store.shared.options.compression;
+        let encode = move || Ok(Encoder::encode(&state, compression));
         let (bytes, encoded) = spawn_cpu(size, encode).await?;
         commit.buffer(bytes);
         commit_and_prune(commit, &encoded).await

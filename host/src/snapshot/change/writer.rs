@@ -7,7 +7,7 @@ use crate::snapshot::format::Encoder;
 use crate::snapshot::history::commit_and_prune;
 use crate::snapshot::offload::spawn_cpu;
 use crate::snapshot::shared::ScopeRef;
-use crate::snapshot::{Error, Info, Name, Result, SaveOptions};
+use crate::snapshot::{Compression, Error, Info, Name, Result, SaveOptions};
 
 /// A state that is being saved piece by piece. Nothing is visible before [`Writer::finish`]
 /// returned ok; dropping the writer aborts.
@@ -54,7 +54,7 @@ impl Writer {
         commit.check_early().await?;
         Ok(Self {
             commit,
-            encoder: Encoder::new(),
+            encoder: Encoder::new(scope.store.shared.options.compression),
             max_state: scope.max_state(),
             failed: false,
         })
@@ -127,7 +127,7 @@ impl Writer {
     async fn compress(&mut self) -> Result<()> {
         // It comes back with its output; if it does not, this writer has failed and is not used
         // again.
-        let mut encoder = std::mem::replace(&mut self.encoder, Encoder::new());
+        let mut encoder = std::mem::replace(&mut self.encoder, Encoder::new(Compression::None));
         let compress = move || Ok((encoder.compress(), encoder));
         let (output, encoder) = spawn_cpu(u64::MAX, compress).await?;
         self.encoder = encoder;

@@ -411,6 +411,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::snapshot::Compression;
     use crate::snapshot::format::encode::{Encoded, Encoder, TrailerFields};
 
     fn trailer_fields(labels: &[(String, String)]) -> TrailerFields<'_> {
@@ -429,7 +430,7 @@ mod tests {
     }
 
     fn file(state: &[u8]) -> Vec<u8> {
-        let (member, encoded) = Encoder::encode(state);
+        let (member, encoded) = Encoder::encode(state, Compression::Default);
         assemble(member, &encoded)
     }
 
@@ -489,7 +490,7 @@ mod tests {
     fn hashes_and_nonces_that_are_not_hex_are_corrupt() {
         let zeros = "0".repeat(64);
         let fits = |sha256: &str, parent_sha256: &str, nonce: &str| {
-            let (mut member, mut encoded) = Encoder::encode(b"state");
+            let (mut member, mut encoded) = Encoder::encode(b"state", Compression::Default);
             encoded.sha256 = sha256.into();
             let forged = TrailerFields {
                 parent_sha256: Some(parent_sha256.into()),
@@ -517,7 +518,7 @@ mod tests {
     fn pieces_make_the_same_file_as_the_whole() {
         for len in [0, 1, 4 * BLOCK, 9 * BLOCK + 17] {
             let state = text(len);
-            let mut encoder = Encoder::new();
+            let mut encoder = Encoder::new(Compression::Default);
             let mut member = Vec::new();
             // Pieces that are no divisors of anything.
             for mut piece in state.chunks(777_777) {
@@ -532,6 +533,37 @@ mod tests {
             member.extend(rest);
             assert!(assemble(member, &encoded) == file(&state), "{len} bytes");
         }
+    }
+
+    #[test]
+    fn compression_changes_nothing_but_the_stored_bytes() {
+        let json: Vec<u8> = (0..60_000_u64)
+            .flat_map(|n| format!("{{\"id\":{n},\"at\":{}}},", n * n % 7919).into_bytes())
+            .collect();
+        assert!(json.len() > BLOCK, "{}", json.len());
+        // Each costs nine bits at the fastest level, and none repeats.
+        let wide: Vec<u8> = noise(100_000).iter().map(|byte| byte | 0x90).collect();
+        for state in [text(0), text(1), json.clone(), noise(BLOCK + 5), wide] {
+            let metadata = Compression::ALL.map(|compression| {
+                let (member, encoded) = Encoder::encode(&state, compression);
+                let file = assemble(member, &encoded);
+                let (trailer, found) = read(&file).expect("reads");
+                assert!(found == state, "{compression}");
+                let mut unzipped = Vec::new();
+                flate2::read::MultiGzDecoder::new(&file[..])
+                    .read_to_end(&mut unzipped)
+                    .expect("gzip");
+                assert!(unzipped == state, "{compression}");
+                trailer.metadata
+            });
+            assert!(metadata.iter().all(|one| *one == metadata[0]));
+        }
+        let len = |compression| Encoder::encode(&json, compression).1.member;
+        let [none, fast, default, best] = Compression::ALL.map(len);
+        assert!(none > json.len() as u64, "{none}");
+        assert!(fast < none && default < fast && best <= fast);
+        // Threads keep a compressor, which must be one of the level that is asked for.
+        assert_eq!(Compression::ALL.map(len), [none, fast, default, best]);
     }
 
     #[test]
@@ -630,7 +662,7 @@ mod tests {
 
     #[test]
     fn a_long_index_spreads_over_members() {
-        let (_, encoded) = Encoder::new().finish();
+        let (_, encoded) = Encoder::new(Compression::Default).finish();
         let blocks = 2 * MAX_EXTRA / INDEX_ENTRY;
         let encoded = Encoded {
             size: (blocks * BLOCK) as u64,

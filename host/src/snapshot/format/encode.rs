@@ -3,16 +3,13 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use flate2::{Compress, Compression, FlushCompress, Status};
+use flate2::{Compress, FlushCompress, Status};
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::hex::hex;
-
-/// Four to eight times as fast as the usual 6, for 4 % of size (GNU gzip's and flate2's default is
-/// 6).
-const LEVEL: u32 = 3;
+use crate::snapshot::Compression;
 
 /// Most bytes in one stored deflate block.
 const MAX_STORED: usize = u16::MAX as usize;
@@ -32,6 +29,7 @@ const ALONE: usize = 64 * 1024;
 /// Turns a state into the bytes of its member: at once, or in pieces.
 #[derive(Debug)]
 pub(crate) struct Encoder {
+    compression: Compression,
     /// State that is not compressed yet.
     pending: Vec<u8>,
     sha256: Sha256,
@@ -50,8 +48,9 @@ struct Block {
 }
 
 impl Encoder {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(compression: Compression) -> Self {
         Self {
+            compression,
             pending: Vec::new(),
             sha256: Sha256::new(),
             crc32: crc32fast::Hasher::new(),
@@ -63,8 +62,8 @@ impl Encoder {
     }
 
     /// The member of a whole state.
-    pub(crate) fn encode(state: &[u8]) -> (Vec<Bytes>, Encoded) {
-        let mut encoder = Self::new();
+    pub(crate) fn encode(state: &[u8], compression: Compression) -> (Vec<Bytes>, Encoded) {
+        let mut encoder = Self::new(compression);
         encoder.size = state.len() as u64;
         encoder.compress_blocks(state);
         encoder.finish()
@@ -120,15 +119,17 @@ impl Encoder {
     }
 
     fn compress_blocks(&mut self, state: &[u8]) {
+        let compression = self.compression;
         let sha256 = &mut self.sha256;
         let blocks: Vec<Block> = match state.len() {
             0 => Vec::new(),
             1..ALONE => {
                 sha256.update(state);
-                vec![Block::new(state)]
+                vec![Block::new(state, compression)]
             }
             _ => pool::run(|| {
-                let compress = || state.par_chunks(BLOCK).map(Block::new).collect();
+                let chunks = state.par_chunks(BLOCK);
+                let compress = || chunks.map(|chunk| Block::new(chunk, compression)).collect();
                 rayon::join(|| sha256.update(state), compress).1
             }),
         };
@@ -142,9 +143,9 @@ impl Encoder {
 }
 
 impl Block {
-    fn new(state: &[u8]) -> Self {
-        let stored = COMPRESSOR.with_borrow_mut(|compressor| compress(compressor, state));
-        let stored = stored.unwrap_or_else(|| store(state));
+    fn new(state: &[u8], compression: Compression) -> Self {
+        let stored = with_compressor(compression, |compressor| compress(compressor, state));
+        let stored = stored.flatten().unwrap_or_else(|| store(state));
         let mut crc32 = crc32fast::Hasher::new();
         crc32.update(state);
         Self {
@@ -156,9 +157,24 @@ impl Block {
 }
 
 thread_local! {
-    /// Making one takes as long as compressing 4 KiB; it holds some 300 KiB.
-    static COMPRESSOR: RefCell<Compress> =
-        RefCell::new(Compress::new(Compression::new(LEVEL), false));
+    /// The compressor that this thread used last, and its level. Making one takes as long as
+    /// compressing 4 KiB; it holds some 300 KiB.
+    static COMPRESSOR: RefCell<Option<(u32, Compress)>> = const { RefCell::new(None) };
+}
+
+/// Calls `f` with a compressor of this thread; returns none where states are not compressed.
+fn with_compressor<T>(compression: Compression, f: impl FnOnce(&mut Compress) -> T) -> Option<T> {
+    let level = compression.level()?;
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let (_, compressor) = match kept {
+            Some(of_level) if of_level.0 == level => of_level,
+            kept => {
+                let compressor = Compress::new(flate2::Compression::new(level), false);
+                kept.insert((level, compressor))
+            }
+        };
+        Some(f(compressor))
+    })
 }
 
 /// One block of the index.
@@ -188,9 +204,9 @@ fn is_noise(compress: &mut Compress, state: &[u8]) -> bool {
 
 fn deflate(compress: &mut Compress, state: &[u8]) -> Option<Vec<u8>> {
     compress.reset();
-    // Far more room than deflate ever needs: zlib-rs 0.6 panics where a block that does not shrink
-    // meets the end of it.
-    let mut block = Vec::with_capacity(state.len() + state.len() / 8 + 1024);
+    // Far more room than deflate ever needs, which is nine bits for each byte at level 1: zlib-rs
+    // 0.6 panics where a block that does not shrink meets the end of it.
+    let mut block = Vec::with_capacity(state.len() + state.len() / 4 + 1024);
     let status = compress.compress_vec(state, &mut block, FlushCompress::Full);
     let whole = matches!(status, Ok(Status::Ok)) && compress.total_in() == state.len() as u64;
     (whole && block.len() < state.len()).then(|| {
@@ -232,7 +248,7 @@ pub(crate) struct Encoded {
 impl Encoded {
     /// The state member of a tombstone, which is empty.
     pub(crate) fn tombstone() -> (Vec<Bytes>, Self) {
-        let (output, encoded) = Encoder::new().finish();
+        let (output, encoded) = Encoder::new(Compression::Default).finish();
         let tombstone = true;
         (
             output,

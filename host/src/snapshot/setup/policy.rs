@@ -362,7 +362,8 @@ impl StoreRef {
         let media_type = Some("application/json".to_owned());
         let scope = self.policy_scope();
         let mut commit = Commit::new(&scope, &policy_name(), expect, media_type, Vec::new());
-        let encode = move || Ok(Encoder::encode(&json));
+        let compression = self.shared.options.compression;
+        let encode = move || Ok(Encoder::encode(&json, compression));
         let (bytes, encoded) = spawn_cpu(0, encode).await?;
         commit.buffer(bytes);
         Ok(commit.finish(&encoded).await?.version)

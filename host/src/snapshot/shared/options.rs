@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::snapshot::{Compression, ExpireRule, Retention};
 #[cfg(doc)]
 use crate::snapshot::{Error, Policy};
-use crate::snapshot::{ExpireRule, Retention};
 
 /// The grace period of a store unless another one was chosen.
 pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(60 * 60);
@@ -41,6 +41,9 @@ pub struct StoreOptions {
     /// Removes old versions by the store's policy beside saves, which neither wait for it nor fail
     /// because of it; true.
     pub auto_prune: bool,
+    /// Compression of the states that this process saves. States that are there load whatever it
+    /// is, and copies of versions keep theirs.
+    pub compression: Compression,
 }
 
 impl Default for StoreOptions {
@@ -53,6 +56,7 @@ impl Default for StoreOptions {
             create: true,
             host_labels: Vec::new(),
             auto_prune: true,
+            compression: Compression::default(),
         }
     }
 }
