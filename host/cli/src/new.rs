@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
 
-use crate::error::Hinted;
 use crate::print::Out;
+use crate::project::name_of;
 use crate::sdk::{self, Language};
 use crate::toolchain_versions;
 use crate::upgrade_sdk::write_checksums;
@@ -81,29 +81,6 @@ impl New {
 
 /// Version of the package typescript on npm, which checks the types of an agent.
 const TYPESCRIPT: &str = "7.0.2";
-
-/// The name of the agent in a folder: one that every toolchain takes.
-pub(crate) fn name_of(folder: &Path) -> Result<&str> {
-    let name = folder.file_name().and_then(|name| name.to_str());
-    let name = name.with_context(|| {
-        format!(
-            "the path {} does not end in a name of UTF-8",
-            folder.display()
-        )
-    })?;
-    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
-    if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(is_plain) {
-        let what = format!("{name:?} cannot be the name of an agent");
-        let hint = "use a-z, 0-9, _ and -, and start with a letter";
-        return Err(Hinted::other(what, hint).into());
-    }
-    // A Python module, a Go package and a crate of these names are the SDK's.
-    if ["persist", "agent", "app", "persist-guest"].contains(&name) {
-        let what = format!("the SDK uses the name {name}");
-        return Err(Hinted::other(what, "choose another name").into());
-    }
-    Ok(name)
-}
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let inside = || format!("cannot write {}", path.display());

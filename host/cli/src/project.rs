@@ -10,7 +10,6 @@ use persist_host::storage::Key;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Hinted;
-use crate::new::name_of;
 use crate::sdk::Language;
 
 /// Directories that tools write to, beside those that `.gitignore` names.
@@ -243,6 +242,29 @@ pub(crate) fn cargo_package(component: &Path) -> Option<String> {
     let manifest: toml::Table = manifest.parse().ok()?;
     let name = manifest.get("package")?.get("name")?.as_str()?;
     (name.replace('-', "_") == stem).then(|| name.to_owned())
+}
+
+/// The name of the agent in a folder: one that every toolchain takes.
+pub(crate) fn name_of(folder: &Path) -> Result<&str> {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    let name = name.with_context(|| {
+        format!(
+            "the path {} does not end in a name of UTF-8",
+            folder.display()
+        )
+    })?;
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(is_plain) {
+        let what = format!("{name:?} cannot be the name of an agent");
+        let hint = "use a-z, 0-9, _ and -, and start with a letter";
+        return Err(Hinted::other(what, hint).into());
+    }
+    // A Python module, a Go package and a crate of these names are the SDK's.
+    if ["persist", "agent", "app", "persist-guest"].contains(&name) {
+        let what = format!("the SDK uses the name {name}");
+        return Err(Hinted::other(what, "choose another name").into());
+    }
+    Ok(name)
 }
 
 #[cfg(test)]

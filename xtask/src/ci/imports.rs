@@ -41,6 +41,7 @@ const ROOMS: [&[&str]; 11] = [
         "retention",
         "layout",
         "clock",
+        "compression",
         "offload",
         "ordered_tasks",
     ],
