@@ -74,6 +74,7 @@
 //! | `s3` | [`storage`] on Amazon S3 | no |
 //! | `gcs` | [`storage`] on Google Cloud Storage | no |
 //! | `bucket` | [`storage`] in a bucket of another provider, over a driver of your own | with `s3` and `gcs` |
+//! | `metrics` | [`telemetry`] to the crate `metrics` | no |
 //! | `testing` | `conformance`: the suite that a storage must pass, and faults to test with | no |
 //!
 //! # Requirements
@@ -99,6 +100,7 @@ mod hex;
 mod random;
 pub mod snapshot;
 pub mod storage;
+pub mod telemetry;
 #[cfg(feature = "guest")]
 pub mod units;
 #[cfg(feature = "wasm")]

@@ -297,6 +297,47 @@ fn a_request_needs_a_token_with_the_right_for_the_agent() {
 }
 
 #[test]
+fn metrics_need_their_right_and_name_no_agent() {
+    let dir = tempdir();
+    let (scraper, entry) = token(dir.path(), "metrics", "*");
+    let (user, other) = token(dir.path(), "run,read,save", "*");
+    let file = manifest(
+        dir.path(),
+        &guest("test_guest"),
+        &format!("{entry}\n{other}"),
+    );
+    let service = Service::of(dir.path(), &file, scraper, &[]);
+    assert_eq!(service.plain("GET", "/metrics", &[], "").status, 401);
+    let user = format!("Bearer {user}");
+    let as_user = [("authorization", user.as_str())];
+    assert_eq!(service.plain("GET", "/metrics", &as_user, "").status, 403);
+    assert_eq!(service.get("/v1/agents").status, 403);
+    let headers = [as_user[0], ("content-type", "application/json")];
+    let body = json!({ "args": ["save", "plan-7", "hello"] }).to_string();
+    let ran = service.plain("POST", "/v1/agents/bot-7/run", &headers, &body);
+    assert_eq!(ran.status, 200);
+    let metrics = service.get("/metrics");
+    assert_eq!(metrics.status, 200);
+    let media_type = metrics.header("content-type");
+    assert!(media_type.starts_with("application/openmetrics-text; version=1.0.0"));
+    let text = text(&metrics.body);
+    for series in [
+        "db_client_operation_duration_seconds_count{backend=\"local\",operation=\"create\",\
+         outcome=\"ok\"} ",
+        "persist_guest_call_duration_seconds_count{backend=\"local\",operation=\"save\",\
+         outcome=\"ok\"} 1",
+        "http_server_request_duration_seconds_count{http_request_method=\"POST\",\
+         http_route=\"/v1/agents/{agent}/run\",http_response_status_code=\"200\"} 1",
+    ] {
+        assert!(text.contains(series), "{series} in:\n{text}");
+    }
+    assert!(
+        !text.contains("bot-7") && !text.contains("plan-7"),
+        "{text}"
+    );
+}
+
+#[test]
 fn without_tokens_requests_of_web_pages_are_refused() {
     let dir = tempdir();
     let file = manifest(dir.path(), &guest("test_guest"), "");

@@ -405,10 +405,7 @@ impl Command {
                 chat.run(&store, settings, interrupt, out).await
             }
             #[cfg(feature = "serve")]
-            Self::Serve(serve) => {
-                let store = stores.host(serve.create)?;
-                serve.run(store, settings, out).await
-            }
+            Self::Serve(serve) => serve.run(stores, settings, out).await,
             #[cfg(feature = "serve")]
             Self::Token(token) => token.run(out),
             Self::New(new) => new.run(out),

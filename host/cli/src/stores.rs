@@ -1,11 +1,15 @@
 //! The stores that a command opens.
 
 use std::cell::RefCell;
+#[cfg(feature = "serve")]
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
 use persist_host::snapshot::{CurrentPolicy, Store, StoreOptions};
 use persist_host::storage::StorageConfig;
+#[cfg(feature = "serve")]
+use persist_host::telemetry::Recorder;
 
 use crate::audit;
 use crate::settings::Settings;
@@ -62,10 +66,28 @@ impl<'a> Stores<'a> {
     /// Opens the store that the settings name for a host of agents: it prunes by the store's policy
     /// beside their saves.
     pub(crate) fn host(&self, create: Create) -> Result<Store> {
+        self.open(&self.settings.storage()?, self.host_options(create)?)
+    }
+
+    fn host_options(&self, create: Create) -> Result<StoreOptions> {
         let mut options = self.settings.store()?;
         options.create = create.create || self.settings.is_default_place();
         options.auto_prune = true;
-        self.open(&self.settings.storage()?, options)
+        Ok(options)
+    }
+
+    /// Opens the store that the settings name as [`Stores::host`] does. `recorder` receives its
+    /// measurements.
+    #[cfg(feature = "serve")]
+    pub(crate) fn recorded_host(
+        &self,
+        create: Create,
+        recorder: Arc<dyn Recorder>,
+    ) -> Result<Store> {
+        let storage = self.settings.build(&self.settings.storage()?)?;
+        let store = Store::with_recorder(storage, self.host_options(create)?, recorder);
+        self.opened.borrow_mut().push(store.clone());
+        Ok(store)
     }
 
     /// Opens the store of a URL that is an argument. It must be there.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::storage::{
-    Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result, Storage,
+    Counts, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result, Storage,
     StorageIdentity, Sweep, Swept, Upload, list_by_directory,
 };
 
@@ -52,6 +52,11 @@ pub trait Forward: fmt::Debug + Send + Sync + Sized + 'static {
         self.inner().location()
     }
 
+    /// Forwards [`Storage::backend`].
+    fn backend(&self) -> &'static str {
+        self.inner().backend()
+    }
+
     /// Forwards [`Storage::identity`].
     fn identity(&self) -> StorageIdentity {
         self.inner().identity()
@@ -70,6 +75,11 @@ pub trait Forward: fmt::Debug + Send + Sync + Sized + 'static {
     /// Forwards [`Storage::is_providers_own`].
     fn is_providers_own(&self) -> bool {
         self.inner().is_providers_own()
+    }
+
+    /// Forwards [`Storage::counts`].
+    fn counts(&self) -> Option<Counts> {
+        self.inner().counts()
     }
 
     /// Forwards [`Storage::create`].
@@ -153,6 +163,10 @@ impl<T: Forward> Storage for T {
         Forward::location(self)
     }
 
+    fn backend(&self) -> &'static str {
+        Forward::backend(self)
+    }
+
     fn identity(&self) -> StorageIdentity {
         Forward::identity(self)
     }
@@ -167,6 +181,10 @@ impl<T: Forward> Storage for T {
 
     fn is_providers_own(&self) -> bool {
         Forward::is_providers_own(self)
+    }
+
+    fn counts(&self) -> Option<Counts> {
+        Forward::counts(self)
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {

@@ -17,6 +17,12 @@ use crate::snapshot::{
     self, Expect, Info, MAX_ENCODED, MAX_LABEL_BYTES, Name, SaveOptions, Snapshot, Version,
     stat_cost,
 };
+use crate::telemetry::Telemetry;
+
+/// Returns the bytes of a call that passes no state.
+fn none<T>(_: &T) -> u64 {
+    0
+}
 
 type Result<T> = std::result::Result<T, GuestError>;
 
@@ -54,21 +60,27 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn save(&self, name: &str, state: Bytes, options: SaveOptions) -> Result<Info> {
-        let limits = self.limits();
-        let size = state.len() as u64;
-        let (parsed, _call) = self.begin_save(name).await?;
-        if size > limits.inline_size {
-            return Err(GuestError::TooLarge { size });
-        }
-        if size > limits.state_size {
-            return Err(GuestError::quota("state-size", limits.state_size));
-        }
-        let label_bytes = self.check_label_bytes(&options)?;
-        let reservation = self.reserve(name, size).await?;
-        let name = parsed?;
-        options.check_with(label_bytes)?;
-        let made = self.scope.save_checked(&name, state, options).await;
-        Ok(self.allowance.notify(reservation.settle(made)?))
+        let pending = self
+            .telemetry()
+            .begin_guest_call("save", || self.dir_of(name));
+        let call = async {
+            let limits = self.limits();
+            let size = state.len() as u64;
+            let (parsed, _call) = self.begin_save(name).await?;
+            if size > limits.inline_size {
+                return Err(GuestError::TooLarge { size });
+            }
+            if size > limits.state_size {
+                return Err(GuestError::quota("state-size", limits.state_size));
+            }
+            let label_bytes = self.check_label_bytes(&options)?;
+            let reservation = self.reserve(name, size).await?;
+            let name = parsed?;
+            options.check_with(label_bytes)?;
+            let made = self.scope.save_checked(&name, state, options).await;
+            Ok(self.allowance.notify(reservation.settle(made)?))
+        };
+        pending.last(call, |info| info.size).await
     }
 
     /// Loads the newest version, or version `at`. Returns none if nothing was saved, or if the
@@ -77,25 +89,35 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn load(&self, name: &str, at: Option<Version>) -> Result<Option<Snapshot>> {
-        let _call = self.begin(Right::Load, name).await?;
-        self.allowance.read()?;
-        let max = self.limits().inline_size;
-        match self.scope.load_at_most(name, at, max).await {
-            Ok(snapshot) => {
-                if let Some(snapshot) = &snapshot {
-                    self.allowance.has_read(0, snapshot.info.stored_size);
+        let pending = self
+            .telemetry()
+            .begin_guest_call("load", || self.dir_of(name));
+        let call = async {
+            let _call = self.begin(Right::Load, name).await?;
+            self.allowance.read()?;
+            let max = self.limits().inline_size;
+            match self.scope.load_at_most(name, at, max).await {
+                Ok(snapshot) => {
+                    if let Some(snapshot) = &snapshot {
+                        self.allowance.has_read(0, snapshot.info.stored_size);
+                    }
+                    Ok(snapshot)
                 }
-                Ok(snapshot)
-            }
-            Err(snapshot::Error::TooLarge { size, .. }) => Err(GuestError::TooLarge { size }),
-            Err(error) => {
-                // All of it was read, and its size is not known any more.
-                if let snapshot::Error::Corrupt { .. } = error {
-                    self.allowance.has_read(0, max);
+                Err(snapshot::Error::TooLarge { size, .. }) => Err(GuestError::TooLarge { size }),
+                Err(error) => {
+                    // All of it was read, and its size is not known any more.
+                    if let snapshot::Error::Corrupt { .. } = error {
+                        self.allowance.has_read(0, max);
+                    }
+                    Err(error.into())
                 }
-                Err(error.into())
             }
-        }
+        };
+        pending
+            .last(call, |snapshot| {
+                snapshot.as_ref().map_or(0, |snapshot| snapshot.info.size)
+            })
+            .await
     }
 
     /// Returns information about the newest version, or about version `at`, also of a tombstone.
@@ -103,8 +125,14 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn stat(&self, name: &str, at: Option<Version>) -> Result<Option<Info>> {
-        let _call = self.begin(Right::Load, name).await?;
-        self.stat_counted(name, at).await
+        let pending = self
+            .telemetry()
+            .begin_guest_call("stat", || self.dir_of(name));
+        let call = async {
+            let _call = self.begin(Right::Load, name).await?;
+            self.stat_counted(name, at).await
+        };
+        pending.last(call, none).await
     }
 
     /// Returns a page of the versions below `before`, or of all versions, newest first.
@@ -117,13 +145,19 @@ impl Guest {
         before: Option<Version>,
         limit: u32,
     ) -> Result<Vec<Info>> {
-        let _call = self.begin(Right::List, name).await?;
-        let limit = self.page_size(limit);
-        self.allowance.read()?;
-        let page = self.scope.history(name, before, limit).await?;
-        let bytes = page.iter().map(stat_cost).sum();
-        self.allowance.has_read(page.len() as u64, bytes);
-        Ok(page)
+        let pending = self
+            .telemetry()
+            .begin_guest_call("history", || self.dir_of(name));
+        let call = async {
+            let _call = self.begin(Right::List, name).await?;
+            let limit = self.page_size(limit);
+            self.allowance.read()?;
+            let page = self.scope.history(name, before, limit).await?;
+            let bytes = page.iter().map(stat_cost).sum();
+            self.allowance.has_read(page.len() as u64, bytes);
+            Ok(page)
+        };
+        pending.last(call, none).await
     }
 
     /// Returns a page of the names that start with `prefix`, after the name `after`. Lists only
@@ -132,13 +166,19 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn names(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<Name>> {
-        let limit = self.page_size(limit);
-        let Some(prefix) = self.rights.listed(prefix)? else {
-            return Ok(Vec::new());
+        let pending = self
+            .telemetry()
+            .begin_guest_call("names", || self.dir_of(prefix));
+        let call = async {
+            let limit = self.page_size(limit);
+            let Some(prefix) = self.rights.listed(prefix)? else {
+                return Ok(Vec::new());
+            };
+            let _call = self.allowance.call().await?;
+            self.allowance.read()?;
+            Ok(self.scope.names(prefix, after, limit).await?)
         };
-        let _call = self.allowance.call().await?;
-        self.allowance.read()?;
-        Ok(self.scope.names(prefix, after, limit).await?)
+        pending.last(call, none).await
     }
 
     /// Makes a tombstone the next version of `name`.
@@ -146,11 +186,17 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn delete(&self, name: &str, expect: Expect) -> Result<Info> {
-        let _call = self.begin(Right::Delete, name).await?;
-        self.allowance.change()?;
-        let info = self.scope.delete(name, expect).await?;
-        self.allowance.usage.quota.count_tombstone(&info);
-        Ok(self.allowance.notify(info))
+        let pending = self
+            .telemetry()
+            .begin_guest_call("delete", || self.dir_of(name));
+        let call = async {
+            let _call = self.begin(Right::Delete, name).await?;
+            self.allowance.change()?;
+            let info = self.scope.delete(name, expect).await?;
+            self.allowance.usage.quota.count_tombstone(&info);
+            Ok(self.allowance.notify(info))
+        };
+        pending.last(call, none).await
     }
 
     /// Saves the state of `version` as the next version of `name`.
@@ -158,11 +204,17 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn restore(&self, name: &str, version: Version, expect: Expect) -> Result<Info> {
-        self.rights.check(Right::Load, name)?;
-        let (parsed, _call) = self.begin_save(name).await?;
-        let (parsed, reservation) = self.reserve_copy(parsed, Some(version), name).await?;
-        let made = self.scope.inner.restore(&parsed, version, expect).await;
-        Ok(self.allowance.notify(reservation.settle(made)?))
+        let pending = self
+            .telemetry()
+            .begin_guest_call("restore", || self.dir_of(name));
+        let call = async {
+            self.rights.check(Right::Load, name)?;
+            let (parsed, _call) = self.begin_save(name).await?;
+            let (parsed, reservation) = self.reserve_copy(parsed, Some(version), name).await?;
+            let made = self.scope.inner.restore(&parsed, version, expect).await;
+            Ok(self.allowance.notify(reservation.settle(made)?))
+        };
+        pending.last(call, none).await
     }
 
     /// Saves the newest state of `name`, or that of version `at`, as the next version of
@@ -177,16 +229,22 @@ impl Guest {
         new_name: &str,
         expect: Expect,
     ) -> Result<Info> {
-        self.rights.check(Right::Load, name)?;
-        self.rights.check(Right::Save, new_name)?;
-        let parsed = self.parse(name)?;
-        let new_parsed = self.parse(new_name)?;
-        let _call = self.allowance.call().await?;
-        let (parsed, reservation) = self.reserve_copy(parsed, at, new_name).await?;
-        let new_parsed = new_parsed?;
-        let scope = &self.scope.inner;
-        let made = scope.fork(&parsed, at, (scope, &new_parsed), expect).await;
-        Ok(self.allowance.notify(reservation.settle(made)?))
+        let pending = self
+            .telemetry()
+            .begin_guest_call("fork", || self.dir_of(new_name));
+        let call = async {
+            self.rights.check(Right::Load, name)?;
+            self.rights.check(Right::Save, new_name)?;
+            let parsed = self.parse(name)?;
+            let new_parsed = self.parse(new_name)?;
+            let _call = self.allowance.call().await?;
+            let (parsed, reservation) = self.reserve_copy(parsed, at, new_name).await?;
+            let new_parsed = new_parsed?;
+            let scope = &self.scope.inner;
+            let made = scope.fork(&parsed, at, (scope, &new_parsed), expect).await;
+            Ok(self.allowance.notify(reservation.settle(made)?))
+        };
+        pending.last(call, none).await
     }
 
     /// Opens a writer of the next version of `name`. [`Expect::Any`] means the newest version at
@@ -195,20 +253,27 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn writer(&self, name: &str, options: SaveOptions) -> Result<GuestWriter> {
-        let (parsed, _call) = self.begin_save(name).await?;
-        let label_bytes = self.check_label_bytes(&options)?;
-        let slot = self.allowance.writer_slot()?;
-        let reservation = self.reserve(name, 0).await?;
-        let name = parsed?;
-        options.check_with(label_bytes)?;
-        let writer = self.scope.writer_from_head(&name, options).await?;
-        let writer = writer.at_most(self.limits().state_size);
-        Ok(GuestWriter::new(
-            writer,
-            reservation,
-            slot,
-            self.allowance.clone(),
-        ))
+        let pending = self
+            .telemetry()
+            .begin_guest_call("open_writer", || self.dir_of(name));
+        let call = async {
+            let (parsed, _call) = self.begin_save(name).await?;
+            let label_bytes = self.check_label_bytes(&options)?;
+            let slot = self.allowance.writer_slot()?;
+            let reservation = self.reserve(name, 0).await?;
+            let name = parsed?;
+            options.check_with(label_bytes)?;
+            let writer = self.scope.writer_from_head(&name, options).await?;
+            let writer = writer.at_most(self.limits().state_size);
+            Ok(GuestWriter::new(
+                writer,
+                reservation,
+                slot,
+                self.allowance.clone(),
+                self.telemetry().clone(),
+            ))
+        };
+        pending.last(call, none).await
     }
 
     /// Opens the newest version, or version `at`, for reading in pieces. Returns none as
@@ -217,14 +282,35 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn reader(&self, name: &str, at: Option<Version>) -> Result<Option<GuestReader>> {
-        let _call = self.begin(Right::Load, name).await?;
-        let slot = self.allowance.reader_slot()?;
-        self.allowance.read()?;
-        let Some(reader) = self.scope.reader(name, at).await? else {
-            return Ok(None);
+        let pending = self
+            .telemetry()
+            .begin_guest_call("open_reader", || self.dir_of(name));
+        let call = async {
+            let _call = self.begin(Right::Load, name).await?;
+            let slot = self.allowance.reader_slot()?;
+            self.allowance.read()?;
+            let Some(reader) = self.scope.reader(name, at).await? else {
+                return Ok(None);
+            };
+            self.allowance.has_read(0, stat_cost(reader.info()));
+            Ok(Some(GuestReader::new(
+                reader,
+                slot,
+                self.allowance.clone(),
+                self.telemetry().clone(),
+            )))
         };
-        self.allowance.has_read(0, stat_cost(reader.info()));
-        Ok(Some(GuestReader::new(reader, slot, self.allowance.clone())))
+        pending.last(call, none).await
+    }
+
+    /// Returns the telemetry of the guest's store.
+    fn telemetry(&self) -> &Telemetry {
+        &self.scope.inner.store.shared.telemetry
+    }
+
+    /// Returns the directory of a name, for its hash in a span.
+    fn dir_of(&self, name: &str) -> String {
+        Name::new(name).map_or_else(|_| String::new(), |name| self.scope.inner.dir_of(&name))
     }
 
     /// Begins every call that names something. If this returns an error, the storage was asked

@@ -2,6 +2,7 @@
 
 use crate::snapshot::{Error, Version};
 use crate::storage::{self, ErrorKind};
+use crate::telemetry::Outcome;
 
 /// An error of a guest's call. The cases are those of `error` in `persist:snapshot/types`, which
 /// is frozen, so that bindings can match all of them.
@@ -86,6 +87,25 @@ impl GuestError {
     pub(super) fn later() -> Self {
         Self::Throttled {
             retry_after_ms: Some(1000),
+        }
+    }
+}
+
+impl Outcome for GuestError {
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "conflict",
+            Self::NotFound => "not_found",
+            Self::Denied { .. } => "denied",
+            Self::TooLarge { .. } => "too_large",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::Invalid(_) => "invalid",
+            Self::Corrupt(_) => "corrupt",
+            Self::Throttled { .. } => "throttled",
+            Self::Unavailable(_) => "unavailable",
+            Self::Timeout => "timeout",
+            Self::UnknownOutcome { .. } => "outcome_unknown",
+            Self::Other { .. } => "other",
         }
     }
 }

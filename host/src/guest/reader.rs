@@ -7,19 +7,27 @@ use super::error::GuestError;
 use super::ledger::SlotGuard;
 use super::limits::to_u32;
 use crate::snapshot::{Info, Reader};
+use crate::telemetry::Telemetry;
 
 /// A guest's open reader.
 pub struct GuestReader {
     reader: Reader,
     allowance: Allowance,
+    telemetry: Telemetry,
     _slot: SlotGuard,
 }
 
 impl GuestReader {
-    pub(super) fn new(reader: Reader, slot: SlotGuard, allowance: Allowance) -> Self {
+    pub(super) fn new(
+        reader: Reader,
+        slot: SlotGuard,
+        allowance: Allowance,
+        telemetry: Telemetry,
+    ) -> Self {
         Self {
             reader,
             allowance,
+            telemetry,
             _slot: slot,
         }
     }
@@ -35,6 +43,12 @@ impl GuestReader {
     /// # Errors
     /// [`GuestError`].
     pub async fn read(&mut self, offset: u64, len: u32) -> Result<Bytes, GuestError> {
+        let pending = self.telemetry.begin_guest_call("read", String::new);
+        let read = self.read_checked(offset, len);
+        pending.last(read, |bytes| bytes.len() as u64).await
+    }
+
+    async fn read_checked(&mut self, offset: u64, len: u32) -> Result<Bytes, GuestError> {
         if len == 0 {
             return Err(GuestError::invalid("`len` is 0; the minimum is 1"));
         }

@@ -5,12 +5,14 @@ use super::error::GuestError;
 use super::ledger::SlotGuard;
 use super::storage_quota::Reservation;
 use crate::snapshot::{Info, Writer};
+use crate::telemetry::Telemetry;
 
 /// A guest's open writer. Dropping it aborts what it wrote.
 pub struct GuestWriter {
     /// None after an error, and during a call: what was written may be incomplete.
     open: Option<(Writer, Reservation)>,
     allowance: Allowance,
+    telemetry: Telemetry,
     _slot: SlotGuard,
 }
 
@@ -20,10 +22,12 @@ impl GuestWriter {
         reservation: Reservation,
         slot: SlotGuard,
         allowance: Allowance,
+        telemetry: Telemetry,
     ) -> Self {
         Self {
             open: Some((writer, reservation)),
             allowance,
+            telemetry,
             _slot: slot,
         }
     }
@@ -33,6 +37,12 @@ impl GuestWriter {
     /// # Errors
     /// [`GuestError`].
     pub async fn write(&mut self, chunk: &[u8]) -> Result<(), GuestError> {
+        let pending = self.telemetry.begin_guest_call("write", String::new);
+        let len = chunk.len() as u64;
+        pending.last(self.write_checked(chunk), |()| len).await
+    }
+
+    async fn write_checked(&mut self, chunk: &[u8]) -> Result<(), GuestError> {
         let (mut writer, mut reservation) = self.take()?;
         let max = self.allowance.limits.chunk;
         let size = chunk.len() as u64;
@@ -50,7 +60,12 @@ impl GuestWriter {
     ///
     /// # Errors
     /// [`GuestError`].
-    pub async fn finish(mut self) -> Result<Info, GuestError> {
+    pub async fn finish(self) -> Result<Info, GuestError> {
+        let pending = self.telemetry.begin_guest_call("finish", String::new);
+        pending.last(self.finish_checked(), |_| 0).await
+    }
+
+    async fn finish_checked(mut self) -> Result<Info, GuestError> {
         let (writer, reservation) = self.take()?;
         let _call = self.allowance.call_of_handle().await?;
         let made = writer.finish().await;

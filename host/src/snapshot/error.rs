@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use crate::storage::{self, ErrorKind};
+use crate::telemetry::Outcome;
 
 use super::Version;
 
@@ -110,6 +111,25 @@ pub enum Error {
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+}
+
+impl Outcome for Error {
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "conflict",
+            Self::NotFound(_) => "not_found",
+            Self::Invalid(_) => "invalid",
+            Self::TooLarge { .. } => "too_large",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Misplaced { .. } => "misplaced",
+            Self::Unsupported { .. } => "unsupported",
+            Self::UnknownOutcome { .. } => "outcome_unknown",
+            Self::Leased { .. } => "leased",
+            Self::LeaseLost { .. } => "lease_lost",
+            Self::NoStore { .. } => "no_store",
+            Self::Storage(error) => error.outcome(),
+        }
+    }
 }
 
 /// Returns the beginning of a message about an object.

@@ -8,7 +8,8 @@ use super::shared::StoreRef;
 use super::{
     CurrentPolicy, Expect, Name, Policy, Result, Scope, StoreOptions, Version, check_limit, layout,
 };
-use crate::storage::{Storage, StorageIdentity};
+use crate::storage::{Counts, Storage, StorageIdentity};
+use crate::telemetry::Recorder;
 
 /// Everything in one storage. Clones share it.
 #[derive(Clone, Debug)]
@@ -25,7 +26,18 @@ impl Store {
     /// Returns the store in `storage`, with options.
     pub fn with_options(storage: Arc<dyn Storage>, options: StoreOptions) -> Self {
         Self {
-            inner: StoreRef::new(storage, options),
+            inner: StoreRef::new(storage, options, None),
+        }
+    }
+
+    /// Returns the store in `storage`, with options, whose operations `recorder` receives.
+    pub fn with_recorder(
+        storage: Arc<dyn Storage>,
+        options: StoreOptions,
+        recorder: Arc<dyn Recorder>,
+    ) -> Self {
+        Self {
+            inner: StoreRef::new(storage, options, Some(recorder)),
         }
     }
 
@@ -37,6 +49,12 @@ impl Store {
     /// Returns the identity of the storage of this store.
     pub fn identity(&self) -> StorageIdentity {
         self.inner.storage().identity()
+    }
+
+    /// Returns the counts of requests to the server of the storage, with their retries; none where
+    /// there is no server.
+    pub fn counts(&self) -> Option<Counts> {
+        self.inner.storage().counts()
     }
 
     /// Returns the scope of `agent`: its own names, or those of one of its sessions.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Entry, Key, List, Object, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
+    Counts, Entry, Key, List, Object, Page, Part, ReadRange, RecursiveList, RecursivePage, Result,
     StorageIdentity, Sweep, Swept,
 };
 #[cfg(doc)]
@@ -21,6 +21,15 @@ use super::{ErrorKind, IdentityRelation, probe};
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Returns the location of the storage, for messages to the operator. Never a credential.
     fn location(&self) -> String;
+
+    /// Returns a short name of this kind of storage, such as `s3`, which is the label `backend` of
+    /// [metrics](crate::telemetry). A storage that passes its calls to another one returns the name
+    /// of that one.
+    ///
+    /// `other` unless a backend says otherwise.
+    fn backend(&self) -> &'static str {
+        "other"
+    }
 
     /// Returns the identity of the storage. Two storages that could hold the same object at the
     /// same time must not be [`IdentityRelation::Different`]. A storage that passes its calls to
@@ -54,6 +63,14 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// False unless a backend says otherwise.
     fn is_providers_own(&self) -> bool {
         false
+    }
+
+    /// Returns the counts of requests to a server since the storage was opened. A storage that
+    /// passes its calls to another one returns the counts of that one.
+    ///
+    /// None unless a backend says otherwise.
+    fn counts(&self) -> Option<Counts> {
+        None
     }
 
     /// Makes an object that was not there. When this returns ok, the object is whole and survives a

@@ -61,6 +61,10 @@ impl Storage for Memory {
         "memory".into()
     }
 
+    fn backend(&self) -> &'static str {
+        "memory"
+    }
+
     fn identity(&self) -> StorageIdentity {
         let namespace = format!("memory at {:p}", Arc::as_ptr(&self.objects));
         StorageIdentity::new(namespace, "")

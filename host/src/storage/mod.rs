@@ -39,6 +39,7 @@ mod memory;
 mod names;
 mod pager;
 pub mod probe;
+mod recorded;
 mod retry;
 #[cfg(feature = "s3")]
 mod s3;
@@ -65,13 +66,12 @@ pub use local::{Call, Watch};
 pub use local::{Local, Modes, parse_mode};
 pub use memory::Memory;
 pub use pager::Pager;
-#[cfg(feature = "bucket")]
-pub use retry::Counts;
+pub(crate) use recorded::Recorded;
 pub use retry::Retry;
 #[cfg(feature = "s3")]
 pub use s3::{S3, S3Driver};
 pub use secret::{redact, secret_in};
 pub use types::{
-    Entry, List, Object, ObjectMeta, Page, Part, ReadRange, RecursiveList, RecursivePage, Sweep,
-    Swept,
+    Counts, Entry, List, Object, ObjectMeta, Page, Part, ReadRange, RecursiveList, RecursivePage,
+    Sweep, Swept,
 };

@@ -354,6 +354,22 @@ pub struct Page {
     pub now: Option<SystemTime>,
 }
 
+/// Counts of what was sent to a server since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Requests, the repeated ones too.
+    pub requests: u64,
+    /// Those that were sent again.
+    pub repeated: u64,
+    /// Answers that asked for fewer requests.
+    pub throttled: u64,
+    /// Calls that failed although they were, or could have been, sent again.
+    pub given_up: u64,
+    /// Changes whose outcome stayed unknown.
+    pub unanswered: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

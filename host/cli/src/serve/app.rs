@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::Incoming;
 use super::components::Components;
 use super::manifest::Manifest;
+use super::metrics::Metrics;
 use super::problem::{Problem, Result};
 use super::queue::Runs;
 use super::token::{self, TokenRight};
@@ -25,6 +26,7 @@ const MAX_PAGE: usize = 1000;
 /// State that all requests share.
 pub(super) struct App {
     pub(super) store: Store,
+    pub(super) metrics: Metrics,
     pub(super) manifest: Manifest,
     pub(super) components: Components,
     pub(super) runs: Arc<Runs>,
@@ -56,12 +58,14 @@ pub(super) struct Target {
 impl App {
     pub(super) fn new(
         store: Store,
+        metrics: Metrics,
         manifest: Manifest,
         components: Components,
         options: Options,
     ) -> Self {
         Self {
             store,
+            metrics,
             manifest,
             components,
             runs: Arc::default(),

@@ -10,6 +10,7 @@ mod components;
 mod conditional;
 mod listen;
 mod manifest;
+mod metrics;
 mod openapi;
 mod problem;
 mod queue;
@@ -28,17 +29,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use persist_host::snapshot::Store;
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::error::Usage;
 use crate::print::Out;
 use crate::settings::Settings;
-use crate::stores::Create;
+use crate::stores::{Create, Stores};
 use app::App;
 use listen::{Limits, Listener};
 use manifest::Manifest;
+use metrics::{Durations, Metrics};
 
 /// Serve agents and their snapshots over HTTP
 ///
@@ -86,7 +87,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
     poll: Duration,
     #[command(flatten)]
-    pub(crate) create: Create,
+    create: Create,
 }
 
 /// Refuses zero, which would mean "at once" for a timeout and "without a pause" for a poll.
@@ -100,7 +101,14 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
 }
 
 impl Serve {
-    pub(crate) async fn run(self, store: Store, settings: &Settings, out: Out) -> Result<()> {
+    pub(crate) async fn run(
+        self,
+        stores: &Stores<'_>,
+        settings: &Settings,
+        out: Out,
+    ) -> Result<()> {
+        let durations = Arc::new(Durations::default());
+        let store = stores.recorded_host(self.create, durations.clone())?;
         let manifest = Manifest::read(&self.manifest, settings)?;
         let has_auth = self.auth(&manifest)?;
         let tls = match (&self.tls_cert, &self.tls_key) {
@@ -125,7 +133,8 @@ impl Serve {
         let listener = listener.with_context(|| format!("cannot listen on {}", self.listen))?;
         let address = listener.local_addr()?;
         let app = Arc::new(App::new(
-            store,
+            store.clone(),
+            Metrics::new(durations, store),
             manifest,
             components,
             app::Options {

@@ -65,6 +65,7 @@ fn operation(route: &Route, path: &str) -> Value {
             "description": "Done.",
             "content": content(route.answer, match route.id {
                 "changes" => "text/event-stream",
+                "metrics" => super::metrics::MEDIA_TYPE,
                 _ => "application/octet-stream",
             }),
         },

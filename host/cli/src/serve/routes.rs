@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
@@ -37,6 +38,7 @@ macro_rules! routes {
     };
 }
 
+const METRICS: Option<TokenRight> = Some(TokenRight::Metrics);
 const READ: Option<TokenRight> = Some(TokenRight::Read);
 const SAVE: Option<TokenRight> = Some(TokenRight::Save);
 const ADMIN: Option<TokenRight> = Some(TokenRight::Admin);
@@ -44,6 +46,8 @@ const ADMIN: Option<TokenRight> = Some(TokenRight::Admin);
 routes! {
     GET Root "/healthz" "health" None, [], None, "Health", health, "Tell that the process works";
     GET Root "/readyz" "ready" None, [], None, "Health", ready, "Tell that the store can be read";
+    GET Root "/metrics" "metrics" METRICS, [], None, "", metrics,
+        "Return metrics in the text format of OpenMetrics";
     GET Root "/v1/openapi.json" "openapi" None, [], None, "Any", document, "Return this document";
     GET Root "/v1/changes" "changes" READ, [], None, "", changes::changes,
         "Stream the changes of all names as server-sent events";
@@ -84,7 +88,18 @@ pub(super) fn router(app: Arc<App>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         for path in route.path.templates() {
-            let handler = move |State(app), params, request| answer(route, app, params, request);
+            let template = path.clone();
+            let handler = move |State(app): State<Arc<App>>, params, request| {
+                let template = template.clone();
+                async move {
+                    let began = Instant::now();
+                    let response = answer(route, Arc::clone(&app), params, request).await;
+                    let method = route.method.as_str();
+                    app.metrics
+                        .answered(method, template, response.status(), began.elapsed());
+                    response
+                }
+            };
             let filter = MethodFilter::try_from(route.method.clone());
             let filter = filter.unwrap_or(MethodFilter::GET);
             router = router.route(&path, on(filter, handler));
@@ -197,6 +212,15 @@ async fn ready(app: Arc<App>, target: Target, request: Request) -> Result<Respon
             ))
         }
     }
+}
+
+async fn metrics(app: Arc<App>, _: Target, _: Request) -> Result<Response> {
+    let mut response = Response::new(app.metrics.text().into());
+    let headers = response.headers_mut();
+    let media_type = HeaderValue::from_static(super::metrics::MEDIA_TYPE);
+    headers.insert(header::CONTENT_TYPE, media_type);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
 }
 
 // Not `async`: its type would depend on the table that it is in.

@@ -40,7 +40,7 @@ struct New {
     /// Name of the token in the manifest
     #[arg(long, default_value = "token")]
     name: String,
-    /// Rights of the token: run, read, save and admin, separated by commas
+    /// Rights of the token: run, read, save, metrics and admin, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "run,read", value_enum)]
     rights: Vec<TokenRight>,
     /// Agents that the token may name: names or globs, separated by commas
@@ -58,6 +58,8 @@ pub(crate) enum TokenRight {
     Read,
     /// Save, restore, fork and delete: changes that can be undone
     Save,
+    /// Read the metrics of the service, of all agents together
+    Metrics,
     /// All of these, and pins, without which versions may be pruned
     Admin,
 }
@@ -120,6 +122,7 @@ impl fmt::Display for TokenRight {
             Self::Run => "run",
             Self::Read => "read",
             Self::Save => "save",
+            Self::Metrics => "metrics",
             Self::Admin => "admin",
         })
     }

@@ -8,12 +8,14 @@
 //! trailer tells whether the version that is there is the one that we made.
 
 use bytes::Bytes;
+use tracing::field::Empty;
 
 use crate::snapshot::clock::{self, Moment};
 use crate::snapshot::format::{Encoded, Trailer, TrailerFields};
 use crate::snapshot::shared::{Head, HeadCache, HeadObservation, ScopeRef};
 use crate::snapshot::{Error, Expect, Info, MAX_VERSION, Name, Result, Version};
 use crate::storage::{self, ErrorKind, Upload};
+use crate::telemetry::{Layer, hashed};
 
 /// How often a change with [`Expect::Any`] tries the next version after losing a race. Every loss
 /// is another writer's save, so this many losses mean a name that a hundred writers want at once.
@@ -170,6 +172,27 @@ impl Commit {
 
     /// Makes the version.
     pub(crate) async fn finish(&mut self, encoded: &Encoded) -> Result<Info> {
+        let operation = if encoded.is_tombstone() {
+            "delete"
+        } else {
+            "save"
+        };
+        let telemetry = &self.scope.store.shared.telemetry;
+        let span = tracing::info_span!(
+            "commit",
+            backend = telemetry.backend(),
+            operation,
+            object = %hashed(&self.dir()),
+            bytes = Empty,
+            outcome = Empty,
+        );
+        let pending = telemetry.begin(Layer::Commit, operation, span);
+        pending
+            .last(self.make(encoded), |info| info.stored_size)
+            .await
+    }
+
+    async fn make(&mut self, encoded: &Encoded) -> Result<Info> {
         let made = match self.upload.take() {
             Some(sending) => self.finish_upload(sending, encoded).await,
             None => self.create(encoded).await,

@@ -320,7 +320,7 @@ mod tests {
     fn a_process_writes_no_object_that_all_processes_write() {
         block_on(async {
             let storage = Arc::new(Own::default());
-            let open = || StoreRef::new(storage.clone(), StoreOptions::default());
+            let open = || StoreRef::new(storage.clone(), StoreOptions::default(), None);
             ensure_initialized(&open()).await.expect("makes the store");
             storage.creates.lock().expect("no panic").clear();
             ensure_initialized(&open()).await.expect("trusts the store");
@@ -330,7 +330,7 @@ mod tests {
     }
 
     fn store_in(storage: impl Storage) -> StoreRef {
-        StoreRef::new(Arc::new(storage), StoreOptions::default())
+        StoreRef::new(Arc::new(storage), StoreOptions::default(), None)
     }
 
     /// A storage in which something happens once, when `store.json` or a probe is made.

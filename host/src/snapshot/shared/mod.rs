@@ -26,7 +26,8 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::clock::StorageClock;
 use super::info::HOST_LABEL;
 use super::{Error, MAX_LABEL_BYTES, Name, Result, Version, layout};
-use crate::storage::{Key, Storage};
+use crate::storage::{Key, Recorded, Storage};
+use crate::telemetry::{Recorder, Telemetry};
 
 /// A store as this process uses it. Clones share it.
 #[derive(Clone, Debug)]
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) policy: Arc<PolicyCache>,
     pub(crate) clock: StorageClock,
     pub(crate) leases: Observations,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// A scope: the names of one agent, or of one session of it, in a store.
@@ -117,7 +119,13 @@ impl ScopeRef {
 }
 
 impl StoreRef {
-    pub(crate) fn new(storage: Arc<dyn Storage>, options: StoreOptions) -> Self {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        options: StoreOptions,
+        recorder: Option<Arc<dyn Recorder>>,
+    ) -> Self {
+        let telemetry = Telemetry::new(storage.backend(), recorder);
+        let storage = Arc::new(Recorded::new(storage, telemetry.clone()));
         let policy = Arc::new(PolicyCache::default());
         Self {
             shared: Arc::new(Shared {
@@ -126,6 +134,7 @@ impl StoreRef {
                 policy,
                 clock: StorageClock::default(),
                 leases: Observations::default(),
+                telemetry,
                 options,
                 initialized: OnceCell::new(),
                 auto_prune: Arc::new(Semaphore::new(1)),

@@ -8,7 +8,7 @@ use super::shared::Bucket;
 use super::unsent::join;
 use super::upload::BucketUpload;
 use crate::storage::{
-    Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result, Storage,
+    Counts, Key, List, Page, Part, ReadRange, RecursiveList, RecursivePage, Result, Storage,
     StorageIdentity, Sweep, Swept, Upload,
 };
 
@@ -16,6 +16,13 @@ use crate::storage::{
 impl<D: Driver> Storage for Bucket<D> {
     fn location(&self) -> String {
         self.settings().location()
+    }
+
+    fn backend(&self) -> &'static str {
+        match self.settings().scheme {
+            "gs" => "gcs",
+            scheme => scheme,
+        }
     }
 
     fn identity(&self) -> StorageIdentity {
@@ -29,6 +36,10 @@ impl<D: Driver> Storage for Bucket<D> {
 
     fn is_providers_own(&self) -> bool {
         self.settings().is_own_server
+    }
+
+    fn counts(&self) -> Option<Counts> {
+        Some(self.counts())
     }
 
     async fn create(&self, key: &Key, body: Vec<Bytes>) -> Result<()> {

@@ -13,8 +13,8 @@ use super::settings::Settings;
 use super::sizes::ListedSizes;
 #[cfg(doc)]
 use crate::storage::Storage;
-use crate::storage::retry::{Attempt, Call, Counts, Retrier, RetryDecision, RetryLoop};
-use crate::storage::{Key, Result};
+use crate::storage::retry::{Attempt, Call, Retrier, RetryDecision, RetryLoop};
+use crate::storage::{Counts, Key, Result};
 
 /// A [`Storage`] that keeps objects in a bucket. Clones share its connections.
 #[derive(Debug)]

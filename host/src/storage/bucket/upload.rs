@@ -14,8 +14,8 @@ use super::shared::Bucket;
 use super::tail::Tail;
 use super::unsent::Unsent;
 use crate::storage::probe::{self, Way};
-use crate::storage::retry::hashed;
 use crate::storage::{Error, ErrorKind, Key, Result, Storage, Upload, task};
+use crate::telemetry::hashed;
 
 /// A completion waits for its answer as long as an upload of 128 KiB for each part, but no longer
 /// than one of this: two minutes more than any other call, with the default policy. A server may

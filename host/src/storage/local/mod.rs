@@ -160,6 +160,10 @@ impl Storage for Local {
         format!("the directory {}", self.root().display())
     }
 
+    fn backend(&self) -> &'static str {
+        "local"
+    }
+
     fn identity(&self) -> StorageIdentity {
         StorageIdentity::local(self.root())
     }

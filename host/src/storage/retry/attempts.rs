@@ -5,12 +5,14 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use super::Retry;
 use super::proxy::Proxy;
-use crate::storage::{Error, ErrorKind, Result};
+use crate::storage::{Counts, Error, ErrorKind, Result};
+use crate::telemetry::hashed;
 
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
@@ -93,22 +95,6 @@ pub(in crate::storage) struct Call<'a> {
     pub(in crate::storage) server: &'a str,
 }
 
-/// Counts of what was sent to a server since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counts {
-    /// Requests, the repeated ones too.
-    pub requests: u64,
-    /// Those that were sent again.
-    pub repeated: u64,
-    /// Answers that asked for fewer requests.
-    pub throttled: u64,
-    /// Calls that failed although they were, or could have been, sent again.
-    pub given_up: u64,
-    /// Changes whose outcome stayed unknown.
-    pub unanswered: u64,
-}
-
 /// The policy at work, and what it did.
 #[derive(Debug)]
 pub(in crate::storage) struct Retrier {
@@ -165,9 +151,17 @@ impl Retrier {
             0 => body,
             pace => times(Duration::from_micros(pace), PATIENCE * mebibytes),
         };
+        let span = tracing::info_span!(
+            "storage_request",
+            request = call.name,
+            object = %hashed(call.key),
+            bytes = call.body,
+            attempts = Empty,
+        );
         RetryLoop {
             retrier: self,
             call,
+            span,
             attempts: 0,
             first: self.policy.attempt.saturating_add(usual.min(body)),
             attempt: self.policy.attempt.saturating_add(body),
@@ -246,6 +240,7 @@ impl Retrier {
 pub(in crate::storage) struct RetryLoop<'a> {
     retrier: &'a Retrier,
     call: Call<'a>,
+    span: Span,
     attempts: u32,
     /// The longest wait for the first answer, and for a later one.
     first: Duration,
@@ -289,7 +284,7 @@ impl RetryLoop<'_> {
                 }
             }
         };
-        match sent.await {
+        match sent.instrument(self.span.clone()).await {
             Ok(answer) => {
                 self.retrier.heard(&answer);
                 if answer.is_ok() {
@@ -430,6 +425,12 @@ impl RetryLoop<'_> {
     }
 }
 
+impl Drop for RetryLoop<'_> {
+    fn drop(&mut self) {
+        self.span.record("attempts", self.attempts);
+    }
+}
+
 impl fmt::Debug for RetryLoop<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let call = &self.call;
@@ -455,11 +456,6 @@ fn count(counter: &AtomicU64) {
 fn jitter(bound: Duration) -> Duration {
     let part = (crate::random::u128() >> 96) as f64 / f64::from(u32::MAX);
     bound.mul_f64(part.min(1.0))
-}
-
-/// A key as it may stand in a log above debug: the same for the same key, and not to be read.
-pub(in crate::storage) fn hashed(key: &str) -> String {
-    crate::hex::hex(&Sha256::digest(key.as_bytes())[..6])
 }
 
 #[cfg(test)]
@@ -538,6 +534,23 @@ mod tests {
             assert_eq!(counts.requests, attempts);
             assert_eq!((counts.repeated, counts.given_up), (attempts - 1, 1));
         });
+    }
+
+    #[test]
+    fn the_span_of_a_call_has_its_attempts_and_no_key() {
+        let log = crate::telemetry::closed_spans(async {
+            let retrier = retrier(quick());
+            let faults = [
+                fault(RetryDecision::RetryOnce, false),
+                fault(RetryDecision::Stop, false),
+            ];
+            fail(&retrier, false, &faults).await;
+        });
+        let request = "storage_request{request=\"PutObject\"";
+        let span = log.lines().find(|line| line.contains(request));
+        let span = span.unwrap_or_else(|| panic!("{log}"));
+        assert!(span.contains("attempts=2"), "{log}");
+        assert!(!log.contains("a/b"), "{log}");
     }
 
     #[test]

@@ -92,9 +92,9 @@ impl Retry {
 }
 
 #[cfg(feature = "bucket")]
-pub use attempts::{Attempt, AttemptError, Counts, RetryDecision};
+pub use attempts::{Attempt, AttemptError, RetryDecision};
 #[cfg(feature = "bucket")]
-pub(super) use attempts::{Call, Retrier, RetryLoop, hashed};
+pub(super) use attempts::{Call, Retrier, RetryLoop};
 
 #[cfg(all(test, feature = "bucket"))]
 mod tests {
