@@ -39,6 +39,7 @@
 //! - `credentials`: which servers are sent which credentials
 //! - `selection`: several names at once, points in time, whole agents and sessions
 //! - `serve`: agents and snapshots over HTTP
+//! - `replicas`: several services over one store, with leases and behind a proxy
 //! - `network`: proxies, login pages and wrong servers between a host and its store
 //! - `secrets`: secrets in the wrong place, which no command prints
 //! - `malformed`: keys, files and variables that no request can carry
@@ -85,6 +86,7 @@ mod output;
 mod plugin_host;
 mod probes;
 mod races;
+mod replicas;
 mod retention;
 mod retention_cli;
 mod run_options;

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -15,25 +15,25 @@ use persist_tests::{block_on, guest, persist, run_fails, run_ok, tempdir, text, 
 use serde_json::{Value, json};
 
 /// A service, and a token that it takes for everything.
-struct Service {
+pub(crate) struct Service {
     child: Child,
     address: String,
     token: String,
     document: Value,
 }
 
-struct Reply {
-    status: StatusCode,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
 impl Reply {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value
             .unwrap_or_else(|| panic!("{name}: {:?}", self.headers))
@@ -43,7 +43,7 @@ impl Reply {
 }
 
 /// Makes a token, and returns it with its lines of the manifest.
-fn token(dir: &Path, rights: &str, agents: &str) -> (String, String) {
+pub(crate) fn token(dir: &Path, rights: &str, agents: &str) -> (String, String) {
     let words = [
         "token", "new", "--json", "--rights", rights, "--agents", agents,
     ];
@@ -52,7 +52,7 @@ fn token(dir: &Path, rights: &str, agents: &str) -> (String, String) {
     (part("token"), part("manifest"))
 }
 
-fn manifest(dir: &Path, component: &Path, more: &str) -> PathBuf {
+pub(crate) fn manifest(dir: &Path, component: &Path, more: &str) -> PathBuf {
     let file = dir.join("agents.toml");
     let component = component.display();
     let text = format!("[[agents]]\nname = \"bot*\"\ncomponent = \"{component}\"\n{more}\n");
@@ -71,14 +71,26 @@ impl Service {
         Self::of(dir, &manifest, token, options)
     }
 
-    fn of(dir: &Path, manifest: &Path, token: String, options: &[&str]) -> Self {
+    pub(crate) fn of(dir: &Path, manifest: &Path, token: String, options: &[&str]) -> Self {
+        let command = persist(&dir.join("store"));
+        Self::spawn(command, "127.0.0.1:0", manifest, token, options)
+    }
+
+    /// Starts a service by a command that names its store.
+    pub(crate) fn spawn(
+        mut command: Command,
+        listen: &str,
+        manifest: &Path,
+        token: String,
+        options: &[&str],
+    ) -> Self {
         let manifest = manifest.to_str().expect("text");
-        let mut child = persist(&dir.join("store"))
+        let mut child = command
             .args([
                 "serve",
                 "--json",
                 "--listen",
-                "127.0.0.1:0",
+                listen,
                 "--manifest",
                 manifest,
             ])
@@ -144,11 +156,11 @@ impl Service {
         reply
     }
 
-    fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         self.send("GET", path, &[], "")
     }
 
-    fn run(&self, path: &str, args: &[&str], headers: &[(&str, &str)]) -> Reply {
+    pub(crate) fn run(&self, path: &str, args: &[&str], headers: &[(&str, &str)]) -> Reply {
         let body = json!({ "args": args }).to_string();
         let headers = [&[("content-type", "application/json")], headers].concat();
         self.send("POST", path, &headers, &body)
@@ -208,16 +220,14 @@ impl Service {
     }
 
     /// Sends a signal, and returns the exit code; none after SIGKILL.
-    fn end(mut self, signal: &str) -> Option<i32> {
+    pub(crate) fn end(mut self, signal: &str) -> Option<i32> {
         self.signal(signal);
         self.child.wait().expect("it ends").code()
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
-        let sent = std::process::Command::new("kill")
-            .args([signal, &id])
-            .status();
+        let sent = Command::new("kill").args([signal, &id]).status();
         assert!(sent.expect("kill runs").success());
     }
 }

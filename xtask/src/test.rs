@@ -6,7 +6,7 @@ use crate::{demo, guests, languages, servers};
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Enough of the demo to be a test: a dozen turns between two kills.
@@ -23,6 +23,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let skipped = Skipped::forget_earlier(workspace)?;
     servers::install_all(workspace)?;
     install_shells();
+    install_proxy();
     // One selection of packages and features for all that follows. Another would compile wasmtime a
     // second time.
     let all = ["--locked", "--workspace", "--all-features"];
@@ -50,6 +51,18 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     skipped.print()?;
     tested?;
     demo
+}
+
+/// Installs the proxy behind which replicas are tested. Where that fails, the test is skipped.
+fn install_proxy() {
+    // Not in the PATH of a user who is not root.
+    if Path::new("/usr/sbin/haproxy").exists() {
+        return;
+    }
+    let otherwise = "install it, or replicas are not tested behind a proxy";
+    if let Err(error) = machine::install(&["haproxy"], otherwise) {
+        eprintln!("Replicas are not tested behind a proxy: {error:#}");
+    }
 }
 
 /// Installs the shells in which completion is tested. Where that fails, these tests are skipped.

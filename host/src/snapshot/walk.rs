@@ -444,6 +444,9 @@ impl VersionStream {
             let limit = self.left.min(PAGE);
             let scope = &self.scope.inner;
             let page = scope.versions_of(&self.name, self.before, limit).await?;
+            if let (None, Some(head)) = (self.before, page.first()) {
+                scope.observe_head(&self.name, *head);
+            }
             self.versions = page.into();
             self.before = self.versions.back().copied();
             self.left = match self.before {

@@ -50,6 +50,7 @@ fn kubernetes_manifests(examples: &Path) -> Result<Vec<PathBuf>> {
             found.push(manifest);
         }
     }
+    ensure!(!found.is_empty(), "there is no kubernetes.yaml");
     Ok(found)
 }
 

@@ -28,6 +28,9 @@ use crate::error::Usage;
 /// Bytes of the head of a request, at most.
 const MAX_HEAD: usize = 64 << 10;
 
+/// Longest time for the leases of runs that were aborted.
+const RELEASE: Duration = Duration::from_secs(5);
+
 /// Limits of all connections.
 pub(super) struct Limits {
     pub(super) connections: usize,
@@ -131,6 +134,8 @@ impl Listener {
             _ = interrupt.recv() => {}
         }
         app.runs.abort();
+        // Their leases are released, so that other replicas need not wait for their terms.
+        let _ = tokio::time::timeout(RELEASE, app.runs.finish()).await;
         Ok(())
     }
 }

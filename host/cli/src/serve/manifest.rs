@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use globset::{Glob, GlobMatcher};
-use persist_host::snapshot::Name;
+use persist_host::snapshot::{LeaseOptions, Name};
+use persist_host::units::parse_duration;
 use persist_host::wasm::{HttpPolicy, Limits, Rights, RunOptions};
 use serde::Deserialize;
 
@@ -35,10 +36,18 @@ const OF_PROCESS: [&str; 13] = [
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
+    lease: Option<WrittenLease>,
     #[serde(default)]
     agents: Vec<WrittenAgent>,
     #[serde(default)]
     tokens: Vec<WrittenToken>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLease {
+    term: String,
+    wait: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,6 +83,8 @@ struct WrittenToken {
 
 /// A manifest that was checked.
 pub(super) struct Manifest {
+    /// Lease that a run holds; none: runs take no lease.
+    pub(super) lease: Option<LeaseOptions>,
     pub(super) agents: Vec<AgentEntry>,
     pub(super) tokens: Vec<KnownToken>,
 }
@@ -117,7 +128,9 @@ impl Manifest {
             let place = format!("tokens[{n}] {:?}", token.name);
             token.checked().map_err(|error| at(&place, error))
         });
+        let lease = written.lease.map(WrittenLease::checked).transpose();
         Ok(Self {
+            lease: lease.map_err(|error| at("lease", error))?,
             agents: agents.collect::<Result<_>>()?,
             tokens: tokens.collect::<Result<_>>()?,
         })
@@ -127,6 +140,26 @@ impl Manifest {
     pub(super) fn entry(&self, agent: &Name) -> Option<usize> {
         let mut entries = self.agents.iter();
         entries.position(|entry| entry.glob.is_match(agent.as_str()))
+    }
+}
+
+impl WrittenLease {
+    fn checked(self) -> Result<LeaseOptions> {
+        let duration = |key: &str, text: &str| {
+            parse_duration(text).map_err(|error| Usage::new(format!("{key}: {error}")))
+        };
+        let mut options = LeaseOptions::default();
+        options.term = duration("term", &self.term)?;
+        options.wait = match &self.wait {
+            Some(wait) => duration("wait", wait)?,
+            None => options.term * 2,
+        };
+        options.check().map_err(|error| {
+            let why = error.to_string();
+            let why = why.strip_prefix("invalid: ").unwrap_or(&why);
+            Usage::new(format!("term: {why}"))
+        })?;
+        Ok(options)
     }
 }
 
@@ -316,6 +349,14 @@ mod tests {
                 "{error}"
             );
         }
+        for (key, lease) in [
+            ("lease: term: ", "term = \"1ms\""),
+            ("lease: term: ", "term = \"soon\""),
+            ("lease: wait: ", "term = \"30s\"\nwait = \"1\""),
+        ] {
+            let error = with(&format!("[lease]\n{lease}"));
+            assert!(error.starts_with(key), "{error}");
+        }
         let token = with(
             "[[tokens]]\nname = \"ci\"\nsha256 = \"s3cr3t\"\nrights = [\"run\"]\nagents = [\"*\"]",
         );
@@ -341,6 +382,23 @@ mod tests {
         assert_eq!(entry("bot-1"), Some(0));
         assert_eq!(entry("bot-2"), Some(1));
         assert_eq!(entry("other"), None);
+    }
+
+    #[test]
+    fn a_run_waits_two_terms_for_a_lease_unless_the_manifest_says_otherwise() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("a.wasm"), "").expect("written");
+        let lease = |lease: &str| {
+            let text = format!("{lease}\n[[agents]]\nname = \"bot\"\ncomponent = \"a.wasm\"");
+            let manifest = Manifest::parse(&text, dir.path(), &Limits::default()).expect("valid");
+            manifest.lease.map(|lease| (lease.term, lease.wait))
+        };
+        let seconds = std::time::Duration::from_secs;
+        assert_eq!(lease(""), None);
+        let usual = lease("[lease]\nterm = \"10s\"");
+        assert_eq!(usual, Some((seconds(10), seconds(20))));
+        let refused = lease("[lease]\nterm = \"10s\"\nwait = \"0s\"");
+        assert_eq!(refused, Some((seconds(10), seconds(0))));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Errors of the service: problem documents (RFC 9457) with the codes of the command's JSON errors.
 
+use std::time::SystemTime;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,6 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::exit;
 use crate::text::seen;
+
+/// Longest time after which a client is told to try again, in seconds.
+const LONGEST_RETRY: u64 = 30;
 
 /// Result of a handler.
 pub(super) type Result<T> = std::result::Result<T, Problem>;
@@ -51,6 +56,28 @@ impl Problem {
         let mut busy = Self::new(StatusCode::TOO_MANY_REQUESTS, "limit", detail);
         busy.retry_after = Some(1);
         busy.hint("try again later")
+    }
+
+    /// Returns the error of a lease that a run did not get. Names of hosts are for the operator.
+    pub(super) fn of_lease(error: snapshot::Error) -> Self {
+        let snapshot::Error::Leased { scope, expires, .. } = error else {
+            return error.into();
+        };
+        let what = format!("another host works on {scope}");
+        let mut leased = Self::new(StatusCode::SERVICE_UNAVAILABLE, "conflict", what);
+        let left = expires.duration_since(SystemTime::now());
+        // Its holder may release it before.
+        let seconds = left.unwrap_or_default().as_secs().clamp(1, LONGEST_RETRY);
+        leased.retry_after = Some(seconds);
+        leased.hint("send the request again later, with the same Idempotency-Key")
+    }
+
+    /// Returns the error of a run whose lease another host took over.
+    pub(super) fn lease_lost() -> Self {
+        let what = "another host took over during the run; what the agent saved before is kept";
+        let mut lost = Self::new(StatusCode::SERVICE_UNAVAILABLE, "conflict", what);
+        lost.retry_after = Some(1);
+        lost.hint("send the request again, with the same Idempotency-Key")
     }
 
     /// Returns the error of a range that lies outside of a state of this size.

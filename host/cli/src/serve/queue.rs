@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
-use persist_host::snapshot::Name;
+use persist_host::snapshot::{Lease, Name, Scope};
 use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,8 @@ struct Queue {
 pub(super) struct Run {
     body: [u8; 32],
     outcome: watch::Sender<Option<Arc<Outcome>>>,
+    /// The lease under which it works; released when it ends in whatever way.
+    lease: Mutex<Option<Lease>>,
     pub(super) events: broadcast::Sender<(&'static str, Value)>,
 }
 
@@ -60,6 +62,33 @@ pub(super) struct Outcome {
     pub(super) answer: Result<Value>,
     /// False if the agent was not begun, so that the request can be sent again.
     pub(super) began: bool,
+}
+
+impl Run {
+    /// Holds a lease until the run has ended, and returns its scope.
+    pub(super) fn hold(&self, lease: Lease) -> Scope {
+        let scope = lease.scope();
+        *self.lease() = Some(lease);
+        scope
+    }
+
+    /// Returns what the run does with its lease; none where it has no lease.
+    pub(super) fn with_lease<T>(&self, work: impl FnOnce(&Lease) -> T) -> Option<T> {
+        self.lease().as_ref().map(work)
+    }
+
+    async fn release(&self) {
+        let lease = self.lease().take();
+        let Some(lease) = lease else { return };
+        if let Err(error) = lease.release().await {
+            tracing::warn!("the lease of a run was not released; it ends with its term");
+            tracing::debug!(%error, "a lease was not released");
+        }
+    }
+
+    fn lease(&self) -> MutexGuard<'_, Option<Lease>> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Key of a request, and what a repeated request must have, too.
@@ -117,6 +146,7 @@ impl Runs {
         let run = Arc::new(Run {
             body: key.map_or([0; 32], |key| key.body),
             outcome: watch::Sender::new(None),
+            lease: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
         });
         if let Some(request) = &request {
@@ -127,9 +157,10 @@ impl Runs {
         let task = Arc::clone(&run);
         let work = work(Arc::clone(&run));
         self.tasks.spawn(async move {
+            // Never closed. Held until the lease is released: the next run would wait for it.
+            let mut place_at_work = None;
             let turn = async {
-                // Never closed.
-                let _turn = queue.turn.acquire().await;
+                place_at_work = queue.turn.acquire().await.ok();
                 work.await
             };
             let outcome = tokio::select! {
@@ -143,6 +174,8 @@ impl Runs {
                     began: true,
                 },
             };
+            // Before its outcome is told: the next request may go to another replica.
+            task.release().await;
             let mut state = runs.state();
             if queue.len.fetch_sub(1, Relaxed) == 1 {
                 state.queues.remove(&place);
@@ -151,6 +184,7 @@ impl Runs {
                 state.keep(request, &outcome);
             }
             drop(state);
+            drop(place_at_work);
             task.outcome.send_replace(Some(Arc::new(outcome)));
         });
         Ok((run, false))

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
-use persist_host::snapshot::{Info, Name, Scope};
+use persist_host::snapshot::{Info, Lease, Name, Scope};
 use persist_host::wasm::{RunError, RunOutput, SnapshotCtx};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -63,9 +63,22 @@ impl Job {
             began: false,
         };
         let mut scope = self.scope.clone();
+        if let Some(options) = &app.manifest.lease {
+            match scope.lease(options).await {
+                Ok(mut lease) => {
+                    lease.renew_in_background();
+                    scope = run.hold(lease);
+                }
+                Err(error) => return not_begun(Problem::of_lease(error)),
+            }
+        }
         if let Some(key) = self.key {
             match versions_of(&scope, key).await {
-                Ok(versions) if versions.is_empty() => {}
+                Ok(versions) if versions.is_empty() => {
+                    // A save of a holder that has lost the lease may come after this look: then
+                    // the run must not add its turn to it.
+                    run.with_lease(Lease::freeze);
+                }
                 Ok(versions) => {
                     return Outcome {
                         answer: Ok(result(None, &scope, &versions, Some("versions"))),
@@ -119,6 +132,10 @@ impl Job {
             Err(RunError::WaitLimit(_)) => not_begun(Problem::busy(
                 "the agent did not start in time: too many other runs",
             )),
+            // What is stored tells a repeated request what became of this one.
+            Err(_) if run.with_lease(Lease::is_lost) == Some(true) => {
+                not_begun(Problem::lease_lost())
+            }
             Err(error) => {
                 let mut problem = Problem::from(anyhow::Error::new(error));
                 if let Value::Object(document) = document {

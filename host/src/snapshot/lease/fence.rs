@@ -7,7 +7,7 @@
 
 use super::acquire::next;
 use crate::snapshot::clock::Moment;
-use crate::snapshot::shared::{HeldLease, LeaseState, ScopeRef};
+use crate::snapshot::shared::{HeldLease, LeaseState, Origin, ScopeRef};
 use crate::snapshot::{Error, Expect, Name, Result, Version};
 
 impl ScopeRef {
@@ -69,6 +69,12 @@ impl ScopeRef {
         let known = held.seen(name);
         let is_current = !held.remaining().is_zero();
         let verified = known.filter(|known| known.verified && is_current);
+        if let (Expect::Version(version), Some(known), true) = (expect, known, held.is_frozen())
+            && known.version != version
+        {
+            // It was read after the lease was frozen: another writer made it.
+            return Err(held.supersede());
+        }
         if let Expect::Version(version) = expect {
             if verified.is_none_or(|known| known.version != version) {
                 self.verify_lease(held).await?;
@@ -84,7 +90,7 @@ impl ScopeRef {
         };
         // After the look at the head, never before it.
         self.verify_lease(held).await?;
-        held.observe(name, version, true);
+        held.observe(name, version, Origin::Verified);
         Ok(Some(version))
     }
 
@@ -96,6 +102,8 @@ impl ScopeRef {
         };
         match self.verify_lease(held).await {
             Err(lost @ Error::LeaseLost { .. }) => lost,
+            // What the run has loaded may be that of the other writer.
+            _ if held.is_frozen() => held.supersede(),
             _ => error,
         }
     }

@@ -145,6 +145,23 @@ impl Lease {
         self.scope.clone().into()
     }
 
+    /// Permits changes only on the versions that were seen through [`Lease::scope`] before this
+    /// call, and on those that are made under the lease. Names that were not seen count as never
+    /// saved, so look at all of them first: [`Scope::past`] reads the newest version of a name.
+    ///
+    /// Use it where a decision rests on those versions, such as that none of them is the result
+    /// of the request that is to be served. A save that the holder before had begun then refuses
+    /// the changes of this one with [`Error::LeaseLost`], also if they were computed from it.
+    pub fn freeze(&self) {
+        self.held.freeze();
+    }
+
+    /// Returns true if the lease is known to have ended: another host took it over, an operator
+    /// broke it, or a change was refused after [`Lease::freeze`].
+    pub fn is_lost(&self) -> bool {
+        self.held.has_ended() || self.held.is_superseded()
+    }
+
     /// Renews the lease: one create. To be called once a term, unless
     /// [`Lease::renew_in_background`] does so.
     ///

@@ -53,6 +53,60 @@ async fn objects(memory: &Memory) -> usize {
 }
 
 #[test]
+fn a_frozen_lease_refuses_what_was_computed_from_a_later_version_of_another_writer() {
+    let expected = [Expect::Any, Expect::Version(2), Expect::Absent];
+    for (name, expect) in ["memory", "memory", "later"].into_iter().zip(expected) {
+        block_on(async {
+            let (_, one, other) = hosts();
+            let late = other.scope("bot", None).expect("a scope");
+            save(&late, "first").await.expect("saved");
+            let lease = one.lease("bot", None, &hour("one")).await.expect("free");
+            let scope = lease.scope();
+            let mut past = scope.past("memory", None, 10).expect("a name");
+            let seen = past.next().await.expect("read").expect("a version");
+            assert_eq!(seen.0, 1);
+            lease.freeze();
+            // A save that the holder before had begun comes in between.
+            let state = Bytes::from_static(b"late");
+            let saved = late.save(name, state.clone(), SaveOptions::default());
+            saved.await.expect("saved");
+            let loaded = scope.load(name, None).await.expect("loads");
+            assert_eq!(loaded.expect("a state").state, state);
+            let options = SaveOptions::expecting(expect);
+            let refused = scope.save(name, state, options).await;
+            let error = refused.expect_err("another writer made the version");
+            assert!(matches!(error, Error::LeaseLost { .. }), "{error}");
+            assert!(lease.is_lost());
+            // It is released all the same.
+            lease.release().await.expect("released");
+            let next = other.lease("bot", None, &hour("other")).await;
+            next.expect("free");
+        });
+    }
+}
+
+#[test]
+fn a_frozen_lease_permits_changes_on_what_was_seen_and_on_its_own() {
+    block_on(async {
+        let (_, one, other) = hosts();
+        save(&other.scope("bot", None).expect("a scope"), "first")
+            .await
+            .expect("saved");
+        let lease = one.lease("bot", None, &hour("one")).await.expect("free");
+        let scope = lease.scope();
+        scope.load("memory", None).await.expect("loads");
+        lease.freeze();
+        assert_eq!(save(&scope, "second").await.expect("saved"), 2);
+        scope.load("memory", None).await.expect("loads");
+        assert_eq!(save(&scope, "third").await.expect("saved"), 3);
+        let state = Bytes::from_static(b"new");
+        let new = scope.save("new", state, SaveOptions::default());
+        assert_eq!(new.await.expect("saved").version, 1);
+        assert!(!lease.is_lost());
+    });
+}
+
+#[test]
 fn a_lease_is_held_by_one_host_until_it_is_released() {
     block_on(async {
         let (memory, one, other) = hosts();

@@ -2,6 +2,8 @@
 //! and creates the objects.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -138,6 +140,10 @@ pub(crate) struct HeldLease {
     lost_to: Mutex<Option<String>>,
     /// Newest versions that were seen under this lease, by encoded name.
     seen: Mutex<HashMap<String, SeenHead>>,
+    /// Set once changes are made only on the versions that were seen before.
+    is_frozen: AtomicBool,
+    /// Set when a change was refused because the lease is frozen.
+    is_superseded: AtomicBool,
     /// Held while an object is created.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
@@ -159,6 +165,17 @@ pub(crate) struct SeenHead {
     pub(crate) version: Version,
     /// True if the lease was the newest at a moment after the version was seen.
     pub(crate) verified: bool,
+}
+
+/// How a version came to be known under a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was read.
+    Read,
+    /// It was the newest version at a moment before one at which the lease was verified.
+    Verified,
+    /// It was created under the lease.
+    Created,
 }
 
 impl HeldLease {
@@ -183,6 +200,8 @@ impl HeldLease {
             }),
             lost_to: Mutex::default(),
             seen: Mutex::default(),
+            is_frozen: AtomicBool::new(false),
+            is_superseded: AtomicBool::new(false),
             changing: tokio::sync::Mutex::default(),
         }
     }
@@ -197,12 +216,24 @@ impl HeldLease {
     }
 
     pub(crate) fn seen(&self, name: &Name) -> Option<SeenHead> {
-        self.all_seen().get(name.encoded()).copied()
+        let seen = self.all_seen().get(name.encoded()).copied();
+        // A frozen lease knows all names.
+        seen.or_else(|| {
+            self.is_frozen().then_some(SeenHead {
+                version: 0,
+                verified: false,
+            })
+        })
     }
 
-    /// Takes note of the newest version of a name; 0: nothing was saved.
-    pub(crate) fn observe(&self, name: &Name, version: Version, verified: bool) {
+    /// Takes note of the newest version of a name; 0: nothing was saved. A frozen lease notes only
+    /// versions of its own.
+    pub(crate) fn observe(&self, name: &Name, version: Version, origin: Origin) {
         let mut seen = self.all_seen();
+        if origin == Origin::Read && self.is_frozen() {
+            return;
+        }
+        let verified = origin != Origin::Read;
         let new = SeenHead { version, verified };
         let known = seen.entry(name.encoded().to_owned()).or_insert(new);
         if version > known.version {
@@ -210,6 +241,27 @@ impl HeldLease {
         } else if version == known.version {
             known.verified |= verified;
         }
+    }
+
+    pub(crate) fn freeze(&self) {
+        // Under the lock: a read that is under way notes its version before, or not at all.
+        let _seen = self.all_seen();
+        self.is_frozen.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.is_frozen.load(Relaxed)
+    }
+
+    /// Refuses all further changes under a frozen lease, and returns their error. The lease is
+    /// still to be released.
+    pub(crate) fn supersede(&self) -> Error {
+        self.is_superseded.store(true, Relaxed);
+        self.lost("")
+    }
+
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.is_superseded.load(Relaxed)
     }
 
     /// Returns true if the lease is known to have ended.
@@ -220,6 +272,7 @@ impl HeldLease {
     /// Refuses to go on with a lease that is known to have ended.
     pub(crate) fn check(&self) -> Result<()> {
         match &*self.lost_to() {
+            None if self.is_superseded() => Err(self.lost("")),
             None => Ok(()),
             Some(holder) => Err(self.lost(holder)),
         }

@@ -13,7 +13,7 @@ pub(crate) use head_cache::{Head, HeadCache, HeadObservation};
 pub(crate) use header::{check, header};
 pub use lease::LeaseState;
 pub(crate) use lease::{
-    HeldLease, LeaseRecord, Observations, ObservedLease, described_scope, validity,
+    HeldLease, LeaseRecord, Observations, ObservedLease, Origin, described_scope, validity,
 };
 pub(crate) use options::DEFAULT_GRACE;
 pub use options::StoreOptions;
@@ -250,14 +250,14 @@ impl ScopeRef {
     /// lease.
     pub(crate) fn observe_head(&self, name: &Name, version: Version) {
         if let Some(lease) = &self.lease {
-            lease.observe(name, version, false);
+            lease.observe(name, version, Origin::Read);
         }
     }
 
     /// Takes note of a version that was created, where changes are made under a lease.
     pub(crate) fn observe_created(&self, name: &Name, version: Version) {
         if let Some(lease) = &self.lease {
-            lease.observe(name, version, true);
+            lease.observe(name, version, Origin::Created);
         }
     }
 

@@ -1,0 +1,406 @@
+//! Several `persist serve` over one store: leases, and replicas behind a proxy that end, die and
+//! sleep.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread::{scope, sleep};
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use persist_servers::Kind;
+use persist_tests::http_server::{HttpServer, respond};
+use persist_tests::store::TestStore;
+use persist_tests::{block_on, guest, guest_on, persist, run_ok, tempdir};
+use serde_json::{Value, json};
+
+use crate::serve::{Service, manifest, token};
+
+/// Starts two services over one store, whose manifest has this lease.
+fn two(dir: &Path, component: &Path, lease: &str, agent: &str) -> [Service; 2] {
+    let (token, entry) = token(dir, "admin", "*");
+    let more = format!("{agent}\n{entry}\n[lease]\n{lease}\n");
+    let file = manifest(dir, component, &more);
+    let options = ["--grace", "1ms"];
+    [0, 1].map(|_| Service::of(dir, &file, token.clone(), &options))
+}
+
+const RUN: &str = "/v1/agents/bot/run";
+
+#[test]
+fn an_agent_runs_on_one_replica_at_a_time() {
+    let dir = tempdir();
+    let lease = "term = \"1h\"\nwait = \"0s\"";
+    let [one, other] = two(dir.path(), &guest("test_guest"), lease, "");
+    scope(|scope| {
+        let looping = scope.spawn(|| one.run(RUN, &["save-and-loop", "x", "hello"], &[]));
+        while other.get("/v1/agents/bot/names/x").status != 200 {
+            std::thread::yield_now();
+        }
+        let refused = other.run(RUN, &["save", "x", "other"], &[]);
+        assert_eq!(refused.status, 503);
+        assert_eq!(refused.header("retry-after"), "30");
+        let problem = refused.json();
+        assert_eq!(problem["code"], "conflict");
+        assert_eq!(problem["detail"], "another host works on agent bot");
+        let beside = other.run("/v1/agents/bot/sessions/monday/run", &["echo", "hi"], &[]);
+        assert_eq!(beside.json()["answer"], "hi");
+        // A run that is aborted releases its lease, which would last for hours.
+        one.signal("-TERM");
+        let _ = looping.join();
+    });
+    assert_eq!(one.end("-0"), Some(0));
+    let ran = other.run(RUN, &["save", "x", "other"], &[]);
+    assert_eq!(ran.json()["answer"], "version 2");
+}
+
+#[test]
+fn replicas_wait_for_each_other_and_compute_no_turn_in_vain() {
+    const RUNS: usize = 6;
+    let dir = tempdir();
+    let lease = "term = \"20s\"\nwait = \"5min\"";
+    let both = two(dir.path(), &guest("test_guest"), lease, "");
+    scope(|scope| {
+        for service in &both {
+            for _ in 0..RUNS {
+                // Refused where another run saved since it looked.
+                scope.spawn(|| {
+                    let ran = service.run(RUN, &["save-at-head", "x", "hello"], &[]);
+                    assert_eq!(ran.status, 200, "{}", ran.json());
+                });
+            }
+        }
+    });
+    let history = both[0].get("/v1/agents/bot/names/x").json();
+    assert_eq!(history["version"], 2 * RUNS);
+}
+
+#[test]
+fn a_key_that_two_replicas_get_at_the_same_time_runs_once() {
+    let dir = tempdir();
+    let lease = "term = \"20s\"\nwait = \"5min\"";
+    let both = two(dir.path(), &guest("test_guest"), lease, "");
+    for turn in 1..=4 {
+        let id = format!("turn-{turn}");
+        let key = [("idempotency-key", id.as_str())];
+        let replayed = scope(|scope| {
+            let ask = |service: &'static str, at: usize| {
+                let both = &both;
+                scope.spawn(move || both[at].run(RUN, &["save", "x", service], &key).json())
+            };
+            [ask("hello", 0), ask("hello", 1)].map(|ran| ran.join().expect("no panic"))
+        });
+        let mut replayed = replayed.map(|ran| ran["replayed"].clone());
+        replayed.sort_by_key(Value::is_null);
+        assert_eq!(replayed, [json!("versions"), Value::Null]);
+        let newest = both[0].get("/v1/agents/bot/names/x").json();
+        assert_eq!(newest["version"], turn);
+    }
+}
+
+#[test]
+fn a_dead_replica_is_taken_over_from_and_its_turn_is_known() {
+    let dir = tempdir();
+    let lease = "term = \"200ms\"\nwait = \"5min\"";
+    let [one, other] = two(dir.path(), &guest("test_guest"), lease, "");
+    let key = [("idempotency-key", "turn-1")];
+    let args = ["save-and-loop", "x", "hello"];
+    scope(|scope| {
+        let (saved, dies) = channel();
+        let service = &one;
+        scope.spawn(move || {
+            // Its connection breaks.
+            let sent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                service.run(RUN, &args, &key)
+            }));
+            saved.send(sent.is_err()).expect("the test waits");
+        });
+        while other.get("/v1/agents/bot/names/x").status != 200 {
+            std::thread::yield_now();
+        }
+        one.signal("-KILL");
+        assert!(dies.recv().expect("a reply"), "the replica is dead");
+    });
+    let again = other.run(RUN, &args, &key).json();
+    assert_eq!(again["replayed"], "versions");
+    assert_eq!(again["versions"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_run_whose_state_another_host_changed_is_refused_and_can_be_repeated() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let state = dir.path().join("state");
+    fs::write(&state, "[]").expect("written");
+    // While the model thinks, as a host does that has lost its lease.
+    let model = HttpServer::start(move |_, stream| {
+        let state = state.to_str().expect("text");
+        run_ok(&store, &["save", "bot/conversation", state]);
+        let answer = json!({ "choices": [{ "message": {
+            "role": "assistant", "content": "hello",
+        } }] });
+        let typed = "content-type: application/json\r\n";
+        respond(stream, "200 OK", typed, &answer.to_string());
+    });
+    let agent = format!(
+        "allow-http = [\"127.0.0.1:{}\"]\nenv = {{ MODEL = \"small\", MODEL_URL = \"{}\" }}",
+        model.port(),
+        model.url("/v1/chat/completions"),
+    );
+    let component = guest_on("wasm32-wasip1", "model_chat");
+    let [one, other] = two(dir.path(), &component, "term = \"1h\"", &agent);
+    let key = [("idempotency-key", "turn-1")];
+    let lost = one.run(RUN, &["hello"], &key);
+    assert_eq!(lost.status, 503, "{}", lost.json());
+    assert_eq!(lost.header("retry-after"), "1");
+    assert_eq!(lost.json()["code"], "conflict");
+    // The question was saved before; the lease is free.
+    for service in [&one, &other] {
+        let again = service.run(RUN, &["hello"], &key);
+        assert_eq!(again.json()["replayed"], "versions");
+    }
+    assert_eq!(model.received().len(), 1);
+}
+
+/// A proxy of Debian, with the configuration of the example.
+struct HaProxy(Child);
+
+impl HaProxy {
+    fn start(dir: &Path, front: &str, replicas: &[String]) -> Self {
+        let example = include_str!("../../examples/replicas/haproxy.cfg");
+        let mut config = example.replace("127.0.0.1:8080", front);
+        for (number, address) in replicas.iter().enumerate() {
+            let written = format!("127.0.0.1:707{}", number + 1);
+            assert!(config.contains(&written), "{written}");
+            config = config.replace(&written, address);
+        }
+        let file = dir.join("haproxy.cfg");
+        fs::write(&file, config).expect("written");
+        let mut haproxy = Command::new(HAPROXY);
+        haproxy.args(["-db", "-q", "-f"]).arg(&file);
+        Self(haproxy.stdin(Stdio::null()).spawn().expect("it starts"))
+    }
+}
+
+impl Drop for HaProxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Not in the PATH of a user who is not root.
+const HAPROXY: &str = "/usr/sbin/haproxy";
+
+/// A client that repeats each turn until it is served.
+struct Client<'a> {
+    front: &'a str,
+    token: &'a str,
+    agent: String,
+    repeated: &'a AtomicUsize,
+}
+
+impl Client<'_> {
+    /// Sends a turn again and again, with the same key. Returns the answer.
+    fn turn(&self, number: usize) -> Value {
+        let key = format!("{}-{number}", self.agent);
+        let body = json!({ "args": ["update", "memory", format!("t{number}")] }).to_string();
+        loop {
+            let sent = block_on(async {
+                // A replica that sleeps does not answer.
+                let sent = tokio::time::timeout(Duration::from_secs(2), self.send(&key, &body));
+                sent.await.ok().flatten()
+            });
+            match sent {
+                Some((200, answer)) => return answer,
+                Some((429 | 502..=504, _)) | None => {
+                    self.repeated.fetch_add(1, Ordering::Relaxed);
+                    sleep(Duration::from_millis(50));
+                }
+                Some((status, answer)) => panic!("{}: {status}: {answer}", self.agent),
+            }
+        }
+    }
+
+    async fn send(&self, key: &str, body: &str) -> Option<(u16, Value)> {
+        let stream = tokio::net::TcpStream::connect(self.front).await.ok()?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.ok()?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method("POST")
+            .uri(format!("/v1/agents/{}/run", self.agent))
+            .header("host", self.front)
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .header("idempotency-key", key)
+            .body(Full::new(Bytes::from(body.to_owned())));
+        let reply = sender.send_request(request.expect("valid")).await.ok()?;
+        let (head, body) = reply.into_parts();
+        let body = body.collect().await.ok()?.to_bytes();
+        let answer = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        Some((head.status.as_u16(), answer))
+    }
+}
+
+/// Three replicas on addresses of their own, on which no client's port can be in the way.
+struct Fleet<'a> {
+    place: &'a TestStore,
+    dir: &'a Path,
+    token: String,
+    addresses: Vec<String>,
+    replicas: Mutex<Vec<Service>>,
+}
+
+impl<'a> Fleet<'a> {
+    fn start(place: &'a TestStore, dir: &'a Path, network: &str) -> Self {
+        let (token, entry) = token(dir, "admin", "*");
+        let lease = "[lease]\nterm = \"500ms\"\nwait = \"10s\"";
+        manifest(dir, &guest("test_guest"), &format!("{entry}\n{lease}"));
+        let addresses: Vec<_> = (1..=3).map(|n| format!("{network}.{n}:7070")).collect();
+        let fleet = Self {
+            place,
+            dir,
+            token,
+            addresses,
+            replicas: Mutex::default(),
+        };
+        for number in 0..3 {
+            let service = fleet.replica(number);
+            fleet.replicas.lock().expect("no panic").push(service);
+        }
+        fleet
+    }
+
+    fn replica(&self, number: usize) -> Service {
+        let address = &self.addresses[number];
+        let file = self.dir.join("agents.toml");
+        let command = self.place.command();
+        Service::spawn(command, address, &file, self.token.clone(), &[])
+    }
+
+    /// Ends a replica with a signal, and starts it again.
+    fn restart(&self, number: usize, signal: &str) {
+        let mut replicas = self.replicas.lock().expect("no panic");
+        let old = replicas.remove(number);
+        old.end(signal);
+        replicas.insert(number, self.replica(number));
+    }
+
+    fn signal(&self, number: usize, signal: &str) {
+        self.replicas.lock().expect("no panic")[number].signal(signal);
+    }
+}
+
+#[test]
+fn a_fleet_that_is_restarted_killed_and_stopped_loses_and_doubles_no_turn() {
+    const AGENTS: usize = 6;
+    if !Path::new(HAPROXY).exists() && !persist_tests::has_program("haproxy") {
+        return;
+    }
+    let dir = tempdir();
+    let place = TestStore::on(Kind::SeaweedFs);
+    let id = std::process::id();
+    let network = format!("127.{}.{}", 1 + id / 250 % 250, 1 + id % 250);
+    let fleet = Fleet::start(&place, dir.path(), &network);
+    let front = format!("{network}.9:8080");
+    let _proxy = HaProxy::start(dir.path(), &front, &fleet.addresses);
+    let is_over = AtomicBool::new(false);
+    let turns: Vec<_> = (0..AGENTS).map(|_| AtomicUsize::new(0)).collect();
+    let repeated = AtomicUsize::new(0);
+    // Each agent is served some more turns, however long this takes.
+    let progress = |more: usize| {
+        let now = || turns.iter().map(|turns| turns.load(Ordering::Relaxed));
+        let goals: Vec<_> = now().map(|turns| turns + more).collect();
+        let began = Instant::now();
+        while now().zip(&goals).any(|(turns, goal)| turns < *goal) {
+            assert!(began.elapsed() < Duration::from_secs(120), "no progress");
+            sleep(Duration::from_millis(10));
+        }
+    };
+    scope(|scope| {
+        for (number, done) in turns.iter().enumerate() {
+            let client = Client {
+                front: &front,
+                token: &fleet.token,
+                agent: format!("bot-{number}"),
+                repeated: &repeated,
+            };
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    client.turn(done.load(Ordering::Relaxed) + 1);
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        progress(1);
+        // A rollout.
+        for number in 0..3 {
+            fleet.restart(number, "-TERM");
+            progress(1);
+        }
+        // A dead node.
+        for number in 0..3 {
+            fleet.restart(number, "-KILL");
+            progress(1);
+        }
+        // A node that sleeps, longer than its leases.
+        for number in 0..2 {
+            fleet.signal(number, "-STOP");
+            progress(1);
+            fleet.signal(number, "-CONT");
+            progress(1);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    for (number, turns) in turns.iter().enumerate() {
+        let turns = turns.load(Ordering::Relaxed);
+        let agent = format!("bot-{number}");
+        let memory = place.run_ok(&["cat", &format!("{agent}/memory")]);
+        let expected: Vec<_> = (1..=turns).map(|turn| format!("t{turn}")).collect();
+        let words: Vec<_> = memory.split_whitespace().collect();
+        assert_eq!(words, expected, "{agent}");
+        let newest = block_on(async {
+            let store = persist_host::snapshot::Store::new(place.storage());
+            let scope = store.scope(&agent, None).expect("a name");
+            scope.stat("memory", None).await.expect("reads")
+        });
+        let versions = newest.expect("a version").version;
+        assert_eq!(versions, turns as u64, "{agent}: a version for each turn");
+    }
+    println!("{repeated:?} requests were repeated; {turns:?}");
+}
+
+#[test]
+fn the_manifest_for_kubernetes_is_one_that_serve_accepts() {
+    let example = include_str!("../../examples/replicas/kubernetes.yaml");
+    let (_, rest) = example
+        .split_once("  agents.toml: |\n")
+        .expect("a manifest");
+    let (written, _) = rest.split_once("---\n").expect("another document");
+    let dir = tempdir();
+    let component = guest("test_guest").display().to_string();
+    let lines = written.lines().map(str::trim_start).collect::<Vec<_>>();
+    let text = lines.join("\n").replace("/agents/support.wasm", &component);
+    let file = dir.path().join("agents.toml");
+    fs::write(&file, text).expect("written");
+    let args: Vec<_> = example
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("- "))
+        .filter(|arg| *arg == "serve" || arg.starts_with("--"))
+        .map(|arg| match arg.strip_prefix("--manifest=") {
+            Some(_) => format!("--manifest={}", file.display()),
+            None => arg.to_owned(),
+        })
+        .collect();
+    let mut command = persist(&dir.path().join("store"));
+    let checked = command.args(args).arg("--check").output().expect("it runs");
+    assert!(checked.status.success(), "{checked:?}");
+}
