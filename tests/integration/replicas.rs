@@ -36,8 +36,22 @@ const RUN: &str = "/v1/agents/bot/run";
 #[test]
 fn an_agent_runs_on_one_replica_at_a_time() {
     let dir = tempdir();
-    let lease = "term = \"1h\"\nwait = \"0s\"";
-    let [one, other] = two(dir.path(), &guest("test_guest"), lease, "");
+    // Where a release takes a request, a process that ends must wait for it.
+    let place = TestStore::on(Kind::SeaweedFs);
+    let (token, entry) = token(dir.path(), "admin", "*");
+    let lease = "[lease]\nterm = \"1h\"\nwait = \"0s\"";
+    let more = format!("{entry}\n{lease}");
+    let file = manifest(dir.path(), &guest("test_guest"), &more);
+    let [one, other] = [0, 1].map(|_| {
+        let options = ["--grace", "1ms"];
+        Service::spawn(
+            place.command(),
+            "127.0.0.1:0",
+            &file,
+            token.clone(),
+            &options,
+        )
+    });
     scope(|scope| {
         let looping = scope.spawn(|| one.run(RUN, &["save-and-loop", "x", "hello"], &[]));
         while other.get("/v1/agents/bot/names/x").status != 200 {
