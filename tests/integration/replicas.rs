@@ -2,7 +2,7 @@
 //! sleep.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,8 +36,22 @@ const RUN: &str = "/v1/agents/bot/run";
 #[test]
 fn an_agent_runs_on_one_replica_at_a_time() {
     let dir = tempdir();
-    let lease = "term = \"1h\"\nwait = \"0s\"";
-    let [one, other] = two(dir.path(), &guest("test_guest"), lease, "");
+    // Where a release takes a request, a process that ends must wait for it.
+    let place = TestStore::on(Kind::SeaweedFs);
+    let (token, entry) = token(dir.path(), "admin", "*");
+    let lease = "[lease]\nterm = \"1h\"\nwait = \"0s\"";
+    let more = format!("{entry}\n{lease}");
+    let file = manifest(dir.path(), &guest("test_guest"), &more);
+    let [one, other] = [0, 1].map(|_| {
+        let options = ["--grace", "1ms"];
+        Service::spawn(
+            place.command(),
+            "127.0.0.1:0",
+            &file,
+            token.clone(),
+            &options,
+        )
+    });
     scope(|scope| {
         let looping = scope.spawn(|| one.run(RUN, &["save-and-loop", "x", "hello"], &[]));
         while other.get("/v1/agents/bot/names/x").status != 200 {
@@ -229,24 +243,43 @@ impl Client<'_> {
     }
 
     async fn send(&self, key: &str, body: &str) -> Option<(u16, Value)> {
-        let stream = tokio::net::TcpStream::connect(self.front).await.ok()?;
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-        let (mut sender, connection) = handshake.await.ok()?;
-        tokio::spawn(connection);
-        let request = Request::builder()
-            .method("POST")
-            .uri(format!("/v1/agents/{}/run", self.agent))
-            .header("host", self.front)
-            .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", "application/json")
-            .header("idempotency-key", key)
-            .body(Full::new(Bytes::from(body.to_owned())));
-        let reply = sender.send_request(request.expect("valid")).await.ok()?;
-        let (head, body) = reply.into_parts();
-        let body = body.collect().await.ok()?.to_bytes();
-        let answer = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        Some((head.status.as_u16(), answer))
+        let path = format!("/v1/agents/{}/run", self.agent);
+        let token = format!("Bearer {}", self.token);
+        let headers = [("authorization", token.as_str()), ("idempotency-key", key)];
+        post(self.front, &path, &headers, body).await
     }
+}
+
+/// Sends a request; none without a whole response.
+async fn post(
+    address: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<(u16, Value)> {
+    let stream = tokio::net::TcpStream::connect(address).await.ok()?;
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.ok()?;
+    tokio::spawn(connection);
+    let mut request = Request::builder().method("POST").uri(path);
+    request = request.header("host", address);
+    request = request.header("content-type", "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::from(body.to_owned())));
+    let reply = sender.send_request(request.expect("valid")).await.ok()?;
+    let (head, body) = reply.into_parts();
+    let body = body.collect().await.ok()?.to_bytes();
+    let answer = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    Some((head.status.as_u16(), answer))
+}
+
+/// A network of loopback addresses for a test of this process. No client's port is in the way of a
+/// replica that listens again.
+fn network(test: u32) -> String {
+    let id = std::process::id();
+    format!("127.{}.{}", 100 + 2 * (id / 250 % 50) + test, 1 + id % 250)
 }
 
 /// Three replicas on addresses of their own, on which no client's port can be in the way.
@@ -301,13 +334,12 @@ impl<'a> Fleet<'a> {
 #[test]
 fn a_fleet_that_is_restarted_killed_and_stopped_loses_and_doubles_no_turn() {
     const AGENTS: usize = 6;
-    if !Path::new(HAPROXY).exists() && !persist_tests::has_program("haproxy") {
-        return;
+    if !Path::new(HAPROXY).exists() {
+        return persist_tests::skip_without("haproxy");
     }
     let dir = tempdir();
     let place = TestStore::on(Kind::SeaweedFs);
-    let id = std::process::id();
-    let network = format!("127.{}.{}", 1 + id / 250 % 250, 1 + id % 250);
+    let network = network(0);
     let fleet = Fleet::start(&place, dir.path(), &network);
     let front = format!("{network}.9:8080");
     let _proxy = HaProxy::start(dir.path(), &front, &fleet.addresses);
@@ -376,6 +408,165 @@ fn a_fleet_that_is_restarted_killed_and_stopped_loses_and_doubles_no_turn() {
         assert_eq!(versions, turns as u64, "{agent}: a version for each turn");
     }
     println!("{repeated:?} requests were repeated; {turns:?}");
+}
+
+/// Restate's server, and a worker of the example.
+struct Restate {
+    dir: PathBuf,
+    network: String,
+    server: Child,
+    worker: Child,
+    persist_url: String,
+    token: String,
+}
+
+impl Restate {
+    fn start(dir: &Path, network: &str, front: &str, token: &str) -> Option<Self> {
+        let installed = persist_tests::toolchains().join("restate/node_modules");
+        // The architecture is in the name of the package.
+        let servers = fs::read_dir(installed.join("@restatedev")).ok()?.flatten();
+        let program = servers
+            .map(|entry| entry.path().join("bin/restate-server"))
+            .find(|program| program.is_file())?;
+        // Beside the packages that the example imports.
+        let dir = dir.join("worker");
+        fs::create_dir(&dir).expect("made");
+        std::os::unix::fs::symlink(installed, dir.join("node_modules")).expect("linked");
+        let example = include_str!("../../examples/fleet/agents.js");
+        fs::write(dir.join("agents.mjs"), example).expect("written");
+        let address = format!("{network}.8");
+        let log = fs::File::create(dir.join("restate.log")).expect("made");
+        let server = Command::new(program)
+            .args(["--bind-ip", &address, "--advertised-host", &address])
+            .args(["--listen-mode", "tcp", "--no-logo", "--base-dir"])
+            .arg(dir.join("restate"))
+            .env("DO_NOT_TRACK", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file"))
+            .stderr(log)
+            .spawn()
+            .expect("it starts");
+        let (persist_url, token) = (format!("http://{front}"), token.to_owned());
+        let worker = worker(&dir, network, &persist_url, &token);
+        let network = network.to_owned();
+        let restate = Self {
+            dir,
+            network,
+            server,
+            worker,
+            persist_url,
+            token,
+        };
+        restate.register();
+        Some(restate)
+    }
+
+    fn register(&self) {
+        let body = json!({ "uri": format!("http://{}.7:9080", self.network) }).to_string();
+        let began = Instant::now();
+        loop {
+            let sent = block_on(self.send(9070, "/deployments", &[], &body));
+            match sent {
+                Some((201, _)) => return,
+                sent => assert!(began.elapsed() < Duration::from_secs(120), "{sent:?}"),
+            }
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn restart_worker(&mut self) {
+        self.worker.kill().expect("killed");
+        self.worker.wait().expect("ended");
+        self.worker = worker(&self.dir, &self.network, &self.persist_url, &self.token);
+    }
+
+    async fn send(
+        &self,
+        port: u16,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Option<(u16, Value)> {
+        let address = format!("{}.8:{port}", self.network);
+        post(&address, path, headers, body).await
+    }
+}
+
+fn worker(dir: &Path, network: &str, persist_url: &str, token: &str) -> Child {
+    let mut node = Command::new("node");
+    node.arg(dir.join("agents.mjs"));
+    node.envs([
+        ("HOST", format!("{network}.7")),
+        ("TIMEOUT_MS", "5000".into()),
+    ]);
+    node.envs([("PERSIST_URL", persist_url), ("PERSIST_TOKEN", token)]);
+    node.stdin(Stdio::null()).stdout(Stdio::null());
+    node.stderr(Stdio::null()).spawn().expect("node starts")
+}
+
+impl Drop for Restate {
+    fn drop(&mut self) {
+        for process in [&mut self.server, &mut self.worker] {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+#[test]
+fn agents_on_restate_lose_and_double_no_turn_when_workers_and_replicas_die() {
+    const AGENTS: usize = 4;
+    const TURNS: usize = 6;
+    if !Path::new(HAPROXY).exists() {
+        return persist_tests::skip_without("haproxy");
+    }
+    let dir = tempdir();
+    let place = TestStore::on(Kind::SeaweedFs);
+    let network = network(1);
+    let fleet = Fleet::start(&place, dir.path(), &network);
+    let front = format!("{network}.9:8080");
+    let _proxy = HaProxy::start(dir.path(), &front, &fleet.addresses);
+    let restate = Restate::start(dir.path(), &network, &front, &fleet.token);
+    let Some(mut restate) = restate else {
+        return persist_tests::skip_without("restate");
+    };
+    let calls = AtomicUsize::new(0);
+    let address = format!("{network}.8:8080");
+    scope(|scope| {
+        for agent in 0..AGENTS {
+            let (calls, address) = (&calls, &address);
+            scope.spawn(move || {
+                for turn in 1..=TURNS {
+                    let path = format!("/agent/bot-{agent}%2Fmonday/run");
+                    let args = json!(["update", "memory", format!("t{turn}")]);
+                    let body = json!({ "args": args }).to_string();
+                    // Sent once: Restate repeats what fails.
+                    let sent = block_on(post(address, &path, &[], &body));
+                    let (status, answer) = sent.expect("Restate answers");
+                    assert_eq!(status, 200, "{answer}");
+                    calls.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let served = |count: usize| {
+            let began = Instant::now();
+            while calls.load(Ordering::Relaxed) < count {
+                assert!(began.elapsed() < Duration::from_secs(120), "no progress");
+                sleep(Duration::from_millis(5));
+            }
+        };
+        for round in 0..3 {
+            served(round * AGENTS + 1);
+            restate.restart_worker();
+            fleet.restart(round, "-KILL");
+        }
+    });
+    for agent in 0..AGENTS {
+        let memory = place.run_ok(&["cat", &format!("bot-{agent}/monday/memory")]);
+        let words: Vec<_> = memory.split_whitespace().collect();
+        let expected: Vec<_> = (1..=TURNS).map(|turn| format!("t{turn}")).collect();
+        assert_eq!(words, expected, "bot-{agent}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::machine::{self, Workspace};
 use crate::servers::Cloud;
-use crate::{demo, guests, languages, servers};
+use crate::{demo, guests, languages, servers, toolchains};
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,6 +24,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     servers::install_all(workspace)?;
     install_shells();
     install_proxy();
+    if let Err(error) = toolchains::restate(workspace) {
+        eprintln!("Agents are not tested on Restate: {error:#}");
+    }
     // One selection of packages and features for all that follows. Another would compile wasmtime a
     // second time.
     let all = ["--locked", "--workspace", "--all-features"];

@@ -7,7 +7,7 @@ use crate::servers::{self, Package};
 use crate::toolchain_versions::{self, C_PACKAGES, CPP_PACKAGES};
 use anyhow::{Context, Result, ensure};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub(crate) const GO: Package = Package {
@@ -31,6 +31,10 @@ pub(crate) const COMPONENTIZE_PY: Package = Package {
 /// Contents of the npm installation: componentize-qjs, with the hashes of its parts.
 const NPM_PACKAGE: &str = include_str!("../npm/package.json");
 const NPM_LOCK: &str = include_str!("../npm/package-lock.json");
+
+/// Contents of the npm installation of `examples/fleet`.
+const RESTATE_PACKAGE: &str = include_str!("../../examples/fleet/package.json");
+const RESTATE_LOCK: &str = include_str!("../../examples/fleet/package-lock.json");
 
 fn folder(workspace: &Workspace) -> PathBuf {
     workspace.target.join("toolchains")
@@ -98,30 +102,45 @@ pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
         ensure!(is_there(), "there is still no node and npm; {otherwise}");
     }
     let folder = folder(workspace).join("js");
-    let program = folder.join("node_modules/componentize-qjs");
-    // Written last, so that what it says is there.
-    let stamp = folder.join("installed");
-    if fs::read_to_string(&stamp).ok().as_deref() != Some(NPM_LOCK) || !program.is_dir() {
-        let version = toolchain_versions::COMPONENTIZE_QJS;
-        let esbuild = toolchain_versions::ESBUILD;
-        println!(
-            "Fetching componentize-qjs {version} (Apache-2.0) and esbuild {esbuild} (MIT), from \
-             npm, 48 MB"
-        );
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join("package.json"), NPM_PACKAGE)?;
-        fs::write(folder.join("package-lock.json"), NPM_LOCK)?;
-        let mut npm = Command::new("npm");
-        // Not `npm ci`: the package names parts for other machines that were never published, and
-        // that refuses it. The hashes of what is fetched are checked either way.
-        npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund"]);
-        machine::run(npm.current_dir(&folder)).context("cannot fetch componentize-qjs")?;
-        fs::write(&stamp, NPM_LOCK)?;
-    }
+    let version = toolchain_versions::COMPONENTIZE_QJS;
+    let esbuild = toolchain_versions::ESBUILD;
+    let what = format!(
+        "componentize-qjs {version} (Apache-2.0) and esbuild {esbuild} (MIT), from npm, 48 MB"
+    );
+    npm_install(&folder, NPM_PACKAGE, NPM_LOCK, &what)?;
     let mut node = Command::new("node");
     node.arg(folder.join("node_modules/.bin/componentize-qjs"));
     Ok(node)
+}
+
+/// Restate, and its SDK for `examples/fleet`. Needs Node.js.
+pub(crate) fn restate(workspace: &Workspace) -> Result<()> {
+    let folder = folder(workspace).join("restate");
+    let what = "Restate, from npm: the server 1.7.12 (BSL, for tests) and the SDK 1.10.4 (MIT), \
+                225 MB";
+    npm_install(&folder, RESTATE_PACKAGE, RESTATE_LOCK, what)
+}
+
+/// Installs npm packages into a folder, unless exactly these are there.
+fn npm_install(folder: &Path, package: &str, lock: &str, what: &str) -> Result<()> {
+    // Written last, so that what it says is there.
+    let stamp = folder.join("installed");
+    let is_there = fs::read_to_string(&stamp).ok().as_deref() == Some(lock);
+    if is_there && folder.join("node_modules").is_dir() {
+        return Ok(());
+    }
+    println!("Fetching {what}");
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("package.json"), package)?;
+    fs::write(folder.join("package-lock.json"), lock)?;
+    let mut npm = Command::new("npm");
+    // Not `npm ci`: componentize-qjs names parts for other machines that were never published, and
+    // that refuses it. The hashes of what is fetched are checked either way.
+    npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    machine::run(npm.current_dir(folder)).with_context(|| format!("cannot fetch {what}"))?;
+    fs::write(&stamp, lock)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -147,11 +166,13 @@ mod tests {
 
     #[test]
     fn npm_packages_are_pinned_by_hash_and_name_no_registry() {
-        let lock: serde_json::Value = serde_json::from_str(NPM_LOCK).expect("JSON");
-        let packages = lock["packages"].as_object().expect("packages");
-        for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
-            assert!(package["integrity"].is_string(), "{name}");
-            assert!(package["resolved"].is_null(), "{name}");
+        for lock in [NPM_LOCK, RESTATE_LOCK] {
+            let lock: serde_json::Value = serde_json::from_str(lock).expect("JSON");
+            let packages = lock["packages"].as_object().expect("packages");
+            for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
+                assert!(package["integrity"].is_string(), "{name}");
+                assert!(package["resolved"].is_null(), "{name}");
+            }
         }
     }
 }
