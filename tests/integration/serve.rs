@@ -15,25 +15,25 @@ use persist_tests::{block_on, guest, persist, run_fails, run_ok, tempdir, text};
 use serde_json::{Value, json};
 
 /// A service, and a token that it takes for everything.
-struct Service {
+pub(crate) struct Service {
     child: Child,
-    address: String,
-    token: String,
+    pub(crate) address: String,
+    pub(crate) token: String,
     document: Value,
 }
 
-struct Reply {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Reply {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value
             .unwrap_or_else(|| panic!("{name}: {:?}", self.headers))
@@ -43,7 +43,7 @@ impl Reply {
 }
 
 /// Makes a token, and returns it with its lines of the manifest.
-fn token(dir: &Path, rights: &str, agents: &str) -> (String, String) {
+pub(crate) fn token(dir: &Path, rights: &str, agents: &str) -> (String, String) {
     let words = [
         "token", "new", "--json", "--rights", rights, "--agents", agents,
     ];
@@ -52,7 +52,7 @@ fn token(dir: &Path, rights: &str, agents: &str) -> (String, String) {
     (part("token"), part("manifest"))
 }
 
-fn manifest(dir: &Path, component: &Path, more: &str) -> PathBuf {
+pub(crate) fn manifest(dir: &Path, component: &Path, more: &str) -> PathBuf {
     let file = dir.join("agents.toml");
     let component = component.display();
     let text = format!("[[agents]]\nname = \"bot*\"\ncomponent = \"{component}\"\n{more}\n");
@@ -61,17 +61,17 @@ fn manifest(dir: &Path, component: &Path, more: &str) -> PathBuf {
 }
 
 impl Service {
-    fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         Self::with(dir, &guest("test_guest"), &[])
     }
 
-    fn with(dir: &Path, component: &Path, options: &[&str]) -> Self {
+    pub(crate) fn with(dir: &Path, component: &Path, options: &[&str]) -> Self {
         let (token, entry) = token(dir, "admin", "*");
         let manifest = manifest(dir, component, &entry);
         Self::of(dir, &manifest, token, options)
     }
 
-    fn of(dir: &Path, manifest: &Path, token: String, options: &[&str]) -> Self {
+    pub(crate) fn of(dir: &Path, manifest: &Path, token: String, options: &[&str]) -> Self {
         let manifest = manifest.to_str().expect("text");
         let mut child = persist(&dir.join("store"))
             .args([
@@ -105,7 +105,13 @@ impl Service {
     }
 
     /// Sends a request without a token, whose answer is not validated.
-    fn plain(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub(crate) fn plain(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Reply {
         block_on(async {
             let stream = tokio::net::TcpStream::connect(&self.address)
                 .await
@@ -116,7 +122,9 @@ impl Service {
                     .expect("HTTP");
             tokio::spawn(connection);
             let mut request = Request::builder().method(method).uri(path);
-            request = request.header("host", &self.address);
+            if headers.iter().all(|(name, _)| *name != "host") {
+                request = request.header("host", &self.address);
+            }
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
@@ -135,7 +143,13 @@ impl Service {
     }
 
     /// Sends a request with the token, and validates the answer against the document.
-    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Reply {
         let token = format!("Bearer {}", self.token);
         let mut all = vec![("authorization", token.as_str())];
         all.extend(headers);
@@ -144,7 +158,7 @@ impl Service {
         reply
     }
 
-    fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         self.send("GET", path, &[], "")
     }
 
