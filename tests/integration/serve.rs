@@ -619,10 +619,8 @@ fn a_slow_client_loses_its_connection() {
     assert_eq!(long.status, 431);
 }
 
-#[test]
-fn a_stream_tells_changes_of_other_processes() {
-    let dir = tempdir();
-    let service = Service::with(dir.path(), &guest("test_guest"), &["--poll", "20ms"]);
+/// Opens the stream of changes, and returns its lines.
+fn changes(service: &Service) -> impl Iterator<Item = String> + use<> {
     let mut stream = TcpStream::connect(&service.address).expect("connects");
     write!(
         stream,
@@ -630,9 +628,29 @@ fn a_stream_tells_changes_of_other_processes() {
         service.address, service.token
     )
     .expect("written");
-    let mut lines = BufReader::new(stream)
-        .lines()
-        .map(|line| line.expect("a line"));
+    let lines = BufReader::new(stream).lines();
+    lines.map(|line| line.expect("a line"))
+}
+
+#[test]
+fn each_client_is_told_when_it_misses_no_change() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("test_guest"), &["--poll", "20ms"]);
+    let mut first = changes(&service);
+    assert!(first.any(|line| line == "event: ready"));
+    let mut second = changes(&service);
+    assert!(second.any(|line| line == "event: ready"));
+    let path = "/v1/agents/bot/names/x/state";
+    assert_eq!(service.send("PUT", path, &[], "x").status, 201);
+    let mut events = first.filter(|line| line.starts_with("event: "));
+    assert_eq!(events.next().as_deref(), Some("event: saved"), "told once");
+}
+
+#[test]
+fn a_stream_tells_changes_of_other_processes() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("test_guest"), &["--poll", "20ms"]);
+    let mut lines = changes(&service);
     assert!(lines.any(|line| line == "event: ready"));
     let state = dir.path().join("state");
     fs::write(&state, "by another process").expect("written");
