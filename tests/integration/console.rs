@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use persist_tests::{guest, tempdir, text};
+use persist_tests::{guest, has_program, tempdir, text, toolchains};
 use serde_json::json;
 
 use crate::serve::{Reply, Service, manifest, token};
@@ -555,4 +555,41 @@ fn an_error_is_a_page_that_tells_what_to_do() {
             "{path}: {page}"
         );
     }
+}
+
+/// Needs Debian's Chromium and Node.js. The tasks are in `tests/browser/console.mjs`.
+#[test]
+fn people_do_their_tasks_in_a_browser() {
+    let modules = toolchains().join("browser");
+    if !["node", "chromium"].iter().all(|name| has_program(name)) {
+        return;
+    }
+    assert!(modules.is_dir(), "run `cargo xtask test` to install it");
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("test_guest"), &["--poll", "50ms"]);
+    for turn in ["one", "two", "three"] {
+        let state = json!({ "turn": turn, "facts": ["likes <b>tea</b>", 1.5, null] });
+        let typed = [
+            ("content-type", "application/json"),
+            ("persist-label-turn", turn),
+        ];
+        save(&service, "memory", &format!("{state:#}"), &typed);
+    }
+    for name in ["<script>alert(1)</script>", "\u{202e}gpj.exe", "notes/2026"] {
+        save(&service, name, name, &[]);
+    }
+    let path = "/v1/agents/bot/sessions/monday/names/memory/state";
+    assert_eq!(service.send("PUT", path, &[], "in a session").status, 201);
+    let images = modules.join("screenshots");
+    std::fs::create_dir_all(&images).expect("a directory");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser/console.mjs");
+    let mut node = std::process::Command::new("node");
+    node.arg(script)
+        .arg(format!("http://{}", service.address))
+        .arg(&service.token)
+        .arg(images)
+        .env("NODE_MODULES", modules);
+    let output = node.output().expect("node runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
 }

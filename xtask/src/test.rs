@@ -2,7 +2,7 @@
 
 use crate::machine::{self, Workspace};
 use crate::servers::Cloud;
-use crate::{demo, guests, languages, servers};
+use crate::{browser, demo, guests, languages, servers};
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,6 +23,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let skipped = Skipped::forget_earlier(workspace)?;
     servers::install_all(workspace)?;
     install_shells();
+    browser::install(workspace);
     // One selection of packages and features for all that follows. Another would compile wasmtime a
     // second time.
     let all = ["--locked", "--workspace", "--all-features"];

@@ -32,7 +32,7 @@ pub(crate) const COMPONENTIZE_PY: Package = Package {
 const NPM_PACKAGE: &str = include_str!("../npm/package.json");
 const NPM_LOCK: &str = include_str!("../npm/package-lock.json");
 
-fn folder(workspace: &Workspace) -> PathBuf {
+pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
     workspace.target.join("toolchains")
 }
 
@@ -85,8 +85,8 @@ pub(crate) fn componentize_py(workspace: &Workspace) -> Result<Command> {
     Ok(componentize)
 }
 
-/// componentize-qjs, which brings QuickJS.
-pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
+/// Installs Node.js with npm where they are missing.
+pub(crate) fn node() -> Result<()> {
     let is_there = || {
         ["node", "npm"]
             .iter()
@@ -97,6 +97,12 @@ pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
         machine::install(&["nodejs", "npm"], otherwise)?;
         ensure!(is_there(), "there is still no node and npm; {otherwise}");
     }
+    Ok(())
+}
+
+/// componentize-qjs, which brings QuickJS.
+pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
+    node()?;
     let folder = folder(workspace).join("js");
     let program = folder.join("node_modules/componentize-qjs");
     // Written last, so that what it says is there.
