@@ -22,7 +22,7 @@ pub(super) async fn changes(app: Arc<App>, target: Target, _: Request) -> Result
             "{MAX_WATCHERS} clients watch already"
         )));
     }
-    app.changes.joined.fetch_add(1, Ordering::Relaxed);
+    let joined = app.changes.joined.fetch_add(1, Ordering::Relaxed) + 1;
     app.changes.watched.notify_one();
     let (outgoing, body) = Outgoing::new(app.options.idle);
     tokio::spawn(async move {
@@ -31,9 +31,10 @@ pub(super) async fn changes(app: Arc<App>, target: Target, _: Request) -> Result
             let sent = tokio::select! {
                 change = changes.recv() => match change {
                     Ok(change) if change.event == "ready" => {
-                        // Others that begin to watch are told, too.
-                        let is_first = !std::mem::replace(&mut is_ready, true);
-                        !is_first || outgoing.event(change.event, &change.value).await
+                        // Other clients are told, too, before and after this one.
+                        let is_mine = change.value.as_u64() >= Some(joined) && !is_ready;
+                        is_ready |= is_mine;
+                        !is_mine || outgoing.event("ready", &serde_json::json!({})).await
                     }
                     Ok(change) if app.sees(&target, &change.agent) => {
                         outgoing.event(change.event, &change.value).await

@@ -60,7 +60,7 @@ impl Changes {
                     // Clients that joined before this look miss no change from here on.
                     if joined != told {
                         told = joined;
-                        self.ready();
+                        self.ready(joined);
                     }
                 }
                 Err(error) => tracing::warn!("cannot look for changes: {error}"),
@@ -69,15 +69,15 @@ impl Changes {
         }
     }
 
-    /// Tells clients that they miss no change from now on.
-    fn ready(&self) {
+    /// Tells the first `joined` clients that they miss no change from now on.
+    fn ready(&self, joined: u64) {
         let Ok(agent) = Name::new("ready") else {
             return;
         };
         let _ = self.sender.send(Change {
             agent,
             event: "ready",
-            value: serde_json::json!({}),
+            value: joined.into(),
         });
     }
 
