@@ -60,6 +60,7 @@ mod cloud_backends;
 mod command;
 mod completion;
 mod conformance;
+mod console;
 mod copy_export_import;
 mod credentials;
 mod disk;

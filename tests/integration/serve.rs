@@ -17,15 +17,15 @@ use serde_json::{Value, json};
 /// A service, and a token that it takes for everything.
 pub(crate) struct Service {
     child: Child,
-    address: String,
-    token: String,
+    pub(crate) address: String,
+    pub(crate) token: String,
     document: Value,
 }
 
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Reply {
@@ -61,11 +61,11 @@ pub(crate) fn manifest(dir: &Path, component: &Path, more: &str) -> PathBuf {
 }
 
 impl Service {
-    fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         Self::with(dir, &guest("test_guest"), &[])
     }
 
-    fn with(dir: &Path, component: &Path, options: &[&str]) -> Self {
+    pub(crate) fn with(dir: &Path, component: &Path, options: &[&str]) -> Self {
         let (token, entry) = token(dir, "admin", "*");
         let manifest = manifest(dir, component, &entry);
         Self::of(dir, &manifest, token, options)
@@ -117,7 +117,13 @@ impl Service {
     }
 
     /// Sends a request without a token, whose answer is not validated.
-    fn plain(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub(crate) fn plain(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Reply {
         block_on(async {
             let stream = tokio::net::TcpStream::connect(&self.address)
                 .await
@@ -128,7 +134,9 @@ impl Service {
                     .expect("HTTP");
             tokio::spawn(connection);
             let mut request = Request::builder().method(method).uri(path);
-            request = request.header("host", &self.address);
+            if headers.iter().all(|(name, _)| *name != "host") {
+                request = request.header("host", &self.address);
+            }
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
@@ -147,7 +155,13 @@ impl Service {
     }
 
     /// Sends a request with the token, and validates the answer against the document.
-    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Reply {
         let token = format!("Bearer {}", self.token);
         let mut all = vec![("authorization", token.as_str())];
         all.extend(headers);
@@ -691,10 +705,8 @@ fn the_document_is_valid_and_a_generated_client_works() {
     assert_eq!(told, "every operation was called\n");
 }
 
-#[test]
-fn a_stream_tells_changes_of_other_processes() {
-    let dir = tempdir();
-    let service = Service::with(dir.path(), &guest("test_guest"), &["--poll", "20ms"]);
+/// Opens the stream of changes, and returns its lines.
+fn changes(service: &Service) -> impl Iterator<Item = String> + use<> {
     let mut stream = TcpStream::connect(&service.address).expect("connects");
     write!(
         stream,
@@ -702,9 +714,29 @@ fn a_stream_tells_changes_of_other_processes() {
         service.address, service.token
     )
     .expect("written");
-    let mut lines = BufReader::new(stream)
-        .lines()
-        .map(|line| line.expect("a line"));
+    let lines = BufReader::new(stream).lines();
+    lines.map(|line| line.expect("a line"))
+}
+
+#[test]
+fn each_client_is_told_when_it_misses_no_change() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("test_guest"), &["--poll", "20ms"]);
+    let mut first = changes(&service);
+    assert!(first.any(|line| line == "event: ready"));
+    let mut second = changes(&service);
+    assert!(second.any(|line| line == "event: ready"));
+    let path = "/v1/agents/bot/names/x/state";
+    assert_eq!(service.send("PUT", path, &[], "x").status, 201);
+    let mut events = first.filter(|line| line.starts_with("event: "));
+    assert_eq!(events.next().as_deref(), Some("event: saved"), "told once");
+}
+
+#[test]
+fn a_stream_tells_changes_of_other_processes() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("test_guest"), &["--poll", "20ms"]);
+    let mut lines = changes(&service);
     assert!(lines.any(|line| line == "event: ready"));
     let state = dir.path().join("state");
     fs::write(&state, "by another process").expect("written");

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bindings;
+mod browser;
 mod ci;
 mod conversation;
 mod crash_testing;

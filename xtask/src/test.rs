@@ -2,7 +2,7 @@
 
 use crate::machine::{self, Workspace};
 use crate::servers::Cloud;
-use crate::{demo, guests, languages, servers, toolchains};
+use crate::{browser, demo, guests, languages, servers, toolchains};
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,6 +27,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     if let Err(error) = toolchains::restate(workspace) {
         eprintln!("Agents are not tested on Restate: {error:#}");
     }
+    browser::install(workspace);
     // One selection of packages and features for all that follows. Another would compile wasmtime a
     // second time.
     let all = ["--locked", "--workspace", "--all-features"];

@@ -36,7 +36,7 @@ const NPM_LOCK: &str = include_str!("../npm/package-lock.json");
 const RESTATE_PACKAGE: &str = include_str!("../../examples/fleet/package.json");
 const RESTATE_LOCK: &str = include_str!("../../examples/fleet/package-lock.json");
 
-fn folder(workspace: &Workspace) -> PathBuf {
+pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
     workspace.target.join("toolchains")
 }
 
@@ -89,8 +89,8 @@ pub(crate) fn componentize_py(workspace: &Workspace) -> Result<Command> {
     Ok(componentize)
 }
 
-/// componentize-qjs, which brings QuickJS.
-pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
+/// Installs Node.js with npm where they are missing.
+pub(crate) fn node() -> Result<()> {
     let is_there = || {
         ["node", "npm"]
             .iter()
@@ -101,6 +101,12 @@ pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
         machine::install(&["nodejs", "npm"], otherwise)?;
         ensure!(is_there(), "there is still no node and npm; {otherwise}");
     }
+    Ok(())
+}
+
+/// componentize-qjs, which brings QuickJS.
+pub(crate) fn componentize_qjs(workspace: &Workspace) -> Result<Command> {
+    node()?;
     let folder = folder(workspace).join("js");
     let version = toolchain_versions::COMPONENTIZE_QJS;
     let esbuild = toolchain_versions::ESBUILD;

@@ -42,6 +42,26 @@ pub(super) struct Options {
     pub(super) queue: usize,
     pub(super) idle: Duration,
     pub(super) poll: Duration,
+    /// None without a console.
+    pub(super) console: Option<Console>,
+}
+
+/// Settings of the console.
+#[derive(Debug)]
+pub(super) struct Console {
+    /// Secret of this process, for forms where no token is asked for.
+    pub(super) secret: [u8; 32],
+    /// True if this process serves TLS itself.
+    pub(super) is_tls: bool,
+}
+
+impl Console {
+    /// Makes the settings, with a random secret.
+    pub(super) fn new(is_tls: bool) -> anyhow::Result<Self> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)?;
+        Ok(Self { secret, is_tls })
+    }
 }
 
 /// What a request is about.
@@ -96,10 +116,7 @@ impl App {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
-        let tokens = &self.manifest.tokens;
-        let found = sent.and_then(|sent| token::find(tokens, sent));
-        let found = found.and_then(|found| tokens.iter().position(|one| std::ptr::eq(one, found)));
-        match found {
+        match sent.and_then(|sent| self.known_token(sent)) {
             Some(found) => Ok(Some(found)),
             None => {
                 let what = match sent {
@@ -110,6 +127,13 @@ impl App {
                 Err(error.hint("send the header `Authorization: Bearer TOKEN`"))
             }
         }
+    }
+
+    /// Returns the place of a token in the manifest; none where it is not known.
+    pub(super) fn known_token(&self, sent: &str) -> Option<usize> {
+        let tokens = &self.manifest.tokens;
+        let found = token::find(tokens, sent)?;
+        tokens.iter().position(|one| std::ptr::eq(one, found))
     }
 
     /// Refuses a token that lacks a right, or may not name an agent.
@@ -146,6 +170,23 @@ impl App {
 }
 
 impl Target {
+    pub(super) fn at(
+        agent: Option<Name>,
+        session: Option<Name>,
+        name: Option<Name>,
+        query: HashMap<String, String>,
+        token: Option<usize>,
+    ) -> Self {
+        Self {
+            agent,
+            session,
+            name,
+            version: None,
+            query,
+            token,
+        }
+    }
+
     pub(super) fn of(params: &RawPathParams, query: HashMap<String, String>) -> Result<Self> {
         let mut target = Self {
             agent: None,
@@ -212,7 +253,7 @@ impl Target {
     }
 }
 
-fn parsed(key: &str, text: &str) -> Result<Version> {
+pub(super) fn parsed(key: &str, text: &str) -> Result<Version> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|_| is_number);
     number.ok_or_else(|| Problem::usage(format!("{key}: not a number from 0")))
@@ -221,20 +262,25 @@ fn parsed(key: &str, text: &str) -> Result<Version> {
 /// Refuses requests that a page in a browser sends, also one whose host name was made to lead to
 /// this machine: without tokens, nothing else keeps it out.
 fn no_browser(headers: &HeaderMap) -> Result<()> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(header::HOST).unwrap_or("");
-    let host = match host.strip_prefix('[') {
-        Some(address) => address.split(']').next(),
-        None => host.split(':').next(),
-    };
-    let is_loopback = matches!(host, Some("localhost" | "::1")) || {
-        let address = host.and_then(|host| host.parse::<std::net::Ipv4Addr>().ok());
-        address.is_some_and(|address| address.is_loopback())
-    };
-    if is_loopback && !headers.contains_key(header::ORIGIN) {
+    if is_for_loopback(headers) && !headers.contains_key(header::ORIGIN) {
         return Ok(());
     }
     let what = "without tokens, requests of web pages and for other hosts are refused";
     let error = Problem::new(StatusCode::FORBIDDEN, "denied", what);
     Err(error.hint("send requests to 127.0.0.1 or localhost, or use tokens"))
+}
+
+/// Returns true for a request whose host is this machine by name or address, and not by a name
+/// that someone else made lead to it.
+pub(super) fn is_for_loopback(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST);
+    let host = host.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let host = match host.strip_prefix('[') {
+        Some(address) => address.split(']').next(),
+        None => host.split(':').next(),
+    };
+    matches!(host, Some("localhost" | "::1")) || {
+        let address = host.and_then(|host| host.parse::<std::net::Ipv4Addr>().ok());
+        address.is_some_and(|address| address.is_loopback())
+    }
 }

@@ -1,6 +1,7 @@
 //! The stream of the changes of a store.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -21,13 +22,21 @@ pub(super) async fn changes(app: Arc<App>, target: Target, _: Request) -> Result
             "{MAX_WATCHERS} clients watch already"
         )));
     }
+    let joined = app.changes.joined.fetch_add(1, Ordering::Relaxed) + 1;
     app.changes.watched.notify_one();
     let (outgoing, body) = Outgoing::new(app.options.idle);
     tokio::spawn(async move {
+        let mut is_ready = false;
         loop {
             let sent = tokio::select! {
                 change = changes.recv() => match change {
-                    Ok(change) if change.event == "ready" || app.sees(&target, &change.agent) => {
+                    Ok(change) if change.event == "ready" => {
+                        // Other clients are told, too, before and after this one.
+                        let is_mine = change.value.as_u64() >= Some(joined) && !is_ready;
+                        is_ready |= is_mine;
+                        !is_mine || outgoing.event("ready", &serde_json::json!({})).await
+                    }
+                    Ok(change) if app.sees(&target, &change.agent) => {
                         outgoing.event(change.event, &change.value).await
                     }
                     Ok(_) => true,

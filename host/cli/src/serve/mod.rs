@@ -8,6 +8,7 @@ mod body;
 mod changes;
 mod components;
 mod conditional;
+mod console;
 mod listen;
 mod manifest;
 mod metrics;
@@ -71,6 +72,9 @@ pub(crate) struct Serve {
     /// Private key of the certificate, in PEM format
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Serve only the operations under /v1, and no pages for browsers
+    #[arg(long)]
+    no_console: bool,
     /// Time that runs get to end after a signal
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     grace: Duration,
@@ -132,6 +136,11 @@ impl Serve {
         let listener = TcpListener::bind(self.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}", self.listen))?;
         let address = listener.local_addr()?;
+        let console = if self.no_console {
+            None
+        } else {
+            Some(app::Console::new(tls.is_some())?)
+        };
         let app = Arc::new(App::new(
             store.clone(),
             Metrics::new(durations, store),
@@ -142,6 +151,7 @@ impl Serve {
                 queue: self.queue,
                 idle: self.idle_timeout,
                 poll: self.poll,
+                console,
             },
         ));
         let scheme = if tls.is_some() { "https" } else { "http" };

@@ -15,7 +15,7 @@ use super::app::{App, Target};
 use super::problem::{Problem, Result};
 use super::route::{Answer, Path, Route};
 use super::token::TokenRight;
-use super::{changes, openapi, runs, snapshots};
+use super::{changes, console, openapi, runs, snapshots};
 
 /// Bytes of the headers of a request, at most. The connection ends a head that it cannot hold.
 const MAX_HEAD: usize = 64 << 10;
@@ -104,6 +104,9 @@ pub(super) fn router(app: Arc<App>) -> Router {
             let filter = filter.unwrap_or(MethodFilter::GET);
             router = router.route(&path, on(filter, handler));
         }
+    }
+    if app.options.console.is_some() {
+        router = router.merge(console::router());
     }
     router
         .fallback(|| async {

@@ -323,7 +323,7 @@ pub(super) async fn unpin(app: Arc<App>, target: Target, request: Request) -> Re
 
 /// Makes a change on a task of its own: the outcome of one that is dropped with its client is
 /// unknown.
-async fn finished(
+pub(super) async fn finished(
     change: impl Future<Output = persist_host::snapshot::Result<Info>> + Send + 'static,
 ) -> Result<Info> {
     let done = tokio::spawn(change).await;

@@ -2,6 +2,7 @@
 //! listed from time to time, while a client watches.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use persist_host::snapshot::{self, Name, Selection, Store, Version};
@@ -28,6 +29,8 @@ pub(super) struct Changes {
     pub(super) sender: broadcast::Sender<Change>,
     /// Told of each client that begins to watch.
     pub(super) watched: Notify,
+    /// Clients that have begun to watch so far.
+    pub(super) joined: AtomicU64,
 }
 
 impl Default for Changes {
@@ -35,6 +38,7 @@ impl Default for Changes {
         Self {
             sender: broadcast::Sender::new(BEHIND),
             watched: Notify::new(),
+            joined: AtomicU64::new(0),
         }
     }
 }
@@ -43,17 +47,38 @@ impl Changes {
     /// Looks for changes while a client watches.
     pub(super) async fn watch(&self, store: &Store, pause: Duration) {
         let mut before: Option<Heads> = None;
+        let mut told = 0;
         loop {
             if self.sender.receiver_count() == 0 {
                 before = None;
                 self.watched.notified().await;
             }
+            let joined = self.joined.load(Ordering::Relaxed);
             match self.look(store, before.as_ref()).await {
-                Ok(heads) => before = Some(heads),
+                Ok(heads) => {
+                    before = Some(heads);
+                    // Clients that joined before this look miss no change from here on.
+                    if joined != told {
+                        told = joined;
+                        self.ready(joined);
+                    }
+                }
                 Err(error) => tracing::warn!("cannot look for changes: {error}"),
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Tells the first `joined` clients that they miss no change from now on.
+    fn ready(&self, joined: u64) {
+        let Ok(agent) = Name::new("ready") else {
+            return;
+        };
+        let _ = self.sender.send(Change {
+            agent,
+            event: "ready",
+            value: joined.into(),
+        });
     }
 
     async fn look(&self, store: &Store, before: Option<&Heads>) -> snapshot::Result<Heads> {
@@ -77,17 +102,6 @@ impl Changes {
                 });
             }
             heads.insert(key, version);
-        }
-        if before.is_none() {
-            // Clients know from here on that no change is missed.
-            let Ok(agent) = Name::new("ready") else {
-                return Ok(heads);
-            };
-            let _ = self.sender.send(Change {
-                agent,
-                event: "ready",
-                value: serde_json::json!({}),
-            });
         }
         Ok(heads)
     }

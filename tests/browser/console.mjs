@@ -1,0 +1,185 @@
+// Does what people do in the console, in Chromium. `tests/integration/console.rs` runs it:
+//
+//     node console.mjs URL TOKEN DIRECTORY
+//
+// Screenshots are written to DIRECTORY. NODE_MODULES names the folder with the packages.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+
+const require = createRequire(join(process.env.NODE_MODULES, "x"));
+const { chromium } = require("playwright-core");
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+
+const [url, token, directory] = process.argv.slice(2);
+const path = (page, query) => `${url}${page}?${new URLSearchParams(query)}`;
+const name = { agent: "bot", name: "memory" };
+const pages = {
+  agents: `${url}/`,
+  search: path("/", { q: "bot" }),
+  agent: path("/agent", { agent: "bot" }),
+  name: path("/name", name),
+  tree: path("/version", { ...name, version: 2 }),
+  hex: path("/version", { ...name, version: 2, view: "hex" }),
+  diff: path("/diff", { ...name, from: 1, to: 2 }),
+  error: path("/name", { agent: "bot", name: "none" }),
+};
+
+const browser = await chromium.launch({
+  executablePath: "/usr/bin/chromium",
+  args: ["--disable-dev-shm-usage"],
+  // Tests may run as root, where Chromium's sandbox does not work.
+  chromiumSandbox: false,
+});
+
+/** Opens a page that fails the test if it reports an error or asks another host for something. */
+async function open(options = {}) {
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  page.setDefaultTimeout(10000);
+  page.problems = [];
+  page.on("pageerror", (error) => page.problems.push(String(error)));
+  page.on("console", (message) => {
+    // The page of an error has its status.
+    if (message.type() === "error" && !message.text().includes("status of 404")) {
+      page.problems.push(message.text());
+    }
+  });
+  page.on("request", (request) => {
+    if (!request.url().startsWith(url)) {
+      page.problems.push(`asks ${request.url()}`);
+    }
+  });
+  return page;
+}
+
+async function signIn(page) {
+  await page.goto(pages.agents);
+  await page.locator("#token").fill(token);
+  await page.keyboard.press("Enter");
+  await page.waitForURL(pages.agents);
+}
+
+async function text(page) {
+  return page.locator("main").innerText();
+}
+
+/** Follows or presses the first element with this text, with the keyboard. */
+async function activate(page, label) {
+  const named = new RegExp(`^${label}(: version .*)?$`);
+  const link = page.getByRole("link", { name: named });
+  const found = link.or(page.getByRole("button", { name: named })).first();
+  await found.focus();
+  await enter(page);
+}
+
+/** Sends the form or follows the link that has the focus. */
+async function enter(page) {
+  await Promise.all([page.waitForNavigation(), page.keyboard.press("Enter")]);
+}
+
+async function accessible(page, what) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() =>
+    window.axe.run({
+      runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    }),
+  );
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((n) => n.html).join(" ")}`);
+  assert.deepEqual(found, [], what);
+}
+
+async function looks() {
+  const page = await open();
+  await page.goto(pages.agents);
+  await accessible(page, "sign-in");
+  await signIn(page);
+  for (const scheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme: scheme });
+    for (const [what, address] of Object.entries(pages)) {
+      await page.goto(address);
+      for (const width of [375, 768, 1920]) {
+        await page.setViewportSize({ width, height: 900 });
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+        assert.ok(wide <= width, `${what} is ${wide} wide at ${width}`);
+        if (width !== 768) {
+          await page.screenshot({ path: join(directory, `${what}-${width}-${scheme}.png`) });
+        }
+      }
+      await accessible(page, `${what}, ${scheme}`);
+    }
+  }
+  assert.deepEqual(page.problems, []);
+}
+
+async function tasks(page) {
+  await page.locator("#search").fill("bot/memo");
+  await enter(page);
+  await activate(page, "memory");
+  await activate(page, "Undo the last change");
+  assert.match(await text(page), /Version 4:\s*restored/);
+  await activate(page, "Undo");
+  assert.match(await text(page), /Version 5:\s*restored/);
+  await activate(page, "Delete");
+  assert.match(await text(page), /Version 6:\s*deleted/);
+  await activate(page, "Undo");
+  await activate(page, "Pin");
+  assert.match(await text(page), /Version 7 is pinned/);
+  await activate(page, "Undo");
+  assert.match(await text(page), /not pinned any more/);
+  await page.locator('input[name="from"][value="1"]').check();
+  await activate(page, "Compare two versions");
+  assert.ok((await page.locator("ins").count()) > 0, "lines that differ");
+  await page.goto(pages.tree);
+  await activate(page, "Text");
+  await activate(page, "Bytes");
+  assert.match(await text(page), /^00000000 {2}7b/m);
+  await page.locator("#to-name").fill("copy");
+  await enter(page);
+  assert.match(await text(page), /forked/);
+  await activate(page, "Undo");
+  assert.match(await text(page), /Version 2:\s*deleted/);
+}
+
+async function live() {
+  const page = await open();
+  await signIn(page);
+  await page.goto(pages.name);
+  await page.waitForFunction(() => document.getElementById("live").innerText.includes("Live"));
+  await page.evaluate(() => document.activeElement.blur());
+  const saved = await fetch(`${url}/v1/agents/bot/names/memory/state`, {
+    method: "PUT",
+    headers: { authorization: `Bearer ${token}` },
+    body: "saved by another program",
+  });
+  const { version } = await saved.json();
+  await page.waitForFunction(
+    (version) => [...document.querySelectorAll("tbody th")].some((th) => th.innerText === version),
+    String(version),
+  );
+  assert.deepEqual(page.problems, []);
+}
+
+try {
+  await looks();
+  for (const isScripted of [true, false]) {
+    const page = await open({ javaScriptEnabled: isScripted });
+    await signIn(page);
+    if (isScripted) {
+      await tasks(page);
+    } else {
+      await page.goto(pages.name);
+      await activate(page, "Delete");
+      await activate(page, "Undo");
+      assert.match(await text(page), /restored/);
+    }
+    await activate(page, "Sign out");
+    assert.equal(await page.locator("h1").innerText(), "Sign in");
+    assert.deepEqual(page.problems, []);
+  }
+  await live();
+} finally {
+  await browser.close();
+}
