@@ -19,6 +19,7 @@ from client.api.default import (  # noqa: E402
     list_pins,
     list_sessions,
     load,
+    metrics,
     openapi,
     pin,
     ready,
@@ -51,6 +52,7 @@ def text_of(version=None):
 assert call(health).status == "ok"
 assert call(ready).status == "ok"
 assert call(openapi)["openapi"] == "3.1.0"
+assert "persist_build_info" in str(call(metrics))
 
 first = call(save, "bot", "memory", body=File(io.BytesIO(b"one")), if_none_match="*")
 assert (first.version, first.size, first.parent) == (1, 3, None), first

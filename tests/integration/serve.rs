@@ -677,7 +677,9 @@ fn the_document_is_valid_and_a_generated_client_works() {
     let document = dir.path().join("openapi.json");
     fs::write(&document, service.document.to_string()).expect("written");
     let settings = dir.path().join("client.yml");
-    fs::write(&settings, "post_hooks: []\n").expect("written");
+    let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let text_too = format!("content_type_overrides:\n  {openmetrics:?}: text/plain\n");
+    fs::write(&settings, text_too + "post_hooks: []\n").expect("written");
     let packages = toolchains().with_file_name("tools").join("api-client");
     let python = |words: &[&str]| {
         let mut python = std::process::Command::new("python3");

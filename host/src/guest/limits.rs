@@ -197,7 +197,7 @@ limits! {
         "the component is rejected";
     "stack" stack: u64 = 512 << 10, "512 KiB", 4096..=1 << 20;
         "bytes of a guest's stack";
-        "the rest of the 2 MiB stack is for host code";
+        "host code has 8 MiB of its own";
         "the run is stopped";
     "compilations" compilations: u64 = 2, "2", 1..=1024;
         "concurrent compilations";
@@ -250,8 +250,10 @@ const HTTP: u64 = 16 * (512 << 10);
 /// Maximum number of bytes that the host holds for a handle of HTTP: headers, and a written chunk.
 const HTTP_HANDLE: u64 = 32 << 10;
 
-/// The stack of a run, the host's part included.
-const FIBER: u64 = 2 << 20;
+/// Bytes of the stack of a run for the functions of the host, which run on the same one as the
+/// agent. The deepest, a save in a build without optimization, takes more than 1 MiB. Too little
+/// would end the process, so there is plenty. It is address space until it is used.
+pub(crate) const HOST_STACK: u64 = 8 << 20;
 
 /// One row of the table.
 #[derive(Clone, Copy)]
@@ -355,7 +357,8 @@ impl Limits {
             + HTTP
             + self.instance_storage
             + 2 * self.output
-            + FIBER
+            + self.stack
+            + HOST_STACK
             + call;
         let of_all = |each: u64, host: u64| host.min(each.saturating_mul(self.runs));
         self.runs

@@ -47,6 +47,8 @@ pub use context::{Guest, GuestBuilder};
 pub use error::GuestError;
 pub use ledger::{Ledger, RunPermit};
 #[cfg(feature = "wasm")]
+#[cfg(feature = "wasm")]
+pub(crate) use limits::HOST_STACK;
 pub(crate) use limits::to_usize;
 pub use limits::{Limit, LimitError, Limits};
 pub use reader::GuestReader;

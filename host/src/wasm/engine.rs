@@ -20,7 +20,7 @@ use super::features;
 use super::host::add_to_linker;
 use super::run_error::RunError;
 use super::state::AgentState;
-use crate::guest::{Limits, to_usize};
+use crate::guest::{HOST_STACK, Limits, to_usize};
 
 /// Concurrent runs for which there is a pool. Each takes 8 GiB of address space, of which a process
 /// has 128 TiB.
@@ -73,6 +73,7 @@ impl Engines {
         config
             .epoch_interruption(true)
             .max_wasm_stack(to_usize(limits.stack))
+            .async_stack_size(to_usize(limits.stack.saturating_add(HOST_STACK)))
             .cache(cache.and_then(cache::open));
         features::pin(&mut config);
         let on_demand = Linked::new(&config, imports).map_err(|error| failed(&error))?;

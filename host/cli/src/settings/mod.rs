@@ -1041,7 +1041,7 @@ mod tests {
             let found = compression(&env, "compression = \"best\"");
             assert_eq!(found.expect("good"), one);
         }
-        let error = compression(&[], "compression = \"smallest\"").expect_err("no word");
+        let error = compression(&[], "compression = \"defaults\"").expect_err("no word");
         let usage = error.downcast::<Usage>().expect("a wrong setting");
         let said = usage.to_string();
         assert!(said.contains("compression in "), "{said}");
