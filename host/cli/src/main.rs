@@ -19,6 +19,7 @@ mod project;
 mod proxy;
 mod run;
 mod sdk;
+mod secret_file;
 mod select;
 #[cfg(feature = "serve")]
 mod serve;

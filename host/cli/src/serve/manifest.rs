@@ -10,8 +10,8 @@ use persist_host::wasm::{HttpPolicy, Limits, Rights, RunOptions};
 use serde::Deserialize;
 
 use super::token::{KnownToken, TokenRight};
-use crate::agent_args::{secret_text, with_headers, without_line_break};
 use crate::error::Usage;
+use crate::secret_file::{secret_text, with_headers, without_line_break};
 use crate::settings::Settings;
 
 /// Limits of the whole process, which no agent has of its own.

@@ -9,8 +9,8 @@ use persist_host::storage::{redact, secret_in};
 use persist_host::wasm::{HttpPolicy, Limits, Rights, RunOptions};
 
 use super::path::in_dir;
-use crate::agent_args::{secret_text, with_headers, without_line_break};
 use crate::error::Usage;
+use crate::secret_file::{secret_text, with_headers, without_line_break};
 use crate::text;
 
 /// Keys of an agent, for errors.
