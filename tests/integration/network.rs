@@ -194,6 +194,52 @@ fn a_server_that_closes_tls_handshakes_has_the_budget_of_the_first_contact() {
     }
 }
 
+/// A server that accepts connections and sends nothing. Returns its address, and how many
+/// connections it had.
+fn is_silent() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            counter.fetch_add(1, Ordering::SeqCst);
+            open.push(stream);
+        }
+    });
+    (address, connections)
+}
+
+#[test]
+fn a_server_that_is_silent_in_tls_handshakes_has_the_budget_of_the_first_contact() {
+    let tried = |config: fn(String) -> StorageConfig| {
+        std::thread::spawn(move || {
+            let (address, connections) = is_silent();
+            let mut config = config(format!("https://{address}"));
+            config.retry.first_contact = Duration::ZERO;
+            let storage = config.build().expect("good");
+            let list = List::new("").with_limit(10);
+            let error = block_on(storage.list(&list)).expect_err("no TLS");
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            assert_eq!(connections.load(Ordering::SeqCst), 1, "{error}");
+        })
+    };
+    let s3 = tried(|endpoint| StorageConfig {
+        s3_endpoint: Some(endpoint),
+        s3_credentials: Some(S3Credentials::new("AK", "SK")),
+        ..StorageConfig::s3_with_bucket("my-bucket".into())
+    });
+    let gcs = tried(|endpoint| StorageConfig {
+        gcs_endpoint: Some(endpoint),
+        ..StorageConfig::gcs_with_bucket("my-bucket".into())
+    });
+    for tried in [s3, gcs] {
+        tried.join().expect("no panic");
+    }
+}
+
 /// A fake-gcs-server that uses TLS, with a certificate of the CA in `tls/ca.pem`.
 struct TlsGcs {
     child: Child,

@@ -70,6 +70,80 @@ fn three_agents(store: &TestStore) {
 }
 
 #[test]
+fn check_export_and_copy_are_for_the_names_that_meet_conditions() {
+    let store = TestStore::local();
+    three_agents(&store);
+    let file = tempdir();
+    let state = file.path().join("state");
+    std::fs::write(&state, "gold").expect("written");
+    let state = state.to_str().expect("text");
+    for name in ["bot-1/gold", "bot-2/gold"] {
+        store.run_ok(&["save", name, state, "--label", "tier=gold"]);
+    }
+    let gold = ["--label", "tier=gold"];
+    let checked = json(&store.run_ok(&[&["check", "--json"], &gold[..]].concat()));
+    let summary = checked.last().expect("a summary");
+    assert_eq!(
+        (&summary["names"], &summary["versions"]),
+        (&2.into(), &2.into())
+    );
+    let limited = store.run_ok(&[&["check", "--json", "bot-1", "-n", "1"], &gold[..]].concat());
+    assert_eq!(json(&limited).last().expect("a summary")["names"], 1);
+    store.run_fails(&["check", "--label", "tier=none"], 3);
+
+    let archive = file.path().join("gold.tar");
+    let archive = archive.to_str().expect("text");
+    let exported = json(&store.run_ok(&[&["export", archive, "--json"], &gold[..]].concat()));
+    assert_eq!(exported.last().expect("a summary")["names"], 2);
+
+    let from = format!("file://{}", store.path().display());
+    let to = format!("file://{}", file.path().join("copy").display());
+    store.run_ok(&[&["copy", &from, &to, "--create"], &gold[..]].concat());
+    let copied = store.run_ok(&["ls", "--json", "--storage", &to]);
+    assert_eq!(addresses(&copied), ["bot-1/gold@1", "bot-2/gold@1"]);
+}
+
+#[test]
+fn an_error_about_a_missing_version_names_the_nearest() {
+    let store = TestStore::local();
+    for _ in 0..6 {
+        store.save("bot/memory", "x");
+    }
+    for file in ["9999999996-0000000003.gz", "9999999995-0000000004.gz"] {
+        let file = store.path().join("bot/~/memory").join(file);
+        std::fs::remove_file(file).expect("removed");
+    }
+    for (missing, near) in [
+        (
+            "bot/memory@3",
+            "the nearest version is bot/memory@2; the newest is @6",
+        ),
+        (
+            "bot/memory@4",
+            "the nearest version is bot/memory@5; the newest is @6",
+        ),
+        (
+            "bot/memory@9",
+            "the nearest version is bot/memory@6, the newest",
+        ),
+    ] {
+        for command in [
+            &["show", missing][..],
+            &["cat", missing],
+            &["diff", "bot/memory", missing],
+        ] {
+            let said = store.run_fails(command, 3);
+            let version = &missing[missing.len() - 1..];
+            let what = format!("bot/memory has no version {version}");
+            assert!(
+                said.contains(&what) && said.contains(near),
+                "{command:?}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
 fn one_selection_serves_every_command() {
     for store in on_each_backend() {
         three_agents(&store);

@@ -19,7 +19,7 @@ use crate::address::ScopeArg;
 use crate::build::build_if_changed;
 use crate::error::{Hinted, Usage};
 use crate::project::{Project, cargo_package};
-use crate::secret_files::{secret_text, with_headers, without_line_break};
+use crate::secret_file::{secret_text, with_headers, without_line_break};
 use crate::settings::{AgentSettings, Settings};
 use crate::stores::Create;
 

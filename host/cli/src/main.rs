@@ -19,7 +19,7 @@ mod project;
 mod proxy;
 mod run;
 mod sdk;
-mod secret_files;
+mod secret_file;
 mod select;
 #[cfg(feature = "serve")]
 mod serve;

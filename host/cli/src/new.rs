@@ -9,9 +9,8 @@ use serde_json::json;
 
 use crate::print::Out;
 use crate::project::name_of;
-use crate::sdk::{self, Language};
+use crate::sdk::{self, CHECKSUMS, Language};
 use crate::toolchain_versions;
-use crate::upgrade_sdk::write_checksums;
 
 /// Create a directory with a new agent
 #[derive(Debug, Args)]
@@ -59,7 +58,10 @@ impl New {
                 .replace("NAME", name);
             write(&self.folder.join(path), text.as_bytes())?;
         }
-        write_checksums(self.lang, existing.as_deref().unwrap_or(&self.folder))?;
+        write(
+            &self.folder.join(CHECKSUMS),
+            self.lang.checksums().as_bytes(),
+        )?;
         let mut ignored = "*.wasm\ntarget/\nnode_modules/\n.venv/\n__pycache__/\n".to_owned();
         if self.lang == Language::Ts {
             // What `npm test` makes of agent.ts.

@@ -1,6 +1,10 @@
 //! Files that `persist new` writes: the SDK of each language, and an agent that keeps notes.
 
 use clap::ValueEnum;
+use sha2::{Digest as _, Sha256};
+
+/// Lists the files of the SDK as `persist new` wrote them, in the format of `sha256sum`.
+pub(crate) const CHECKSUMS: &str = "persist/sdk.sha256";
 
 /// A language that agents are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -103,6 +107,14 @@ impl Language {
         own.iter().chain(wit).copied().collect()
     }
 
+    /// Returns the checksums of the SDK's files, so that an upgrade knows which were edited.
+    pub(crate) fn checksums(self) -> String {
+        let files = self.sdk_files();
+        let lines = files.iter();
+        let lines = lines.map(|(path, bytes)| format!("{}  {path}\n", checksum(bytes)));
+        lines.collect()
+    }
+
     /// The files of the SDK in an agent's directory, with those that only a template has.
     pub(crate) fn sdk_files(self) -> Vec<File> {
         let mut files = self.sdk();
@@ -111,6 +123,11 @@ impl Language {
         }
         files
     }
+}
+
+/// Returns the SHA-256 of a file, in hex.
+pub(crate) fn checksum(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// Returns the path of the Go module that is the SDK.

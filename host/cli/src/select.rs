@@ -223,6 +223,24 @@ impl Conditions {
         self.filter.is_empty() && sort.is_none() && !reverse && limit.is_none()
     }
 
+    /// Returns the names of selections that meet the conditions, as one selection, and those to
+    /// which the conditions cannot be applied.
+    pub(crate) async fn select(
+        &self,
+        store: &Store,
+        selections: &[SelectionArg],
+    ) -> Result<(Selection, Vec<(String, Error)>)> {
+        if self.is_empty() {
+            return Ok((union(selections), Vec::new()));
+        }
+        let picked = self.pick(store, selections).await?;
+        let names = picked.heads.into_iter().map(|head| {
+            let (agent, session) = (head.scope.agent(), head.scope.session());
+            Selection::Name(agent.clone(), session.cloned(), head.name)
+        });
+        Ok((Selection::union(names), picked.unreadable))
+    }
+
     /// Returns the names of selections that meet the conditions, one after the other.
     pub(crate) async fn walk(
         &self,

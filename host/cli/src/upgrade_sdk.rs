@@ -8,17 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use crate::build::random_suffix;
 use crate::error::Hinted;
 use crate::print::Out;
 use crate::project::Project;
-use crate::sdk::Language;
+use crate::sdk::{CHECKSUMS, checksum};
 use crate::text::count;
-
-/// Lists the files of the SDK as `persist new` wrote them, in the format of `sha256sum`.
-const CHECKSUMS: &str = "persist/sdk.sha256";
 
 /// Replace the SDK in the directory of an agent by the one of this command
 ///
@@ -107,7 +103,8 @@ impl UpgradeSdk {
             })?;
         }
         if !self.dry_run {
-            write_checksums(project.language, &project.folder)?;
+            let list = project.language.checksums();
+            replace(&project.folder.join(CHECKSUMS), list.as_bytes())?;
         }
         let value = json!({
             "event": "sdk-upgraded",
@@ -168,22 +165,6 @@ fn action(
     }
 }
 
-fn checksum(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
-}
-
-/// Writes the checksums of the SDK's files, so that an upgrade knows which were edited.
-pub(crate) fn write_checksums(language: Language, folder: &Path) -> Result<()> {
-    let files = language.sdk_files();
-    let lines = files
-        .iter()
-        .map(|(path, bytes)| format!("{}  {path}\n", checksum(bytes)));
-    replace(
-        &folder.join(CHECKSUMS),
-        lines.collect::<String>().as_bytes(),
-    )
-}
-
 /// Reads the checksums, by path. There are none in a directory of an earlier version.
 fn originals(folder: &Path) -> Result<BTreeMap<String, String>> {
     let Some(text) = read(&folder.join(CHECKSUMS))? else {
@@ -231,6 +212,7 @@ fn replace(file: &Path, bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sdk::Language;
 
     #[test]
     fn edited_files_are_kept_and_others_replaced() {
@@ -272,7 +254,8 @@ mod tests {
     fn the_checksums_of_a_new_agent_are_those_of_its_files() {
         for language in Language::ALL {
             let dir = tempfile::tempdir().expect("created");
-            write_checksums(language, dir.path()).expect("written");
+            let list = language.checksums();
+            replace(&dir.path().join(CHECKSUMS), list.as_bytes()).expect("written");
             let originals = originals(dir.path()).expect("readable");
             let files = language.sdk_files();
             assert!(!files.is_empty());

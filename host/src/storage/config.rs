@@ -81,7 +81,7 @@ pub enum StorageBackend {
 /// | `gcs_bucket` | `PERSIST_GCS_BUCKET`, `GCS_BUCKET` | none: it must be said |
 /// | `gcs_prefix` | `PERSIST_GCS_PREFIX` | none |
 /// | `gcs_credentials` | `GOOGLE_APPLICATION_CREDENTIALS` | see below |
-/// | `gcs_timeout` | `PERSIST_GCS_TIMEOUT`, in seconds | 30 seconds |
+/// | `gcs_timeout` | `PERSIST_GCS_TIMEOUT`, in seconds | 10 seconds |
 /// | `gcs_kms_key` | `PERSIST_GCS_KMS_KEY` | the bucket's own |
 /// | `gcs_endpoint` | `STORAGE_EMULATOR_HOST` | Google's |
 ///

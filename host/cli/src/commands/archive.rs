@@ -29,7 +29,7 @@ use crate::exit::snapshot_code;
 use crate::interrupt::Interrupt;
 use crate::print::Out;
 use crate::progress::Progress;
-use crate::select::Names;
+use crate::select::{Conditions, Names};
 use crate::stdio::say;
 use crate::stores::{Create, Stores};
 use crate::text;
@@ -48,12 +48,16 @@ const MAX_TIME: u64 = 0o77_777_777_777 * 1000;
 /// Each version is verified before it is written. The last entry, manifest.jsonl, has a line for
 /// each version; the manifest is held in memory, about 300 bytes for each version. `tar xf` in an
 /// empty directory creates a store with the policy of this one.
+///
+/// Conditions select names by their newest version. A name whose newest version cannot be read is
+/// reported and left out, and the exit code is then 6.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist export agents.tar
   persist export bot.tar bot
   persist export bot.tar bot --at yesterday
+  persist export gold.tar --label tier=gold
   persist export - bot | zstd > bot.tar.zst")]
 pub(crate) struct Export {
     /// File to create, which must not exist, or - for standard output
@@ -62,6 +66,8 @@ pub(crate) struct Export {
     names: Names,
     #[command(flatten)]
     at: At,
+    #[command(flatten)]
+    conditions: Conditions,
 }
 
 /// Copy the versions in a tar file from `persist export` into the store
@@ -119,7 +125,6 @@ impl Export {
             ))
             .into());
         }
-        let selection = self.names.selection();
         let to_stdout = self.file.as_os_str() == "-";
         if to_stdout && io::stdout().is_terminal() {
             let what = "cannot write an archive to a terminal";
@@ -127,6 +132,8 @@ impl Export {
         }
         store.require().await?;
         self.names.require(store).await?;
+        let selections = &self.names.selections;
+        let (selection, unreadable) = self.conditions.select(store, selections).await?;
         let target = Target::open(&self.file)?;
         let mut archive = Archive {
             out,
@@ -135,6 +142,11 @@ impl Export {
             proof: Proof::default(),
             damaged: 0,
         };
+        for (address, error) in &unreadable {
+            archive.damaged += 1;
+            let code = snapshot_code(error);
+            out.error(code, format_args!("{address}: {error}"));
+        }
         archive.store_header(storage).await?;
         let mut progress = Progress::bytes(out, "exported", None);
         let mut walk = store.walk(&selection);

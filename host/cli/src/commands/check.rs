@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use super::compare::compare;
 use super::copy::apart;
 use super::{missing, nowhere};
-use crate::address::{self, Address, Target};
+use crate::address::{self, Address, SelectionArg, Target};
 use crate::error::{Damaged, Found};
 use crate::exit::{self, snapshot_code};
 use crate::print::{self, Out};
 use crate::progress::Progress;
-use crate::select::{self, Names};
+use crate::select::{self, Conditions, Names};
 use crate::stdio::{BAD, DIM, WARNING, say, stderr_is_coloured, stdout_is_coloured};
 use crate::stores::Stores;
 use crate::text::{self, one_line, painted};
@@ -48,16 +48,22 @@ pub(crate) struct Verify {
 /// every version of the name in this store is damage (lost). An older version that is missing is a
 /// warning if the store's policy keeps it; otherwise it counts as pruned. Versions that only this
 /// store has are not reported.
+///
+/// Conditions select names by their newest version in this store. A name whose newest version
+/// cannot be read is checked whatever the conditions are.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist check
   persist check bot --read-data
+  persist check --since yesterday --read-data
   persist check --sample 5% --json
   persist check --against s3://backup/agents")]
 pub(crate) struct Check {
     #[command(flatten)]
     names: Names,
+    #[command(flatten)]
+    conditions: Conditions,
     /// Read and verify every byte
     #[arg(long, conflicts_with = "sample")]
     read_data: bool,
@@ -155,7 +161,7 @@ impl Check {
             (false, Some(share)) => ReadData::Sample(share),
             (false, None) => ReadData::None,
         };
-        let whole = self.names.is_everything();
+        let whole = self.names.is_everything() && self.conditions.is_empty();
         // A name that this store lost may be in the other.
         if let Err(missing) = self.names.require(store).await {
             match &against {
@@ -163,7 +169,16 @@ impl Check {
                 _ => return Err(missing),
             }
         }
-        let selection = self.names.selection();
+        let selections = &self.names.selections;
+        let (mut selection, unreadable) = self.conditions.select(store, selections).await?;
+        if !unreadable.is_empty() {
+            let damaged = unreadable.iter().map(|(address, _)| {
+                let name = address.parse::<SelectionArg>();
+                name.map(|name| name.0)
+            });
+            let damaged = damaged.collect::<Result<Vec<_>>>()?;
+            selection = Selection::union(std::iter::once(selection).chain(damaged));
+        }
         let mut progress = Progress::items(out, "checked versions:", None);
         let mut counts = Counts::default();
         let mut printed = Ok(());

@@ -11,12 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{confirm, nowhere, printed};
 use crate::address;
-use crate::error::{Code, Conflicts, Usage};
+use crate::error::{Code, Conflicts, Damaged, Usage};
 use crate::exit::snapshot_code;
 use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
 use crate::progress::{self, Progress};
-use crate::select::Names;
+use crate::select::{Conditions, Names};
 use crate::stores::{Create, Stores};
 use crate::text;
 
@@ -36,11 +36,16 @@ const ATTENTION: u8 = 10;
 /// Stop the hosts of TO during the copy. `persist prune` counts the age of a copied version from
 /// the time of the copy. Both stores use the same settings. A URL can set its own after a question
 /// mark: endpoint, region and profile for S3, endpoint for Google Cloud Storage.
+///
+/// Conditions select names by their newest version in FROM, and --delete removes nothing of other
+/// names. A name whose newest version cannot be read is reported and left out, and the exit code is
+/// then 6.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist copy file:///var/lib/agents s3://bucket/agents --create
   persist copy s3://bucket/agents gs://bucket/agents bot
+  persist copy s3://bucket/agents file:///backup --since yesterday
   persist copy gs://bucket/agents file:///backup bot/monday/memory --read-data
   persist copy s3://bucket/agents file:///backup --delete --dry-run
   persist copy file:///backup s3://bucket/agents bot --repair
@@ -58,6 +63,8 @@ pub(crate) struct Copy {
     how: How,
     #[command(flatten)]
     mirror: Mirror,
+    #[command(flatten)]
+    conditions: Conditions,
     #[command(flatten)]
     create: Create,
     /// Ignored: FROM_URL and TO_URL name the stores
@@ -133,12 +140,19 @@ impl Copy {
         from.require().await?;
         self.names.require(&from).await?;
         let to = stores.copy_of(&from.policy().await?, &self.to, self.create)?;
-        let selection = self.names.selection();
+        let selections = &self.names.selections;
+        let (selection, unreadable) = self.conditions.select(&from, selections).await?;
+        for (address, error) in &unreadable {
+            out.damaged(address, error)?;
+        }
         let how = Ways {
             how: self.how,
             mirror: self.mirror,
         };
-        copy(&from, &to, &selection, how, interrupt, out).await
+        if selection != Selection::union([]) {
+            copy(&from, &to, &selection, how, interrupt, out).await?;
+        }
+        Damaged::none_of(unreadable.len())
     }
 }
 

@@ -10,7 +10,7 @@ use persist_host::snapshot::{Error, Info, Reader, Store};
 use serde_json::{Value, json};
 use similar::TextDiff;
 
-use super::{CHUNK, missing};
+use super::{CHUNK, explain, missing};
 use crate::address::Address;
 use crate::error::Hinted;
 use crate::print::{self, Out};
@@ -213,9 +213,10 @@ async fn before(store: &Store, address: &Address, out: Out) -> Result<Address> {
 async fn side(store: &Store, address: &Address) -> Result<Side> {
     let scope = address.scope(store)?;
     let name = address.name.as_str();
-    let info = scope.stat(name, address.version).await?;
-    let Some(info) = info else {
-        return Err(missing(store, address).await);
+    let info = match scope.stat(name, address.version).await {
+        Ok(Some(info)) => info,
+        Ok(None) => return Err(missing(store, address).await),
+        Err(error) => return Err(explain(store, &scope, address, error).await),
     };
     let reader = scope.reader(name, Some(info.version)).await?;
     Ok(Side {

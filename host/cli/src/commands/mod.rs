@@ -22,7 +22,7 @@ mod tar_storage;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::Result;
-use persist_host::snapshot::{Error, Expect, Info, Name, Scope, Selection, Store};
+use persist_host::snapshot::{Error, Expect, Info, Name, Scope, Selection, Store, Version};
 
 use crate::address::{self, Address};
 use crate::error::{Hinted, Usage};
@@ -99,10 +99,60 @@ async fn explain(store: &Store, scope: &Scope, address: &Address, error: Error) 
     if !matches!(error, Error::NotFound(_)) {
         return error.into();
     }
-    match scope.versions(address.name.as_str(), None, 1).await {
-        Ok(versions) if versions.is_empty() => missing(store, address).await,
+    match (
+        scope.versions(address.name.as_str(), None, 1).await,
+        address.version,
+    ) {
+        (Ok(versions), _) if versions.is_empty() => missing(store, address).await,
+        (Ok(versions), Some(version)) => {
+            let hint = match near_version(scope, &address.name, version).await {
+                Ok(Some(near)) if versions.contains(&near) => {
+                    format!("the nearest version is {}, the newest", address.at(near))
+                }
+                Ok(Some(near)) => {
+                    let newest = versions.first().copied().unwrap_or_default();
+                    format!(
+                        "the nearest version is {}; the newest is @{newest}",
+                        address.at(near)
+                    )
+                }
+                _ => return error.into(),
+            };
+            let error = Error::NotFound(format!("{} has no version {version}", address.name()));
+            let error = error.into();
+            Hinted { error, hint }.into()
+        }
         _ => error.into(),
     }
+}
+
+/// Pages of 1000 versions that are listed to find the version above a missing one.
+const PAGES: usize = 10;
+
+/// Returns the version of a name that is nearest to a missing one. Of two, it is the older.
+async fn near_version(
+    scope: &Scope,
+    name: &Name,
+    missing: Version,
+) -> Result<Option<Version>, Error> {
+    let name = name.as_str();
+    let below = scope.versions(name, Some(missing.saturating_add(1)), 1);
+    let below = below.await?.first().copied();
+    if below == Some(missing) {
+        // The error is about something else.
+        return Ok(None);
+    }
+    let mut above = None;
+    for _ in 0..PAGES {
+        let page = scope.versions(name, above, 1000).await?;
+        let lowest = page.iter().copied().rfind(|&version| version > missing);
+        above = lowest.or(above);
+        if lowest.is_none() || lowest != page.last().copied() {
+            break;
+        }
+    }
+    let distance = |version: &Version| version.abs_diff(missing);
+    Ok(below.into_iter().chain(above).min_by_key(distance))
 }
 
 /// Returns the error for a selection that matches nothing: an empty answer and a mistyped name look

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::token::{KnownToken, TokenRight};
 use crate::error::Usage;
-use crate::secret_files::{secret_text, with_headers, without_line_break};
+use crate::secret_file::{secret_text, with_headers, without_line_break};
 use crate::settings::Settings;
 
 /// Limits of the whole process, which no agent has of its own.

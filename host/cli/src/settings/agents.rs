@@ -10,7 +10,7 @@ use persist_host::wasm::{HttpPolicy, Limits, Rights, RunOptions};
 
 use super::path::in_dir;
 use crate::error::Usage;
-use crate::secret_files::{secret_text, with_headers, without_line_break};
+use crate::secret_file::{secret_text, with_headers, without_line_break};
 use crate::text;
 
 /// Keys of an agent, for errors.

@@ -169,7 +169,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         &["PERSIST_GCS_TIMEOUT"],
         "timeout of one request to Google Cloud Storage, in seconds; it does not limit a whole \
          stream",
-        "30",
+        "10",
     ),
     of(
         "gcs_kms_key",

@@ -201,10 +201,10 @@ pub fn transport_error(
     if let Some(error) = tls_failure(cause, &what) {
         return error;
     }
-    let failure = if never_connected(cause) {
-        Failure::NotConnected
-    } else {
-        failure
+    let failure = match failure {
+        Failure::ConnectTimedOut => failure,
+        _ if never_connected(cause) => Failure::NotConnected,
+        _ => failure,
     };
     match failure {
         Failure::NotSent => {
@@ -224,6 +224,11 @@ pub fn transport_error(
         Failure::NotConnected => AttemptError::new(
             RetryDecision::Reconnect,
             Error::new(ErrorKind::Unavailable, what),
+        ),
+        // A firewall, or a server that accepts connections and takes part in no TLS handshake.
+        Failure::ConnectTimedOut => AttemptError::new(
+            RetryDecision::BackoffBriefly,
+            Error::new(ErrorKind::Timeout, what),
         ),
         Failure::TimedOut => AttemptError::unclear(Error::new(ErrorKind::Timeout, what)),
         Failure::Broken if is_no_http(cause) => {
@@ -245,6 +250,8 @@ pub enum Failure {
     NotSent,
     /// No connection was made.
     NotConnected,
+    /// No connection was made in time, with its TLS handshake.
+    ConnectTimedOut,
     /// No response came in time.
     TimedOut,
     /// The connection broke.
@@ -363,41 +370,39 @@ fn is_closed(cause: &(dyn StdError + 'static)) -> bool {
 /// Returns true if something else than HTTP came back, also before the request was sent: servers
 /// of other protocols speak first.
 fn is_no_http(cause: &(dyn StdError + 'static)) -> bool {
-    find::<hyper::Error>(cause).is_some_and(|error| error.is_parse() || spoke_first(error))
+    let mut errors = causes(cause).filter_map(|error| error.downcast_ref::<hyper::Error>());
+    errors.any(|error| error.is_parse() || is_unexpected(error))
 }
 
-/// Returns true if bytes came that no request had asked for. Hyper has no name for this kind: it is
-/// the one without a cause that is none of the others.
-fn spoke_first(error: &hyper::Error) -> bool {
-    let is_another = error.is_body_write_aborted()
+/// Returns true for the error of hyper that the server sent something before it was asked. It is
+/// the only one without a source and without a test of its own.
+fn is_unexpected(error: &hyper::Error) -> bool {
+    let is_other = error.is_user()
         || error.is_canceled()
         || error.is_closed()
         || error.is_incomplete_message()
-        || error.is_parse()
+        || error.is_body_write_aborted()
         || error.is_shutdown()
-        || error.is_timeout()
-        || error.is_user();
-    match error.source() {
-        None => !is_another,
-        Some(source) => source.downcast_ref().is_some_and(spoke_first),
-    }
+        || error.is_timeout();
+    !is_other && error.source().is_none()
 }
 
 /// Returns the first error of a type in a chain of causes.
 fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
+    causes(error).find_map(|error| error.downcast_ref())
+}
+
+/// Returns an error and its causes.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error: &&'a (dyn StdError + 'static)| {
         // An I/O error that holds another one has that one's source for its own.
         let held = error.downcast_ref::<std::io::Error>();
         let held = held.and_then(std::io::Error::get_ref);
-        cause = held
-            .map(|held| held as &(dyn StdError + 'static))
-            .or_else(|| error.source());
-    }
-    None
+        held.map(|held| held as &(dyn StdError + 'static))
+            .or_else(|| error.source())
+    })
 }
 
 /// A server's word, where it is one: it is printed on terminals and in logs.
@@ -424,25 +429,6 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
-
-    #[test]
-    fn a_server_that_speaks_before_the_request_speaks_no_http() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let failed = runtime.expect("a runtime").block_on(async {
-            let (client, mut server) = tokio::io::duplex(64);
-            server.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await?;
-            let client = hyper_util::rt::TokioIo::new(client);
-            let handshake = hyper::client::conn::http1::handshake::<_, String>(client);
-            let (_requests, connection) = handshake.await.expect("begins");
-            Ok::<_, io::Error>(connection.await.expect_err("no HTTP"))
-        });
-        let failed = failed.expect("written");
-        assert!(!failed.is_parse(), "{failed}");
-        let error = transport_error("a call", &failed, Failure::Broken);
-        assert_eq!(error.next, RetryDecision::BackoffBriefly);
-        let hint = error.error.hint().expect("a hint");
-        assert!(hint.contains("may not speak plain HTTP"), "{hint}");
-    }
 
     #[test]
     fn refused_certificates_are_permanent_and_nothing_was_done() {
@@ -501,6 +487,42 @@ mod tests {
             assert_eq!(failed.next, RetryDecision::Backoff(None), "{kind}");
             assert!(failed.unclear, "{kind}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_is_not_made_in_time_is_retried_only_briefly() {
+        let late = io::Error::from(io::ErrorKind::TimedOut);
+        let failed = transport_error("a call", &late, Failure::ConnectTimedOut);
+        assert_eq!(failed.next, RetryDecision::BackoffBriefly);
+        assert_eq!(failed.error.kind(), ErrorKind::Timeout);
+        assert!(!failed.unclear);
+    }
+
+    #[test]
+    fn a_greeting_before_the_request_is_no_http() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let error = runtime.expect("a runtime").block_on(async {
+            let (near, mut far) = tokio::io::duplex(64);
+            let greeting = b"SSH-2.0-OpenSSH_9.2\r\n";
+            let written = tokio::io::AsyncWriteExt::write_all(&mut far, greeting).await;
+            written.expect("there is room");
+            let near = hyper_util::rt::TokioIo::new(near);
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake::<_, String>(near).await?;
+            // The request is queued, and the greeting is read first.
+            let response = sender.send_request(hyper::Request::new(String::new()));
+            let (_, response) = tokio::join!(connection, response);
+            response.map(drop)
+        });
+        let error = error.expect_err("no HTTP");
+        assert!(!error.is_parse(), "{error:?}");
+        let failed = transport_error("a call", &error, Failure::Broken);
+        assert_eq!(failed.next, RetryDecision::BackoffBriefly, "{error:?}");
+        let hint = failed.error.hint().unwrap_or_default();
+        assert!(
+            hint.contains("may not speak plain HTTP"),
+            "{error:?}: {hint}"
+        );
     }
 
     #[test]

@@ -137,6 +137,7 @@ fn classify(reason: &str, status: u16) -> Classification {
 pub(super) fn broken_request(operation: Operation, error: &reqwest::Error) -> AttemptError {
     let failure = match error {
         error if error.is_builder() => Failure::NotSent,
+        error if error.is_connect() && error.is_timeout() => Failure::ConnectTimedOut,
         error if error.is_connect() => Failure::NotConnected,
         error if error.is_timeout() => Failure::TimedOut,
         _ => Failure::Broken,

@@ -13,9 +13,6 @@ use crate::storage::{Endpoint, Result, Retry, StorageConfig};
 /// Google's own.
 pub(super) const GOOGLE: &str = "https://storage.googleapis.com";
 
-/// Timeout of a request if none is set.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Number of bytes that are sent in one request.
 const PART: usize = 8 << 20;
 
@@ -62,10 +59,10 @@ impl Settings {
         let server = endpoint(config.gcs_endpoint.clone().or(emulator))?;
         let timeout = match config.gcs_timeout {
             Some(timeout) if timeout.is_zero() => return Err(wrong("gcs_timeout is zero")),
-            Some(timeout) => timeout,
-            None => {
-                env("PERSIST_GCS_TIMEOUT")?.map_or(Ok(DEFAULT_TIMEOUT), |text| seconds(&text))?
-            }
+            Some(timeout) => Some(timeout),
+            None => env("PERSIST_GCS_TIMEOUT")?
+                .map(|text| seconds(&text))
+                .transpose()?,
         };
         let kms_key = match &config.gcs_kms_key {
             Some(key) => Some(key.clone()),
@@ -191,10 +188,12 @@ fn check_file(name: &str, file: &Path) -> Result<()> {
 }
 
 /// The policy with a time for each request, and time to send one again.
-fn retry(mut retry: Retry, timeout: Duration) -> Result<Retry> {
-    retry.attempt = timeout;
-    if !retry.budget.is_zero() {
-        retry.budget = retry.budget.max(timeout.saturating_mul(2));
+fn retry(mut retry: Retry, timeout: Option<Duration>) -> Result<Retry> {
+    if let Some(timeout) = timeout {
+        retry.attempt = timeout;
+        if !retry.budget.is_zero() {
+            retry.budget = retry.budget.max(timeout.saturating_mul(2));
+        }
     }
     retry.check()?;
     Ok(retry)
@@ -309,7 +308,7 @@ mod tests {
     #[test]
     fn the_timeout_bounds_one_request_and_leaves_time_for_another() {
         let timeout = |env: &[(&str, &str)]| resolve(&bucket(), env).expect("good").common.retry;
-        assert_eq!(timeout(&[]).attempt, Duration::from_secs(30));
+        assert_eq!(timeout(&[]), Retry::default());
         let long = timeout(&[("PERSIST_GCS_TIMEOUT", "100")]);
         assert_eq!(long.attempt, Duration::from_secs(100));
         assert_eq!(long.budget, Duration::from_secs(200));

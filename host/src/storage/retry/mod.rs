@@ -39,7 +39,7 @@ pub struct Retry {
     pub budget: Duration,
     /// The budget instead, until the server has answered for the first time, of a failure that may
     /// be permanent: an unknown host, a proxy that fails, a TLS handshake that the server closes, a
-    /// response of another service; 5 seconds.
+    /// connection that is not made in time, a response of another service; 5 seconds.
     pub first_contact: Duration,
     /// The longest wait for an answer; 10 seconds. Less than the budget, unless that is zero.
     pub attempt: Duration,

@@ -53,6 +53,8 @@ where
     let failure = match error {
         SdkError::ConstructionFailure(_) => Failure::NotSent,
         SdkError::DispatchFailure(failure) if failure.is_user() => Failure::NotSent,
+        // The SDK has a timeout for connections only.
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => Failure::ConnectTimedOut,
         SdkError::DispatchFailure(_) if never_connected(error) => Failure::NotConnected,
         SdkError::TimeoutError(_) => Failure::TimedOut,
         _ => Failure::Broken,

@@ -1,4 +1,4 @@
-//! Files that hold a secret of an agent: the value of a variable, or headers of its requests.
+//! Files with secrets that runs of an agent get.
 
 use anyhow::Result;
 use persist_host::wasm::HttpPolicy;
@@ -50,7 +50,7 @@ pub(crate) fn secret_text(option: &str, name: &str, file: &str) -> Result<String
     Ok(text)
 }
 
-/// Returns a text without the line break that editors add to a file.
+/// Returns a text without the line break at its end.
 pub(crate) fn without_line_break(text: &str) -> &str {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.strip_suffix('\r').unwrap_or(text)
