@@ -426,7 +426,6 @@ mod tests {
     use std::io;
 
     use rustls::{CertificateError, InvalidMessage};
-    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
 
