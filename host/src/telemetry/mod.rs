@@ -235,34 +235,42 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Does the whole operation, or its last part.
-    pub(crate) async fn last<T, E: Outcome>(
-        mut self,
+    /// Does the whole operation, or its last part. The work is put in a box: measurements are nested,
+    /// and each would have the state of those below it on the stack.
+    pub(crate) fn last<T, E: Outcome>(
+        self,
         work: impl Future<Output = Result<T, E>>,
         bytes: impl FnOnce(&T) -> u64,
-    ) -> Result<T, E> {
-        let result = self.part(work, bytes).await;
-        if result.is_ok() {
-            self.measurement.outcome = OK;
+    ) -> impl Future<Output = Result<T, E>> {
+        let work = Box::pin(work);
+        async move {
+            let mut pending = self;
+            let result = pending.part(work, bytes).await;
+            if result.is_ok() {
+                pending.measurement.outcome = OK;
+            }
+            result
         }
-        result
     }
 
     /// Does a part of the operation. If no other part follows, the operation was cancelled, unless
-    /// this part fails.
-    pub(crate) async fn part<T, E: Outcome>(
+    /// this part fails. The work is put in a box, as [`Pending::last`] does.
+    pub(crate) fn part<T, E: Outcome>(
         &mut self,
         work: impl Future<Output = Result<T, E>>,
         bytes: impl FnOnce(&T) -> u64,
-    ) -> Result<T, E> {
-        self.since = self.recorder.is_some().then(Instant::now);
-        let result = work.instrument(self.span.clone()).await;
-        self.pause();
-        match &result {
-            Ok(value) => self.measurement.bytes += bytes(value),
-            Err(error) => self.measurement.outcome = error.outcome(),
+    ) -> impl Future<Output = Result<T, E>> {
+        let work = Box::pin(work);
+        async move {
+            self.since = self.recorder.is_some().then(Instant::now);
+            let result = work.instrument(self.span.clone()).await;
+            self.pause();
+            match &result {
+                Ok(value) => self.measurement.bytes += bytes(value),
+                Err(error) => self.measurement.outcome = error.outcome(),
+            }
+            result
         }
-        result
     }
 
     fn pause(&mut self) {

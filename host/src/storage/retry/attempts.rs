@@ -261,6 +261,7 @@ impl RetryLoop<'_> {
         &mut self,
         send: impl Future<Output = Attempt<T>>,
     ) -> Attempt<T> {
+        let send = Box::pin(send);
         self.attempts += 1;
         count(&self.retrier.requests);
         if self.attempts > 1 {
@@ -284,7 +285,7 @@ impl RetryLoop<'_> {
                 }
             }
         };
-        match sent.instrument(self.span.clone()).await {
+        match Box::pin(sent.instrument(self.span.clone())).await {
             Ok(answer) => {
                 self.retrier.heard(&answer);
                 if answer.is_ok() {
