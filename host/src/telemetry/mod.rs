@@ -235,8 +235,8 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Does the whole operation, or its last part. The work is put in a box: measurements are nested,
-    /// and each would have the state of those below it on the stack.
+    /// Does the whole operation, or its last part. The work is put in a box: measurements are
+    /// nested, and each would have the state of those below it on the stack.
     pub(crate) fn last<T, E: Outcome>(
         self,
         work: impl Future<Output = Result<T, E>>,

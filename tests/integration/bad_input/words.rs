@@ -125,7 +125,7 @@ fn missing_versions_are_not_found_and_bad_numbers_are_refused() {
             let said = refused(&run(dir.path(), &[command, &address]), 3);
             let hint = format!("no version {version}");
             assert!(
-                said.contains(&hint) && said.contains("persist ls"),
+                said.contains(&hint) && said.contains("the nearest version is bot/memory@1"),
                 "{said}"
             );
         }
