@@ -42,7 +42,7 @@ pub(super) struct Options {
     pub(super) poll: Duration,
 }
 
-/// What a request is about.
+/// Parts of the store that a request is about.
 pub(super) struct Target {
     pub(super) agent: Option<Name>,
     pub(super) session: Option<Name>,
