@@ -64,7 +64,7 @@ impl Console {
     }
 }
 
-/// What a request is about.
+/// Parts of the store that a request is about.
 pub(super) struct Target {
     pub(super) agent: Option<Name>,
     pub(super) session: Option<Name>,

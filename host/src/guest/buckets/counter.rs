@@ -38,7 +38,7 @@ impl Bucket {
     /// Adds `delta`, which may be negative, to a counter as [`Bucket::increment_u64`] does.
     ///
     /// # Errors
-    /// As [`Bucket::increment_u64`].
+    /// Errors of [`Bucket::increment_u64`].
     pub async fn increment_i64(&self, key: &str, delta: i64) -> Result<i64> {
         let range = i64::MIN.into()..=i64::MAX.into();
         let value = self.increment(key, delta.into(), range).await?;
