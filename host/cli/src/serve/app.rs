@@ -136,6 +136,19 @@ impl App {
         tokens.iter().position(|one| std::ptr::eq(one, found))
     }
 
+    /// Refuses a request after a signal to end.
+    pub(super) fn refuse_if_ending(&self) -> Result<()> {
+        if self.ending.is_cancelled() {
+            let what = "the service is ending";
+            return Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "failed",
+                what,
+            ));
+        }
+        Ok(())
+    }
+
     /// Refuses a token that lacks a right, or may not name an agent.
     pub(super) fn authorize(
         &self,

@@ -190,14 +190,7 @@ async fn health(_: Arc<App>, _: Target, _: Request) -> Result<Response> {
 }
 
 async fn ready(app: Arc<App>, target: Target, request: Request) -> Result<Response> {
-    if app.ending.is_cancelled() {
-        let what = "the service is ending";
-        return Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "failed",
-            what,
-        ));
-    }
+    app.refuse_if_ending()?;
     let looked = app.store.agents(None, 1);
     match tokio::time::timeout(app.options.idle, looked).await {
         Ok(Ok(_)) => health(app, target, request).await,

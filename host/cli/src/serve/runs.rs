@@ -243,14 +243,7 @@ pub(super) async fn run(app: Arc<App>, target: Target, request: Request) -> Resu
         input,
         key,
     };
-    if app.ending.is_cancelled() {
-        let what = "the service is ending";
-        return Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "failed",
-            what,
-        ));
-    }
+    app.refuse_if_ending()?;
     let place = (agent.clone(), target.session.clone());
     let works = Arc::clone(&app);
     let work = |run: Arc<Run>| async move { job.perform(&works, &run).await };

@@ -86,7 +86,7 @@ pub(super) async fn show(visit: Visit, _: Request) -> Result<Response> {
     page.response()
 }
 
-/// What the parts of the page are about.
+/// Subject of the parts of the page.
 struct Shown<'a> {
     visit: &'a Visit,
     user: &'a User,

@@ -1,4 +1,4 @@
-//! Who is signed in. A cookie holds the token, so that every replica knows it, and nothing is kept
+//! Sessions of people who are signed in. A cookie holds the token, so that every replica knows it, and nothing is kept
 //! on the server. Forms carry a second secret that is made of it, which other sites do not know.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
