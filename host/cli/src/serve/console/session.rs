@@ -1,5 +1,6 @@
-//! Sessions of people who are signed in. A cookie holds the token, so that every replica knows it, and nothing is kept
-//! on the server. Forms carry a second secret that is made of it, which other sites do not know.
+//! Sessions of people who are signed in. A cookie holds the token, so that every replica knows it,
+//! and nothing is kept on the server. Forms carry a second secret that is made of it, which other
+//! sites do not know.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
