@@ -1,8 +1,14 @@
 //! The guests, by what is claimed of them.
 
+use std::sync::Arc;
+
+use persist_host::storage::Local;
+use persist_host::wasm::{AgentHost, RunError, SnapshotCtx};
+use persist_tests::{block_on, scope, tempdir};
+
 use super::End::{Answers, Cpu, Refused, Traps};
 use super::What::{Act, Made, Script, Wat, Whole};
-use super::{Guest, alone};
+use super::{Guest, alone, limits};
 
 macro_rules! guests {
     ($($claim:ident: $kind:ident($what:expr) => $end:expr;)*) => {
@@ -340,4 +346,40 @@ fn passed_about() -> Vec<u8> {
             (instance (instantiate $x)))
         (instance (instantiate $twice (with "x" (component $leaf)))))"#;
     wat::parse_str(text).expect("valid")
+}
+
+/// Fills the largest stack that a host may allow, until another thousand levels have no room. The
+/// host's functions run on the same stack, and an overflow there would end the process.
+#[test]
+fn a_call_from_the_depth_of_the_largest_stack_works() {
+    let mut limits = limits();
+    limits.stack = 1 << 20;
+    let host = AgentHost::builder().limits(limits).build().expect("a host");
+    let dir = tempdir();
+    let scope = scope(Arc::new(Local::new(dir.path())));
+    let text = file!("recursion_into_the_host");
+    assert!(text.contains("i32.const 4000"), "{text}");
+    let deepest = (5..100_u32).find(|thousands| {
+        let levels = format!("i32.const {thousands}000");
+        let text = text.replace("i32.const 4000", &levels);
+        let text = include_str!("../../hostile/prelude.wat").replace("  ;; GUEST", &text);
+        let bytes = wat::parse_str(text).expect("valid");
+        let answer = block_on(async {
+            let agent = host.load(&bytes).await.expect("an agent");
+            let ran = agent.run(SnapshotCtx::new(scope.clone()), &[]);
+            ran.await.answer
+        });
+        match answer {
+            Ok(answer) => {
+                assert_eq!(answer, "done");
+                false
+            }
+            Err(RunError::Trapped(why)) => {
+                assert!(why.contains("limit `stack`"), "{why}");
+                true
+            }
+            Err(error) => panic!("{thousands} thousand levels: {error}"),
+        }
+    });
+    assert!(deepest.expect("the stack is full") > 8, "{deepest:?}");
 }
