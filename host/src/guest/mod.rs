@@ -48,8 +48,7 @@ pub use error::GuestError;
 pub use ledger::{Ledger, RunPermit};
 #[cfg(feature = "wasm")]
 #[cfg(feature = "wasm")]
-pub(crate) use limits::HOST_STACK;
-pub(crate) use limits::to_usize;
+pub(crate) use limits::{HOST_STACK, to_usize};
 pub use limits::{Limit, LimitError, Limits};
 pub use reader::GuestReader;
 pub use rights::{Rights, UnknownRight};
