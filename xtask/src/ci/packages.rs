@@ -13,11 +13,12 @@ use tempfile::TempDir;
 /// The crates that are published.
 const CRATES: [&str; 3] = ["persist-guest", "persist-host", "persist-cli"];
 
-/// Packs the crates, unpacks them outside the workspace, and builds them there, each with the
+/// Packs the crates, unpacks them outside the workspace, and checks them there, each with the
 /// others in place of their published versions.
 ///
-/// The dependencies are those of the lock file and the target directory is the workspace's, so
-/// little is compiled again.
+/// A packed crate goes wrong by a file or a feature that it lacks, which the compiler notices
+/// before it makes code. The dependencies are those of the lock file and the target directory is
+/// the workspace's, so little is compiled again.
 pub(super) fn check_crates(workspace: &Workspace) -> Result<()> {
     let mut package = workspace.cargo(["package", "--locked", "--no-verify", "--allow-dirty"]);
     for name in CRATES {
@@ -54,11 +55,11 @@ pub(super) fn check_crates(workspace: &Workspace) -> Result<()> {
         workspace.root.join("Cargo.lock"),
         outside.join("Cargo.lock"),
     )?;
-    let mut build = workspace.cargo(["build", "--workspace", "--all-features", "--all-targets"]);
-    build
+    let mut check = workspace.cargo(["check", "--workspace", "--all-features", "--all-targets"]);
+    check
         .current_dir(outside)
         .env("CARGO_TARGET_DIR", &workspace.target);
-    machine::run(&mut build)
+    machine::run(&mut check)
 }
 
 /// Checks that all packages name one repository and one version.
