@@ -1,11 +1,13 @@
 //! The queue of runs, and the answers that are kept for requests that are repeated.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
+use futures_util::FutureExt as _;
 use persist_host::snapshot::{Lease, Name, Scope};
 use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -62,6 +64,16 @@ pub(super) struct Outcome {
     pub(super) answer: Result<Value>,
     /// False if the agent was not begun, so that the request can be sent again.
     pub(super) began: bool,
+}
+
+impl Outcome {
+    /// Returns the outcome of a run whose task panicked. What the agent did before is not known.
+    fn panicked() -> Self {
+        Self {
+            answer: Err(Problem::panicked()),
+            began: true,
+        }
+    }
 }
 
 impl Run {
@@ -153,15 +165,23 @@ impl Runs {
             state.keyed.insert(request.clone(), Arc::clone(&run));
         }
         drop(state);
+        let mut ending = Ending {
+            runs: Arc::clone(self),
+            run: Arc::clone(&run),
+            place,
+            queue: Arc::clone(&queue),
+            request,
+            outcome: None,
+        };
         let runs = Arc::clone(self);
-        let task = Arc::clone(&run);
         let work = work(Arc::clone(&run));
         self.tasks.spawn(async move {
             // Never closed. Held until the lease is released: the next run would wait for it.
             let mut place_at_work = None;
             let turn = async {
                 place_at_work = queue.turn.acquire().await.ok();
-                work.await
+                let done = AssertUnwindSafe(work).catch_unwind().await;
+                done.unwrap_or_else(|_| Outcome::panicked())
             };
             let outcome = tokio::select! {
                 outcome = turn => outcome,
@@ -175,19 +195,37 @@ impl Runs {
                 },
             };
             // Before its outcome is told: the next request may go to another replica.
-            task.release().await;
-            let mut state = runs.state();
-            if queue.len.fetch_sub(1, Relaxed) == 1 {
-                state.queues.remove(&place);
-            }
-            if let Some(request) = request {
-                state.keep(request, &outcome);
-            }
-            drop(state);
+            ending.run.release().await;
             drop(place_at_work);
-            task.outcome.send_replace(Some(Arc::new(outcome)));
+            ending.outcome = Some(outcome);
         });
         Ok((run, false))
+    }
+}
+
+/// End of a run's task. Dropping it frees the place in the queue and tells the outcome, so that
+/// no request waits for a task that panicked.
+struct Ending {
+    runs: Arc<Runs>,
+    run: Arc<Run>,
+    place: ScopeKey,
+    queue: Arc<Queue>,
+    request: Option<RequestKey>,
+    outcome: Option<Outcome>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take().unwrap_or_else(Outcome::panicked);
+        let mut state = self.runs.state();
+        if self.queue.len.fetch_sub(1, Relaxed) == 1 {
+            state.queues.remove(&self.place);
+        }
+        if let Some(request) = self.request.take() {
+            state.keep(request, &outcome);
+        }
+        drop(state);
+        self.run.outcome.send_replace(Some(Arc::new(outcome)));
     }
 }
 
@@ -225,12 +263,45 @@ pub(super) async fn ended(run: &Run) -> Result<Arc<Outcome>> {
     let mut outcome = run.outcome.subscribe();
     let outcome = outcome.wait_for(Option::is_some).await;
     let outcome = outcome.ok().and_then(|outcome| outcome.clone());
-    let failed = || {
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "failed",
-            "the server failed",
-        )
-    };
-    outcome.ok_or_else(failed)
+    outcome.ok_or_else(Problem::panicked)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn place() -> ScopeKey {
+        (Name::new("bot").expect("a name"), None)
+    }
+
+    #[tokio::test]
+    async fn a_run_that_panics_is_answered_and_frees_its_place() {
+        let runs = Arc::new(Runs::default());
+        let key = Key {
+            hash: [1; 32],
+            body: [2; 32],
+        };
+        let panics = |_| async { panic!("planted") };
+        let (run, _) = runs.begin(place(), Some(key), 1, panics).expect("a place");
+        let outcome = ended(&run).await.expect("an outcome");
+        let problem = outcome.answer.as_ref().expect_err("it panicked");
+        assert_eq!(problem.status, StatusCode::INTERNAL_SERVER_ERROR);
+        let works = |_| async {
+            Outcome {
+                answer: Ok(json!("done")),
+                began: true,
+            }
+        };
+        // A repeated request does not run the agent again: it may have saved something.
+        let (again, is_repeated) = runs.begin(place(), Some(key), 1, works).expect("kept");
+        let again = ended(&again).await.expect("an outcome");
+        assert!(is_repeated && again.answer.is_err());
+        let (next, _) = runs.begin(place(), None, 1, works).expect("a place");
+        let next = ended(&next).await.expect("an outcome");
+        assert_eq!(next.answer.as_ref().expect("done"), &json!("done"));
+        runs.finish().await;
+        assert!(runs.state().queues.is_empty());
+    }
 }

@@ -1,6 +1,7 @@
 //! All operations of the service. The router and the OpenAPI document are made of one table.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use axum::extract::{Query, RawPathParams, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
+use futures_util::FutureExt as _;
 
 use super::app::{App, Target};
 use super::problem::{Problem, Result};
@@ -128,7 +130,10 @@ async fn answer(
 ) -> Response {
     let mut response = match checked(route, &app, params, &request) {
         Ok(target) => {
-            let answered = (route.handler)(app, target, request).await;
+            let answered = AssertUnwindSafe((route.handler)(app, target, request));
+            // A client whose connection is closed would repeat the request.
+            let answered = answered.catch_unwind().await;
+            let answered = answered.unwrap_or_else(|_| Err(Problem::panicked()));
             answered.unwrap_or_else(Problem::into_response)
         }
         Err(error) => error.into_response(),

@@ -327,14 +327,7 @@ pub(super) async fn finished(
     change: impl Future<Output = persist_host::snapshot::Result<Info>> + Send + 'static,
 ) -> Result<Info> {
     let done = tokio::spawn(change).await;
-    let ended = |_| {
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "failed",
-            "the server failed",
-        )
-    };
-    Ok(done.map_err(ended)??)
+    Ok(done.map_err(|_| Problem::panicked())??)
 }
 
 fn of_condition(done: Result<Info>, headers: &HeaderMap) -> Result<Info> {
