@@ -492,7 +492,8 @@ fn changes_of_a_state_may_be_conditional() {
         (saved.status.as_u16(), saved.header("etag")),
         (201, "\"1\"")
     );
-    assert_eq!(saved.json()["labels"], json!({ "turn": "1" }));
+    let labels = &saved.json()["labels"];
+    assert_eq!((&labels["turn"], &labels["persist.by"]), (&json!("1"), &json!("token")));
     let conflict = service.send("PUT", path, &absent, "other");
     assert_eq!(
         (conflict.status.as_u16(), &conflict.json()["head"]),
@@ -591,6 +592,53 @@ fn changes_of_a_state_may_be_conditional() {
         service.get("/v1/agents").json()["names"],
         json!(["bot-2", "bot"])
     );
+}
+
+#[test]
+fn changes_of_clients_tell_the_token_and_the_address() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let service = Service::start(dir.path());
+    let json_type = [("content-type", "application/json")];
+    let names = "/v1/agents/bot/names";
+    let x = format!("{names}/x");
+    let forged = [("persist-label-persist.by", "ann@ops-1")];
+    let state = format!("{x}/state");
+    assert_eq!(service.send("PUT", &state, &forged, "one").status, 400);
+    assert_eq!(service.send("PUT", &state, &[], "one").status, 201);
+    let fork = format!("{x}/fork");
+    let forked = service.send("POST", &fork, &json_type, "{\"name\": \"y\"}");
+    assert_eq!(forked.status, 201);
+    assert_eq!(service.send("DELETE", &x, &[], "").status, 200);
+    let restore = format!("{x}/restore");
+    let restored = service.send("POST", &restore, &json_type, "{\"version\": 1}");
+    assert_eq!(restored.status, 200);
+    let by = |address: &str| {
+        let history = run_ok(&store, &["history", "--changes", "--json", address]);
+        let lines = history.lines();
+        let lines = lines.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let label = |line: &Value, key: &str| line["labels"][key].as_str().map(str::to_owned);
+        let lines = lines.map(|line| (label(&line, "persist.by"), label(&line, "persist.via")));
+        lines.collect::<Vec<_>>()
+    };
+    let client = (Some("token".to_owned()), Some("persist serve, 127.0.0.1".to_owned()));
+    assert_eq!(by("bot/x"), vec![client.clone(); 3]);
+    assert_eq!(by("bot/y"), [client]);
+    let told = run_ok(&store, &["history", "--changes", "bot/y"]);
+    assert!(told.contains("token") && told.contains("persist serve, 127.0.0.1"), "{told}");
+    // What an agent saves is its own.
+    let ran = service.run("/v1/agents/bot/run", &["save", "z", "hello"], &[]);
+    assert_eq!(ran.status, 200);
+    assert_eq!(by("bot/z"), [(None, None)]);
+    drop(service);
+    let (token, entry) = token(dir.path(), "admin", "*");
+    let file = manifest(dir.path(), &guest("test_guest"), &entry);
+    let mut command = persist(&store);
+    command.env("PERSIST_AUDIT", "off");
+    let service = Service::spawn(command, "127.0.0.1:0", &file, token, &[]);
+    let state = format!("{names}/quiet/state");
+    assert_eq!(service.send("PUT", &state, &[], "one").status, 201);
+    assert_eq!(by("bot/quiet"), [(None, None)]);
 }
 
 #[test]

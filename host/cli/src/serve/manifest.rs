@@ -251,6 +251,7 @@ impl WrittenToken {
         }
         let agents = self.agents.iter().map(|agent| glob("agents", agent));
         Ok(KnownToken {
+            name: self.name,
             hash,
             rights: self.rights,
             agents: agents.collect::<Result<_>>()?,

@@ -148,6 +148,7 @@ impl Serve {
             components,
             app::Options {
                 has_auth,
+                audits: settings.audits()?,
                 queue: self.queue,
                 idle: self.idle_timeout,
                 poll: self.poll,

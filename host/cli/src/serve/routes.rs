@@ -183,6 +183,7 @@ fn checked(
     }
     let mut target = Target::of(&params, query)?;
     target.token = token;
+    target.client = request.extensions().get().copied();
     if let Some(right) = route.right {
         app.authorize(token, right, target.agent.as_ref())?;
     }
