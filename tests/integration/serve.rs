@@ -362,6 +362,54 @@ fn metrics_need_their_right_and_name_no_agent() {
 }
 
 #[test]
+fn metrics_count_runs_saves_refusals_and_queues() {
+    let dir = tempdir();
+    let options = ["--queue", "2", "--grace", "1ms"];
+    let service = Service::with(dir.path(), &guest("test_guest"), &options);
+    let value = |series: &str| {
+        let metrics = service.get("/metrics");
+        let text = text(&metrics.body);
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        line.map_or(0.0, |value| value.trim().parse::<f64>().expect("a number"))
+    };
+    let of_run = |status: u16| {
+        format!(
+            "http_server_request_duration_seconds_count{{http_request_method=\"POST\",\
+             http_route=\"/v1/agents/{{agent}}/run\",http_response_status_code=\"{status}\"}}"
+        )
+    };
+    let saves = "persist_commit_duration_seconds_count{backend=\"local\",operation=\"save\",\
+                 outcome=\"ok\"}";
+    let runs = |outcome: &str| format!("persist_run_duration_seconds_count{{outcome=\"{outcome}\"}}");
+    let path = "/v1/agents/bot/run";
+    // The first save also makes the store and its policy.
+    assert_eq!(service.run(path, &["save", "x", "one"], &[]).status, 200);
+    let saved = value(saves);
+    assert_eq!(service.run(path, &["save", "x", "two"], &[]).status, 200);
+    let state = "/v1/agents/bot/names/x/state";
+    assert_eq!(service.send("PUT", state, &[], "three").status, 200);
+    assert_eq!(value(saves), saved + 2.0);
+    assert_eq!(service.run(path, &["error", "no luck"], &[]).status, 422);
+    assert_eq!((value(&runs("ok")), value(&runs("agent"))), (2.0, 1.0));
+    let body = "{\"args\": [\"echo\"]}";
+    assert_eq!(service.plain("POST", path, &[], body).status, 401);
+    assert_eq!((value(&of_run(200)), value(&of_run(401))), (2.0, 1.0));
+    std::thread::scope(|scope| {
+        let looping = scope.spawn(|| service.run(path, &["save-and-loop", "y", "hello"], &[]));
+        let waiting = scope.spawn(|| service.run(path, &["echo"], &[]));
+        while (value("persist_runs_active"), value("persist_runs_waiting")) != (1.0, 1.0) {
+            std::thread::yield_now();
+        }
+        assert_eq!(service.run(path, &["echo"], &[]).status, 429);
+        assert_eq!(value(&of_run(429)), 1.0);
+        service.signal("-TERM");
+        // Aborted: an answer, or a closed connection.
+        let _ = (looping.join(), waiting.join());
+    });
+    assert_eq!(service.end("-0"), Some(0));
+}
+
+#[test]
 fn without_tokens_requests_of_web_pages_are_refused() {
     let dir = tempdir();
     let file = manifest(dir.path(), &guest("test_guest"), "");

@@ -88,6 +88,7 @@ impl App {
     pub(super) fn new(
         store: Store,
         metrics: Metrics,
+        runs: Arc<Runs>,
         manifest: Manifest,
         components: Components,
         options: Options,
@@ -97,7 +98,7 @@ impl App {
             metrics,
             manifest,
             components,
-            runs: Arc::default(),
+            runs,
             changes: Changes::default(),
             options,
             ending: CancellationToken::new(),

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use axum::http::StatusCode;
 use futures_util::FutureExt as _;
@@ -14,6 +15,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::metrics::RunDurations;
 use super::problem::{Problem, Result};
 
 /// Bytes of answers that are kept for repeated requests, and their number, at most.
@@ -30,6 +32,7 @@ type RequestKey = (ScopeKey, [u8; 32]);
 #[derive(Default)]
 pub(super) struct Runs {
     tasks: TaskTracker,
+    pub(super) durations: RunDurations,
     aborted: CancellationToken,
     state: Mutex<RunsState>,
 }
@@ -122,6 +125,16 @@ impl Runs {
         self.aborted.cancel();
     }
 
+    /// Returns the number of runs that are at work, and of those that wait for them.
+    pub(super) fn active_and_waiting(&self) -> (usize, usize) {
+        let state = self.state();
+        let queues = || state.queues.values();
+        let all: usize = queues().map(|queue| queue.len.load(Relaxed)).sum();
+        let free: usize = queues().map(|queue| queue.turn.available_permits()).sum();
+        let active = state.queues.len().saturating_sub(free);
+        (active, all.saturating_sub(active))
+    }
+
     fn state(&self) -> MutexGuard<'_, RunsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -171,6 +184,7 @@ impl Runs {
             place,
             queue: Arc::clone(&queue),
             request,
+            since: None,
             outcome: None,
         };
         let runs = Arc::clone(self);
@@ -180,6 +194,7 @@ impl Runs {
             let mut place_at_work = None;
             let turn = async {
                 place_at_work = queue.turn.acquire().await.ok();
+                ending.since = Some(Instant::now());
                 let done = AssertUnwindSafe(work).catch_unwind().await;
                 done.unwrap_or_else(|_| Outcome::panicked())
             };
@@ -197,7 +212,7 @@ impl Runs {
             // Before its outcome is told: the next request may go to another replica.
             ending.run.release().await;
             drop(place_at_work);
-            ending.outcome = Some(outcome);
+            ending.tell(outcome);
         });
         Ok((run, false))
     }
@@ -211,7 +226,16 @@ struct Ending {
     place: ScopeKey,
     queue: Arc<Queue>,
     request: Option<RequestKey>,
+    /// Begin of the work; none while the run waits.
+    since: Option<Instant>,
     outcome: Option<Outcome>,
+}
+
+impl Ending {
+    /// Tells the outcome to those who wait for it.
+    fn tell(mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
 }
 
 impl Drop for Ending {
@@ -225,6 +249,10 @@ impl Drop for Ending {
             state.keep(request, &outcome);
         }
         drop(state);
+        if let Some(since) = self.since {
+            let code = outcome.answer.as_ref().err().map(|problem| &*problem.code);
+            self.runs.durations.ended(code, since.elapsed());
+        }
         self.run.outcome.send_replace(Some(Arc::new(outcome)));
     }
 }
