@@ -396,6 +396,9 @@ fn metrics_count_runs_saves_refusals_and_queues() {
     assert_eq!((value(&of_run(200)), value(&of_run(401))), (2.0, 1.0));
     std::thread::scope(|scope| {
         let looping = scope.spawn(|| service.run(path, &["save-and-loop", "y", "hello"], &[]));
+        while (value("persist_runs_active"), value("persist_runs_waiting")) != (1.0, 0.0) {
+            std::thread::yield_now();
+        }
         let waiting = scope.spawn(|| service.run(path, &["echo"], &[]));
         while (value("persist_runs_active"), value("persist_runs_waiting")) != (1.0, 1.0) {
             std::thread::yield_now();
