@@ -380,7 +380,8 @@ fn metrics_count_runs_saves_refusals_and_queues() {
     };
     let saves = "persist_commit_duration_seconds_count{backend=\"local\",operation=\"save\",\
                  outcome=\"ok\"}";
-    let runs = |outcome: &str| format!("persist_run_duration_seconds_count{{outcome=\"{outcome}\"}}");
+    let runs =
+        |outcome: &str| format!("persist_run_duration_seconds_count{{outcome=\"{outcome}\"}}");
     let path = "/v1/agents/bot/run";
     // The first save also makes the store and its policy.
     assert_eq!(service.run(path, &["save", "x", "one"], &[]).status, 200);
@@ -544,7 +545,10 @@ fn changes_of_a_state_may_be_conditional() {
         (201, "\"1\"")
     );
     let labels = &saved.json()["labels"];
-    assert_eq!((&labels["turn"], &labels["persist.by"]), (&json!("1"), &json!("token")));
+    assert_eq!(
+        (&labels["turn"], &labels["persist.by"]),
+        (&json!("1"), &json!("token"))
+    );
     let conflict = service.send("PUT", path, &absent, "other");
     assert_eq!(
         (conflict.status.as_u16(), &conflict.json()["head"]),
@@ -672,11 +676,17 @@ fn changes_of_clients_tell_the_token_and_the_address() {
         let lines = lines.map(|line| (label(&line, "persist.by"), label(&line, "persist.via")));
         lines.collect::<Vec<_>>()
     };
-    let client = (Some("token".to_owned()), Some("persist serve, 127.0.0.1".to_owned()));
+    let client = (
+        Some("token".to_owned()),
+        Some("persist serve, 127.0.0.1".to_owned()),
+    );
     assert_eq!(by("bot/x"), vec![client.clone(); 3]);
     assert_eq!(by("bot/y"), [client]);
     let told = run_ok(&store, &["history", "--changes", "bot/y"]);
-    assert!(told.contains("token") && told.contains("persist serve, 127.0.0.1"), "{told}");
+    assert!(
+        told.contains("token") && told.contains("persist serve, 127.0.0.1"),
+        "{told}"
+    );
     // What an agent saves is its own.
     let ran = service.run("/v1/agents/bot/run", &["save", "z", "hello"], &[]);
     assert_eq!(ran.status, 200);

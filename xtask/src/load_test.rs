@@ -9,7 +9,7 @@
 //!
 //! Then each version that a client was told of is loaded and compared with what its run saved.
 //!
-//! A load generator such as wrk measures requests. This one also knows what was acknowledged.
+//! Other load generators measure requests. This one also knows what was acknowledged.
 
 #[cfg(feature = "load-test")]
 mod client;
@@ -75,7 +75,7 @@ mod measure {
     };
 
     const HEADER: &str = "\
-| storage | agents | time | runs | runs a second | p50 | p99 | memory | answers that were errors | saves lost |
+| storage | agents | time | runs | runs a second | p50 | p99 | memory | errors | saves lost |
 |---|---:|---:|---:|---:|---:|---:|---:|---|---:|
 ";
 
@@ -168,7 +168,8 @@ mod measure {
                 .collect();
             // A check that panics has proved nothing.
             let checks = checks.into_iter().zip(&tallies);
-            let lost = checks.map(|(check, tally)| check.join().unwrap_or(tally.acknowledged.len()));
+            let lost =
+                checks.map(|(check, tally)| check.join().unwrap_or(tally.acknowledged.len()));
             lost.sum()
         });
         let memory = service.end()?;

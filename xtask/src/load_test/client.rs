@@ -213,6 +213,9 @@ mod tests {
             };
             all.add(&mut one);
         }
-        assert_eq!((all.quantile(0.5), all.quantile(0.99)), (millis(2), millis(3)));
+        assert_eq!(
+            (all.quantile(0.5), all.quantile(0.99)),
+            (millis(2), millis(3))
+        );
     }
 }

@@ -114,9 +114,8 @@ impl<'a> Service<'a> {
     ) -> Result<Self> {
         machine::output(place.command(persist).arg("init"))?;
         let new = ["token", "new", "--json", "--rights", "run,read"];
-        let made: Value = serde_json::from_str(&machine::output(
-            place.command(persist).args(new),
-        )?)?;
+        let made: Value =
+            serde_json::from_str(&machine::output(place.command(persist).args(new))?)?;
         let part = |key: &str| made[key].as_str().map(str::to_owned).context("no token");
         let manifest = place.dir.join("agents.toml");
         let text = format!(

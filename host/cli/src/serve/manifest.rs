@@ -316,7 +316,11 @@ fn wrong(text: &str, error: &toml::de::Error) -> Usage {
 /// Returns the word that an unknown one may be a misspelling of, from a message such as "unknown
 /// field `limit`, expected `lease` or `limits`".
 fn nearest_expected(message: &str) -> Option<&str> {
-    let mut words = message.strip_prefix("unknown ")?.split('`').skip(1).step_by(2);
+    let mut words = message
+        .strip_prefix("unknown ")?
+        .split('`')
+        .skip(1)
+        .step_by(2);
     let unknown = words.next()?;
     text::nearest(unknown, words)
 }
@@ -390,7 +394,9 @@ mod tests {
             std::fs::write(dir.path().join("a.wasm"), "").expect("written");
             let error = Manifest::parse(text, dir.path(), &Limits::default());
             let error = error.err().expect("refused");
-            let usage = error.downcast::<Usage>().expect("a mistake of the manifest");
+            let usage = error
+                .downcast::<Usage>()
+                .expect("a mistake of the manifest");
             usage.hint.expect("a hint")
         };
         let agent = "[[agents]]\nname = \"bot\"\ncomponent = \"a.wasm\"\n";
