@@ -12,6 +12,8 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt as _;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use super::app::{App, Target};
 use super::problem::{Problem, Result};
@@ -91,12 +93,25 @@ pub(super) fn router(app: Arc<App>) -> Router {
     for route in ROUTES {
         for path in route.path.templates() {
             let template = path.clone();
-            let handler = move |State(app): State<Arc<App>>, params, request| {
+            let handler = move |State(app): State<Arc<App>>, params, request: Request| {
                 let template = template.clone();
                 async move {
                     let began = Instant::now();
-                    let response = answer(route, Arc::clone(&app), params, request).await;
                     let method = route.method.as_str();
+                    let span = tracing::info_span!(
+                        "http_request",
+                        "otel.kind" = "server",
+                        "otel.name" = %format_args!("{method} {template}"),
+                        "http.request.method" = method,
+                        "http.route" = template,
+                        "http.response.status_code" = Empty,
+                    );
+                    #[cfg(feature = "otlp")]
+                    crate::traces::follow(&span, request.headers());
+                    let answered = answer(route, Arc::clone(&app), params, request);
+                    let response = answered.instrument(span.clone()).await;
+                    let status = response.status().as_u16();
+                    span.record("http.response.status_code", status);
                     app.metrics
                         .answered(method, template, response.status(), began.elapsed());
                     response

@@ -10,6 +10,7 @@ use persist_host::snapshot::{Info, Name, Reader, SaveOptions, Scope, Version};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tracing::Instrument as _;
 
 use super::app::{App, Target};
 use super::body::{Outgoing, require_json};
@@ -327,7 +328,7 @@ pub(super) async fn unpin(app: Arc<App>, target: Target, request: Request) -> Re
 pub(super) async fn finished(
     change: impl Future<Output = persist_host::snapshot::Result<Info>> + Send + 'static,
 ) -> Result<Info> {
-    let done = tokio::spawn(change).await;
+    let done = tokio::spawn(change.in_current_span()).await;
     Ok(done.map_err(|_| Problem::panicked())??)
 }
 
