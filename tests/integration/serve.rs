@@ -774,6 +774,13 @@ fn a_slow_client_loses_its_connection() {
     // Ends when the service closes the connection, which the only place is then free again.
     let _ = slow.read_to_end(&mut rest);
     assert_eq!(service.plain("GET", "/healthz", &[], "").status, 200);
+    // One that reads no response.
+    let mut deaf = TcpStream::connect(&service.address).expect("connects");
+    let request = "GET /v1/openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let requests = request.repeat(1000);
+    // Fails when the service closes the connection; without that, waits for ever.
+    while deaf.write_all(requests.as_bytes()).is_ok() {}
+    assert_eq!(service.plain("GET", "/healthz", &[], "").status, 200);
     let long = "x".repeat(100 << 10);
     let long = service.plain("GET", "/healthz", &[("x-long", &long)], "");
     assert_eq!(long.status, 431);

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -104,6 +105,11 @@ impl Listener {
             };
             // Small responses go out at once.
             let _ = stream.set_nodelay(true);
+            // hyper limits the time of reads alone: without this, a client that reads no response
+            // would keep its connection for ever.
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(self.limits.idle));
+            let stream = Box::pin(stream);
             let router = router.clone();
             let tls = self.tls.clone();
             let idle = self.limits.idle;

@@ -213,6 +213,7 @@ impl Runs {
             ending.run.release().await;
             drop(place_at_work);
             ending.tell(outcome);
+            drop(ending);
         });
         Ok((run, false))
     }
@@ -232,8 +233,8 @@ struct Ending {
 }
 
 impl Ending {
-    /// Tells the outcome to those who wait for it.
-    fn tell(mut self, outcome: Outcome) {
+    /// Sets the outcome that is told at the end.
+    fn tell(&mut self, outcome: Outcome) {
         self.outcome = Some(outcome);
     }
 }
