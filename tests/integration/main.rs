@@ -102,4 +102,5 @@ mod serve;
 mod servers;
 mod settings;
 mod streams;
+mod traces;
 mod versions;
