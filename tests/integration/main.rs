@@ -15,6 +15,7 @@
 //! - `sandbox`: what agents can and cannot do
 //! - `run_options`: input, environment and HTTP of a run
 //! - `keyvalue`: agents on the key-value bindings of other hosts
+//! - `zeroclaw`: plugins of ZeroClaw, whose state is in a store
 //! - `hostile`: hostile guests, alone and together; rights, quotas, and calls in any order
 //! - `cloud_backends`: promises of every backend on a server
 //! - `probes`: servers that are refused before the first save
@@ -100,3 +101,4 @@ mod servers;
 mod settings;
 mod streams;
 mod versions;
+mod zeroclaw;

@@ -76,6 +76,12 @@ pub(crate) fn build_others(workspace: &Workspace) -> Result<[PathBuf; 2]> {
     ])
 }
 
+/// Builds the plugin of `examples/zeroclaw-backend`, if it is not up to date.
+pub(crate) fn build_notebook(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
+    compile(workspace, folder, TARGET, &["zeroclaw-notebook"])?;
+    built(workspace, TARGET, "zeroclaw_notebook.wasm")
+}
+
 /// Builds the demo's agent alone, if it is not up to date.
 pub(crate) fn build_chat_memory(workspace: &Workspace) -> Result<PathBuf> {
     compile(workspace, &workspace.root, TARGET, &["chat-memory"])?;
