@@ -15,6 +15,7 @@
 //! - `sandbox`: what agents can and cannot do
 //! - `run_options`: input, environment and HTTP of a run
 //! - `keyvalue`: agents on the key-value bindings of other hosts
+//! - `blobstore`: an agent on the blob store bindings of wasmCloud
 //! - `zeroclaw`: plugins of ZeroClaw, whose state is in a store
 //! - `hostile`: hostile guests, alone and together; rights, quotas, and calls in any order
 //! - `cloud_backends`: promises of every backend on a server
@@ -53,6 +54,7 @@ mod adapter;
 mod aws_settings;
 mod bad_input;
 mod beside;
+mod blobstore;
 mod chat;
 mod check_and_doctor;
 mod checkpoint;
