@@ -66,7 +66,7 @@ impl IncomingValue {
             at: self.start,
             end: self.end,
             read: Bytes::new(),
-            state: State::Idle(self.reader),
+            state: State::Idle(Box::new(self.reader)),
         }
     }
 }
@@ -91,9 +91,9 @@ pub(super) struct IncomingStream {
 }
 
 enum State {
-    Idle(GuestReader),
+    Idle(Box<GuestReader>),
     /// A guest may stop waiting for a stream. The read goes on when it waits again.
-    Reading(BoxFuture<'static, (GuestReader, Result<Bytes, GuestError>)>),
+    Reading(BoxFuture<'static, (Box<GuestReader>, Result<Bytes, GuestError>)>),
     Failed(GuestError),
     Closed,
 }
