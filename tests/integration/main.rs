@@ -16,6 +16,7 @@
 //! - `run_options`: input, environment and HTTP of a run
 //! - `keyvalue`: agents on the key-value bindings of other hosts
 //! - `blobstore`: an agent on the blob store bindings of wasmCloud
+//! - `extism`: plugins of Extism, whose state is in a store
 //! - `zeroclaw`: plugins of ZeroClaw, whose state is in a store
 //! - `hostile`: hostile guests, alone and together; rights, quotas, and calls in any order
 //! - `cloud_backends`: promises of every backend on a server
@@ -67,6 +68,7 @@ mod credentials;
 mod disk;
 mod driver;
 mod endless;
+mod extism;
 mod faults;
 mod file_systems;
 mod gc;

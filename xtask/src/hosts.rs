@@ -16,8 +16,14 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     let host = compile(workspace, &folder, "zeroclaw-backend")?;
     let plugin = folder.join("plugin");
     link(&wit_of(workspace, &folder)?, &plugin.join("wit"))?;
-    let notebook = guests::build_notebook(workspace, &plugin)?;
-    Ok(vec![host, notebook])
+    let notebook = guests::build_plugin(workspace, &plugin, "zeroclaw-notebook")?;
+    let extism = workspace.root.join("examples/extism-host");
+    Ok(vec![
+        host,
+        notebook,
+        compile(workspace, &extism, "extism-host")?,
+        guests::build_plugin(workspace, &extism.join("plugin"), "extism-notebook")?,
+    ])
 }
 
 /// Builds the program of the workspace in `folder`, and returns its path.
