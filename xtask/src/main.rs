@@ -9,6 +9,7 @@ mod crash_testing;
 mod demo;
 mod figures;
 mod guests;
+mod hosts;
 mod languages;
 mod machine;
 mod pypi;
@@ -40,7 +41,7 @@ enum Chore {
     /// Try to make the local store lose what it acknowledged
     #[command(alias = "lab")]
     CrashTest(crash_testing::Options),
-    /// Compile the agents that the demo and the tests run to WebAssembly
+    /// Compile the agents that the demo and the tests run to WebAssembly, and other projects' hosts
     Guests,
     /// Make the bindings that the SDKs for C and Go ship
     Bindings,
@@ -69,6 +70,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Guests => {
             let guests = guests::build(&workspace)?;
             let of_other_hosts = guests::build_others(&workspace)?;
+            let hosts = hosts::build(&workspace)?;
             let others = languages::build(&workspace)?;
             let ours = [
                 guests.chat_memory,
@@ -78,7 +80,8 @@ fn run(chore: Chore) -> Result<()> {
                 guests.model_chat,
                 guests.quotes,
             ];
-            for guest in ours.iter().chain(&of_other_hosts).chain(&others) {
+            let ours = ours.iter().chain(&of_other_hosts);
+            for guest in ours.chain(&hosts).chain(&others) {
                 println!("{}", workspace.short(guest).display());
             }
             Ok(())
