@@ -71,6 +71,7 @@
 //! | `guest` | [`guest`]: calls of guests for the bindings of any engine | yes |
 //! | `http` | outgoing HTTP of agents, to hosts that the embedder allows | no |
 //! | `keyvalue` | `wasm::keyvalue`: `wasi:keyvalue` and Spin's interface, for guests | no |
+//! | `blobstore` | `wasm::blobstore`: `wasi:blobstore` for guests; turns on `keyvalue` | no |
 //! | `s3` | [`storage`] on Amazon S3 | no |
 //! | `gcs` | [`storage`] on Google Cloud Storage | no |
 //! | `bucket` | [`storage`] in a bucket of another provider, over a driver of your own | with `s3` and `gcs` |

@@ -15,6 +15,9 @@
 //! - `sandbox`: what agents can and cannot do
 //! - `run_options`: input, environment and HTTP of a run
 //! - `keyvalue`: agents on the key-value bindings of other hosts
+//! - `blobstore`: an agent on the blob store bindings of wasmCloud
+//! - `extism`: plugins of Extism, whose state is in a store
+//! - `zeroclaw`: plugins of ZeroClaw, whose state is in a store
 //! - `hostile`: hostile guests, alone and together; rights, quotas, and calls in any order
 //! - `cloud_backends`: promises of every backend on a server
 //! - `probes`: servers that are refused before the first save
@@ -53,6 +56,7 @@ mod adapter;
 mod aws_settings;
 mod bad_input;
 mod beside;
+mod blobstore;
 mod chat;
 mod check_and_doctor;
 mod checkpoint;
@@ -66,6 +70,7 @@ mod credentials;
 mod disk;
 mod driver;
 mod endless;
+mod extism;
 mod faults;
 mod file_systems;
 mod gc;
@@ -104,3 +109,4 @@ mod settings;
 mod streams;
 mod traces;
 mod versions;
+mod zeroclaw;

@@ -117,6 +117,18 @@ pub fn program(name: &str) -> PathBuf {
     binary
 }
 
+/// The file of a host of another project that `cargo xtask guests` builds.
+pub fn other_host(name: &str) -> PathBuf {
+    let targets = target().parent().expect("target").to_owned();
+    let file = targets.join("hosts/debug").join(name);
+    assert!(
+        file.exists(),
+        "{} is missing: run `cargo xtask test`",
+        file.display()
+    );
+    file
+}
+
 /// The `persist` command on `dir` as it is.
 pub fn persist_without_store(dir: &Path) -> Command {
     let mut command = Command::new(program("persist"));

@@ -76,6 +76,14 @@ pub(crate) fn build_others(workspace: &Workspace) -> Result<[PathBuf; 2]> {
     ])
 }
 
+/// Builds a plugin for a host of another project, if it is not up to date: the package of the cargo
+/// workspace in `folder`.
+pub(crate) fn build_plugin(workspace: &Workspace, folder: &Path, package: &str) -> Result<PathBuf> {
+    compile(workspace, folder, TARGET, &[package])?;
+    let file = format!("{}.wasm", package.replace('-', "_"));
+    built(workspace, TARGET, &file)
+}
+
 /// Builds the demo's agent alone, if it is not up to date.
 pub(crate) fn build_chat_memory(workspace: &Workspace) -> Result<PathBuf> {
     compile(workspace, &workspace.root, TARGET, &["chat-memory"])?;

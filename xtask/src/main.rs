@@ -9,6 +9,7 @@ mod crash_testing;
 mod demo;
 mod figures;
 mod guests;
+mod hosts;
 mod languages;
 mod load_test;
 mod machine;
@@ -43,7 +44,7 @@ enum Chore {
     CrashTest(crash_testing::Options),
     /// Run agents over HTTP while the service is killed and its storage fails
     LoadTest(load_test::Options),
-    /// Compile the agents that the demo and the tests run to WebAssembly
+    /// Compile the agents that the demo and the tests run to WebAssembly, and other projects' hosts
     Guests,
     /// Make the bindings that the SDKs for C and Go ship
     Bindings,
@@ -73,6 +74,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Guests => {
             let guests = guests::build(&workspace)?;
             let of_other_hosts = guests::build_others(&workspace)?;
+            let hosts = hosts::build(&workspace)?;
             let others = languages::build(&workspace)?;
             let ours = [
                 guests.chat_memory,
@@ -82,7 +84,8 @@ fn run(chore: Chore) -> Result<()> {
                 guests.model_chat,
                 guests.quotes,
             ];
-            for guest in ours.iter().chain(&of_other_hosts).chain(&others) {
+            let ours = ours.iter().chain(&of_other_hosts);
+            for guest in ours.chain(&hosts).chain(&others) {
                 println!("{}", workspace.short(guest).display());
             }
             Ok(())

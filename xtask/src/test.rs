@@ -2,7 +2,7 @@
 
 use crate::machine::{self, Workspace};
 use crate::servers::Cloud;
-use crate::{browser, demo, guests, languages, servers, toolchains};
+use crate::{browser, demo, guests, hosts, languages, servers, toolchains};
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,6 +19,7 @@ const TESTS_PER_CORE: usize = 2;
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     guests::build(workspace)?;
     guests::build_others(workspace)?;
+    hosts::build(workspace)?;
     languages::build(workspace)?;
     let skipped = Skipped::forget_earlier(workspace)?;
     servers::install_all(workspace)?;

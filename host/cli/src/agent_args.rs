@@ -75,8 +75,9 @@ pub(crate) struct AgentArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration,
     requires = "lease")]
     lease_wait: Option<Duration>,
-    /// Allow the agent to open the bucket NAME of wasi:keyvalue or Spin: the names of its scope
-    /// that start with PREFIX; may be repeated. The bucket `default` is its whole scope
+    /// Allow the agent to open the bucket NAME of wasi:keyvalue or Spin, or the container NAME of
+    /// wasi:blobstore: the names of its scope that start with PREFIX; may be repeated. The bucket
+    /// `default` is its whole scope
     #[arg(long, value_name = "NAME=PREFIX", value_parser = bucket)]
     bucket: Vec<(String, String)>,
     /// Allow the agent to open the bucket NAME: all names of another agent, or of a session of it;

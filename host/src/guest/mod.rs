@@ -40,7 +40,7 @@ mod storage_quota;
 mod writer;
 
 pub use buckets::{
-    Bucket, BucketError, Buckets, CompareAndSwap, DEFAULT_BUCKET, KeyPage, SwapError,
+    Bucket, BucketError, Buckets, CompareAndSwap, DEFAULT_BUCKET, KeyPage, ObjectNames, SwapError,
 };
 pub use calls::GuestLimits;
 pub use context::{Guest, GuestBuilder};

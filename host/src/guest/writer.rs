@@ -3,6 +3,7 @@
 use super::allowance::Allowance;
 use super::error::GuestError;
 use super::ledger::SlotGuard;
+use super::limits::to_usize;
 use super::storage_quota::Reservation;
 use crate::snapshot::{Info, Writer};
 use crate::telemetry::Telemetry;
@@ -30,6 +31,11 @@ impl GuestWriter {
             telemetry,
             _slot: slot,
         }
+    }
+
+    /// Returns the most bytes that one [`write`](Self::write) takes: the limit `chunk`.
+    pub fn max_chunk(&self) -> usize {
+        to_usize(self.allowance.limits.chunk)
     }
 
     /// Appends to the state. After an error the writer can only be dropped.

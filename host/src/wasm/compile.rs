@@ -95,6 +95,8 @@ fn check_cost(component: &[u8], limits: &Limits) -> Result<(), RunError> {
 /// Packages of interfaces that this host provides.
 const PACKAGES: &[&str] = &[
     "persist:snapshot",
+    #[cfg(feature = "blobstore")]
+    "wasi:blobstore",
     "wasi:cli",
     "wasi:clocks",
     "wasi:filesystem",
@@ -118,6 +120,13 @@ fn check_imports(
 ) -> Result<(), RunError> {
     const MAX_NAMED: usize = 5;
     let kind = component.component_type();
+    #[cfg(feature = "blobstore")]
+    if let Some(why) = kind
+        .imports(engine)
+        .find_map(|(name, _)| super::blobstore::unsupported(name))
+    {
+        return Err(RunError::NotAnAgent(why));
+    }
     let is_provided = |name: &str| {
         let package = name.split_once('/').map_or(name, |(package, _)| package);
         #[cfg(feature = "keyvalue")]

@@ -137,6 +137,8 @@ impl Linked {
         #[cfg(feature = "http")]
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         add_to_linker(&mut linker, AgentState::snapshots)?;
+        #[cfg(feature = "blobstore")]
+        super::blobstore::add_to_linker(&mut linker, AgentState::blobs)?;
         for own in imports {
             let package = &own.package;
             let add = (own.add)(&mut linker);

@@ -7,6 +7,7 @@
 //! - [`AgentHost`] runs agents of the world `persist:snapshot/agent` with limits on everything.
 //! - `keyvalue`, with the feature of this name, gives guests the key-value interfaces of WASI and
 //!   Spin.
+//! - `blobstore`, with the feature of this name, gives guests `wasi:blobstore`.
 //! - A [`Ledger`] counts what guests use, so that many instances of one guest have one allowance.
 //!
 //! Rights, limits and accounting are in [`guest`](crate::guest), which knows no engine. Here, types
@@ -14,6 +15,8 @@
 
 mod agent;
 mod bindings;
+#[cfg(feature = "blobstore")]
+pub mod blobstore;
 mod budget;
 mod builder;
 mod cache;

@@ -79,6 +79,11 @@ impl AgentState {
         super::keyvalue::KeyValueView::new(&mut self.buckets, &mut self.table)
     }
 
+    #[cfg(feature = "blobstore")]
+    pub(super) fn blobs(&mut self) -> super::blobstore::BlobStoreView<'_> {
+        super::blobstore::BlobStoreView::new(&mut self.buckets, &mut self.table)
+    }
+
     /// Returns true if a memory was not allowed to grow.
     pub(super) fn memory_was_refused(&self) -> bool {
         self.memory.refused

@@ -9,6 +9,7 @@ mod counter;
 mod cursors;
 mod error;
 mod key;
+mod objects;
 mod swap;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::fmt;
 
 pub use bucket::{Bucket, KeyPage};
 pub use error::BucketError;
+pub use objects::ObjectNames;
 pub use swap::{CompareAndSwap, SwapError};
 
 use super::Guest;

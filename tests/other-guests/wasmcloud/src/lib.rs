@@ -1,6 +1,7 @@
-//! Makes one call of `wasi:keyvalue`: the arguments are dialect, function, bucket, and what the
-//! function takes.
+//! Makes one call of `wasi:keyvalue` or `wasi:blobstore`: the arguments are the dialect or `blob`,
+//! the function, the bucket, and what the function takes.
 
+mod blob;
 mod draft2;
 
 use wasmcloud_component::wasi::keyvalue::{atomics, batch, store};
@@ -30,6 +31,7 @@ fn run(args: &[String]) -> Result<String, String> {
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     match &args[..] {
         ["draft", function, bucket, rest @ ..] => draft(function, bucket, rest),
+        ["blob", function, container, rest @ ..] => blob::call(function, container, rest),
         ["draft2", function, bucket, rest @ ..] => draft2::call(function, bucket, rest),
         _ => Err("no such dialect".into()),
     }
