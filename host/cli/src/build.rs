@@ -15,6 +15,7 @@ use wasi_preview1_component_adapter_provider as preview1;
 
 use crate::error::Hinted;
 use crate::print::Out;
+use crate::progress;
 use crate::project::{Project, SCRATCH};
 use crate::sdk::Language;
 use crate::settings::Settings;
@@ -72,7 +73,7 @@ impl Build {
             Some(output) => std::path::absolute(output)?,
             None => project.component(),
         };
-        build(&project, &file, self.target, settings.environment())?;
+        build(&project, &file, self.target, settings.environment(), out)?;
         if out.json {
             let value = json!({ "event": "built", "file": file, "agent": project.name });
             return Ok(out.result(&value, String::new)?);
@@ -84,11 +85,15 @@ impl Build {
 
 /// Builds a project as `persist build` does, unless its component was built from the same files.
 /// Returns the component.
-pub(crate) fn build_if_changed(project: &Project, environment: &Environment) -> Result<PathBuf> {
+pub(crate) fn build_if_changed(
+    project: &Project,
+    environment: &Environment,
+    out: Out,
+) -> Result<PathBuf> {
     let file = project.component();
     // Cargo also knows the crates outside of the directory, and is as quick where none changed.
     if project.language == Language::Rust || !project.inputs()?.built(&file) {
-        build(project, &file, RustTarget::default(), environment)?;
+        build(project, &file, RustTarget::default(), environment, out)?;
     }
     Ok(file)
 }
@@ -98,6 +103,7 @@ fn build(
     made_file: &Path,
     target: RustTarget,
     environment: &Environment,
+    out: Out,
 ) -> Result<()> {
     // Before the build: what changes meanwhile is built the next time.
     let inputs = project.inputs()?;
@@ -108,14 +114,20 @@ fn build(
         folder: &project.folder,
         path: environment.get("PATH").unwrap_or_default(),
     };
-    match project.language {
-        Language::C => c(&tools, &scratch.0, &partial)?,
-        Language::Cpp => cpp(&tools, &scratch.0, &partial)?,
-        Language::Go => go(&tools, &partial)?,
-        Language::Js => js(&tools, Path::new("agent.js"), &partial)?,
-        Language::Ts => ts(&tools, &scratch.0.join("agent.js"), &partial)?,
-        Language::Python => python(&tools, &partial)?,
-        Language::Rust => rust(&tools, &project.name, target, &partial)?,
+    let make = || match project.language {
+        Language::C => c(&tools, &scratch.0, &partial),
+        Language::Cpp => cpp(&tools, &scratch.0, &partial),
+        Language::Go => go(&tools, &partial),
+        Language::Js => js(&tools, Path::new("agent.js"), &partial),
+        Language::Ts => ts(&tools, &scratch.0.join("agent.js"), &partial),
+        Language::Python => python(&tools, &partial),
+        Language::Rust => rust(&tools, &project.name, target, &partial),
+    };
+    if project.language == Language::Rust {
+        // Cargo tells of its progress.
+        make()?;
+    } else {
+        progress::note_if_slow(out, &format!("building {}", project.name), make)?;
     }
     let made = fs::read(&partial).context("cannot read the output of the toolchain")?;
     let mut made = component(made)?;

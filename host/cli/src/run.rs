@@ -58,7 +58,7 @@ impl Run {
                 .with_hint("write - for one of them, and files for the others")
                 .into());
         }
-        let loaded = self.agent.load(store, settings).await?;
+        let loaded = self.agent.load(store, settings, out).await?;
         let mut options = loaded.options.clone().args(self.args.iter().cloned());
         for file in &self.arg_file {
             options = options.args([text_of(file)?]);
