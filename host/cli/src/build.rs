@@ -3,9 +3,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -303,10 +303,12 @@ fn go_release(words: &str) -> Option<(u32, u32)> {
 /// Directory of programs that npm installed in an agent's directory.
 const NPM_PROGRAMS: [&str; 1] = ["node_modules/.bin"];
 
+/// Installs what `package.json` names, in the versions that it names.
+const NPM_HINT: &str = "run `npm install --ignore-scripts` in the agent's directory";
+
 /// Makes one file of an agent in TypeScript and all that it imports, and builds that.
 fn ts(tools: &Tools<'_>, bundle: &Path, out: &Path) -> Result<()> {
-    let hint = "run `npm install --ignore-scripts` in the agent's directory";
-    let mut esbuild = tools.find(&["esbuild"], &NPM_PROGRAMS, hint)?;
+    let mut esbuild = tools.find(&["esbuild"], &NPM_PROGRAMS, NPM_HINT)?;
     esbuild.args(["agent.ts", "--bundle", "--format=esm", "--target=es2023"]);
     // The imports of a component are no files.
     esbuild.args([
@@ -321,10 +323,15 @@ fn ts(tools: &Tools<'_>, bundle: &Path, out: &Path) -> Result<()> {
 }
 
 fn js(tools: &Tools<'_>, agent: &Path, out: &Path) -> Result<()> {
-    let hint = format!(
-        "run `npm install --ignore-scripts componentize-qjs@{}` in the agent's directory",
-        toolchain_versions::COMPONENTIZE_QJS
-    );
+    let package = fs::read_to_string(tools.folder.join("package.json"));
+    let hint = if package.is_ok_and(|package| package.contains("\"componentize-qjs\"")) {
+        NPM_HINT.to_owned()
+    } else {
+        format!(
+            "run `npm install --ignore-scripts componentize-qjs@{}` in the agent's directory",
+            toolchain_versions::COMPONENTIZE_QJS
+        )
+    };
     let mut qjs = tools.find(&["componentize-qjs"], &NPM_PROGRAMS, &hint)?;
     qjs.args(["--wit", "wit", "--world", "agent", "--sync", "--opt-size"]);
     run(qjs.arg("--js").arg(agent).arg("--output").arg(out))
@@ -422,11 +429,16 @@ fn run(command: &mut Command) -> Result<()> {
         .map(Into::into)
         .collect();
     let shown = words.join(" ".as_ref());
-    // Standard output is for the answer of an agent, or for JSON.
-    let status = command
-        .stdout(io::stderr())
-        .status()
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
         .with_context(|| format!("cannot start {}", shown.display()))?;
+    let status = output.status;
+    if !status.success() {
+        // Standard output is for the answer of an agent, or for JSON. What a tool prints there tells
+        // of files that are gone afterwards, unless it is why the tool failed.
+        let _ = io::stderr().lock().write_all(&output.stdout);
+    }
     ensure!(status.success(), "{} failed: {status}", shown.display());
     Ok(())
 }

@@ -381,7 +381,7 @@ fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
         ("go", "error: go is not installed\nhint: install Go "),
         (
             "js",
-            "error: componentize-qjs is not installed\nhint: run `npm install ",
+            "error: componentize-qjs is not installed\nhint: run `npm install --ignore-scripts` in",
         ),
         (
             "ts",
