@@ -273,6 +273,19 @@ pub(super) fn check_c(workspace: &Workspace) -> Result<()> {
     machine::run(project.command("cmake").args(["--build", "agent/build"]))?;
     project.run_twice("agent/build/notes.wasm")?;
 
+    project.write("cpp/agent.cpp", CPP_AGENT)?;
+    project.write(
+        "cpp/CMakeLists.txt",
+        "cmake_minimum_required(VERSION 3.16)\nproject(notes LANGUAGES CXX)\n\
+         find_package(persist 0.1 REQUIRED)\npersist_agent(notes agent.cpp)\n",
+    )?;
+    let mut configure = project.command("cmake");
+    configure.args(["-S", "cpp", "-B", "cpp/build"]);
+    configure.arg(define("CMAKE_TOOLCHAIN_FILE", &toolchain));
+    machine::run(configure.arg(define("CMAKE_PREFIX_PATH", &prefix)))?;
+    machine::run(project.command("cmake").args(["--build", "cpp/build"]))?;
+    project.run_twice("cpp/build/notes.wasm")?;
+
     let mut flags = project.command("pkg-config");
     flags
         .args(["--cflags", "--libs", "persist"])
@@ -284,6 +297,21 @@ pub(super) fn check_c(workspace: &Workspace) -> Result<()> {
     machine::run(clang.args(["-o", "pkg-config.wasm"]))?;
     project.run_twice("pkg-config.wasm")
 }
+
+/// An agent that uses the library of C++.
+const CPP_AGENT: &str = r#"#include <persist.h>
+#include <string>
+
+extern "C" int persist_agent(int argc, char **argv) {
+    persist_snapshot saved;
+    if (persist_load("notes", 0, &saved)) return 1;
+    std::string notes(saved.found ? reinterpret_cast<const char *>(saved.state) : "", saved.size);
+    for (int i = 0; i < argc; i++) notes += std::string(argv[i]) + "\n";
+    if (persist_save("notes", notes.data(), notes.size(), nullptr, nullptr)) return 1;
+    persist_answer_bytes(notes.data(), notes.size());
+    return 0;
+}
+"#;
 
 fn define(name: &str, value: &Path) -> String {
     format!("-D{name}={}", value.display())
