@@ -24,6 +24,10 @@ const pages = {
   tree: path("/version", { ...name, version: 2 }),
   hex: path("/version", { ...name, version: 2, view: "hex" }),
   diff: path("/diff", { ...name, from: 1, to: 2 }),
+  session: path("/agent", { agent: "bot", session: "monday" }),
+  text: path("/version", { ...name, version: 2, view: "text" }),
+  hostile: path("/name", { agent: "bot", name: "<script>alert(1)</script>" }),
+  health: path("/health", { check: "1" }),
   error: path("/name", { agent: "bot", name: "none" }),
 };
 
@@ -66,6 +70,21 @@ async function text(page) {
   return page.locator("main").innerText();
 }
 
+/** Opens the page of changes, whose response does not end. */
+async function follow(page) {
+  await page.goto(`${url}/changes`, { waitUntil: "commit" });
+  await page.getByText("No change from here on is missed.").waitFor();
+}
+
+async function save(state) {
+  const saved = await fetch(`${url}/v1/agents/bot/names/memory/state`, {
+    method: "PUT",
+    headers: { authorization: `Bearer ${token}` },
+    body: state,
+  });
+  return String((await saved.json()).version);
+}
+
 /** Follows or presses the first element with this text, with the keyboard. */
 async function activate(page, label) {
   const named = new RegExp(`^${label}(: version .*)?$`);
@@ -100,7 +119,7 @@ async function looks() {
     await page.emulateMedia({ colorScheme: scheme });
     for (const [what, address] of Object.entries(pages)) {
       await page.goto(address);
-      for (const width of [375, 768, 1920]) {
+      for (const width of [375, 768, 1280, 1920]) {
         await page.setViewportSize({ width, height: 900 });
         const wide = await page.evaluate(() => document.documentElement.scrollWidth);
         assert.ok(wide <= width, `${what} is ${wide} wide at ${width}`);
@@ -110,6 +129,9 @@ async function looks() {
       }
       await accessible(page, `${what}, ${scheme}`);
     }
+    await follow(page);
+    await accessible(page, `changes, ${scheme}`);
+    await page.screenshot({ path: join(directory, `changes-1280-${scheme}.png`) });
   }
   assert.deepEqual(page.problems, []);
 }
@@ -149,15 +171,10 @@ async function live() {
   await page.goto(pages.name);
   await page.waitForFunction(() => document.getElementById("live").innerText.includes("Live"));
   await page.evaluate(() => document.activeElement.blur());
-  const saved = await fetch(`${url}/v1/agents/bot/names/memory/state`, {
-    method: "PUT",
-    headers: { authorization: `Bearer ${token}` },
-    body: "saved by another program",
-  });
-  const { version } = await saved.json();
+  const version = await save("saved by another program");
   await page.waitForFunction(
     (version) => [...document.querySelectorAll("tbody th")].some((th) => th.innerText === version),
-    String(version),
+    version,
   );
   assert.deepEqual(page.problems, []);
 }
@@ -174,6 +191,10 @@ try {
       await activate(page, "Delete");
       await activate(page, "Undo");
       assert.match(await text(page), /restored/);
+      await follow(page);
+      const version = await save("seen without JavaScript");
+      await activate(page, `bot/memory, version ${version}`);
+      assert.match(await text(page), /seen without JavaScript/);
     }
     await activate(page, "Sign out");
     assert.equal(await page.locator("h1").innerText(), "Sign in");

@@ -116,6 +116,15 @@ impl Service {
         service
     }
 
+    /// Returns the most memory that the process has had so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.expect("a line").trim().trim_end_matches(" kB");
+        kib.parse::<usize>().expect("a number") << 10
+    }
+
     /// Sends a request without a token, whose answer is not validated.
     pub(crate) fn plain(
         &self,

@@ -192,6 +192,13 @@ pub(super) fn value(current: &CurrentPolicy) -> Value {
 
 /// A policy as people read it, a rule a line.
 pub(super) fn table(current: &CurrentPolicy) -> String {
+    let rows = rows(current);
+    let lines = rows.iter().map(|(key, value)| format!("{key:<12} {value}"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Rules of a policy as people read them.
+pub(crate) fn rows(current: &CurrentPolicy) -> Vec<(&'static str, String)> {
     let policy = &current.policy;
     let version = current.version.map_or_else(
         || "none (the defaults apply); create one with `persist policy set`".to_owned(),
@@ -230,8 +237,7 @@ pub(super) fn table(current: &CurrentPolicy) -> String {
         }
     });
     rows.extend(expiries.map(|expiry| ("expire-after", expiry)));
-    let lines = rows.iter().map(|(key, value)| format!("{key:<12} {value}"));
-    lines.collect::<Vec<_>>().join("\n")
+    rows
 }
 
 /// The prefix of an expiry rule, as `--expire-after` takes it.

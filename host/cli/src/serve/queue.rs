@@ -114,6 +114,14 @@ pub(super) struct Key {
 }
 
 impl Runs {
+    /// Returns the number of agents and sessions with runs, and of runs that wait or are at work.
+    pub(super) fn under_way(&self) -> (usize, usize) {
+        let state = self.state();
+        let lengths = state.queues.values().map(|queue| queue.len.load(Relaxed));
+        let lengths: Vec<_> = lengths.filter(|len| *len > 0).collect();
+        (lengths.len(), lengths.iter().sum())
+    }
+
     /// Waits until all runs have ended.
     pub(super) async fn finish(&self) {
         self.tasks.close();

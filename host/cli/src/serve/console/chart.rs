@@ -27,6 +27,33 @@ pub(super) fn sparkline(sizes: &[Option<u64>]) -> Markup {
     }
 }
 
+/// Returns a small chart of numbers, oldest first, as bars.
+pub(super) fn bars(numbers: &[u64]) -> Markup {
+    const WIDTH: usize = 6;
+    const HEIGHT: f64 = 24.0;
+    let width = WIDTH * numbers.len();
+    let largest = numbers.iter().max().copied().unwrap_or(0).max(1);
+    let height = |number: u64| {
+        let height = number as f64 / largest as f64 * (HEIGHT - 3.0);
+        // One save is seen beside a thousand.
+        let height = if number == 0 { 0.0 } else { height.max(2.0) };
+        (height * 10.0).round() / 10.0
+    };
+    html! {
+        svg .spark viewBox=(format!("0 0 {width} {HEIGHT}")) width=(width) height=(HEIGHT)
+            aria-hidden="true"
+        {
+            line .axis x1="0" y1=(HEIGHT - 0.5) x2=(width) y2=(HEIGHT - 0.5) {}
+            @for (at, number) in numbers.iter().enumerate() {
+                @if *number > 0 {
+                    rect .bar x=(WIDTH * at + 1) y=(HEIGHT - 1.0 - height(*number))
+                        width=(WIDTH - 2) height=(height(*number)) {}
+                }
+            }
+        }
+    }
+}
+
 /// A version in the chart of a name.
 pub(super) struct Point<'a> {
     pub(super) version: Version,
@@ -173,6 +200,23 @@ mod tests {
         assert_eq!(heights, [40.0, 20.0, 0.0, 40.0]);
         assert_eq!((points[0].0, points[3].0), (0.0, 100.0));
         assert_eq!(path(&points[..2]), "M0 40H33.3V20");
+    }
+
+    #[test]
+    fn bars_are_as_high_as_their_numbers() {
+        let shown = bars(&[0, 1, 1000, 500]).into_string();
+        let heights: Vec<_> = shown
+            .split("<rect")
+            .skip(1)
+            .filter_map(|rect| rect.split(" height=\"").nth(1)?.split('"').next())
+            .collect();
+        assert_eq!(heights, ["2", "21", "10.5"], "{shown}");
+        assert!(
+            bars(&[u64::MAX, 0])
+                .into_string()
+                .contains(" height=\"21\"")
+        );
+        assert!(bars(&[]).into_string().contains("0 0 0 24"));
     }
 
     #[test]

@@ -4,8 +4,10 @@ use axum::extract::Request;
 use axum::response::Response;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use maud::{Markup, html};
-use persist_host::snapshot::{self, Info, Name, Scope, Version};
+use persist_host::snapshot::{self, Info, Name, Scope, Selection, Version};
+use tokio::time::Instant;
 
+use super::activity::{self, Activity};
 use super::page::{self, Live, Page, chosen, crumbs, scrolled};
 use super::visit::{Place, Visit, url};
 use super::{chart, search};
@@ -13,8 +15,8 @@ use crate::serve::problem::Result;
 use crate::serve::token::TokenRight;
 use crate::text;
 
-/// Agents or sessions of a page.
-const PAGE: usize = 50;
+/// Agents or sessions of a page. The saves of each are counted.
+const PAGE: usize = 25;
 
 /// Names of a page. The versions of each are read.
 const NAMES: usize = 25;
@@ -50,14 +52,14 @@ pub(super) async fn agents(visit: Visit, _: Request) -> Result<Response> {
     let seen = all
         .into_iter()
         .filter(|agent| visit.may(TokenRight::Read, agent));
+    let end = Instant::now() + activity::TIME;
     let counts = stream::iter(seen)
-        .map(|agent| count(&visit, agent))
+        .map(|agent| count(&visit, agent, end))
         .buffered(AT_ONCE);
     let rows: Vec<_> = counts.try_collect().await?;
     let next = next.map(|next| url("/", [("after", next.as_str())]));
     let content = html! {
         h1 { "Agents" }
-        p .muted { "The store can be read." }
         @if rows.is_empty() {
             p { "No agent on this page has saved anything that this token may read." }
         } @else {
@@ -65,18 +67,21 @@ pub(super) async fn agents(visit: Visit, _: Request) -> Result<Response> {
                 table {
                     thead { tr {
                         th scope="col" { "Agent" } th .number scope="col" { "Sessions" }
+                        (activity::heads())
                     } }
-                    tbody { @for (agent, sessions) in &rows {
+                    tbody { @for (agent, sessions, saves) in &rows {
                         @let place = Place { agent: agent.clone(), session: None };
                         tr {
                             th scope="row" {
                                 a href=(place.url("/agent", &[])) { (chosen(agent.as_str())) }
                             }
                             td .number { (sessions) }
+                            (activity::cells(saves.as_ref()))
                         }
                     } }
                 }
             }))
+            (activity::note("agent"))
         }
         (more(next.as_deref(), "More agents"))
     };
@@ -91,8 +96,11 @@ pub(super) async fn agents(visit: Visit, _: Request) -> Result<Response> {
     page.response()
 }
 
-/// Counts the sessions of an agent, up to a limit.
-async fn count(visit: &Visit, agent: Name) -> Result<(Name, String)> {
+/// An agent, the number of its sessions, and its saves.
+type AgentRow = (Name, String, Option<Activity>);
+
+/// Counts the sessions of an agent, up to a limit, and its saves, up to a time.
+async fn count(visit: &Visit, agent: Name, end: Instant) -> Result<AgentRow> {
     let page = visit.app.store.sessions(&agent, None, COUNTED + 2).await?;
     let sessions = page.iter().flatten().count();
     let count = if sessions > COUNTED {
@@ -100,7 +108,9 @@ async fn count(visit: &Visit, agent: Name) -> Result<(Name, String)> {
     } else {
         sessions.to_string()
     };
-    Ok((agent, count))
+    let selection = Selection::Agent(agent.clone());
+    let saves = Activity::of(&visit.app.store, &selection, end).await;
+    Ok((agent, count, saves))
 }
 
 pub(super) async fn scope(visit: Visit, _: Request) -> Result<Response> {
@@ -166,17 +176,35 @@ async fn sessions(visit: &Visit, place: &Place) -> Result<Markup> {
     let sessions: Vec<_> = page.into_iter().flatten().collect();
     let next = sessions.last().filter(|_| is_full);
     let next = next.map(|next| place.url("/agent", &[("after-session", next.as_str())]));
+    let end = Instant::now() + activity::TIME;
+    let rows = stream::iter(sessions).map(|session| async move {
+        let selection = Selection::Session(place.agent.clone(), Some(session.clone()));
+        let saves = Activity::of(&visit.app.store, &selection, end).await;
+        (session, saves)
+    });
+    let rows: Vec<_> = rows.buffered(AT_ONCE).collect().await;
     Ok(html! {
         h2 { "Sessions" }
-        @if sessions.is_empty() { p { "There are no sessions." } }
+        @if rows.is_empty() { p { "There are no sessions." } }
         @else {
-            ul .columns { @for session in &sessions {
-                @let place = Place {
-                    agent: place.agent.clone(),
-                    session: Some(session.clone()),
-                };
-                li { a href=(place.url("/agent", &[])) { (chosen(session.as_str())) } }
-            } }
+            (scrolled("Sessions", html! {
+                table {
+                    thead { tr { th scope="col" { "Session" } (activity::heads()) } }
+                    tbody { @for (session, saves) in &rows {
+                        @let place = Place {
+                            agent: place.agent.clone(),
+                            session: Some(session.clone()),
+                        };
+                        tr {
+                            th scope="row" {
+                                a href=(place.url("/agent", &[])) { (chosen(session.as_str())) }
+                            }
+                            (activity::cells(saves.as_ref()))
+                        }
+                    } }
+                }
+            }))
+            (activity::note("session"))
         }
         (more(next.as_deref(), "More sessions"))
     })

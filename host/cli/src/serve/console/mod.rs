@@ -5,8 +5,11 @@
 //! the query and not in the path: a browser would resolve a name such as `..` in a path.
 
 mod actions;
+mod activity;
 mod chart;
 mod diff;
+mod feed;
+mod health;
 mod lists;
 mod name;
 mod page;
@@ -60,6 +63,8 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/version", page(version::show))
         .route("/download", page(version::download))
         .route("/diff", page(diff::show))
+        .route("/changes", page(feed::show))
+        .route("/health", page(health::show))
         .route("/events", page(version::events))
         .route("/restore", form(actions::restore))
         .route("/undo", form(actions::undo))

@@ -62,6 +62,7 @@ impl Page<'_> {
                     header {
                         a .brand href="/" { "Persist" }
                         @if let Some(user) = self.user {
+                            (pages(user))
                             (search(self.search))
                             div .account {
                                 @if live.is_some() { span #live .live hidden {} }
@@ -79,6 +80,17 @@ impl Page<'_> {
                     footer { p { "Persist " (env!("CARGO_PKG_VERSION")) } }
                 }
             }
+        }
+    }
+}
+
+/// Links the pages that are about all agents.
+fn pages(user: &User) -> Markup {
+    html! {
+        nav .pages aria-label="Pages" {
+            a href="/" { "Agents" }
+            a href="/changes" { "Changes" }
+            @if user.sees_health { a href="/health" { "Health" } }
         }
     }
 }

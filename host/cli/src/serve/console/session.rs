@@ -18,6 +18,8 @@ pub(super) struct User {
     pub(super) form_key: String,
     /// False where no token is asked for, and so no one can sign out.
     pub(super) has_token: bool,
+    /// True if the client may see the health of the store.
+    pub(super) sees_health: bool,
 }
 
 /// A client that is signed in.

@@ -150,6 +150,7 @@ impl Visit {
         User {
             form_key: self.session.form_key.clone(),
             has_token: self.session.token.is_some(),
+            sees_health: self.authorize(TokenRight::Metrics, None).is_ok(),
         }
     }
 
