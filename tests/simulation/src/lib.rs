@@ -7,7 +7,7 @@
 //! keep to [`lease_timing`](persist_host::snapshot::lease_timing). The bucket is a model
 //! ([`Bucket`]).
 //!
-//! `docs/src/scale.md` has the assumptions and the results. [`turns`] runs the same turns
+//! `docs/src/scale.md` has the assumptions and the results. [`run_turns`] runs the same turns
 //! on a real store, to compare the number of requests.
 
 mod bucket;
