@@ -42,6 +42,7 @@
 //! - `credentials`: which servers are sent which credentials
 //! - `selection`: several names at once, points in time, whole agents and sessions
 //! - `serve`: agents and snapshots over HTTP
+//! - `simulation`: requests of many agents on many hosts, and the simulation of more of them
 //! - `replicas`: several services over one store, with leases and behind a proxy
 //! - `network`: proxies, login pages and wrong servers between a host and its store
 //! - `secrets`: secrets in the wrong place, which no command prints
@@ -106,6 +107,7 @@ mod selection;
 mod serve;
 mod servers;
 mod settings;
+mod simulation;
 mod streams;
 mod traces;
 mod versions;

@@ -34,6 +34,7 @@ mod info;
 pub mod layout;
 mod lease;
 mod lease_handle;
+pub mod lease_timing;
 mod maintenance;
 mod name;
 mod offload;

@@ -40,6 +40,7 @@ const ROOMS: [&[&str]; 11] = [
         "info",
         "retention",
         "layout",
+        "lease_timing",
         "clock",
         "compression",
         "offload",

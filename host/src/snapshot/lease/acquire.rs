@@ -4,14 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use super::objects::{LeaseInfo, Newest};
 use super::options::{LeaseOptions, check_holder};
+use crate::random::random_share;
 use crate::snapshot::clock::Moment;
-use crate::snapshot::shared::{
-    HeldLease, LeaseRecord, LeaseState, ScopeRef, described_scope, validity,
-};
+use crate::snapshot::lease_timing::{expiry, look};
+use crate::snapshot::shared::{HeldLease, LeaseRecord, LeaseState, ScopeRef, described_scope};
 use crate::snapshot::{Error, MAX_VERSION, Result};
-
-/// Shortest pause of a host that waits for a lease.
-const MIN_PAUSE: Duration = Duration::from_millis(5);
 
 impl ScopeRef {
     /// Acquires the lease of the scope, or takes it over.
@@ -38,9 +35,8 @@ impl ScopeRef {
                 if patience.is_zero() {
                     return Err(scope.leased(newest, left));
                 }
-                // A holder may release it before.
-                let pause = left.min(newest.record.term() / 4).max(MIN_PAUSE);
-                tokio::time::sleep(with_jitter(pause.min(patience))).await;
+                let term = newest.record.term();
+                tokio::time::sleep(look(left, term, patience, random_share())).await;
                 continue;
             }
             let last = newest.as_ref().map_or(0, |newest| newest.number);
@@ -100,7 +96,7 @@ fn time_left(newest: &Newest) -> Option<Duration> {
     if newest.record.state != LeaseState::Held {
         return None;
     }
-    let left = validity(newest.record.term()).saturating_sub(newest.age.unwrap_or_default());
+    let left = expiry(newest.record.term()).saturating_sub(newest.age.unwrap_or_default());
     (!left.is_zero()).then_some(left)
 }
 
@@ -110,10 +106,4 @@ pub(super) fn next(number: u64) -> Result<u64> {
             .with_hint("remove its objects below ~/lease while no host runs")),
         number => Ok(number + 1),
     }
-}
-
-/// Lengthens a pause by up to a tenth, so that hosts that began together do not stay in step.
-pub(crate) fn with_jitter(pause: Duration) -> Duration {
-    let share = f64::from(crate::random::u128() as u16) / f64::from(u16::MAX);
-    pause.mul_f64(1.0 + share / 10.0)
 }

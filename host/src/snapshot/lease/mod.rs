@@ -13,6 +13,5 @@ mod fence;
 mod objects;
 mod options;
 
-pub(crate) use acquire::with_jitter;
 pub use objects::LeaseInfo;
 pub use options::LeaseOptions;

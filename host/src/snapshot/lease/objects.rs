@@ -8,9 +8,8 @@ use bytes::Bytes;
 #[cfg(doc)]
 use crate::snapshot::Error;
 use crate::snapshot::clock::Moment;
-use crate::snapshot::shared::{
-    LeaseRecord, LeaseState, ObservedLease, ScopeRef, StoreRef, validity,
-};
+use crate::snapshot::lease_timing::expiry;
+use crate::snapshot::shared::{LeaseRecord, LeaseState, ObservedLease, ScopeRef, StoreRef};
 use crate::snapshot::{Name, Result, layout};
 use crate::storage::{Entry, ErrorKind, Key, List, ReadRange, RecursiveList};
 
@@ -45,7 +44,7 @@ impl LeaseInfo {
     /// the storage does not tell how old it is. Zero: it may be taken over now.
     pub fn remaining(&self) -> Option<Duration> {
         let age = self.age.filter(|_| self.state == LeaseState::Held)?;
-        Some(validity(self.term).saturating_sub(age))
+        Some(expiry(self.term).saturating_sub(age))
     }
 }
 

@@ -6,13 +6,11 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::lease::{LeaseInfo, LeaseOptions, with_jitter};
+use super::lease::{LeaseInfo, LeaseOptions};
+use super::lease_timing::{failed_renewal, renewal};
 use super::shared::{HeldLease, ScopeRef};
 use super::{Error, Name, Result, Scope, Store};
-
-/// Part of a term between two attempts of a renewal that fails: a server that does not answer for
-/// a moment costs no lease.
-const RETRIES_PER_TERM: u32 = 8;
+use crate::random::random_share;
 
 /// A lease that this process holds. Dropping it releases it in the background.
 ///
@@ -185,24 +183,24 @@ impl Lease {
             lease: None,
             ..self.scope.clone()
         };
-        let renewal = tokio::spawn(async move {
-            let mut pause = term;
+        let task = tokio::spawn(async move {
+            let mut pause = renewal(term, random_share());
             loop {
-                tokio::time::sleep(with_jitter(pause)).await;
+                tokio::time::sleep(pause).await;
                 let Some(held) = held.upgrade() else { return };
                 pause = match scope.renew_lease(&held).await {
-                    Ok(()) => term,
+                    Ok(()) => renewal(term, random_share()),
                     Err(Error::LeaseLost { .. }) => return,
                     Err(error) => {
                         tracing::warn!("a lease was not renewed; it is tried again");
                         tracing::debug!(%error, "a lease was not renewed");
-                        term / RETRIES_PER_TERM
+                        failed_renewal(term, random_share())
                     }
                 };
             }
         });
         self.stop_renewal();
-        self.renewal = Some(renewal);
+        self.renewal = Some(task);
     }
 
     /// Ends the lease, so that another host may have it at once. A lease that was lost is no error.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::clock::{Moment, unix_millis};
+use crate::snapshot::lease_timing::expiry;
 use crate::snapshot::{Error, Name, Result, Version};
 
 /// Scopes whose newest lease object this process remembers, at most.
@@ -208,7 +209,7 @@ impl HeldLease {
 
     pub(crate) fn remaining(&self) -> Duration {
         let since = self.current().since;
-        validity(self.record.term()).saturating_sub(since.elapsed())
+        expiry(self.record.term()).saturating_sub(since.elapsed())
     }
 
     pub(crate) fn current(&self) -> MutexGuard<'_, CurrentLease> {
@@ -299,12 +300,6 @@ impl HeldLease {
     fn all_seen(&self) -> MutexGuard<'_, HashMap<String, SeenHead>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns the time after which a lease that was not renewed may be taken over. The half term on
-/// top is for a renewal that is slow, or tried again.
-pub(crate) fn validity(term: Duration) -> Duration {
-    term + term / 2
 }
 
 /// Returns the name of a scope for messages about its lease.

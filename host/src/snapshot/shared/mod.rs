@@ -13,7 +13,7 @@ pub(crate) use head_cache::{Head, HeadCache, HeadObservation};
 pub(crate) use header::{check, header};
 pub use lease::LeaseState;
 pub(crate) use lease::{
-    HeldLease, LeaseRecord, Observations, ObservedLease, Origin, described_scope, validity,
+    HeldLease, LeaseRecord, Observations, ObservedLease, Origin, described_scope,
 };
 pub(crate) use options::DEFAULT_GRACE;
 pub use options::StoreOptions;

@@ -11,6 +11,7 @@ use tracing::{Instrument as _, Span};
 
 use super::Retry;
 use super::proxy::Proxy;
+use crate::random::random_share;
 use crate::storage::{Counts, Error, ErrorKind, Result};
 use crate::telemetry::hashed;
 
@@ -170,7 +171,7 @@ impl Retrier {
                 budget => budget.saturating_add(body),
             },
             started: Instant::now(),
-            bound: self.policy.first_wait,
+            failures: 0,
             unclear: false,
             once: false,
         }
@@ -247,8 +248,8 @@ pub(in crate::storage) struct RetryLoop<'a> {
     attempt: Duration,
     budget: Duration,
     started: Instant,
-    /// Bound of the next wait.
-    bound: Duration,
+    /// Failures since the call began or progressed, after each of which a random time was waited.
+    failures: u32,
     /// True if an attempt may have been made although no answer said so.
     unclear: bool,
     /// True if [`RetryDecision::RetryOnce`] was used.
@@ -345,7 +346,7 @@ impl RetryLoop<'_> {
     /// Something of the answer arrived: what is missing is a call of its own.
     pub(in crate::storage) fn progressed(&mut self) {
         self.started = Instant::now();
-        self.bound = self.retrier.policy.first_wait;
+        self.failures = 0;
     }
 
     /// After an attempt that failed: waits until the next, or says that there is none.
@@ -372,11 +373,17 @@ impl RetryLoop<'_> {
                     RetryDecision::Backoff(at_least) => at_least.unwrap_or_default(),
                     _ => Duration::ZERO,
                 };
-                let wait = jitter(self.bound).max(at_least);
-                let doubled = self.bound.saturating_mul(2);
-                self.bound = doubled.min(self.retrier.policy.longest_wait);
-                let ends = self.started.elapsed().saturating_add(wait);
-                (ends < budget).then_some(wait)
+                self.failures = self.failures.saturating_add(1);
+                let policy = &self.retrier.policy;
+                let elapsed = self.started.elapsed();
+                let wait = policy.wait(self.failures, at_least, elapsed, random_share());
+                let left = budget.saturating_sub(elapsed);
+                if wait < left {
+                    Some(wait)
+                } else {
+                    // The server said when: the random part may be shorter.
+                    (!at_least.is_zero() && at_least < left).then_some(at_least)
+                }
             }
         };
         let Some(wait) = wait else {
@@ -451,12 +458,6 @@ fn milliseconds(time: Duration) -> u64 {
 
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// A random part of `bound`. Callers that failed together do not come back together.
-fn jitter(bound: Duration) -> Duration {
-    let part = (crate::random::u128() >> 96) as f64 / f64::from(u32::MAX);
-    bound.mul_f64(part.min(1.0))
 }
 
 #[cfg(test)]
@@ -635,7 +636,12 @@ mod tests {
     #[test]
     fn a_wait_never_exceeds_its_bound() {
         let bound = Duration::from_millis(10);
-        let waits: Vec<_> = (0..1000).map(|_| jitter(bound)).collect();
+        let policy = Retry {
+            first_wait: bound,
+            ..Retry::default()
+        };
+        let wait = |_| policy.wait(1, Duration::ZERO, Duration::ZERO, random_share());
+        let waits: Vec<_> = (0..1000).map(wait).collect();
         assert!(waits.iter().all(|wait| *wait <= bound));
         assert!(waits.iter().any(|wait| *wait < bound / 2));
         assert!(waits.iter().any(|wait| *wait > bound / 2));

@@ -28,8 +28,8 @@ use super::{Error, ErrorKind, Result};
 ///
 /// Sent again is what the server asks to be sent again, or did not answer: 408, 429, 5xx, broken
 /// connections, timeouts. The wait before is random, up to a bound that doubles each time ("full
-/// jitter"), and at least what the server asks for in `Retry-After`. Refused credentials are looked
-/// up once more, and the call is sent once more if others were found.
+/// jitter"), and comes after the pause that the server asks for in `Retry-After`. Refused
+/// credentials are looked up once more, and the call is sent once more if others were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retry {
@@ -68,6 +68,44 @@ impl Default for Retry {
     }
 }
 
+impl Retry {
+    /// Returns the wait before the next attempt at a call, after so many attempts that failed.
+    ///
+    /// It is `share`, a random number from 0 to 1, of a bound that doubles with each failure. Where
+    /// the server asks for a pause of `at_least`, the random part comes after that pause, and its
+    /// bound is at least a quarter of it: a server that is overloaded tells all hosts the same. The
+    /// bound is at least a quarter of `elapsed`, too, the time since the first attempt: calls that
+    /// a server left without an answer may all fail when it comes back.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use persist_host::storage::Retry;
+    ///
+    /// let retry = Retry::default();
+    /// let zero = Duration::ZERO;
+    /// assert_eq!(retry.wait(3, zero, zero, 1.0), Duration::from_millis(400));
+    /// let seconds = Duration::from_secs(4);
+    /// assert_eq!(retry.wait(1, seconds, zero, 0.5), Duration::from_millis(4500));
+    /// assert_eq!(retry.wait(1, zero, seconds, 0.5), Duration::from_millis(500));
+    /// ```
+    pub fn wait(
+        &self,
+        failures: u32,
+        at_least: Duration,
+        elapsed: Duration,
+        share: f64,
+    ) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        let doubled = self.first_wait.saturating_mul(1 << doublings);
+        let bound = doubled.max(elapsed / 4).min(self.longest_wait);
+        let bound = bound.max(at_least / 4);
+        // The share of a bound that is too long is the bound, never a panic.
+        let random = bound.as_secs_f64() * share.clamp(0.0, 1.0);
+        let random = Duration::try_from_secs_f64(random).unwrap_or(bound);
+        at_least.saturating_add(random.min(bound))
+    }
+}
+
 #[cfg(feature = "bucket")]
 impl Retry {
     /// Refuses a policy that cannot work.
@@ -99,6 +137,62 @@ pub(super) use attempts::{Call, Retrier, RetryLoop};
 #[cfg(all(test, feature = "bucket"))]
 mod tests {
     use super::*;
+
+    /// Counts the calls of 1,000 hosts that all failed at the same moment, in each hundredth of
+    /// `within`, when each is sent for the next time.
+    fn arrivals(
+        failures: u32,
+        at_least: Duration,
+        elapsed: Duration,
+        within: Duration,
+    ) -> Vec<u32> {
+        let mut arrivals = vec![0; 100];
+        for _ in 0..1000 {
+            let share = crate::random::random_share();
+            let wait = Retry::default().wait(failures, at_least, elapsed, share);
+            let part = (wait - at_least).as_secs_f64() / within.as_secs_f64();
+            arrivals[((part * 100.0) as usize).min(99)] += 1;
+        }
+        arrivals
+    }
+
+    #[test]
+    fn hosts_that_failed_together_do_not_come_back_together() {
+        let seconds = Duration::from_secs;
+        let zero = Duration::ZERO;
+        let cases = [
+            (1, zero, zero, Duration::from_millis(100)),
+            (4, zero, zero, Duration::from_millis(800)),
+            (20, zero, zero, seconds(5)),
+            // Told by the server when to come back, all of them the same.
+            (1, seconds(8), zero, seconds(2)),
+            (9, seconds(20), zero, seconds(5)),
+            // Left without an answer, until the connections of all of them broke.
+            (1, zero, seconds(8), seconds(2)),
+            (2, zero, seconds(29), seconds(5)),
+        ];
+        for (failures, at_least, elapsed, within) in cases {
+            let arrivals = arrivals(failures, at_least, elapsed, within);
+            let most = arrivals.iter().max().expect("a hundred");
+            // Ten on average, with a standard deviation of three.
+            assert!(*most < 35, "after {at_least:?}, {elapsed:?}: {arrivals:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_grows_to_its_bound_and_never_overflows() {
+        let retry = Retry::default();
+        let zero = Duration::ZERO;
+        let bound = |failures| retry.wait(failures, zero, zero, 1.0);
+        assert_eq!(bound(0), retry.first_wait);
+        assert_eq!(bound(1), retry.first_wait);
+        assert_eq!(bound(2), 2 * retry.first_wait);
+        assert_eq!(bound(u32::MAX), retry.longest_wait);
+        let longest = Duration::MAX;
+        assert_eq!(retry.wait(u32::MAX, longest, longest, 1.0), longest);
+        assert_eq!(retry.wait(1, zero, longest, 1.0), retry.longest_wait);
+        assert_eq!(retry.wait(3, zero, longest, 0.0), zero);
+    }
 
     #[test]
     fn a_policy_that_never_sends_again_by_mistake_is_refused() {
