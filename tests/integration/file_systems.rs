@@ -20,6 +20,8 @@ const EPERM: i32 = 1;
 const EIO: i32 = 5;
 const EXDEV: i32 = 18;
 const EINVAL: i32 = 22;
+const EISDIR: i32 = 21;
+const ENOENT: i32 = 2;
 const ENOSYS: i32 = 38;
 const EOPNOTSUPP: i32 = 95;
 
@@ -33,6 +35,7 @@ struct Lacking {
     sync: Option<(&'static str, i32)>,
     link: Option<i32>,
     rename: Option<i32>,
+    unnamed: Option<i32>,
 }
 
 impl Watch for Lacking {
@@ -43,6 +46,7 @@ impl Watch for Lacking {
                 sync.map(|(_, errno)| errno)
             }
             Call::Link(..) => self.link,
+            Call::CreateUnnamed(_) => self.unnamed,
             Call::RenameNoReplace(..) => self.rename,
             _ => None,
         };
@@ -51,6 +55,10 @@ impl Watch for Lacking {
 
     fn after(&self, _: Call<'_>, _: bool) -> io::Result<()> {
         Ok(())
+    }
+
+    fn allows_unnamed(&self) -> bool {
+        true
     }
 }
 
@@ -128,6 +136,65 @@ fn a_file_system_without_links_is_used_if_it_renames_without_replacing() {
         });
         assert_eq!(version_files(dir.path()).len(), 2, "{errno}");
     }
+}
+
+#[test]
+fn a_file_system_without_unnamed_files_is_used() {
+    for errno in [EOPNOTSUPP, EISDIR, EINVAL, ENOENT] {
+        let dir = tempdir();
+        let lacking = Lacking {
+            unnamed: Some(errno),
+            ..Lacking::default()
+        };
+        let scope = on(dir.path(), lacking);
+        block_on(async {
+            save(&scope, "memory", "one").await;
+            assert_eq!(load(&scope, "memory").await.as_deref(), Some("one"));
+        });
+        let litter = fs::read_dir(dir.path().join("~/tmp")).expect("readable");
+        assert_eq!(litter.count(), 0, "{errno}");
+    }
+}
+
+/// Records the files that are made with a name and without one, and the names that are removed.
+#[derive(Debug, Default)]
+struct Made(std::sync::Mutex<Vec<String>>);
+
+impl Watch for Made {
+    fn before(&self, call: Call<'_>) -> io::Result<()> {
+        let made = match call {
+            Call::CreateFile(_) => "named",
+            Call::CreateUnnamed(_) => "unnamed",
+            Call::Remove(_) => "removed",
+            _ => return Ok(()),
+        };
+        self.0.lock().expect("no panic").push(made.to_owned());
+        Ok(())
+    }
+
+    fn after(&self, _: Call<'_>, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn allows_unnamed(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_save_makes_one_file_without_a_name_and_removes_nothing() {
+    let dir = tempdir();
+    let made = Arc::new(Made::default());
+    let scope = scope(Arc::new(Local::watched(dir.path(), made.clone())));
+    block_on(async {
+        save(&scope, "memory", "one").await;
+        made.0.lock().expect("no panic").clear();
+        save(&scope, "memory", "two").await;
+        save(&scope, "other", "three").await;
+        assert_eq!(load(&scope, "memory").await.as_deref(), Some("two"));
+    });
+    let made = made.0.lock().expect("no panic");
+    assert_eq!(made[..], ["unnamed", "unnamed"]);
 }
 
 #[test]

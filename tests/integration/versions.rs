@@ -1,7 +1,12 @@
 //! Semantics of a save, a load and a deletion.
 
-use persist_host::snapshot::{Error, Expect, SaveOptions, Store, StoreOptions};
-use persist_tests::{load, noise, on_every_storage, save, scope};
+use std::sync::Arc;
+
+use persist_host::snapshot::{
+    Adapter, AdapterOptions, Compression, Error, Expect, SaveOptions, Store, StoreOptions,
+};
+use persist_host::storage::{Key, Memory, ReadRange, Storage as _};
+use persist_tests::{block_on, load, noise, on_every_storage, save, scope};
 
 fn expecting(expect: Expect) -> SaveOptions {
     SaveOptions::expecting(expect)
@@ -35,6 +40,41 @@ fn every_save_is_a_version_and_none_overwrites() {
         assert_eq!(&old.state[..], b"turn 3");
         let missing = scope.load("memory", Some(13)).await;
         assert!(matches!(missing, Err(Error::NotFound(_))));
+    });
+}
+
+#[test]
+fn every_way_of_saving_compresses_as_the_options_say() {
+    let text = "the agent remembers ".repeat(1000);
+    let len = text.len() as u64;
+    block_on(async {
+        for compression in Compression::ALL {
+            let storage = Arc::new(Memory::new());
+            let mut options = StoreOptions::default();
+            options.compression = compression;
+            let scope = Store::with_options(storage.clone(), options).scope("bot", None);
+            let scope = scope.expect("a scope");
+            let whole = save(&scope, "whole", &text).await.stored_size;
+            let writer = scope.writer("pieces", SaveOptions::default()).await;
+            let mut writer = writer.expect("a writer");
+            writer.write(text.as_bytes()).await.expect("writes");
+            let pieces = writer.finish().await.expect("saves").stored_size;
+
+            let mut options = AdapterOptions::default();
+            options.compression = compression;
+            let adapter = Adapter::with_options(storage.clone(), options);
+            adapter.save(text.as_bytes(), "own").await.expect("saves");
+            let key = Key::new("own").expect("a key");
+            let part = storage.read(&key, ReadRange::Suffix(u64::MAX)).await;
+            let own = part.expect("is there").bytes.len() as u64;
+
+            for stored in [whole, pieces, own] {
+                let is_compressed = stored < len / 10;
+                let is_asked = compression != Compression::None;
+                assert_eq!(is_compressed, is_asked, "{compression}: {stored}");
+            }
+            assert_eq!(load(&scope, "pieces").await.as_deref(), Some(&text[..]));
+        }
     });
 }
 

@@ -20,7 +20,7 @@ const END: &str = "<!-- end of figures -->\n";
 
 impl Page {
     /// The line that figures begin after.
-    fn begin(&self) -> String {
+    pub(crate) fn begin(&self) -> String {
         format!("<!-- figures: written by `{} --write` -->\n", self.chore)
     }
 
@@ -46,11 +46,11 @@ impl Page {
     }
 
     /// The page with other figures.
-    fn replaced(&self, page: &str, figures: &str) -> Result<String> {
+    pub(crate) fn replaced(&self, page: &str, figures: &str) -> Result<String> {
         let begin = self.begin();
-        let parts = page.split_once(&begin).zip(page.split_once(END));
-        let missing = || format!("{} has no place for figures", self.name);
-        let ((before, _), (_, after)) = parts.with_context(missing)?;
+        let missing = || format!("{} has no place for figures of {}", self.name, self.chore);
+        let (before, rest) = page.split_once(&begin).with_context(missing)?;
+        let (_, after) = rest.split_once(END).with_context(missing)?;
         Ok(format!(
             "{before}{begin}\n{}\n\n{END}{after}",
             wrapped(figures.trim())
@@ -118,6 +118,18 @@ mod tests {
         assert_eq!(once, format!("before\n{begin}\nnew\n\n{END}after\n"));
         assert_eq!(this.replaced(&once, "new")?, once);
         assert!(this.replaced("nothing", "new").is_err());
+
+        let other = Page {
+            chore: "cargo xtask other",
+            ..this
+        };
+        let both = format!("{once}{}second\n{END}end\n", other.begin());
+        let changed = other.replaced(&both, "third")?;
+        assert!(changed.starts_with(&once), "{changed}");
+        assert!(
+            changed.ends_with(&format!("\nthird\n\n{END}end\n")),
+            "{changed}"
+        );
         Ok(())
     }
 

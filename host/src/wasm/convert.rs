@@ -86,3 +86,35 @@ impl From<types::SaveOptions> for SaveOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::snapshot::{SaveOptions, Store};
+    use crate::storage::Memory;
+
+    /// The engine copies a state once, between the guest's memory and a vector of the host. There is
+    /// no other copy on the way.
+    #[tokio::test]
+    async fn a_state_moves_between_guest_and_store_without_a_copy() {
+        let from_guest = vec![7u8; 3 << 20];
+        let at = from_guest.as_ptr();
+        let state = Bytes::from(from_guest);
+        assert_eq!(state.as_ptr(), at);
+
+        let store = Store::new(Arc::new(Memory::new()));
+        let scope = store.scope("bot", None).expect("a scope");
+        let saved = scope.save("memory", state, SaveOptions::default()).await;
+        saved.expect("saves");
+        let loaded = scope.load("memory", None).await.expect("loads");
+        let loaded = loaded.expect("is there");
+        let at = loaded.state.as_ptr();
+        let to_guest = types::Snapshot::from(loaded);
+        assert_eq!(to_guest.state.as_ptr(), at);
+        assert_eq!(to_guest.state.len(), 3 << 20);
+    }
+}

@@ -17,31 +17,65 @@
 //! | `gzip` | flate2 as it comes, spelled out |
 //! | `versus` | all contenders on every input and size |
 //! | `small` | a save of 4 KiB beside the system calls that it cannot do without |
+//! | `writers` | small saves a second of many writers, beside SQLite and redb |
 //! | `activation` | runs that begin in a second |
+//! | `agents` | many different agents in one process |
+//! | `langgraph` | saves beside LangGraph's SqliteSaver |
+//! | `growth` | long histories, many names, large states |
+//! | `memory` | memory of this process |
 //! | `levels` | what each level of compression costs and gives |
 //! | `measure`, `table` | medians by turns; Markdown |
 
 mod activation;
+mod agents;
 mod contenders;
+mod growth;
 mod gzip;
 mod inputs;
+mod langgraph;
 mod levels;
 mod measure;
+mod memory;
 mod small;
 mod table;
 mod versus;
+mod writers;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
+/// One question of docs/src/benchmarks.md.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Question {
+    /// Saves and loads beside object_store, OpenDAL, pigz and zstd
+    Saves,
+    /// One save of 4 KiB, and what takes its time
+    Small,
+    /// Small saves a second of 1 to 64 writers, beside SQLite and redb
+    Writers,
+    /// Speed and size of each level of compression
+    Levels,
+    /// Runs of an agent that begin in a second
+    Activation,
+    /// Saves beside the checkpoints of LangGraph's SqliteSaver
+    Langgraph,
+    /// Many different agents in one process
+    Agents,
+    /// Long histories, many names and large states
+    Growth,
+}
+
 /// Measures save and load beside what one would use instead
 #[derive(Debug, Parser)]
 struct Options {
+    /// What is measured
+    #[arg(required = true)]
+    questions: Vec<Question>,
     /// Directory where files are written, on the disk that is measured. Files that are written
     /// there are removed
     #[arg(long, default_value = ".")]
@@ -52,12 +86,9 @@ struct Options {
     /// 256 MiB, too
     #[arg(long)]
     huge: bool,
-    /// The table of levels and nothing else
+    /// Python that has the packages of `langgraph/requirements.txt`
     #[arg(long)]
-    levels: bool,
-    /// The table of activation and nothing else
-    #[arg(long)]
-    activation: bool,
+    python: Option<PathBuf>,
 }
 
 impl Options {
@@ -87,22 +118,23 @@ impl Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    if options.levels {
-        print!("{}", levels::run(&options)?);
-        return Ok(());
-    }
-    if options.activation {
-        print!("{}", activation::run(&options)?);
-        return Ok(());
-    }
     let place = tempfile::Builder::new()
         .prefix("persist-bench-")
         .tempdir_in(&options.dir)
         .context("cannot write where the benchmark is to run")?;
     // Each when it is known: what comes later may fail.
-    println!("{}", versus::run(&options, place.path())?);
-    println!("{}", small::run(&options, place.path())?);
-    println!("{}", levels::run(&options)?);
-    println!("{}", activation::run(&options)?);
+    for question in &options.questions {
+        let figures = match question {
+            Question::Saves => versus::run(&options, place.path()),
+            Question::Small => small::run(&options, place.path()),
+            Question::Writers => writers::run(&options, place.path()),
+            Question::Levels => levels::run(&options),
+            Question::Activation => activation::run(&options),
+            Question::Langgraph => langgraph::run(&options, place.path()),
+            Question::Agents => agents::run(&options, place.path()),
+            Question::Growth => growth::run(&options, place.path()),
+        };
+        println!("{}", figures?);
+    }
     Ok(())
 }

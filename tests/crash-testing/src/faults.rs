@@ -613,6 +613,11 @@ impl Watch for Saboteur {
             _ => Ok(()),
         }
     }
+
+    fn allows_unnamed(&self) -> bool {
+        // A backup finds temporary files by their names.
+        !matches!(self.fault, Fault::BackedUp)
+    }
 }
 
 /// Returns the path that a call syncs.

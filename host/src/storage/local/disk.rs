@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
@@ -18,6 +19,7 @@ use rustix::fs::OFlags;
 
 use super::modes::Modes;
 use super::watch::{Call, Watch};
+use crate::random;
 
 /// Only the owner may read what agents saved.
 const DIR_MODE: u32 = 0o700;
@@ -54,6 +56,13 @@ impl Disk {
         let result = make();
         watch.after(call, result.is_ok())?;
         result
+    }
+
+    /// Returns true if files may be made without a name.
+    pub(super) fn allows_unnamed(&self) -> bool {
+        self.watch
+            .as_ref()
+            .is_none_or(|watch| watch.allows_unnamed())
     }
 
     /// Opens a directory by its path, through links where there are some.
@@ -204,6 +213,23 @@ impl Folder {
         })
     }
 
+    /// Makes a file that has no name, for writing. It is gone with its last handle, unless
+    /// [`Folder::link_unnamed`] gave it a name.
+    pub(super) fn create_unnamed(&self) -> io::Result<NewFile> {
+        let path = self.path.join(format!("unnamed-{:032x}", random::u128()));
+        self.disk.call(Call::CreateUnnamed(&path), || {
+            let file = open_unnamed(&self.dir)?;
+            if let Some(mode) = self.disk.modes.file() {
+                set_mode(&file, mode)?;
+            }
+            Ok(NewFile {
+                disk: self.disk.clone(),
+                file,
+                path: path.clone(),
+            })
+        })
+    }
+
     /// Opens a file for reading, and never through a link.
     pub(super) fn open_file(&self, name: &str) -> io::Result<OldFile> {
         let path = self.path.join(name);
@@ -226,6 +252,23 @@ impl Folder {
         let new = to.path.join(new_name);
         self.disk.call(Call::Link(&old, &new), || {
             self.dir.hard_link(name, &to.dir, new_name)
+        })
+    }
+
+    /// Gives a file without a name this one, which nothing has yet.
+    pub(super) fn link_unnamed(&self, file: &NewFile, name: &str) -> io::Result<()> {
+        let new = self.path.join(name);
+        self.disk.call(Call::Link(&file.path, &new), || {
+            // Linking the handle itself (AT_EMPTY_PATH) is a privilege before Linux 6.10.
+            let handle = format!("/proc/self/fd/{}", file.file.as_raw_fd());
+            let follow = rustix::fs::AtFlags::SYMLINK_FOLLOW;
+            Ok(rustix::fs::linkat(
+                rustix::fs::CWD,
+                handle,
+                &self.dir,
+                name,
+                follow,
+            )?)
         })
     }
 
@@ -424,6 +467,20 @@ impl OldFile {
     pub(super) fn is_abandoned(&self) -> bool {
         self.file.try_lock().is_ok()
     }
+}
+
+/// Makes a file without a name in a directory.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn open_unnamed(dir: &Dir) -> io::Result<fs::File> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mode = rustix::fs::Mode::from_raw_mode(FILE_MODE);
+    Ok(rustix::fs::openat(dir, ".", flags, mode)?.into())
+}
+
+/// Other systems have no such files.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn open_unnamed(_: &Dir) -> io::Result<fs::File> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn set_mode(file: &fs::File, mode: u32) -> io::Result<()> {

@@ -1,9 +1,9 @@
 //! Objects as files under one directory of the local disk.
 //!
-//! `create` writes a temporary file, syncs it, links it to its key and syncs the directory; only
-//! then is it done. `link(2)` fails where the name is taken, in one step, between all processes:
-//! that is the whole of our concurrency control. Nothing is ever renamed over, and nothing written
-//! in place.
+//! `create` writes a file without a name, syncs it, links it to its key and syncs the directory;
+//! only then is it done. Streams, and file systems without such files, begin with a temporary name.
+//! `link(2)` fails where the name is taken, in one step, between all processes: that is the whole of
+//! our concurrency control. Nothing is ever renamed over, and nothing written in place.
 //!
 //! # What a hostile tree can do
 //! Every directory is opened from its parent's handle, one segment at a time, and never through a
@@ -176,7 +176,7 @@ impl Storage for Local {
         let key = key.clone();
         self.call("create", key.clone().as_str(), move |tree| {
             let dir = tree.make(key.split().0)?;
-            let mut temp = Temp::new(tree)?;
+            let mut temp = Temp::of(tree, &dir)?;
             for piece in &body {
                 temp.write(piece)?;
             }

@@ -19,12 +19,40 @@ const MAX_SWEPT: usize = 1000;
 /// A temporary file. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Temp {
-    dir: Folder,
-    name: String,
+    /// None for a file that has no name.
+    named: Option<Named>,
     file: NewFile,
 }
 
+/// The directory and the name of a temporary file.
+#[derive(Debug)]
+struct Named {
+    dir: Folder,
+    name: String,
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        // A name that stays is swept once the lock is gone.
+        let _ = self.dir.remove(&self.name);
+    }
+}
+
 impl Temp {
+    /// Makes a file for [`Temp::commit`] into `dir`: without a name where the system can name it
+    /// later. That saves two changes of a directory that all writers share, and leaves nothing
+    /// behind when the process dies.
+    pub(super) fn of(tree: &Tree, dir: &Folder) -> Result<Self> {
+        if tree.names_unnamed(probe_unnamed) {
+            // Another file system may be mounted on a directory of the store.
+            if let Ok(file) = dir.create_unnamed() {
+                return Ok(Self { named: None, file });
+            }
+        }
+        Self::new(tree)
+    }
+
+    /// Makes a file with a name of its own.
     pub(super) fn new(tree: &Tree) -> Result<Self> {
         let dir = tree.make_unsynced(TEMP_DIR)?;
         loop {
@@ -46,7 +74,8 @@ impl Temp {
             // not tell: a backup by hard links may have given the file another one.
             match dir.id_of(&name) {
                 Ok(there) if there == file.id().map_err(failed)? => {
-                    return Ok(Self { dir, name, file });
+                    let named = Some(Named { dir, name });
+                    return Ok(Self { named, file });
                 }
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
                 _ => {}
@@ -70,7 +99,11 @@ impl Temp {
     /// Gives the complete file its name as [`Temp::commit`] does, in place of the file that has it.
     pub(super) fn commit_over(self, dir: &Folder, name: &str) -> Result<()> {
         self.commit_with(dir, |temp| {
-            let renamed = temp.dir.rename(&temp.name, dir, name);
+            let Some(named) = &temp.named else {
+                let what = "cannot replace a file by one without a name";
+                return Err(Error::new(ErrorKind::Unsupported, what));
+            };
+            let renamed = named.dir.rename(&named.name, dir, name);
             temp.confirm(renamed.map_err(not_named), dir, name)
         })
     }
@@ -95,10 +128,14 @@ impl Temp {
     }
 
     fn link(&self, dir: &Folder, name: &str) -> Result<()> {
-        let linked = match self.dir.link(&self.name, dir, name) {
+        let Some(named) = &self.named else {
+            let linked = dir.link_unnamed(&self.file, name).map_err(not_named);
+            return self.confirm(linked, dir, name);
+        };
+        let linked = match named.dir.link(&named.name, dir, name) {
             // Some file systems, such as exFAT, have no hard links.
             Err(link) if lacking::may_lack_links(&link) => {
-                let renamed = self.dir.rename_no_replace(&self.name, dir, name);
+                let renamed = named.dir.rename_no_replace(&named.name, dir, name);
                 renamed.map_err(|rename| match lacking::no_names(link, &rename) {
                     Some(error) => error,
                     None => not_named(rename),
@@ -138,11 +175,24 @@ impl Temp {
     }
 }
 
-impl Drop for Temp {
-    fn drop(&mut self) {
-        // A name that stays is swept once the lock is gone.
-        let _ = self.dir.remove(&self.name);
-    }
+/// Returns true if a file that was made without a name can be named: not every file system makes
+/// such files, and naming them takes `/proc`.
+fn probe_unnamed(tree: &Tree) -> bool {
+    let Ok(dir) = tree.make_unsynced(TEMP_DIR) else {
+        return false;
+    };
+    let Ok(file) = dir.create_unnamed() else {
+        return false;
+    };
+    let name = format!("{:032x}", crate::random::u128());
+    let linked = dir.link_unnamed(&file, &name);
+    // The link may have been made though its answer is an error.
+    let named = Named { dir, name };
+    let is_named = matches!(
+        (named.dir.id_of(&named.name), file.id()),
+        (Ok(there), Ok(made)) if there == made
+    );
+    linked.is_ok() && is_named
 }
 
 /// A file did not get its name, as far as the answer says. What the errno does not settle, only

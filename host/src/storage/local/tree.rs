@@ -23,6 +23,8 @@ pub(super) struct Tree {
     /// The root that this process met first: a disk that is mounted over it, or unmounted, is
     /// another directory.
     root_id: OnceLock<FolderId>,
+    /// Result of the probe for files without names.
+    names_unnamed: OnceLock<bool>,
 }
 
 impl Tree {
@@ -32,7 +34,15 @@ impl Tree {
             disk,
             synced: Mutex::default(),
             root_id: OnceLock::new(),
+            names_unnamed: OnceLock::new(),
         }
+    }
+
+    /// Returns true if files can be made without a name and named later, which `probe` finds out
+    /// once in a process.
+    pub(super) fn names_unnamed(&self, probe: impl FnOnce(&Self) -> bool) -> bool {
+        let probe = || self.disk.allows_unnamed() && probe(self);
+        *self.names_unnamed.get_or_init(probe)
     }
 
     pub(super) fn root(&self) -> &Path {

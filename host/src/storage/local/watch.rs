@@ -22,6 +22,9 @@ pub enum Call<'a> {
     SyncDir(&'a Path),
     /// Makes a file that is not there.
     CreateFile(&'a Path),
+    /// Makes a file that has no name. The path stands for it in later calls: it begins with the
+    /// directory that the file is made in, and nothing is found at it.
+    CreateUnnamed(&'a Path),
     /// Appends bytes to a file that was created.
     WriteFile(&'a Path, &'a [u8]),
     /// Makes the bytes of a file durable.
@@ -49,4 +52,10 @@ pub trait Watch: fmt::Debug + Send + Sync {
 
     /// After the call, which succeeded if `done`; an error is returned in place of its answer.
     fn after(&self, call: Call<'_>, done: bool) -> io::Result<()>;
+
+    /// Returns true if files may be written before they have a name. A watch that acts on temporary
+    /// files by their names returns false, as the default does.
+    fn allows_unnamed(&self) -> bool {
+        false
+    }
 }

@@ -41,6 +41,8 @@ pub(super) enum Node {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     files: Vec<File>,
+    /// Files that have no name, by the paths that stand for them. A crash leaves nothing of them.
+    unnamed: BTreeMap<PathBuf, Entry>,
     /// Entries that the running system sees.
     seen: BTreeMap<PathBuf, Entry>,
     /// Entries that are certain to exist after a crash.
@@ -116,6 +118,11 @@ impl Disk {
                 self.files.push(File::default());
                 self.change(path, Some(Entry::File(self.files.len() - 1)));
             }
+            Op::CreateUnnamed(path) => {
+                self.files.push(File::default());
+                let entry = Entry::File(self.files.len() - 1);
+                self.unnamed.insert(path.clone(), entry);
+            }
             Op::Write(path, bytes) => {
                 if let Some(file) = self.file(path) {
                     file.written.extend_from_slice(bytes);
@@ -134,7 +141,7 @@ impl Disk {
                 apply(&mut self.durable, synced);
             }
             Op::Link(from, to) => {
-                let entry = self.seen.get(from).copied();
+                let entry = self.entry(from);
                 self.change(to, entry);
             }
             Op::Rename(from, to) => {
@@ -154,10 +161,15 @@ impl Disk {
     }
 
     fn file(&mut self, path: &Path) -> Option<&mut File> {
-        match self.seen.get(path) {
-            Some(Entry::File(id)) => Some(&mut self.files[*id]),
+        match self.entry(path) {
+            Some(Entry::File(id)) => Some(&mut self.files[id]),
             _ => None,
         }
+    }
+
+    fn entry(&self, path: &Path) -> Option<Entry> {
+        let entry = self.seen.get(path).or_else(|| self.unnamed.get(path));
+        entry.copied()
     }
 
     /// The ways in which a crash at this moment may turn out: all of them, or the extreme ones and

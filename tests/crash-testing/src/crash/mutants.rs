@@ -116,7 +116,7 @@ fn in_place(ops: Vec<Op>) -> Vec<Op> {
             })
         };
         match op {
-            Op::Create(path) => {
+            Op::Create(path) | Op::CreateUnnamed(path) => {
                 planted.push(op.clone());
                 planted.extend(named(path).map(|to| Op::Link(path.clone(), to)));
             }

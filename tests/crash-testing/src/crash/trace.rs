@@ -14,6 +14,8 @@ use persist_host::storage::{Call, Watch};
 pub(super) enum Op {
     MakeDir(PathBuf),
     Create(PathBuf),
+    /// Makes a file that has no name; the path stands for it.
+    CreateUnnamed(PathBuf),
     Write(PathBuf, Arc<[u8]>),
     SyncFile(PathBuf),
     SyncDir(PathBuf),
@@ -86,6 +88,7 @@ impl Recorder {
             Call::MakeDir(at) => path(at).map(Op::MakeDir),
             Call::SyncDir(at) => path(at).map(Op::SyncDir),
             Call::CreateFile(at) => path(at).map(Op::Create),
+            Call::CreateUnnamed(at) => path(at).map(Op::CreateUnnamed),
             Call::WriteFile(at, bytes) => path(at).map(|at| Op::Write(at, bytes.into())),
             Call::SyncFile(at) => path(at).map(Op::SyncFile),
             Call::Link(from, to) => path(from).zip(path(to)).map(|(a, b)| Op::Link(a, b)),
@@ -116,6 +119,10 @@ impl Watch for Host {
             self.recorder.record(call);
         }
         Ok(())
+    }
+
+    fn allows_unnamed(&self) -> bool {
+        true
     }
 }
 
