@@ -485,9 +485,9 @@ fn agent_by_hand(import: &str, resource: &str, open: &str, cases: &str) -> Vec<u
                 (global.set $heap (i32.add (local.get 0) (local.get 3)))))
         (core instance $libc (instantiate $libc))
         (core func $open (canon lower (func $kv "{open}")
-            (memory $libc "memory") (realloc (func $libc "realloc"))))
+            (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
         (core func $set (canon lower (func $kv "[method]{resource}.set")
-            (memory $libc "memory") (realloc (func $libc "realloc"))))
+            (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
         (core module $main
             (import "libc" "memory" (memory 1))
             (import "kv" "open" (func $open (param i32 i32 i32)))
@@ -509,7 +509,7 @@ fn agent_by_hand(import: &str, resource: &str, open: &str, cases: &str) -> Vec<u
             (with "kv" (instance (export "open" (func $open)) (export "set" (func $set))))))
         (func (export "run") (param "args" (list string)) (result (result string (error string)))
             (canon lift (core func $main "run")
-                (memory $libc "memory") (realloc (func $libc "realloc")))))"#
+                (memory (core memory $libc "memory")) (realloc (core func $libc "realloc")))))"#
     );
     wat::parse_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
