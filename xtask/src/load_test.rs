@@ -35,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     persist: Option<PathBuf>,
     /// Put the figures into docs/src/production.md
-    #[arg(long)]
+    #[arg(long, conflicts_with = "persist")]
     write: bool,
 }
 
@@ -120,6 +120,9 @@ mod measure {
         ];
         if let [kind] = &*options.storage {
             args.insert(0, format!("--storage {}", kind.name()));
+        }
+        if options.persist.is_some() {
+            args.push("--persist FILE".into());
         }
         let figures = PAGE.headed(workspace, &args, &table)?;
         println!("{figures}");
