@@ -3,6 +3,7 @@
 //! `wasi:keyvalue@0.2.0-draft2`, and the WIT of the standard for the other draft2.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use persist_host::guest::{Buckets, Guest, Ledger, Limits, Rights};
 use persist_host::snapshot::{Retention, SaveOptions, Scope, Store};
 use persist_host::storage::{Local, Memory};
 use persist_host::wasm::{Agent, AgentHost, RunError, RunOptions, SnapshotCtx};
-use persist_tests::{block_on, guest, guest_on, host, run_fails, run_ok, scope, tempdir};
+use persist_tests::{
+    block_on, guest, guest_in, guest_on, host, persist, run_fails, run_ok, scope, tempdir, text,
+};
 
 async fn wasmcloud(host: &AgentHost) -> Agent {
     let bytes = std::fs::read(guest("wasmcloud_guest")).expect("readable");
@@ -128,6 +131,52 @@ fn a_guest_of_spin_uses_its_own_interface_and_its_shape_of_draft2() {
     });
 }
 
+/// Guests in JavaScript and Python are made with the WIT in spin-sdk, and no SDK of Persist.
+#[test]
+fn guests_of_spin_in_other_languages_leave_a_history() {
+    let words = [
+        ("spin set default a one", "set"),
+        ("spin set default a two", "set"),
+        ("spin set default b 5", "set"),
+        ("spin get default a", "two"),
+        ("spin get default c", "none"),
+        ("spin exists default a", "true"),
+        ("spin get other a", "error: no such store"),
+        ("draft2 increment default b -7", "-2"),
+        ("draft2 swap default b 9", "swapped"),
+        ("draft2 get-many default a b c", "a=two b=9 c=none"),
+        ("draft2 increment default a 1", "error: the value is not a"),
+        ("spin delete default b", "deleted"),
+        ("spin keys default", "a"),
+    ];
+    for language in ["js", "python"] {
+        let Some(file) = guest_in(language, "spin_words") else {
+            continue;
+        };
+        let dir = tempdir();
+        persist(dir.path()); // Makes the store.
+        block_on(async {
+            let bytes = std::fs::read(&file).expect("readable");
+            let agent = host().load(&bytes).await.expect("an agent");
+            let store = Store::new(Arc::new(Local::new(dir.path())));
+            let scope = store.scope("bot", None).expect("a scope");
+            for (words, expected) in words {
+                let answer = call(&agent, &scope, words).await;
+                assert!(answer.starts_with(expected), "{language} {words}: {answer}");
+            }
+            run_ok(dir.path(), &["restore", "bot/a@1"]);
+            run_ok(dir.path(), &["restore", "bot/b@3"]);
+            let restored = call(&agent, &scope, "draft2 get-many default a b").await;
+            assert_eq!(restored, "a=one b=9", "{language}");
+        });
+        let history = run_ok(dir.path(), &["history", "bot/b"]);
+        assert_eq!(history.lines().count(), 1 + 5, "{language}: {history}");
+        assert!(history.contains("deleted"), "{language}: {history}");
+        let diff = run_ok_or_differs(dir.path(), &["diff", "bot/a@1", "bot/a@2"]);
+        assert!(diff.contains("-one") && diff.contains("+two"), "{diff}");
+    }
+}
+
 #[test]
 fn a_swap_notices_a_value_that_was_changed_and_changed_back() {
     block_on(async {
@@ -172,6 +221,37 @@ fn increments_by_two_hosts_are_all_counted() {
         let head = scope.stat("visits", None).await.expect("a version");
         assert_eq!(head.map(|info| info.version), Some(4 * TIMES as u64));
     });
+}
+
+#[test]
+fn increments_by_two_processes_are_all_counted() {
+    const TIMES: usize = 50;
+    let dir = tempdir();
+    let file = guest("wasmcloud_guest");
+    let times = TIMES.to_string();
+    let words = ["draft", "increment-times", "all", "visits", &times];
+    persist(dir.path()); // Makes the store.
+    // Each process is another agent, and the bucket is shared.
+    let processes = ["left", "right"].map(|agent| {
+        let mut process = persist(dir.path());
+        process
+            .args(["run", "--agent", agent, "--shared-bucket", "all=common"])
+            .arg(&file)
+            .arg("--")
+            .args(words)
+            .stdout(Stdio::piped());
+        process.spawn().expect("persist starts")
+    });
+    for process in processes {
+        let output = process.wait_with_output().expect("ends");
+        assert!(output.status.success());
+        assert_eq!(text(&output.stdout), "incremented\n");
+    }
+    let total = run_ok(dir.path(), &["cat", "common/visits"]);
+    assert_eq!(total, (2 * TIMES).to_string());
+    // No value was counted twice either: each increment is a version.
+    let versions = run_ok(dir.path(), &["history", "common/visits"]);
+    assert_eq!(versions.lines().count(), 1 + 2 * TIMES);
 }
 
 #[test]
@@ -379,6 +459,90 @@ fn old_values_of_a_bucket_are_pruned_as_old_versions_are() {
     });
 }
 
+/// Returns an agent, written by hand, that saves `hello` as `greeting` in the default bucket. It
+/// imports an interface with a resource, a function that opens one, and the cases of its errors.
+fn agent_by_hand(import: &str, resource: &str, open: &str, cases: &str) -> Vec<u8> {
+    let parameter = if open == "open" {
+        "identifier"
+    } else {
+        "label"
+    };
+    let text = format!(
+        r#"(component
+        (import "{import}" (instance $kv
+            (export "{resource}" (type $b (sub resource)))
+            (type $e_ (variant {cases} (case "other" string)))
+            (export "error" (type $e (eq $e_)))
+            (export "{open}" (func (param "{parameter}" string)
+                (result (result (own $b) (error $e)))))
+            (export "[method]{resource}.set" (func (param "self" (borrow $b))
+                (param "key" string) (param "value" (list u8)) (result (result (error $e)))))))
+        (core module $libc
+            (memory (export "memory") 1)
+            (global $heap (mut i32) (i32.const 4096))
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+                (local.tee 0 (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
+                (global.set $heap (i32.add (local.get 0) (local.get 3)))))
+        (core instance $libc (instantiate $libc))
+        (core func $open (canon lower (func $kv "{open}")
+            (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+        (core func $set (canon lower (func $kv "[method]{resource}.set")
+            (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+        (core module $main
+            (import "libc" "memory" (memory 1))
+            (import "kv" "open" (func $open (param i32 i32 i32)))
+            (import "kv" "set" (func $set (param i32 i32 i32 i32 i32 i32)))
+            (data (i32.const 16) "greeting")
+            (data (i32.const 32) "hello")
+            (data (i32.const 48) "default")
+            (func (export "run") (param i32 i32) (result i32)
+                (call $open (i32.const 48) (i32.const 7) (i32.const 64))
+                (if (i32.load8_u (i32.const 64)) (then unreachable))
+                (call $set (i32.load (i32.const 68)) (i32.const 16) (i32.const 8)
+                    (i32.const 32) (i32.const 5) (i32.const 80))
+                (if (i32.load8_u (i32.const 80)) (then unreachable))
+                (i32.store (i32.const 132) (i32.const 32))
+                (i32.store (i32.const 136) (i32.const 5))
+                (i32.const 128)))
+        (core instance $main (instantiate $main
+            (with "libc" (instance $libc))
+            (with "kv" (instance (export "open" (func $open)) (export "set" (func $set))))))
+        (func (export "run") (param "args" (list string)) (result (result string (error string)))
+            (canon lift (core func $main "run")
+                (memory (core memory $libc "memory")) (realloc (core func $libc "realloc")))))"#
+    );
+    wat::parse_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+#[test]
+fn an_agent_of_each_dialect_needs_no_bindings_and_may_import_a_part() {
+    let cases = r#"(case "no-such-store") (case "access-denied")"#;
+    let cases_of_spin = format!(r#"(case "store-table-full") {cases}"#);
+    let (draft, draft2) = (
+        "wasi:keyvalue/store@0.2.0-draft",
+        "wasi:keyvalue/store@0.2.0-draft2",
+    );
+    let spin = "fermyon:spin/key-value@2.0.0";
+    block_on(async {
+        for agent in [
+            agent_by_hand(draft, "bucket", "open", cases),
+            agent_by_hand(draft2, "bucket", "open", cases),
+            agent_by_hand(spin, "store", "[static]store.open", &cases_of_spin),
+        ] {
+            let scope = memory();
+            let agent = host().load(&agent).await.expect("an agent");
+            assert_eq!(call(&agent, &scope, "").await, "hello");
+            let saved = scope.load("greeting", None).await.expect("loads");
+            assert_eq!(&saved.expect("a state").state[..], b"hello");
+        }
+        // Errors of one dialect in the interface of another are refused by name.
+        let mixed = agent_by_hand(draft2, "bucket", "open", &cases_of_spin);
+        let refused = host().load(&mixed).await.expect_err("refused").to_string();
+        assert!(refused.contains(draft2), "{refused}");
+        assert!(refused.contains("`open`"), "{refused}");
+    });
+}
+
 /// An import of an interface with one function, and no agent around it: nothing runs.
 fn component(import: &str, function: &str) -> Vec<u8> {
     let text = format!("(component (import \"{import}\" (instance {function})))");
@@ -496,5 +660,5 @@ fn the_command_shows_and_restores_what_a_guest_of_another_host_saved() {
 fn run_ok_or_differs(dir: &Path, words: &[&str]) -> String {
     let output = persist_tests::persist(dir).args(words).output();
     let output = output.expect("persist starts");
-    persist_tests::text(&output.stdout).to_owned()
+    text(&output.stdout).to_owned()
 }

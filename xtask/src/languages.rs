@@ -1,6 +1,7 @@
 //! Compiles the agents that are not in Rust to WebAssembly: one with a scenario per argument for
 //! the tests of each SDK, and one that remembers a conversation, in C, Go, JavaScript and Python.
-//! In Python, also one that talks to a model over HTTP.
+//! In Python, also one that talks to a model over HTTP. In JavaScript and Python, also one that
+//! uses Spin's key-value interfaces, without the SDK.
 //!
 //! They are built again when something that they are made of has changed, and lie in
 //! `target/guests/languages`, where the tests look for them. A toolchain that cannot be installed
@@ -19,6 +20,9 @@ use std::process::Command;
 
 /// Changes with how agents are built, so that they are built again.
 const RECIPE: u32 = 4;
+
+/// World of the agents that use Spin's interfaces.
+const SPIN_WORLD: &str = "spin-words";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
@@ -43,6 +47,8 @@ enum World {
     /// One of the agent's own, of its name, in its folder `wit`. It includes the one of a host's
     /// own in this folder.
     Plugin(&'static str),
+    /// One in this folder, over the interfaces in the crate spin-sdk, and none of Persist's.
+    Spin(&'static str),
 }
 
 impl Language {
@@ -82,7 +88,18 @@ impl Language {
             folder: "examples/model-chat-python",
             world: World::Agent,
         });
-        agents.chain(plugin).chain(model_chat).collect()
+        let folder = match self {
+            Self::Js => Some("tests/other-guests/js"),
+            Self::Python => Some("tests/other-guests/python"),
+            Self::C | Self::Go => None,
+        };
+        let spin_words = folder.map(|folder| Source {
+            name: "spin_words",
+            folder,
+            world: World::Spin("tests/other-guests/wit"),
+        });
+        let agents = agents.chain(plugin).chain(model_chat);
+        agents.chain(spin_words).collect()
     }
 }
 
@@ -179,7 +196,7 @@ fn build_one(
         Language::C => build_c(workspace, tool, &folder, &partial)?,
         Language::Go => build_go(workspace, tool, &folder, &partial)?,
         Language::Js => build_js(workspace, tool, source, &partial)?,
-        Language::Python => build_python(workspace, tool, &folder, source.name, &partial)?,
+        Language::Python => build_python(workspace, tool, source, &partial)?,
     }
     ensure!(partial.is_file(), "the toolchain made nothing");
     Ok(fs::rename(&partial, out)?)
@@ -241,6 +258,11 @@ fn build_js(workspace: &Workspace, mut qjs: Command, source: &Source, out: &Path
             copy_files(&workspace.root.join(host), &dependencies.join("host"))?;
             (source.name, wit)
         }
+        World::Spin(folder) => {
+            let wit = stage.join("wit");
+            copy_spin_wit(workspace, folder, &wit)?;
+            (SPIN_WORLD, wit)
+        }
     };
     qjs.args(["--world", world, "--sync", "--opt-size", "--wit"])
         .arg(wit)
@@ -255,31 +277,46 @@ fn build_js(workspace: &Workspace, mut qjs: Command, source: &Source, out: &Path
 fn build_python(
     workspace: &Workspace,
     mut componentize: Command,
-    folder: &Path,
-    name: &str,
+    source: &Source,
     out: &Path,
 ) -> Result<()> {
-    // An agent with imports of its own has a world of its own.
-    let world = if folder.join("wit").is_dir() {
-        &[
-            "--wit-path",
-            "wit",
-            "--world",
-            "example:model-chat/model-chat",
-        ][..]
+    let folder = workspace.root.join(source.folder);
+    let stage = out.with_extension("stage");
+    componentize.arg("--quiet");
+    if let World::Spin(world) = source.world {
+        if stage.exists() {
+            fs::remove_dir_all(&stage)?;
+        }
+        copy_spin_wit(workspace, world, &stage)?;
+        componentize.arg("--wit-path").arg(&stage);
+        componentize.args(["--world", SPIN_WORLD]);
+    } else if folder.join("wit").is_dir() {
+        // An agent with imports of its own has a world of its own.
+        componentize.args(["--wit-path", "wit"]);
+        componentize.args(["--world", "example:model-chat/model-chat"]);
     } else {
-        &["--world", "agent"]
-    };
-    componentize
-        .arg("--quiet")
-        .args(world)
-        .arg("componentize")
-        .args(["--python-path", ".", "--python-path"])
-        .arg(workspace.root.join("guest-sdk/python/src"))
-        .arg(name)
-        .arg("--output")
-        .arg(out);
-    machine::run(componentize.current_dir(folder))
+        componentize.args(["--world", "agent"]);
+    }
+    componentize.args(["componentize", "--python-path", "."]);
+    if source.world == World::Agent {
+        let sdk = workspace.root.join("guest-sdk/python/src");
+        componentize.arg("--python-path").arg(sdk);
+    }
+    componentize.arg(source.name).arg("--output").arg(out);
+    machine::run(componentize.current_dir(folder))?;
+    if stage.exists() {
+        fs::remove_dir_all(&stage)?;
+    }
+    Ok(())
+}
+
+/// Copies the WIT of a world over Spin's interfaces, and the interfaces, which are in the crate
+/// spin-sdk of the agent in Rust.
+fn copy_spin_wit(workspace: &Workspace, world: &str, to: &Path) -> Result<()> {
+    let agent = workspace.root.join("tests/other-guests/spin");
+    let spin_sdk = machine::package_folder(workspace, &agent, "spin-sdk")?;
+    copy_files(&spin_sdk.join("wit/deps"), &to.join("deps"))?;
+    copy_files(&workspace.root.join(world), to)
 }
 
 /// A hash of all that an agent is made of. It says whether to build again, and nothing hangs on its
@@ -295,6 +332,11 @@ fn fingerprint(workspace: &Workspace, language: Language, source: &Source) -> Re
     let world = match source.world {
         World::Agent => "wit",
         World::Plugin(folder) => folder,
+        World::Spin(folder) => {
+            let lock = workspace.root.join("tests/other-guests/spin/Cargo.lock");
+            fs::read(lock)?.hash(&mut hasher);
+            folder
+        }
     };
     for folder in [source.folder, &sdk, "wit", world] {
         let folder = workspace.root.join(folder);

@@ -77,6 +77,25 @@ fn cargo_program() -> std::ffi::OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
+/// Returns the folder of a package on which the cargo workspace in `folder` depends, of the release
+/// in its lock file.
+pub(crate) fn package_folder(
+    workspace: &Workspace,
+    folder: &Path,
+    package: &str,
+) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo(["metadata", "--locked", "--format-version", "1"]);
+    let metadata = output(cargo.current_dir(folder))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let found = packages.iter().find(|found| found["name"] == package);
+    let manifest = found.and_then(|found| found["manifest_path"].as_str());
+    let folder = manifest.and_then(|manifest| Path::new(manifest).parent());
+    Ok(folder
+        .with_context(|| format!("no package {package}"))?
+        .to_owned())
+}
+
 /// Shows a command, runs it, and fails if it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     eprintln!("$ {}", shown(command));
