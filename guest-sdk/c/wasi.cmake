@@ -1,10 +1,20 @@
-# Debian's clang 14 with wasi-libc. Set CMAKE_C_COMPILER to use another compiler.
+# Debian's clang 14 with wasi-libc, and libc++ for C++. Set CMAKE_C_COMPILER and CMAKE_CXX_COMPILER
+# to use other compilers.
 set(CMAKE_SYSTEM_NAME Generic)
 set(CMAKE_SYSTEM_PROCESSOR wasm32)
 if(NOT CMAKE_C_COMPILER)
   set(CMAKE_C_COMPILER clang-14)
 endif()
 set(CMAKE_C_COMPILER_TARGET wasm32-wasi)
+if(NOT CMAKE_CXX_COMPILER)
+  set(CMAKE_CXX_COMPILER clang++-14)
+endif()
+set(CMAKE_CXX_COMPILER_TARGET wasm32-wasi)
+# WebAssembly has no exceptions here: a throw ends the agent.
+set(CMAKE_CXX_FLAGS_INIT -fno-exceptions)
+if(NOT CMAKE_CXX_STANDARD)
+  set(CMAKE_CXX_STANDARD 17)
+endif()
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release)

@@ -1170,6 +1170,69 @@ fn a_repair_copies_damaged_and_lost_versions_from_another_store() {
 }
 
 #[test]
+fn a_repair_adopts_the_newest_misplaced_version_that_is_intact_and_says_how_to_undo_it() {
+    let dir = tempdir();
+    let [store, _] = store_and_backup(dir.path());
+    let file =
+        |name: &str, version: u64| store.join("bot/~").join(name).join(version_file(version));
+    // The two versions of one name are swapped: the newest state lies below.
+    let [one, two] = [1, 2].map(|version| file("memory", version));
+    let newest = std::fs::read(&two).expect("readable");
+    std::fs::rename(&one, dir.path().join("one")).expect("moves");
+    std::fs::rename(&two, &one).expect("moves");
+    std::fs::rename(dir.path().join("one"), &two).expect("moves");
+    // The other is moved, and one of its files is damaged, which the trailer does not show.
+    std::fs::rename(store.join("bot/~/other"), store.join("bot/~/moved")).expect("moves");
+    let moved = file("moved", 2);
+    let sound = std::fs::read(&moved).expect("readable");
+    let mut damaged = sound.clone();
+    damaged[1_000_000] ^= 1;
+    std::fs::write(&moved, damaged).expect("writes");
+    let (steps, _) = repair(&store, &[], 6);
+    let adopted: Vec<_> = steps.iter().filter(|step| step[1] == "adopt").collect();
+    let key = |name: &str, version| format!("bot/~/{name}/{}", version_file(version));
+    assert_eq!(adopted.len(), 1, "{steps:?}");
+    assert_eq!(adopted[0][0], "planned");
+    assert_eq!(adopted[0][2], key("memory", 1));
+    std::fs::write(&moved, sound).expect("writes");
+    let (steps, _) = repair(&store, &[], 6);
+    let adopted = steps.iter().filter(|step| step[1] == "adopt");
+    assert_eq!(adopted.count(), 2, "{steps:?}");
+    let said = persist_tests::run(&store, &["repair"]);
+    let said = text(&said.stdout);
+    assert!(
+        said.contains("as version 3: its file was saved as bot/memory@2"),
+        "{said}"
+    );
+    let (_, summary) = repair(&store, &["--yes"], 6);
+    assert_eq!(summary["done"], 2);
+    let undo = summary["undo"].as_str().expect("a command");
+    assert!(undo.ends_with("bot/memory bot/moved"), "{undo}");
+    let state = persist_tests::run(&store, &["cat", "bot/memory"]).stdout;
+    assert_eq!(state, persist_tests::noise(2, 2_000_000));
+    persist_tests::run_ok(&store, &["verify", "bot/memory", "bot/moved"]);
+    // Nothing was removed or overwritten.
+    assert_eq!(std::fs::read(&one).expect("readable"), newest);
+    // What was found once is not adopted again; --adopt chooses as the plan does.
+    let (steps, _) = repair(&store, &["--yes"], 6);
+    assert!(
+        steps.iter().all(|step| step[0] == "unmendable"),
+        "{steps:?}"
+    );
+    for version in [3, 4] {
+        std::fs::remove_file(file("memory", version)).ok();
+    }
+    let output = persist_tests::run(&store, &["repair", "bot/memory", "--adopt", "--json"]);
+    let lines = json(text(&output.stdout));
+    assert_eq!(lines[0]["saved_as"], "bot/memory@2", "{lines:?}");
+    assert!(
+        lines[0]["undo"]
+            .as_str()
+            .is_some_and(|undo| undo.ends_with("bot/memory"))
+    );
+}
+
+#[test]
 fn two_repairs_at_once_lose_nothing() {
     let dir = tempdir();
     let [store, backup] = store_and_backup(dir.path());

@@ -453,7 +453,7 @@ fn a_wrong_command_line_is_an_object_on_standard_error() {
     for (args, message, hint) in [
         (
             &["show", "--json"][..],
-            "the following required arguments were not provided: <ADDRESS>",
+            "the following required arguments were not provided: <SELECTION>...",
             "add --help to see the usage",
         ),
         (

@@ -107,5 +107,6 @@ mod serve;
 mod servers;
 mod settings;
 mod streams;
+mod traces;
 mod versions;
 mod zeroclaw;

@@ -345,6 +345,19 @@ fn a_list_is_filtered_sorted_and_cut() {
     ] {
         store.run_fails(args, 3);
     }
+    // A list that is full leaves out what follows, and does not say that it does not exist.
+    for command in ["ls", "history"] {
+        let full = store.run_ok(&[command, "*", "*/*/*", "-n", "1", "--json"]);
+        assert_eq!(json(&full).len(), 1, "{command}: {full}");
+    }
+    // `stats` limits the rows of names and those of agents, and counts everything.
+    for sort in [&["--sort", "size"][..], &[]] {
+        let args = [&["stats", "--json", "-n", "1"], sort].concat();
+        let lines = json(&store.run_ok(&args));
+        let of: Vec<_> = lines.iter().map(|line| line["of"].as_str()).collect();
+        assert_eq!(of, [Some("name"), Some("agent"), Some("all")]);
+        assert!(lines[2]["names"].as_u64() > Some(1), "{lines:?}");
+    }
     let said = store.run_fails(&["ls", "--since", "then"], 2);
     assert!(said.contains("2026-11-26T14:05"), "{said}");
 }
@@ -385,6 +398,119 @@ fn every_reading_command_takes_a_point_in_time() {
         assert!(said.contains("is a tombstone"), "{said}");
         assert_eq!(addresses(&at(&["ls", "bot", "--json"])), ["bot/memory@1"]);
     }
+}
+
+#[test]
+fn show_and_diff_take_selections_and_conditions() {
+    let store = TestStore::local();
+    three_agents(&store);
+    store.save("bot-1/memory", "two");
+    let file = tempdir();
+    let state = file.path().join("state");
+    std::fs::write(&state, "gold").expect("written");
+    let gold = ["save", "bot-2/memory", state.to_str().expect("text")];
+    store.run_ok(&[&gold[..], &["--label", "tier=gold"]].concat());
+    let show = |args: &[&str]| addresses(&store.run_ok(&[&["show", "--json"], args].concat()));
+    assert_eq!(
+        show(&["bot-1/monday/", "bot-2/memory@1"]),
+        [
+            "bot-1/monday/memory@1",
+            "bot-1/monday/notes@1",
+            "bot-2/memory@1"
+        ]
+    );
+    assert_eq!(show(&["*", "--label", "tier=gold"]), ["bot-2/memory@2"]);
+    assert_eq!(
+        show(&["*", "--sort", "time", "-n", "2"]),
+        ["bot-2/memory@2", "bot-1/memory@2"]
+    );
+    let first = &*created(&store, "bot-2/memory@1");
+    let then = show(&["bot-1", "bot-2", "--at", first]);
+    assert_eq!(then.len(), 4, "{then:?}");
+    assert!(then.contains(&"bot-1/memory@1".into()), "{then:?}");
+    let shown = store.run_ok(&["show", "bot-1/monday/"]);
+    assert_eq!(shown.matches("\n\naddress ").count(), 1, "{shown}");
+    let diff = |args: &[&str]| json(&store.run_ok(&[&["diff", "--json"], args].concat()));
+    let compared = |lines: &[Value]| -> Vec<[String; 2]> {
+        let side = |line: &Value, side: &str| line[side]["address"].to_string();
+        let both = |line| ["from", "to"].map(|one| side(line, one).replace('"', ""));
+        lines.iter().map(both).collect()
+    };
+    let pair = |name: &str| [format!("{name}@1"), format!("{name}@2")];
+    let changed = [pair("bot-1/memory"), pair("bot-2/memory")];
+    assert_eq!(compared(&diff(&["bot-*/memory"])), changed);
+    assert_eq!(compared(&diff(&["bot-*", "--at", first])), changed);
+    assert_eq!(compared(&diff(&["*", "--label", "tier"])), changed[1..]);
+    let said = store.run_ok(&["diff", "bot-*/memory"]);
+    assert_eq!(said.matches("\n\nfrom ").count(), 1, "{said}");
+    // One name with a condition, too; and a condition that nothing meets.
+    for command in ["show", "diff"] {
+        store.run_fails(&[command, "bot-1/memory", "--label", "tier"], 3);
+        store.run_fails(&[command, "bot-1/memory@1", "--label", "tier"], 2);
+        store.run_fails(&[command, "nosuch-*"], 3);
+        store.run_fails(&[command, "bot-1", "--at", "2001-01-01"], 3);
+    }
+    store.run_fails(&["diff", "bot-1", "bot-2/memory"], 2);
+}
+
+#[test]
+fn check_and_copy_take_a_point_in_time() {
+    let store = TestStore::local();
+    store.save("bot/memory", "one");
+    store.save("bot/gone", "x");
+    let first = &*created(&store, "bot/gone@1");
+    let dir = tempdir();
+    let state = dir.path().join("state");
+    std::fs::write(&state, persist_tests::noise(1, 100_000)).expect("written");
+    store.run_ok(&["save", "bot/memory", state.to_str().expect("text")]);
+    store.save("bot/later", "x");
+    store.run_ok(&["rm", "bot/gone"]);
+    let to = format!("file://{}", dir.path().join("copy").display());
+    let from = format!("file://{}", store.path().display());
+    let copy = ["copy", &from, &to, "--at", first];
+    let planned = json(&store.run_ok(&[&copy[..], &["--create", "--dry-run", "--json"]].concat()));
+    assert_eq!(planned.last().expect("a summary")["copied"], 2);
+    store.run_ok(&[&copy[..], &["--create"]].concat());
+    let copied = store.run_ok(&["ls", "--json", "--storage", &to]);
+    assert_eq!(addresses(&copied), ["bot/gone@1", "bot/memory@1"]);
+    // A second time there is nothing to copy, and nothing is called identical.
+    let again = json(&store.run_ok(&[&copy[..], &["--read-data", "--json"]].concat()));
+    let summary = again.last().expect("a summary");
+    assert_eq!(
+        (&summary["copied"], &summary["versions"]),
+        (&0.into(), &2.into())
+    );
+    assert_eq!(summary["identical"], false);
+    store.run_fails(&["copy", &from, &to, "--at", "2001-01-01"], 3);
+    store.run_fails(&[&copy[..], &["--delete"]].concat(), 2);
+
+    // The damage is in a version that was not there then.
+    let file = store
+        .path()
+        .join("bot/~/memory")
+        .join(persist_tests::version_file(2));
+    let mut bytes = std::fs::read(&file).expect("readable");
+    bytes[50_000] ^= 1;
+    std::fs::write(&file, bytes).expect("written");
+    store.run_ends(&["check", "--read-data"], 6);
+    let checked = json(&store.run_ok(&["check", "--at", first, "--read-data", "--json"]));
+    let summary = checked.last().expect("a summary");
+    for key in ["names", "versions", "read"] {
+        assert_eq!(summary[key], 2, "{key}");
+    }
+    store.run_fails(&["check", "--at", "2001-01-01"], 3);
+    let file = store
+        .path()
+        .join("bot/~/gone")
+        .join(persist_tests::version_file(1));
+    std::fs::remove_file(file).expect("removed");
+    let (printed, _) = store.run_ends(&["check", "--at", first, "--json"], 10);
+    let lines = json(&printed);
+    assert_eq!(
+        (&lines[0]["kind"], &lines[0]["address"]),
+        (&"pruned".into(), &"bot/gone".into())
+    );
+    store.run_ends(&["copy", &from, &to, "--at", first], 6);
 }
 
 /// An agent of which each name had another fate since the time that is returned.

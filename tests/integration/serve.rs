@@ -362,6 +362,58 @@ fn metrics_need_their_right_and_name_no_agent() {
 }
 
 #[test]
+fn metrics_count_runs_saves_refusals_and_queues() {
+    let dir = tempdir();
+    let options = ["--queue", "2", "--grace", "1ms"];
+    let service = Service::with(dir.path(), &guest("test_guest"), &options);
+    let value = |series: &str| {
+        let metrics = service.get("/metrics");
+        let text = text(&metrics.body);
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        line.map_or(0.0, |value| value.trim().parse::<f64>().expect("a number"))
+    };
+    let of_run = |status: u16| {
+        format!(
+            "http_server_request_duration_seconds_count{{http_request_method=\"POST\",\
+             http_route=\"/v1/agents/{{agent}}/run\",http_response_status_code=\"{status}\"}}"
+        )
+    };
+    let saves = "persist_commit_duration_seconds_count{backend=\"local\",operation=\"save\",\
+                 outcome=\"ok\"}";
+    let runs =
+        |outcome: &str| format!("persist_run_duration_seconds_count{{outcome=\"{outcome}\"}}");
+    let path = "/v1/agents/bot/run";
+    // The first save also makes the store and its policy.
+    assert_eq!(service.run(path, &["save", "x", "one"], &[]).status, 200);
+    let saved = value(saves);
+    assert_eq!(service.run(path, &["save", "x", "two"], &[]).status, 200);
+    let state = "/v1/agents/bot/names/x/state";
+    assert_eq!(service.send("PUT", state, &[], "three").status, 200);
+    assert_eq!(value(saves), saved + 2.0);
+    assert_eq!(service.run(path, &["error", "no luck"], &[]).status, 422);
+    assert_eq!((value(&runs("ok")), value(&runs("agent"))), (2.0, 1.0));
+    let body = "{\"args\": [\"echo\"]}";
+    assert_eq!(service.plain("POST", path, &[], body).status, 401);
+    assert_eq!((value(&of_run(200)), value(&of_run(401))), (2.0, 1.0));
+    std::thread::scope(|scope| {
+        let looping = scope.spawn(|| service.run(path, &["save-and-loop", "y", "hello"], &[]));
+        while (value("persist_runs_active"), value("persist_runs_waiting")) != (1.0, 0.0) {
+            std::thread::yield_now();
+        }
+        let waiting = scope.spawn(|| service.run(path, &["echo"], &[]));
+        while (value("persist_runs_active"), value("persist_runs_waiting")) != (1.0, 1.0) {
+            std::thread::yield_now();
+        }
+        assert_eq!(service.run(path, &["echo"], &[]).status, 429);
+        assert_eq!(value(&of_run(429)), 1.0);
+        service.signal("-TERM");
+        // Aborted: an answer, or a closed connection.
+        let _ = (looping.join(), waiting.join());
+    });
+    assert_eq!(service.end("-0"), Some(0));
+}
+
+#[test]
 fn without_tokens_requests_of_web_pages_are_refused() {
     let dir = tempdir();
     let file = manifest(dir.path(), &guest("test_guest"), "");
@@ -492,7 +544,11 @@ fn changes_of_a_state_may_be_conditional() {
         (saved.status.as_u16(), saved.header("etag")),
         (201, "\"1\"")
     );
-    assert_eq!(saved.json()["labels"], json!({ "turn": "1" }));
+    let labels = &saved.json()["labels"];
+    assert_eq!(
+        (&labels["turn"], &labels["persist.by"]),
+        (&json!("1"), &json!("token"))
+    );
     let conflict = service.send("PUT", path, &absent, "other");
     assert_eq!(
         (conflict.status.as_u16(), &conflict.json()["head"]),
@@ -594,6 +650,59 @@ fn changes_of_a_state_may_be_conditional() {
 }
 
 #[test]
+fn changes_of_clients_tell_the_token_and_the_address() {
+    let dir = tempdir();
+    let store = dir.path().join("store");
+    let service = Service::start(dir.path());
+    let json_type = [("content-type", "application/json")];
+    let names = "/v1/agents/bot/names";
+    let x = format!("{names}/x");
+    let forged = [("persist-label-persist.by", "ann@ops-1")];
+    let state = format!("{x}/state");
+    assert_eq!(service.send("PUT", &state, &forged, "one").status, 400);
+    assert_eq!(service.send("PUT", &state, &[], "one").status, 201);
+    let fork = format!("{x}/fork");
+    let forked = service.send("POST", &fork, &json_type, "{\"name\": \"y\"}");
+    assert_eq!(forked.status, 201);
+    assert_eq!(service.send("DELETE", &x, &[], "").status, 200);
+    let restore = format!("{x}/restore");
+    let restored = service.send("POST", &restore, &json_type, "{\"version\": 1}");
+    assert_eq!(restored.status, 200);
+    let by = |address: &str| {
+        let history = run_ok(&store, &["history", "--changes", "--json", address]);
+        let lines = history.lines();
+        let lines = lines.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let label = |line: &Value, key: &str| line["labels"][key].as_str().map(str::to_owned);
+        let lines = lines.map(|line| (label(&line, "persist.by"), label(&line, "persist.via")));
+        lines.collect::<Vec<_>>()
+    };
+    let client = (
+        Some("token".to_owned()),
+        Some("persist serve, 127.0.0.1".to_owned()),
+    );
+    assert_eq!(by("bot/x"), vec![client.clone(); 3]);
+    assert_eq!(by("bot/y"), [client]);
+    let told = run_ok(&store, &["history", "--changes", "bot/y"]);
+    assert!(
+        told.contains("token") && told.contains("persist serve, 127.0.0.1"),
+        "{told}"
+    );
+    // What an agent saves is its own.
+    let ran = service.run("/v1/agents/bot/run", &["save", "z", "hello"], &[]);
+    assert_eq!(ran.status, 200);
+    assert_eq!(by("bot/z"), [(None, None)]);
+    drop(service);
+    let (token, entry) = token(dir.path(), "admin", "*");
+    let file = manifest(dir.path(), &guest("test_guest"), &entry);
+    let mut command = persist(&store);
+    command.env("PERSIST_AUDIT", "off");
+    let service = Service::spawn(command, "127.0.0.1:0", &file, token, &[]);
+    let state = format!("{names}/quiet/state");
+    assert_eq!(service.send("PUT", &state, &[], "one").status, 201);
+    assert_eq!(by("bot/quiet"), [(None, None)]);
+}
+
+#[test]
 fn hostile_names_are_names_or_refused() {
     let dir = tempdir();
     let service = Service::start(dir.path());
@@ -664,6 +773,13 @@ fn a_slow_client_loses_its_connection() {
     let mut rest = Vec::new();
     // Ends when the service closes the connection, which the only place is then free again.
     let _ = slow.read_to_end(&mut rest);
+    assert_eq!(service.plain("GET", "/healthz", &[], "").status, 200);
+    // One that reads no response.
+    let mut deaf = TcpStream::connect(&service.address).expect("connects");
+    let request = "GET /v1/openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let requests = request.repeat(1000);
+    // Fails when the service closes the connection; without that, waits for ever.
+    while deaf.write_all(requests.as_bytes()).is_ok() {}
     assert_eq!(service.plain("GET", "/healthz", &[], "").status, 200);
     let long = "x".repeat(100 << 10);
     let long = service.plain("GET", "/healthz", &[("x-long", &long)], "");

@@ -11,6 +11,7 @@ mod figures;
 mod guests;
 mod hosts;
 mod languages;
+mod load_test;
 mod machine;
 mod pypi;
 mod servers;
@@ -41,6 +42,8 @@ enum Chore {
     /// Try to make the local store lose what it acknowledged
     #[command(alias = "lab")]
     CrashTest(crash_testing::Options),
+    /// Run agents over HTTP while the service is killed and its storage fails
+    LoadTest(load_test::Options),
     /// Compile the agents that the demo and the tests run to WebAssembly, and other projects' hosts
     Guests,
     /// Make the bindings that the SDKs for C and Go ship
@@ -66,6 +69,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test => test::run(&workspace),
         Chore::Ci(options) => ci::run(&workspace, &options),
         Chore::Bench(options) => bench::run(&workspace, &options),
+        Chore::LoadTest(options) => load_test::run(&workspace, &options),
         Chore::CrashTest(options) => crash_testing::run(&workspace, &options),
         Chore::Guests => {
             let guests = guests::build(&workspace)?;

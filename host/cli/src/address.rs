@@ -96,13 +96,12 @@ impl FromStr for Address {
                 }
             },
         };
+        check_parts(path, FORMS)?;
         let parts: Vec<_> = path.split('/').collect();
         let (agent, session, name) = match parts[..] {
             [agent, name] => (agent, None, name),
             [agent, session, name] => (agent, Some(session), name),
-            _ => bail!(
-                "an address is agent/name or agent/session/name; write ~2f for a slash in a name"
-            ),
+            _ => bail!("{FORMS}"),
         };
         Ok(Self {
             agent: decode(agent)?,
@@ -181,11 +180,31 @@ pub(crate) fn listed(text: &str) -> Result<Target> {
     }
 }
 
+/// Refuses an address of which a part is empty, and a URL, which is the address of a store.
+fn check_parts(text: &str, forms: &str) -> Result<()> {
+    if text.contains("://") {
+        bail!("it is a URL; the option --storage names a store. {forms}");
+    }
+    let mut before = String::new();
+    for part in text.split('/') {
+        if part.is_empty() && !before.is_empty() {
+            bail!("the part after {before} is empty; {forms}");
+        }
+        before += part;
+        before.push('/');
+    }
+    Ok(())
+}
+
 /// Parses a selection.
 fn selection(text: &str) -> Result<Selection> {
     if text.is_empty() {
         bail!("{SELECTIONS}");
     }
+    // A session ends with a slash.
+    let is_session = text.matches('/').count() == 2;
+    let checked = text.strip_suffix('/').filter(|_| is_session);
+    check_parts(checked.unwrap_or(text), SELECTIONS)?;
     let parts: Vec<_> = text.split('/').collect();
     let pattern = |agent, session, name| {
         Selection::Matching(vec![NamePattern {
@@ -217,6 +236,10 @@ fn selection(text: &str) -> Result<Selection> {
         _ => bail!("{SELECTIONS}"),
     })
 }
+
+/// Forms of an address, for errors.
+const FORMS: &str =
+    "an address is agent/name or agent/session/name; write ~2f for a slash in a name";
 
 /// Forms of a selection, for errors.
 const SELECTIONS: &str = "write agent, agent/session/, agent/name or agent/session/name; write ~2f \
@@ -560,8 +583,23 @@ mod tests {
             ("bot/me@home", "~40"),
             ("bot/~me", "~7e"),
             ("bot/", "empty"),
+            (
+                "bot//memory",
+                "the part after bot/ is empty; an address is agent/name",
+            ),
+            ("bot/monday/", "the part after bot/monday/ is empty"),
+            ("s3://bucket", "--storage"),
         ] {
             let error = text.parse::<Address>().expect_err(text).to_string();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+        for (text, hint) in [
+            ("bot/", "the part after bot/ is empty; write agent"),
+            ("bot//", "the part after bot/ is empty; write agent"),
+            ("bot//memory", "the part after bot/ is empty"),
+            ("file:///store", "--storage"),
+        ] {
+            let error = text.parse::<SelectionArg>().expect_err(text).to_string();
             assert!(error.contains(hint), "{text}: {error}");
         }
     }

@@ -18,10 +18,13 @@ use persist_host::wasm::{
 use crate::address::ScopeArg;
 use crate::build::build_if_changed;
 use crate::error::{Hinted, Usage};
+use crate::print::Out;
+use crate::progress;
 use crate::project::{Project, cargo_package};
 use crate::secret_file::{secret_text, with_headers, without_line_break};
 use crate::settings::{AgentSettings, Settings};
 use crate::stores::Create;
+use crate::text;
 
 /// Component, the scope that it runs for, and what it may use.
 #[derive(Debug, Args)]
@@ -105,7 +108,12 @@ struct Hidden(String);
 
 impl AgentArgs {
     /// Compiles the agent and reads what its runs get.
-    pub(crate) async fn load(&self, store: &Store, settings: &Settings) -> Result<LoadedAgent> {
+    pub(crate) async fn load(
+        &self,
+        store: &Store,
+        settings: &Settings,
+        out: Out,
+    ) -> Result<LoadedAgent> {
         let project = self.project(settings)?;
         let agent = self.agent(project.as_ref())?;
         let of_file = settings.agent(&agent)?;
@@ -116,7 +124,7 @@ impl AgentArgs {
         }
         let built = project
             .as_ref()
-            .map(|project| build_if_changed(project, settings.environment()))
+            .map(|project| build_if_changed(project, settings.environment(), out))
             .transpose()?;
         let component = built.as_deref().unwrap_or(&self.component);
         let bytes = std::fs::read(component)
@@ -130,10 +138,13 @@ impl AgentArgs {
         let limits = self.limits(settings, of_file)?;
         let host = AgentHost::builder().limits(limits).lease(self.lease());
         let host = host.build()?;
+        let size = text::bytes(bytes.len() as u64);
+        let compiling = format!("compiling {} ({size})", component.display());
+        let agent = progress::spin(out, &compiling, host.load(&bytes)).await?;
         Ok(LoadedAgent {
             scope,
             options,
-            agent: host.load(&bytes).await?,
+            agent,
             rights: self.rights(of_file),
             shared_buckets,
         })

@@ -1,6 +1,8 @@
 //! Labels that say who created a version, and with which command.
 
 use std::fs;
+#[cfg(feature = "serve")]
+use std::net::IpAddr;
 
 use persist_host::storage::Environment;
 
@@ -18,6 +20,10 @@ pub(crate) const MOVED_VIA: &str = "persist.moved-via";
 
 /// Longest name of a user or a host that is recorded.
 const MAX_NAME: usize = 100;
+
+/// Client of a service that asks for no token.
+#[cfg(feature = "serve")]
+const NO_TOKEN: &str = "anonymous";
 
 /// Returns the labels of a version that the command `via` creates.
 ///
@@ -38,4 +44,15 @@ pub(crate) fn labels(environment: &Environment, via: &str) -> Vec<(String, Strin
     let short = |name: &str| name.chars().take(MAX_NAME).collect::<String>();
     let by = format!("{}@{}", short(&user), short(&host));
     vec![(BY.into(), by), (VIA.into(), format!("persist {via}"))]
+}
+
+/// Returns the labels of a version that a client of `persist serve` creates: the name of its token
+/// in the manifest, and the address that it, or the proxy in front, connects from.
+#[cfg(feature = "serve")]
+pub(crate) fn labels_of_client(token: Option<&str>, address: IpAddr) -> Vec<(String, String)> {
+    let by = token.unwrap_or(NO_TOKEN).chars().take(MAX_NAME);
+    let by = crate::text::one_line(&by.collect::<String>());
+    let address = address.to_canonical();
+    let via = format!("persist serve, {address}");
+    vec![(BY.into(), by), (VIA.into(), via)]
 }

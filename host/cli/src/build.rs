@@ -3,9 +3,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -15,6 +15,7 @@ use wasi_preview1_component_adapter_provider as preview1;
 
 use crate::error::Hinted;
 use crate::print::Out;
+use crate::progress;
 use crate::project::{Project, SCRATCH};
 use crate::sdk::Language;
 use crate::settings::Settings;
@@ -72,7 +73,7 @@ impl Build {
             Some(output) => std::path::absolute(output)?,
             None => project.component(),
         };
-        build(&project, &file, self.target, settings.environment())?;
+        build(&project, &file, self.target, settings.environment(), out)?;
         if out.json {
             let value = json!({ "event": "built", "file": file, "agent": project.name });
             return Ok(out.result(&value, String::new)?);
@@ -84,11 +85,15 @@ impl Build {
 
 /// Builds a project as `persist build` does, unless its component was built from the same files.
 /// Returns the component.
-pub(crate) fn build_if_changed(project: &Project, environment: &Environment) -> Result<PathBuf> {
+pub(crate) fn build_if_changed(
+    project: &Project,
+    environment: &Environment,
+    out: Out,
+) -> Result<PathBuf> {
     let file = project.component();
     // Cargo also knows the crates outside of the directory, and is as quick where none changed.
     if project.language == Language::Rust || !project.inputs()?.built(&file) {
-        build(project, &file, RustTarget::default(), environment)?;
+        build(project, &file, RustTarget::default(), environment, out)?;
     }
     Ok(file)
 }
@@ -98,6 +103,7 @@ fn build(
     made_file: &Path,
     target: RustTarget,
     environment: &Environment,
+    out: Out,
 ) -> Result<()> {
     // Before the build: what changes meanwhile is built the next time.
     let inputs = project.inputs()?;
@@ -108,14 +114,20 @@ fn build(
         folder: &project.folder,
         path: environment.get("PATH").unwrap_or_default(),
     };
-    match project.language {
-        Language::C => c(&tools, &scratch.0, &partial)?,
-        Language::Cpp => cpp(&tools, &scratch.0, &partial)?,
-        Language::Go => go(&tools, &partial)?,
-        Language::Js => js(&tools, Path::new("agent.js"), &partial)?,
-        Language::Ts => ts(&tools, &scratch.0.join("agent.js"), &partial)?,
-        Language::Python => python(&tools, &partial)?,
-        Language::Rust => rust(&tools, &project.name, target, &partial)?,
+    let make = || match project.language {
+        Language::C => c(&tools, &scratch.0, &partial),
+        Language::Cpp => cpp(&tools, &scratch.0, &partial),
+        Language::Go => go(&tools, &partial),
+        Language::Js => js(&tools, Path::new("agent.js"), &partial),
+        Language::Ts => ts(&tools, &scratch.0.join("agent.js"), &partial),
+        Language::Python => python(&tools, &partial),
+        Language::Rust => rust(&tools, &project.name, target, &partial),
+    };
+    if project.language == Language::Rust {
+        // Cargo tells of its progress.
+        make()?;
+    } else {
+        progress::note_if_slow(out, &format!("building {}", project.name), make)?;
     }
     let made = fs::read(&partial).context("cannot read the output of the toolchain")?;
     let mut made = component(made)?;
@@ -291,10 +303,12 @@ fn go_release(words: &str) -> Option<(u32, u32)> {
 /// Directory of programs that npm installed in an agent's directory.
 const NPM_PROGRAMS: [&str; 1] = ["node_modules/.bin"];
 
+/// Installs what `package.json` names, in the versions that it names.
+const NPM_HINT: &str = "run `npm install --ignore-scripts` in the agent's directory";
+
 /// Makes one file of an agent in TypeScript and all that it imports, and builds that.
 fn ts(tools: &Tools<'_>, bundle: &Path, out: &Path) -> Result<()> {
-    let hint = "run `npm install --ignore-scripts` in the agent's directory";
-    let mut esbuild = tools.find(&["esbuild"], &NPM_PROGRAMS, hint)?;
+    let mut esbuild = tools.find(&["esbuild"], &NPM_PROGRAMS, NPM_HINT)?;
     esbuild.args(["agent.ts", "--bundle", "--format=esm", "--target=es2023"]);
     // The imports of a component are no files.
     esbuild.args([
@@ -309,10 +323,15 @@ fn ts(tools: &Tools<'_>, bundle: &Path, out: &Path) -> Result<()> {
 }
 
 fn js(tools: &Tools<'_>, agent: &Path, out: &Path) -> Result<()> {
-    let hint = format!(
-        "run `npm install --ignore-scripts componentize-qjs@{}` in the agent's directory",
-        toolchain_versions::COMPONENTIZE_QJS
-    );
+    let package = fs::read_to_string(tools.folder.join("package.json"));
+    let hint = if package.is_ok_and(|package| package.contains("\"componentize-qjs\"")) {
+        NPM_HINT.to_owned()
+    } else {
+        format!(
+            "run `npm install --ignore-scripts componentize-qjs@{}` in the agent's directory",
+            toolchain_versions::COMPONENTIZE_QJS
+        )
+    };
     let mut qjs = tools.find(&["componentize-qjs"], &NPM_PROGRAMS, &hint)?;
     qjs.args(["--wit", "wit", "--world", "agent", "--sync", "--opt-size"]);
     run(qjs.arg("--js").arg(agent).arg("--output").arg(out))
@@ -410,11 +429,16 @@ fn run(command: &mut Command) -> Result<()> {
         .map(Into::into)
         .collect();
     let shown = words.join(" ".as_ref());
-    // Standard output is for the answer of an agent, or for JSON.
-    let status = command
-        .stdout(io::stderr())
-        .status()
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
         .with_context(|| format!("cannot start {}", shown.display()))?;
+    let status = output.status;
+    if !status.success() {
+        // Standard output is for the answer of an agent, or for JSON. What a tool prints there tells
+        // of files that are gone afterwards, unless it is why the tool failed.
+        let _ = io::stderr().lock().write_all(&output.stdout);
+    }
     ensure!(status.success(), "{} failed: {status}", shown.display());
     Ok(())
 }

@@ -90,7 +90,7 @@ impl Chat {
         });
         let mut conversation = Conversation {
             driver: driver.transpose()?,
-            agent: self.agent.load(store, settings).await?,
+            agent: self.agent.load(store, settings, out).await?,
             args: self.args,
             turns: Vec::new(),
             heads: BTreeMap::new(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::Level;
 use tracing::field::{Field, Visit};
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -18,10 +19,19 @@ const RETRY: &str = "persist_host::retry";
 /// Milliseconds of a call that a person does not notice.
 const SHORT: u64 = 500;
 
+/// Layer that [`start`] adds.
+pub(crate) type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
 /// Logs to standard error as `filter` says. A command that `reports` errors tells them itself:
 /// unless the filter is the user's own, a call that is given up is not logged besides.
-/// `is_watched`: a person looks, and is told of a wait.
-pub(crate) fn start(filter: &str, is_users: bool, reports: bool, is_watched: bool) {
+/// `is_watched`: a person looks, and is told of a wait. `traces` exports spans.
+pub(crate) fn start(
+    filter: &str,
+    is_users: bool,
+    reports: bool,
+    is_watched: bool,
+    traces: Option<BoxedLayer>,
+) {
     let mut filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::WARN.into())
         .parse_lossy(filter);
@@ -37,7 +47,8 @@ pub(crate) fn start(filter: &str, is_users: bool, reports: bool, is_watched: boo
         .with_filter(filter);
     let retries = Targets::new().with_target(RETRY, Level::DEBUG);
     let waits = is_watched.then(|| Waits::default().with_filter(retries));
-    tracing_subscriber::registry().with(logs).with(waits).init();
+    let layers = tracing_subscriber::registry().with(traces);
+    layers.with(logs).with(waits).init();
 }
 
 /// Tells once that the storage does not answer, and for how long it is asked again.

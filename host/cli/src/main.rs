@@ -29,6 +29,8 @@ mod stores;
 mod table;
 mod text;
 mod toolchain_versions;
+#[cfg(feature = "otlp")]
+mod traces;
 mod unseen;
 mod upgrade_sdk;
 mod when;
@@ -246,7 +248,22 @@ fn start(cli: Cli) -> Result<()> {
     // What a guest's call meets is told to the guest, and logged for the operator.
     let reports = !cli.command.runs_agents();
     let watched = progress::is_watched(out);
-    logging::start(&settings.log()?, settings.has_log(), reports, watched);
+    #[cfg(feature = "otlp")]
+    let traces = match cli.command {
+        Command::Serve(_) => traces::Traces::of(settings.environment())?,
+        _ => None,
+    };
+    #[cfg(feature = "otlp")]
+    let exported = traces.as_ref().map(traces::Traces::layer);
+    #[cfg(not(feature = "otlp"))]
+    let exported = None;
+    logging::start(
+        &settings.log()?,
+        settings.has_log(),
+        reports,
+        watched,
+        exported,
+    );
     // The command runs on this thread. One more is enough: the disk has its own, agents give way to
     // each other, and servers are slower than it. It also hears signals while this one waits for
     // the reader of the output.
@@ -257,6 +274,10 @@ fn start(cli: Cli) -> Result<()> {
     let done = runtime.block_on(cli.command.run(&settings, out));
     // A thread may wait for input for ever.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    #[cfg(feature = "otlp")]
+    if let Some(traces) = traces {
+        traces.finish();
+    }
     done
 }
 

@@ -58,7 +58,7 @@ impl Run {
                 .with_hint("write - for one of them, and files for the others")
                 .into());
         }
-        let loaded = self.agent.load(store, settings).await?;
+        let loaded = self.agent.load(store, settings, out).await?;
         let mut options = loaded.options.clone().args(self.args.iter().cloned());
         for file in &self.arg_file {
             options = options.args([text_of(file)?]);
@@ -145,11 +145,11 @@ pub(crate) fn end(ran: RunOutput, out: Out) -> Result<()> {
     }
     match (ran.answer, out.json) {
         (Ok(answer), true) => Ok(out.result(&output("answer", &answer), String::new)?),
-        (Ok(answer), false) => Ok(stdio::from_guest(
-            io::stdout().lock(),
-            format!("{answer}\n").as_bytes(),
-        )
-        .map_err(stdio::of_output)?),
+        (Ok(answer), false) => {
+            let answer = with_line_end(answer);
+            Ok(stdio::from_guest(io::stdout().lock(), answer.as_bytes())
+                .map_err(stdio::of_output)?)
+        }
         (Err(error), json) => {
             let error = anyhow::Error::new(error);
             if json {
@@ -157,6 +157,26 @@ pub(crate) fn end(ran: RunOutput, out: Out) -> Result<()> {
                 out.result(&line, String::new)?;
             }
             Err(error)
+        }
+    }
+}
+
+/// Returns an answer that ends its last line, as a terminal needs it.
+fn with_line_end(mut answer: String) -> String {
+    if !answer.ends_with('\n') {
+        answer.push('\n');
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_with_one_line_end() {
+        for (answer, printed) in [("a", "a\n"), ("a\n", "a\n"), ("a\n\n", "a\n\n"), ("", "\n")] {
+            assert_eq!(with_line_end(answer.into()), printed);
         }
     }
 }

@@ -171,8 +171,8 @@ const GO_SDK: &[File] = files!("go/" => "persist/":
     "internal/wit/types/unit.go");
 
 const JS_SDK: &[File] = files!("js/src/" => "persist/":
-    "agent.js" "calls.js" "check.js" "engine.js" "error.js" "index.d.ts" "index.js" "runtime.js"
-    "store.js" "stream.js" "utf8.js"
+    "agent.js" "calls.js" "check.js" "engine.js" "error.js" "globals.d.ts" "index.d.ts" "index.js"
+    "runtime.js" "store.js" "stream.js" "utf8.js"
     "testing/hooks.js" "testing/index.d.ts" "testing/index.js" "testing/random.js"
     "testing/register.js" "testing/stderr.js" "testing/store.js");
 
@@ -432,7 +432,7 @@ const TSCONFIG: &str = r#"{
     "noEmit": true,
     "skipLibCheck": true
   },
-  "include": ["agent.ts"]
+  "include": ["agent.ts", "persist/globals.d.ts"]
 }
 "#;
 
@@ -574,6 +574,24 @@ mod tests {
     fn the_go_module_has_a_path_that_go_can_fetch() {
         let (domain, path) = go_module().split_once('/').expect("a path");
         assert!(domain.contains('.') && path.ends_with("guest-sdk/go"));
+    }
+
+    #[test]
+    fn the_types_of_an_agent_in_typescript_include_the_globals_of_the_sdk() {
+        let config: serde_json::Value = serde_json::from_str(TSCONFIG).expect("JSON");
+        let included = config["include"].as_array().expect("a list");
+        let sdk = Language::Ts.sdk();
+        let template = Language::Ts.template();
+        let is_written = |path: &str| {
+            let mut files = sdk.iter().map(|(path, _)| *path);
+            files.any(|file| file == path) || template.iter().any(|(file, _)| *file == path)
+        };
+        assert!(
+            included
+                .iter()
+                .all(|path| is_written(path.as_str().expect("a path")))
+        );
+        assert!(included.iter().any(|path| path == "persist/globals.d.ts"));
     }
 
     #[test]

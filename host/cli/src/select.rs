@@ -4,11 +4,11 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use persist_host::snapshot::{Error, HeadEntry, Info, Name, Scope, Selection, Store, Walk};
 
-use crate::address::{self, SelectionArg};
+use crate::address::{self, Address, SelectionArg};
 use crate::commands::nowhere;
-use crate::error::{Damaged, Hinted};
+use crate::error::{Damaged, Hinted, Usage};
 use crate::print::Out;
-use crate::when::When;
+use crate::when::{Past, When};
 
 /// Names that a command is for.
 #[derive(Clone, Debug, Default, Args)]
@@ -223,6 +223,17 @@ impl Conditions {
         self.filter.is_empty() && sort.is_none() && !reverse && limit.is_none()
     }
 
+    /// Refuses conditions where versions are given by their numbers.
+    pub(crate) fn none_of_versions(&self) -> Result<(), Usage> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        Err(
+            Usage::new("conditions select names, and an address has a version")
+                .with_hint("remove the condition, or write names and --at TIME"),
+        )
+    }
+
     /// Returns the names of selections that meet the conditions, as one selection, and those to
     /// which the conditions cannot be applied.
     pub(crate) async fn select(
@@ -338,6 +349,80 @@ impl Matching {
             out.damaged(address, error)?;
         }
         Damaged::none_of(unreadable.len())
+    }
+}
+
+/// Selected names of which a command shows nothing, and why.
+pub(crate) struct Missed {
+    damaged: usize,
+    /// Message for the last name that did not exist at the time.
+    absent: Option<String>,
+    out: Out,
+}
+
+impl Missed {
+    pub(crate) fn new(out: Out) -> Self {
+        Self {
+            damaged: 0,
+            absent: None,
+            out,
+        }
+    }
+
+    pub(crate) fn out(&self) -> Out {
+        self.out
+    }
+
+    /// Reports a name whose newest version cannot be read.
+    pub(crate) fn damaged(&mut self, address: &str, error: &Error) -> Result<()> {
+        self.damaged += 1;
+        Ok(self.out.damaged(address, error)?)
+    }
+
+    /// Reports names to which conditions cannot be applied.
+    pub(crate) fn unreadable(&mut self, names: &[(String, Error)]) -> Result<()> {
+        for (address, error) in names {
+            self.damaged(address, error)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the version of a name at a time; without one, reports why.
+    pub(crate) fn past(
+        &mut self,
+        address: &Address,
+        when: When,
+        past: Past,
+    ) -> Result<Option<Info>> {
+        let name = address.name();
+        match past {
+            Past::Version(info) => return Ok(Some(info)),
+            Past::Unreadable(version, error) => self.damaged(&address.at(version), &error)?,
+            Past::Nothing => {}
+            Past::NotYet => {
+                let what = format!("{name} did not exist at {}", when.shown());
+                self.out.note(format_args!("{what}"));
+                self.absent = Some(what);
+            }
+            Past::Pruned(oldest) => {
+                self.damaged += 1;
+                let when = when.shown();
+                let what = format_args!(
+                    "the versions of {name} at {when} are pruned; the oldest is {oldest}"
+                );
+                self.out.error(6, what);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns an error if a name could not be read, or if nothing was shown.
+    pub(crate) fn end(self, is_any_shown: bool) -> Result<()> {
+        Damaged::none_of(self.damaged)?;
+        match self.absent {
+            Some(what) if !is_any_shown => Err(Error::NotFound(what).into()),
+            _ => Ok(()),
+        }
     }
 }
 

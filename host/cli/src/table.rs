@@ -23,6 +23,9 @@ const MIN_ADDRESS: usize = 24;
 /// Cells that the words of a last column keep on such a terminal.
 const MIN_WORDS: usize = 12;
 
+/// Cells that a wrapped text keeps on such a terminal.
+const MIN_WRAPPED: usize = 24;
+
 /// Space between two columns.
 const GAP: &str = "  ";
 
@@ -43,6 +46,8 @@ enum Kind {
     Address,
     /// Loses its end on a narrow terminal.
     Words,
+    /// Continues on further lines on a narrow terminal. Only as the last column.
+    Wrapped,
 }
 
 /// A column of short texts, which are never shortened.
@@ -66,6 +71,12 @@ pub(crate) const fn address(title: &'static str) -> Column {
 /// A column of texts of any length.
 pub(crate) const fn words(title: &'static str) -> Column {
     let kind = Kind::Words;
+    Column { title, kind }
+}
+
+/// A last column of texts that are read whole.
+pub(crate) const fn wrapped(title: &'static str) -> Column {
+    let kind = Kind::Wrapped;
     Column { title, kind }
 }
 
@@ -157,12 +168,59 @@ impl Table {
         }
         let widths = fitted(&self.columns, &self.widths, self.room);
         for row in &rows {
-            let line = line(&self.columns, &widths, &row.cells);
-            lines += &painted(self.is_coloured, row.style, &line);
-            lines.push('\n');
+            for line in lines_of(&self.columns, &widths, &row.cells) {
+                lines += &painted(self.is_coloured, row.style, &line);
+                lines.push('\n');
+            }
         }
         self.out.write(lines.as_bytes())
     }
+}
+
+/// Returns the lines of a row: one, and more where a text is wrapped.
+fn lines_of(columns: &[Column], widths: &[usize], row: &[String]) -> Vec<String> {
+    let is_wrapped = columns
+        .last()
+        .is_some_and(|last| last.kind == Kind::Wrapped);
+    let (true, Some((text, cells))) = (is_wrapped, row.split_last()) else {
+        return vec![line(columns, widths, row)];
+    };
+    let width = widths.last().copied().unwrap_or_default();
+    let pieces = wrap(text, width).into_iter().enumerate();
+    let lines = pieces.map(|(at, piece)| {
+        let mut row = if at == 0 {
+            cells.to_vec()
+        } else {
+            vec![String::new(); cells.len()]
+        };
+        row.push(piece);
+        line(columns, widths, &row)
+    });
+    lines.collect()
+}
+
+/// Breaks a text into lines of at most `width` cells, between words where that is possible. A word
+/// that is wider than a line, such as a key, is broken after a `/`, or anywhere.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_inclusive([' ', '/']) {
+        if !line.is_empty() && line.width() + word.trim_end().width() > width {
+            lines.push(std::mem::take(&mut line));
+        }
+        for c in word.chars() {
+            let wide = c.width().unwrap_or_default();
+            if !line.is_empty() && c != ' ' && line.width() + wide > width {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(c);
+        }
+    }
+    lines.push(line);
+    lines
+        .iter()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
 }
 
 /// Returns one line of a table.
@@ -172,7 +230,7 @@ fn line(columns: &[Column], widths: &[usize], row: &[String]) -> String {
         let cell = match column.kind {
             Kind::Address => without_middle(cell, width),
             Kind::Words => without_end(cell, width),
-            Kind::Text | Kind::Number => cell.clone(),
+            Kind::Text | Kind::Number | Kind::Wrapped => cell.clone(),
         };
         let room = " ".repeat(width.saturating_sub(cell.width()));
         if column.kind == Kind::Number {
@@ -186,13 +244,17 @@ fn line(columns: &[Column], widths: &[usize], row: &[String]) -> String {
 }
 
 /// Returns the widths of the columns on a line of `room` cells: columns of words give way first,
-/// then those of addresses, none below its minimum.
+/// then those of wrapped texts, then those of addresses, none below its minimum.
 fn fitted(columns: &[Column], widths: &[usize], room: Option<usize>) -> Vec<usize> {
     let mut widths = widths.to_vec();
     let Some(room) = room else {
         return widths;
     };
-    for (kind, least) in [(Kind::Words, MIN_WORDS), (Kind::Address, MIN_ADDRESS)] {
+    for (kind, least) in [
+        (Kind::Words, MIN_WORDS),
+        (Kind::Wrapped, MIN_WRAPPED),
+        (Kind::Address, MIN_ADDRESS),
+    ] {
         for (column, at) in columns.iter().zip(0..) {
             let gaps = GAP.len() * widths.len().saturating_sub(1);
             let over = (widths.iter().sum::<usize>() + gaps).saturating_sub(room);
@@ -269,6 +331,37 @@ mod tests {
         assert_eq!(fitted(Some(70)), [40, 8, 18]);
         assert_eq!(fitted(Some(60)), [36, 8, 12]);
         assert_eq!(fitted(Some(20)), [24, 8, 12]);
+    }
+
+    #[test]
+    fn a_long_text_is_wrapped_below_itself_and_loses_nothing() {
+        let columns = [text("KIND"), address("NAME"), wrapped("FINDING")];
+        let finding = "its file was saved as support/chat-20261031-3/history@12; run `persist \
+                       repair` to adopt it; file support/chat-20261031-3/history/9999999987.gz";
+        let row = cells(&["misplaced", "support/chat-20261031-3/history@12", finding]);
+        let wide = [9, 34, finding.width()];
+        for (room, most) in [(80, 6), (200, 1)] {
+            let widths = fitted(&columns, &wide, Some(room));
+            let lines = lines_of(&columns, &widths, &row);
+            assert!(lines.len() <= most, "{room}: {lines:#?}");
+            assert!(lines.iter().all(|line| line.width() <= room), "{lines:#?}");
+            let start = lines[0].find("its file").expect("the first word");
+            let whole: String = lines
+                .iter()
+                .map(|line| line.chars().skip(line[..start].chars().count()))
+                .flatten()
+                .collect();
+            let dense = |text: &str| text.replace(' ', "");
+            assert_eq!(dense(&whole), dense(finding));
+        }
+        // A key without a space, and letters of two cells.
+        for width in 2..20 {
+            let lines = wrap("日本語/メモリ/0000000001-ABCDEFGHIJ and more", width);
+            assert!(
+                lines.iter().all(|line| line.width() <= width),
+                "{width}: {lines:?}"
+            );
+        }
     }
 
     #[test]

@@ -95,19 +95,23 @@ pub(crate) fn painted(is_coloured: bool, style: Style, text: &str) -> String {
     }
 }
 
+/// Returns a duration as options take it: with days, and neither months nor years, which have no
+/// length that everyone agrees on.
+pub(crate) fn duration(time: Duration) -> String {
+    let days = time.as_secs() / DAY;
+    let rest = time - Duration::from_secs(days * DAY);
+    match (days, rest) {
+        (0, rest) => humantime::format_duration(rest).to_string(),
+        (days, Duration::ZERO) => format!("{days}d"),
+        (days, rest) => format!("{days}d {}", humantime::format_duration(rest)),
+    }
+}
+
+const DAY: u64 = 24 * 60 * 60;
+
 /// Letters to insert, remove or change to make one word of the other.
 pub(crate) fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<_> = other.chars().collect();
-    let mut row: Vec<_> = (0..=other.len()).collect();
-    for (n, c) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], n + 1);
-        for (m, d) in other.iter().enumerate() {
-            let changed = diagonal + usize::from(c != *d);
-            diagonal = row[m + 1];
-            row[m + 1] = changed.min(diagonal + 1).min(row[m] + 1);
-        }
-    }
-    row[other.len()]
+    strsim::levenshtein(one, other)
 }
 
 /// Returns the word of a list that another word is a misspelling of.
@@ -204,6 +208,21 @@ mod tests {
         assert_eq!(time_in(millis, &tehran), "2026-11-18T14:36:40+03:30");
         assert!(time_in(u64::MAX, &tehran).starts_with("9999-12-"));
         assert_eq!(rfc3339(millis).as_deref(), Some("2026-11-18T11:06:40.123Z"));
+    }
+
+    #[test]
+    fn a_duration_is_shown_in_days_and_can_be_typed_back() {
+        for (seconds, shown) in [
+            (0, "0s"),
+            (3600, "1h"),
+            (DAY, "1d"),
+            (90 * DAY, "90d"),
+            (36 * DAY + 43_200, "36d 12h"),
+        ] {
+            let time = Duration::from_secs(seconds);
+            assert_eq!(duration(time), shown);
+            assert_eq!(humantime::parse_duration(shown), Ok(time), "{shown}");
+        }
     }
 
     #[test]

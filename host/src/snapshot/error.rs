@@ -159,7 +159,7 @@ impl Error {
                 return Some(
                     format!(
                         "move the file to the key of {saved_as}, or adopt it with \
-                         `persist repair --adopt`"
+                         `persist repair`"
                     )
                     .into(),
                 );

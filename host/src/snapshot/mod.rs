@@ -55,7 +55,9 @@ pub use error::{Error, Result};
 pub use info::{Expect, Info, MAX_LABEL_BYTES, SaveOptions, Snapshot};
 pub use lease::{LeaseInfo, LeaseOptions};
 pub use lease_handle::Lease;
-pub use maintenance::{CheckSummary, Finding, FindingKind, GcOptions, ReadData, Severity, Usage};
+pub use maintenance::{
+    CheckSummary, Finding, FindingKind, GcOptions, ReadData, SavedAs, Severity, Usage,
+};
 pub use name::{MAX_ENCODED, Name};
 #[cfg(feature = "guest")]
 pub(crate) use read::stat_cost;

@@ -442,6 +442,16 @@ impl StorageConfig {
             return Err(Error::new(ErrorKind::Config, what).with_hint("remove it from the URL"));
         }
         match url.split_once("://") {
+            Some(("file", path))
+                if path
+                    .split_once('?')
+                    .is_some_and(|(_, end)| end.contains('=')) =>
+            {
+                refuse(
+                    "has a parameter, and a directory takes none",
+                    "remove the ? and what follows it; write %3f for a ? in a path",
+                )
+            }
             Some(("file", path)) if path.starts_with('/') => Ok(Self::local(self::path(path)?)),
             Some(("file", _)) => refuse(
                 "has no absolute path",
@@ -640,28 +650,50 @@ pub fn absolute_local_path(path: &Path) -> Result<PathBuf> {
 const CREDENTIALS_HINT: &str = "set GOOGLE_APPLICATION_CREDENTIALS or, for an endpoint other than \
     Google's, gcs_credentials under [endpoints.\"host:port\"] in persist.toml";
 
-/// Parses the text behind the `?` of a URL and returns the values in the order of `names`.
-fn parameters<const N: usize>(text: &str, names: [&str; N]) -> Result<[Option<String>; N]> {
+/// Letters in which a misspelled parameter of a URL differs from a known one, at most.
+const MISSPELLED: usize = 2;
+
+/// Returns the parameter that another word is a misspelling of. `-` and capital letters do not
+/// count.
+fn near_parameter<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    let most = MISSPELLED.min(name.chars().count() / 3);
+    let near = known
+        .iter()
+        .map(|known| (strsim::osa_distance(&name, known), *known));
+    let near = near.filter(|(letters, _)| *letters <= most).min();
+    near.map(|(_, known)| known)
+}
+
+/// Parses the text behind the `?` of a URL and returns the values in the order of `known`.
+fn parameters<const N: usize>(text: &str, known: [&str; N]) -> Result<[Option<String>; N]> {
     let refuse = |what: String| Err(Error::new(ErrorKind::Config, what));
     let mut values = [const { None }; N];
     for parameter in text.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        let Some(at) = names.iter().position(|known| *known == name) else {
-            let names = names.join(", ");
+        let Some(at) = known.iter().position(|known| *known == name) else {
+            let names = known.join(", ");
             if name == "credentials" {
                 let what = "credentials= in a URL is not supported: a URL must not decide which \
                     key is sent where";
                 return Err(Error::new(ErrorKind::Config, what).with_hint(CREDENTIALS_HINT));
             }
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-            let name = match secret_in(name) {
+            let shown = match secret_in(name) {
                 None if name.len() <= 40 && name.bytes().all(is_plain) => name,
                 _ => "(not shown)",
             };
-            return refuse(format!(
-                "{name:?} is not a parameter of a bucket URL: the parameters are {names}, each \
-                 with = and a value"
-            ));
+            let error = Error::new(
+                ErrorKind::Config,
+                format!(
+                    "{shown:?} is not a parameter of a bucket URL: the parameters are {names}, \
+                     each with = and a value"
+                ),
+            );
+            return Err(match near_parameter(name, &known) {
+                Some(near) => error.with_hint(format!("did you mean {near}?")),
+                None => error,
+            });
         };
         let value = String::from_utf8(percent_decode(value)?);
         if let Some(kind) = value.as_deref().ok().and_then(secret_in) {
@@ -791,6 +823,11 @@ mod tests {
                 "GOOGLE_APPLICATION_CREDENTIALS",
             ),
             ("s3://bucket?endpiont=x", "endpoint, region, profile"),
+            ("s3://bucket/p?regoin=x", "did you mean region?"),
+            ("s3://bucket?Path-Style=true", "did you mean path_style?"),
+            ("s3://bucket?kmskey=x", "did you mean kms_key?"),
+            ("gs://bucket?endpiont=x", "did you mean endpoint?"),
+            ("file:///store?region=x", "a directory takes none"),
             ("s3://bucket?region", "?region=VALUE"),
             ("s3://bucket?region=", "?region=VALUE"),
             ("s3://bucket?region=a&region=b", "one value"),
@@ -800,6 +837,14 @@ mod tests {
             let error = StorageConfig::from_url(bad).expect_err(bad);
             let said = format!("{error}\n{}", error.hint().unwrap_or_default());
             assert!(said.contains(hint), "{bad}: {said}");
+        }
+        for strange in [
+            "s3://bucket?x=1",
+            "s3://bucket?prefix=x",
+            "gs://bucket?region=a",
+        ] {
+            let error = StorageConfig::from_url(strange).expect_err(strange);
+            assert_eq!(error.hint(), None, "{strange}");
         }
     }
 

@@ -68,6 +68,11 @@ fn builds_and_keeps_notes(languages: &[&str]) {
             let probe = lib.replace("{\n    json::", &format!("{{\n{PROBE}\n    json::"));
             assert!(probe.len() > lib.len(), "{lib}");
             std::fs::write(&source, probe).expect("written");
+            let manifest = format!("{folder}/Cargo.toml");
+            let cargo = std::fs::read_to_string(&manifest).expect("readable");
+            let with_crates = cargo.replace("[dependencies]\n", PROBE_CRATES);
+            assert!(with_crates.len() > cargo.len(), "{cargo}");
+            std::fs::write(&manifest, with_crates).expect("written");
         }
         let mut build = persist_with_tools(dir.path());
         let built = build.args(["build", folder]).output();
@@ -91,23 +96,41 @@ const PROBE: &str = r#"
     if args == ["probe"] {
         use std::hash::{BuildHasher, RandomState};
         use std::time::{Instant, SystemTime};
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let time = SystemTime::now();
+        let now = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         println!("printed {:?}", Instant::now().elapsed() < now);
-        return Ok(format!("{} {}", now.as_secs(), RandomState::new().hash_one(1)));
+        println!("chrono {}", chrono::DateTime::<chrono::Utc>::from(time) <= chrono::Utc::now());
+        println!("local {}", chrono::Local::now().offset());
+        let hash = RandomState::new().hash_one(1);
+        let (id, number) = (uuid::Uuid::new_v4(), rand::random::<u64>());
+        return Ok(format!("{hash} {id} {number}"));
     }
     if args == ["panic"] {
         panic!("as asked");
     }"#;
 
+/// Dependencies of that code: crates that need the clock or random numbers of the host.
+const PROBE_CRATES: &str = r#"[dependencies]
+chrono = "=0.4.45"
+rand = "=0.10.4"
+uuid = { version = "=1.29.3", features = ["v4"] }
+"#;
+
 fn has_a_clock_random_numbers_and_panic_messages(store: &Path, component: &str) {
-    let probe = || {
-        let output = persist_tests::run(store, &["run", component, "--", "probe"]);
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        text(&output.stdout).to_owned() + text(&output.stderr)
-    };
+    let probe = || run_ok(store, &["run", component, "--", "probe"]);
     let (first, second) = (probe(), probe());
-    assert!(first.contains("printed true"), "{first}");
-    assert_ne!(first, second, "random numbers differ");
+    for printed in ["printed true\n", "chrono true\n", "local +00:00\n"] {
+        assert!(first.contains(printed), "{first}");
+    }
+    let random = |output: &str| {
+        let answer = output.lines().last().unwrap_or_default().to_owned();
+        answer.split(' ').map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (first, second) = (random(&first), random(&second));
+    assert_eq!((first.len(), second.len()), (3, 3), "{first:?} {second:?}");
+    for (first, second) in first.iter().zip(&second) {
+        assert_ne!(first, second, "random numbers differ");
+    }
     let panicked = run_fails(store, &["run", component, "--", "panic"], 9);
     assert!(
         panicked.contains("src/lib.rs:") && panicked.contains("as asked"),
@@ -381,7 +404,7 @@ fn a_tool_that_is_missing_is_named_with_the_way_to_get_it() {
         ("go", "error: go is not installed\nhint: install Go "),
         (
             "js",
-            "error: componentize-qjs is not installed\nhint: run `npm install ",
+            "error: componentize-qjs is not installed\nhint: run `npm install --ignore-scripts` in",
         ),
         (
             "ts",

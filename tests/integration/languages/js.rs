@@ -106,6 +106,39 @@ fn the_types_of_javascript_name_the_library_that_they_need() {
 }
 
 #[test]
+fn the_types_of_javascript_declare_the_globals_that_the_sdk_adds() {
+    let runtime = include_str!("../../../guest-sdk/js/src/runtime.js");
+    let types = include_str!("../../../guest-sdk/js/src/globals.d.ts");
+    let added = |line: &str| {
+        Some(
+            line.strip_prefix("globalThis.")?
+                .split_once(' ')?
+                .0
+                .to_owned(),
+        )
+    };
+    let added: Vec<String> = runtime.lines().filter_map(added).collect();
+    assert_eq!(added, ["crypto", "console"]);
+    for name in &added {
+        assert!(types.contains(&format!("declare const {name}: ")), "{name}");
+    }
+    let console = runtime.lines().find(|line| line.contains("console ??="));
+    let methods = console.expect("a console").split(": print").map(|part| {
+        let name = part.rsplit([' ', '{']).next();
+        name.unwrap_or_default().to_owned()
+    });
+    let methods: Vec<_> = methods
+        .filter(|name| name.chars().all(char::is_alphabetic))
+        .collect();
+    assert!(methods.len() >= 6, "{methods:?}");
+    let declared = ["getRandomValues", "randomUUID"].map(|name| format!("  {name}"));
+    let quoted = methods.iter().map(|name| format!("\"{name}\""));
+    for name in quoted.chain(declared) {
+        assert!(types.contains(&name), "{name}");
+    }
+}
+
+#[test]
 fn a_run_of_javascript_that_awaits_a_promise_is_refused_in_words() {
     let awaited = || {
         no(

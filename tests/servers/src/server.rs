@@ -145,6 +145,31 @@ impl Server {
         &self.facts.endpoint
     }
 
+    /// Stops the server and its launcher, so that requests get no answer, as in an outage. Its data
+    /// stays.
+    ///
+    /// # Errors
+    /// The command `kill` does not run, or fails.
+    pub fn pause(&self) -> Result<()> {
+        self.signal("-STOP")
+    }
+
+    /// Lets a stopped server go on.
+    ///
+    /// # Errors
+    /// The command `kill` does not run, or fails.
+    pub fn resume(&self) -> Result<()> {
+        self.signal("-CONT")
+    }
+
+    /// Signals the group of the launcher, which is that of the server, too.
+    fn signal(&self, signal: &str) -> Result<()> {
+        let group = format!("-{}", self.launcher.id());
+        let sent = Command::new("kill").args([signal, "--", &group]).status()?;
+        ensure!(sent.success(), "{} gets no {signal}", self.kind.name());
+        Ok(())
+    }
+
     /// Returns the URL of a prefix in a bucket of the server, as `persist` takes it.
     pub fn url(&self, bucket: &str, prefix: &str) -> String {
         let scheme = match self.kind {

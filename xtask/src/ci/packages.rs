@@ -13,11 +13,12 @@ use tempfile::TempDir;
 /// The crates that are published.
 const CRATES: [&str; 3] = ["persist-guest", "persist-host", "persist-cli"];
 
-/// Packs the crates, unpacks them outside the workspace, and builds them there, each with the
+/// Packs the crates, unpacks them outside the workspace, and checks them there, each with the
 /// others in place of their published versions.
 ///
-/// The dependencies are those of the lock file and the target directory is the workspace's, so
-/// little is compiled again.
+/// A packed crate goes wrong by a file or a feature that it lacks, which the compiler notices
+/// before it makes code. The dependencies are those of the lock file and the target directory is
+/// the workspace's, so little is compiled again.
 pub(super) fn check_crates(workspace: &Workspace) -> Result<()> {
     let mut package = workspace.cargo(["package", "--locked", "--no-verify", "--allow-dirty"]);
     for name in CRATES {
@@ -54,11 +55,11 @@ pub(super) fn check_crates(workspace: &Workspace) -> Result<()> {
         workspace.root.join("Cargo.lock"),
         outside.join("Cargo.lock"),
     )?;
-    let mut build = workspace.cargo(["build", "--workspace", "--all-features", "--all-targets"]);
-    build
+    let mut check = workspace.cargo(["check", "--workspace", "--all-features", "--all-targets"]);
+    check
         .current_dir(outside)
         .env("CARGO_TARGET_DIR", &workspace.target);
-    machine::run(&mut build)
+    machine::run(&mut check)
 }
 
 /// Checks that all packages name one repository and one version.
@@ -272,6 +273,19 @@ pub(super) fn check_c(workspace: &Workspace) -> Result<()> {
     machine::run(project.command("cmake").args(["--build", "agent/build"]))?;
     project.run_twice("agent/build/notes.wasm")?;
 
+    project.write("cpp/agent.cpp", CPP_AGENT)?;
+    project.write(
+        "cpp/CMakeLists.txt",
+        "cmake_minimum_required(VERSION 3.16)\nproject(notes LANGUAGES CXX)\n\
+         find_package(persist 0.1 REQUIRED)\npersist_agent(notes agent.cpp)\n",
+    )?;
+    let mut configure = project.command("cmake");
+    configure.args(["-S", "cpp", "-B", "cpp/build"]);
+    configure.arg(define("CMAKE_TOOLCHAIN_FILE", &toolchain));
+    machine::run(configure.arg(define("CMAKE_PREFIX_PATH", &prefix)))?;
+    machine::run(project.command("cmake").args(["--build", "cpp/build"]))?;
+    project.run_twice("cpp/build/notes.wasm")?;
+
     let mut flags = project.command("pkg-config");
     flags
         .args(["--cflags", "--libs", "persist"])
@@ -283,6 +297,21 @@ pub(super) fn check_c(workspace: &Workspace) -> Result<()> {
     machine::run(clang.args(["-o", "pkg-config.wasm"]))?;
     project.run_twice("pkg-config.wasm")
 }
+
+/// An agent that uses the library of C++.
+const CPP_AGENT: &str = r#"#include <persist.h>
+#include <string>
+
+extern "C" int persist_agent(int argc, char **argv) {
+    persist_snapshot saved;
+    if (persist_load("notes", 0, &saved)) return 1;
+    std::string notes(saved.found ? reinterpret_cast<const char *>(saved.state) : "", saved.size);
+    for (int i = 0; i < argc; i++) notes += std::string(argv[i]) + "\n";
+    if (persist_save("notes", notes.data(), notes.size(), nullptr, nullptr)) return 1;
+    persist_answer_bytes(notes.data(), notes.size());
+    return 0;
+}
+"#;
 
 fn define(name: &str, value: &Path) -> String {
     format!("-D{name}={}", value.display())

@@ -203,6 +203,7 @@ impl Import {
         let how = Ways {
             how: self.how,
             mirror: Mirror::default(),
+            at: None,
         };
         copy(&from, &to, &selection, how, &Interrupt::default(), out).await
     }

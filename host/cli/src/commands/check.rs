@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use clap::Args;
 use persist_host::snapshot::{
-    CheckSummary, Finding, FindingKind, ReadData, Selection, Severity, Store, Version, layout,
+    CheckSummary, Error, Finding, FindingKind, Name, ReadData, Scope, Selection, Severity, Store,
+    Version, layout,
 };
 use serde_json::{Value, json};
 
@@ -18,9 +19,11 @@ use crate::exit::{self, snapshot_code};
 use crate::print::{self, Out};
 use crate::progress::Progress;
 use crate::select::{self, Conditions, Names};
-use crate::stdio::{BAD, DIM, WARNING, say, stderr_is_coloured, stdout_is_coloured};
+use crate::stdio::{self, BAD, DIM, WARNING, say, stderr_is_coloured, stdout_is_coloured};
 use crate::stores::Stores;
+use crate::table::{self, Column, Table};
 use crate::text::{self, one_line, painted};
+use crate::when::{At, Past, When};
 
 /// Verify every byte of versions
 #[derive(Debug, Args)]
@@ -49,6 +52,9 @@ pub(crate) struct Verify {
 /// warning if the store's policy keeps it; otherwise it counts as pruned. Versions that only this
 /// store has are not reported.
 ///
+/// With --at, checks of each name only the version that was the newest then: what a restore to that
+/// time needs. A name whose versions of that time are pruned is a warning.
+///
 /// Conditions select names by their newest version in this store. A name whose newest version
 /// cannot be read is checked whatever the conditions are.
 #[derive(Debug, Args)]
@@ -57,11 +63,14 @@ Examples:
   persist check
   persist check bot --read-data
   persist check --since yesterday --read-data
+  persist check bot --at 'yesterday 14:05' --read-data
   persist check --sample 5% --json
   persist check --against s3://backup/agents")]
 pub(crate) struct Check {
     #[command(flatten)]
     names: Names,
+    #[command(flatten)]
+    at: At,
     #[command(flatten)]
     conditions: Conditions,
     /// Read and verify every byte
@@ -75,7 +84,7 @@ pub(crate) struct Check {
     summary: bool,
     /// Report versions that the store at URL has and this store does not have, or has with other
     /// content
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "at")]
     against: Option<String>,
 }
 
@@ -179,11 +188,16 @@ impl Check {
             let damaged = damaged.collect::<Result<Vec<_>>>()?;
             selection = Selection::union(std::iter::once(selection).chain(damaged));
         }
-        let mut progress = Progress::items(out, "checked versions:", None);
+        let mut lines = Lines::new(out);
         let mut counts = Counts::default();
+        let past = match self.at.at {
+            None => None,
+            Some(when) => Some(past(store, &selection, when).await?),
+        };
+        let mut progress = Progress::items(out, "checked versions:", None);
         let mut printed = Ok(());
         let mut misplaced = Misplaced::default();
-        let checked = store.check(&selection, read, |_, finding| {
+        let each = |_: &CheckSummary, finding: Option<&Finding>| {
             let Some(finding) = finding else {
                 return progress.add(1);
             };
@@ -192,24 +206,43 @@ impl Check {
                 return;
             }
             // A finding that cannot be printed does not stop the check.
-            if let Err(error) = progress.aside(|| tell(finding, out)) {
+            if let Err(error) = progress.aside(|| tell(finding, &mut lines)) {
                 printed = Err(error);
             }
-        });
-        let checked = checked.await?;
+        };
+        let pruned = past.as_ref().map_or(0, |past| past.pruned.len() as u64);
+        let mut checked = match &past {
+            None => store.check(&selection, read, each).await?,
+            Some(past) => {
+                let versions = past.versions.iter().cloned();
+                store.check_versions(versions, read, each).await?
+            }
+        };
         drop(progress);
-        misplaced.print(out).or_else(|error| {
+        misplaced.print(&mut lines).or_else(|error| {
             printed = Err(error);
             std::io::Result::Ok(())
         })?;
+        if let Some(past) = past {
+            if past.versions.is_empty() && pruned == 0 {
+                return Err(past.nothing(store));
+            }
+            if !self.summary {
+                let told = past.print_pruned(&mut lines);
+                super::printed(told, "the store is checked")?;
+            }
+            counts.warnings += pruned;
+            checked.findings += pruned;
+        }
         if checked.versions + checked.findings == 0 {
             // A disk that is not mounted is no store that was checked.
             store.require().await?;
         }
         let mut compared = Compared::default();
         if let Some(other) = against {
-            compared.run(store, &other, &selection, out).await?;
+            compared.run(store, &other, &selection, &mut lines).await?;
         }
+        super::printed(lines.flush(), "the store is checked")?;
         if checked.versions + checked.findings + compared.versions == 0 && !whole {
             return Err(nowhere(store, &selection).await);
         }
@@ -218,6 +251,66 @@ impl Check {
         counts.denied += compared.denied;
         counts.warnings += compared.missing + compared.differing + compared.unread;
         conclude(&checked, &compared, &counts, out)
+    }
+}
+
+/// Versions that were the newest at a point in time.
+struct PastVersions {
+    when: When,
+    versions: Vec<(Scope, Name, Version)>,
+    /// Names whose versions of that time are pruned, with the oldest that is left.
+    pruned: Vec<(Scope, Name, Version)>,
+}
+
+/// Returns the version of each name that was the newest at a time.
+async fn past(store: &Store, selection: &Selection, when: When) -> Result<PastVersions> {
+    let mut past = PastVersions {
+        when,
+        versions: Vec::new(),
+        pruned: Vec::new(),
+    };
+    let mut walk = store.walk(selection);
+    while let Some((scope, name)) = walk.next().await? {
+        match when.find(&scope, &name).await? {
+            Past::Version(info) => past.versions.push((scope, name, info.version)),
+            // The check tells why.
+            Past::Unreadable(version, _) => past.versions.push((scope, name, version)),
+            Past::Pruned(oldest) => past.pruned.push((scope, name, oldest)),
+            Past::NotYet | Past::Nothing => {}
+        }
+    }
+    Ok(past)
+}
+
+impl PastVersions {
+    fn nothing(&self, store: &Store) -> anyhow::Error {
+        let when = self.when.shown();
+        let what = format!(
+            "nothing that matches in {} existed at {when}",
+            store.location()
+        );
+        Error::NotFound(what).into()
+    }
+
+    /// Prints a line for each name whose versions of that time are pruned.
+    fn print_pruned(&self, lines: &mut Lines) -> std::io::Result<()> {
+        for (scope, name, oldest) in &self.pruned {
+            let (agent, session) = (scope.agent(), scope.session());
+            let what = format!(
+                "its versions at {} are pruned; the oldest is @{oldest}",
+                self.when.shown()
+            );
+            let line = Line {
+                severity: Severity::Warning,
+                kind: "pruned",
+                key: &layout::version_key(agent, session, name, *oldest),
+                address: Some(address::address(agent, session, name)),
+                what: &what,
+                hint: None,
+            };
+            lines.print(&line)?;
+        }
+        Ok(())
     }
 }
 
@@ -242,21 +335,28 @@ impl Misplaced {
     }
 
     /// Prints a line for each name, with what is wrong with the first version that was met.
-    fn print(self, out: Out) -> std::io::Result<()> {
+    fn print(self, lines: &mut Lines) -> std::io::Result<()> {
         for (address, versions, finding) in self.0 {
-            let severity = FindingKind::Misplaced.severity().as_str();
-            let kind = FindingKind::Misplaced.as_str();
-            let hint = hint(FindingKind::Misplaced).unwrap_or_default();
             if versions.len() == 1 {
-                tell(&finding, out)?;
+                tell(&finding, lines)?;
                 continue;
             }
-            let what = one_line(&finding.what);
             let count = text::count(versions.len() as u64, "version");
             let first = versions.first().copied().unwrap_or_default();
-            let place = format!("{address} ({count}, such as @{first})");
-            let line = format!("{severity:<8} {kind:<15} {place}: {what}; {hint}\n");
-            out.write(line.as_bytes())?;
+            let what = format!("of @{first}: {}", finding.what);
+            let line = Line {
+                severity: FindingKind::Misplaced.severity(),
+                kind: FindingKind::Misplaced.as_str(),
+                key: &format!("{count}, such as @{first}"),
+                address: Some(address),
+                what: if lines.table.is_some() {
+                    &what
+                } else {
+                    &finding.what
+                },
+                hint: hint(FindingKind::Misplaced),
+            };
+            lines.print(&line)?;
         }
         Ok(())
     }
@@ -308,8 +408,9 @@ impl Compared {
         store: &Store,
         other: &Store,
         selection: &Selection,
-        out: Out,
+        lines: &mut Lines,
     ) -> Result<()> {
+        let out = lines.out;
         let policy = store.policy().await?;
         let mut progress = Progress::items(out, "compared names:", None);
         let mut walk = other.walk(selection);
@@ -327,7 +428,7 @@ impl Compared {
             };
             let found = compare(&scope, &name, store, &policy).await?;
             let address = address::address(scope.agent(), scope.session(), &name);
-            let line = |severity, kind, version: Version, what: &str, hint| {
+            let mut line = |severity, kind, version: Version, what: &str, hint| {
                 let key = layout::version_key(scope.agent(), scope.session(), &name, version);
                 let line = Line {
                     severity,
@@ -337,7 +438,7 @@ impl Compared {
                     what,
                     hint,
                 };
-                line.print(out)
+                lines.print(&line)
             };
             let place = other.location();
             self.versions += found.compared;
@@ -402,74 +503,129 @@ struct Line<'a> {
     hint: Option<&'a str>,
 }
 
-impl Line<'_> {
-    fn print(&self, out: Out) -> std::io::Result<()> {
-        let Self {
-            kind,
-            key,
-            what,
-            hint,
-            ..
-        } = self;
-        let severity = self.severity.as_str();
-        let address = self.address.as_deref();
-        let value = json!({
-            "severity": severity, "kind": kind, "key": key, "message": what, "hint": hint,
-        });
-        let located = print::located(address.unwrap_or_default());
-        let mut value = print::extend(value, located);
-        if address.is_none() {
-            value["address"] = Value::Null;
+/// Columns of findings on a terminal.
+const COLUMNS: [Column; 4] = [
+    table::text("SEVERITY"),
+    table::text("KIND"),
+    table::address("ADDRESS"),
+    table::wrapped("FINDING"),
+];
+
+/// Findings on their way out: a table on a terminal, and one line each elsewhere.
+struct Lines {
+    out: Out,
+    table: Option<Table>,
+}
+
+impl Lines {
+    fn new(out: Out) -> Self {
+        let is_table = !out.json && !out.quiet && stdio::columns().is_some();
+        Self {
+            out,
+            table: is_table.then(|| Table::new(out, &COLUMNS)),
         }
-        let text = || {
-            // A stranger may have chosen both.
-            let what = one_line(what);
-            let key = one_line(key);
-            let place = match address {
-                None => key,
-                Some(address) => format!("{address} ({key})"),
-            };
-            let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-            format!("{severity:<8} {kind:<15} {place}: {what}{hint}")
-        };
-        let style = match self.severity {
+    }
+
+    /// Prints a finding. A stranger may have chosen the key and what the file says.
+    fn print(&mut self, line: &Line<'_>) -> std::io::Result<()> {
+        let out = self.out;
+        let value = line.value();
+        let style = match line.severity {
             Severity::Damage | Severity::Denied => BAD,
             Severity::Note => DIM,
             _ => WARNING,
         };
+        if let Some(table) = &mut self.table {
+            return table.styled_row(&value, style, || line.cells());
+        }
         if out.quiet && !out.json {
             // A problem is never kept quiet. It is no result that was asked for.
             say(format_args!(
                 "{}",
-                painted(stderr_is_coloured(), style, &text())
+                painted(stderr_is_coloured(), style, &line.text())
             ));
             return Ok(());
         }
-        out.print(&value, || painted(stdout_is_coloured(), style, &text()))
+        out.print(&value, || {
+            painted(stdout_is_coloured(), style, &line.text())
+        })
+    }
+
+    /// Prints the rows that are held.
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.table.as_mut().map_or(Ok(()), Table::flush)
     }
 }
 
-fn tell(finding: &Finding, out: Out) -> std::io::Result<()> {
+impl Line<'_> {
+    fn value(&self) -> Value {
+        let value = json!({
+            "severity": self.severity.as_str(), "kind": self.kind, "key": self.key,
+            "message": self.what, "hint": self.hint,
+        });
+        let address = self.address.as_deref();
+        let mut value = print::extend(value, print::located(address.unwrap_or_default()));
+        if address.is_none() {
+            value["address"] = Value::Null;
+        }
+        value
+    }
+
+    fn text(&self) -> String {
+        let severity = self.severity.as_str();
+        let kind = self.kind;
+        let what = one_line(self.what);
+        let key = one_line(self.key);
+        let place = match &self.address {
+            None => key,
+            Some(address) => format!("{address} ({key})"),
+        };
+        let hint = self
+            .hint
+            .map(|hint| format!("; {hint}"))
+            .unwrap_or_default();
+        format!("{severity:<8} {kind:<15} {place}: {what}{hint}")
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let key = one_line(self.key);
+        let mut finding = one_line(self.what);
+        finding += &self
+            .hint
+            .map(|hint| format!("; {hint}"))
+            .unwrap_or_default();
+        let place = match &self.address {
+            None => key,
+            Some(address) => {
+                finding += &format!(" ({key})");
+                address.clone()
+            }
+        };
+        let severity = self.severity.as_str().to_owned();
+        vec![severity, self.kind.to_owned(), place, finding]
+    }
+}
+
+fn tell(finding: &Finding, lines: &mut Lines) -> std::io::Result<()> {
     let address = finding.version.as_ref().map(|(scope, name, version)| {
         let name = address::address(scope.agent(), scope.session(), name);
         format!("{name}@{version}")
     });
-    let line = Line {
+    lines.print(&Line {
         severity: finding.kind.severity(),
         kind: finding.kind.as_str(),
         key: &finding.key,
         address,
         what: &finding.what,
         hint: hint(finding.kind),
-    };
-    line.print(out)
+    })
 }
 
 /// Returns what to do about a finding, if the finding itself does not say it.
 fn hint(kind: FindingKind) -> Option<&'static str> {
     match kind {
         FindingKind::Misplaced => Some(
-            "move the file to the key of that version, or adopt it with `persist repair --adopt`",
+            "adopt the newest with `persist repair`, or move the file to the key of that version",
         ),
         FindingKind::Corrupt => Some("restore an older version, or copy it again from a backup"),
         FindingKind::Unsupported => Some("use a newer version of Persist"),

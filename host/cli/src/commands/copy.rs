@@ -19,9 +19,11 @@ use crate::progress::{self, Progress};
 use crate::select::{Conditions, Names};
 use crate::stores::{Create, Stores};
 use crate::text;
+use crate::when::{Past, When};
 
 /// Exit codes of entries that could not be copied.
 const CONFLICT: u8 = 4;
+const DAMAGED: u8 = 6;
 const TOO_HIGH: u8 = 8;
 const ATTENTION: u8 = 10;
 
@@ -37,6 +39,10 @@ const ATTENTION: u8 = 10;
 /// the time of the copy. Both stores use the same settings. A URL can set its own after a question
 /// mark: endpoint, region and profile for S3, endpoint for Google Cloud Storage.
 ///
+/// With --at, copies of each name only the version that was the newest then, under its number and
+/// without its pin; a name that was deleted then is left out. A name whose versions of that time
+/// are pruned is reported, and the exit code is then 6. A newer version in TO stays the newest.
+///
 /// Conditions select names by their newest version in FROM, and --delete removes nothing of other
 /// names. A name whose newest version cannot be read is reported and left out, and the exit code is
 /// then 6.
@@ -46,6 +52,7 @@ Examples:
   persist copy file:///var/lib/agents s3://bucket/agents --create
   persist copy s3://bucket/agents gs://bucket/agents bot
   persist copy s3://bucket/agents file:///backup --since yesterday
+  persist copy s3://bucket/agents file:///incident bot --at 2026-11-26T14:05 --create
   persist copy gs://bucket/agents file:///backup bot/monday/memory --read-data
   persist copy s3://bucket/agents file:///backup --delete --dry-run
   persist copy file:///backup s3://bucket/agents bot --repair
@@ -59,6 +66,10 @@ pub(crate) struct Copy {
     to: String,
     #[command(flatten)]
     names: Names,
+    /// Copy of each name the newest version that was created at TIME or before: 2026-11-26T14:05
+    /// (local time unless it has a zone), 2026-11-26, 14:05, `yesterday 14:05` or `2h ago`
+    #[arg(long, value_name = "TIME", conflicts_with = "delete")]
+    at: Option<When>,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -148,6 +159,7 @@ impl Copy {
         let how = Ways {
             how: self.how,
             mirror: self.mirror,
+            at: self.at,
         };
         if selection != Selection::union([]) {
             copy(&from, &to, &selection, how, interrupt, out).await?;
@@ -161,6 +173,8 @@ impl Copy {
 pub(crate) struct Ways {
     pub(crate) how: How,
     pub(crate) mirror: Mirror,
+    /// Point in time of which each name is copied; none: every version.
+    pub(crate) at: Option<When>,
 }
 
 /// Copies what is selected, name by name, and prints a line for each and what was compared.
@@ -212,7 +226,13 @@ pub(crate) async fn copy(
     }
     drop(progress);
     if sum.names == 0 && sum.skipped.count == 0 {
-        return Err(nowhere(from, selection).await);
+        return Err(match how.at {
+            None => nowhere(from, selection).await,
+            Some(when) => {
+                let (from, when) = (from.location(), when.shown());
+                Error::NotFound(format!("nothing that matches in {from} existed at {when}")).into()
+            }
+        });
     }
     others.count_rest(&mut sum).await?;
     sum.remove_surplus(to, interrupt, out).await?;
@@ -440,6 +460,30 @@ async fn copy_name(scope: &Scope, name: &Name, to: &Store, how: Ways) -> Result<
     let address = address::address(scope.agent(), scope.session(), name);
     let mut tally = Tally::new(address, how.mirror);
     let options = how.how.options(how.mirror);
+    if let Some(when) = how.at {
+        let why = match when.find(scope, name).await? {
+            Past::Version(info) if !info.deleted => {
+                let copying = scope.copy_version_to(name.as_str(), info.version, to, options);
+                if let Some(outcome) = copying.await? {
+                    tally.add(outcome);
+                }
+                return Ok(tally);
+            }
+            Past::Version(_) | Past::NotYet | Past::Nothing => return Ok(tally),
+            Past::Unreadable(version, error) => {
+                tally.add(CopyOutcome::Damaged(version, error));
+                return Ok(tally);
+            }
+            Past::Pruned(oldest) => {
+                let when = when.shown();
+                format!("skipped: its versions at {when} are pruned; the oldest is {oldest}")
+            }
+        };
+        tally.skipped.count += 1;
+        tally.skipped.damaged = true;
+        tally.unlisted = Some((DAMAGED, why));
+        return Ok(tally);
+    }
     let copying = scope.copy_to(name.as_str(), to, options, |copied| tally.add(copied));
     copying.await?;
     let has_surplus = !tally.only_there.is_empty() || !tally.pins_only_there.is_empty();
@@ -891,7 +935,9 @@ impl Sum {
         let bytes = self.proof.bytes;
         let only_there = self.names_only_there + self.versions_only_there + self.pins_only_there;
         // Said only of bytes that were read on both sides.
-        let is_identical = self.is_complete() && only_there == 0 && self.by_trailer == 0;
+        let is_whole = self.how.at.is_none();
+        let is_identical =
+            self.is_complete() && only_there == 0 && self.by_trailer == 0 && is_whole;
         let value = json!({
             "event": "summary", "dry_run": self.how.mirror.dry_run,
             "complete": self.is_complete(), "identical": is_identical,

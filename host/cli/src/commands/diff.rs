@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use similar::TextDiff;
 
 use super::{CHUNK, explain, missing};
-use crate::address::Address;
-use crate::error::Hinted;
+use crate::address::{Address, Target};
+use crate::error::{Hinted, Usage};
 use crate::print::{self, Out};
+use crate::select::{Conditions, Missed};
 use crate::stdio::{BAD, DIM, GOOD, stdout_is_coloured};
 use crate::text::{self, painted, plain};
 use crate::when::{At, When};
@@ -33,15 +34,22 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Shows at which bytes the states differ and, for text, the lines. JSON up to 4 MiB is compared in
 /// an indented form, one value a line. Of larger states, the lines are shown if the part that
 /// differs is text of at most 4 MiB. Memory does not grow with the states.
+///
+/// Of an agent, a session or a glob, compares each name as FROM alone. Conditions select names by
+/// their newest version. Names with one version, and with --at names that did not exist then, are
+/// left alone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist diff bot/memory
   persist diff bot/memory@3 bot/memory@7
-  persist diff bot/memory --at yesterday")]
+  persist diff bot/memory --at yesterday
+  persist diff bot --since '2h ago'")]
 pub(crate) struct Diff {
-    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
-    from: Address,
+    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]. Or an
+    /// agent or a session, agent or agent/session/, of which each part may be a glob
+    #[arg(value_name = "FROM")]
+    from: Target,
     /// Address to compare with FROM [default: FROM, compared with the version before it]
     to: Option<Address>,
     /// Compare the newest version of FROM that was created at TIME or before with TO [default: the
@@ -49,6 +57,8 @@ pub(crate) struct Diff {
     /// `yesterday 14:05` or `2h ago`
     #[arg(long, value_name = "TIME")]
     at: Option<When>,
+    #[command(flatten)]
+    conditions: Conditions,
 }
 
 /// One side of a comparison.
@@ -108,21 +118,113 @@ struct Lines {
 
 impl Diff {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
+        let address = match &self.from {
+            Target::Version(address) => {
+                self.conditions.none_of_versions()?;
+                Some(address.clone())
+            }
+            Target::Names(selection) => {
+                Address::of(&selection.0).filter(|_| self.conditions.is_empty())
+            }
+        };
+        let Some(address) = address else {
+            return self.each(store, out).await;
+        };
         let at = At { at: self.at };
         let (from, to) = match self.to {
-            Some(to) if self.at.is_some() => (at.of(store, &self.from, out).await?, to),
+            Some(to) if self.at.is_some() => (at.of(store, &address, out).await?, to),
             None if self.at.is_some() => {
                 let name = Address {
                     version: None,
-                    ..self.from.clone()
+                    ..address.clone()
                 };
-                (at.of(store, &name, out).await?, self.from)
+                (at.of(store, &name, out).await?, address)
             }
-            Some(to) => (self.from, to),
-            None => (before(store, &self.from, out).await?, self.from),
+            Some(to) => (address, to),
+            None => (before(store, &address, out).await?, address),
         };
         let compared = Comparison::of(store, &from, &to).await?;
         Ok(out.result(&compared.value(), || compared.text())?)
+    }
+
+    /// Compares each of several names with what it was.
+    async fn each(&self, store: &Store, out: Out) -> Result<()> {
+        let Target::Names(selection) = &self.from else {
+            return Ok(());
+        };
+        if self.to.is_some() {
+            let what = "TO is for one name, and FROM selects several or has a condition";
+            return Err(Usage::new(what)
+                .with_hint("remove TO, or write two addresses and no condition")
+                .into());
+        }
+        let selections = std::slice::from_ref(selection);
+        let picked = self.conditions.pick(store, selections).await?;
+        let mut missed = Missed::new(out);
+        missed.unreadable(&picked.unreadable)?;
+        let mut compared = 0_u64;
+        let mut unchanged = 0_u64;
+        for head in picked.heads {
+            let name = Address {
+                agent: head.scope.agent().clone(),
+                session: head.scope.session().cloned(),
+                name: head.name,
+                version: None,
+            };
+            let newest = match head.info {
+                Ok(info) => info.version,
+                Err(error) => {
+                    missed.damaged(&name.name(), &error)?;
+                    continue;
+                }
+            };
+            let older = match self.at {
+                None => {
+                    let older = head.scope.versions(name.name.as_str(), Some(newest), 1);
+                    older.await?.first().copied()
+                }
+                Some(when) => {
+                    let past = when.find(&head.scope, &name.name).await?;
+                    match missed.past(&name, when, past)? {
+                        None => continue,
+                        Some(info) if info.version == newest => {
+                            unchanged += 1;
+                            continue;
+                        }
+                        Some(info) => Some(info.version),
+                    }
+                }
+            };
+            let Some(older) = older else {
+                let version = name.at(newest);
+                out.note(format_args!("{version} has no version before it"));
+                continue;
+            };
+            let [from, to] = [older, newest].map(|version| Address {
+                version: Some(version),
+                ..name.clone()
+            });
+            // A damaged version does not hide the others.
+            let comparison = match Comparison::of(store, &from, &to).await {
+                Ok(comparison) => comparison,
+                Err(error) => match error.downcast::<Error>() {
+                    Ok(error) if store.is_of_one_place(&error).await => {
+                        missed.damaged(&from.name(), &error)?;
+                        continue;
+                    }
+                    Ok(error) => return Err(error.into()),
+                    Err(error) => return Err(error),
+                },
+            };
+            let gap = if compared > 0 { "\n" } else { "" };
+            compared += 1;
+            out.result(&comparison.value(), || gap.to_owned() + &comparison.text())?;
+        }
+        if unchanged > 0 {
+            let names = text::count(unchanged, "name");
+            out.note(format_args!("{names} did not change"));
+        }
+        missed.end(compared + unchanged > 0)
     }
 }
 

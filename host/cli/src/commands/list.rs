@@ -311,6 +311,10 @@ impl Ls {
                 .await?;
         }
         for target in &self.targets {
+            // What a full list leaves out may match or not.
+            if rows.is_full() {
+                break;
+            }
             let met = match target {
                 Target::Version(address) => self.version(store, address, &mut rows).await?,
                 Target::Names(SelectionArg(selection, _)) => {
@@ -477,6 +481,10 @@ impl History {
         let mut seen = (self.targets.len() > 1).then(BTreeSet::new);
         let mut missing = Vec::new();
         for target in &self.targets {
+            // What a full list leaves out may match or not.
+            if rows.is_full() {
+                break;
+            }
             let met = match target {
                 Target::Version(address) => {
                     let scope = address.scope(store)?;

@@ -15,7 +15,7 @@ use super::retention::KeepRules;
 use crate::address::{self, SelectionArg};
 use crate::error::Usage;
 use crate::print::Out;
-use crate::text::one_line;
+use crate::text::{self, one_line};
 
 /// Show or change the store's policy: grace period and retention rules
 ///
@@ -146,8 +146,8 @@ impl Set {
         }
         let soonest = policy.expire.iter().filter_map(|rule| rule.after).min();
         if let Some(soonest) = soonest.filter(|after| *after < policy.grace) {
-            let soonest = humantime::format_duration(soonest);
-            let grace = humantime::format_duration(policy.grace);
+            let soonest = text::duration(soonest);
+            let grace = text::duration(policy.grace);
             let what = format!("names cannot expire after {soonest}: the grace period is {grace}");
             let hint = "choose a longer duration for --expire-after, or a shorter --grace";
             return Err(Usage::new(what).with_hint(hint).into());
@@ -197,7 +197,7 @@ pub(super) fn table(current: &CurrentPolicy) -> String {
         || "none (the defaults apply); create one with `persist policy set`".to_owned(),
         |version| version.to_string(),
     );
-    let duration = |time| humantime::format_duration(time).to_string();
+    let duration = text::duration;
     let mut rows = vec![("version", version), ("grace", duration(policy.grace))];
     match &policy.retention {
         None => rows.push(("keep", "every version".to_owned())),

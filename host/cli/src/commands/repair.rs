@@ -4,13 +4,13 @@ use anyhow::Result;
 use clap::Args;
 use persist_host::snapshot::{
     CopyOptions, CopyOutcome, Error, Expect, Finding, FindingKind, GcOptions, Name, ReadData,
-    Scope, Selection, Severity, Store, Version, layout,
+    SavedAs, Scope, Selection, Severity, Store, Version, layout,
 };
 use serde_json::{Value, json};
 
 use super::compare::compare;
 use super::copy::apart;
-use super::{missing, nowhere, printed};
+use super::{missing, nowhere, print_undo, printed};
 use crate::address::{self, Address, SelectionArg};
 use crate::error::{Damaged, Found, Hinted, Usage};
 use crate::exit::snapshot_code;
@@ -28,11 +28,14 @@ use crate::text::one_line;
 /// write a name before its newest version is copied back. What cannot be repaired is printed, and
 /// the exit code is that of `persist check`.
 ///
-/// A version is misplaced if its file names another address; it cannot be loaded. --adopt without
-/// --yes adopts only, and at once: it saves the newest version of each name again, as the next
-/// version of the name where the file is now, with the label persist.adopted-from. ADDRESS@N adopts
-/// version N. No file is removed or overwritten. To repair without this command, move the files
-/// back.
+/// A version is misplaced if its file names another address; it cannot be loaded. If the newest
+/// version of a name is misplaced, every byte of its file is verified, and its state is saved again
+/// as the next version of the name where the file is, with the label persist.adopted-from. If files
+/// of one name are swapped, the file that was saved as the newest version is adopted. No file is
+/// removed or overwritten, and the command that undoes the adoption is printed. To repair without
+/// this command, move the files back.
+///
+/// --adopt without --yes adopts only, and at once. ADDRESS@N adopts version N.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -164,11 +167,51 @@ enum Action {
     Unpin,
     CollectGarbage,
     CreateHeader,
-    Adopt(Scope, Name, Version),
+    Adopt(Adoption),
     /// From the scope in the other store.
     Copy(Scope, Name, Version),
     /// Nothing can be done, for this reason.
     None(String),
+}
+
+/// Adoption of the file at the key of a version, which is intact.
+struct Adoption {
+    scope: Scope,
+    name: Name,
+    version: Version,
+    /// The newest version of the name, above which the state is saved.
+    newest: Version,
+}
+
+/// File to adopt for a name whose newest version is misplaced.
+async fn adopted_version(scope: &Scope, name: &Name, newest: Version) -> Result<Version, Error> {
+    let is_of_name = |saved: &SavedAs| {
+        saved.agent == scope.agent().as_str()
+            && saved.session.as_deref() == scope.session().map(Name::as_str)
+            && saved.name == name.as_str()
+    };
+    let of_newest = scope.saved_as(name.as_str(), newest, false).await?;
+    if !is_of_name(&of_newest) {
+        return Ok(newest);
+    }
+    // Files of one name are swapped: one of them may be that of the newest version.
+    let mut before = Some(newest);
+    loop {
+        let page = scope.versions(name.as_str(), before, 1000).await?;
+        for &version in &page {
+            match scope.saved_as(name.as_str(), version, false).await {
+                Ok(saved) if is_of_name(&saved) && saved.version == newest => return Ok(version),
+                // It is a finding of its own, or pruned.
+                Ok(_) | Err(Error::Corrupt { .. } | Error::NotFound(_)) => {}
+                Err(Error::Unsupported { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        before = page.last().copied();
+        if before.is_none() {
+            return Ok(newest);
+        }
+    }
 }
 
 impl Action {
@@ -194,6 +237,8 @@ struct Counts {
     unmendable: u64,
     /// The worst of what is left.
     worst: Option<Severity>,
+    /// Names with an adopted version.
+    adopted: Vec<String>,
 }
 
 impl Repairs<'_> {
@@ -217,6 +262,9 @@ impl Repairs<'_> {
                 match self.repair(&step).await? {
                     Ok(how) => {
                         done += 1;
+                        if let Action::Adopt(Adoption { scope, name, .. }) = &step.action {
+                            counts.adopted.push(address_of(scope, name));
+                        }
                         self.print(&step, "done", &how)?;
                     }
                     Err(why) => left.push((step, Some(why))),
@@ -319,15 +367,7 @@ impl Repairs<'_> {
                 self.copy_action(scope, name, *version).await
             }
             (FindingKind::Misplaced, Some((scope, name, version))) => {
-                let newest = scope.versions(name.as_str(), None, 1).await?;
-                if newest == [*version] {
-                    Ok(Action::Adopt(scope.clone(), name.clone(), *version))
-                } else {
-                    none(
-                        "not the newest version; move the file to the key of the version that it \
-                         names, or remove it by hand",
-                    )
-                }
+                self.adopt_action(scope, name, *version).await
             }
             (FindingKind::InTheWay, _) if self.store.has_obstacle(&finding.key).await? => {
                 Ok(Action::RemoveObstacle)
@@ -352,6 +392,44 @@ impl Repairs<'_> {
             (FindingKind::Unsupported, _) => none("use a newer version of Persist"),
             (FindingKind::Unreadable, _) => none("check the disk or the server"),
             _ => none("restore an older version, or a backup"),
+        }
+    }
+
+    /// Adopts the newest version of a name, if that is misplaced and its file intact.
+    async fn adopt_action(&self, scope: &Scope, name: &Name, version: Version) -> Result<Action> {
+        let none = |why: &str| Ok(Action::None(why.to_owned()));
+        let key = name.as_str();
+        let newest = scope.versions(key, None, 1).await?;
+        let newest = newest.first().copied().unwrap_or(version);
+        let adopted = match scope.stat(key, Some(newest)).await {
+            Err(Error::Misplaced { .. }) => adopted_version(scope, name, newest).await?,
+            // Nothing is to be adopted.
+            _ => 0,
+        };
+        if adopted != version && version == newest {
+            let at = format!("{}@{adopted}", address_of(scope, name));
+            return none(&format!(
+                "the file at {at} is that of this version, and is adopted"
+            ));
+        }
+        if adopted != version {
+            return none(
+                "not the newest version; move the file to the key of the version that it names, \
+                 or remove it by hand",
+            );
+        }
+        match scope.saved_as(key, version, true).await {
+            Ok(saved) if saved.deleted => none("it is a tombstone, and holds no state"),
+            Ok(_) => Ok(Action::Adopt(Adoption {
+                scope: scope.clone(),
+                name: name.clone(),
+                version,
+                newest,
+            })),
+            Err(error @ (Error::Corrupt { .. } | Error::NotFound(_))) => {
+                none(&format!("it cannot be adopted: {error}"))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -444,8 +522,13 @@ impl Repairs<'_> {
                 self.stores.making(Create::YES)?.init().await?;
                 done(true, "created", "")
             }
-            Action::Adopt(scope, name, version) => {
-                let expect = Expect::Version(*version);
+            Action::Adopt(Adoption {
+                scope,
+                name,
+                version,
+                newest,
+            }) => {
+                let expect = Expect::Version(*newest);
                 let (info, saved_as) = scope.adopt(name.as_str(), Some(*version), expect).await?;
                 let new = info.version;
                 Ok(Ok(format!(
@@ -491,24 +574,31 @@ impl Repairs<'_> {
                 Some(address) => format!("{address} ({key})"),
             };
             let what = one_line(what);
-            match status {
-                "planned" => format!("would {action} {kind} {place}: {what}"),
-                status => format!("{status}: {kind} {place}: {what}; {}", one_line(how)),
+            match (status, &step.action) {
+                ("planned", Action::Adopt(Adoption { newest, .. })) => format!(
+                    "would {action} {kind} {place} as version {}: {what}; every byte of it is \
+                     verified",
+                    newest + 1
+                ),
+                ("planned", _) => format!("would {action} {kind} {place}: {what}"),
+                (status, _) => format!("{status}: {kind} {place}: {what}; {}", one_line(how)),
             }
         };
         printed(self.out.print(&value, line), "repairs are made")
     }
 
     fn conclude(&self, counts: &Counts, yes: bool) -> Result<()> {
-        let Counts {
+        let &Counts {
             planned,
             done,
             unmendable,
             worst,
-        } = *counts;
+            ref adopted,
+        } = counts;
+        let undo = (!adopted.is_empty()).then(|| self.out.command_for("rm", adopted));
         let value = json!({
             "event": "repaired", "dry_run": !yes, "planned": planned, "done": done,
-            "unmendable": unmendable,
+            "unmendable": unmendable, "undo": undo,
         });
         let line = || {
             let planned = if yes {
@@ -519,6 +609,7 @@ impl Repairs<'_> {
             format!("{planned}{done} repaired, {unmendable} cannot be repaired")
         };
         printed(self.out.print(&value, line), "repairs are made")?;
+        print_undo(undo.as_deref(), self.out);
         let Some(severity) = worst else {
             return Ok(());
         };
@@ -555,16 +646,28 @@ async fn adopt_all(target: Target, store: &Store, out: Out) -> Result<()> {
             {
                 return Err(missing(store, &address).await);
             }
-            return adopt(&scope, &address.name, Some(version), out).await;
+            let undo = adopt(&scope, &address.name, version, Expect::Any, out).await?;
+            print_undo(Some(&out.command("rm", &undo)), out);
+            return Ok(());
         }
     };
     let mut names = 0;
     let mut failed = 0;
+    let mut adopted = Vec::new();
     let mut heads = store.heads(&selection);
     while let Some(head) = heads.next().await? {
         names += 1;
+        let (scope, name) = (&head.scope, &head.name);
         match head.info {
-            Err(Error::Misplaced { .. }) => adopt(&head.scope, &head.name, None, out).await?,
+            Err(Error::Misplaced { .. }) => {
+                let newest = scope.versions(name.as_str(), None, 1).await?;
+                let Some(&newest) = newest.first() else {
+                    continue;
+                };
+                let version = adopted_version(scope, name, newest).await?;
+                let expect = Expect::Version(newest);
+                adopted.push(adopt(scope, name, version, expect, out).await?);
+            }
             Err(error) => {
                 failed += 1;
                 let name = address_of(&head.scope, &head.name);
@@ -576,16 +679,29 @@ async fn adopt_all(target: Target, store: &Store, out: Out) -> Result<()> {
     if names == 0 {
         return Err(nowhere(store, &selection).await);
     }
+    if !adopted.is_empty() {
+        print_undo(Some(&out.command_for("rm", &adopted)), out);
+    }
     Damaged::none_of(failed)
 }
 
-async fn adopt(scope: &Scope, name: &Name, at: Option<Version>, out: Out) -> Result<()> {
-    let (info, saved_as) = scope.adopt(name.as_str(), at, Expect::Any).await?;
-    let address = format!("{}@{}", address_of(scope, name), info.version);
+/// Adopts a version, and returns the address of its name.
+async fn adopt(
+    scope: &Scope,
+    name: &Name,
+    version: Version,
+    expect: Expect,
+    out: Out,
+) -> Result<String> {
+    let (info, saved_as) = scope.adopt(name.as_str(), Some(version), expect).await?;
+    let whole = address_of(scope, name);
+    let address = format!("{whole}@{}", info.version);
     let mut value = print::event("adopted", &address, &info);
     value["saved_as"] = saved_as.clone().into();
+    value["undo"] = out.command("rm", &whole).into();
     let line = || format!("adopted {address}, which was saved as {saved_as}");
-    printed(out.print(&value, line), &format!("{address} is adopted"))
+    printed(out.print(&value, line), &format!("{address} is adopted"))?;
+    Ok(whole)
 }
 
 fn address_of(scope: &Scope, name: &Name) -> String {

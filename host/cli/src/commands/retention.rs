@@ -14,6 +14,7 @@ use serde_json::json;
 use super::{confirm, explain, missing, nowhere, printed};
 use crate::address::{self, Address, SelectionArg, Target};
 use crate::error::{Damaged, Found, Hinted, Usage};
+use crate::exit::snapshot_code;
 use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
@@ -254,8 +255,8 @@ impl Prune {
         match settings.grace()? {
             Some(own) if own < grace && self.all_hosts_stopped => shorter_grace = Some(own),
             Some(own) if own < grace && !self.dry_run => {
-                let own = humantime::format_duration(own);
-                let grace = humantime::format_duration(grace);
+                let own = text::duration(own);
+                let grace = text::duration(grace);
                 let name = settings.name("PERSIST_GRACE");
                 return Err(Usage::new(format!(
                     "{name} is {own}, which is shorter than the store's grace period of {grace}: \
@@ -270,7 +271,7 @@ impl Prune {
             Some(own) if own != grace => out.note(format_args!(
                 "warning: {} is ignored: the store's grace period is {}",
                 settings.name("PERSIST_GRACE"),
-                humantime::format_duration(grace)
+                text::duration(grace)
             )),
             _ => {}
         }
@@ -458,7 +459,7 @@ impl Plan {
         table: &mut Table,
     ) -> Result<()> {
         let after = self.expire_after(scope).unwrap_or_default();
-        let after = humantime::format_duration(after);
+        let after = text::duration(after);
         let (keep, does, rule, why) = match expiry {
             Expiry::Expired(..) => (
                 false,
@@ -530,7 +531,7 @@ impl Plan {
             keep_yearly,
             ..
         } = &self.retention;
-        let time = |time| humantime::format_duration(time);
+        let time = text::duration;
         match keep {
             None => ("none", "no rule keeps it".into()),
             Some(KeepReason::Head) => ("head", "newest".into()),
@@ -852,7 +853,19 @@ impl Purge {
         } else {
             Wait::AfterGrace
         };
-        let purged = scope.purge(name, wait).await?;
+        let purged = scope.purge(name, wait).await.map_err(|error| {
+            let is_full = snapshot_code(&error) == 8;
+            let error = anyhow::Error::new(error);
+            if !is_full || self.now {
+                return error;
+            }
+            let purge = out.command("purge", &address.name());
+            let hint = format!(
+                "a purge needs a little space: run `persist prune`, or `{purge} --now` if no host \
+                 writes this name"
+            );
+            Hinted { error, hint }.into()
+        })?;
         let removed = purged.removed;
         let kept = purged.kept;
         let text = match purged.tombstone {

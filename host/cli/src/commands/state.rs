@@ -19,24 +19,31 @@ use crate::exit::snapshot_code;
 use crate::interrupt::Interrupt;
 use crate::print::{self, Out};
 use crate::progress::Progress;
-use crate::select::Conditions;
+use crate::select::{Conditions, Missed};
 use crate::stdio;
 use crate::stores::Create;
 use crate::text::Plainly;
 use crate::when::{At, Past, When};
 
-/// Show the metadata of a version
+/// Show the metadata of versions
+///
+/// Conditions select names by their newest version.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   persist show bot/memory
   persist show bot/memory@3 --json
-  persist show bot/memory --at '2h ago'")]
+  persist show bot/memory --at '2h ago'
+  persist show bot --since yesterday --sort time -n 3")]
 pub(crate) struct Show {
-    /// Address: agent/name or agent/session/name; @N selects version N [default: the newest]
-    address: Address,
+    /// Addresses, or agents, sessions or names, of which each part may be a glob; @N selects
+    /// version N [default: the newest]
+    #[arg(value_name = "SELECTION", required = true)]
+    targets: Vec<Target>,
     #[command(flatten)]
     at: At,
+    #[command(flatten)]
+    conditions: Conditions,
 }
 
 /// Print the state of a version
@@ -218,19 +225,114 @@ impl Expected {
 
 impl Show {
     pub(crate) async fn run(self, store: &Store, out: Out) -> Result<()> {
-        let address = &self.at.of(store, &self.address, out).await?;
-        let name = self.address.name.as_str();
+        let mut shown = Shown::default();
+        let mut missed = Missed::new(out);
+        // Conditions and an order are for all selections together.
+        let mut together = Vec::new();
+        for target in &self.targets {
+            let address = match target {
+                Target::Version(address) => {
+                    self.conditions.none_of_versions()?;
+                    address.clone()
+                }
+                Target::Names(selection) if !self.conditions.is_empty() => {
+                    together.push(selection.clone());
+                    continue;
+                }
+                Target::Names(selection) => match Address::of(&selection.0) {
+                    Some(address) => address,
+                    None => {
+                        let selections = std::slice::from_ref(selection);
+                        self.names(store, selections, &mut shown, &mut missed)
+                            .await?;
+                        continue;
+                    }
+                },
+            };
+            let address = self.at.of(store, &address, out).await?;
+            shown.one(store, &address, out).await?;
+        }
+        if !together.is_empty() {
+            self.names(store, &together, &mut shown, &mut missed)
+                .await?;
+        }
+        missed.end(shown.count > 0)
+    }
+
+    /// Shows the names that selections and conditions select.
+    async fn names(
+        &self,
+        store: &Store,
+        selections: &[SelectionArg],
+        shown: &mut Shown,
+        missed: &mut Missed,
+    ) -> Result<()> {
+        let picked = self.conditions.pick(store, selections).await?;
+        missed.unreadable(&picked.unreadable)?;
+        for head in picked.heads {
+            let address = Address {
+                agent: head.scope.agent().clone(),
+                session: head.scope.session().cloned(),
+                name: head.name,
+                version: None,
+            };
+            let found = match (self.at.at, head.info) {
+                (None, Ok(info)) => Some(info),
+                (None, Err(error)) => {
+                    missed.damaged(&address.name(), &error)?;
+                    None
+                }
+                (Some(when), _) => {
+                    let past = when.find(&head.scope, &address.name).await?;
+                    missed.past(&address, when, past)?
+                }
+            };
+            if let Some(info) = found {
+                let out = missed.out();
+                shown.version(&head.scope, &address, &info, out).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Versions that were shown.
+#[derive(Default)]
+struct Shown {
+    count: u64,
+}
+
+impl Shown {
+    /// Shows the version that an address names.
+    async fn one(&mut self, store: &Store, address: &Address, out: Out) -> Result<()> {
+        let name = address.name.as_str();
         let scope = address.scope(store)?;
         let info = match scope.stat(name, address.version).await {
             Ok(Some(info)) => info,
             Ok(None) => return Err(missing(store, address).await),
             Err(error) => return Err(explain(store, &scope, address, error).await),
         };
+        self.version(&scope, address, &info, out).await
+    }
+
+    /// Shows a version.
+    async fn version(
+        &mut self,
+        scope: &Scope,
+        address: &Address,
+        info: &Info,
+        out: Out,
+    ) -> Result<()> {
+        let name = address.name.as_str();
         let pinned = scope.pins(name).await?.contains(&info.version);
         let text = address.at(info.version);
-        let mut value = print::info(&text, &info);
+        let mut value = print::info(&text, info);
         value["pinned"] = pinned.into();
-        Ok(out.result(&value, || print::details(&text, &info, pinned))?)
+        let gap = if self.count > 0 { "\n" } else { "" };
+        self.count += 1;
+        Ok(out.result(&value, || {
+            gap.to_owned() + &print::details(&text, info, pinned)
+        })?)
     }
 }
 
@@ -500,7 +602,7 @@ impl Restore {
             }
         }
         if self.at.is_none() && selections.is_empty() {
-            self.no_conditions()?;
+            self.conditions.none_of_versions()?;
         }
         match (self.at, &selections[..], &addresses[..]) {
             (None, [], [address]) if !self.confirm.dry_run => {
@@ -534,17 +636,6 @@ impl Restore {
                 plan.run(self.confirm, !is_one, store, interrupt).await
             }
         }
-    }
-
-    /// Refuses conditions where versions are given by their numbers.
-    fn no_conditions(&self) -> Result<(), Usage> {
-        if self.conditions.is_empty() {
-            return Ok(());
-        }
-        Err(
-            Usage::new("conditions select names, and each address has a version")
-                .with_hint("remove the condition, or write names and --at TIME"),
-        )
     }
 
     /// Restores several versions.

@@ -117,6 +117,7 @@ impl Stats {
         let mut agents = Vec::new();
         let order = self.order;
         let mut left = order.limit.unwrap_or(usize::MAX);
+        let mut left_agents = left;
         let states = self.states;
         let mut table = Table::new(
             out,
@@ -137,7 +138,8 @@ impl Stats {
                 let of_agent = std::mem::take(&mut of_agent);
                 if order.needs_all() {
                     agents.push((done.clone(), of_agent));
-                } else {
+                } else if left_agents > 0 {
+                    left_agents -= 1;
                     progress.aside(|| of_agent.print(Of::Agent(done), states, &mut table))?;
                 }
             }
@@ -161,12 +163,12 @@ impl Stats {
         for (address, figures) in &names {
             figures.print(Of::Name(address), states, &mut table)?;
         }
-        // Every agent has its row.
-        let every = Order {
-            limit: None,
+        // Without an order, all but the last agent have their rows.
+        let rest = Order {
+            limit: order.limit.map(|_| left_agents),
             ..order
         };
-        every.apply(&mut agents, |(_, figures)| figures.rank());
+        rest.apply(&mut agents, |(_, figures)| figures.rank());
         for (agent, figures) in &agents {
             figures.print(Of::Agent(agent), states, &mut table)?;
         }

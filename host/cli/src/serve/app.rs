@@ -1,6 +1,7 @@
 //! State of the service, what a request is about, and who may send it.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +19,15 @@ use super::problem::{Problem, Result};
 use super::queue::Runs;
 use super::token::{self, TokenRight};
 use super::watch::Changes;
+use crate::audit;
 
 /// Entries of a page where a client does not say, and at most.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
+
+/// Address that a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client(pub(super) IpAddr);
 
 /// State that all requests share.
 pub(super) struct App {
@@ -39,6 +45,8 @@ pub(super) struct App {
 /// Options of the service.
 pub(super) struct Options {
     pub(super) has_auth: bool,
+    /// True if versions tell which client created them.
+    pub(super) audits: bool,
     pub(super) queue: usize,
     pub(super) idle: Duration,
     pub(super) poll: Duration,
@@ -73,12 +81,14 @@ pub(super) struct Target {
     query: HashMap<String, String>,
     /// Token of the client, by its place in the manifest; none where none is asked for.
     pub(super) token: Option<usize>,
+    pub(super) client: Option<Client>,
 }
 
 impl App {
     pub(super) fn new(
         store: Store,
         metrics: Metrics,
+        runs: Arc<Runs>,
         manifest: Manifest,
         components: Components,
         options: Options,
@@ -88,7 +98,7 @@ impl App {
             metrics,
             manifest,
             components,
-            runs: Arc::default(),
+            runs,
             changes: Changes::default(),
             options,
             ending: CancellationToken::new(),
@@ -174,6 +184,21 @@ impl App {
         }
     }
 
+    /// Returns a scope whose new versions tell which client created them.
+    pub(super) fn audited(
+        &self,
+        scope: Scope,
+        token: Option<usize>,
+        client: Option<Client>,
+    ) -> Scope {
+        let Some(Client(address)) = client.filter(|_| self.options.audits) else {
+            return scope;
+        };
+        let token = token.and_then(|token| self.manifest.tokens.get(token));
+        let token = token.map(|token| token.name.as_str());
+        scope.with_host_labels(audit::labels_of_client(token, address))
+    }
+
     /// Returns true if a request may see an agent.
     pub(super) fn sees(&self, target: &Target, agent: &Name) -> bool {
         let agent = Some(agent);
@@ -197,6 +222,7 @@ impl Target {
             version: None,
             query,
             token,
+            client: None,
         }
     }
 
@@ -208,6 +234,7 @@ impl Target {
             version: None,
             query,
             token: None,
+            client: None,
         };
         for (key, value) in params {
             let name = || {
@@ -241,6 +268,11 @@ impl Target {
     pub(super) fn scope(&self, app: &App) -> Result<Scope> {
         let session = self.session.as_ref().map(Name::as_str);
         Ok(app.store.scope(self.agent()?.as_str(), session)?)
+    }
+
+    /// Returns the scope of a request that changes something.
+    pub(super) fn audited_scope(&self, app: &App) -> Result<Scope> {
+        Ok(app.audited(self.scope(app)?, self.token, self.client))
     }
 
     pub(super) fn text(&self, key: &str) -> Option<&str> {

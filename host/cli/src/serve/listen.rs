@@ -17,11 +17,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::app::App;
+use super::app::{App, Client};
 use super::routes;
 use crate::error::Usage;
 
@@ -93,8 +94,8 @@ impl Listener {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             };
-            let stream = match stream {
-                Ok((stream, _)) => stream,
+            let (stream, client) = match stream {
+                Ok((stream, address)) => (stream, Client(address.ip())),
                 Err(error) => {
                     // Too many open files, most likely: others may be closed soon.
                     tracing::warn!("cannot accept a connection: {error}");
@@ -104,6 +105,11 @@ impl Listener {
             };
             // Small responses go out at once.
             let _ = stream.set_nodelay(true);
+            // hyper limits the time of reads alone: without this, a client that reads no response
+            // would keep its connection for ever.
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(self.limits.idle));
+            let stream = Box::pin(stream);
             let router = router.clone();
             let tls = self.tls.clone();
             let idle = self.limits.idle;
@@ -111,11 +117,11 @@ impl Listener {
             connections.spawn(async move {
                 let _permit = permit;
                 match tls {
-                    None => connection(stream, router, idle, ending).await,
+                    None => connection(stream, client, router, idle, ending).await,
                     Some(tls) => {
                         if let Ok(Ok(stream)) = tokio::time::timeout(idle, tls.accept(stream)).await
                         {
-                            connection(stream, router, idle, ending).await;
+                            connection(stream, client, router, idle, ending).await;
                         }
                     }
                 }
@@ -143,6 +149,7 @@ impl Listener {
 /// Serves one connection. Its errors are the client's.
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    client: Client,
     router: Router,
     idle: Duration,
     ending: CancellationToken,
@@ -151,7 +158,8 @@ async fn connection(
     http.timer(TokioTimer::new())
         .header_read_timeout(idle)
         .max_buf_size(MAX_HEAD);
-    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(client);
         let service = TowerToHyperService::new(router.clone());
         async move {
             let answer = hyper::service::Service::call(&service, request).await;

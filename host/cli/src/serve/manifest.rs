@@ -14,6 +14,7 @@ use super::token::{KnownToken, TokenRight};
 use crate::error::Usage;
 use crate::secret_file::{secret_text, with_headers, without_line_break};
 use crate::settings::Settings;
+use crate::text;
 
 /// Limits of the whole process, which no agent has of its own.
 const OF_PROCESS: [&str; 13] = [
@@ -187,8 +188,13 @@ impl WrittenAgent {
                 );
             }
             limits.set(name, value).map_err(|error| {
-                Usage::new(format!("limits.{name}: {error}"))
-                    .with_hint("run `persist run --help` to list the limits")
+                let known = || Limits::table().iter().map(|limit| limit.name);
+                let is_known = known().any(|known| known == name);
+                let hint = match text::nearest(name, known()).filter(|_| !is_known) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "run `persist run --help` to list the limits".into(),
+                };
+                Usage::new(format!("limits.{name}: {error}")).with_hint(hint)
             })?;
         }
         let mut options = RunOptions::default().http(self.http(dir)?);
@@ -251,6 +257,7 @@ impl WrittenToken {
         }
         let agents = self.agents.iter().map(|agent| glob("agents", agent));
         Ok(KnownToken {
+            name: self.name,
             hash,
             rights: self.rights,
             agents: agents.collect::<Result<_>>()?,
@@ -299,7 +306,23 @@ fn wrong(text: &str, error: &toml::de::Error) -> Usage {
         Some(line) => format!("line {line}: {why}"),
         None => why,
     };
-    Usage::new(what).with_hint("the page `Serving agents` of the manual has all keys")
+    let hint = match nearest_expected(message) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "the page `Serving agents` of the manual has all keys".into(),
+    };
+    Usage::new(what).with_hint(hint)
+}
+
+/// Returns the word that an unknown one may be a misspelling of, from a message such as "unknown
+/// field `limit`, expected `lease` or `limits`".
+fn nearest_expected(message: &str) -> Option<&str> {
+    let mut words = message
+        .strip_prefix("unknown ")?
+        .split('`')
+        .skip(1)
+        .step_by(2);
+    let unknown = words.next()?;
+    text::nearest(unknown, words)
 }
 
 #[cfg(test)]
@@ -362,6 +385,36 @@ mod tests {
         );
         assert!(token.starts_with("tokens[0] \"ci\": sha256: "), "{token}");
         assert!(!token.contains("s3cr3t"), "{token}");
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_one() {
+        let hint = |text: &str| {
+            let dir = tempfile::tempdir().expect("a directory");
+            std::fs::write(dir.path().join("a.wasm"), "").expect("written");
+            let error = Manifest::parse(text, dir.path(), &Limits::default());
+            let error = error.err().expect("refused");
+            let usage = error
+                .downcast::<Usage>()
+                .expect("a mistake of the manifest");
+            usage.hint.expect("a hint")
+        };
+        let agent = "[[agents]]\nname = \"bot\"\ncomponent = \"a.wasm\"\n";
+        let token = "[[tokens]]\nname = \"ci\"\nagents = [\"*\"]\nsha256 = \"0\"\n";
+        for (near, more) in [
+            ("allow-http", "allow_http = []"),
+            ("limits", "limit = {}"),
+            ("memory", "limits = { memroy = \"1MiB\" }"),
+            ("lease", "[leases]\nterm = \"30s\""),
+            ("term", "[lease]\nterms = \"30s\""),
+            ("sha256", &format!("{token}sha-256 = \"0\"")),
+            ("run", &format!("{token}rights = [\"runs\"]")),
+        ] {
+            let text = format!("{agent}{more}");
+            assert_eq!(hint(&text), format!("did you mean `{near}`?"), "{text}");
+        }
+        let far = hint(&format!("{agent}colour = 1"));
+        assert!(far.contains("`Serving agents`"), "{far}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
@@ -43,6 +44,31 @@ struct HttpLabels {
     http_response_status_code: u32,
 }
 
+/// Label of runs: `ok`, or the code of the error.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct RunLabels {
+    outcome: String,
+}
+
+/// Durations of runs, without the time in the queue.
+#[derive(Clone, Debug)]
+pub(super) struct RunDurations(Histograms<RunLabels>);
+
+impl Default for RunDurations {
+    fn default() -> Self {
+        Self(histograms())
+    }
+}
+
+impl RunDurations {
+    /// Records the end of a run, with the code of its error.
+    pub(super) fn ended(&self, code: Option<&str>, took: Duration) {
+        let outcome = code.unwrap_or("ok").to_owned();
+        let labels = RunLabels { outcome };
+        self.0.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+}
+
 /// Metrics of one layer of the store.
 #[derive(Debug)]
 struct OfLayer {
@@ -64,6 +90,37 @@ pub(super) struct Metrics {
 /// Counts of requests to the server of the storage.
 #[derive(Debug)]
 struct StorageRequests(Store);
+
+/// Numbers of runs at this moment.
+pub(super) type RunNumbers = Box<dyn Fn() -> (usize, usize) + Send + Sync>;
+
+/// Runs that are at work, and runs that wait.
+struct CurrentRuns(RunNumbers);
+
+impl fmt::Debug for CurrentRuns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CurrentRuns")
+    }
+}
+
+impl Collector for CurrentRuns {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (active, waiting) = (self.0)();
+        for (name, what, count) in [
+            ("persist_runs_active", "Runs at work", active),
+            (
+                "persist_runs_waiting",
+                "Runs that wait for another run of the same agent or session",
+                waiting,
+            ),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            let metric = encoder.encode_descriptor(name, what, None, gauge.metric_type())?;
+            gauge.encode(metric)?;
+        }
+        Ok(())
+    }
+}
 
 fn histogram() -> Histogram {
     Histogram::new(BOUNDS)
@@ -110,7 +167,12 @@ impl Recorder for Durations {
 }
 
 impl Metrics {
-    pub(super) fn new(durations: Arc<Durations>, store: Store) -> Self {
+    pub(super) fn new(
+        durations: Arc<Durations>,
+        runs: RunDurations,
+        current_runs: RunNumbers,
+        store: Store,
+    ) -> Self {
         let mut registry = Registry::default();
         for of in &durations.0 {
             let what = of.layer.description();
@@ -124,6 +186,9 @@ impl Metrics {
         let what = "Requests of clients, until the response begins";
         let metric = "http_server_request_duration";
         registry.register_with_unit(metric, what, Unit::Seconds, requests.clone());
+        let what = "Runs of agents, without the time in the queue";
+        registry.register_with_unit("persist_run_duration", what, Unit::Seconds, runs.0);
+        registry.register_collector(Box::new(CurrentRuns(current_runs)));
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("persist_build", "Version of Persist", version);
         registry.register_collector(Box::new(StorageRequests(store)));
@@ -210,7 +275,9 @@ mod tests {
         let durations = Arc::new(Durations::default());
         let options = StoreOptions::default();
         let store = Store::with_recorder(Arc::new(Memory::new()), options, durations.clone());
-        let metrics = Metrics::new(durations, store.clone());
+        let runs = RunDurations::default();
+        let current = Box::new(|| (1, 2));
+        let metrics = Metrics::new(durations, runs, current, store.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.expect("a runtime").block_on(async {
             let scope = store.scope("secret-agent", None).expect("a scope");
@@ -236,6 +303,8 @@ mod tests {
             "http_server_request_duration_seconds_bucket{le=\"0.005\",\
              http_request_method=\"GET\",http_route=\"/v1/agents/{agent}/names\",\
              http_response_status_code=\"200\"} 1",
+            "persist_runs_active 1",
+            "persist_runs_waiting 2",
             "# EOF",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} in:\n{text}");

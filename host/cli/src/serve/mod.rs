@@ -41,6 +41,7 @@ use app::App;
 use listen::{Limits, Listener};
 use manifest::Manifest;
 use metrics::{Durations, Metrics};
+use queue::Runs;
 
 /// Serve agents and their snapshots over HTTP
 ///
@@ -141,13 +142,19 @@ impl Serve {
         } else {
             Some(app::Console::new(tls.is_some())?)
         };
+        let runs = Arc::new(Runs::default());
+        let current = Arc::clone(&runs);
+        let current = Box::new(move || current.active_and_waiting());
+        let metrics = Metrics::new(durations, runs.durations.clone(), current, store.clone());
         let app = Arc::new(App::new(
-            store.clone(),
-            Metrics::new(durations, store),
+            store,
+            metrics,
+            runs,
             manifest,
             components,
             app::Options {
                 has_auth,
+                audits: settings.audits()?,
                 queue: self.queue,
                 idle: self.idle_timeout,
                 poll: self.poll,

@@ -46,6 +46,13 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "usage", detail)
     }
 
+    /// Returns the error of a request whose task panicked.
+    pub(super) fn panicked() -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        let problem = Self::new(status, "failed", "the server failed");
+        problem.hint("the log of the server tells more")
+    }
+
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -1,17 +1,21 @@
 //! The queue of runs, and the answers that are kept for requests that are repeated.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use axum::http::StatusCode;
+use futures_util::FutureExt as _;
 use persist_host::snapshot::{Lease, Name, Scope};
 use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::metrics::RunDurations;
 use super::problem::{Problem, Result};
 
 /// Bytes of answers that are kept for repeated requests, and their number, at most.
@@ -28,6 +32,7 @@ type RequestKey = (ScopeKey, [u8; 32]);
 #[derive(Default)]
 pub(super) struct Runs {
     tasks: TaskTracker,
+    pub(super) durations: RunDurations,
     aborted: CancellationToken,
     state: Mutex<RunsState>,
 }
@@ -62,6 +67,16 @@ pub(super) struct Outcome {
     pub(super) answer: Result<Value>,
     /// False if the agent was not begun, so that the request can be sent again.
     pub(super) began: bool,
+}
+
+impl Outcome {
+    /// Returns the outcome of a run whose task panicked. What the agent did before is not known.
+    fn panicked() -> Self {
+        Self {
+            answer: Err(Problem::panicked()),
+            began: true,
+        }
+    }
 }
 
 impl Run {
@@ -110,6 +125,16 @@ impl Runs {
         self.aborted.cancel();
     }
 
+    /// Returns the number of runs that are at work, and of those that wait for them.
+    pub(super) fn active_and_waiting(&self) -> (usize, usize) {
+        let state = self.state();
+        let queues = || state.queues.values();
+        let all: usize = queues().map(|queue| queue.len.load(Relaxed)).sum();
+        let free: usize = queues().map(|queue| queue.turn.available_permits()).sum();
+        let active = state.queues.len().saturating_sub(free);
+        (active, all.saturating_sub(active))
+    }
+
     fn state(&self) -> MutexGuard<'_, RunsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,15 +178,25 @@ impl Runs {
             state.keyed.insert(request.clone(), Arc::clone(&run));
         }
         drop(state);
+        let mut ending = Ending {
+            runs: Arc::clone(self),
+            run: Arc::clone(&run),
+            place,
+            queue: Arc::clone(&queue),
+            request,
+            since: None,
+            outcome: None,
+        };
         let runs = Arc::clone(self);
-        let task = Arc::clone(&run);
         let work = work(Arc::clone(&run));
         self.tasks.spawn(async move {
             // Never closed. Held until the lease is released: the next run would wait for it.
             let mut place_at_work = None;
             let turn = async {
                 place_at_work = queue.turn.acquire().await.ok();
-                work.await
+                ending.since = Some(Instant::now());
+                let done = AssertUnwindSafe(work).catch_unwind().await;
+                done.unwrap_or_else(|_| Outcome::panicked())
             };
             let outcome = tokio::select! {
                 outcome = turn => outcome,
@@ -175,19 +210,51 @@ impl Runs {
                 },
             };
             // Before its outcome is told: the next request may go to another replica.
-            task.release().await;
-            let mut state = runs.state();
-            if queue.len.fetch_sub(1, Relaxed) == 1 {
-                state.queues.remove(&place);
-            }
-            if let Some(request) = request {
-                state.keep(request, &outcome);
-            }
-            drop(state);
+            ending.run.release().await;
             drop(place_at_work);
-            task.outcome.send_replace(Some(Arc::new(outcome)));
+            ending.tell(outcome);
+            drop(ending);
         });
         Ok((run, false))
+    }
+}
+
+/// End of a run's task. Dropping it frees the place in the queue and tells the outcome, so that
+/// no request waits for a task that panicked.
+struct Ending {
+    runs: Arc<Runs>,
+    run: Arc<Run>,
+    place: ScopeKey,
+    queue: Arc<Queue>,
+    request: Option<RequestKey>,
+    /// Begin of the work; none while the run waits.
+    since: Option<Instant>,
+    outcome: Option<Outcome>,
+}
+
+impl Ending {
+    /// Sets the outcome that is told at the end.
+    fn tell(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take().unwrap_or_else(Outcome::panicked);
+        let mut state = self.runs.state();
+        if self.queue.len.fetch_sub(1, Relaxed) == 1 {
+            state.queues.remove(&self.place);
+        }
+        if let Some(request) = self.request.take() {
+            state.keep(request, &outcome);
+        }
+        drop(state);
+        if let Some(since) = self.since {
+            let code = outcome.answer.as_ref().err().map(|problem| &*problem.code);
+            self.runs.durations.ended(code, since.elapsed());
+        }
+        self.run.outcome.send_replace(Some(Arc::new(outcome)));
     }
 }
 
@@ -225,12 +292,45 @@ pub(super) async fn ended(run: &Run) -> Result<Arc<Outcome>> {
     let mut outcome = run.outcome.subscribe();
     let outcome = outcome.wait_for(Option::is_some).await;
     let outcome = outcome.ok().and_then(|outcome| outcome.clone());
-    let failed = || {
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "failed",
-            "the server failed",
-        )
-    };
-    outcome.ok_or_else(failed)
+    outcome.ok_or_else(Problem::panicked)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn place() -> ScopeKey {
+        (Name::new("bot").expect("a name"), None)
+    }
+
+    #[tokio::test]
+    async fn a_run_that_panics_is_answered_and_frees_its_place() {
+        let runs = Arc::new(Runs::default());
+        let key = Key {
+            hash: [1; 32],
+            body: [2; 32],
+        };
+        let panics = |_| async { panic!("planted") };
+        let (run, _) = runs.begin(place(), Some(key), 1, panics).expect("a place");
+        let outcome = ended(&run).await.expect("an outcome");
+        let problem = outcome.answer.as_ref().expect_err("it panicked");
+        assert_eq!(problem.status, StatusCode::INTERNAL_SERVER_ERROR);
+        let works = |_| async {
+            Outcome {
+                answer: Ok(json!("done")),
+                began: true,
+            }
+        };
+        // A repeated request does not run the agent again: it may have saved something.
+        let (again, is_repeated) = runs.begin(place(), Some(key), 1, works).expect("kept");
+        let again = ended(&again).await.expect("an outcome");
+        assert!(is_repeated && again.answer.is_err());
+        let (next, _) = runs.begin(place(), None, 1, works).expect("a place");
+        let next = ended(&next).await.expect("an outcome");
+        assert_eq!(next.answer.as_ref().expect("done"), &json!("done"));
+        runs.finish().await;
+        assert!(runs.state().queues.is_empty());
+    }
 }

@@ -1,6 +1,7 @@
 //! All operations of the service. The router and the OpenAPI document are made of one table.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +11,9 @@ use axum::extract::{Query, RawPathParams, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
+use futures_util::FutureExt as _;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use super::app::{App, Target};
 use super::problem::{Problem, Result};
@@ -89,12 +93,25 @@ pub(super) fn router(app: Arc<App>) -> Router {
     for route in ROUTES {
         for path in route.path.templates() {
             let template = path.clone();
-            let handler = move |State(app): State<Arc<App>>, params, request| {
+            let handler = move |State(app): State<Arc<App>>, params, request: Request| {
                 let template = template.clone();
                 async move {
                     let began = Instant::now();
-                    let response = answer(route, Arc::clone(&app), params, request).await;
                     let method = route.method.as_str();
+                    let span = tracing::info_span!(
+                        "http_request",
+                        "otel.kind" = "server",
+                        "otel.name" = %format_args!("{method} {template}"),
+                        "http.request.method" = method,
+                        "http.route" = template,
+                        "http.response.status_code" = Empty,
+                    );
+                    #[cfg(feature = "otlp")]
+                    crate::traces::follow(&span, request.headers());
+                    let answered = answer(route, Arc::clone(&app), params, request);
+                    let response = answered.instrument(span.clone()).await;
+                    let status = response.status().as_u16();
+                    span.record("http.response.status_code", status);
                     app.metrics
                         .answered(method, template, response.status(), began.elapsed());
                     response
@@ -128,7 +145,10 @@ async fn answer(
 ) -> Response {
     let mut response = match checked(route, &app, params, &request) {
         Ok(target) => {
-            let answered = (route.handler)(app, target, request).await;
+            let answered = AssertUnwindSafe((route.handler)(app, target, request));
+            // A client whose connection is closed would repeat the request.
+            let answered = answered.catch_unwind().await;
+            let answered = answered.unwrap_or_else(|_| Err(Problem::panicked()));
             answered.unwrap_or_else(Problem::into_response)
         }
         Err(error) => error.into_response(),
@@ -178,6 +198,7 @@ fn checked(
     }
     let mut target = Target::of(&params, query)?;
     target.token = token;
+    target.client = request.extensions().get().copied();
     if let Some(right) = route.right {
         app.authorize(token, right, target.agent.as_ref())?;
     }

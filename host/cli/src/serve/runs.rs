@@ -16,6 +16,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::broadcast;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use super::app::{App, Target};
 use super::body::{Outgoing, events_response, require_json};
@@ -246,7 +248,14 @@ pub(super) async fn run(app: Arc<App>, target: Target, request: Request) -> Resu
     app.refuse_if_ending()?;
     let place = (agent.clone(), target.session.clone());
     let works = Arc::clone(&app);
-    let work = |run: Arc<Run>| async move { job.perform(&works, &run).await };
+    let span = tracing::info_span!("agent_run", outcome = Empty);
+    let traced = span.clone();
+    let work = |run: Arc<Run>| async move {
+        let outcome = job.perform(&works, &run).instrument(traced).await;
+        let error = outcome.answer.as_ref().err();
+        span.record("outcome", error.map_or("ok", |problem| &*problem.code));
+        outcome
+    };
     let (run, is_repeated) = app.runs.begin(place, key, app.options.queue, work)?;
     if wants_events(&head.headers) {
         return Ok(stream(&app, run, is_repeated));

@@ -10,6 +10,7 @@ use persist_host::snapshot::{Info, Name, Reader, SaveOptions, Scope, Version};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tracing::Instrument as _;
 
 use super::app::{App, Target};
 use super::body::{Outgoing, require_json};
@@ -190,7 +191,7 @@ async fn next(reader: &mut Reader, at: u64, end: u64) -> Result<Bytes> {
 }
 
 pub(super) async fn save(app: Arc<App>, target: Target, request: Request) -> Result<Response> {
-    let scope = target.scope(&app)?;
+    let scope = target.audited_scope(&app)?;
     let name = target.name()?.as_str();
     let (head, body) = request.into_parts();
     let mut options = SaveOptions::default();
@@ -232,7 +233,7 @@ pub(super) async fn save(app: Arc<App>, target: Target, request: Request) -> Res
 }
 
 pub(super) async fn delete(app: Arc<App>, target: Target, request: Request) -> Result<Response> {
-    let scope = target.scope(&app)?;
+    let scope = target.audited_scope(&app)?;
     let name = target.name()?.as_str().to_owned();
     let expect = conditional::of_change(request.headers(), &scope, &name).await?;
     let changing = scope.clone();
@@ -242,7 +243,7 @@ pub(super) async fn delete(app: Arc<App>, target: Target, request: Request) -> R
 }
 
 pub(super) async fn restore(app: Arc<App>, target: Target, request: Request) -> Result<Response> {
-    let scope = target.scope(&app)?;
+    let scope = target.audited_scope(&app)?;
     let name = target.name()?.as_str().to_owned();
     let (head, body) = request.into_parts();
     let wanted: RestoreRequest = json_of(&app, &head.headers, body).await?;
@@ -267,6 +268,7 @@ pub(super) async fn fork(app: Arc<App>, target: Target, request: Request) -> Res
         (Some(agent), session) => app.store.scope(agent, session.as_deref())?,
     };
     app.authorize(target.token, TokenRight::Save, Some(to.agent()))?;
+    let to = app.audited(to, target.token, target.client);
     let expect = conditional::of_change(&head.headers, &to, to_name.as_str()).await?;
     let changed = to.clone();
     let forked = async move {
@@ -326,15 +328,8 @@ pub(super) async fn unpin(app: Arc<App>, target: Target, request: Request) -> Re
 pub(super) async fn finished(
     change: impl Future<Output = persist_host::snapshot::Result<Info>> + Send + 'static,
 ) -> Result<Info> {
-    let done = tokio::spawn(change).await;
-    let ended = |_| {
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "failed",
-            "the server failed",
-        )
-    };
-    Ok(done.map_err(ended)??)
+    let done = tokio::spawn(change.in_current_span()).await;
+    Ok(done.map_err(|_| Problem::panicked())??)
 }
 
 fn of_condition(done: Result<Info>, headers: &HeaderMap) -> Result<Info> {

@@ -66,6 +66,7 @@ pub(crate) enum TokenRight {
 
 /// A token that a manifest lets in.
 pub(super) struct KnownToken {
+    pub(super) name: String,
     /// SHA-256 of the token. A token is 32 random bytes, which no one can guess, so that a slow
     /// hash, as passwords need it, would only slow down the server.
     pub(super) hash: [u8; 32],
@@ -157,6 +158,7 @@ mod tests {
     #[test]
     fn a_token_is_found_by_its_hash_alone() {
         let known = |text: &str| KnownToken {
+            name: text.into(),
             hash: Sha256::digest(text.as_bytes()).into(),
             rights: vec![TokenRight::Read],
             agents: Vec::new(),

@@ -2,9 +2,11 @@
 //! listed from time to time, while a client watches.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use persist_host::snapshot::{self, Name, Selection, Store, Version};
 use serde_json::Value;
 use tokio::sync::{Notify, broadcast};
@@ -15,6 +17,15 @@ use super::version::value;
 const BEHIND: usize = 1024;
 
 type Heads = HashMap<(Name, Option<Name>, Name), Version>;
+
+/// What the looks so far have found.
+#[derive(Default)]
+struct Seen {
+    /// None before the first look.
+    heads: Option<Heads>,
+    /// Clients that were told that they miss no change.
+    told: u64,
+}
 
 /// A name with a new version.
 #[derive(Clone)]
@@ -46,26 +57,33 @@ impl Default for Changes {
 impl Changes {
     /// Looks for changes while a client watches.
     pub(super) async fn watch(&self, store: &Store, pause: Duration) {
-        let mut before: Option<Heads> = None;
-        let mut told = 0;
+        let mut seen = Seen::default();
         loop {
             if self.sender.receiver_count() == 0 {
-                before = None;
+                seen.heads = None;
                 self.watched.notified().await;
             }
-            let joined = self.joined.load(Ordering::Relaxed);
-            match self.look(store, before.as_ref()).await {
-                Ok(heads) => {
-                    before = Some(heads);
-                    // Clients that joined before this look miss no change from here on.
-                    if joined != told {
-                        told = joined;
-                        self.ready(joined);
-                    }
-                }
-                Err(error) => tracing::warn!("cannot look for changes: {error}"),
+            // Without the next looks, clients would wait for changes for ever.
+            let looked = AssertUnwindSafe(self.look_once(store, &mut seen));
+            if looked.catch_unwind().await.is_err() {
+                tracing::error!("a look for changes panicked; this is a bug of Persist");
             }
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn look_once(&self, store: &Store, seen: &mut Seen) {
+        let joined = self.joined.load(Ordering::Relaxed);
+        match self.look(store, seen.heads.as_ref()).await {
+            Ok(heads) => {
+                seen.heads = Some(heads);
+                // Clients that joined before this look miss no change from here on.
+                if joined != seen.told {
+                    seen.told = joined;
+                    self.ready(joined);
+                }
+            }
+            Err(error) => tracing::warn!("cannot look for changes: {error}"),
         }
     }
 
@@ -104,5 +122,45 @@ impl Changes {
             heads.insert(key, version);
         }
         Ok(heads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use persist_host::snapshot::StoreOptions;
+    use persist_host::storage::Memory;
+    use persist_host::telemetry::{Measurement, Recorder};
+
+    use super::*;
+
+    /// Panics at the first measurement.
+    #[derive(Debug, Default)]
+    struct Faulty(AtomicBool);
+
+    impl Recorder for Faulty {
+        fn record(&self, _: &Measurement) {
+            assert!(self.0.swap(true, Ordering::Relaxed), "planted");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_look_that_panics_is_repeated() {
+        let options = StoreOptions::default();
+        let faulty = Arc::new(Faulty::default());
+        let store = Store::with_recorder(Arc::new(Memory::new()), options, faulty.clone());
+        let changes = Arc::new(Changes::default());
+        let mut client = changes.sender.subscribe();
+        changes.joined.fetch_add(1, Ordering::Relaxed);
+        let watching = Arc::clone(&changes);
+        let pause = Duration::from_millis(1);
+        let watching = tokio::spawn(async move { watching.watch(&store, pause).await });
+        tokio::select! {
+            ready = client.recv() => assert_eq!(ready.expect("told").event, "ready"),
+            ended = watching => panic!("no one looks any more: {ended:?}"),
+        }
+        assert!(faulty.0.load(Ordering::Relaxed), "a look has panicked");
     }
 }

@@ -265,7 +265,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "audit",
         &["PERSIST_AUDIT"],
         "`on`: each version that a command creates, but not those of an agent, has the labels \
-         `persist.by` (user and host) and `persist.via` (the command); `off`: it has not",
+         `persist.by` (user and host) and `persist.via` (the command); those that a client of \
+         `persist serve` creates have the name of its token and its address; `off`: it has not",
         "`on`",
     ),
     of(

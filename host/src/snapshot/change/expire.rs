@@ -4,7 +4,9 @@
 //!
 //! An expiry races with saves, and never undoes one: its tombstone is created only as the next
 //! version after the head that was found to be old. A save that comes first makes that a conflict;
-//! one that comes later is the next version, and the name exists again.
+//! one that comes later is the next version, and the name exists again. A purge of what expired
+//! creates nothing: it removes versions below the tombstone that is there, so that a save above it
+//! stays the newest version.
 
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use crate::snapshot::format::Encoded;
 use crate::snapshot::history::{Age, AgeLimits, commit_and_prune};
 use crate::snapshot::info::HOST_LABEL;
 use crate::snapshot::shared::ScopeRef;
-use crate::snapshot::{Error, Expect, Name, Purge, Result, Retention, Version};
+use crate::snapshot::{Error, Expect, Name, Purge, PurgeReport, Result, Retention, Version};
 
 /// Label of a tombstone that an expiry created, with the time after the last save.
 const EXPIRED_AFTER: &str = "expired-after";
@@ -101,7 +103,12 @@ impl ScopeRef {
         if trailer.is_tombstone() {
             let mut removed = versions.len() as u64 - 1;
             if !dry_run {
-                removed = self.purge(name, Purge::AfterGrace).await?.removed;
+                self.prepare_change().await?;
+                let mut purged = PurgeReport::default();
+                // No tombstone is created: it would undo a save that came meanwhile.
+                self.purge_below(name, head, Purge::AfterGrace, &mut purged)
+                    .await?;
+                removed = purged.removed;
             }
             return Ok(Expiry::Purged(head, removed));
         }

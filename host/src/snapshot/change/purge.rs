@@ -26,7 +26,7 @@ pub enum Purge {
 }
 
 /// Result of a purge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PurgeReport {
     /// The tombstone that stays, so that numbering goes on. None where the last possible version
@@ -42,11 +42,7 @@ pub struct PurgeReport {
 impl ScopeRef {
     /// Commits a tombstone, then removes every version below it.
     pub(crate) async fn purge(&self, name: &Name, purge: Purge) -> Result<PurgeReport> {
-        let mut purged = PurgeReport {
-            tombstone: None,
-            removed: 0,
-            kept: 0,
-        };
+        let mut purged = PurgeReport::default();
         if self.is_at_the_end(name).await? {
             self.purge_the_end(name, purge, &mut purged).await?;
             return Ok(purged);
@@ -58,6 +54,20 @@ impl ScopeRef {
             tombstone => tombstone?,
         };
         purged.tombstone = Some(tombstone);
+        self.purge_below(name, tombstone, purge, &mut purged)
+            .await?;
+        Ok(purged)
+    }
+
+    /// Removes every version below a tombstone that exists. Nothing above it is touched: what was
+    /// saved after the tombstone stays, and stays the newest.
+    pub(crate) async fn purge_below(
+        &self,
+        name: &Name,
+        tombstone: Version,
+        purge: Purge,
+        purged: &mut PurgeReport,
+    ) -> Result<()> {
         let fates = self.purge_fates(name, purge).await?;
         let below = fates.iter().rev().filter(|fate| fate.version < tombstone);
         for &PruneDecision { version, keep, .. } in below {
@@ -65,9 +75,9 @@ impl ScopeRef {
                 purged.kept += 1;
                 continue;
             }
-            self.purge_version(name, version, &mut purged).await?;
+            self.purge_version(name, version, purged).await?;
         }
-        Ok(purged)
+        Ok(())
     }
 
     async fn purge_version(

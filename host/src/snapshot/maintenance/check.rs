@@ -205,6 +205,35 @@ impl Store {
         Ok(check.checked)
     }
 
+    /// Looks at single versions, as [`Store::check`] looks at those of a selection. Versions of one
+    /// name are to follow each other.
+    ///
+    /// # Errors
+    /// Errors of [`Store::check`]; [`Error::Invalid`] where a version cannot exist.
+    pub async fn check_versions(
+        &self,
+        versions: impl IntoIterator<Item = (Scope, Name, Version)>,
+        read: ReadData,
+        each: impl FnMut(&CheckSummary, Option<&Finding>),
+    ) -> Result<CheckSummary> {
+        let mut check = Check {
+            store: &self.inner,
+            read,
+            each,
+            checked: CheckSummary::default(),
+        };
+        check.store_header().await?;
+        let mut last = None;
+        for (scope, name, version) in versions {
+            let dir = scope.inner.dir_of(&name);
+            let looked = look(scope.inner, name, version, check.reads()).await?;
+            check.checked.names += u64::from(looked.is_some() && last.as_ref() != Some(&dir));
+            check.looked(looked);
+            last = Some(dir);
+        }
+        Ok(check.checked)
+    }
+
     /// Returns true where `error` is of one object or directory alone: the store still lists what
     /// it has.
     pub async fn is_of_one_place(&self, error: &Error) -> bool {

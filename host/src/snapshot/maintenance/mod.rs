@@ -7,4 +7,5 @@ mod usage;
 
 pub use check::{CheckSummary, Finding, FindingKind, ReadData, Severity};
 pub use gc::GcOptions;
+pub use repair::SavedAs;
 pub use usage::Usage;

@@ -4,8 +4,53 @@
 use crate::snapshot::shared::{ScopeRef, check};
 #[cfg(doc)]
 use crate::snapshot::{Error, FindingKind};
-use crate::snapshot::{Name, Result, Store, Version, layout};
+use crate::snapshot::{Name, Result, Scope, Store, Version, layout};
 use crate::storage::{ErrorKind, Key, ReadRange};
+
+/// Address that the file of a version was saved at. A file may say anything of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SavedAs {
+    /// The agent.
+    pub agent: String,
+    /// The session; none for the agent's own names.
+    pub session: Option<String>,
+    /// The name.
+    pub name: String,
+    /// The version.
+    pub version: Version,
+    /// True for a tombstone, which holds no state.
+    pub deleted: bool,
+}
+
+impl Scope {
+    /// Returns the address that the file at the key of a version was saved at: another one is that
+    /// of a [`FindingKind::Misplaced`]. With `read_data`, verifies every byte of the file.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such version; [`Error::Corrupt`]; [`Error::Storage`].
+    pub async fn saved_as(&self, name: &str, version: Version, read_data: bool) -> Result<SavedAs> {
+        let name = Name::new(name)?;
+        let object = match self.inner.object_of_any(&name, version).await {
+            Err(error) if error.is_missing_object() => {
+                return Err(self.inner.missing(&name, Some(version)));
+            }
+            object => object?,
+        };
+        let metadata = &object.trailer.metadata;
+        let saved_as = SavedAs {
+            agent: metadata.agent.clone(),
+            session: metadata.session.clone(),
+            name: metadata.name.clone(),
+            version: metadata.version,
+            deleted: object.trailer.is_tombstone(),
+        };
+        if read_data {
+            object.verify(&name, version).await?;
+        }
+        Ok(saved_as)
+    }
+}
 
 impl Store {
     /// Removes what lies at the key of a [`FindingKind::InTheWay`] and is no file: a link, a named

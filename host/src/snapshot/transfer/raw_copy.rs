@@ -246,10 +246,10 @@ impl ScopeRef {
             }
             there => there?,
         };
-        let highest = match there.first() {
-            _ if options.any_version => MAX_VERSION,
-            Some(newest) => HIGHEST.min(newest.saturating_add(MAX_AHEAD)),
-            None => HIGHEST,
+        let highest = if options.any_version {
+            MAX_VERSION
+        } else {
+            highest(there.first().copied())
         };
         let mut same = BTreeSet::new();
         let mut tell = |copied: CopyOutcome| {
@@ -329,6 +329,12 @@ impl ScopeRef {
             Err(error) if to.store.is_of_one_place(&error).await => true,
             there => there.map(|_| true)?,
         };
+        if !is_there && !options.any_version {
+            let newest = to.head(name).await?.map(|head| head.version);
+            if version > highest(newest) {
+                return Ok(Some(CopyOutcome::TooHigh(version)));
+            }
+        }
         if !is_there && !options.dry_run {
             to.prepare_change().await?;
         }
@@ -494,6 +500,14 @@ impl RawVersion {
             sound.map_err(|error| error.at(&self.key))?;
         }
         Ok(bytes)
+    }
+}
+
+/// The highest number that is copied where `newest` is the newest version there.
+fn highest(newest: Option<Version>) -> Version {
+    match newest {
+        Some(newest) => HIGHEST.min(newest.saturating_add(MAX_AHEAD)),
+        None => HIGHEST,
     }
 }
 

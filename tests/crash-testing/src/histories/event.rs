@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use persist_host::conformance::noise;
 use persist_host::snapshot::{
-    Error, Expect, Info, Purge, Retention, SaveOptions, Scope, Snapshot, Store, Version, Writer,
+    Error, Expect, Expiry, Info, Purge, Retention, SaveOptions, Scope, Snapshot, Store, Version,
+    Writer,
 };
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +86,11 @@ pub(crate) enum Call {
         keep: usize,
     },
     Purge,
+    /// An expiry after the grace period: of the head, or of what is below the tombstone of an
+    /// expiry. Careless: with [`Bug::ExpiryUnconditional`](super::Bug::ExpiryUnconditional).
+    Expire {
+        careless: bool,
+    },
     /// Everything that is there, while no other call is made.
     Audit,
 }
@@ -105,6 +112,10 @@ pub(crate) enum Answer {
     All(BTreeMap<Version, What>),
     /// Everything old below this tombstone was removed.
     PurgeReport(Version),
+    /// This head was old, and this tombstone was made right above it.
+    Expired(Version, Version),
+    /// An expiry left the name as it is.
+    Kept,
     /// The wanted condition does not hold; this is the head.
     Conflict(Option<Version>),
     /// It may have been made, as this version where one is named.
@@ -256,13 +267,15 @@ impl Call {
                 let tombstone = purged.map(|purged| purged.tombstone);
                 tombstone.map(|tombstone| Answer::PurgeReport(tombstone.expect("numbers are left")))
             }
+            Self::Expire { careless } => expire(scope, name, careless).await,
             Self::Audit => return audit(scope, name).await,
         };
         match (self, answer) {
             // Clocks disagree: nothing may be removed by age.
-            (Self::Prune { .. } | Self::Purge, Err(Error::Unsupported { what, .. })) => {
-                Answer::Failed(what)
-            }
+            (
+                Self::Prune { .. } | Self::Purge | Self::Expire { .. },
+                Err(Error::Unsupported { what, .. }),
+            ) => Answer::Failed(what),
             (_, answer) => answer.unwrap_or_else(failed),
         }
     }
@@ -287,6 +300,23 @@ async fn prune(scope: &Scope, name: &str, keep: usize) -> Result<Answer, Error> 
     let fates = scope.prune(name, &retention).await?;
     let removed = fates.iter().filter(|fate| fate.keep.is_none());
     Ok(Answer::Pruned(removed.map(|fate| fate.version).collect()))
+}
+
+async fn expire(scope: &Scope, name: &str, careless: bool) -> Result<Answer, Error> {
+    let rules = Retention::nothing();
+    let expiry = scope.expire(name, Duration::ZERO, &rules, careless).await?;
+    Ok(match expiry {
+        Expiry::Expired(head, Some(tombstone)) => Answer::Expired(head, tombstone),
+        // The bug: what was found to be old is not what is deleted.
+        Expiry::Expired(head, None) => match scope.delete(name, Expect::Any).await {
+            Ok(info) => Answer::Expired(head, info.version),
+            Err(Error::NotFound(_)) => Answer::Kept,
+            Err(error) => return Err(error),
+        },
+        Expiry::Purged(tombstone, _) if !careless => Answer::PurgeReport(tombstone),
+        Expiry::Unreadable => Answer::Failed("the newest version cannot be read".into()),
+        _ => Answer::Kept,
+    })
 }
 
 async fn audit(scope: &Scope, name: &str) -> Answer {

@@ -49,6 +49,8 @@ pub enum Bug {
     /// A success that answers a repeated request is believed, although the server says so to
     /// everybody.
     RepeatBelieved,
+    /// An expiry finds that a head is old, and deletes the head that is there by then.
+    ExpiryUnconditional,
     /// On a local disk: a second name of a temporary file is taken for the proof that a version was
     /// made.
     LinkCountBelieved,

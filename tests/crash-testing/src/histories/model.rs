@@ -52,6 +52,8 @@ pub(crate) enum Step {
         what: What,
         wanted: Wanted,
     },
+    /// A head that holds a state, and is old, gets a tombstone right above it.
+    Expire { head: Version, tombstone: Version },
     /// A request that was under way for long makes a version whose number was used and removed.
     Fill(Version, What),
     /// There is a head; and it is this version, and this, where they are known.
@@ -190,6 +192,7 @@ impl State {
                 what,
                 wanted,
             } => self.make(op, *version, *what, *wanted, known),
+            Step::Expire { head, tombstone } => self.expire(op, *head, *tombstone, known),
             Step::Fill(version, what) => self.fill(op, *version, *what, known),
             Step::Head(version, what) => same(self.head().is_some_and(|head| {
                 version.is_none_or(|version| head.0 == version)
@@ -234,6 +237,7 @@ impl State {
         op.answered.is_some()
             && match &op.step {
                 Step::Make { version, .. } => version.is_some_and(|version| version <= head),
+                Step::Expire { tombstone, .. } => *tombstone <= head,
                 Step::Head(version, _) => version.is_some_and(|version| version < head),
                 Step::NoHead => head > 0,
                 Step::Never => true,
@@ -260,6 +264,16 @@ impl State {
             return None;
         }
         Some(self.clone().with(next, what, op.asked, false))
+    }
+
+    fn expire(&self, op: &Op, head: Version, tombstone: Version, known: &Known) -> Option<Self> {
+        let (version, kept) = self.versions.last_key_value()?;
+        let is_state = kept.what != What::Tombstone;
+        if *version != head || !is_state || !known.is_old(kept, op.answered) {
+            return None;
+        }
+        let wanted = Wanted::Version(head);
+        self.make(op, Some(tombstone), What::Tombstone, wanted, known)
     }
 
     fn fill(&self, op: &Op, version: Version, what: What, known: &Known) -> Option<Self> {
@@ -302,7 +316,11 @@ impl Known {
     pub(crate) fn of(events: &[Event], name: usize, grace: Micros) -> Self {
         let of_name = || events.iter().filter(|event| event.name == name);
         let acknowledged = events.iter().filter_map(|event| match &event.answered {
-            Some((_, Answer::Made(version, _))) if event.changed() == name => Some(*version),
+            Some((_, Answer::Made(version, _) | Answer::Expired(_, version)))
+                if event.changed() == name =>
+            {
+                Some(*version)
+            }
             _ => None,
         });
         Self {
@@ -319,11 +337,15 @@ impl Known {
                 .removed
                 .as_ref()
                 .is_none_or(|removed| removed.contains(&version));
-            let old = window.answered.is_none_or(|answered| {
-                kept.asked + self.grace < answered + COARSE.min(self.grace / 4)
-            });
+            let old = self.is_old(kept, window.answered);
             in_time && named && (old || kept.late)
         })
+    }
+
+    /// Returns true if a version was older than the grace when a call was answered.
+    fn is_old(&self, kept: &Kept, answered: Option<Micros>) -> bool {
+        answered
+            .is_none_or(|answered| kept.asked + self.grace < answered + COARSE.min(self.grace / 4))
     }
 }
 
@@ -333,7 +355,9 @@ impl Window {
         let (time, answer) = event.answered.clone().unzip();
         let removed = match (&event.call, answer) {
             (Call::Prune { .. }, Some(Answer::Pruned(removed))) => Some(removed),
-            (Call::Prune { .. } | Call::Purge, _) => None,
+            // It made a tombstone, or nothing.
+            (Call::Expire { .. }, Some(Answer::Expired(..) | Answer::Kept)) => return None,
+            (Call::Prune { .. } | Call::Purge | Call::Expire { .. }, _) => None,
             _ => return None,
         };
         Some(Self {

@@ -89,6 +89,8 @@ pub(crate) struct Worker {
     /// The highest version that it knows of each name.
     known: Vec<Version>,
     tags: Tag,
+    /// With [`Bug::ExpiryUnconditional`](super::Bug::ExpiryUnconditional).
+    is_careless: bool,
 }
 
 impl Worker {
@@ -106,7 +108,14 @@ impl Worker {
             rng: shape.rng(number as u64),
             known: vec![0; shape.names],
             tags: Tag::try_from(number).unwrap_or(0) * TAGS,
+            is_careless: false,
         }
+    }
+
+    /// Expires names as the bug does.
+    pub(crate) fn careless(mut self, is_careless: bool) -> Self {
+        self.is_careless = is_careless;
+        self
     }
 
     /// Asks everything. `before` is told of each call.
@@ -167,6 +176,9 @@ impl Worker {
                 keep: self.rng.usize(1..3),
             },
             (Role::Keeper, 45..60) => Call::Purge,
+            (Role::Keeper, 60..80) => Call::Expire {
+                careless: self.is_careless,
+            },
             (Role::Keeper, _) => self.look(old),
             (Role::Swapper, 0..70) => save,
             (Role::Anyone, 0..25) => save,
@@ -216,7 +228,7 @@ impl Worker {
             Answer::Made(version, _) | Answer::Seen(version, _) => Some(*version),
             Answer::Conflict(head) => *head,
             Answer::Unknown(version) => *version,
-            Answer::PurgeReport(tombstone) => Some(*tombstone),
+            Answer::PurgeReport(tombstone) | Answer::Expired(_, tombstone) => Some(*tombstone),
             _ => None,
         };
         self.known[name] = self.known[name].max(told.unwrap_or(0));

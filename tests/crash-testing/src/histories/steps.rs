@@ -151,7 +151,7 @@ impl Call {
             | Self::Delete { wanted }
             | Self::Restore { wanted, .. } => (name, wanted),
             Self::Fork { to, wanted } => (to, wanted),
-            Self::Purge => (name, Wanted::Any),
+            Self::Purge | Self::Expire { .. } => (name, Wanted::Any),
             Self::Abandon { .. }
             | Self::Load { .. }
             | Self::Stat { .. }
@@ -182,13 +182,15 @@ impl Event {
     /// second time.
     fn may_fill(&self, version: Version, what: What) -> bool {
         let made = match &self.answered {
-            Some((_, Answer::Made(made, _))) if *made == version => return false,
+            Some((_, Answer::Made(made, _) | Answer::Expired(_, made))) if *made == version => {
+                return false;
+            }
             Some((_, Answer::Made(_, made))) => Some(*made),
             _ => None,
         };
         match self.call {
             Call::Save { tag, .. } | Call::Stream { tag, .. } => what == What::State(tag),
-            Call::Delete { .. } | Call::Purge => what == What::Tombstone,
+            Call::Delete { .. } | Call::Purge | Call::Expire { .. } => what == What::Tombstone,
             Call::Restore { .. } | Call::Fork { .. } => {
                 what != What::Tombstone && made.is_none_or(|made| made == what)
             }
@@ -209,6 +211,9 @@ impl Event {
             (Some(Answer::Made(version, what) | Answer::Seen(version, what)), _) if about => {
                 vec![(*version, *what)]
             }
+            (Some(Answer::Expired(_, tombstone)), _) if about => {
+                vec![(*tombstone, What::Tombstone)]
+            }
             (Some(Answer::All(all)), _) if about => {
                 let all = all.iter();
                 all.map(|(version, what)| (*version, *what)).collect()
@@ -228,7 +233,7 @@ fn seen(call: &Call, answer: &Answer) -> Option<Step> {
         // It looks first: one that comes after another has nothing to delete.
         (Call::Delete { .. }, Answer::Made(..)) => Step::NotAbsent,
         (Call::Purge, Answer::NotFound) => Step::NoHead,
-        (Call::Purge, Answer::PurgeReport(version)) => {
+        (Call::Purge | Call::Expire { .. }, Answer::PurgeReport(version)) => {
             Step::Head(Some(*version), Some(What::Tombstone))
         }
         (Call::Prune { .. }, Answer::Pruned(removed)) => Step::Gone(removed.clone()),
@@ -258,6 +263,7 @@ fn change(wanted: Wanted, answer: &Answer) -> Vec<Step> {
             what,
             wanted,
         }],
+        (&Answer::Expired(head, tombstone), _) => vec![Step::Expire { head, tombstone }],
         // The head that is told may be a later one than the one that was in the way.
         (Answer::Conflict(head), Wanted::Absent) => vec![Step::NotAbsent, told(*head)],
         (Answer::Conflict(Some(head)), Wanted::Version(wanted)) if *head == wanted => {

@@ -205,6 +205,32 @@ fn a_fork_that_was_cut_short_copied_what_was_there_before_or_nothing() {
 }
 
 #[test]
+fn an_expiry_takes_an_old_head_and_undoes_no_save() {
+    let expire = |asked, head, tombstone| {
+        let call = Call::Expire { careless: false };
+        event(asked, asked + 1, call, Answer::Expired(head, tombstone))
+    };
+    let saves = [save(0, 1, 1, 1), save(2, 3, 2, 2)];
+    let after = |event: Event| [&saves[..], &[event]].concat();
+    assert!(is_linear(&after(expire(3000, 2, 3))));
+    assert!(!is_linear(&after(expire(500, 2, 3))), "it is young");
+    assert!(!is_linear(&after(expire(3000, 1, 3))), "a save came first");
+    let purge = |asked, tombstone| {
+        let call = Call::Expire { careless: false };
+        event(asked, asked + 1, call, Answer::PurgeReport(tombstone))
+    };
+    let gone = |asked| {
+        let all = [(3, What::Tombstone)].into();
+        event(asked, asked + 1, Call::Audit, Answer::All(all))
+    };
+    let expired = after(expire(3000, 2, 3));
+    assert!(is_linear(
+        &[&expired[..], &[purge(6000, 3), gone(7000)]].concat()
+    ));
+    assert!(!is_linear(&[&expired[..], &[gone(7000)]].concat()));
+}
+
+#[test]
 fn a_deletion_of_what_was_deleted_makes_no_tombstone() {
     let delete = |asked, version| {
         let wanted = Wanted::Any;
@@ -290,6 +316,11 @@ fn a_prune_that_compares_no_times_with_trailers_is_found() {
 #[test]
 fn a_success_that_answers_a_repeated_request_and_is_believed_is_found() {
     finds(Bug::RepeatBelieved, "no order");
+}
+
+#[test]
+fn an_expiry_that_deletes_a_save_that_came_first_is_found() {
+    finds(Bug::ExpiryUnconditional, "no order");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! each.
 //!
 //! Two processes share a store on the real disk, each with two agents that save, stream, delete,
-//! restore, fork, prune and purge. They say on a pipe what they ask and what they are answered;
+//! restore, fork, prune, purge and expire. They say on a pipe what they ask and what they are
+//! answered;
 //! each is killed (SIGKILL) 0 to 30 ms after it asked for something, most soon. Then everything
 //! that is there is loaded and verified, by the model that the histories are checked against: each
 //! acknowledged version is there with its bytes unless an acknowledged prune took it, the one call

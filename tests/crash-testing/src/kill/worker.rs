@@ -94,6 +94,12 @@ impl Worker {
             self.ask(scope, name, Call::Stat { at: None }, &record)
                 .await;
         }
+        // What the processes before left is old by now, unless they were just killed.
+        let expires = self.rng.u32(0..4) == 0;
+        for name in (0..NAMES).filter(|_| expires) {
+            let call = Call::Expire { careless: false };
+            self.ask(scope, name, call, &record).await;
+        }
         loop {
             let name = self.rng.usize(0..NAMES);
             let call = self.next(name);
@@ -107,8 +113,10 @@ impl Worker {
             Call::Fork { to, .. } => to,
             _ => name,
         };
-        if let Answer::Made(version, _) | Answer::Seen(version, _) | Answer::PurgeReport(version) =
-            answer
+        if let Answer::Made(version, _)
+        | Answer::Seen(version, _)
+        | Answer::PurgeReport(version)
+        | Answer::Expired(_, version) = answer
         {
             self.heads[name] = self.heads[name].max(version);
         }
@@ -153,7 +161,8 @@ impl Worker {
                 keep: self.rng.usize(1..6),
             },
             96 => Call::Purge,
-            _ => Call::Load { at: None },
+            97 => Call::Load { at: None },
+            _ => Call::Expire { careless: false },
         }
     }
 }
