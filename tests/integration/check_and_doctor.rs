@@ -948,6 +948,8 @@ fn a_lost_version_is_found_against_another_store() {
         (&summary["lost"], &summary["missing"]),
         (&1.into(), &1.into())
     );
+    let (found, totals) = check(&["--summary"], 6);
+    assert_eq!((found.len(), totals), (0, summary));
     // The newest versions are lost; nothing but the other store knows.
     for version in [2, 3, 4] {
         std::fs::remove_file(file(version)).expect("removes");

@@ -23,6 +23,18 @@ fn save(dir: &Path, address: &str, state: &[u8], more: &[&str]) {
 
 /// Runs `persist` on a terminal of so many columns. Returns what it shows.
 fn on_terminal(dir: &Path, columns: usize, words: &str, env: &[(&str, &str)]) -> String {
+    let (code, shown) = ends_on_terminal(dir, columns, words, env);
+    assert_eq!(code, Some(0), "{shown}");
+    shown
+}
+
+/// Runs `persist` on a terminal of so many columns. Returns its exit code and what it shows.
+fn ends_on_terminal(
+    dir: &Path,
+    columns: usize,
+    words: &str,
+    env: &[(&str, &str)],
+) -> (Option<i32>, String) {
     let command = persist(dir);
     let program = command.get_program().to_str().expect("text");
     let mut shell = Command::new("sh");
@@ -35,8 +47,7 @@ fn on_terminal(dir: &Path, columns: usize, words: &str, env: &[(&str, &str)]) ->
     }
     shell.envs(env.iter().copied());
     let (code, shown) = Terminal::start(&shell).end();
-    assert_eq!(code, Some(0), "{shown}");
-    shown.replace("\r\n", "\n")
+    (code, shown.replace("\r\n", "\n"))
 }
 
 fn without_colours(shown: &str) -> String {
@@ -74,6 +85,49 @@ fn addresses_are_shortened_on_a_narrow_terminal_only() {
     assert!(address.contains('…') && address.ends_with("@1"), "{narrow}");
     for line in piped.lines() {
         assert_eq!(line.trim_end(), line);
+    }
+}
+
+#[test]
+fn findings_of_a_check_are_a_table_on_a_terminal_and_lose_nothing() {
+    let dir = tempdir();
+    let dir = dir.path();
+    save(dir, LONG, b"one", &[]);
+    save(dir, "bot/memory", b"two", &[]);
+    let files = version_files(dir);
+    let long = files
+        .iter()
+        .find(|file| file.to_string_lossy().contains("conversation"));
+    let long = long.expect("the version");
+    let moved = dir.join("support/moved");
+    fs::rename(
+        long.parent().and_then(Path::parent).expect("a session"),
+        &moved,
+    )
+    .expect("moves");
+    fs::write(dir.join("bot/~/memory/notes.txt"), "").expect("writes");
+    let piped = run(dir, &["check"]);
+    let piped = text(&piped.stdout).to_owned();
+    let key = piped.split(['(', ')']).nth(1).expect("a key");
+    for columns in [80, 200] {
+        let (code, shown) = ends_on_terminal(dir, columns, "check --color never", &[]);
+        assert_eq!(code, Some(6), "{shown}");
+        let header = shown.lines().next().expect("a header");
+        for title in ["SEVERITY", "KIND", "ADDRESS", "FINDING"] {
+            assert!(header.contains(title), "{shown}");
+        }
+        for line in shown.lines().filter(|line| !line.starts_with("checked ")) {
+            let width = unicode_width::UnicodeWidthStr::width(line);
+            assert!(width <= columns, "{columns}: {shown}");
+        }
+        let start = header.find("FINDING").expect("the title");
+        let finding = |line: &str| line.chars().skip(start).collect::<String>();
+        let findings: String = shown.lines().map(finding).collect();
+        assert!(findings.contains(key), "{columns}: {shown}");
+        assert!(
+            shown.contains("misplaced") && shown.contains("foreign"),
+            "{shown}"
+        );
     }
 }
 

@@ -47,6 +47,8 @@ struct Odd {
     /// True if the next version that is read in pieces is replaced, and pruned, before the first of
     /// them is read.
     replaces: AtomicBool,
+    /// True if a host saves once, right after pins are listed.
+    saves: AtomicBool,
 }
 
 impl Odd {
@@ -64,6 +66,7 @@ impl Odd {
             gate: Semaphore::new(0),
             asleep: AtomicBool::new(false),
             replaces: AtomicBool::new(false),
+            saves: AtomicBool::new(false),
         }
     }
 
@@ -138,6 +141,9 @@ impl Forward for Odd {
 
     async fn list(&self, list: &List<'_>) -> Result<Page> {
         let mut page = self.memory.list(list).await?;
+        if list.prefix.starts_with("pin-") && self.saves.swap(false, Ordering::SeqCst) {
+            save(&scope(Arc::new(self.memory.clone())), "memory", "newer").await;
+        }
         let Some(hours) = self.hours.filter(|_| list.meta) else {
             return Ok(page);
         };
@@ -932,6 +938,26 @@ fn a_name_that_is_not_saved_expires_and_is_purged_later() {
         plain.delete("memory", Expect::Any).await.expect("deletes");
         assert_eq!(expire(6 + 99, false).await, Expiry::None);
         assert_eq!(versions(&plain).await, [6, 5, 4]);
+    });
+}
+
+#[test]
+fn a_purge_of_what_expired_does_not_undo_a_save_that_comes_meanwhile() {
+    block_on(async {
+        let memory = Memory::new();
+        save(&scope(Arc::new(memory.clone())), "memory", "old").await;
+        let expire = async |hour: u64, saves: bool| {
+            let storage = Odd::at_hour(&memory, hour);
+            storage.saves.store(saves, Ordering::SeqCst);
+            let scope = scope(Arc::new(storage));
+            let expiry = scope.expire("memory", 24 * HOUR, &nothing(), false).await;
+            expiry.expect("looks")
+        };
+        assert_eq!(expire(40, false).await, Expiry::Expired(1, Some(2)));
+        assert_eq!(expire(80, true).await, Expiry::Purged(2, 1));
+        let plain = scope(Arc::new(memory.clone()));
+        assert_eq!(load(&plain, "memory").await.as_deref(), Some("newer"));
+        assert_eq!(versions(&plain).await, [3, 2]);
     });
 }
 

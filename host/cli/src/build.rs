@@ -435,8 +435,8 @@ fn run(command: &mut Command) -> Result<()> {
         .with_context(|| format!("cannot start {}", shown.display()))?;
     let status = output.status;
     if !status.success() {
-        // Standard output is for the answer of an agent, or for JSON. What a tool prints there tells
-        // of files that are gone afterwards, unless it is why the tool failed.
+        // Standard output is for the answer of an agent, or for JSON. What a tool prints there
+        // tells of files that are gone afterwards, unless it is why the tool failed.
         let _ = io::stderr().lock().write_all(&output.stdout);
     }
     ensure!(status.success(), "{} failed: {status}", shown.display());

@@ -348,8 +348,7 @@ mod tests {
             let start = lines[0].find("its file").expect("the first word");
             let whole: String = lines
                 .iter()
-                .map(|line| line.chars().skip(line[..start].chars().count()))
-                .flatten()
+                .flat_map(|line| line.chars().skip(line[..start].chars().count()))
                 .collect();
             let dense = |text: &str| text.replace(' ', "");
             assert_eq!(dense(&whole), dense(finding));

@@ -651,10 +651,12 @@ const CREDENTIALS_HINT: &str = "set GOOGLE_APPLICATION_CREDENTIALS or, for an en
     Google's, gcs_credentials under [endpoints.\"host:port\"] in persist.toml";
 
 /// Letters in which a misspelled parameter of a URL differs from a known one, at most.
+#[cfg(feature = "bucket")]
 const MISSPELLED: usize = 2;
 
 /// Returns the parameter that another word is a misspelling of. `-` and capital letters do not
 /// count.
+#[cfg(feature = "bucket")]
 fn near_parameter<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let name = name.to_ascii_lowercase().replace('-', "_");
     let most = MISSPELLED.min(name.chars().count() / 3);
@@ -663,6 +665,12 @@ fn near_parameter<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|known| (strsim::osa_distance(&name, known), *known));
     let near = near.filter(|(letters, _)| *letters <= most).min();
     near.map(|(_, known)| known)
+}
+
+/// A host that cannot use a bucket lists the known parameters and suggests none.
+#[cfg(not(feature = "bucket"))]
+fn near_parameter<'a>(_: &str, _: &[&'a str]) -> Option<&'a str> {
+    None
 }
 
 /// Parses the text behind the `?` of a URL and returns the values in the order of `known`.

@@ -188,7 +188,7 @@ impl Check {
             let damaged = damaged.collect::<Result<Vec<_>>>()?;
             selection = Selection::union(std::iter::once(selection).chain(damaged));
         }
-        let mut lines = Lines::new(out);
+        let mut lines = Lines::new(out, self.summary);
         let mut counts = Counts::default();
         let past = match self.at.at {
             None => None,
@@ -202,7 +202,7 @@ impl Check {
                 return progress.add(1);
             };
             counts.add(finding.kind.severity());
-            if self.summary || (!out.json && misplaced.takes(finding)) {
+            if !out.json && misplaced.takes(finding) {
                 return;
             }
             // A finding that cannot be printed does not stop the check.
@@ -227,10 +227,8 @@ impl Check {
             if past.versions.is_empty() && pruned == 0 {
                 return Err(past.nothing(store));
             }
-            if !self.summary {
-                let told = past.print_pruned(&mut lines);
-                super::printed(told, "the store is checked")?;
-            }
+            let told = past.print_pruned(&mut lines);
+            super::printed(told, "the store is checked")?;
             counts.warnings += pruned;
             checked.findings += pruned;
         }
@@ -515,19 +513,25 @@ const COLUMNS: [Column; 4] = [
 struct Lines {
     out: Out,
     table: Option<Table>,
+    /// Prints none of them.
+    is_summary: bool,
 }
 
 impl Lines {
-    fn new(out: Out) -> Self {
+    fn new(out: Out, is_summary: bool) -> Self {
         let is_table = !out.json && !out.quiet && stdio::columns().is_some();
         Self {
             out,
+            is_summary,
             table: is_table.then(|| Table::new(out, &COLUMNS)),
         }
     }
 
     /// Prints a finding. A stranger may have chosen the key and what the file says.
     fn print(&mut self, line: &Line<'_>) -> std::io::Result<()> {
+        if self.is_summary {
+            return Ok(());
+        }
         let out = self.out;
         let value = line.value();
         let style = match line.severity {
