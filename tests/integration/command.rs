@@ -120,7 +120,7 @@ fn each_kind_of_failure_has_its_exit_code_and_a_message_that_helps() {
             2,
             "/proc/none",
         ),
-        (&["show", "memory"], 2, "agent/name"),
+        (&["cat", "memory"], 2, "agent/name"),
         (&["show", "bot/"], 2, "empty"),
         (&["--storage", "ftp://x", "ls"], 2, "file:///absolute/path"),
         (&["--storage", "/tmp", "ls"], 2, "file:///tmp"),
