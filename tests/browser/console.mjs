@@ -131,6 +131,8 @@ async function looks() {
     }
     await follow(page);
     await accessible(page, `changes, ${scheme}`);
+    // A screenshot waits for the end of the response.
+    await page.evaluate(() => window.stop());
     await page.screenshot({ path: join(directory, `changes-1280-${scheme}.png`) });
   }
   assert.deepEqual(page.problems, []);
