@@ -40,6 +40,7 @@
 //! - `selection`: several names at once, points in time, whole agents and sessions
 //! - `serve`: agents and snapshots over HTTP
 //! - `replicas`: several services over one store, with leases and behind a proxy
+//! - `fleet`: agents on Restate, whose turns are done once
 //! - `network`: proxies, login pages and wrong servers between a host and its store
 //! - `secrets`: secrets in the wrong place, which no command prints
 //! - `malformed`: keys, files and variables that no request can carry
@@ -68,6 +69,7 @@ mod driver;
 mod endless;
 mod faults;
 mod file_systems;
+mod fleet;
 mod gc;
 mod gcs;
 mod heads;
