@@ -41,6 +41,7 @@
 //! - `serve`: agents and snapshots over HTTP
 //! - `replicas`: several services over one store, with leases and behind a proxy
 //! - `fleet`: agents on Restate, whose turns are done once
+//! - `netns`, `restate`: hosts that can be cut off, and a server of Restate
 //! - `network`: proxies, login pages and wrong servers between a host and its store
 //! - `secrets`: secrets in the wrong place, which no command prints
 //! - `malformed`: keys, files and variables that no request can carry
@@ -82,6 +83,7 @@ mod leases;
 mod logs;
 mod malformed;
 mod model_chat;
+mod netns;
 mod network;
 mod operators;
 mod outcomes;
@@ -90,6 +92,7 @@ mod plugin_host;
 mod probes;
 mod races;
 mod replicas;
+mod restate;
 mod retention;
 mod retention_cli;
 mod run_options;
