@@ -40,7 +40,7 @@
 //! - `selection`: several names at once, points in time, whole agents and sessions
 //! - `serve`: agents and snapshots over HTTP
 //! - `replicas`: several services over one store, with leases and behind a proxy
-//! - `fleet`: agents on Restate, whose turns are done once
+//! - `fleet`: agents on Restate, whose turns are done once; a trial of many workers
 //! - `netns`, `restate`: hosts that can be cut off, and a server of Restate
 //! - `network`: proxies, login pages and wrong servers between a host and its store
 //! - `secrets`: secrets in the wrong place, which no command prints

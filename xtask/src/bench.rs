@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: what save and load cost, beside what one would use instead (`tests/bench`),
-//! and docs/src/benchmarks.md.
+//! and docs/src/benchmarks.md. `cargo xtask bench fleet` is in [`crate::fleet`].
 
 use crate::figures::Page;
+use crate::fleet;
 use crate::machine::{self, Workspace};
 use anyhow::Result;
 use std::process::Command;
@@ -15,6 +16,7 @@ const PAGE: Page = Page {
 };
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
     /// Three sizes, fewer rounds: about a minute
     #[arg(long)]
@@ -25,9 +27,20 @@ pub(crate) struct Options {
     /// Put the figures into docs/src/benchmarks.md
     #[arg(long)]
     write: bool,
+    #[command(subcommand)]
+    other: Option<Other>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Run agents on Restate while workers are killed, cut off the network and stopped
+    Fleet(fleet::Options),
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    if let Some(Other::Fleet(options)) = &options.other {
+        return fleet::run(workspace, options);
+    }
     let missing: Vec<_> = COMPARED
         .into_iter()
         .filter(|name| !is_there(name))

@@ -59,7 +59,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 
 /// Installs the proxies behind which replicas are tested, and what cuts replicas off. Where that
 /// fails, the tests are skipped.
-fn install_proxies() {
+pub(crate) fn install_proxies() {
     // Not in the PATH of a user who is not root.
     let wanted = [
         ("haproxy", "/usr/sbin/haproxy"),

@@ -10,6 +10,7 @@ mod turns;
 use std::env;
 use std::error::Error;
 use std::fs;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,7 +101,17 @@ fn number(name: &str, default: u64) -> Result<u64, Box<dyn Error>> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<(), Box<dyn Error>> {
     let component = env::args()
         .nth(1)
         .ok_or("usage: persist-fleet AGENT.wasm")?;
