@@ -44,6 +44,8 @@
 //! - `serve`: agents and snapshots over HTTP
 //! - `simulation`: requests of many agents on many hosts, and the simulation of more of them
 //! - `replicas`: several services over one store, with leases and behind a proxy
+//! - `fleet`: agents on Restate, whose turns are done once; a trial of many workers
+//! - `netns`, `restate`: hosts that can be cut off, and a server of Restate
 //! - `network`: proxies, login pages and wrong servers between a host and its store
 //! - `secrets`: secrets in the wrong place, which no command prints
 //! - `malformed`: keys, files and variables that no request can carry
@@ -74,6 +76,7 @@ mod endless;
 mod extism;
 mod faults;
 mod file_systems;
+mod fleet;
 mod gc;
 mod gcs;
 mod heads;
@@ -86,6 +89,7 @@ mod leases;
 mod logs;
 mod malformed;
 mod model_chat;
+mod netns;
 mod network;
 mod operators;
 mod outcomes;
@@ -94,6 +98,7 @@ mod plugin_host;
 mod probes;
 mod races;
 mod replicas;
+mod restate;
 mod retention;
 mod retention_cli;
 mod run_options;

@@ -20,6 +20,8 @@ use persist_tests::store::TestStore;
 use persist_tests::{block_on, guest, guest_on, persist, run_ok, tempdir};
 use serde_json::{Value, json};
 
+use crate::netns::{Forward, Network};
+use crate::restate::Restate;
 use crate::serve::{Service, manifest, token};
 
 /// Starts two services over one store, whose manifest has this lease.
@@ -182,27 +184,63 @@ fn a_run_whose_state_another_host_changed_is_refused_and_can_be_repeated() {
     assert_eq!(model.received().len(), 1);
 }
 
-/// A proxy of Debian, with the configuration of the example.
-struct HaProxy(Child);
+/// A proxy of Debian. It ends with this value.
+pub(crate) struct FrontProxy(Child);
 
-impl HaProxy {
-    fn start(dir: &Path, front: &str, replicas: &[String]) -> Self {
+impl FrontProxy {
+    /// Starts HAProxy with the configuration of the example.
+    fn haproxy(dir: &Path, front: &str, replicas: &[String]) -> Self {
         let example = include_str!("../../examples/replicas/haproxy.cfg");
-        let mut config = example.replace("127.0.0.1:8080", front);
-        for (number, address) in replicas.iter().enumerate() {
-            let written = format!("127.0.0.1:707{}", number + 1);
-            assert!(config.contains(&written), "{written}");
-            config = config.replace(&written, address);
-        }
+        Self::haproxy_of(dir, &with_addresses(example, front, replicas))
+    }
+
+    /// Starts HAProxy with this configuration.
+    pub(crate) fn haproxy_of(dir: &Path, config: &str) -> Self {
         let file = dir.join("haproxy.cfg");
         fs::write(&file, config).expect("written");
         let mut haproxy = Command::new(HAPROXY);
         haproxy.args(["-db", "-q", "-f"]).arg(&file);
         Self(haproxy.stdin(Stdio::null()).spawn().expect("it starts"))
     }
+
+    /// Starts nginx with the configuration of the example.
+    fn nginx(dir: &Path, front: &str, replicas: &[String]) -> Self {
+        let example = include_str!("../../examples/replicas/nginx.conf");
+        let config = with_addresses(example, front, replicas);
+        // One process, which is no other user, and nothing outside the directory.
+        let dirs = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| {
+            let dir = dir.join(kind).display().to_string();
+            format!("    {kind}_temp_path {dir};\n")
+        });
+        let (before, after) = config.split_once("http {\n").expect("a section");
+        let config = format!(
+            "daemon off;\nmaster_process off;\npid {pid};\nerror_log {log};\n\
+             {before}http {{\n    access_log off;\n{dirs}{after}",
+            pid = dir.join("nginx.pid").display(),
+            log = dir.join("nginx.log").display(),
+            dirs = dirs.concat(),
+        );
+        let file = dir.join("nginx.conf");
+        fs::write(&file, config).expect("written");
+        let mut nginx = Command::new(NGINX);
+        nginx.arg("-e").arg(dir.join("nginx.log"));
+        nginx.arg("-c").arg(&file).stdin(Stdio::null());
+        Self(nginx.spawn().expect("it starts"))
+    }
 }
 
-impl Drop for HaProxy {
+/// Returns the configuration of an example for other addresses.
+fn with_addresses(example: &str, front: &str, replicas: &[String]) -> String {
+    let mut config = example.replace("127.0.0.1:8080", front);
+    for (number, address) in replicas.iter().enumerate() {
+        let written = format!("127.0.0.1:707{}", number + 1);
+        assert!(config.contains(&written), "{written}");
+        config = config.replace(&written, address);
+    }
+    config
+}
+
+impl Drop for FrontProxy {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -210,7 +248,8 @@ impl Drop for HaProxy {
 }
 
 /// Not in the PATH of a user who is not root.
-const HAPROXY: &str = "/usr/sbin/haproxy";
+pub(crate) const HAPROXY: &str = "/usr/sbin/haproxy";
+const NGINX: &str = "/usr/sbin/nginx";
 
 /// A client that repeats each turn until it is served.
 struct Client<'a> {
@@ -251,7 +290,7 @@ impl Client<'_> {
 }
 
 /// Sends a request; none without a whole response.
-async fn post(
+pub(crate) async fn post(
     address: &str,
     path: &str,
     headers: &[(&str, &str)],
@@ -277,9 +316,9 @@ async fn post(
 
 /// A network of loopback addresses for a test of this process. No client's port is in the way of a
 /// replica that listens again.
-fn network(test: u32) -> String {
+pub(crate) fn network(test: u32) -> String {
     let id = std::process::id();
-    format!("127.{}.{}", 100 + 2 * (id / 250 % 50) + test, 1 + id % 250)
+    format!("127.{}.{}", 100 + 3 * (id / 250 % 40) + test, 1 + id % 250)
 }
 
 /// Three replicas on addresses of their own, on which no client's port can be in the way.
@@ -288,20 +327,32 @@ struct Fleet<'a> {
     dir: &'a Path,
     token: String,
     addresses: Vec<String>,
+    /// The hosts of the replicas; none: this one.
+    hosts: Option<&'a Network>,
     replicas: Mutex<Vec<Service>>,
 }
 
 impl<'a> Fleet<'a> {
     fn start(place: &'a TestStore, dir: &'a Path, network: &str) -> Self {
+        let addresses = (1..=3).map(|n| format!("{network}.{n}:7070")).collect();
+        Self::at(place, dir, addresses, None)
+    }
+
+    fn at(
+        place: &'a TestStore,
+        dir: &'a Path,
+        addresses: Vec<String>,
+        hosts: Option<&'a Network>,
+    ) -> Self {
         let (token, entry) = token(dir, "admin", "*");
         let lease = "[lease]\nterm = \"500ms\"\nwait = \"10s\"";
         manifest(dir, &guest("test_guest"), &format!("{entry}\n{lease}"));
-        let addresses: Vec<_> = (1..=3).map(|n| format!("{network}.{n}:7070")).collect();
         let fleet = Self {
             place,
             dir,
             token,
             addresses,
+            hosts,
             replicas: Mutex::default(),
         };
         for number in 0..3 {
@@ -314,7 +365,11 @@ impl<'a> Fleet<'a> {
     fn replica(&self, number: usize) -> Service {
         let address = &self.addresses[number];
         let file = self.dir.join("agents.toml");
-        let command = self.place.command();
+        let mut command = self.place.command();
+        if let Some(hosts) = self.hosts {
+            command.env("PERSIST_S3_ALLOW_HTTP", hosts.storage());
+            command = hosts.command(number, &command);
+        }
         Service::spawn(command, address, &file, self.token.clone(), &[])
     }
 
@@ -333,7 +388,6 @@ impl<'a> Fleet<'a> {
 
 #[test]
 fn a_fleet_that_is_restarted_killed_and_stopped_loses_and_doubles_no_turn() {
-    const AGENTS: usize = 6;
     if !Path::new(HAPROXY).exists() {
         return persist_tests::skip_without("haproxy");
     }
@@ -342,12 +396,95 @@ fn a_fleet_that_is_restarted_killed_and_stopped_loses_and_doubles_no_turn() {
     let network = network(0);
     let fleet = Fleet::start(&place, dir.path(), &network);
     let front = format!("{network}.9:8080");
-    let _proxy = HaProxy::start(dir.path(), &front, &fleet.addresses);
+    let _proxy = FrontProxy::haproxy(dir.path(), &front, &fleet.addresses);
+    serve_while(&fleet, &place, &front, |served| {
+        // A rollout.
+        for number in 0..3 {
+            fleet.restart(number, "-TERM");
+            served(1);
+        }
+        // A dead node.
+        for number in 0..3 {
+            fleet.restart(number, "-KILL");
+            served(1);
+        }
+        // A node that sleeps, longer than its leases.
+        for number in 0..2 {
+            fleet.signal(number, "-STOP");
+            served(1);
+            fleet.signal(number, "-CONT");
+            served(1);
+        }
+    });
+}
+
+#[test]
+fn replicas_that_are_cut_off_lose_and_double_no_turn_behind_haproxy() {
+    if !Path::new(HAPROXY).exists() {
+        return persist_tests::skip_without("haproxy");
+    }
+    serve_in_partitions(0, FrontProxy::haproxy, |hosts, served| {
+        hosts.cut_off_from_storage(1);
+        served(2);
+        hosts.reconnect_to_storage(1);
+        served(1);
+    });
+}
+
+#[test]
+fn replicas_that_are_cut_off_lose_and_double_no_turn_behind_nginx() {
+    if !Path::new(NGINX).exists() {
+        return persist_tests::skip_without("nginx");
+    }
+    // Without health checks, it does not learn of a replica that only lacks its storage.
+    serve_in_partitions(1, FrontProxy::nginx, |_, _| {});
+}
+
+/// Serves turns by three replicas on hosts of their own, of which two are cut off, one at a time.
+fn serve_in_partitions(
+    test: u32,
+    proxy: fn(&Path, &str, &[String]) -> FrontProxy,
+    more: impl FnOnce(&Network, &dyn Fn(usize)),
+) {
+    let Some(hosts) = Network::new(test, 3) else {
+        return persist_tests::skip_without("a network namespace (run as root)");
+    };
+    let dir = tempdir();
+    let place = TestStore::on(Kind::SeaweedFs);
+    place.run_ok(&["ls"]);
+    let storage = hosts.storage();
+    let _storage = Forward::start(&storage, place.server().endpoint());
+    let reached = place.through(&format!("http://{storage}"));
+    let addresses = (0..3)
+        .map(|n| format!("{}:7070", hosts.address(n)))
+        .collect();
+    let fleet = Fleet::at(&reached, dir.path(), addresses, Some(&hosts));
+    let front = format!("{}:8080", hosts.proxy());
+    let _proxy = proxy(dir.path(), &front, &fleet.addresses);
+    serve_while(&fleet, &place, &front, |served| {
+        for number in 0..2 {
+            hosts.cut_off(number);
+            served(2);
+            hosts.reconnect(number);
+            served(1);
+        }
+        more(&hosts, served);
+    });
+}
+
+/// Sends turns of some agents to replicas while something happens to these, which may wait until
+/// each agent was served so many turns more. Verifies that each turn was done once, and in order.
+fn serve_while(
+    fleet: &Fleet<'_>,
+    place: &TestStore,
+    front: &str,
+    happens: impl FnOnce(&dyn Fn(usize)),
+) {
+    const AGENTS: usize = 6;
     let is_over = AtomicBool::new(false);
     let turns: Vec<_> = (0..AGENTS).map(|_| AtomicUsize::new(0)).collect();
     let repeated = AtomicUsize::new(0);
-    // Each agent is served some more turns, however long this takes.
-    let progress = |more: usize| {
+    let served = |more: usize| {
         let now = || turns.iter().map(|turns| turns.load(Ordering::Relaxed));
         let goals: Vec<_> = now().map(|turns| turns + more).collect();
         let began = Instant::now();
@@ -355,11 +492,12 @@ fn a_fleet_that_is_restarted_killed_and_stopped_loses_and_doubles_no_turn() {
             assert!(began.elapsed() < Duration::from_secs(120), "no progress");
             sleep(Duration::from_millis(10));
         }
+        println!("{more} more turns of each agent took {:?}", began.elapsed());
     };
     scope(|scope| {
         for (number, done) in turns.iter().enumerate() {
             let client = Client {
-                front: &front,
+                front,
                 token: &fleet.token,
                 agent: format!("bot-{number}"),
                 repeated: &repeated,
@@ -372,25 +510,11 @@ fn a_fleet_that_is_restarted_killed_and_stopped_loses_and_doubles_no_turn() {
                 }
             });
         }
-        progress(1);
-        // A rollout.
-        for number in 0..3 {
-            fleet.restart(number, "-TERM");
-            progress(1);
-        }
-        // A dead node.
-        for number in 0..3 {
-            fleet.restart(number, "-KILL");
-            progress(1);
-        }
-        // A node that sleeps, longer than its leases.
-        for number in 0..2 {
-            fleet.signal(number, "-STOP");
-            progress(1);
-            fleet.signal(number, "-CONT");
-            progress(1);
-        }
-        is_over.store(true, Ordering::Relaxed);
+        // A panic of it must not leave the clients at work.
+        let is_over = OnDrop(&is_over);
+        served(1);
+        happens(&served);
+        drop(is_over);
     });
     for (number, turns) in turns.iter().enumerate() {
         let turns = turns.load(Ordering::Relaxed);
@@ -410,89 +534,53 @@ fn a_fleet_that_is_restarted_killed_and_stopped_loses_and_doubles_no_turn() {
     println!("{repeated:?} requests were repeated; {turns:?}");
 }
 
-/// Restate's server, and a worker of the example.
-struct Restate {
-    dir: PathBuf,
-    network: String,
-    server: Child,
-    worker: Child,
-    persist_url: String,
-    token: String,
+/// Sets a flag when it is dropped.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
-impl Restate {
-    fn start(dir: &Path, network: &str, front: &str, token: &str) -> Option<Self> {
-        let installed = persist_tests::toolchains().join("restate/node_modules");
-        // The architecture is in the name of the package.
-        let servers = fs::read_dir(installed.join("@restatedev")).ok()?.flatten();
-        let program = servers
-            .map(|entry| entry.path().join("bin/restate-server"))
-            .find(|program| program.is_file())?;
+/// A worker in JavaScript, which forwards calls to replicas.
+struct Worker {
+    dir: PathBuf,
+    network: String,
+    persist_url: String,
+    token: String,
+    child: Child,
+}
+
+impl Worker {
+    fn start(dir: &Path, network: &str, front: &str, token: &str) -> Self {
         // Beside the packages that the example imports.
+        let installed = persist_tests::toolchains().join("restate/node_modules");
         let dir = dir.join("worker");
         fs::create_dir(&dir).expect("made");
         std::os::unix::fs::symlink(installed, dir.join("node_modules")).expect("linked");
         let example = include_str!("../../examples/fleet/agents.js");
         fs::write(dir.join("agents.mjs"), example).expect("written");
-        let address = format!("{network}.8");
-        let log = fs::File::create(dir.join("restate.log")).expect("made");
-        let server = Command::new(program)
-            .args(["--bind-ip", &address, "--advertised-host", &address])
-            .args(["--listen-mode", "tcp", "--no-logo", "--base-dir"])
-            .arg(dir.join("restate"))
-            .env("DO_NOT_TRACK", "1")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file"))
-            .stderr(log)
-            .spawn()
-            .expect("it starts");
         let (persist_url, token) = (format!("http://{front}"), token.to_owned());
-        let worker = worker(&dir, network, &persist_url, &token);
+        let child = node(&dir, network, &persist_url, &token);
         let network = network.to_owned();
-        let restate = Self {
+        Self {
             dir,
             network,
-            server,
-            worker,
             persist_url,
             token,
-        };
-        restate.register();
-        Some(restate)
-    }
-
-    fn register(&self) {
-        let body = json!({ "uri": format!("http://{}.7:9080", self.network) }).to_string();
-        let began = Instant::now();
-        loop {
-            let sent = block_on(self.send(9070, "/deployments", &[], &body));
-            match sent {
-                Some((201, _)) => return,
-                sent => assert!(began.elapsed() < Duration::from_secs(120), "{sent:?}"),
-            }
-            sleep(Duration::from_millis(50));
+            child,
         }
     }
 
-    fn restart_worker(&mut self) {
-        self.worker.kill().expect("killed");
-        self.worker.wait().expect("ended");
-        self.worker = worker(&self.dir, &self.network, &self.persist_url, &self.token);
-    }
-
-    async fn send(
-        &self,
-        port: u16,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &str,
-    ) -> Option<(u16, Value)> {
-        let address = format!("{}.8:{port}", self.network);
-        post(&address, path, headers, body).await
+    fn restart(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+        self.child = node(&self.dir, &self.network, &self.persist_url, &self.token);
     }
 }
 
-fn worker(dir: &Path, network: &str, persist_url: &str, token: &str) -> Child {
+fn node(dir: &Path, network: &str, persist_url: &str, token: &str) -> Child {
     let mut node = Command::new("node");
     node.arg(dir.join("agents.mjs"));
     node.envs([
@@ -504,12 +592,10 @@ fn worker(dir: &Path, network: &str, persist_url: &str, token: &str) -> Child {
     node.stderr(Stdio::null()).spawn().expect("node starts")
 }
 
-impl Drop for Restate {
+impl Drop for Worker {
     fn drop(&mut self) {
-        for process in [&mut self.server, &mut self.worker] {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -525,13 +611,15 @@ fn agents_on_restate_lose_and_double_no_turn_when_workers_and_replicas_die() {
     let network = network(1);
     let fleet = Fleet::start(&place, dir.path(), &network);
     let front = format!("{network}.9:8080");
-    let _proxy = HaProxy::start(dir.path(), &front, &fleet.addresses);
-    let restate = Restate::start(dir.path(), &network, &front, &fleet.token);
-    let Some(mut restate) = restate else {
+    let _proxy = FrontProxy::haproxy(dir.path(), &front, &fleet.addresses);
+    let restate = Restate::start(&dir.path().join("restate"), &format!("{network}.8"));
+    let Some(restate) = restate else {
         return persist_tests::skip_without("restate");
     };
+    let mut worker = Worker::start(dir.path(), &network, &front, &fleet.token);
+    restate.register(&format!("http://{network}.7:9080"));
     let calls = AtomicUsize::new(0);
-    let address = format!("{network}.8:8080");
+    let address = restate.ingress();
     scope(|scope| {
         for agent in 0..AGENTS {
             let (calls, address) = (&calls, &address);
@@ -557,7 +645,7 @@ fn agents_on_restate_lose_and_double_no_turn_when_workers_and_replicas_die() {
         };
         for round in 0..3 {
             served(round * AGENTS + 1);
-            restate.restart_worker();
+            worker.restart();
             fleet.restart(round, "-KILL");
         }
     });

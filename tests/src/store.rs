@@ -219,15 +219,21 @@ impl TestStore {
             Kind::FakeGcs => &direct.endpoint,
             _ => direct.server.endpoint(),
         });
-        record_probes(self.storage(), proxy.endpoint(), &self.unprobed);
-        let proxied = Self {
+        let proxied = self.through(proxy.endpoint());
+        (proxy, proxied)
+    }
+
+    /// Returns this store, accessed at another endpoint, which leads to the same server.
+    #[must_use]
+    pub fn through(&self, endpoint: &str) -> Self {
+        record_probes(self.storage(), endpoint, &self.unprobed);
+        Self {
             location: Location::Server(Prefix {
-                endpoint: proxy.endpoint().into(),
-                ..direct.clone()
+                endpoint: endpoint.into(),
+                ..self.on_server().clone()
             }),
             ..self.clone()
-        };
-        (proxy, proxied)
+        }
     }
 
     fn record_probes(&self) {

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: what save and load cost, beside what one would use instead (`tests/bench`),
-//! and docs/src/benchmarks.md.
+//! and docs/src/benchmarks.md. `cargo xtask bench fleet` is in [`crate::fleet`].
 
 use crate::figures::Page;
+use crate::fleet;
 use crate::machine::{self, Workspace};
 use crate::pypi;
 use anyhow::{Context as _, Result};
@@ -67,6 +68,7 @@ impl Question {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
     /// Only these questions; all of them if none is given
     questions: Vec<Question>,
@@ -79,9 +81,20 @@ pub(crate) struct Options {
     /// Put the figures into docs/src/benchmarks.md
     #[arg(long)]
     write: bool,
+    #[command(subcommand)]
+    other: Option<Other>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Run agents on Restate while workers are killed, cut off the network and stopped
+    Fleet(fleet::Options),
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    if let Some(Other::Fleet(options)) = &options.other {
+        return fleet::run(workspace, options);
+    }
     let questions = match &options.questions[..] {
         [] => Question::value_variants(),
         asked => asked,

@@ -8,6 +8,7 @@ mod conversation;
 mod crash_testing;
 mod demo;
 mod figures;
+mod fleet;
 mod guests;
 mod hosts;
 mod languages;

@@ -24,7 +24,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let skipped = Skipped::forget_earlier(workspace)?;
     servers::install_all(workspace)?;
     install_shells();
-    install_proxy();
+    install_proxies();
     if let Err(error) = toolchains::restate(workspace) {
         eprintln!("Agents are not tested on Restate: {error:#}");
     }
@@ -58,15 +58,26 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     demo
 }
 
-/// Installs the proxy behind which replicas are tested. Where that fails, the test is skipped.
-fn install_proxy() {
+/// Installs the proxies behind which replicas are tested, and what cuts replicas off. Where that
+/// fails, the tests are skipped.
+pub(crate) fn install_proxies() {
     // Not in the PATH of a user who is not root.
-    if Path::new("/usr/sbin/haproxy").exists() {
+    let wanted = [
+        ("haproxy", "/usr/sbin/haproxy"),
+        ("nginx-light", "/usr/sbin/nginx"),
+        ("iproute2", "/usr/sbin/ip"),
+    ];
+    let missing: Vec<_> = wanted
+        .into_iter()
+        .filter(|(_, program)| !Path::new(program).exists())
+        .map(|(package, _)| package)
+        .collect();
+    if missing.is_empty() {
         return;
     }
-    let otherwise = "install it, or replicas are not tested behind a proxy";
-    if let Err(error) = machine::install(&["haproxy"], otherwise) {
-        eprintln!("Replicas are not tested behind a proxy: {error:#}");
+    let otherwise = "install them, or replicas are not tested behind a proxy";
+    if let Err(error) = machine::install(&missing, otherwise) {
+        eprintln!("Replicas are not tested behind each proxy: {error:#}");
     }
 }
 
