@@ -350,6 +350,11 @@ fn each_change_has_its_undo() {
     );
     browser.submit(&copy, "/undo", &[]);
     assert_eq!(of("copy"), None, "there was nothing before the fork");
+    for (name, version) in [("x", 4), ("copy", 1)] {
+        let path = format!("/version?agent=bot&name={name}&version={version}");
+        let page = browser.page(&path);
+        assert!(page.contains("persist serve, 127.0.0.1"), "{path}: {page}");
+    }
 }
 
 #[test]

@@ -125,12 +125,8 @@ fn fill(
 async fn copy(memory: &Memory, place: &Path) -> Result<()> {
     let mut token = None;
     loop {
-        let list = RecursiveList {
-            dir: "",
-            token: token.take(),
-            limit: 1000,
-            meta: false,
-        };
+        let mut list = RecursiveList::new("");
+        list.token = token.take();
         let page = memory.list_recursive(&list).await?;
         for object in page.objects {
             let key = Key::new(&object.name)?;

@@ -65,6 +65,7 @@ pub(super) async fn fork(visit: Visit) -> Result<Response> {
     let to_agent = to_agent.ok_or_else(|| Problem::usage("no agent is given"))?;
     let to = visit.app.store.scope(to_agent, fields.text("to-session"))?;
     visit.authorize(TokenRight::Save, Some(to.agent()))?;
+    let to = visit.audited(to);
     let (place, target) = (Place::of(&to), to_name.clone());
     let forked = async move {
         let (name, target) = (name.as_str(), target.as_str());

@@ -9,7 +9,7 @@ use form_urlencoded::Serializer;
 use persist_host::snapshot::{Info, Name, Scope, Version};
 
 use super::session::{Session, User, check_origin};
-use crate::serve::app::{App, Console, Target, parsed};
+use crate::serve::app::{App, Client, Console, Target, parsed};
 use crate::serve::problem::{Problem, Result};
 use crate::serve::token::TokenRight;
 
@@ -118,6 +118,7 @@ pub(super) struct Visit {
     pub(super) app: Arc<App>,
     pub(super) session: Session,
     pub(super) fields: Fields,
+    client: Option<Client>,
 }
 
 impl Visit {
@@ -130,18 +131,21 @@ impl Visit {
             app,
             session,
             fields,
+            client: request.extensions().get().copied(),
         })
     }
 
     /// Returns the request of a form, which must be of a page of this session.
     pub(super) async fn of_form(app: Arc<App>, request: Request) -> Result<Self> {
         let session = Session::of(&app, console(&app)?, request.headers())?;
+        let client = request.extensions().get().copied();
         let fields = Fields::of_form(&app, request).await?;
         session.check_form(fields.text("key"))?;
         Ok(Self {
             app,
             session,
             fields,
+            client,
         })
     }
 
@@ -169,7 +173,12 @@ impl Visit {
         self.authorize(right, Some(&place.agent))?;
         let session = place.session.as_ref().map(Name::as_str);
         let scope = self.app.store.scope(place.agent.as_str(), session)?;
-        Ok((place, scope))
+        Ok((place, self.audited(scope)))
+    }
+
+    /// Returns a scope whose new versions tell which client created them.
+    pub(super) fn audited(&self, scope: Scope) -> Scope {
+        self.app.audited(scope, self.session.token, self.client)
     }
 
     pub(super) fn name(&self) -> Result<Name> {
