@@ -97,8 +97,8 @@ mod tests {
     use crate::snapshot::{SaveOptions, Store};
     use crate::storage::Memory;
 
-    /// The engine copies a state once, between the guest's memory and a vector of the host. There is
-    /// no other copy on the way.
+    /// The engine copies a state once, between the guest's memory and a vector of the host. No
+    /// other copy is on the way.
     #[tokio::test]
     async fn a_state_moves_between_guest_and_store_without_a_copy() {
         let from_guest = vec![7u8; 3 << 20];

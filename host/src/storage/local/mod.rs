@@ -2,8 +2,8 @@
 //!
 //! `create` writes a file without a name, syncs it, links it to its key and syncs the directory;
 //! only then is it done. Streams, and file systems without such files, begin with a temporary name.
-//! `link(2)` fails where the name is taken, in one step, between all processes: that is the whole of
-//! our concurrency control. Nothing is ever renamed over, and nothing written in place.
+//! `link(2)` fails where the name is taken, in one step, between all processes: that is the whole
+//! of our concurrency control. Nothing is ever renamed over, and nothing written in place.
 //!
 //! # What a hostile tree can do
 //! Every directory is opened from its parent's handle, one segment at a time, and never through a
