@@ -75,6 +75,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     #[cfg(feature = "bindings")]
     summary.check("bindings", || crate::bindings::check(workspace));
     summary.check("dependencies", || dependencies::check(workspace));
+    summary.check("other lock files", || {
+        dependencies::check_other_lock_files(workspace)
+    });
     summary.check_if_possible("advisories", || advisories::check(workspace));
     summary.check("Rust of agents", || {
         dependencies::check_guest_rust_version(workspace)

@@ -49,6 +49,26 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// Fails if the lock file of a workspace beside this one is behind a dependency of ours: its build
+/// fails only when it is next made, which may be long after.
+pub(crate) fn check_other_lock_files(workspace: &Workspace) -> Result<()> {
+    let manifest = std::fs::read_to_string(workspace.root.join("Cargo.toml"))?;
+    let manifest: toml::Table = manifest.parse()?;
+    let excluded = manifest["workspace"].get("exclude");
+    let excluded = excluded.and_then(|folders| folders.as_array());
+    for folder in excluded.context("Cargo.toml excludes no workspace")? {
+        let folder = workspace
+            .root
+            .join(folder.as_str().context("not a folder")?);
+        // A member of another one has no lock file.
+        if folder.join("Cargo.lock").exists() {
+            let mut update = workspace.cargo(["update", "--workspace", "--locked", "--quiet"]);
+            machine::run(update.current_dir(folder))?;
+        }
+    }
+    Ok(())
+}
+
 /// Counts the crates that `persist-host` brings to a program that adds it.
 pub(crate) fn check_counts(workspace: &Workspace) -> Result<()> {
     let bare = host_tree(workspace, &["--no-default-features"])?;
