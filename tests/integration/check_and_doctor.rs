@@ -1215,7 +1215,7 @@ fn a_repair_adopts_the_newest_misplaced_version_that_is_intact_and_says_how_to_u
     persist_tests::run_ok(&store, &["verify", "bot/memory", "bot/moved"]);
     // Nothing was removed or overwritten.
     assert_eq!(std::fs::read(&one).expect("readable"), newest);
-    // What was found once is not adopted again; --adopt chooses as the plan does.
+    // A version that was adopted is not adopted again; --adopt chooses as the plan does.
     let (steps, _) = repair(&store, &["--yes"], 6);
     assert!(
         steps.iter().all(|step| step[0] == "unmendable"),

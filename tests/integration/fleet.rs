@@ -207,7 +207,7 @@ struct Call {
 /// Workers of the trial, each on a host of its own where the process is root.
 struct Workers {
     dir: PathBuf,
-    /// What runs a worker, without its address.
+    /// Command that runs a worker, without the worker's address.
     command: Command,
     network: Option<Network>,
     addresses: Vec<String>,
@@ -448,7 +448,7 @@ fn a_fleet_on_restate_loses_and_doubles_no_turn() {
         }
     });
     let took = began.elapsed();
-    // What a worker still does that was cut off.
+    // A worker that was cut off may still be at work.
     sleep(TRIAL_FAULT);
 
     let (lost, doubled, disordered) = verify(&place, agents, engines, turns);

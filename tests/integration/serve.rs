@@ -696,7 +696,7 @@ fn changes_of_clients_tell_the_token_and_the_address() {
         told.contains("token") && told.contains("persist serve, 127.0.0.1"),
         "{told}"
     );
-    // What an agent saves is its own.
+    // Versions that an agent saves are its own.
     let ran = service.run("/v1/agents/bot/run", &["save", "z", "hello"], &[]);
     assert_eq!(ran.status, 200);
     assert_eq!(by("bot/z"), [(None, None)]);

@@ -56,7 +56,7 @@ fn a_simulated_turn_costs_the_requests_of_a_real_one() {
     let measured = block_on(async {
         Store::new(place.storage()).init().await.expect("a store");
         let hosts: Vec<_> = hosts.iter().map(|(host, _)| host.clone()).collect();
-        // What a process asks for once is counted by another test.
+        // Another test counts the requests that a process sends once.
         for (number, host) in hosts.iter().enumerate() {
             let warm_up = host.turn(&format!("warm-up-{number}")).await;
             warm_up.expect("a turn");

@@ -144,7 +144,7 @@ fn revisions_are_versions_and_conflicts_are_conflicts() {
     assert_eq!(host.put("a", "three", None), "4");
     assert_eq!(host.get("a"), "three at 4");
     host.kill();
-    // What the plugin did is a history.
+    // The changes of the plugin are a history.
     let store = dir.join("store");
     let first = run_ok(&store, &["cat", "notebook/tool.notebook/a@1"]);
     assert_eq!(first, "one");

@@ -4,11 +4,12 @@
 use crate::figures::Page;
 use crate::machine::{self, Workspace};
 use anyhow::{Context, Result, ensure};
+use std::borrow::Cow;
 use std::process::{Command, Stdio};
 
 const PAGE: Page = Page {
     name: "docs/src/reliability.md",
-    chore: "cargo xtask crash-test",
+    chore: Cow::Borrowed("cargo xtask crash-test"),
 };
 
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,7 @@
 
 use crate::machine::{self, Workspace};
 use anyhow::{Context, Result};
+use std::borrow::Cow;
 use std::fs;
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use std::process::Command;
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) name: &'static str,
-    pub(crate) chore: &'static str,
+    pub(crate) chore: Cow<'static, str>,
 }
 
 /// Columns of a line of prose.
@@ -32,7 +33,7 @@ impl Page {
         args: &[String],
         figures: &str,
     ) -> Result<String> {
-        let words = std::iter::once(self.chore).chain(args.iter().map(String::as_str));
+        let words = std::iter::once(&*self.chore).chain(args.iter().map(String::as_str));
         let command = words.collect::<Vec<_>>().join(" ");
         let machine = machine_described(workspace)?;
         Ok(format!("`{command}` on {machine}.\n\n{figures}"))
@@ -110,7 +111,7 @@ mod tests {
     fn figures_are_replaced_and_what_people_wrote_stays() -> Result<()> {
         let this = Page {
             name: "PAGE.md",
-            chore: "cargo xtask chore",
+            chore: "cargo xtask chore".into(),
         };
         let begin = this.begin();
         let page = format!("before\n{begin}old\n{END}after\n");
@@ -120,7 +121,7 @@ mod tests {
         assert!(this.replaced("nothing", "new").is_err());
 
         let other = Page {
-            chore: "cargo xtask other",
+            chore: "cargo xtask other".into(),
             ..this
         };
         let both = format!("{once}{}second\n{END}end\n", other.begin());

@@ -5,12 +5,13 @@ use crate::figures::Page;
 use crate::machine::{self, Workspace};
 use crate::{guests, servers, test, toolchains};
 use anyhow::{Context, Result};
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const PAGE: Page = Page {
     name: "docs/src/many-machines.md",
-    chore: "cargo xtask bench fleet",
+    chore: Cow::Borrowed("cargo xtask bench fleet"),
 };
 
 const TEST: &str = "fleet::a_fleet_on_restate_loses_and_doubles_no_turn";

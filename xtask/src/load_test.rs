@@ -65,13 +65,14 @@ mod measure {
     use crate::figures::Page;
     use crate::{guests, machine};
     use anyhow::{Context, ensure};
+    use std::borrow::Cow;
     use std::path::Path;
     use std::thread;
     use std::time::{Duration, Instant};
 
     const PAGE: Page = Page {
         name: "docs/src/production.md",
-        chore: "cargo xtask load-test",
+        chore: Cow::Borrowed("cargo xtask load-test"),
     };
 
     const HEADER: &str = "\
@@ -82,7 +83,7 @@ mod measure {
     /// Longest outage of the storage.
     const OUTAGE: Duration = Duration::from_secs(20);
 
-    /// What was measured on one storage.
+    /// Figures of one storage.
     struct Report {
         all: Tally,
         lost: usize,

@@ -109,7 +109,7 @@ fn main() -> Result<()> {
     for line in io::stdin().lines() {
         let line = line?;
         let (function, input) = line.split_once(' ').unwrap_or((&line, ""));
-        // What a plugin should remember, it saves: each call has an instance of its own.
+        // Each call has an instance of its own: a plugin remembers only what it saves.
         let called = Plugin::new_from_compiled(&plugin)
             .and_then(|mut plugin| plugin.call::<&str, String>(function, input));
         match called {

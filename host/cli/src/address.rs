@@ -39,6 +39,16 @@ pub(crate) enum Target {
 }
 
 impl Address {
+    /// Returns the address of a name without a version.
+    pub(crate) fn in_scope(scope: &Scope, name: Name) -> Self {
+        Self {
+            agent: scope.agent().clone(),
+            session: scope.session().cloned(),
+            name,
+            version: None,
+        }
+    }
+
     pub(crate) fn scope(&self, store: &Store) -> Result<Scope> {
         let session = self.session.as_ref().map(Name::as_str);
         Ok(store.scope(self.agent.as_str(), session)?)

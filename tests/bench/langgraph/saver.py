@@ -19,7 +19,7 @@ def main():
     connection = sqlite3.connect(database, check_same_thread=False)
     saver = SqliteSaver(connection)
     saver.setup()
-    # As SqliteSaver leaves it: setup() asks for a write-ahead log.
+    # setup() of SqliteSaver asks for a write-ahead log.
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     sync = connection.execute("PRAGMA synchronous").fetchone()[0]
     print(f"{mode} {sync}", flush=True)

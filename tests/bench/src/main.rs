@@ -54,7 +54,7 @@ const MIB: usize = 1 << 20;
 enum Question {
     /// Saves and loads beside object_store, OpenDAL, pigz and zstd
     Saves,
-    /// One save of 4 KiB, and what takes its time
+    /// One save of 4 KiB, by its parts
     Small,
     /// Small saves a second of 1 to 64 writers, beside SQLite and redb
     Writers,
@@ -73,7 +73,7 @@ enum Question {
 /// Measures save and load beside what one would use instead
 #[derive(Debug, Parser)]
 struct Options {
-    /// What is measured
+    /// Questions whose figures are measured
     #[arg(required = true)]
     questions: Vec<Question>,
     /// Directory where files are written, on the disk that is measured. Files that are written

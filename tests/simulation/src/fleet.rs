@@ -15,7 +15,7 @@ use crate::steps::{Step, Steps};
 /// Times of the newest objects of a lease that are remembered.
 const REMEMBERED: usize = 4;
 
-/// What is simulated.
+/// Plan of a simulation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Everything that is random follows from it.

@@ -12,7 +12,7 @@ const BIN: u64 = 100_000;
 /// Bins that are left out at the start, in which fewer agents than usual are at work.
 const WARM_UP: usize = 600;
 
-/// What is noted while a simulation runs.
+/// Notes of a running simulation.
 #[derive(Debug, Default)]
 pub(crate) struct Samples {
     requests: [u64; 4],
@@ -172,7 +172,7 @@ pub struct Report {
     pub mean_rate: f64,
     /// Highest number of requests in a tenth of a second before the first fault, as a rate.
     pub peak_rate: f64,
-    /// The same in the 30 seconds after the outage.
+    /// Peak in the 30 seconds after the outage.
     pub peak_after_outage: f64,
     /// Times between the death of a host and the next lease of its agents.
     pub take_over: Waits,

@@ -259,32 +259,27 @@ pub(super) fn check_c(workspace: &Workspace) -> Result<()> {
     machine::run(project.command("cmake").args(["--build", "build"]))?;
     machine::run(project.command("cmake").args(["--install", "build"]))?;
 
-    project.write("agent/agent.c", example(workspace, "c", "```c\n")?)?;
-    project.write(
-        "agent/CMakeLists.txt",
-        "cmake_minimum_required(VERSION 3.16)\nproject(notes LANGUAGES C)\n\
-         find_package(persist 0.1 REQUIRED)\npersist_agent(notes agent.c)\n",
-    )?;
-    let mut configure = project.command("cmake");
-    configure.args(["-S", "agent", "-B", "agent/build"]);
     let toolchain = prefix.join("lib/cmake/persist/wasi.cmake");
-    configure.arg(define("CMAKE_TOOLCHAIN_FILE", &toolchain));
-    machine::run(configure.arg(define("CMAKE_PREFIX_PATH", &prefix)))?;
-    machine::run(project.command("cmake").args(["--build", "agent/build"]))?;
-    project.run_twice("agent/build/notes.wasm")?;
-
+    let build_agent = |folder: &str, file: &str, language: &str| {
+        project.write(
+            &format!("{folder}/CMakeLists.txt"),
+            format!(
+                "cmake_minimum_required(VERSION 3.16)\nproject(notes LANGUAGES {language})\n\
+                 find_package(persist 0.1 REQUIRED)\npersist_agent(notes {file})\n"
+            ),
+        )?;
+        let build = format!("{folder}/build");
+        let mut configure = project.command("cmake");
+        configure.args(["-S", folder, "-B", &build]);
+        configure.arg(define("CMAKE_TOOLCHAIN_FILE", &toolchain));
+        machine::run(configure.arg(define("CMAKE_PREFIX_PATH", &prefix)))?;
+        machine::run(project.command("cmake").args(["--build", &build]))?;
+        project.run_twice(&format!("{build}/notes.wasm"))
+    };
+    project.write("agent/agent.c", example(workspace, "c", "```c\n")?)?;
+    build_agent("agent", "agent.c", "C")?;
     project.write("cpp/agent.cpp", CPP_AGENT)?;
-    project.write(
-        "cpp/CMakeLists.txt",
-        "cmake_minimum_required(VERSION 3.16)\nproject(notes LANGUAGES CXX)\n\
-         find_package(persist 0.1 REQUIRED)\npersist_agent(notes agent.cpp)\n",
-    )?;
-    let mut configure = project.command("cmake");
-    configure.args(["-S", "cpp", "-B", "cpp/build"]);
-    configure.arg(define("CMAKE_TOOLCHAIN_FILE", &toolchain));
-    machine::run(configure.arg(define("CMAKE_PREFIX_PATH", &prefix)))?;
-    machine::run(project.command("cmake").args(["--build", "cpp/build"]))?;
-    project.run_twice("cpp/build/notes.wasm")?;
+    build_agent("cpp", "agent.cpp", "CXX")?;
 
     let mut flags = project.command("pkg-config");
     flags

@@ -22,7 +22,7 @@ pub(super) struct Acknowledged {
     version: u64,
 }
 
-/// What a client met.
+/// Outcomes of one client's requests.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) acknowledged: Vec<Acknowledged>,

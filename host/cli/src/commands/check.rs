@@ -111,12 +111,7 @@ impl Verify {
             select::require(store, selection).await?;
             let mut walk = store.walk(&selection.0);
             while let Some((scope, name)) = walk.next().await? {
-                let address = Address {
-                    agent: scope.agent().clone(),
-                    session: scope.session().cloned(),
-                    name,
-                    version: None,
-                };
+                let address = Address::in_scope(&scope, name);
                 if !seen.insert(address.name()) {
                     continue;
                 }

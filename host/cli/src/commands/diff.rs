@@ -165,12 +165,7 @@ impl Diff {
         let mut compared = 0_u64;
         let mut unchanged = 0_u64;
         for head in picked.heads {
-            let name = Address {
-                agent: head.scope.agent().clone(),
-                session: head.scope.session().cloned(),
-                name: head.name,
-                version: None,
-            };
+            let name = Address::in_scope(&head.scope, head.name);
             let newest = match head.info {
                 Ok(info) => info.version,
                 Err(error) => {

@@ -311,7 +311,7 @@ impl Ls {
                 .await?;
         }
         for target in &self.targets {
-            // What a full list leaves out may match or not.
+            // A target that a full list leaves out may match or not.
             if rows.is_full() {
                 break;
             }
@@ -481,7 +481,7 @@ impl History {
         let mut seen = (self.targets.len() > 1).then(BTreeSet::new);
         let mut missing = Vec::new();
         for target in &self.targets {
-            // What a full list leaves out may match or not.
+            // A target that a full list leaves out may match or not.
             if rows.is_full() {
                 break;
             }

@@ -684,12 +684,7 @@ impl Versions {
         let mut walk = store.walk(&union);
         let mut ranked = Vec::new();
         while let Some((scope, name)) = walk.next().await? {
-            let address = Address {
-                agent: scope.agent().clone(),
-                session: scope.session().cloned(),
-                name: name.clone(),
-                version: None,
-            };
+            let address = Address::in_scope(&scope, name.clone());
             let pins = if filter.pinned {
                 scope.pins(name.as_str()).await?
             } else {
@@ -802,12 +797,7 @@ impl Purge {
                 continue;
             }
             versions += count;
-            let address = Address {
-                agent: scope.agent().clone(),
-                session: scope.session().cloned(),
-                name,
-                version: None,
-            };
+            let address = Address::in_scope(&scope, name);
             if self.dry_run {
                 let text = address.name();
                 let value = print::extend(

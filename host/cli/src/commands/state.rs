@@ -270,12 +270,7 @@ impl Show {
         let picked = self.conditions.pick(store, selections).await?;
         missed.unreadable(&picked.unreadable)?;
         for head in picked.heads {
-            let address = Address {
-                agent: head.scope.agent().clone(),
-                session: head.scope.session().cloned(),
-                name: head.name,
-                version: None,
-            };
+            let address = Address::in_scope(&head.scope, head.name);
             let found = match (self.at.at, head.info) {
                 (None, Ok(info)) => Some(info),
                 (None, Err(error)) => {

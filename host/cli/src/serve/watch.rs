@@ -18,7 +18,7 @@ const BEHIND: usize = 1024;
 
 type Heads = HashMap<(Name, Option<Name>, Name), Version>;
 
-/// What the looks so far have found.
+/// Findings of the looks so far.
 #[derive(Default)]
 struct Seen {
     /// None before the first look.

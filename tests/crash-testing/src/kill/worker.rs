@@ -94,7 +94,7 @@ impl Worker {
             self.ask(scope, name, Call::Stat { at: None }, &record)
                 .await;
         }
-        // What the processes before left is old by now, unless they were just killed.
+        // Names of the processes before are old by now, unless those were just killed.
         let expires = self.rng.u32(0..4) == 0;
         for name in (0..NAMES).filter(|_| expires) {
             let call = Call::Expire { careless: false };
