@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use persist_tests::{guest, persist, run_ok, tempdir, text};
+use persist_tests::{guest, install_script, persist, run_ok, tempdir, text};
 
 /// Starts `persist chat`, whose input and outputs are pipes.
 fn started(dir: &Path, options: &[&str], args: &[&str]) -> Child {
@@ -158,9 +157,7 @@ fn a_host_that_is_killed_while_its_driver_works_loses_and_doubles_no_turn() {
     // Kills the host at the first call, and replies to the second.
     let script = "#!/bin/sh\ncd \"${0%/*}\"\nread request\necho \"$request\" >> calls\n\
         [ -e killed ] && printf hi && exit\ntouch killed\nkill -9 $PPID\n";
-    fs::write(&driver, script)
-        .and_then(|()| fs::set_permissions(&driver, fs::Permissions::from_mode(0o755)))
-        .expect("written");
+    install_script(&driver, script);
     let store = dir.path().join("store");
     let mut killed = persist(&store)
         .args(["chat", "--agent", "bot", "--driver"])
@@ -191,12 +188,8 @@ fn a_host_that_is_killed_while_its_driver_works_loses_and_doubles_no_turn() {
 fn a_driver_performs_the_calls_of_an_agent() {
     let dir = tempdir();
     let driver = dir.path().join("driver");
-    fs::write(
-        &driver,
-        "#!/bin/sh\nread request\nprintf 'heard %s' \"$request\"\n",
-    )
-    .and_then(|()| fs::set_permissions(&driver, fs::Permissions::from_mode(0o755)))
-    .expect("written");
+    let script = "#!/bin/sh\nread request\nprintf 'heard %s' \"$request\"\n";
+    install_script(&driver, script);
     // `echo` answers its arguments: a call first, then the reply that it got.
     let store = dir.path().join("store");
     let call = r#"{"call":"model","id":7,"prompt":"hi"}"#;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use persist_host::snapshot::{Error, SaveOptions, Scope};
 use persist_host::storage::{Call, ErrorKind, Local, Watch};
 use persist_tests::{
-    block_on, load, persist, persist_without_store, save, scope, tempdir, text, version_files,
+    block_on, install_program, load, persist, persist_without_store, save, scope, tempdir, text,
+    version_files,
 };
 
 use crate::s3::with_input;
@@ -519,7 +520,7 @@ fn two_accounts_of_a_group_share_a_store_and_others_have_no_part_in_it() {
     // Directories above that of the build may be closed to others.
     let program = dir.path().join("persist");
     let built = persist_without_store(dir.path());
-    fs::copy(built.get_program(), &program).expect("copies");
+    install_program(built.get_program(), &program);
     for shares in [true, false] {
         let parent = dir.path().join(format!("shares-{shares}"));
         fs::create_dir(&parent).expect("makes");

@@ -77,6 +77,26 @@ pub fn redate(file: &mut [u8], created_at: u64) {
     trailer[sum..sum + 32].copy_from_slice(&sha256);
 }
 
+/// Copies a program to where it is run from.
+///
+/// Another process writes the copy. What this one has open for writing is inherited by each child
+/// that another test starts at that moment, and until that child runs its own program, the system
+/// refuses to run the copy (`ETXTBSY`).
+pub fn install_program(program: impl AsRef<Path>, path: &Path) {
+    let parent = path.parent().expect("a directory");
+    std::fs::create_dir_all(parent).expect("created");
+    let mut install = Command::new("install");
+    let install = install.args(["-m", "755"]).arg(program.as_ref()).arg(path);
+    assert!(install.status().expect("install starts").success());
+}
+
+/// Writes a script to where it is run from, as [`install_program`] does.
+pub fn install_script(path: &Path, script: &str) {
+    let mut file = tempfile::NamedTempFile::new().expect("created");
+    file.write_all(script.as_bytes()).expect("written");
+    install_program(file.path(), path);
+}
+
 /// Loads a text; none where nothing is saved.
 pub async fn load(scope: &Scope, name: &str) -> Option<String> {
     let snapshot = scope.load(name, None).await.expect("loads")?;

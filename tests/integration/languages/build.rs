@@ -4,7 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use persist_tests::{guest, guest_in, persist, run_fails, run_ok, tempdir, text, toolchains};
+use persist_tests::{
+    guest, guest_in, install_script, persist, run_fails, run_ok, tempdir, text, toolchains,
+};
 
 /// The `persist` command with the toolchains of the languages on its PATH.
 fn persist_with_tools(store: &Path) -> Command {
@@ -177,7 +179,7 @@ fn build_with(language: &str, programs: &[(&str, &str)]) -> String {
     let folder_text = folder.to_str().expect("text");
     run_ok(dir.path(), &["new", "--lang", language, folder_text]);
     for (path, script) in programs {
-        program(&folder.join(path), &format!("#!/bin/sh\n{script}\n"));
+        install_script(&folder.join(path), &format!("#!/bin/sh\n{script}\n"));
     }
     let mut build = persist(dir.path());
     let path = format!("{folder_text}/tools:/usr/bin:/bin");
@@ -235,7 +237,7 @@ fn zig_compiles_where_there_is_no_clang_and_clang_puts_the_stack_first() {
             let output = build.args(["build", folder_text]).output();
             text(&output.expect("starts").stderr).to_owned()
         };
-        program(
+        install_script(
             &folder.join("tools/python-zig"),
             &format!("#!/bin/sh\n{tell}\n"),
         );
@@ -245,7 +247,7 @@ fn zig_compiles_where_there_is_no_clang_and_clang_puts_the_stack_first() {
             "{told}"
         );
         assert!(!told.contains("--stack-first"), "{told}");
-        program(
+        install_script(
             &folder.join("tools").join(clang),
             &format!("#!/bin/sh\n{tell}\n"),
         );
@@ -313,16 +315,6 @@ fn an_agent_is_created_in_an_empty_directory_that_is_the_current_one() {
     );
 }
 
-/// Makes a file that can be run.
-#[cfg(unix)]
-fn program(path: &Path, script: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
-    std::fs::write(path, script).expect("written");
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("ours");
-}
-
 #[test]
 fn programs_of_the_folder_are_run_only_for_js_and_python() {
     let dir = tempdir();
@@ -340,7 +332,7 @@ fn programs_of_the_folder_are_run_only_for_js_and_python() {
         let text_of = |path: &Path| path.to_str().expect("text").to_owned();
         run_ok(dir.path(), &["new", "--lang", language, &text_of(&folder)]);
         for own in ["node_modules/.bin", ".venv/bin"] {
-            program(&folder.join(own).join(tool), &script);
+            install_script(&folder.join(own).join(tool), &script);
             let said = run_fails(dir.path(), &["build", &text_of(&folder)], 1);
             assert_eq!(
                 planted.exists(),
@@ -365,7 +357,7 @@ fn a_build_writes_through_no_link_of_the_folder_and_leaves_nothing() {
         "#!/bin/sh\nwhile [ $# -gt 1 ]; do shift; done\ncp {} \"$1\"\n",
         component.display()
     );
-    program(&folder.join("node_modules/.bin/componentize-qjs"), &script);
+    install_script(&folder.join("node_modules/.bin/componentize-qjs"), &script);
     let mine = dir.path().join("mine");
     for planted in ["notes.partial", "notes.wasm"] {
         std::fs::write(&mine, "mine").expect("written");
