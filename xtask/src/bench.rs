@@ -26,6 +26,8 @@ enum Question {
     Levels,
     /// How many runs of an agent begin in a second?
     Activation,
+    /// How much longer does a save take if a guest makes it?
+    Guest,
     /// Should I use LangGraph's SqliteSaver for checkpoints?
     Langgraph,
     /// How much does an idle agent cost, with up to 10,000 different ones in a process?

@@ -19,6 +19,7 @@
 //! | `small` | a save of 4 KiB beside the system calls that it cannot do without |
 //! | `writers` | small saves a second of many writers, beside SQLite and redb |
 //! | `activation` | runs that begin in a second |
+//! | `guest` | a state that a guest saves, beside the same save without one |
 //! | `agents` | many different agents in one process |
 //! | `langgraph` | saves beside LangGraph's SqliteSaver |
 //! | `growth` | long histories, many names, large states |
@@ -30,6 +31,7 @@ mod activation;
 mod agents;
 mod contenders;
 mod growth;
+mod guest;
 mod gzip;
 mod inputs;
 mod langgraph;
@@ -62,6 +64,8 @@ enum Question {
     Levels,
     /// Runs of an agent that begin in a second
     Activation,
+    /// A state of 1 MiB that a guest saves
+    Guest,
     /// Saves beside the checkpoints of LangGraph's SqliteSaver
     Langgraph,
     /// Many different agents in one process
@@ -130,6 +134,7 @@ fn main() -> Result<()> {
             Question::Writers => writers::run(&options, place.path()),
             Question::Levels => levels::run(&options),
             Question::Activation => activation::run(&options),
+            Question::Guest => guest::run(&options, place.path()),
             Question::Langgraph => langgraph::run(&options, place.path()),
             Question::Agents => agents::run(&options, place.path()),
             Question::Growth => growth::run(&options, place.path()),
