@@ -259,7 +259,7 @@ pub(super) async fn run(app: Arc<App>, target: Target, request: Request) -> Resu
 }
 
 /// Begins a run, or finds the one that a repeated request began. The key of the request is kept in
-/// memory; the job looks for its own in the store.
+/// memory; with a key, the job also looks for it in the store.
 fn begin(app: &Arc<App>, job: Job, key: Option<Key>) -> Result<Begun> {
     app.refuse_if_ending()?;
     let place = (job.scope.agent().clone(), job.scope.session().cloned());
@@ -273,6 +273,42 @@ fn begin(app: &Arc<App>, job: Job, key: Option<Key>) -> Result<Begun> {
         outcome
     };
     app.runs.begin(place, key, app.options.queue, work)
+}
+
+/// Runs an agent for a form of the console, and returns the result of the run.
+///
+/// `once` is a number that the page of the form chose: the same form does not run the agent again
+/// while this process remembers its answer. It is not looked for in the store, which may take long.
+pub(super) async fn run_of_form(
+    app: &Arc<App>,
+    scope: Scope,
+    args: Vec<String>,
+    once: Option<&str>,
+) -> Result<Value> {
+    let agent = scope.agent();
+    let entry = app.manifest.entry(agent);
+    let entry = entry.ok_or_else(|| unknown_agent(agent))?;
+    let key = once.map(|once| {
+        // Another key for other arguments: a person may go back and change them. No header of a
+        // request contains a zero, so that no client has such a key.
+        let form = json!([once, args]).to_string();
+        let hash = Sha256::new_with_prefix(b"persist console run\0");
+        let hash = hash.chain_update(form).finalize().into();
+        Key { hash, body: hash }
+    });
+    let job = Job {
+        scope,
+        entry,
+        input: RunRequest {
+            args,
+            stdin: String::new(),
+        },
+        key: None,
+    };
+    let begun = begin(app, job, key)?;
+    let is_repeated = begun.is_repeated;
+    let outcome = begun.ended().await?;
+    said(&outcome, is_repeated)
 }
 
 /// Returns the outcome for a client, which is told if it repeated a request.

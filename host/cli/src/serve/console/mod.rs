@@ -1,4 +1,4 @@
-//! The console: pages that show agents, names, versions and states, and undo changes.
+//! The console: pages that show agents, names, versions and states, undo changes, and run agents.
 //!
 //! Pages are made on the server, need no JavaScript, and ask no other host for anything. What an
 //! agent chose (names, labels, media types, states) is text on them, never markup. Addresses are in
@@ -13,6 +13,7 @@ mod health;
 mod lists;
 mod name;
 mod page;
+mod run;
 mod search;
 mod session;
 mod sign_in;
@@ -66,6 +67,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/changes", page(feed::show))
         .route("/health", page(health::show))
         .route("/events", page(version::events))
+        .route("/run", form(run::run))
         .route("/restore", form(actions::restore))
         .route("/undo", form(actions::undo))
         .route("/fork", form(actions::fork))
