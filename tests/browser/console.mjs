@@ -138,6 +138,22 @@ async function looks() {
   assert.deepEqual(page.problems, []);
 }
 
+/** Runs an agent with the form, and checks the page of its result. */
+async function runAgent(page, name) {
+  await page.goto(pages.session);
+  const args = page.getByLabel("Arguments, one a line");
+  await args.fill(`save\n${name}\n<script>alert(1)</script>`);
+  await activate(page, "Run");
+  assert.match(await text(page), /Answer\s+version 1/);
+  assert.ok((await text(page)).includes(`${name}, version 1`));
+  await args.fill("echo\n<script>alert(1)</script>\n<img src=x onerror=alert(2)>");
+  await activate(page, "Run");
+  assert.match(await text(page), /<script>alert\(1\)<\/script>\n<img src=x/);
+  assert.match(await text(page), /The run saved nothing/);
+  await args.fill(`save\n${name}\ntwo`);
+  await activate(page, "Run");
+}
+
 async function tasks(page) {
   await page.locator("#search").fill("bot/memo");
   await enter(page);
@@ -165,6 +181,19 @@ async function tasks(page) {
   assert.match(await text(page), /forked/);
   await activate(page, "Undo");
   assert.match(await text(page), /Version 2:\s*deleted/);
+  await runAgent(page, "plan");
+  for (const scheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme: scheme });
+    for (const width of [375, 1280, 1920]) {
+      await page.setViewportSize({ width, height: 900 });
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+      assert.ok(wide <= width, `the result of a run is ${wide} wide at ${width}`);
+      await page.screenshot({ path: join(directory, `run-${width}-${scheme}.png`) });
+    }
+    await accessible(page, `the result of a run, ${scheme}`);
+  }
+  await activate(page, "Undo");
+  assert.match(await text(page), /Version 3:\s*restored from version 1/);
 }
 
 async function live() {
@@ -189,6 +218,8 @@ try {
     if (isScripted) {
       await tasks(page);
     } else {
+      await runAgent(page, "plan-2");
+      await activate(page, "Undo");
       await page.goto(pages.name);
       await activate(page, "Delete");
       await activate(page, "Undo");

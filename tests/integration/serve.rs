@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -472,6 +473,172 @@ fn a_run_returns_its_answer_and_its_versions() {
     assert_eq!(kinds.collect::<Vec<_>>(), ["saved", "answer"], "{events}");
     let sessions = service.get("/v1/agents/bot/sessions").json();
     assert_eq!(sessions["names"], json!(["monday"]));
+}
+
+/// Begins a run of `bot` in a stream that nothing has been read of.
+fn begin_run(service: &Service, args: &[&str], headers: &str) -> TcpStream {
+    let body = json!({ "args": args }).to_string();
+    let mut stream = TcpStream::connect(&service.address).expect("connects");
+    write!(
+        stream,
+        "POST /v1/agents/bot/run HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\naccept: text/event-stream\r\n{headers}\
+         content-length: {}\r\n\r\n{body}",
+        service.address,
+        service.token,
+        body.len()
+    )
+    .expect("written");
+    stream
+}
+
+/// Begins a run of `bot`, and returns its events as they come: their names and the lines of data.
+fn run_events(
+    service: &Service,
+    args: &[&str],
+    headers: &str,
+) -> impl Iterator<Item = (String, String)> + use<> {
+    let mut lines = BufReader::new(begin_run(service, args, headers)).lines();
+    let mut next = move || {
+        lines.find_map(|line| {
+            let line = line.expect("a line");
+            let (field, value) = line.split_once(": ")?;
+            ["event", "data"].contains(&field).then(|| value.to_owned())
+        })
+    };
+    std::iter::from_fn(move || Some((next()?, next().expect("data"))))
+}
+
+/// Returns the hexadecimal digits of a step of the guest's scenario `print`.
+fn step(stream: &str, bytes: &[u8]) -> String {
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    format!("{stream}:{}", digits.collect::<String>())
+}
+
+/// Saves the next version of a name that an agent waits for.
+fn go(service: &Service) {
+    let saved = service.send("PUT", "/v1/agents/bot/names/go/state", &[], "go");
+    assert!(saved.status.is_success());
+}
+
+#[test]
+fn output_of_a_run_comes_while_the_run_continues() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("wasi_guest"), &[]);
+    let steps = [
+        step("out", b"hello\n"),
+        step("err", b"oh\n"),
+        step("out", b"bye\n"),
+    ];
+    let args = ["print", "go", &steps[0], &steps[1], &steps[2]];
+    let key = "idempotency-key: turn-1\r\n";
+    let mut first = run_events(&service, &args, key);
+    let event = |name: &str, text: &str| (name.to_owned(), json!({ "text": text }).to_string());
+    // The run waits until the test has seen each text.
+    assert_eq!(first.next(), Some(event("stdout", "hello\n")));
+    let mut second = run_events(&service, &args, key);
+    assert_eq!(
+        second.next(),
+        Some(event("stdout", "hello\n")),
+        "joined late"
+    );
+    go(&service);
+    assert_eq!(first.next(), Some(event("stderr", "oh\n")));
+    go(&service);
+    assert_eq!(first.next(), Some(event("stdout", "bye\n")));
+    let (name, answer) = first.next().expect("the last event");
+    let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!(
+        (name.as_str(), &answer["answer"]),
+        ("answer", &json!("printed"))
+    );
+    assert_eq!(answer["stdout"], "hello\nbye\n");
+    let rest: Vec<_> = second.by_ref().take(3).map(|(name, _)| name).collect();
+    assert_eq!(rest, ["stderr", "stdout", "answer"]);
+    // The answer is kept, and the output is only in it.
+    let (name, answer) = run_events(&service, &args, key).next().expect("an event");
+    assert_eq!(name, "answer");
+    assert!(answer.contains("\"replayed\":\"memory\""), "{answer}");
+}
+
+#[test]
+fn output_of_a_run_is_text_whatever_the_agent_prints() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("wasi_guest"), &[]);
+    // A character in two pieces; a byte that begins none; one that no one sees; one that has no
+    // end, and is told when the run has ended.
+    let pieces: [&[u8]; 4] = [b"a\xc3", b"\xa9\xff\n", b"\xe2\x80\xae", b"\n\ndata: x\xc3"];
+    let steps: Vec<_> = pieces.iter().map(|piece| step("out", piece)).collect();
+    let mut args = vec!["print", "go"];
+    args.extend(steps.iter().map(String::as_str));
+    let mut events = run_events(&service, &args, "");
+    let mut printed = String::new();
+    for (turn, expected) in ["a", "é\u{fffd}\n", "\u{202e}", "\n\ndata: x"]
+        .iter()
+        .enumerate()
+    {
+        if turn > 0 {
+            go(&service);
+        }
+        let (name, data) = events.next().expect("an event");
+        assert!(!data.contains('\u{202e}'), "escaped: {data}");
+        let data: Value = serde_json::from_str(&data).expect("JSON");
+        let text = data["text"].as_str().expect("text");
+        assert_eq!((name.as_str(), text), ("stdout", *expected));
+        printed += text;
+    }
+    let (name, data) = events.next().expect("an event");
+    assert_eq!(
+        (name.as_str(), data.as_str()),
+        ("stdout", "{\"text\":\"\u{fffd}\"}")
+    );
+    printed += "\u{fffd}";
+    let (name, answer) = events.next().expect("an event");
+    assert_eq!(name, "answer");
+    let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!(answer["stdout"], printed);
+}
+
+#[test]
+fn a_run_does_not_wait_for_a_client_that_does_not_read_its_output() {
+    // More than the buffers of both ends of a connection take.
+    const FLOOD: usize = 48 << 20;
+    let dir = tempdir();
+    let (token, entry) = token(dir.path(), "admin", "*");
+    let limits = format!("limits = {{ output = \"64MiB\" }}\n{entry}");
+    let file = manifest(dir.path(), &guest("wasi_guest"), &limits);
+    // The only connection is free again when the client that does not read has lost it.
+    let options = ["--idle-timeout", "2s", "--max-connections", "1"];
+    let service = Service::of(dir.path(), &file, token, &options);
+    let bytes = FLOOD.to_string();
+    let mut deaf = begin_run(&service, &["flood", "done", &bytes], "");
+    let end = Instant::now() + Duration::from_secs(60);
+    while service.get("/v1/agents/bot/names/done/state").status != 200 {
+        assert!(Instant::now() < end, "the run waits for the client");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut rest = Vec::new();
+    // Ends with an error where the service reset the connection.
+    let _ = deaf.read_to_end(&mut rest);
+    assert!(rest.len() < FLOOD, "{}", rest.len());
+    assert!(!String::from_utf8_lossy(&rest).contains("event: answer"));
+    drop(deaf);
+    // One that reads gets all of it.
+    let args = ["flood", "again", &bytes];
+    let mut length = 0;
+    for (name, data) in run_events(&service, &args, "") {
+        let data: Value = serde_json::from_str(&data).expect("JSON");
+        match name.as_str() {
+            "stdout" => length += data["text"].as_str().expect("text").len(),
+            "saved" => {}
+            _ => {
+                let whole = data["stdout"].as_str().expect("text");
+                assert_eq!((name.as_str(), whole.len()), ("answer", FLOOD));
+                break;
+            }
+        }
+    }
+    assert_eq!(length, FLOOD);
 }
 
 #[test]

@@ -105,6 +105,36 @@ impl App {
         }
     }
 
+    /// Returns the state of a service without agents and tokens, over a store in memory.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> anyhow::Result<Self> {
+        use persist_host::storage::Memory;
+
+        let store = Store::new(Arc::new(Memory::new()));
+        let runs = Arc::new(Runs::default());
+        let current = Box::new(|| (0_usize, 0_usize));
+        let durations = runs.durations.clone();
+        Ok(Self::new(
+            store.clone(),
+            Metrics::new(Arc::default(), durations, current, store),
+            runs,
+            Manifest {
+                lease: None,
+                agents: Vec::new(),
+                tokens: Vec::new(),
+            },
+            Components::none()?,
+            Options {
+                has_auth: false,
+                audits: false,
+                queue: 1,
+                idle: Duration::from_secs(30),
+                poll: Duration::from_secs(2),
+                console: Some(Console::new(false)?),
+            },
+        ))
+    }
+
     /// Looks for changes until it is stopped.
     pub(super) async fn watch(self: Arc<Self>) {
         self.changes.watch(&self.store, self.options.poll).await;

@@ -79,7 +79,7 @@ fn operation(route: &Route, path: &str) -> Value {
         },
     });
     if route.id == "run" {
-        responses["200"]["content"]["text/event-stream"] = text();
+        responses["200"]["content"]["text/event-stream"] = run_events();
     }
     if ["save", "restore", "fork"].contains(&route.id) {
         responses["201"] = responses["200"].clone();
@@ -132,6 +132,14 @@ fn content(schema: &str, otherwise: &str) -> Value {
 
 fn text() -> Value {
     json!({ "schema": { "type": "string" } })
+}
+
+/// Describes the events of a run. A schema cannot: it is of the stream as a whole.
+fn run_events() -> Value {
+    let what = "Server-sent events, each with JSON. `saved` and `deleted`: a version. `stdout` and \
+                `stderr`: text that the agent printed, as {\"text\": …}. The last one is `answer`, \
+                a RunResult, or `error`, a Problem.";
+    json!({ "schema": { "type": "string", "description": what } })
 }
 
 fn parameter(name: &str, place: &str) -> Value {

@@ -89,8 +89,12 @@ routes! {
 
 /// Returns the routes of the service.
 pub(super) fn router(app: Arc<App>) -> Router {
+    router_of(ROUTES, app)
+}
+
+fn router_of(routes: &'static [Route], app: Arc<App>) -> Router {
     let mut router = Router::new();
-    for route in ROUTES {
+    for route in routes {
         for path in route.path.templates() {
             let template = path.clone();
             let handler = move |State(app): State<Arc<App>>, params, request: Request| {
@@ -244,4 +248,61 @@ async fn metrics(app: Arc<App>, _: Target, _: Request) -> Result<Response> {
 fn document(_: Arc<App>, _: Target, _: Request) -> Answer {
     let document = openapi::document(ROUTES);
     Box::pin(async move { Ok(super::problem::json_response(StatusCode::OK, &document)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use hyper_util::service::TowerToHyperService;
+    use serde_json::Value;
+
+    use super::*;
+
+    const PLANTED: &[Route] = &[Route {
+        method: Method::GET,
+        path: Path::Root("/planted"),
+        id: "planted",
+        summary: "Panic",
+        right: None,
+        query: &[],
+        body: None,
+        answer: "",
+        handler: |app, target, request| Box::pin(planted(app, target, request)),
+    }];
+
+    async fn planted(_: Arc<App>, _: Target, _: Request) -> Result<Response> {
+        panic!("planted")
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered_with_a_problem() {
+        let app = Arc::new(App::for_tests().expect("an app"));
+        let service = TowerToHyperService::new(router_of(PLANTED, Arc::clone(&app)));
+        let request = Request::get("/planted").body(Body::empty());
+        let request = request.expect("a request");
+        let response = hyper::service::Service::call(&service, request).await;
+        let response = response.expect("a response");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let media_type = response.headers().get(header::CONTENT_TYPE);
+        assert_eq!(media_type.expect("a type"), "application/problem+json");
+        let body = to_bytes(response.into_body(), 1 << 20)
+            .await
+            .expect("a body");
+        let problem: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(
+            (&problem["status"], &problem["code"]),
+            (&500.into(), &"failed".into())
+        );
+        assert_eq!(
+            problem["detail"], "the server failed",
+            "and not the text of the panic"
+        );
+        // Other requests are answered, and the metrics count this one.
+        let counted = "http_route=\"/planted\",http_response_status_code=\"500\"} 1";
+        assert!(
+            app.metrics.text().contains(counted),
+            "{}",
+            app.metrics.text()
+        );
+    }
 }

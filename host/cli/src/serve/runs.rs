@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use persist_host::snapshot::{Info, Lease, Name, Scope};
-use persist_host::wasm::{RunError, RunOutput, SnapshotCtx};
+use persist_host::wasm::{LiveOutput, OutputReader, RunError, RunOutput, SnapshotCtx, StdStream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -22,8 +22,9 @@ use tracing::field::Empty;
 use super::app::{App, Target};
 use super::body::{Outgoing, events_response, require_json};
 use super::problem::{Problem, Result, json_response};
-use super::queue::{Key, Outcome, Run, ended, other_body};
+use super::queue::{Begun, Key, Outcome, Run, ended, other_body};
 use super::version::value;
+use crate::text::TextDecoder;
 
 /// Label with the hash of the key of the request whose run saved a version.
 const KEY_LABEL: &str = "persist.idempotency-key";
@@ -59,7 +60,7 @@ struct Job {
 }
 
 impl Job {
-    async fn perform(self, app: &Arc<App>, run: &Run) -> Outcome {
+    async fn perform(self, app: &Arc<App>, run: &Run, output: LiveOutput) -> Outcome {
         let not_begun = |problem| Outcome {
             answer: Err(problem),
             began: false,
@@ -121,7 +122,7 @@ impl Job {
             })
             .build();
         let options = entry.options.clone().args(self.input.args);
-        let options = options.stdin(self.input.stdin.into_bytes());
+        let options = options.stdin(self.input.stdin.into_bytes()).output(output);
         let ran = agent.run_with(ctx, &options).await;
         let versions =
             std::mem::take(&mut *versions.lock().unwrap_or_else(PoisonError::into_inner));
@@ -245,26 +246,69 @@ pub(super) async fn run(app: Arc<App>, target: Target, request: Request) -> Resu
         input,
         key,
     };
-    app.refuse_if_ending()?;
-    let place = (agent.clone(), target.session.clone());
-    let works = Arc::clone(&app);
-    let span = tracing::info_span!("agent_run", outcome = Empty);
-    let traced = span.clone();
-    let work = |run: Arc<Run>| async move {
-        let outcome = job.perform(&works, &run).instrument(traced).await;
-        let error = outcome.answer.as_ref().err();
-        span.record("outcome", error.map_or("ok", |problem| &*problem.code));
-        outcome
-    };
-    let (run, is_repeated) = app.runs.begin(place, key, app.options.queue, work)?;
+    let begun = begin(&app, job, key)?;
     if wants_events(&head.headers) {
-        return Ok(stream(&app, run, is_repeated));
+        return Ok(stream(&app, begun));
     }
-    let outcome = ended(&run).await?;
+    let is_repeated = begun.is_repeated;
+    let outcome = begun.ended().await?;
     match said(&outcome, is_repeated) {
         Ok(value) => Ok(json_response(StatusCode::OK, &value)),
         Err(problem) => Err(problem),
     }
+}
+
+/// Begins a run, or finds the one that a repeated request began. The key of the request is kept in
+/// memory; with a key, the job also looks for it in the store.
+fn begin(app: &Arc<App>, job: Job, key: Option<Key>) -> Result<Begun> {
+    app.refuse_if_ending()?;
+    let place = (job.scope.agent().clone(), job.scope.session().cloned());
+    let works = Arc::clone(app);
+    let span = tracing::info_span!("agent_run", outcome = Empty);
+    let traced = span.clone();
+    let work = |run: Arc<Run>, output| async move {
+        let outcome = job.perform(&works, &run, output).instrument(traced).await;
+        let error = outcome.answer.as_ref().err();
+        span.record("outcome", error.map_or("ok", |problem| &*problem.code));
+        outcome
+    };
+    app.runs.begin(place, key, app.options.queue, work)
+}
+
+/// Runs an agent for a form of the console, and returns the result of the run.
+///
+/// `once` is a number that the page of the form chose: the same form does not run the agent again
+/// while this process remembers its answer. It is not looked for in the store, which may take long.
+pub(super) async fn run_of_form(
+    app: &Arc<App>,
+    scope: Scope,
+    args: Vec<String>,
+    once: Option<&str>,
+) -> Result<Value> {
+    let agent = scope.agent();
+    let entry = app.manifest.entry(agent);
+    let entry = entry.ok_or_else(|| unknown_agent(agent))?;
+    let key = once.map(|once| {
+        // Another key for other arguments: a person may go back and change them. No header of a
+        // request contains a zero, so that no client has such a key.
+        let form = json!([once, args]).to_string();
+        let hash = Sha256::new_with_prefix(b"persist console run\0");
+        let hash = hash.chain_update(form).finalize().into();
+        Key { hash, body: hash }
+    });
+    let job = Job {
+        scope,
+        entry,
+        input: RunRequest {
+            args,
+            stdin: String::new(),
+        },
+        key: None,
+    };
+    let begun = begin(app, job, key)?;
+    let is_repeated = begun.is_repeated;
+    let outcome = begun.ended().await?;
+    said(&outcome, is_repeated)
 }
 
 /// Returns the outcome for a client, which is told if it repeated a request.
@@ -282,33 +326,92 @@ fn said(outcome: &Outcome, is_repeated: bool) -> Result<Value> {
     answer
 }
 
-/// Sends the changes of a run as they are made, and then its outcome.
-fn stream(app: &App, run: Arc<Run>, is_repeated: bool) -> Response {
+/// Output of a run as text, while the run continues.
+struct OutputText {
+    reader: OutputReader,
+    stdout: TextDecoder,
+    stderr: TextDecoder,
+}
+
+impl OutputText {
+    fn new(reader: OutputReader) -> Self {
+        Self {
+            reader,
+            stdout: TextDecoder::default(),
+            stderr: TextDecoder::default(),
+        }
+    }
+
+    /// Waits for text, and returns it as an event; none when the run has ended and all was
+    /// returned. A call that is dropped loses nothing.
+    async fn next(&mut self) -> Option<(&'static str, Value)> {
+        let event = |name, text: String| {
+            let is_some = !text.is_empty();
+            is_some.then(|| (name, json!({ "text": text })))
+        };
+        while let Some((stream, bytes)) = self.reader.next().await {
+            let found = match stream {
+                StdStream::Stdout => event("stdout", self.stdout.piece(&bytes)),
+                StdStream::Stderr => event("stderr", self.stderr.piece(&bytes)),
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        // A character that was not finished.
+        let rest = event("stdout", self.stdout.end());
+        rest.or_else(|| event("stderr", self.stderr.end()))
+    }
+}
+
+/// Sends the changes and the output of a run as they are made, and then its outcome.
+fn stream(app: &App, begun: Begun) -> Response {
     let (outgoing, body) = Outgoing::new(app.options.idle);
-    let mut events = run.events.subscribe();
+    let Begun {
+        run,
+        is_repeated,
+        mut events,
+        output,
+    } = begun;
+    let mut output = output.map(OutputText::new);
     tokio::spawn(async move {
         let mut end = std::pin::pin!(ended(&run));
         let outcome = loop {
-            tokio::select! {
+            let text = async {
+                match &mut output {
+                    Some(output) => output.next().await,
+                    None => None,
+                }
+            };
+            let is_open = tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Ok((event, value)) => {
-                        if !outgoing.event(event, &value).await {
-                            return;
-                        }
-                    }
+                    Ok((event, value)) => outgoing.event(event, &value).await,
                     // The outcome has all versions.
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Lagged(_)) => true,
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
+                Some((event, text)) = text => outgoing.event(event, &text).await,
                 outcome = &mut end => break outcome,
-                () = tokio::time::sleep(QUIET) => {
-                    if !outgoing.keep_alive().await {
-                        return;
-                    }
-                }
+                () = tokio::time::sleep(QUIET) => outgoing.keep_alive().await,
+            };
+            if !is_open {
+                return;
             }
         };
+        // What came between the last look at these and the end.
+        while let Ok((event, value)) = events.try_recv() {
+            if !outgoing.event(event, &value).await {
+                return;
+            }
+        }
+        while let Some(output) = &mut output
+            && let Some((event, text)) = output.next().await
+        {
+            if !outgoing.event(event, &text).await {
+                return;
+            }
+        }
         let answer = outcome.and_then(|outcome| said(&outcome, is_repeated));
         match answer {
             Ok(value) => outgoing.event("answer", &value).await,

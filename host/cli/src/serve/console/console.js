@@ -31,7 +31,7 @@
   // Someone who fills in a form or chooses versions keeps the page.
   const isBusy = () => {
     const main = document.getElementById("main");
-    const chosen = [...main.querySelectorAll("input")].some(
+    const chosen = [...main.querySelectorAll("input, textarea")].some(
       (input) => input.checked !== input.defaultChecked || input.value !== input.defaultValue,
     );
     return chosen || (main.contains(document.activeElement) && document.activeElement !== main);

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::activity::{self, Activity};
 use super::page::{self, Live, Page, chosen, crumbs, scrolled};
 use super::visit::{Place, Visit, url};
-use super::{chart, search};
+use super::{chart, run, search};
 use crate::serve::problem::Result;
 use crate::serve::token::TokenRight;
 use crate::text;
@@ -149,6 +149,7 @@ pub(super) async fn scope(visit: Visit, _: Request) -> Result<Response> {
             }))
         }
         (more(next.as_deref(), "More names"))
+        (run::form(&visit, &user, &place, "")?)
         (sessions)
     };
     let title = place.session.as_ref().unwrap_or(&place.agent);

@@ -1,4 +1,4 @@
-//! The console: pages that show agents, names, versions and states, and undo changes.
+//! The console: pages that show agents, names, versions and states, undo changes, and run agents.
 //!
 //! Pages are made on the server, need no JavaScript, and ask no other host for anything. What an
 //! agent chose (names, labels, media types, states) is text on them, never markup. Addresses are in
@@ -13,6 +13,7 @@ mod health;
 mod lists;
 mod name;
 mod page;
+mod run;
 mod search;
 mod session;
 mod sign_in;
@@ -21,6 +22,7 @@ mod tree;
 mod version;
 mod visit;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
@@ -29,9 +31,10 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
+use futures_util::FutureExt as _;
 
 use super::app::App;
-use super::problem;
+use super::problem::{self, Problem};
 use page::protected;
 use visit::Visit;
 
@@ -66,6 +69,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/changes", page(feed::show))
         .route("/health", page(health::show))
         .route("/events", page(version::events))
+        .route("/run", form(run::run))
         .route("/restore", form(actions::restore))
         .route("/undo", form(actions::undo))
         .route("/fork", form(actions::fork))
@@ -87,6 +91,15 @@ pub(super) fn router() -> Router<Arc<App>> {
     router
 }
 
+/// Returns the error of a handler that panics: a browser whose connection is closed would send the
+/// request again, and tells a person nothing.
+async fn caught(
+    handler: impl Future<Output = problem::Result<Response>>,
+) -> problem::Result<Response> {
+    let answered = AssertUnwindSafe(handler).catch_unwind().await;
+    answered.unwrap_or_else(|_| Err(Problem::panicked()))
+}
+
 /// Routes a page, which needs the right to read.
 fn page<H, F>(handler: H) -> MethodRouter<Arc<App>>
 where
@@ -100,7 +113,7 @@ where
                 Err(error) => return protected(sign_in::refused(&request, &error)),
             };
             let user = visit.user();
-            let answered = handler(visit, request).await;
+            let answered = caught(handler(visit, request)).await;
             protected(answered.unwrap_or_else(|error| page::problem(&error, Some(&user))))
         },
     )
@@ -119,8 +132,50 @@ where
                 Err(error) => return protected(page::problem(&error, None)),
             };
             let user = visit.user();
-            let answered = handler(visit).await;
+            let answered = caught(handler(visit)).await;
             protected(answered.unwrap_or_else(|error| page::problem(&error, Some(&user))))
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use axum::http::StatusCode;
+    use hyper_util::service::TowerToHyperService;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_page_and_a_form_that_panic_are_answered_with_a_page() {
+        let app = Arc::new(App::for_tests().expect("an app"));
+        let visit = Request::get("/").header("host", "127.0.0.1");
+        let visit = visit.body(Body::empty()).expect("a request");
+        let visit = Visit::of_page(Arc::clone(&app), &visit);
+        let key = visit.expect("no token is asked for").session.form_key;
+        let router = Router::new()
+            .route("/page", page(|_, _| async { panic!("planted") }))
+            .route("/form", form(|_| async { panic!("planted") }))
+            .with_state(app);
+        let service = TowerToHyperService::new(router);
+        for (request, body) in [
+            (Request::get("/page"), String::new()),
+            (Request::post("/form"), format!("key={key}")),
+        ] {
+            let request = request.header("host", "127.0.0.1").body(Body::from(body));
+            let request = request.expect("a request");
+            let response = hyper::service::Service::call(&service, request).await;
+            let response = response.expect("a response");
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            assert!(response.headers().contains_key("content-security-policy"));
+            let body = to_bytes(response.into_body(), 1 << 20)
+                .await
+                .expect("a body");
+            let page = String::from_utf8_lossy(&body);
+            assert!(
+                page.contains("the server failed") && !page.contains("planted"),
+                "{page}"
+            );
+        }
+    }
 }
