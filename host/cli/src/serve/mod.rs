@@ -10,6 +10,7 @@ mod components;
 mod conditional;
 mod console;
 mod instruments;
+mod keyed_versions;
 mod listen;
 mod manifest;
 mod metrics;
