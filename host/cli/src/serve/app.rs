@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Incoming;
 use super::components::Components;
+use super::keyed_versions::KeyedVersions;
 use super::manifest::Manifest;
 use super::metrics::Metrics;
 use super::problem::{Problem, Result};
@@ -36,6 +37,7 @@ pub(super) struct App {
     pub(super) manifest: Manifest,
     pub(super) components: Components,
     pub(super) runs: Arc<Runs>,
+    pub(super) keyed_versions: KeyedVersions,
     pub(super) changes: Changes,
     pub(super) options: Options,
     /// Cancelled when the service ends.
@@ -99,6 +101,7 @@ impl App {
             manifest,
             components,
             runs,
+            keyed_versions: KeyedVersions::default(),
             changes: Changes::default(),
             options,
             ending: CancellationToken::new(),

@@ -9,6 +9,8 @@ mod changes;
 mod components;
 mod conditional;
 mod console;
+mod instruments;
+mod keyed_versions;
 mod listen;
 mod manifest;
 mod metrics;
@@ -144,8 +146,10 @@ impl Serve {
         };
         let runs = Arc::new(Runs::default());
         let current = Arc::clone(&runs);
-        let current = Box::new(move || current.active_and_waiting());
-        let metrics = Metrics::new(durations, runs.durations.clone(), current, store.clone());
+        let current = Arc::new(move || current.active_and_waiting());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let run_durations = runs.durations.clone();
+        let metrics = Metrics::new(durations, run_durations, current, store.clone(), scheme);
         let app = Arc::new(App::new(
             store,
             metrics,
@@ -161,7 +165,6 @@ impl Serve {
                 console,
             },
         ));
-        let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{address}");
         let event = json!({ "event": "listening", "url": url });
         out.print(&event, || format!("listening on {url}"))?;

@@ -111,7 +111,7 @@ fn router_of(routes: &'static [Route], app: Arc<App>) -> Router {
                         "http.response.status_code" = Empty,
                     );
                     #[cfg(feature = "otlp")]
-                    crate::traces::follow(&span, request.headers());
+                    crate::otlp::follow(&span, request.headers());
                     let answered = answer(route, Arc::clone(&app), params, request);
                     let response = answered.instrument(span.clone()).await;
                     let status = response.status().as_u16();

@@ -5,7 +5,7 @@
 //! a crash, also another replica finds that the run was begun, and does not begin it again.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -21,19 +21,11 @@ use tracing::field::Empty;
 
 use super::app::{App, Target};
 use super::body::{Outgoing, events_response, require_json};
+use super::keyed_versions;
 use super::problem::{Problem, Result, json_response};
-use super::queue::{Begun, Key, Outcome, Run, ended, other_body};
+use super::queue::{Begun, Key, Outcome, Run, ended};
 use super::version::value;
 use crate::text::TextDecoder;
-
-/// Label with the hash of the key of the request whose run saved a version.
-const KEY_LABEL: &str = "persist.idempotency-key";
-
-/// Label with the hash of the body of that request.
-const BODY_LABEL: &str = "persist.request-sha256";
-
-/// Age up to which versions are looked at for the key of a request.
-const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Bytes of the body of a run, at most.
 const MAX_BODY: usize = 8 << 20;
@@ -76,7 +68,7 @@ impl Job {
             }
         }
         if let Some(key) = self.key {
-            match versions_of(&scope, key).await {
+            match app.keyed_versions.of(&scope, key).await {
                 Ok(versions) if versions.is_empty() => {
                     // A save of a holder that has lost the lease may come after this look: then
                     // the run must not add its turn to it.
@@ -90,10 +82,7 @@ impl Job {
                 }
                 Err(problem) => return not_begun(problem),
             }
-            scope = scope.with_host_labels([
-                (KEY_LABEL.to_owned(), hex::encode(key.hash)),
-                (BODY_LABEL.to_owned(), hex::encode(key.body)),
-            ]);
+            scope = scope.with_host_labels(keyed_versions::labels(key));
         }
         let agent = match app.components.current(self.entry).await {
             Ok(agent) => agent,
@@ -151,54 +140,6 @@ impl Job {
             }
         }
     }
-}
-
-/// Returns the versions that the run of an earlier request with this key saved.
-///
-/// A version that cannot be read does not tell its labels, and is passed over.
-async fn versions_of(scope: &Scope, key: Key) -> Result<Vec<Info>> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let oldest = now.saturating_sub(WINDOW).as_millis();
-    let label = |info: &Info, key: &str| {
-        let label = info.labels.iter().find(|(label, _)| label == key);
-        label.map(|(_, value)| value.clone())
-    };
-    let hash = hex::encode(key.hash);
-    let body = hex::encode(key.body);
-    let mut found = Vec::new();
-    let mut after: Option<Name> = None;
-    loop {
-        let last = after.as_ref().map(Name::as_str);
-        let page = match scope.names("", last, 100).await {
-            // The first run makes the store.
-            Err(persist_host::snapshot::Error::NoStore { .. }) => return Ok(found),
-            page => page?,
-        };
-        for name in &page {
-            let mut past = scope.past(name.as_str(), None, usize::MAX)?;
-            while let Some((_, info)) = past.next().await? {
-                let Ok(info) = info else { continue };
-                if u128::from(info.created_at) < oldest {
-                    break;
-                }
-                if label(&info, KEY_LABEL).as_deref() != Some(hash.as_str()) {
-                    continue;
-                }
-                if label(&info, BODY_LABEL).as_deref() != Some(body.as_str()) {
-                    return Err(other_body());
-                }
-                found.push(info);
-            }
-        }
-        match page.into_iter().next_back() {
-            Some(last) => after = Some(last),
-            None => break,
-        }
-    }
-    found.sort_by_key(|info| info.created_at);
-    Ok(found)
 }
 
 fn unknown_agent(agent: &Name) -> Problem {
