@@ -217,15 +217,19 @@ mod tests {
     #[test]
     fn a_new_connection_costs_a_round_trip_more() {
         let relay = Relay::start(&echo(), ROUND_TRIP).expect("starts");
+        let started = Instant::now();
         let stream = connect(&relay);
-        let first = exchange(&stream, b"GET / HTTP/1.1\r\n");
-        let next = exchange(&stream, b"PUT / HTTP/1.1\r\n");
+        exchange(&stream, b"GET / HTTP/1.1\r\n");
+        let first = started.elapsed();
         assert!(first >= 2 * ROUND_TRIP, "{first:?}");
+        // The machine may be busy at one moment.
+        let again = (0..5).map(|_| exchange(&stream, b"PUT / HTTP/1.1\r\n"));
+        let next = again.min().expect("five");
         assert!(next >= ROUND_TRIP, "{next:?}");
         assert!(next < 2 * ROUND_TRIP, "{next:?}");
         let seen = Traffic {
             connections: 1,
-            requests: 2,
+            requests: 6,
         };
         assert_eq!(relay.traffic(), seen);
     }
