@@ -23,12 +23,17 @@
 //! | `agents` | many different agents in one process |
 //! | `langgraph` | saves beside LangGraph's SqliteSaver |
 //! | `growth` | long histories, many names, large states |
+//! | `clouds` | saves and loads on S3 and GCS, beside object_store and the aws cli |
+//! | `cloud_clients` | the clients that `clouds` compares |
+//! | `relay` | the round trip of a network, added to a server on this machine |
 //! | `memory` | memory of this process |
 //! | `levels` | what each level of compression costs and gives |
 //! | `measure`, `table` | medians by turns; Markdown |
 
 mod activation;
 mod agents;
+mod cloud_clients;
+mod clouds;
 mod contenders;
 mod growth;
 mod guest;
@@ -38,6 +43,7 @@ mod langgraph;
 mod levels;
 mod measure;
 mod memory;
+mod relay;
 mod small;
 mod table;
 mod versus;
@@ -72,6 +78,8 @@ enum Question {
     Agents,
     /// Long histories, many names and large states
     Growth,
+    /// Saves and loads on S3 and GCS, beside object_store and the aws cli
+    Clouds,
 }
 
 /// Measures save and load beside what one would use instead
@@ -93,6 +101,9 @@ struct Options {
     /// Python that has the packages of `langgraph/requirements.txt`
     #[arg(long)]
     python: Option<PathBuf>,
+    /// The command `aws`, for `clouds`
+    #[arg(long)]
+    aws: Option<PathBuf>,
 }
 
 impl Options {
@@ -138,6 +149,7 @@ fn main() -> Result<()> {
             Question::Langgraph => langgraph::run(&options, place.path()),
             Question::Agents => agents::run(&options, place.path()),
             Question::Growth => growth::run(&options, place.path()),
+            Question::Clouds => clouds::run(&options, place.path()),
         };
         println!("{}", figures?);
     }
