@@ -33,8 +33,6 @@ enum Question {
     Langgraph,
     /// Should I use object_store or the aws cli on S3 and GCS?
     Clouds,
-    /// How much longer does a save take if a guest makes it?
-    Guest,
     /// How much does an idle agent cost, with up to 10,000 different ones in a process?
     Agents,
     /// How does the cost grow with versions, names and the size of a state?
