@@ -115,11 +115,11 @@ impl App {
 
         let store = Store::new(Arc::new(Memory::new()));
         let runs = Arc::new(Runs::default());
-        let current = Box::new(|| (0_usize, 0_usize));
+        let current = Arc::new(|| (0_usize, 0_usize));
         let durations = runs.durations.clone();
         Ok(Self::new(
             store.clone(),
-            Metrics::new(Arc::default(), durations, current, store),
+            Metrics::new(Arc::default(), durations, current, store, "http"),
             runs,
             Manifest {
                 lease: None,
