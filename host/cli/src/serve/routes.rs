@@ -298,7 +298,8 @@ mod tests {
             "and not the text of the panic"
         );
         // Other requests are answered, and the metrics count this one.
-        let counted = "http_route=\"/planted\",http_response_status_code=\"500\"} 1";
+        let counted =
+            "http_route=\"/planted\",http_response_status_code=\"500\",url_scheme=\"http\"} 1";
         assert!(
             app.metrics.text().contains(counted),
             "{}",
