@@ -962,6 +962,53 @@ fn a_slow_client_loses_its_connection() {
     assert_eq!(long.status, 431);
 }
 
+/// Sends a request whose body of 60,000 bytes comes in pieces, one each 100 ms, and returns the
+/// beginning of the answer.
+fn send_slowly(service: &Service, head: &str, piece: &[u8]) -> String {
+    let mut stream = TcpStream::connect(&service.address).expect("connects");
+    let address = &service.address;
+    let token = &service.token;
+    write!(
+        stream,
+        "{head} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: 60000\r\n\r\n"
+    )
+    .expect("written");
+    let pause = Some(Duration::from_millis(100));
+    stream.set_read_timeout(pause).expect("a timeout");
+    let began = Instant::now();
+    let mut left = 60_000;
+    while began.elapsed() < Duration::from_secs(20) {
+        let len = piece.len().min(left);
+        // Fails where the service has answered and closed.
+        let _ = stream.write_all(&piece[..len]);
+        left -= len;
+        let mut answer = [0; 12];
+        if stream.read_exact(&mut answer).is_ok() {
+            return String::from_utf8_lossy(&answer).into_owned();
+        }
+    }
+    "no answer".to_owned()
+}
+
+#[test]
+fn a_body_that_drips_is_refused_and_a_slow_one_is_not() {
+    let dir = tempdir();
+    let options = ["--idle-timeout", "1s"];
+    let service = Service::with(dir.path(), &guest("test_guest"), &options);
+    for head in [
+        "POST /sign-in",
+        "POST /v1/agents/bot/run",
+        "POST /v1/agents/bot/names/x/restore",
+        "PUT /v1/agents/bot/names/x/state",
+    ] {
+        assert_eq!(send_slowly(&service, head, b" "), "HTTP/1.1 408", "{head}");
+    }
+    // 20 kB a second, for three times as long as the timeout.
+    let slow = send_slowly(&service, "PUT /v1/agents/bot/names/x/state", &[b'x'; 2000]);
+    assert_eq!(slow, "HTTP/1.1 201");
+}
+
 #[test]
 fn the_document_is_valid_and_a_generated_client_works() {
     let dir = tempdir();
