@@ -182,12 +182,7 @@ impl App {
     /// Refuses a request after a signal to end.
     pub(super) fn refuse_if_ending(&self) -> Result<()> {
         if self.ending.is_cancelled() {
-            let what = "the service is ending";
-            return Err(Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "failed",
-                what,
-            ));
+            return Err(Problem::ending("the service is ending"));
         }
         Ok(())
     }
