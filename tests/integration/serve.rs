@@ -437,6 +437,23 @@ fn without_tokens_requests_of_web_pages_are_refused() {
     let mut reply = String::new();
     stream.read_to_string(&mut reply).expect("a reply");
     assert!(reply.starts_with("HTTP/1.1 403 "), "{reply}");
+    // A script or an image of a page has no origin.
+    for (site, status) in [("cross-site", 403), ("same-site", 403), ("none", 200)] {
+        let site = [("sec-fetch-site", site)];
+        assert_eq!(service.plain("GET", "/v1/agents", &site, "").status, status);
+    }
+    let hosts = [("host", "localhost"), ("host", "example.com")];
+    assert_eq!(service.plain("GET", "/v1/agents", &hosts, "").status, 403);
+    for path in [
+        "/v1/agents",
+        "/healthz",
+        "/",
+        "/no-path",
+        "/assets/console.js",
+    ] {
+        let reply = service.plain("GET", path, &[], "");
+        assert_eq!(reply.header("cross-origin-resource-policy"), "same-origin");
+    }
 }
 
 #[test]
