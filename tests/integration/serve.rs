@@ -308,6 +308,28 @@ fn a_service_is_refused_where_everyone_could_use_it() {
 }
 
 #[test]
+fn options_without_sense_are_usage_errors() {
+    let dir = tempdir();
+    for (option, value, why) in [
+        ("--queue", "0", "0 is not in 1..=1000000"),
+        ("--max-connections", "0", "0 is not in 1..=1000000"),
+        (
+            "--max-connections",
+            "18446744073709551615",
+            "is not in 1..=1000000",
+        ),
+        ("--idle-timeout", "1000000000y", "the maximum is 7days"),
+    ] {
+        let words = ["serve", "--manifest", "agents.toml", option, value];
+        let refused = run_fails(&dir.path().join("store"), &words, 2);
+        assert!(
+            refused.contains(option) && refused.contains(why),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
 fn a_request_needs_a_token_with_the_right_for_the_agent() {
     let dir = tempdir();
     let (reader, entry) = token(dir.path(), "read", "bot-1");
