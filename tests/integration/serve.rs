@@ -1049,6 +1049,19 @@ fn a_body_that_drips_is_refused_and_a_slow_one_is_not() {
 }
 
 #[test]
+fn a_head_that_is_not_complete_does_not_delay_the_end() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("test_guest"), &["--grace", "25s"]);
+    let mut half = TcpStream::connect(&service.address).expect("connects");
+    half.write_all(b"GET /healthz HTTP/1.1\r\nhost:")
+        .expect("written");
+    assert_eq!(service.plain("GET", "/healthz", &[], "").status, 200);
+    let began = Instant::now();
+    assert_eq!(service.end("-TERM"), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
 fn the_document_is_valid_and_a_generated_client_works() {
     let dir = tempdir();
     let service = Service::start(dir.path());
