@@ -308,6 +308,28 @@ fn a_service_is_refused_where_everyone_could_use_it() {
 }
 
 #[test]
+fn options_without_sense_are_usage_errors() {
+    let dir = tempdir();
+    for (option, value, why) in [
+        ("--queue", "0", "0 is not in 1..=1000000"),
+        ("--max-connections", "0", "0 is not in 1..=1000000"),
+        (
+            "--max-connections",
+            "18446744073709551615",
+            "is not in 1..=1000000",
+        ),
+        ("--idle-timeout", "1000000000y", "the maximum is 7days"),
+    ] {
+        let words = ["serve", "--manifest", "agents.toml", option, value];
+        let refused = run_fails(&dir.path().join("store"), &words, 2);
+        assert!(
+            refused.contains(option) && refused.contains(why),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
 fn a_request_needs_a_token_with_the_right_for_the_agent() {
     let dir = tempdir();
     let (reader, entry) = token(dir.path(), "read", "bot-1");
@@ -437,6 +459,23 @@ fn without_tokens_requests_of_web_pages_are_refused() {
     let mut reply = String::new();
     stream.read_to_string(&mut reply).expect("a reply");
     assert!(reply.starts_with("HTTP/1.1 403 "), "{reply}");
+    // A script or an image of a page has no origin.
+    for (site, status) in [("cross-site", 403), ("same-site", 403), ("none", 200)] {
+        let site = [("sec-fetch-site", site)];
+        assert_eq!(service.plain("GET", "/v1/agents", &site, "").status, status);
+    }
+    let hosts = [("host", "localhost"), ("host", "example.com")];
+    assert_eq!(service.plain("GET", "/v1/agents", &hosts, "").status, 403);
+    for path in [
+        "/v1/agents",
+        "/healthz",
+        "/",
+        "/no-path",
+        "/assets/console.js",
+    ] {
+        let reply = service.plain("GET", path, &[], "");
+        assert_eq!(reply.header("cross-origin-resource-policy"), "same-origin");
+    }
 }
 
 #[test]
@@ -960,6 +999,66 @@ fn a_slow_client_loses_its_connection() {
     let long = "x".repeat(100 << 10);
     let long = service.plain("GET", "/healthz", &[("x-long", &long)], "");
     assert_eq!(long.status, 431);
+}
+
+/// Sends a request whose body of 60,000 bytes comes in pieces, one each 100 ms, and returns the
+/// beginning of the answer.
+fn send_slowly(service: &Service, head: &str, piece: &[u8]) -> String {
+    let mut stream = TcpStream::connect(&service.address).expect("connects");
+    let address = &service.address;
+    let token = &service.token;
+    write!(
+        stream,
+        "{head} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: 60000\r\n\r\n"
+    )
+    .expect("written");
+    let pause = Some(Duration::from_millis(100));
+    stream.set_read_timeout(pause).expect("a timeout");
+    let began = Instant::now();
+    let mut left = 60_000;
+    while began.elapsed() < Duration::from_secs(20) {
+        let len = piece.len().min(left);
+        // Fails where the service has answered and closed.
+        let _ = stream.write_all(&piece[..len]);
+        left -= len;
+        let mut answer = [0; 12];
+        if stream.read_exact(&mut answer).is_ok() {
+            return String::from_utf8_lossy(&answer).into_owned();
+        }
+    }
+    "no answer".to_owned()
+}
+
+#[test]
+fn a_body_that_drips_is_refused_and_a_slow_one_is_not() {
+    let dir = tempdir();
+    let options = ["--idle-timeout", "1s"];
+    let service = Service::with(dir.path(), &guest("test_guest"), &options);
+    for head in [
+        "POST /sign-in",
+        "POST /v1/agents/bot/run",
+        "POST /v1/agents/bot/names/x/restore",
+        "PUT /v1/agents/bot/names/x/state",
+    ] {
+        assert_eq!(send_slowly(&service, head, b" "), "HTTP/1.1 408", "{head}");
+    }
+    // 20 kB a second, for three times as long as the timeout.
+    let slow = send_slowly(&service, "PUT /v1/agents/bot/names/x/state", &[b'x'; 2000]);
+    assert_eq!(slow, "HTTP/1.1 201");
+}
+
+#[test]
+fn a_head_that_is_not_complete_does_not_delay_the_end() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("test_guest"), &["--grace", "25s"]);
+    let mut half = TcpStream::connect(&service.address).expect("connects");
+    half.write_all(b"GET /healthz HTTP/1.1\r\nhost:")
+        .expect("written");
+    assert_eq!(service.plain("GET", "/healthz", &[], "").status, 200);
+    let began = Instant::now();
+    assert_eq!(service.end("-TERM"), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(15));
 }
 
 #[test]

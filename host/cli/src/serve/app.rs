@@ -182,12 +182,7 @@ impl App {
     /// Refuses a request after a signal to end.
     pub(super) fn refuse_if_ending(&self) -> Result<()> {
         if self.ending.is_cancelled() {
-            let what = "the service is ending";
-            return Err(Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "failed",
-                what,
-            ));
+            return Err(Problem::ending("the service is ending"));
         }
         Ok(())
     }
@@ -340,7 +335,13 @@ pub(super) fn parsed(key: &str, text: &str) -> Result<Version> {
 /// Refuses requests that a page in a browser sends, also one whose host name was made to lead to
 /// this machine: without tokens, nothing else keeps it out.
 fn no_browser(headers: &HeaderMap) -> Result<()> {
-    if is_for_loopback(headers) && !headers.contains_key(header::ORIGIN) {
+    // Browsers send no `Origin` for scripts and images of a page. A person who opens an address is
+    // "none".
+    let sites = headers.get_all("sec-fetch-site");
+    let is_other_site = sites
+        .iter()
+        .any(|site| site != "none" && site != "same-origin");
+    if is_for_loopback(headers) && !headers.contains_key(header::ORIGIN) && !is_other_site {
         return Ok(());
     }
     let what = "without tokens, requests of web pages and for other hosts are refused";
@@ -351,8 +352,12 @@ fn no_browser(headers: &HeaderMap) -> Result<()> {
 /// Returns true for a request whose host is this machine by name or address, and not by a name
 /// that someone else made lead to it.
 pub(super) fn is_for_loopback(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST);
-    let host = host.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let mut hosts = headers.get_all(header::HOST).iter();
+    // Of two, another server may take the other one.
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let host = host.to_str().unwrap_or("");
     let host = match host.strip_prefix('[') {
         Some(address) => address.split(']').next(),
         None => host.split(':').next(),

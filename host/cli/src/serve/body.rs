@@ -1,7 +1,7 @@
 //! Bodies of requests and responses, with limits of size and time.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -13,26 +13,58 @@ use tokio::sync::mpsc;
 use super::problem::{Problem, Result};
 use crate::text::seen;
 
-/// Body of a request, which is read piece by piece.
+/// Longest time for the whole of a form or a small JSON document.
+const SMALL_TIME: Duration = Duration::from_secs(10);
+
+/// Least bytes a second of a larger body, after the first idle timeout.
+const MIN_RATE: u64 = 1 << 10;
+
+/// Body of a request, which is read piece by piece. A client may send slowly, but not so slowly
+/// that it keeps a connection for ever.
 pub(super) struct Incoming {
     pieces: axum::body::BodyDataStream,
     idle: Duration,
+    /// Time that is left to wait for the client, in all.
+    left: Duration,
+    /// True if each byte that comes allows more time.
+    has_rate: bool,
 }
 
 impl Incoming {
     pub(super) fn new(body: Body, idle: Duration) -> Self {
-        let pieces = body.into_data_stream();
-        Self { pieces, idle }
+        Self {
+            pieces: body.into_data_stream(),
+            idle,
+            left: idle,
+            has_rate: true,
+        }
+    }
+
+    /// Limits the time for the whole body, whatever its size.
+    pub(super) fn small(mut self) -> Self {
+        self.left = self.left.min(SMALL_TIME);
+        self.has_rate = false;
+        self
     }
 
     /// Returns the next piece; none at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
-        match tokio::time::timeout(self.idle, self.pieces.next()).await {
+        let began = Instant::now();
+        let wait = self.idle.min(self.left);
+        let came = tokio::time::timeout(wait, self.pieces.next()).await;
+        self.left = self.left.saturating_sub(began.elapsed());
+        match came {
             Ok(None) => Ok(None),
-            Ok(Some(Ok(piece))) => Ok(Some(piece)),
+            Ok(Some(Ok(piece))) => {
+                if self.has_rate {
+                    let micros = (piece.len() as u64).saturating_mul(1_000_000) / MIN_RATE;
+                    self.left = self.left.saturating_add(Duration::from_micros(micros));
+                }
+                Ok(Some(piece))
+            }
             Ok(Some(Err(_))) => Err(Problem::usage("the body of the request is incomplete")),
             Err(_) => {
-                let what = "no more of the request came in time";
+                let what = "the body of the request comes too slowly";
                 Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "limit", what))
             }
         }

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -82,10 +83,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     grace: Duration,
     /// Requests that wait for or are in a run of one agent or session, at most
-    #[arg(long, value_name = "COUNT", default_value_t = 16)]
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = count())]
     queue: usize,
     /// Open connections, at most
-    #[arg(long, value_name = "COUNT", default_value_t = 512)]
+    #[arg(long, value_name = "COUNT", default_value_t = 512, value_parser = count())]
     max_connections: usize,
     /// Time without progress after which a request or a response is ended
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
@@ -97,11 +98,24 @@ pub(crate) struct Serve {
     create: Create,
 }
 
+/// Largest count of connections and of waiting runs.
+const MAX_COUNT: u64 = 1_000_000;
+
+/// Longest timeout.
+const MAX_DURATION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Refuses zero, with which the service would answer no request.
+fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MAX_COUNT)
+}
+
 /// Refuses zero, which would mean "at once" for a timeout and "without a pause" for a poll.
 fn duration(text: &str) -> std::result::Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if duration.is_zero() {
         Err("the minimum is more than 0".into())
+    } else if duration > MAX_DURATION {
+        Err("the maximum is 7days".into())
     } else {
         Ok(duration)
     }

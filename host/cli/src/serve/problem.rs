@@ -87,6 +87,13 @@ impl Problem {
         lost.hint("send the request again, with the same Idempotency-Key")
     }
 
+    /// Returns the error of a request that the end of the service keeps from its work.
+    pub(super) fn ending(detail: impl Into<String>) -> Self {
+        let mut ending = Self::new(StatusCode::SERVICE_UNAVAILABLE, "failed", detail);
+        ending.retry_after = Some(1);
+        ending.hint("send the request again, with the same Idempotency-Key")
+    }
+
     /// Returns the error of a range that lies outside of a state of this size.
     pub(super) fn unsatisfiable(size: u64) -> Self {
         let what = format!("the state has {size} bytes, and the range begins after them");

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -58,6 +58,8 @@ struct Queue {
 pub(super) struct Run {
     body: [u8; 32],
     outcome: watch::Sender<Option<Arc<Outcome>>>,
+    /// True if the agent may have done something.
+    began: AtomicBool,
     /// The lease under which it works; released when it ends in whatever way.
     lease: Mutex<Option<Lease>>,
     pub(super) events: broadcast::Sender<(&'static str, Value)>,
@@ -110,9 +112,27 @@ impl Outcome {
             began: true,
         }
     }
+
+    /// Returns the outcome of a run that the end of the service aborted.
+    fn aborted(began: bool) -> Self {
+        let problem = if began {
+            Problem::ending("the service ended during the run; what the agent saved before is kept")
+        } else {
+            Problem::ending("the service ended before the run began")
+        };
+        Self {
+            answer: Err(problem),
+            began,
+        }
+    }
 }
 
 impl Run {
+    /// Records that the agent begins now.
+    pub(super) fn set_began(&self) {
+        self.began.store(true, Relaxed);
+    }
+
     /// Holds a lease until the run has ended, and returns its scope.
     pub(super) fn hold(&self, lease: Lease) -> Scope {
         let scope = lease.scope();
@@ -218,6 +238,7 @@ impl Runs {
         let run = Arc::new(Run {
             body: key.map_or([0; 32], |key| key.body),
             outcome: watch::Sender::new(None),
+            began: AtomicBool::new(false),
             lease: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
             output: Mutex::new(Some(output)),
@@ -244,20 +265,17 @@ impl Runs {
             let mut place_at_work = None;
             let turn = async {
                 place_at_work = queue.turn.acquire().await.ok();
+                // The run before may have been aborted.
+                if runs.aborted.is_cancelled() {
+                    return Outcome::aborted(false);
+                }
                 ending.since = Some(Instant::now());
                 let done = AssertUnwindSafe(work).catch_unwind().await;
                 done.unwrap_or_else(|_| Outcome::panicked())
             };
             let outcome = tokio::select! {
                 outcome = turn => outcome,
-                () = runs.aborted.cancelled() => Outcome {
-                    answer: Err(Problem::new(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "failed",
-                        "the service ended during the run; what the agent saved before is kept",
-                    )),
-                    began: true,
-                },
+                () = runs.aborted.cancelled() => Outcome::aborted(ending.run.began.load(Relaxed)),
             };
             // Before its outcome is told: the next request may go to another replica.
             ending.run.release().await;
@@ -354,6 +372,49 @@ mod tests {
 
     fn place() -> ScopeKey {
         (Name::new("bot").expect("a name"), None)
+    }
+
+    #[tokio::test]
+    async fn an_aborted_run_that_waited_is_told_that_it_did_not_begin() {
+        let runs = Arc::new(Runs::default());
+        let key = |byte| Key {
+            hash: [byte; 32],
+            body: [byte; 32],
+        };
+        let works = |run: Arc<Run>, _| async move {
+            run.set_began();
+            std::future::pending().await
+        };
+        let first = runs
+            .begin(place(), Some(key(1)), 2, works)
+            .expect("a place");
+        while !first.run.began.load(Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        let second = runs
+            .begin(place(), Some(key(2)), 2, works)
+            .expect("a place");
+        tokio::task::yield_now().await;
+        runs.abort();
+        for (begun, began, detail) in [(first, true, "during"), (second, false, "before")] {
+            let outcome = begun.ended().await.expect("an outcome");
+            assert_eq!(outcome.began, began);
+            let problem = outcome.answer.as_ref().expect_err("aborted").clone();
+            assert!(problem.detail.contains(detail), "{}", problem.detail);
+            assert!(
+                problem
+                    .hint
+                    .as_ref()
+                    .is_some_and(|hint| hint.contains("Idempotency-Key"))
+            );
+            let response = axum::response::IntoResponse::into_response(problem);
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(response.headers().contains_key("retry-after"));
+        }
+        runs.finish().await;
+        let state = runs.state();
+        let kept = |byte| state.keyed.contains_key(&(place(), [byte; 32]));
+        assert!(kept(1) && !kept(2), "only what began is kept");
     }
 
     #[tokio::test]

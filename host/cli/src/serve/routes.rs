@@ -9,6 +9,7 @@ use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Query, RawPathParams, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt as _;
@@ -139,6 +140,15 @@ fn router_of(routes: &'static [Route], app: Arc<App>) -> Router {
             Problem::new(status, "usage", "the path does not take this method")
         })
         .with_state(app)
+        .layer(map_response(kept_from_other_sites))
+}
+
+/// Tells browsers that pages of other sites may not use a response, as a script for example.
+async fn kept_from_other_sites(mut response: Response) -> Response {
+    let policy = HeaderValue::from_static("same-origin");
+    let headers = response.headers_mut();
+    headers.insert("cross-origin-resource-policy", policy);
+    response
 }
 
 async fn answer(

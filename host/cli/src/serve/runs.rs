@@ -112,6 +112,7 @@ impl Job {
             .build();
         let options = entry.options.clone().args(self.input.args);
         let options = options.stdin(self.input.stdin.into_bytes()).output(output);
+        run.set_began();
         let ran = agent.run_with(ctx, &options).await;
         let versions =
             std::mem::take(&mut *versions.lock().unwrap_or_else(PoisonError::into_inner));

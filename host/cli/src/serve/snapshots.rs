@@ -346,7 +346,7 @@ fn of_condition(done: Result<Info>, headers: &HeaderMap) -> Result<Info> {
 
 async fn json_of<T: DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Result<T> {
     require_json(headers)?;
-    let bytes = app.body(body).whole(MAX_JSON).await?;
+    let bytes = app.body(body).small().whole(MAX_JSON).await?;
     serde_json::from_slice(&bytes).map_err(|error| Problem::usage(format!("the body: {error}")))
 }
 
