@@ -210,6 +210,36 @@ async function live() {
   assert.deepEqual(page.problems, []);
 }
 
+/** Tells a page that its tab is hidden or shown. Playwright shows all of them. */
+async function show(page, isShown) {
+  await page.evaluate((hidden) => {
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, !isShown);
+}
+
+/** Opens more tabs than a browser opens connections to a host. */
+async function tabs() {
+  const first = await open();
+  await signIn(first);
+  let page = first;
+  for (let count = 0; count < 8; count += 1) {
+    await page.goto(pages.name);
+    await page.waitForFunction(() => document.getElementById("live").innerText.includes("Live"));
+    await show(page, false);
+    page = await first.context().newPage();
+    page.setDefaultTimeout(10000);
+  }
+  const version = await save("saved while the tab was hidden");
+  await first.evaluate(() => document.activeElement.blur());
+  await show(first, true);
+  await first.waitForFunction(
+    (version) => [...document.querySelectorAll("tbody th")].some((th) => th.innerText === version),
+    version,
+  );
+  assert.deepEqual(first.problems, []);
+}
+
 try {
   await looks();
   for (const isScripted of [true, false]) {
@@ -234,6 +264,7 @@ try {
     assert.deepEqual(page.problems, []);
   }
   await live();
+  await tabs();
 } finally {
   await browser.close();
 }

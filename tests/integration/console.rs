@@ -873,6 +873,44 @@ fn without_tokens_the_console_takes_only_its_own_forms() {
 }
 
 #[test]
+fn a_path_that_is_none_is_a_page_for_a_browser() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let mut browser = Browser::signed_in(&service);
+    let html = [("accept", "text/html,application/xhtml+xml,*/*;q=0.8")];
+    for (path, status) in [("/none", 404), ("/sign-out", 405)] {
+        let reply = browser.send("GET", path, &html, "");
+        let page = text(&reply.body);
+        assert_eq!(reply.status, status, "{path}: {page}");
+        assert!(page.contains("role=\"alert\""), "{path}: {page}");
+        assert!(page.contains("action=\"/sign-out\""), "{path}: {page}");
+        let reply = service.plain("GET", path, &html, "");
+        assert!(!text(&reply.body).contains("action=\"/sign-out\""));
+        let reply = service.plain("GET", path, &[("accept", "*/*")], "");
+        assert_eq!(reply.header("content-type"), "application/problem+json");
+    }
+}
+
+#[test]
+fn requests_of_the_console_are_counted() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let mut browser = Browser::signed_in(&service);
+    let wrong = [("key", "00"), ("token", "persist_00")];
+    assert_eq!(browser.post("/sign-in", &wrong, &[]).status, 403);
+    let metrics = service.get("/metrics");
+    let metrics = text(&metrics.body);
+    for (method, status) in [("GET", 200), ("POST", 303), ("POST", 403)] {
+        let counted = format!(
+            "http_server_request_duration_seconds_count{{http_request_method=\"{method}\",\
+             http_route=\"/sign-in\",http_response_status_code=\"{status}\",\
+             url_scheme=\"http\"}} 1\n"
+        );
+        assert!(metrics.contains(&counted), "{counted}: {metrics}");
+    }
+}
+
+#[test]
 fn an_error_is_a_page_that_tells_what_to_do() {
     let dir = tempdir();
     let service = Service::start(dir.path());

@@ -330,6 +330,53 @@ fn options_without_sense_are_usage_errors() {
 }
 
 #[test]
+fn a_name_of_a_host_is_no_address_to_listen_on() {
+    let dir = tempdir();
+    let words = ["serve", "--manifest", "none", "--listen", "localhost:7999"];
+    let refused = run_fails(&dir.path().join("store"), &words, 2);
+    assert!(refused.contains("such as 127.0.0.1:7070"), "{refused}");
+}
+
+#[test]
+fn a_body_of_another_shape_is_refused_in_the_words_of_json() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let json_type = [("content-type", "application/json")];
+    for (path, body, expected) in [
+        ("names/x/restore", "1", "expected an object"),
+        (
+            "names/x/restore",
+            "{\"version\": \"1\"}",
+            "expected a whole number from 0",
+        ),
+        ("names/x/fork", "1", "expected an object"),
+        ("run", "1", "expected an object"),
+        ("run", "{\"args\": 1}", "expected an array"),
+    ] {
+        let path = format!("/v1/agents/bot/{path}");
+        let refused = service.send("POST", &path, &json_type, body);
+        assert_eq!(refused.status, 400, "{path}");
+        let detail = refused.json()["detail"].clone();
+        let detail = detail.as_str().expect("text");
+        assert!(detail.contains(expected), "{path}: {detail}");
+        assert!(refused.json()["hint"].is_string());
+    }
+}
+
+#[test]
+fn a_request_that_no_route_takes_is_a_problem_and_no_page_to_guess() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("test_guest"), &["--no-console"]);
+    let html = [("accept", "text/html")];
+    for (method, path, status) in [("GET", "/none", 404), ("POST", "/v1/agents", 405)] {
+        let refused = service.plain(method, path, &html, "");
+        assert_eq!(refused.status, status, "{path}");
+        assert_eq!(refused.header("content-type"), "application/problem+json");
+        assert_eq!(refused.header("x-content-type-options"), "nosniff");
+    }
+}
+
+#[test]
 fn a_request_needs_a_token_with_the_right_for_the_agent() {
     let dir = tempdir();
     let (reader, entry) = token(dir.path(), "read", "bot-1");
@@ -340,8 +387,12 @@ fn a_request_needs_a_token_with_the_right_for_the_agent() {
     let none = service.plain("GET", "/v1/agents", &[], "");
     assert_eq!(none.status, 401);
     assert_eq!(none.header("www-authenticate"), "Bearer");
+    assert!(text(&none.body).contains("send the header"));
     let wrong = [("authorization", "Bearer persist_0000")];
-    assert_eq!(service.plain("GET", "/v1/agents", &wrong, "").status, 401);
+    let wrong = service.plain("GET", "/v1/agents", &wrong, "");
+    assert_eq!(wrong.status, 401);
+    let hint = wrong.json()["hint"].clone();
+    assert!(hint.as_str().expect("text").contains("of the manifest"));
     assert_eq!(service.get("/v1/agents/bot-1/names").status, 200);
     assert_eq!(service.get("/v1/agents/bot-2/names").status, 403);
     assert_eq!(
@@ -1123,6 +1174,57 @@ fn each_client_is_told_when_it_misses_no_change() {
     assert_eq!(service.send("PUT", path, &[], "x").status, 201);
     let mut events = first.filter(|line| line.starts_with("event: "));
     assert_eq!(events.next().as_deref(), Some("event: saved"), "told once");
+}
+
+/// Opens the stream of changes with a token, and returns it with its status line.
+fn watch(service: &Service, token: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(&service.address).expect("connects");
+    write!(
+        stream,
+        "GET /v1/changes HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\r\n",
+        service.address
+    )
+    .expect("written");
+    let mut status = String::new();
+    let mut head = BufReader::new(stream.try_clone().expect("a stream"));
+    head.read_line(&mut status).expect("a line");
+    (stream, status)
+}
+
+#[test]
+fn one_token_does_not_take_all_places_of_clients_that_watch() {
+    const MAX_OF_TOKEN: usize = 16;
+    let dir = tempdir();
+    let (narrow, entry) = token(dir.path(), "read", "bot-1");
+    let (other, other_entry) = token(dir.path(), "read", "*");
+    let file = manifest(
+        dir.path(),
+        &guest("test_guest"),
+        &(entry + "\n" + &other_entry),
+    );
+    let options = ["--idle-timeout", "100ms"];
+    let service = Service::of(dir.path(), &file, other.clone(), &options);
+    let ok = "HTTP/1.1 200 OK\r\n";
+    let mut watching = Vec::new();
+    for _ in 0..MAX_OF_TOKEN {
+        let (stream, status) = watch(&service, &narrow);
+        assert_eq!(status, ok);
+        watching.push(stream);
+    }
+    let (_, status) = watch(&service, &narrow);
+    assert!(status.starts_with("HTTP/1.1 429 "), "{status}");
+    let (_other, status) = watch(&service, &other);
+    assert_eq!(status, ok);
+    // A client that goes away leaves its place.
+    watching.pop();
+    let began = Instant::now();
+    while watch(&service, &narrow).1 != ok {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "no place is free"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -162,12 +162,18 @@ impl App {
         match sent.and_then(|sent| self.known_token(sent)) {
             Some(found) => Ok(Some(found)),
             None => {
-                let what = match sent {
-                    Some(_) => "the token is not known",
-                    None => "the request has no token",
+                let (what, hint) = match sent {
+                    Some(_) => (
+                        "the token is not known",
+                        "send a token of the manifest, which the service reads when it starts",
+                    ),
+                    None => (
+                        "the request has no token",
+                        "send the header `Authorization: Bearer TOKEN`",
+                    ),
                 };
                 let error = Problem::new(StatusCode::UNAUTHORIZED, "denied", what);
-                Err(error.hint("send the header `Authorization: Bearer TOKEN`"))
+                Err(error.hint(hint))
             }
         }
     }

@@ -7,6 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -98,6 +99,32 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<()> {
     Err(error.hint("send the header `Content-Type: application/json`"))
 }
 
+/// Reads JSON. An error tells what is expected in the words of JSON.
+pub(super) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let why = error.to_string();
+        let why = why.replace("expected u64", "expected a whole number from 0");
+        let why = why.replace("expected a sequence", "expected an array");
+        Problem::usage(format!("the body: {why}"))
+            .hint("GET /v1/openapi.json has the schema of the body")
+    })
+}
+
+/// Returns true if a client accepts a media type by its name, and not with the weight 0.
+pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let lines = headers.get_all(header::ACCEPT).iter();
+    let lines = lines.filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|part| {
+        let mut parameters = part.split(';').map(str::trim);
+        let name = parameters.next().unwrap_or("");
+        let mut weights = parameters.filter_map(|one| one.split_once('='));
+        let is_refused = weights.any(|(key, weight)| {
+            key.eq_ignore_ascii_case("q") && weight.parse().is_ok_and(|weight: f32| weight <= 0.0)
+        });
+        name.eq_ignore_ascii_case(media_type) && !is_refused
+    })
+}
+
 /// Sends the pieces of a response, each within a time: a client that reads nothing loses the
 /// connection.
 pub(super) struct Outgoing {
@@ -147,4 +174,27 @@ pub(super) fn events_response(body: Body) -> Response {
     headers.insert(header::CONTENT_TYPE, events);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_media_type_with_the_weight_0_is_not_accepted() {
+        let accepts = |line: &str| {
+            let mut headers = HeaderMap::new();
+            headers.append(header::ACCEPT, line.parse().expect("a value"));
+            accepts(&headers, "text/event-stream")
+        };
+        for (line, is_accepted) in [
+            ("text/event-stream", true),
+            ("application/json, Text/Event-Stream;q=0.5", true),
+            ("text/event-stream;q=0", false),
+            ("text/event-stream; Q=0.000, */*", false),
+            ("*/*", false),
+        ] {
+            assert_eq!(accepts(line), is_accepted, "{line}");
+        }
+    }
 }

@@ -65,7 +65,8 @@ pub(crate) struct Serve {
     #[arg(long)]
     check: bool,
     /// Address to listen on; port 0 is a free port, which is printed
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070",
+        value_parser = listen_address)]
     listen: SocketAddr,
     /// Ask for no token; only on a loopback address
     #[arg(long)]
@@ -119,6 +120,12 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
     } else {
         Ok(duration)
     }
+}
+
+/// Reads an address to listen on. A host name may stand for several.
+fn listen_address(text: &str) -> std::result::Result<SocketAddr, String> {
+    let what = "not an IP address with a port, such as 127.0.0.1:7070 or [::1]:7070";
+    text.parse().map_err(|_| what.to_owned())
 }
 
 impl Serve {

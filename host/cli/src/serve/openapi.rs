@@ -59,6 +59,8 @@ fn operation(route: &Route, path: &str) -> Value {
     }
     if route.id == "load" {
         parameters.push(header("Range", "One range of bytes."));
+        let what = "Version, as an entity tag, without which the whole state is the answer.";
+        parameters.push(header("If-Range", what));
     }
     let mut responses = json!({
         "200": {
@@ -105,6 +107,12 @@ fn operation(route: &Route, path: &str) -> Value {
         }
         None => json!([]),
     };
+    if route.id == "save" {
+        // A parameter has one name, and these have any.
+        let needs = operation["description"].as_str().unwrap_or_default();
+        let labels = "Headers `Persist-Label-KEY` become labels, with the key in lower case.";
+        operation["description"] = json!(format!("{needs} {labels}"));
+    }
     if let Some(schema) = route.body {
         operation["requestBody"] = json!({
             "required": route.id != "run",
@@ -255,6 +263,18 @@ mod tests {
 
     use super::super::routes::ROUTES;
     use super::*;
+
+    #[test]
+    fn headers_of_load_and_save_are_described() {
+        let document = document(ROUTES);
+        let state = &document["paths"]["/v1/agents/{agent}/names/{name}/state"];
+        let parameters = state["get"]["parameters"].as_array().expect("parameters");
+        let mut names = parameters.iter().map(|one| &one["name"]);
+        assert!(names.any(|name| name == "If-Range"), "{parameters:?}");
+        let described = state["put"]["description"].as_str().expect("text");
+        assert!(described.contains("Persist-Label-KEY"), "{described}");
+        assert!(described.contains("right save"), "{described}");
+    }
 
     #[test]
     fn each_operation_has_an_id_and_schemas_of_its_own() {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Query, RawPathParams, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use super::app::{App, Target};
+use super::body::accepts;
 use super::problem::{Problem, Result};
 use super::route::{Answer, Path, Route};
 use super::token::TokenRight;
@@ -128,17 +129,27 @@ fn router_of(routes: &'static [Route], app: Arc<App>) -> Router {
         }
     }
     if app.options.console.is_some() {
-        router = router.merge(console::router());
+        router = router.merge(console::router(&app));
     }
     router
-        .fallback(|| async {
-            let error = Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such path");
-            error.hint("GET /v1/openapi.json lists all paths")
-        })
-        .method_not_allowed_fallback(|| async {
-            let status = StatusCode::METHOD_NOT_ALLOWED;
-            Problem::new(status, "usage", "the path does not take this method")
-        })
+        .fallback(
+            |State(app): State<Arc<App>>, headers: HeaderMap| async move {
+                let error =
+                    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such path");
+                no_route(
+                    &app,
+                    &headers,
+                    error.hint("GET /v1/openapi.json lists all paths"),
+                )
+            },
+        )
+        .method_not_allowed_fallback(
+            |State(app): State<Arc<App>>, headers: HeaderMap| async move {
+                let status = StatusCode::METHOD_NOT_ALLOWED;
+                let error = Problem::new(status, "usage", "the path does not take this method");
+                no_route(&app, &headers, error)
+            },
+        )
         .with_state(app)
         .layer(map_response(kept_from_other_sites))
 }
@@ -148,6 +159,20 @@ async fn kept_from_other_sites(mut response: Response) -> Response {
     let policy = HeaderValue::from_static("same-origin");
     let headers = response.headers_mut();
     headers.insert("cross-origin-resource-policy", policy);
+    response
+}
+
+/// Answers a request that no route takes: a person in a browser gets a page of the console.
+fn no_route(app: &App, headers: &HeaderMap, mut error: Problem) -> Response {
+    if app.options.console.is_some() && accepts(headers, "text/html") {
+        error.hint = Some("the list of agents leads to all pages".into());
+        return console::no_page(app, headers, &error);
+    }
+    let mut response = error.into_response();
+    let nosniff = HeaderValue::from_static("nosniff");
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use persist_host::snapshot::{Info, Lease, Name, Scope};
 use persist_host::wasm::{LiveOutput, OutputReader, RunError, RunOutput, SnapshotCtx, StdStream};
@@ -20,7 +20,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use super::app::{App, Target};
-use super::body::{Outgoing, events_response, require_json};
+use super::body::{Outgoing, accepts, events_response, from_json, require_json};
 use super::keyed_versions;
 use super::problem::{Problem, Result, json_response};
 use super::queue::{Begun, Key, Outcome, Run, ended};
@@ -37,7 +37,7 @@ const MAX_KEY: usize = 255;
 const QUIET: Duration = Duration::from_secs(15);
 
 #[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "an object")]
 struct RunRequest {
     args: Vec<String>,
     stdin: String,
@@ -178,8 +178,7 @@ pub(super) async fn run(app: Arc<App>, target: Target, request: Request) -> Resu
         RunRequest::default()
     } else {
         require_json(&head.headers)?;
-        let input = serde_json::from_slice(&body);
-        input.map_err(|error| Problem::usage(format!("the body: {error}")))?
+        from_json(&body)?
     };
     let key = key(&head.headers, &body)?;
     let job = Job {
@@ -189,7 +188,7 @@ pub(super) async fn run(app: Arc<App>, target: Target, request: Request) -> Resu
         key,
     };
     let begun = begin(&app, job, key)?;
-    if wants_events(&head.headers) {
+    if accepts(&head.headers, "text/event-stream") {
         return Ok(stream(&app, begun));
     }
     let is_repeated = begun.is_repeated;
@@ -361,15 +360,6 @@ fn stream(app: &App, begun: Begun) -> Response {
         };
     });
     events_response(body)
-}
-
-fn wants_events(headers: &HeaderMap) -> bool {
-    let accept = headers.get_all(header::ACCEPT).iter();
-    let mut accept = accept.filter_map(|value| value.to_str().ok());
-    accept.any(|value| {
-        let mut types = value.split(',').filter_map(|part| part.split(';').next());
-        types.any(|media_type| media_type.trim().eq_ignore_ascii_case("text/event-stream"))
-    })
 }
 
 /// Returns the key of a request. Only hashes of it and of the body are kept.

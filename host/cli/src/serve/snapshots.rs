@@ -13,7 +13,7 @@ use serde_json::json;
 use tracing::Instrument as _;
 
 use super::app::{App, Target};
-use super::body::{Outgoing, require_json};
+use super::body::{Outgoing, from_json, require_json};
 use super::conditional::{self, Read};
 use super::problem::{Problem, Result, json_response};
 use super::token::TokenRight;
@@ -31,13 +31,13 @@ const PIECE: usize = 1 << 20;
 const LABEL: &str = "persist-label-";
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct RestoreRequest {
     version: Version,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct ForkRequest {
     name: String,
     agent: Option<String>,
@@ -347,7 +347,7 @@ fn of_condition(done: Result<Info>, headers: &HeaderMap) -> Result<Info> {
 async fn json_of<T: DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Result<T> {
     require_json(headers)?;
     let bytes = app.body(body).small().whole(MAX_JSON).await?;
-    serde_json::from_slice(&bytes).map_err(|error| Problem::usage(format!("the body: {error}")))
+    from_json(&bytes)
 }
 
 async fn existing(scope: &Scope, name: &Name, at: Option<Version>) -> Result<Info> {

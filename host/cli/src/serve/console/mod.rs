@@ -24,11 +24,13 @@ mod visit;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use futures_util::FutureExt as _;
@@ -36,6 +38,7 @@ use futures_util::FutureExt as _;
 use super::app::App;
 use super::problem::{self, Problem};
 use page::protected;
+use session::{Session, User};
 use visit::Visit;
 
 /// Files that pages refer to.
@@ -57,27 +60,43 @@ const ASSETS: [(&str, &str, &str); 3] = [
     ),
 ];
 
+/// Paths of pages, which a browser may be sent to.
+const PAGES: [&str; 8] = [
+    "/",
+    "/agent",
+    "/name",
+    "/version",
+    "/download",
+    "/diff",
+    "/changes",
+    "/health",
+];
+
 /// Returns the routes of the console.
-pub(super) fn router() -> Router<Arc<App>> {
-    let mut router = Router::new()
-        .route("/", page(lists::agents))
-        .route("/agent", page(lists::scope))
-        .route("/name", page(name::show))
-        .route("/version", page(version::show))
-        .route("/download", page(version::download))
-        .route("/diff", page(diff::show))
-        .route("/changes", page(feed::show))
-        .route("/health", page(health::show))
-        .route("/events", page(version::events))
-        .route("/run", form(run::run))
-        .route("/restore", form(actions::restore))
-        .route("/undo", form(actions::undo))
-        .route("/fork", form(actions::fork))
-        .route("/delete", form(actions::delete))
-        .route("/pin", form(actions::pin))
-        .route("/unpin", form(actions::unpin))
-        .route("/sign-out", form(sign_in::sign_out))
-        .route("/sign-in", get(sign_in::show).post(sign_in::sign_in));
+pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    let mut router = Router::new();
+    for (path, route) in [
+        ("/", page(lists::agents)),
+        ("/agent", page(lists::scope)),
+        ("/name", page(name::show)),
+        ("/version", page(version::show)),
+        ("/download", page(version::download)),
+        ("/diff", page(diff::show)),
+        ("/changes", page(feed::show)),
+        ("/health", page(health::show)),
+        ("/events", page(version::events)),
+        ("/run", form(run::run)),
+        ("/restore", form(actions::restore)),
+        ("/undo", form(actions::undo)),
+        ("/fork", form(actions::fork)),
+        ("/delete", form(actions::delete)),
+        ("/pin", form(actions::pin)),
+        ("/unpin", form(actions::unpin)),
+        ("/sign-out", form(sign_in::sign_out)),
+        ("/sign-in", get(sign_in::show).post(sign_in::sign_in)),
+    ] {
+        router = router.route(path, counted(app, path, route));
+    }
     for (path, media_type, text) in ASSETS {
         let asset = move || async move {
             let mut response = Response::new(Body::from(text));
@@ -89,6 +108,38 @@ pub(super) fn router() -> Router<Arc<App>> {
         router = router.route(path, get(asset));
     }
     router
+}
+
+/// Counts the requests of a route in the metrics.
+fn counted(
+    app: &Arc<App>,
+    path: &'static str,
+    route: MethodRouter<Arc<App>>,
+) -> MethodRouter<Arc<App>> {
+    let app = Arc::clone(app);
+    route.route_layer(from_fn(move |request: Request, next: Next| {
+        let app = Arc::clone(&app);
+        async move {
+            let began = Instant::now();
+            let method = match *request.method() {
+                Method::POST => "POST",
+                Method::HEAD => "HEAD",
+                _ => "GET",
+            };
+            let response = next.run(request).await;
+            let (path, status) = (path.to_owned(), response.status());
+            app.metrics.answered(method, path, status, began.elapsed());
+            response
+        }
+    }))
+}
+
+/// Returns the page of an error for a browser that asked for a path which is none.
+pub(super) fn no_page(app: &App, headers: &HeaderMap, error: &Problem) -> Response {
+    let console = app.options.console.as_ref();
+    let session = console.and_then(|console| Session::of(app, console, headers).ok());
+    let user = session.map(|session| User::of(app, &session));
+    protected(page::problem(error, user.as_ref()))
 }
 
 /// Returns the error of a handler that panics: a browser whose connection is closed would send the

@@ -152,11 +152,7 @@ impl Visit {
 
     /// Returns what pages show of the client.
     pub(super) fn user(&self) -> User {
-        User {
-            form_key: self.session.form_key.clone(),
-            has_token: self.session.token.is_some(),
-            sees_health: self.authorize(TokenRight::Metrics, None).is_ok(),
-        }
+        User::of(&self.app, &self.session)
     }
 
     /// Refuses a request whose token lacks a right.
