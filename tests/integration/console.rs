@@ -453,6 +453,22 @@ fn a_token_sees_its_agents_and_the_buttons_that_it_may_use() {
     assert!(browser.page("/").contains("bot-2"));
 }
 
+#[test]
+fn a_list_links_to_no_agent_that_the_token_may_not_read() {
+    let dir = tempdir();
+    let (service, reading) = with_reader(dir.path());
+    let others = (0..30).map(|number| format!("another-{number:02}"));
+    for agent in others.chain(["bot-1".to_owned()]) {
+        let path = format!("/v1/agents/{agent}/names/x/state");
+        assert_eq!(service.send("PUT", &path, &[], "x").status, 201);
+    }
+    let page = Browser::signed_in(&reading).page("/");
+    assert!(page.contains("bot-1"), "{page}");
+    assert!(!page.contains("another-"), "{page}");
+    let page = Browser::signed_in(&service).page("/");
+    assert!(page.contains("/?after=another-24"), "{page}");
+}
+
 /// Sends the form that runs an agent, and returns the page of its result.
 fn run(browser: &mut Browser<'_>, page: &str, args: &str) -> Reply {
     let mut fields = fields(page, "/run");

@@ -404,6 +404,42 @@ fn a_request_needs_a_token_with_the_right_for_the_agent() {
 }
 
 #[test]
+fn a_list_names_no_agent_of_other_tokens() {
+    let dir = tempdir();
+    let (all, first) = token(dir.path(), "admin", "*");
+    let (reader, second) = token(dir.path(), "read", "bot-b*");
+    let entries = format!("{first}\n{second}");
+    let file = manifest(dir.path(), &guest("test_guest"), &entries);
+    let service = Service::of(dir.path(), &file, all, &[]);
+    let agents = ["bot-a", "bot-b1", "bot-b2", "bot-c"];
+    for agent in agents {
+        let path = format!("/v1/agents/{agent}/names/x/state");
+        assert_eq!(service.send("PUT", &path, &[], "x").status, 201);
+    }
+    let listed = |service: &Service| {
+        let (mut names, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = service.get(&format!("/v1/agents?limit=1{after}")).json();
+            let name = |value: &Value| value.as_str().map(str::to_owned);
+            let next = name(&page["next"]);
+            let name = name(&page["names"][0]);
+            assert_eq!(name, next, "{page}");
+            let Some(name) = name else {
+                return names;
+            };
+            after = format!("&after={name}");
+            names.push(name);
+        }
+    };
+    assert_eq!(listed(&service), agents);
+    let reading = Service::of(dir.path(), &file, reader, &[]);
+    assert_eq!(listed(&reading), ["bot-b1", "bot-b2"]);
+    let whole = reading.get("/v1/agents").json();
+    let expected = json!({ "names": ["bot-b1", "bot-b2"], "next": null });
+    assert_eq!(whole, expected);
+}
+
+#[test]
 fn metrics_need_their_right_and_name_no_agent() {
     let dir = tempdir();
     let (scraper, entry) = token(dir.path(), "metrics", "*");
@@ -913,6 +949,132 @@ fn changes_of_a_state_may_be_conditional() {
         service.get("/v1/agents").json()["names"],
         json!(["bot-2", "bot"])
     );
+}
+
+#[test]
+fn a_failed_condition_tells_the_newest_version() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let name = "/v1/agents/bot/names/x";
+    let state = format!("{name}/state");
+    let head = |method: &str, tag: &str| {
+        let path: &str = if method == "PUT" { &state } else { name };
+        let failed = service.send(method, path, &[("if-match", tag)], "");
+        assert_eq!(failed.status, 412, "{method} {tag}");
+        failed.json()["head"].as_u64()
+    };
+    let tags = ["W/\"2\"", "\"abc\"", "\"99999999999999999999\"", "\"1\""];
+    assert_eq!(head("PUT", "\"abc\""), None, "nothing is saved");
+    for turn in ["one", "two"] {
+        let saved = service.send("PUT", &state, &[], turn);
+        assert!(saved.status.is_success());
+    }
+    for tag in tags {
+        assert_eq!(head("PUT", tag), Some(2), "{tag}");
+        assert_eq!(head("DELETE", tag), Some(2), "{tag}");
+    }
+    assert_eq!(service.send("DELETE", name, &[], "").status, 200);
+    for tag in tags.into_iter().chain(["*"]) {
+        assert_eq!(head("PUT", tag), Some(3), "{tag}, after a deletion");
+    }
+}
+
+#[test]
+fn a_part_of_a_state_and_an_encoded_body_are_refused() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let path = "/v1/agents/bot/names/x/state";
+    let put = |header: &str, value: &str| {
+        let reply = service.send("PUT", path, &[(header, value)], "AB");
+        let detail = reply.json()["detail"].as_str().map(str::to_owned);
+        (reply.status.as_u16(), detail.unwrap_or_default())
+    };
+    assert_eq!(put("content-encoding", "identity").0, 201);
+    let (status, detail) = put("content-range", "bytes 0-1/10");
+    assert_eq!(status, 400);
+    assert!(detail.contains("Content-Range"), "{detail}");
+    for coding in ["gzip", "identity, br"] {
+        let (status, detail) = put("content-encoding", coding);
+        assert_eq!(status, 415, "{coding}");
+        assert!(detail.contains("Content-Encoding"), "{detail}");
+    }
+    let coded = [("content-encoding", "gzip")];
+    let ran = service.run("/v1/agents/bot/run", &["echo"], &coded);
+    assert_eq!(ran.status, 415);
+    let mut stream = TcpStream::connect(&service.address).expect("connects");
+    let request = format!(
+        "PUT {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
+         connection: close\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nCD\r\n0\r\n\r\n",
+        service.token
+    );
+    stream.write_all(request.as_bytes()).expect("written");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("a reply");
+    assert!(reply.starts_with("HTTP/1.1 501 "), "{reply}");
+    let kept = service.get(path);
+    assert_eq!((kept.header("etag"), &kept.body[..]), ("\"1\"", &b"AB"[..]));
+}
+
+/// Damages the metadata of a version of `bot/x` in the store of a folder.
+fn damage(dir: &Path, version: u64) {
+    let versions = fs::read_dir(dir.join("store/bot/~/x")).expect("a name");
+    let end = format!("-{version:010}.gz");
+    let file = versions
+        .map(|file| file.expect("a file").path())
+        .find(|file| file.to_str().is_some_and(|file| file.ends_with(&end)));
+    let file = file.expect("the version");
+    let mut bytes = fs::read(&file).expect("read");
+    let at = bytes.len() - 30;
+    bytes[at] ^= 0xff;
+    fs::remove_file(&file).expect("removed");
+    fs::write(&file, bytes).expect("written");
+}
+
+#[test]
+fn a_damaged_version_does_not_hide_the_others_of_a_history() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let name = "/v1/agents/bot/names/x";
+    let save = || service.send("PUT", &format!("{name}/state"), &[], "x");
+    for _ in 0..4 {
+        assert!(save().status.is_success());
+    }
+    damage(dir.path(), 3);
+    let page = |query: &str| {
+        let page = service.get(&format!("{name}/history{query}"));
+        assert_eq!(page.status, 200, "{query}");
+        let page = page.json();
+        let versions = page["versions"].as_array().expect("versions").iter();
+        let versions: Vec<_> = versions
+            .filter_map(|info| info["version"].as_u64())
+            .collect();
+        (versions, page["unreadable"].clone(), page["next"].clone())
+    };
+    assert_eq!(page(""), (vec![4, 2, 1], json!([3]), json!(1)));
+    assert_eq!(page("?limit=2"), (vec![4], json!([3]), json!(3)));
+    let only = page("?limit=1&before=4");
+    assert_eq!(only, (vec![], json!([3]), json!(3)));
+    assert_eq!(page("?before=1"), (vec![], json!([]), json!(null)));
+}
+
+#[test]
+fn no_name_is_in_the_log_above_the_level_debug() {
+    let dir = tempdir();
+    let (token, entry) = token(dir.path(), "admin", "*");
+    let file = manifest(dir.path(), &guest("test_guest"), &entry);
+    let log = dir.path().join("log");
+    let mut command = persist(&dir.path().join("store"));
+    command.stderr(fs::File::create(&log).expect("a log"));
+    let service = Service::spawn(command, "127.0.0.1:0", &file, token, &[]);
+    let state = "/v1/agents/bot/names/x/state";
+    assert_eq!(service.send("PUT", state, &[], "x").status, 201);
+    damage(dir.path(), 1);
+    assert_eq!(service.get(state).status, 500);
+    assert_eq!(service.end("-TERM"), Some(0));
+    let log = fs::read_to_string(log).expect("a log");
+    assert!(log.contains("a request failed"), "{log}");
+    assert!(log.contains("corrupt"), "{log}");
+    assert!(!log.contains("bot") && !log.contains(".gz"), "{log}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod build;
 mod chat;
 mod commands;
 mod completion;
+mod compute;
 mod dev;
 mod error;
 mod exit;

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::RawPathParams;
 use axum::http::{HeaderMap, StatusCode, header};
 use persist_host::snapshot::{Name, Scope, Store, Version};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::body::Incoming;
@@ -26,6 +27,9 @@ use crate::audit;
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
+/// Requests at a time that hold whole states in memory to compare or to show them.
+const COMPUTING: usize = 4;
+
 /// Address that a request came from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Client(pub(super) IpAddr);
@@ -39,6 +43,7 @@ pub(super) struct App {
     pub(super) runs: Arc<Runs>,
     pub(super) keyed_versions: KeyedVersions,
     pub(super) changes: Changes,
+    computing: Semaphore,
     pub(super) options: Options,
     /// Cancelled when the service ends.
     pub(super) ending: CancellationToken,
@@ -103,6 +108,7 @@ impl App {
             runs,
             keyed_versions: KeyedVersions::default(),
             changes: Changes::default(),
+            computing: Semaphore::new(COMPUTING),
             options,
             ending: CancellationToken::new(),
         }
@@ -141,6 +147,46 @@ impl App {
     /// Looks for changes until it is stopped.
     pub(super) async fn watch(self: Arc<Self>) {
         self.changes.watch(&self.store, self.options.poll).await;
+    }
+
+    /// Waits until the request may hold whole states in memory, for as long as it has the permit.
+    pub(super) async fn computing(&self) -> Result<SemaphorePermit<'_>> {
+        let permit = tokio::time::timeout(self.options.idle, self.computing.acquire());
+        match permit.await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Problem::busy("many states are compared or shown already")),
+        }
+    }
+
+    /// Lists agents after `after` that a token may read, and the one after which a list of `limit`
+    /// goes on. Others are passed over: their names are not told.
+    pub(super) async fn agents(
+        &self,
+        token: Option<usize>,
+        mut after: Option<Name>,
+        limit: usize,
+    ) -> Result<(Vec<Name>, Option<Name>)> {
+        let mut agents = Vec::new();
+        let mut size = limit;
+        loop {
+            let page = self.store.agents(after.as_ref(), size).await?;
+            let Some(last) = page.last().cloned() else {
+                return Ok((agents, None));
+            };
+            for agent in page {
+                let allowed = self.authorize(token, TokenRight::Read, Some(&agent));
+                if allowed.is_err() {
+                    continue;
+                }
+                agents.push(agent);
+                if agents.len() == limit {
+                    let next = agents.last().cloned();
+                    return Ok((agents, next));
+                }
+            }
+            after = Some(last);
+            size = MAX_PAGE;
+        }
     }
 
     /// Returns the body of a request.

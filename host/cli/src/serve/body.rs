@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
 use serde::de::DeserializeOwned;
@@ -123,6 +123,29 @@ pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
         });
         name.eq_ignore_ascii_case(media_type) && !is_refused
     })
+}
+
+/// Refuses a body that is compressed, as nothing decodes it.
+pub(super) fn require_no_coding(headers: &HeaderMap) -> Result<()> {
+    let has_other = |name: HeaderName, allowed: &str| {
+        let lines = headers.get_all(name).into_iter();
+        let mut codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        codings.any(|coding| {
+            let coding = coding.trim_ascii();
+            !coding.is_empty() && !coding.eq_ignore_ascii_case(allowed.as_bytes())
+        })
+    };
+    let (status, what) = if has_other(header::CONTENT_ENCODING, "identity") {
+        let what = "Content-Encoding: the body is encoded, and the service does not decode it";
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, what)
+    } else if has_other(header::TRANSFER_ENCODING, "chunked") {
+        let what = "Transfer-Encoding: the service decodes only chunked";
+        (StatusCode::NOT_IMPLEMENTED, what)
+    } else {
+        return Ok(());
+    };
+    let error = Problem::new(status, "usage", what);
+    Err(error.hint("send the body without compression; a store compresses states itself"))
 }
 
 /// Sends the pieces of a response, each within a time: a client that reads nothing loses the

@@ -70,8 +70,8 @@ pub(super) enum Seen {
     /// No change from here on is missed.
     Ready,
     Changed(Change),
-    /// The client was too slow for this many changes.
-    Missed(u64),
+    /// The client was too slow for some changes. How many were those of its agents is not known.
+    Missed,
     /// Nothing happened for a while.
     Quiet,
     /// The service ends.
@@ -123,7 +123,7 @@ impl Watcher {
                     return Seen::Changed(change);
                 }
                 Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(missed)) => return Seen::Missed(missed),
+                Err(broadcast::error::RecvError::Lagged(_)) => return Seen::Missed,
                 Err(broadcast::error::RecvError::Closed) => return Seen::Ended,
             }
         }
@@ -138,8 +138,8 @@ pub(super) async fn changes(app: Arc<App>, target: Target, _: Request) -> Result
             let sent = match watcher.next().await {
                 Seen::Ready => outgoing.event("ready", &serde_json::json!({})).await,
                 Seen::Changed(change) => outgoing.event(change.event, &change.value).await,
-                Seen::Missed(missed) => {
-                    let what = format!("{missed} changes were missed; list the names again");
+                Seen::Missed => {
+                    let what = "changes were missed; list the names again";
                     let status = StatusCode::TOO_MANY_REQUESTS;
                     let problem = Problem::new(status, "limit", what);
                     outgoing.event("missed", &problem.document()).await

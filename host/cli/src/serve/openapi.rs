@@ -187,8 +187,9 @@ fn schemas() -> Value {
             "names": list(text()),
             "next": text_or_none(),
         })),
-        "History": object(&["versions", "next"], json!({
+        "History": object(&["versions", "unreadable", "next"], json!({
             "versions": list(version()),
+            "unreadable": list(number()),
             "next": number_or_none(),
         })),
         "Pins": object(&["pins"], json!({ "pins": list(number()) })),

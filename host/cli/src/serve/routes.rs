@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use super::app::{App, Target};
-use super::body::accepts;
+use super::body::{accepts, require_no_coding};
 use super::problem::{Problem, Result};
 use super::route::{Answer, Path, Route};
 use super::token::TokenRight;
@@ -240,6 +240,9 @@ fn checked(
     target.client = request.extensions().get().copied();
     if let Some(right) = route.right {
         app.authorize(token, right, target.agent.as_ref())?;
+    }
+    if route.body.is_some() {
+        require_no_coding(request.headers())?;
     }
     Ok(target)
 }

@@ -87,7 +87,11 @@ impl Changes {
                     self.ready(joined);
                 }
             }
-            Err(error) => tracing::warn!("cannot look for changes: {error}"),
+            Err(error) => {
+                // The error may name a key, which other readers of the log must not see.
+                tracing::warn!("cannot look for changes; the level debug tells why");
+                tracing::debug!("cannot look for changes: {error}");
+            }
         }
     }
 
