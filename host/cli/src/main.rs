@@ -7,15 +7,12 @@ mod build;
 mod chat;
 mod commands;
 mod completion;
-mod compute;
 mod dev;
 mod error;
 mod exit;
 mod interrupt;
 mod logging;
 mod new;
-#[cfg(feature = "otlp")]
-mod otlp;
 mod print;
 mod progress;
 mod project;
@@ -32,6 +29,8 @@ mod stores;
 mod table;
 mod text;
 mod toolchain_versions;
+#[cfg(feature = "otlp")]
+mod traces;
 mod unseen;
 mod upgrade_sdk;
 mod when;
@@ -250,12 +249,12 @@ fn start(cli: Cli) -> Result<()> {
     let reports = !cli.command.runs_agents();
     let watched = progress::is_watched(out);
     #[cfg(feature = "otlp")]
-    let exporters = match cli.command {
-        Command::Serve(_) => Some(otlp::Exporters::of(settings.environment())?),
+    let traces = match cli.command {
+        Command::Serve(_) => traces::Traces::of(settings.environment())?,
         _ => None,
     };
     #[cfg(feature = "otlp")]
-    let exported = exporters.as_ref().and_then(otlp::Exporters::layer);
+    let exported = traces.as_ref().map(traces::Traces::layer);
     #[cfg(not(feature = "otlp"))]
     let exported = None;
     logging::start(
@@ -276,8 +275,8 @@ fn start(cli: Cli) -> Result<()> {
     // A thread may wait for input for ever.
     runtime.shutdown_timeout(Duration::from_secs(1));
     #[cfg(feature = "otlp")]
-    if let Some(exporters) = exporters {
-        exporters.finish();
+    if let Some(traces) = traces {
+        traces.finish();
     }
     done
 }

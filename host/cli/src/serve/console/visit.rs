@@ -29,8 +29,7 @@ impl Fields {
     /// Reads a form, which browsers send from pages of any site, so that its origin is checked.
     pub(super) async fn of_form(app: &App, request: Request) -> Result<Self> {
         check_origin(request.headers())?;
-        let body = app.body(request.into_body()).small();
-        let bytes = body.whole(MAX_FORM).await?;
+        let bytes = app.body(request.into_body()).whole(MAX_FORM).await?;
         Ok(Self::of(&bytes))
     }
 
@@ -152,7 +151,11 @@ impl Visit {
 
     /// Returns what pages show of the client.
     pub(super) fn user(&self) -> User {
-        User::of(&self.app, &self.session)
+        User {
+            form_key: self.session.form_key.clone(),
+            has_token: self.session.token.is_some(),
+            sees_health: self.authorize(TokenRight::Metrics, None).is_ok(),
+        }
     }
 
     /// Refuses a request whose token lacks a right.
