@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 
 use persist_host::snapshot::{Error, SaveOptions, Scope};
 use persist_host::storage::{Call, ErrorKind, Local, Watch};
@@ -506,6 +508,30 @@ impl Account<'_> {
         assert!(output.status.success(), "{}: {args:?}: {said}", self.uid);
         text(&output.stdout).to_owned()
     }
+}
+
+#[test]
+fn an_installed_program_runs_while_other_tests_start_children() {
+    let dir = tempdir();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let others = || {
+            while !is_over.load(Relaxed) {
+                Command::new("true").status().expect("starts");
+            }
+        };
+        for _ in 0..3 {
+            scope.spawn(others);
+        }
+        // Of 400 copies that this process wrote itself, the system refused to run 18.
+        let refused = (0..150).find_map(|number| {
+            let program = dir.path().join(format!("program-{number}"));
+            install_program("/bin/true", &program);
+            Command::new(program).status().err()
+        });
+        is_over.store(true, Relaxed);
+        assert!(refused.is_none(), "{refused:?}");
+    });
 }
 
 /// Needs the right to run programs as other accounts.
