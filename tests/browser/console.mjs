@@ -138,6 +138,22 @@ async function looks() {
   assert.deepEqual(page.problems, []);
 }
 
+/** Runs an agent with the form, and checks the page of its result. */
+async function runAgent(page, name) {
+  await page.goto(pages.session);
+  const args = page.getByLabel("Arguments, one a line");
+  await args.fill(`save\n${name}\n<script>alert(1)</script>`);
+  await activate(page, "Run");
+  assert.match(await text(page), /Answer\s+version 1/);
+  assert.ok((await text(page)).includes(`${name}, version 1`));
+  await args.fill("echo\n<script>alert(1)</script>\n<img src=x onerror=alert(2)>");
+  await activate(page, "Run");
+  assert.match(await text(page), /<script>alert\(1\)<\/script>\n<img src=x/);
+  assert.match(await text(page), /The run saved nothing/);
+  await args.fill(`save\n${name}\ntwo`);
+  await activate(page, "Run");
+}
+
 async function tasks(page) {
   await page.locator("#search").fill("bot/memo");
   await enter(page);
@@ -165,6 +181,19 @@ async function tasks(page) {
   assert.match(await text(page), /forked/);
   await activate(page, "Undo");
   assert.match(await text(page), /Version 2:\s*deleted/);
+  await runAgent(page, "plan");
+  for (const scheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme: scheme });
+    for (const width of [375, 1280, 1920]) {
+      await page.setViewportSize({ width, height: 900 });
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+      assert.ok(wide <= width, `the result of a run is ${wide} wide at ${width}`);
+      await page.screenshot({ path: join(directory, `run-${width}-${scheme}.png`) });
+    }
+    await accessible(page, `the result of a run, ${scheme}`);
+  }
+  await activate(page, "Undo");
+  assert.match(await text(page), /Version 3:\s*restored from version 1/);
 }
 
 async function live() {
@@ -181,6 +210,36 @@ async function live() {
   assert.deepEqual(page.problems, []);
 }
 
+/** Tells a page that its tab is hidden or shown. Playwright shows all of them. */
+async function show(page, isShown) {
+  await page.evaluate((hidden) => {
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, !isShown);
+}
+
+/** Opens more tabs than a browser opens connections to a host. */
+async function tabs() {
+  const first = await open();
+  await signIn(first);
+  let page = first;
+  for (let count = 0; count < 8; count += 1) {
+    await page.goto(pages.name);
+    await page.waitForFunction(() => document.getElementById("live").innerText.includes("Live"));
+    await show(page, false);
+    page = await first.context().newPage();
+    page.setDefaultTimeout(10000);
+  }
+  const version = await save("saved while the tab was hidden");
+  await first.evaluate(() => document.activeElement.blur());
+  await show(first, true);
+  await first.waitForFunction(
+    (version) => [...document.querySelectorAll("tbody th")].some((th) => th.innerText === version),
+    version,
+  );
+  assert.deepEqual(first.problems, []);
+}
+
 try {
   await looks();
   for (const isScripted of [true, false]) {
@@ -189,6 +248,8 @@ try {
     if (isScripted) {
       await tasks(page);
     } else {
+      await runAgent(page, "plan-2");
+      await activate(page, "Undo");
       await page.goto(pages.name);
       await activate(page, "Delete");
       await activate(page, "Undo");
@@ -203,6 +264,7 @@ try {
     assert.deepEqual(page.problems, []);
   }
   await live();
+  await tabs();
 } finally {
   await browser.close();
 }

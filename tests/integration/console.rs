@@ -454,6 +454,226 @@ fn a_token_sees_its_agents_and_the_buttons_that_it_may_use() {
 }
 
 #[test]
+fn a_list_links_to_no_agent_that_the_token_may_not_read() {
+    let dir = tempdir();
+    let (service, reading) = with_reader(dir.path());
+    let others = (0..30).map(|number| format!("another-{number:02}"));
+    for agent in others.chain(["bot-1".to_owned()]) {
+        let path = format!("/v1/agents/{agent}/names/x/state");
+        assert_eq!(service.send("PUT", &path, &[], "x").status, 201);
+    }
+    let page = Browser::signed_in(&reading).page("/");
+    assert!(page.contains("bot-1"), "{page}");
+    assert!(!page.contains("another-"), "{page}");
+    let page = Browser::signed_in(&service).page("/");
+    assert!(page.contains("/?after=another-24"), "{page}");
+}
+
+/// Sends the form that runs an agent, and returns the page of its result.
+fn run(browser: &mut Browser<'_>, page: &str, args: &str) -> Reply {
+    let mut fields = fields(page, "/run");
+    fields.push(("args".into(), args.into()));
+    let fields: Vec<_> = fields
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .collect();
+    browser.post("/run", &fields, &[])
+}
+
+#[test]
+fn an_agent_is_run_with_a_form() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let mut browser = Browser::signed_in(&service);
+    // Nothing is saved in this session before.
+    let agent = "/agent?agent=bot&session=monday";
+    let page = browser.page(agent);
+    let reply = run(
+        &mut browser,
+        &page,
+        "save\r\n<b>note\r\n<script>alert(1)</script>",
+    );
+    let result = text(&reply.body).to_owned();
+    assert_eq!(reply.status, 200, "{result}");
+    assert!(result.contains("\nversion 1</pre>"), "the answer: {result}");
+    assert!(
+        result.contains("&lt;script&gt;alert(1)&lt;/script&gt;</textarea>"),
+        "the arguments, to run again: {result}"
+    );
+    let versions: Vec<_> = attributes(&result, "href")
+        .into_iter()
+        .filter(|href| href.starts_with("/version?"))
+        .collect();
+    let version = "/version?agent=bot&session=monday&name=%3Cb%3Enote&version=1";
+    assert_eq!(versions, [version]);
+    let page = browser.page(version);
+    for who in ["token", "persist serve, 127.0.0.1"] {
+        assert!(page.contains(who), "{who}: {page}");
+    }
+    // The same form again, as when the page of the result is loaded again.
+    let page = browser.page(agent);
+    let first = run(&mut browser, &page, "save\nx\none");
+    assert!(!text(&first.body).contains("This form was sent before."));
+    let again = run(&mut browser, &page, "save\nx\none");
+    assert!(text(&again.body).contains("This form was sent before."));
+    let history = "/v1/agents/bot/sessions/monday/names/x/history";
+    let count = || {
+        service.get(history).json()["versions"]
+            .as_array()
+            .map(Vec::len)
+    };
+    assert_eq!(count(), Some(1), "it ran once");
+    run(&mut browser, &page, "save\nx\ntwo");
+    assert_eq!(count(), Some(2), "other arguments are another run");
+    let reply = run(&mut browser, text(&first.body), "save\nx\nthree");
+    let undone = browser.submit(text(&reply.body), "/undo", &[]);
+    assert!(undone.contains("from version <bdi>2</bdi>"), "{undone}");
+    // All arguments, and answers that are hostile, are text.
+    let hostile = "echo\n<img src=x onerror=alert(1)>\n\n\u{202e}gpj\n</pre><script>x</script>";
+    let reply = run(&mut browser, &page, hostile);
+    let result = text(&reply.body);
+    assert!(
+        result.contains(
+            "&lt;img src=x onerror=alert(1)&gt;\n\n\\u{202e}gpj\n&lt;/pre&gt;&lt;script&gt;x"
+        ),
+        "{result}"
+    );
+    assert!(
+        !result.contains("<img") && !result.contains("<script>"),
+        "{result}"
+    );
+    assert!(result.contains("The run saved nothing."), "{result}");
+    // An agent that fails keeps what it saved, and its reason is text.
+    let reply = run(&mut browser, &page, "error\n<script>no luck");
+    let result = text(&reply.body);
+    assert_eq!(reply.status, 422, "{result}");
+    assert!(result.contains("role=\"alert\"") && result.contains("&lt;script&gt;no luck"));
+    assert!(!result.contains("<script>"), "{result}");
+}
+
+#[test]
+fn output_of_a_run_is_text_and_is_cut() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("wasi_guest"), &[]);
+    let mut browser = Browser::signed_in(&service);
+    let page = browser.page("/agent?agent=bot");
+    // "<i>é" and a byte that is no UTF-8, to both streams.
+    let reply = run(&mut browser, &page, "print\nnone\nout:3c693ec3a9ff");
+    let result = text(&reply.body);
+    assert!(result.contains("<h2>Output</h2>"), "{result}");
+    assert!(result.contains("&lt;i&gt;é\u{fffd}</pre>"), "{result}");
+    assert!(!result.contains("<h2>Error output</h2>"), "{result}");
+    let reply = run(&mut browser, &page, "flood\nnotes\n200000");
+    let result = text(&reply.body);
+    assert!(
+        result.contains("The first 65536 of 200000 bytes are shown."),
+        "{result}"
+    );
+    assert!(result.len() < 100_000, "{}", result.len());
+    assert!(result.contains(">Undo</button>"), "{result}");
+}
+
+#[test]
+fn a_form_runs_agents_of_the_manifest_for_tokens_that_may() {
+    let dir = tempdir();
+    let (runner, first) = token(dir.path(), "run,read", "bot-1");
+    let (reader, second) = token(dir.path(), "read,save", "*");
+    let file = manifest(
+        dir.path(),
+        &guest("test_guest"),
+        &format!("{first}\n{second}"),
+    );
+    let mut service = Service::of(
+        dir.path(),
+        &file,
+        runner,
+        &["--queue", "1", "--grace", "1ms"],
+    );
+    let mut browser = Browser::signed_in(&service);
+    let page = browser.page("/agent?agent=bot-1");
+    let reply = run(&mut browser, &page, "save\nx\none");
+    assert_eq!(reply.status, 200);
+    assert!(
+        !text(&reply.body).contains("action=\"/undo\""),
+        "no right to save"
+    );
+    let mut fields = fields(&page, "/run");
+    fields.push(("args".into(), "save\nx\ntwo".into()));
+    let with = |key: &'static str, value: &'static str| {
+        let other = fields.iter().filter(move |(name, _)| name != key);
+        let mut all: Vec<_> = other.map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        all.push((key, value));
+        all
+    };
+    for (fields, status) in [
+        (with("key", ""), 403),
+        (with("key", "00"), 403),
+        (with("agent", "bot-2"), 403),
+        (with("agent", ""), 400),
+    ] {
+        assert_eq!(
+            browser.post("/run", &fields, &[]).status,
+            status,
+            "{fields:?}"
+        );
+    }
+    let other_site = [("sec-fetch-site", "cross-site")];
+    let same = with("once", "other");
+    assert_eq!(browser.post("/run", &same, &other_site).status, 403);
+    let history = service.get("/v1/agents/bot-1/names/x/history").json();
+    assert_eq!(history["versions"].as_array().map(Vec::len), Some(1));
+    service.token = reader;
+    let mut browser = Browser::signed_in(&service);
+    for agent in ["bot-1", "other"] {
+        let page = browser.page(&format!("/agent?agent={agent}"));
+        assert!(!page.contains("action=\"/run\""), "{agent}: {page}");
+    }
+    let key = field(&browser.page("/"), "/sign-out", "key");
+    let run = [("key", key.as_str()), ("agent", "bot-1"), ("args", "echo")];
+    assert_eq!(browser.post("/run", &run, &[]).status, 403);
+}
+
+#[test]
+fn a_form_runs_only_agents_of_the_manifest_and_waits_in_the_queue() {
+    let dir = tempdir();
+    let service = Service::with(
+        dir.path(),
+        &guest("test_guest"),
+        &["--queue", "1", "--grace", "1ms"],
+    );
+    let saved = service.send("PUT", "/v1/agents/other/names/x/state", &[], "x");
+    assert_eq!(saved.status, 201);
+    let mut browser = Browser::signed_in(&service);
+    assert!(
+        !browser
+            .page("/agent?agent=other")
+            .contains("action=\"/run\"")
+    );
+    let key = field(&browser.page("/"), "/sign-out", "key");
+    let form = [("key", key.as_str()), ("agent", "other"), ("args", "echo")];
+    let reply = browser.post("/run", &form, &[]);
+    assert_eq!(reply.status, 404);
+    assert!(text(&reply.body).contains("the manifest has no agent"));
+    let page = browser.page("/agent?agent=bot");
+    std::thread::scope(|scope| {
+        let path = "/v1/agents/bot/run";
+        let looping = scope.spawn(|| service.run(path, &["save-and-loop", "y", "hello"], &[]));
+        while service.get("/v1/agents/bot/names/y").status != 200 {
+            std::thread::yield_now();
+        }
+        let busy = run(&mut browser, &page, "echo");
+        assert_eq!(
+            (busy.status.as_u16(), busy.header("retry-after")),
+            (429, "1")
+        );
+        assert!(text(&busy.body).contains("role=\"alert\""));
+        service.signal("-TERM");
+        // Aborted: an answer, or a closed connection.
+        let _ = looping.join();
+    });
+}
+
+#[test]
 fn a_large_state_is_shown_piece_by_piece() {
     const MAX_PAGE: usize = 1 << 20;
     let dir = tempdir();
@@ -665,6 +885,44 @@ fn without_tokens_the_console_takes_only_its_own_forms() {
     let service = Service::of(dir.path(), &file, String::new(), &options);
     for path in ["/", "/sign-in", "/assets/console.css"] {
         assert_eq!(service.plain("GET", path, &[], "").status, 404, "{path}");
+    }
+}
+
+#[test]
+fn a_path_that_is_none_is_a_page_for_a_browser() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let mut browser = Browser::signed_in(&service);
+    let html = [("accept", "text/html,application/xhtml+xml,*/*;q=0.8")];
+    for (path, status) in [("/none", 404), ("/sign-out", 405)] {
+        let reply = browser.send("GET", path, &html, "");
+        let page = text(&reply.body);
+        assert_eq!(reply.status, status, "{path}: {page}");
+        assert!(page.contains("role=\"alert\""), "{path}: {page}");
+        assert!(page.contains("action=\"/sign-out\""), "{path}: {page}");
+        let reply = service.plain("GET", path, &html, "");
+        assert!(!text(&reply.body).contains("action=\"/sign-out\""));
+        let reply = service.plain("GET", path, &[("accept", "*/*")], "");
+        assert_eq!(reply.header("content-type"), "application/problem+json");
+    }
+}
+
+#[test]
+fn requests_of_the_console_are_counted() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let mut browser = Browser::signed_in(&service);
+    let wrong = [("key", "00"), ("token", "persist_00")];
+    assert_eq!(browser.post("/sign-in", &wrong, &[]).status, 403);
+    let metrics = service.get("/metrics");
+    let metrics = text(&metrics.body);
+    for (method, status) in [("GET", 200), ("POST", 303), ("POST", 403)] {
+        let counted = format!(
+            "http_server_request_duration_seconds_count{{http_request_method=\"{method}\",\
+             http_route=\"/sign-in\",http_response_status_code=\"{status}\",\
+             url_scheme=\"http\"}} 1\n"
+        );
+        assert!(metrics.contains(&counted), "{counted}: {metrics}");
     }
 }
 

@@ -42,6 +42,7 @@
 //! - `credentials`: which servers are sent which credentials
 //! - `selection`: several names at once, points in time, whole agents and sessions
 //! - `serve`: agents and snapshots over HTTP
+//! - `otlp`: traces and metrics of a service, sent to a collector
 //! - `simulation`: requests of many agents on many hosts, and the simulation of more of them
 //! - `replicas`: several services over one store, with leases and behind a proxy
 //! - `fleet`: agents on Restate, whose turns are done once; a trial of many workers
@@ -92,6 +93,7 @@ mod model_chat;
 mod netns;
 mod network;
 mod operators;
+mod otlp;
 mod outcomes;
 mod output;
 mod plugin_host;
@@ -114,6 +116,5 @@ mod servers;
 mod settings;
 mod simulation;
 mod streams;
-mod traces;
 mod versions;
 mod zeroclaw;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use persist_host::snapshot::{Scope, Store};
 use persist_host::storage::{Local, Memory};
-use persist_host::wasm::{AgentHost, Limits, RunError, SnapshotCtx};
+use persist_host::wasm::{
+    AgentHost, Limits, RunError, RunOptions, SnapshotCtx, StdStream, live_output,
+};
 use persist_tests::{block_on, host, load, save, scope, tempdir, test_guest};
 
 /// Runs a scenario of the test guest: its answer, or the reason that it gave.
@@ -364,6 +366,34 @@ fn output_before_a_trap_is_kept() {
         let ran = agent.run(SnapshotCtx::new(memory()), &[]).await;
         assert!(matches!(ran.answer, Err(RunError::Trapped(_))), "{ran:?}");
         assert_eq!(&ran.stderr[..], b"oh no\n");
+    });
+}
+
+#[test]
+fn output_is_read_while_the_run_continues() {
+    block_on(async {
+        let scope = memory();
+        let guest = std::fs::read(persist_tests::guest("wasi_guest")).expect("readable");
+        let agent = host().load(&guest).await.expect("an agent");
+        let (output, mut reader) = live_output();
+        // Prints "one", waits for a version of `go`, and prints "two".
+        let args = ["print", "go", "out:6f6e65", "err:74776f"];
+        let options = RunOptions::default().args(args).output(output);
+        let ctx = SnapshotCtx::new(scope.clone());
+        let running = tokio::spawn(async move { agent.run_with(ctx, &options).await });
+        let (stream, bytes) = reader.next().await.expect("output");
+        assert_eq!((stream, &bytes[..]), (StdStream::Stdout, &b"one"[..]));
+        assert!(!running.is_finished(), "it waits");
+        save(&scope, "go", "go").await;
+        let (stream, bytes) = reader.next().await.expect("output");
+        assert_eq!((stream, &bytes[..]), (StdStream::Stderr, &b"two"[..]));
+        assert_eq!(reader.next().await, None);
+        let ran = running.await.expect("no panic");
+        assert_eq!(ran.answer.expect("an answer"), "printed");
+        assert_eq!(
+            (&ran.stdout[..], &ran.stderr[..]),
+            (&b"one"[..], &b"two"[..])
+        );
     });
 }
 

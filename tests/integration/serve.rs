@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -307,6 +308,75 @@ fn a_service_is_refused_where_everyone_could_use_it() {
 }
 
 #[test]
+fn options_without_sense_are_usage_errors() {
+    let dir = tempdir();
+    for (option, value, why) in [
+        ("--queue", "0", "0 is not in 1..=1000000"),
+        ("--max-connections", "0", "0 is not in 1..=1000000"),
+        (
+            "--max-connections",
+            "18446744073709551615",
+            "is not in 1..=1000000",
+        ),
+        ("--idle-timeout", "1000000000y", "the maximum is 7days"),
+    ] {
+        let words = ["serve", "--manifest", "agents.toml", option, value];
+        let refused = run_fails(&dir.path().join("store"), &words, 2);
+        assert!(
+            refused.contains(option) && refused.contains(why),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn a_name_of_a_host_is_no_address_to_listen_on() {
+    let dir = tempdir();
+    let words = ["serve", "--manifest", "none", "--listen", "localhost:7999"];
+    let refused = run_fails(&dir.path().join("store"), &words, 2);
+    assert!(refused.contains("such as 127.0.0.1:7070"), "{refused}");
+}
+
+#[test]
+fn a_body_of_another_shape_is_refused_in_the_words_of_json() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let json_type = [("content-type", "application/json")];
+    for (path, body, expected) in [
+        ("names/x/restore", "1", "expected an object"),
+        (
+            "names/x/restore",
+            "{\"version\": \"1\"}",
+            "expected a whole number from 0",
+        ),
+        ("names/x/fork", "1", "expected an object"),
+        ("run", "1", "expected an object"),
+        ("run", "{\"args\": 1}", "expected an array"),
+    ] {
+        let path = format!("/v1/agents/bot/{path}");
+        let refused = service.send("POST", &path, &json_type, body);
+        assert_eq!(refused.status, 400, "{path}");
+        let detail = refused.json()["detail"].clone();
+        let detail = detail.as_str().expect("text");
+        assert!(detail.contains(expected), "{path}: {detail}");
+        assert!(refused.json()["hint"].is_string());
+    }
+}
+
+#[test]
+fn a_request_that_no_route_takes_is_a_problem_and_no_page_to_guess() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("test_guest"), &["--no-console"]);
+    let html = [("accept", "text/html")];
+    for (method, path, status) in [("GET", "/none", 404), ("POST", "/v1/agents", 405)] {
+        let refused = service.plain(method, path, &html, "");
+        assert_eq!(refused.status, status, "{path}");
+        assert_eq!(refused.header("content-type"), "application/problem+json");
+        assert_eq!(refused.header("x-content-type-options"), "nosniff");
+    }
+}
+
+#[test]
 fn a_request_needs_a_token_with_the_right_for_the_agent() {
     let dir = tempdir();
     let (reader, entry) = token(dir.path(), "read", "bot-1");
@@ -317,8 +387,12 @@ fn a_request_needs_a_token_with_the_right_for_the_agent() {
     let none = service.plain("GET", "/v1/agents", &[], "");
     assert_eq!(none.status, 401);
     assert_eq!(none.header("www-authenticate"), "Bearer");
+    assert!(text(&none.body).contains("send the header"));
     let wrong = [("authorization", "Bearer persist_0000")];
-    assert_eq!(service.plain("GET", "/v1/agents", &wrong, "").status, 401);
+    let wrong = service.plain("GET", "/v1/agents", &wrong, "");
+    assert_eq!(wrong.status, 401);
+    let hint = wrong.json()["hint"].clone();
+    assert!(hint.as_str().expect("text").contains("of the manifest"));
     assert_eq!(service.get("/v1/agents/bot-1/names").status, 200);
     assert_eq!(service.get("/v1/agents/bot-2/names").status, 403);
     assert_eq!(
@@ -327,6 +401,42 @@ fn a_request_needs_a_token_with_the_right_for_the_agent() {
     );
     let path = "/v1/agents/bot-1/names/x/state";
     assert_eq!(service.send("PUT", path, &[], "x").status, 403);
+}
+
+#[test]
+fn a_list_names_no_agent_of_other_tokens() {
+    let dir = tempdir();
+    let (all, first) = token(dir.path(), "admin", "*");
+    let (reader, second) = token(dir.path(), "read", "bot-b*");
+    let entries = format!("{first}\n{second}");
+    let file = manifest(dir.path(), &guest("test_guest"), &entries);
+    let service = Service::of(dir.path(), &file, all, &[]);
+    let agents = ["bot-a", "bot-b1", "bot-b2", "bot-c"];
+    for agent in agents {
+        let path = format!("/v1/agents/{agent}/names/x/state");
+        assert_eq!(service.send("PUT", &path, &[], "x").status, 201);
+    }
+    let listed = |service: &Service| {
+        let (mut names, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = service.get(&format!("/v1/agents?limit=1{after}")).json();
+            let name = |value: &Value| value.as_str().map(str::to_owned);
+            let next = name(&page["next"]);
+            let name = name(&page["names"][0]);
+            assert_eq!(name, next, "{page}");
+            let Some(name) = name else {
+                return names;
+            };
+            after = format!("&after={name}");
+            names.push(name);
+        }
+    };
+    assert_eq!(listed(&service), agents);
+    let reading = Service::of(dir.path(), &file, reader, &[]);
+    assert_eq!(listed(&reading), ["bot-b1", "bot-b2"]);
+    let whole = reading.get("/v1/agents").json();
+    let expected = json!({ "names": ["bot-b1", "bot-b2"], "next": null });
+    assert_eq!(whole, expected);
 }
 
 #[test]
@@ -436,6 +546,23 @@ fn without_tokens_requests_of_web_pages_are_refused() {
     let mut reply = String::new();
     stream.read_to_string(&mut reply).expect("a reply");
     assert!(reply.starts_with("HTTP/1.1 403 "), "{reply}");
+    // A script or an image of a page has no origin.
+    for (site, status) in [("cross-site", 403), ("same-site", 403), ("none", 200)] {
+        let site = [("sec-fetch-site", site)];
+        assert_eq!(service.plain("GET", "/v1/agents", &site, "").status, status);
+    }
+    let hosts = [("host", "localhost"), ("host", "example.com")];
+    assert_eq!(service.plain("GET", "/v1/agents", &hosts, "").status, 403);
+    for path in [
+        "/v1/agents",
+        "/healthz",
+        "/",
+        "/no-path",
+        "/assets/console.js",
+    ] {
+        let reply = service.plain("GET", path, &[], "");
+        assert_eq!(reply.header("cross-origin-resource-policy"), "same-origin");
+    }
 }
 
 #[test]
@@ -472,6 +599,172 @@ fn a_run_returns_its_answer_and_its_versions() {
     assert_eq!(kinds.collect::<Vec<_>>(), ["saved", "answer"], "{events}");
     let sessions = service.get("/v1/agents/bot/sessions").json();
     assert_eq!(sessions["names"], json!(["monday"]));
+}
+
+/// Begins a run of `bot` in a stream that nothing has been read of.
+fn begin_run(service: &Service, args: &[&str], headers: &str) -> TcpStream {
+    let body = json!({ "args": args }).to_string();
+    let mut stream = TcpStream::connect(&service.address).expect("connects");
+    write!(
+        stream,
+        "POST /v1/agents/bot/run HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\naccept: text/event-stream\r\n{headers}\
+         content-length: {}\r\n\r\n{body}",
+        service.address,
+        service.token,
+        body.len()
+    )
+    .expect("written");
+    stream
+}
+
+/// Begins a run of `bot`, and returns its events as they come: their names and the lines of data.
+fn run_events(
+    service: &Service,
+    args: &[&str],
+    headers: &str,
+) -> impl Iterator<Item = (String, String)> + use<> {
+    let mut lines = BufReader::new(begin_run(service, args, headers)).lines();
+    let mut next = move || {
+        lines.find_map(|line| {
+            let line = line.expect("a line");
+            let (field, value) = line.split_once(": ")?;
+            ["event", "data"].contains(&field).then(|| value.to_owned())
+        })
+    };
+    std::iter::from_fn(move || Some((next()?, next().expect("data"))))
+}
+
+/// Returns the hexadecimal digits of a step of the guest's scenario `print`.
+fn step(stream: &str, bytes: &[u8]) -> String {
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    format!("{stream}:{}", digits.collect::<String>())
+}
+
+/// Saves the next version of a name that an agent waits for.
+fn go(service: &Service) {
+    let saved = service.send("PUT", "/v1/agents/bot/names/go/state", &[], "go");
+    assert!(saved.status.is_success());
+}
+
+#[test]
+fn output_of_a_run_comes_while_the_run_continues() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("wasi_guest"), &[]);
+    let steps = [
+        step("out", b"hello\n"),
+        step("err", b"oh\n"),
+        step("out", b"bye\n"),
+    ];
+    let args = ["print", "go", &steps[0], &steps[1], &steps[2]];
+    let key = "idempotency-key: turn-1\r\n";
+    let mut first = run_events(&service, &args, key);
+    let event = |name: &str, text: &str| (name.to_owned(), json!({ "text": text }).to_string());
+    // The run waits until the test has seen each text.
+    assert_eq!(first.next(), Some(event("stdout", "hello\n")));
+    let mut second = run_events(&service, &args, key);
+    assert_eq!(
+        second.next(),
+        Some(event("stdout", "hello\n")),
+        "joined late"
+    );
+    go(&service);
+    assert_eq!(first.next(), Some(event("stderr", "oh\n")));
+    go(&service);
+    assert_eq!(first.next(), Some(event("stdout", "bye\n")));
+    let (name, answer) = first.next().expect("the last event");
+    let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!(
+        (name.as_str(), &answer["answer"]),
+        ("answer", &json!("printed"))
+    );
+    assert_eq!(answer["stdout"], "hello\nbye\n");
+    let rest: Vec<_> = second.by_ref().take(3).map(|(name, _)| name).collect();
+    assert_eq!(rest, ["stderr", "stdout", "answer"]);
+    // The answer is kept, and the output is only in it.
+    let (name, answer) = run_events(&service, &args, key).next().expect("an event");
+    assert_eq!(name, "answer");
+    assert!(answer.contains("\"replayed\":\"memory\""), "{answer}");
+}
+
+#[test]
+fn output_of_a_run_is_text_whatever_the_agent_prints() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("wasi_guest"), &[]);
+    // A character in two pieces; a byte that begins none; one that no one sees; one that has no
+    // end, and is told when the run has ended.
+    let pieces: [&[u8]; 4] = [b"a\xc3", b"\xa9\xff\n", b"\xe2\x80\xae", b"\n\ndata: x\xc3"];
+    let steps: Vec<_> = pieces.iter().map(|piece| step("out", piece)).collect();
+    let mut args = vec!["print", "go"];
+    args.extend(steps.iter().map(String::as_str));
+    let mut events = run_events(&service, &args, "");
+    let mut printed = String::new();
+    for (turn, expected) in ["a", "é\u{fffd}\n", "\u{202e}", "\n\ndata: x"]
+        .iter()
+        .enumerate()
+    {
+        if turn > 0 {
+            go(&service);
+        }
+        let (name, data) = events.next().expect("an event");
+        assert!(!data.contains('\u{202e}'), "escaped: {data}");
+        let data: Value = serde_json::from_str(&data).expect("JSON");
+        let text = data["text"].as_str().expect("text");
+        assert_eq!((name.as_str(), text), ("stdout", *expected));
+        printed += text;
+    }
+    let (name, data) = events.next().expect("an event");
+    assert_eq!(
+        (name.as_str(), data.as_str()),
+        ("stdout", "{\"text\":\"\u{fffd}\"}")
+    );
+    printed += "\u{fffd}";
+    let (name, answer) = events.next().expect("an event");
+    assert_eq!(name, "answer");
+    let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!(answer["stdout"], printed);
+}
+
+#[test]
+fn a_run_does_not_wait_for_a_client_that_does_not_read_its_output() {
+    // More than the buffers of both ends of a connection take.
+    const FLOOD: usize = 48 << 20;
+    let dir = tempdir();
+    let (token, entry) = token(dir.path(), "admin", "*");
+    let limits = format!("limits = {{ output = \"64MiB\" }}\n{entry}");
+    let file = manifest(dir.path(), &guest("wasi_guest"), &limits);
+    // The only connection is free again when the client that does not read has lost it.
+    let options = ["--idle-timeout", "2s", "--max-connections", "1"];
+    let service = Service::of(dir.path(), &file, token, &options);
+    let bytes = FLOOD.to_string();
+    let mut deaf = begin_run(&service, &["flood", "done", &bytes], "");
+    let end = Instant::now() + Duration::from_secs(60);
+    while service.get("/v1/agents/bot/names/done/state").status != 200 {
+        assert!(Instant::now() < end, "the run waits for the client");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut rest = Vec::new();
+    // Ends with an error where the service reset the connection.
+    let _ = deaf.read_to_end(&mut rest);
+    assert!(rest.len() < FLOOD, "{}", rest.len());
+    assert!(!String::from_utf8_lossy(&rest).contains("event: answer"));
+    drop(deaf);
+    // One that reads gets all of it.
+    let args = ["flood", "again", &bytes];
+    let mut length = 0;
+    for (name, data) in run_events(&service, &args, "") {
+        let data: Value = serde_json::from_str(&data).expect("JSON");
+        match name.as_str() {
+            "stdout" => length += data["text"].as_str().expect("text").len(),
+            "saved" => {}
+            _ => {
+                let whole = data["stdout"].as_str().expect("text");
+                assert_eq!((name.as_str(), whole.len()), ("answer", FLOOD));
+                break;
+            }
+        }
+    }
+    assert_eq!(length, FLOOD);
 }
 
 #[test]
@@ -659,6 +952,132 @@ fn changes_of_a_state_may_be_conditional() {
 }
 
 #[test]
+fn a_failed_condition_tells_the_newest_version() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let name = "/v1/agents/bot/names/x";
+    let state = format!("{name}/state");
+    let head = |method: &str, tag: &str| {
+        let path: &str = if method == "PUT" { &state } else { name };
+        let failed = service.send(method, path, &[("if-match", tag)], "");
+        assert_eq!(failed.status, 412, "{method} {tag}");
+        failed.json()["head"].as_u64()
+    };
+    let tags = ["W/\"2\"", "\"abc\"", "\"99999999999999999999\"", "\"1\""];
+    assert_eq!(head("PUT", "\"abc\""), None, "nothing is saved");
+    for turn in ["one", "two"] {
+        let saved = service.send("PUT", &state, &[], turn);
+        assert!(saved.status.is_success());
+    }
+    for tag in tags {
+        assert_eq!(head("PUT", tag), Some(2), "{tag}");
+        assert_eq!(head("DELETE", tag), Some(2), "{tag}");
+    }
+    assert_eq!(service.send("DELETE", name, &[], "").status, 200);
+    for tag in tags.into_iter().chain(["*"]) {
+        assert_eq!(head("PUT", tag), Some(3), "{tag}, after a deletion");
+    }
+}
+
+#[test]
+fn a_part_of_a_state_and_an_encoded_body_are_refused() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let path = "/v1/agents/bot/names/x/state";
+    let put = |header: &str, value: &str| {
+        let reply = service.send("PUT", path, &[(header, value)], "AB");
+        let detail = reply.json()["detail"].as_str().map(str::to_owned);
+        (reply.status.as_u16(), detail.unwrap_or_default())
+    };
+    assert_eq!(put("content-encoding", "identity").0, 201);
+    let (status, detail) = put("content-range", "bytes 0-1/10");
+    assert_eq!(status, 400);
+    assert!(detail.contains("Content-Range"), "{detail}");
+    for coding in ["gzip", "identity, br"] {
+        let (status, detail) = put("content-encoding", coding);
+        assert_eq!(status, 415, "{coding}");
+        assert!(detail.contains("Content-Encoding"), "{detail}");
+    }
+    let coded = [("content-encoding", "gzip")];
+    let ran = service.run("/v1/agents/bot/run", &["echo"], &coded);
+    assert_eq!(ran.status, 415);
+    let mut stream = TcpStream::connect(&service.address).expect("connects");
+    let request = format!(
+        "PUT {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
+         connection: close\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nCD\r\n0\r\n\r\n",
+        service.token
+    );
+    stream.write_all(request.as_bytes()).expect("written");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("a reply");
+    assert!(reply.starts_with("HTTP/1.1 501 "), "{reply}");
+    let kept = service.get(path);
+    assert_eq!((kept.header("etag"), &kept.body[..]), ("\"1\"", &b"AB"[..]));
+}
+
+/// Damages the metadata of a version of `bot/x` in the store of a folder.
+fn damage(dir: &Path, version: u64) {
+    let versions = fs::read_dir(dir.join("store/bot/~/x")).expect("a name");
+    let end = format!("-{version:010}.gz");
+    let file = versions
+        .map(|file| file.expect("a file").path())
+        .find(|file| file.to_str().is_some_and(|file| file.ends_with(&end)));
+    let file = file.expect("the version");
+    let mut bytes = fs::read(&file).expect("read");
+    let at = bytes.len() - 30;
+    bytes[at] ^= 0xff;
+    fs::remove_file(&file).expect("removed");
+    fs::write(&file, bytes).expect("written");
+}
+
+#[test]
+fn a_damaged_version_does_not_hide_the_others_of_a_history() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let name = "/v1/agents/bot/names/x";
+    let save = || service.send("PUT", &format!("{name}/state"), &[], "x");
+    for _ in 0..4 {
+        assert!(save().status.is_success());
+    }
+    damage(dir.path(), 3);
+    let page = |query: &str| {
+        let page = service.get(&format!("{name}/history{query}"));
+        assert_eq!(page.status, 200, "{query}");
+        let page = page.json();
+        let versions = page["versions"].as_array().expect("versions").iter();
+        let versions: Vec<_> = versions
+            .filter_map(|info| info["version"].as_u64())
+            .collect();
+        (versions, page["unreadable"].clone(), page["next"].clone())
+    };
+    assert_eq!(page(""), (vec![4, 2, 1], json!([3]), json!(1)));
+    assert_eq!(page("?limit=2"), (vec![4], json!([3]), json!(3)));
+    let only = page("?limit=1&before=4");
+    assert_eq!(only, (vec![], json!([3]), json!(3)));
+    assert_eq!(page("?before=1"), (vec![], json!([]), json!(null)));
+}
+
+#[test]
+fn no_name_is_in_the_log_above_the_level_debug() {
+    let dir = tempdir();
+    let (token, entry) = token(dir.path(), "admin", "*");
+    let file = manifest(dir.path(), &guest("test_guest"), &entry);
+    let log = dir.path().join("log");
+    let mut command = persist(&dir.path().join("store"));
+    command.stderr(fs::File::create(&log).expect("a log"));
+    let service = Service::spawn(command, "127.0.0.1:0", &file, token, &[]);
+    let state = "/v1/agents/bot/names/x/state";
+    assert_eq!(service.send("PUT", state, &[], "x").status, 201);
+    damage(dir.path(), 1);
+    assert_eq!(service.get(state).status, 500);
+    assert_eq!(service.end("-TERM"), Some(0));
+    let log = fs::read_to_string(log).expect("a log");
+    assert!(log.contains("a request failed"), "{log}");
+    assert!(log.contains("corrupt"), "{log}");
+    assert!(!log.contains("bot") && !log.contains(".gz"), "{log}");
+}
+
+#[test]
 fn changes_of_clients_tell_the_token_and_the_address() {
     let dir = tempdir();
     let store = dir.path().join("store");
@@ -795,6 +1214,66 @@ fn a_slow_client_loses_its_connection() {
     assert_eq!(long.status, 431);
 }
 
+/// Sends a request whose body of 60,000 bytes comes in pieces, one each 100 ms, and returns the
+/// beginning of the answer.
+fn send_slowly(service: &Service, head: &str, piece: &[u8]) -> String {
+    let mut stream = TcpStream::connect(&service.address).expect("connects");
+    let address = &service.address;
+    let token = &service.token;
+    write!(
+        stream,
+        "{head} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: 60000\r\n\r\n"
+    )
+    .expect("written");
+    let pause = Some(Duration::from_millis(100));
+    stream.set_read_timeout(pause).expect("a timeout");
+    let began = Instant::now();
+    let mut left = 60_000;
+    while began.elapsed() < Duration::from_secs(20) {
+        let len = piece.len().min(left);
+        // Fails where the service has answered and closed.
+        let _ = stream.write_all(&piece[..len]);
+        left -= len;
+        let mut answer = [0; 12];
+        if stream.read_exact(&mut answer).is_ok() {
+            return String::from_utf8_lossy(&answer).into_owned();
+        }
+    }
+    "no answer".to_owned()
+}
+
+#[test]
+fn a_body_that_drips_is_refused_and_a_slow_one_is_not() {
+    let dir = tempdir();
+    let options = ["--idle-timeout", "1s"];
+    let service = Service::with(dir.path(), &guest("test_guest"), &options);
+    for head in [
+        "POST /sign-in",
+        "POST /v1/agents/bot/run",
+        "POST /v1/agents/bot/names/x/restore",
+        "PUT /v1/agents/bot/names/x/state",
+    ] {
+        assert_eq!(send_slowly(&service, head, b" "), "HTTP/1.1 408", "{head}");
+    }
+    // 20 kB a second, for three times as long as the timeout.
+    let slow = send_slowly(&service, "PUT /v1/agents/bot/names/x/state", &[b'x'; 2000]);
+    assert_eq!(slow, "HTTP/1.1 201");
+}
+
+#[test]
+fn a_head_that_is_not_complete_does_not_delay_the_end() {
+    let dir = tempdir();
+    let service = Service::with(dir.path(), &guest("test_guest"), &["--grace", "25s"]);
+    let mut half = TcpStream::connect(&service.address).expect("connects");
+    half.write_all(b"GET /healthz HTTP/1.1\r\nhost:")
+        .expect("written");
+    assert_eq!(service.plain("GET", "/healthz", &[], "").status, 200);
+    let began = Instant::now();
+    assert_eq!(service.end("-TERM"), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(15));
+}
+
 #[test]
 fn the_document_is_valid_and_a_generated_client_works() {
     let dir = tempdir();
@@ -857,6 +1336,57 @@ fn each_client_is_told_when_it_misses_no_change() {
     assert_eq!(service.send("PUT", path, &[], "x").status, 201);
     let mut events = first.filter(|line| line.starts_with("event: "));
     assert_eq!(events.next().as_deref(), Some("event: saved"), "told once");
+}
+
+/// Opens the stream of changes with a token, and returns it with its status line.
+fn watch(service: &Service, token: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(&service.address).expect("connects");
+    write!(
+        stream,
+        "GET /v1/changes HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\r\n",
+        service.address
+    )
+    .expect("written");
+    let mut status = String::new();
+    let mut head = BufReader::new(stream.try_clone().expect("a stream"));
+    head.read_line(&mut status).expect("a line");
+    (stream, status)
+}
+
+#[test]
+fn one_token_does_not_take_all_places_of_clients_that_watch() {
+    const MAX_OF_TOKEN: usize = 16;
+    let dir = tempdir();
+    let (narrow, entry) = token(dir.path(), "read", "bot-1");
+    let (other, other_entry) = token(dir.path(), "read", "*");
+    let file = manifest(
+        dir.path(),
+        &guest("test_guest"),
+        &(entry + "\n" + &other_entry),
+    );
+    let options = ["--idle-timeout", "100ms"];
+    let service = Service::of(dir.path(), &file, other.clone(), &options);
+    let ok = "HTTP/1.1 200 OK\r\n";
+    let mut watching = Vec::new();
+    for _ in 0..MAX_OF_TOKEN {
+        let (stream, status) = watch(&service, &narrow);
+        assert_eq!(status, ok);
+        watching.push(stream);
+    }
+    let (_, status) = watch(&service, &narrow);
+    assert!(status.starts_with("HTTP/1.1 429 "), "{status}");
+    let (_other, status) = watch(&service, &other);
+    assert_eq!(status, ok);
+    // A client that goes away leaves its place.
+    watching.pop();
+    let began = Instant::now();
+    while watch(&service, &narrow).1 != ok {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "no place is free"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

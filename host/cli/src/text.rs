@@ -152,13 +152,29 @@ fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> String {
 /// Shows a state on a terminal, a piece after the other: as [`plain`] does, and with bytes that are
 /// no text replaced.
 #[derive(Debug, Default)]
-pub(crate) struct Plainly {
+pub(crate) struct Plainly(TextDecoder);
+
+impl Plainly {
+    /// Returns the next piece as it can be shown.
+    pub(crate) fn piece(&mut self, piece: &[u8]) -> String {
+        plain(&self.0.piece(piece))
+    }
+
+    /// Returns what is left.
+    pub(crate) fn end(mut self) -> String {
+        plain(&self.0.end())
+    }
+}
+
+/// Decodes UTF-8 that comes in pieces, as [`String::from_utf8_lossy`] decodes the whole.
+#[derive(Debug, Default)]
+pub(crate) struct TextDecoder {
     /// The beginning of a character whose end is in the next piece.
     rest: Vec<u8>,
 }
 
-impl Plainly {
-    /// Returns the next piece as it can be shown.
+impl TextDecoder {
+    /// Returns the text of the next piece, up to its last whole character.
     pub(crate) fn piece(&mut self, piece: &[u8]) -> String {
         self.rest.extend_from_slice(piece);
         let bytes = std::mem::take(&mut self.rest);
@@ -171,12 +187,12 @@ impl Plainly {
         let goes_on = !end.is_empty() && bytes.ends_with(end) && is_begun(end);
         let (now, rest) = bytes.split_at(bytes.len() - if goes_on { end.len() } else { 0 });
         self.rest = rest.into();
-        plain(&String::from_utf8_lossy(now))
+        String::from_utf8_lossy(now).into_owned()
     }
 
-    /// Returns what is left.
-    pub(crate) fn end(self) -> String {
-        plain(&String::from_utf8_lossy(&self.rest))
+    /// Returns the text of what is left: a character that was not finished.
+    pub(crate) fn end(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.rest)).into_owned()
     }
 }
 

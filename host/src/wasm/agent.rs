@@ -10,13 +10,13 @@ use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
-use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 
 use super::bindings::AgentPre;
 use super::compile::compile;
 use super::engine::Engines;
 #[cfg(feature = "http")]
 use super::http::{HttpHooks, TlsConfig};
+use super::output::OutputPipe;
 use super::run_error::RunError;
 use super::run_options::RunOptions;
 use super::state::AgentState;
@@ -25,8 +25,9 @@ use crate::snapshot::{Lease, LeaseOptions};
 
 /// Runs agents, each call in a store of its own: an agent keeps what it saved, and nothing else.
 ///
-/// An agent has clocks, random numbers and its snapshots. It has no files and no network; what it
-/// prints is captured. Its input and environment are empty, or what [`RunOptions`] give it.
+/// An agent has clocks, random numbers and its snapshots. It has no files and no network. What it
+/// prints is captured, and [`RunOptions::output`] lets the host read it meanwhile. Its input and
+/// environment are empty, or what [`RunOptions`] give it.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -205,8 +206,8 @@ impl Agent {
         let shared = &self.host.shared;
         let mut guest = guest.with_defaults(&shared.limits, &shared.ledger);
         let limits = guest.limits().clone();
-        let stdout = MemoryOutputPipe::new(to_usize(limits.output));
-        let stderr = MemoryOutputPipe::new(to_usize(limits.output));
+        let live = options.output.as_ref();
+        let [stdout, stderr] = OutputPipe::pair(live, to_usize(limits.output));
         #[cfg(feature = "http")]
         let http = HttpHooks::new(options.http.clone(), Arc::clone(&shared.tls), &limits);
         #[cfg(feature = "http")]

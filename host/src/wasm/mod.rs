@@ -31,6 +31,7 @@ mod host;
 mod http;
 #[cfg(feature = "keyvalue")]
 pub mod keyvalue;
+mod output;
 mod precheck;
 mod run_error;
 mod run_options;
@@ -43,6 +44,7 @@ pub use compile::componentize;
 pub use host::add_to_linker;
 #[cfg(feature = "http")]
 pub use http::{HttpPolicy, HttpPolicyError};
+pub use output::{LiveOutput, OutputReader, StdStream, live_output};
 pub use run_error::RunError;
 pub use run_options::RunOptions;
 pub use state::AgentState;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::output::LiveOutput;
+
 #[cfg(feature = "keyvalue")]
 use crate::guest::{Buckets, Guest, Ledger, Limits};
 
@@ -29,6 +31,7 @@ pub struct RunOptions {
     pub(super) stdin: Bytes,
     pub(super) env: Vec<(String, String)>,
     pub(super) data: Option<Arc<dyn Any + Send + Sync>>,
+    pub(super) output: Option<LiveOutput>,
     /// Name, guest and prefix of each; the guest of the run if there is none.
     #[cfg(feature = "keyvalue")]
     buckets: Vec<(String, Option<Guest>, String)>,
@@ -98,6 +101,13 @@ impl RunOptions {
     /// [`AgentState::data`](super::AgentState::data). The agent cannot reach it.
     pub fn data(mut self, data: impl Any + Send + Sync) -> Self {
         self.data = Some(Arc::new(data));
+        self
+    }
+
+    /// Lets the reader of [`live_output`](super::live_output) read the output while the run
+    /// continues. [`RunOutput`](super::RunOutput) has all of it as well.
+    pub fn output(mut self, output: LiveOutput) -> Self {
+        self.output = Some(output);
         self
     }
 

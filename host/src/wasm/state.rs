@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::budget::Budget;
 use super::cpu_time::Meter;
+use super::output::OutputPipe;
 use super::run_options::RunOptions;
 use super::view::SnapshotView;
 use crate::guest::{Guest, to_usize};
@@ -38,8 +39,8 @@ impl AgentState {
         guest: Guest,
         options: &RunOptions,
         #[cfg(feature = "keyvalue")] buckets: crate::guest::Buckets,
-        stdout: &MemoryOutputPipe,
-        stderr: &MemoryOutputPipe,
+        stdout: &OutputPipe,
+        stderr: &OutputPipe,
         #[cfg(feature = "http")] http: super::http::HttpHooks,
     ) -> Self {
         let limits = guest.limits();
@@ -151,7 +152,7 @@ const MAX_RANDOM: u64 = 1 << 20;
 
 /// Clocks, random numbers, the given input and environment, and captured output. A socket that may
 /// connect to nothing is still a descriptor of the host.
-fn wasi(options: &RunOptions, stdout: &MemoryOutputPipe, stderr: &MemoryOutputPipe) -> WasiCtx {
+fn wasi(options: &RunOptions, stdout: &OutputPipe, stderr: &OutputPipe) -> WasiCtx {
     WasiCtx::builder()
         .stdin(MemoryInputPipe::new(options.stdin.clone()))
         .envs(&options.env)

@@ -19,23 +19,31 @@
 //! | `small` | a save of 4 KiB beside the system calls that it cannot do without |
 //! | `writers` | small saves a second of many writers, beside SQLite and redb |
 //! | `activation` | runs that begin in a second |
+//! | `guest` | a state that a guest saves, beside the same save without one |
 //! | `agents` | many different agents in one process |
 //! | `langgraph` | saves beside LangGraph's SqliteSaver |
 //! | `growth` | long histories, many names, large states |
+//! | `clouds` | saves and loads on S3 and GCS, beside object_store and the aws cli |
+//! | `cloud_clients` | the clients that `clouds` compares |
+//! | `relay` | the round trip of a network, added to a server on this machine |
 //! | `memory` | memory of this process |
 //! | `levels` | what each level of compression costs and gives |
 //! | `measure`, `table` | medians by turns; Markdown |
 
 mod activation;
 mod agents;
+mod cloud_clients;
+mod clouds;
 mod contenders;
 mod growth;
+mod guest;
 mod gzip;
 mod inputs;
 mod langgraph;
 mod levels;
 mod measure;
 mod memory;
+mod relay;
 mod small;
 mod table;
 mod versus;
@@ -62,12 +70,16 @@ enum Question {
     Levels,
     /// Runs of an agent that begin in a second
     Activation,
+    /// A state of 1 MiB that a guest saves
+    Guest,
     /// Saves beside the checkpoints of LangGraph's SqliteSaver
     Langgraph,
     /// Many different agents in one process
     Agents,
     /// Long histories, many names and large states
     Growth,
+    /// Saves and loads on S3 and GCS, beside object_store and the aws cli
+    Clouds,
 }
 
 /// Measures save and load beside what one would use instead
@@ -89,6 +101,9 @@ struct Options {
     /// Python that has the packages of `langgraph/requirements.txt`
     #[arg(long)]
     python: Option<PathBuf>,
+    /// The command `aws`, for `clouds`
+    #[arg(long)]
+    aws: Option<PathBuf>,
 }
 
 impl Options {
@@ -130,9 +145,11 @@ fn main() -> Result<()> {
             Question::Writers => writers::run(&options, place.path()),
             Question::Levels => levels::run(&options),
             Question::Activation => activation::run(&options),
+            Question::Guest => guest::run(&options, place.path()),
             Question::Langgraph => langgraph::run(&options, place.path()),
             Question::Agents => agents::run(&options, place.path()),
             Question::Growth => growth::run(&options, place.path()),
+            Question::Clouds => clouds::run(&options, place.path()),
         };
         println!("{}", figures?);
     }

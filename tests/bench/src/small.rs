@@ -54,11 +54,11 @@ pub(crate) fn run(options: &Options, place: &Path) -> Result<String> {
     report(&[
         ("write, fsync, link, fsync(directory)", bare),
         (
-            "`Local::create`: as above, and the temporary name removed",
+            "`Local::create`: the same, to a file without a name where there are such",
             create,
         ),
         (
-            "`Scope::save`: as above, after a look at the head and gzip",
+            "`Scope::save`: the same, after a look at the head and gzip",
             save,
         ),
         ("of it, the look at the head", head),

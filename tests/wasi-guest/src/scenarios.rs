@@ -1,8 +1,11 @@
 //! The scenarios.
 
 use wasip2::cli::environment::get_environment;
+use wasip2::cli::stderr::get_stderr;
 use wasip2::cli::stdin::get_stdin;
-use wasip2::io::streams::StreamError;
+use wasip2::cli::stdout::get_stdout;
+use wasip2::clocks::monotonic_clock::subscribe_duration;
+use wasip2::io::streams::{OutputStream, StreamError};
 
 use crate::http::{Request, send};
 
@@ -15,6 +18,11 @@ pub(crate) fn run(args: Vec<String>) -> Answer {
         ["env"] => Ok(environment()),
         // The text.
         ["stdin"] => stdin(),
+        // Prints bytes, each step as out:HEX or err:HEX. Before each step but the first, waits for
+        // the next version of NAME.
+        ["print", name, ref steps @ ..] => print(name, steps),
+        // Prints BYTES bytes, then saves NAME.
+        ["flood", name, bytes] => flood(name, bytes),
         // Bytes of the last argument.
         ["length", text] => Ok(text.len().to_string()),
         // STATUS BODY, or `error CODE`.
@@ -68,6 +76,55 @@ fn stdin() -> Answer {
         }
     }
     String::from_utf8(bytes).map_err(|error| error.to_string())
+}
+
+fn print(name: &str, steps: &[&str]) -> Answer {
+    for (turn, step) in (0..).zip(steps) {
+        while turn > 0 && head(name)? < turn {
+            subscribe_duration(5_000_000).block();
+        }
+        let (stream, digits) = match step.split_once(':') {
+            Some(("out", digits)) => (get_stdout(), digits),
+            Some(("err", digits)) => (get_stderr(), digits),
+            _ => return Err("no stream".into()),
+        };
+        write(&stream, &bytes(digits)?)?;
+    }
+    Ok("printed".into())
+}
+
+fn flood(name: &str, bytes: &str) -> Answer {
+    let mut left: usize = bytes.parse().map_err(|_| "no number".to_owned())?;
+    let stdout = get_stdout();
+    while left > 0 {
+        let piece = [b'x'; 4096];
+        let piece = &piece[..left.min(4096)];
+        write(&stdout, piece)?;
+        left -= piece.len();
+    }
+    persist_guest::save(name, "printed").map_err(|error| error.to_string())?;
+    Ok("printed".into())
+}
+
+/// Returns the newest version of a name; 0 where there is none.
+fn head(name: &str) -> Result<u64, String> {
+    let info = persist_guest::stat(name, None).map_err(|error| error.to_string())?;
+    Ok(info.map_or(0, |info| info.version))
+}
+
+fn write(stream: &OutputStream, bytes: &[u8]) -> Result<(), String> {
+    let mut pieces = bytes.chunks(4096);
+    let done = pieces.try_for_each(|piece| stream.blocking_write_and_flush(piece));
+    done.map_err(|error| error.to_string())
+}
+
+fn bytes(digits: &str) -> Result<Vec<u8>, String> {
+    let pairs = (0..digits.len()).step_by(2);
+    let bytes = pairs.map(|at| {
+        let pair = digits.get(at..at + 2).ok_or("half a byte")?;
+        u8::from_str_radix(pair, 16).map_err(|_| "no digit")
+    });
+    Ok(bytes.collect::<Result<_, _>>()?)
 }
 
 fn get(url: &str, headers: &[(&str, &str)]) -> String {

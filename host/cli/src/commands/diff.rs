@@ -12,6 +12,7 @@ use similar::TextDiff;
 
 use super::{CHUNK, explain, missing};
 use crate::address::{Address, Target};
+use crate::compute::compute;
 use crate::error::{Hinted, Usage};
 use crate::print::{self, Out};
 use crate::select::{Conditions, Missed};
@@ -503,17 +504,7 @@ async fn lines(from: &mut Side, to: &mut Side, bytes: &Bytes) -> Result<Option<L
     if old_size <= MAX && new_size <= MAX {
         let old = from.read(0, old_size).await?;
         let new = to.read(0, new_size).await?;
-        let found = match (as_json(&old), as_json(&new)) {
-            // Where it is the same as JSON, its numbers, spaces or order may not be.
-            (Some(old), Some(new)) if old != new => Some(("json", old, new)),
-            _ => as_text(&old)
-                .zip(as_text(&new))
-                .map(|(old, new)| ("text", old, new)),
-        };
-        return Ok(found.map(|(format, old, new)| Lines {
-            format,
-            diff: unified(&old, &new, &names),
-        }));
+        return compute(move || lines_of_whole(&old, &new, &names)).await;
     }
     // Whole lines, of which the first begins before the first byte that differs.
     let start = bytes.line_start;
@@ -533,10 +524,27 @@ async fn lines(from: &mut Side, to: &mut Side, bytes: &Bytes) -> Result<Option<L
     let old = from.read(start, old_end + line_end).await?;
     let new = to.read(start, new_end + line_end).await?;
     let names = names.map(|name| format!("{name} (from line {})", bytes.line));
-    Ok(as_text(&old).zip(as_text(&new)).map(|(old, new)| Lines {
+    compute(move || lines_of_text(&old, &new, &names)).await
+}
+
+/// Compares two whole states as JSON, or else as text.
+fn lines_of_whole(old: &[u8], new: &[u8], names: &[String; 2]) -> Option<Lines> {
+    match (as_json(old), as_json(new)) {
+        // Where it is the same as JSON, its numbers, spaces or order may not be.
+        (Some(old), Some(new)) if old != new => Some(Lines {
+            format: "json",
+            diff: unified(&old, &new, names),
+        }),
+        _ => lines_of_text(old, new, names),
+    }
+}
+
+fn lines_of_text(old: &[u8], new: &[u8], names: &[String; 2]) -> Option<Lines> {
+    let (old, new) = as_text(old).zip(as_text(new))?;
+    Some(Lines {
         format: "text",
-        diff: unified(&old, &new, &names),
-    }))
+        diff: unified(&old, &new, names),
+    })
 }
 
 fn unified(old: &str, new: &str, names: &[String; 2]) -> String {
@@ -582,4 +590,52 @@ impl io::Write for Limited {
 fn as_text(state: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(state).ok()?;
     (!text.contains('\0')).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use persist_host::snapshot::{Name, SaveOptions};
+    use persist_host::storage::Memory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_long_comparison_leaves_the_threads_of_the_runtime_free() {
+        const LINES: u64 = 200_000;
+        let store = Store::new(Arc::new(Memory::new()));
+        let scope = store.scope("bot", None).expect("a scope");
+        for factor in [1, 7919] {
+            let lines = (0..LINES).map(|line| format!("{}\n", line * factor % LINES));
+            let state = lines.collect::<String>();
+            let saved = scope.save("x", state.into(), SaveOptions::default()).await;
+            saved.expect("saved");
+        }
+        let side = |version| Address {
+            agent: scope.agent().clone(),
+            session: None,
+            name: Name::new("x").expect("a name"),
+            version: Some(version),
+        };
+        let longest = Cell::new(Duration::ZERO);
+        let others = async {
+            while longest.get() < Duration::MAX {
+                let begun = Instant::now();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                longest.set(longest.get().max(begun.elapsed()));
+            }
+        };
+        let begun = Instant::now();
+        let (from, to) = (side(1), side(2));
+        let compared = tokio::select! {
+            compared = Comparison::of(&store, &from, &to) => compared.expect("compared"),
+            () = others => unreachable!("it has no end"),
+        };
+        assert!(compared.value()["diff"].is_string());
+        let (whole, longest) = (begun.elapsed(), longest.get());
+        assert!(longest * 2 < whole, "{longest:?} of {whole:?}");
+    }
 }

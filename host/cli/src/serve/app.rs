@@ -9,10 +9,12 @@ use axum::body::Body;
 use axum::extract::RawPathParams;
 use axum::http::{HeaderMap, StatusCode, header};
 use persist_host::snapshot::{Name, Scope, Store, Version};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::body::Incoming;
 use super::components::Components;
+use super::keyed_versions::KeyedVersions;
 use super::manifest::Manifest;
 use super::metrics::Metrics;
 use super::problem::{Problem, Result};
@@ -25,6 +27,9 @@ use crate::audit;
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
+/// Requests at a time that hold whole states in memory to compare or to show them.
+const COMPUTING: usize = 4;
+
 /// Address that a request came from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Client(pub(super) IpAddr);
@@ -36,7 +41,9 @@ pub(super) struct App {
     pub(super) manifest: Manifest,
     pub(super) components: Components,
     pub(super) runs: Arc<Runs>,
+    pub(super) keyed_versions: KeyedVersions,
     pub(super) changes: Changes,
+    computing: Semaphore,
     pub(super) options: Options,
     /// Cancelled when the service ends.
     pub(super) ending: CancellationToken,
@@ -99,15 +106,87 @@ impl App {
             manifest,
             components,
             runs,
+            keyed_versions: KeyedVersions::default(),
             changes: Changes::default(),
+            computing: Semaphore::new(COMPUTING),
             options,
             ending: CancellationToken::new(),
         }
     }
 
+    /// Returns the state of a service without agents and tokens, over a store in memory.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> anyhow::Result<Self> {
+        use persist_host::storage::Memory;
+
+        let store = Store::new(Arc::new(Memory::new()));
+        let runs = Arc::new(Runs::default());
+        let current = Arc::new(|| (0_usize, 0_usize));
+        let durations = runs.durations.clone();
+        Ok(Self::new(
+            store.clone(),
+            Metrics::new(Arc::default(), durations, current, store, "http"),
+            runs,
+            Manifest {
+                lease: None,
+                agents: Vec::new(),
+                tokens: Vec::new(),
+            },
+            Components::none()?,
+            Options {
+                has_auth: false,
+                audits: false,
+                queue: 1,
+                idle: Duration::from_secs(30),
+                poll: Duration::from_secs(2),
+                console: Some(Console::new(false)?),
+            },
+        ))
+    }
+
     /// Looks for changes until it is stopped.
     pub(super) async fn watch(self: Arc<Self>) {
         self.changes.watch(&self.store, self.options.poll).await;
+    }
+
+    /// Waits until the request may hold whole states in memory, for as long as it has the permit.
+    pub(super) async fn computing(&self) -> Result<SemaphorePermit<'_>> {
+        let permit = tokio::time::timeout(self.options.idle, self.computing.acquire());
+        match permit.await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Problem::busy("many states are compared or shown already")),
+        }
+    }
+
+    /// Lists agents after `after` that a token may read, and the one after which a list of `limit`
+    /// goes on. Others are passed over: their names are not told.
+    pub(super) async fn agents(
+        &self,
+        token: Option<usize>,
+        mut after: Option<Name>,
+        limit: usize,
+    ) -> Result<(Vec<Name>, Option<Name>)> {
+        let mut agents = Vec::new();
+        let mut size = limit;
+        loop {
+            let page = self.store.agents(after.as_ref(), size).await?;
+            let Some(last) = page.last().cloned() else {
+                return Ok((agents, None));
+            };
+            for agent in page {
+                let allowed = self.authorize(token, TokenRight::Read, Some(&agent));
+                if allowed.is_err() {
+                    continue;
+                }
+                agents.push(agent);
+                if agents.len() == limit {
+                    let next = agents.last().cloned();
+                    return Ok((agents, next));
+                }
+            }
+            after = Some(last);
+            size = MAX_PAGE;
+        }
     }
 
     /// Returns the body of a request.
@@ -129,12 +208,18 @@ impl App {
         match sent.and_then(|sent| self.known_token(sent)) {
             Some(found) => Ok(Some(found)),
             None => {
-                let what = match sent {
-                    Some(_) => "the token is not known",
-                    None => "the request has no token",
+                let (what, hint) = match sent {
+                    Some(_) => (
+                        "the token is not known",
+                        "send a token of the manifest, which the service reads when it starts",
+                    ),
+                    None => (
+                        "the request has no token",
+                        "send the header `Authorization: Bearer TOKEN`",
+                    ),
                 };
                 let error = Problem::new(StatusCode::UNAUTHORIZED, "denied", what);
-                Err(error.hint("send the header `Authorization: Bearer TOKEN`"))
+                Err(error.hint(hint))
             }
         }
     }
@@ -149,12 +234,7 @@ impl App {
     /// Refuses a request after a signal to end.
     pub(super) fn refuse_if_ending(&self) -> Result<()> {
         if self.ending.is_cancelled() {
-            let what = "the service is ending";
-            return Err(Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "failed",
-                what,
-            ));
+            return Err(Problem::ending("the service is ending"));
         }
         Ok(())
     }
@@ -307,7 +387,13 @@ pub(super) fn parsed(key: &str, text: &str) -> Result<Version> {
 /// Refuses requests that a page in a browser sends, also one whose host name was made to lead to
 /// this machine: without tokens, nothing else keeps it out.
 fn no_browser(headers: &HeaderMap) -> Result<()> {
-    if is_for_loopback(headers) && !headers.contains_key(header::ORIGIN) {
+    // Browsers send no `Origin` for scripts and images of a page. A person who opens an address is
+    // "none".
+    let sites = headers.get_all("sec-fetch-site");
+    let is_other_site = sites
+        .iter()
+        .any(|site| site != "none" && site != "same-origin");
+    if is_for_loopback(headers) && !headers.contains_key(header::ORIGIN) && !is_other_site {
         return Ok(());
     }
     let what = "without tokens, requests of web pages and for other hosts are refused";
@@ -318,8 +404,12 @@ fn no_browser(headers: &HeaderMap) -> Result<()> {
 /// Returns true for a request whose host is this machine by name or address, and not by a name
 /// that someone else made lead to it.
 pub(super) fn is_for_loopback(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST);
-    let host = host.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let mut hosts = headers.get_all(header::HOST).iter();
+    // Of two, another server may take the other one.
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let host = host.to_str().unwrap_or("");
     let host = match host.strip_prefix('[') {
         Some(address) => address.split(']').next(),
         None => host.split(':').next(),

@@ -1,38 +1,71 @@
 //! Bodies of requests and responses, with limits of size and time.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::problem::{Problem, Result};
 use crate::text::seen;
 
-/// Body of a request, which is read piece by piece.
+/// Longest time for the whole of a form or a small JSON document.
+const SMALL_TIME: Duration = Duration::from_secs(10);
+
+/// Least bytes a second of a larger body, after the first idle timeout.
+const MIN_RATE: u64 = 1 << 10;
+
+/// Body of a request, which is read piece by piece. A client may send slowly, but not so slowly
+/// that it keeps a connection for ever.
 pub(super) struct Incoming {
     pieces: axum::body::BodyDataStream,
     idle: Duration,
+    /// Time that is left to wait for the client, in all.
+    left: Duration,
+    /// True if each byte that comes allows more time.
+    has_rate: bool,
 }
 
 impl Incoming {
     pub(super) fn new(body: Body, idle: Duration) -> Self {
-        let pieces = body.into_data_stream();
-        Self { pieces, idle }
+        Self {
+            pieces: body.into_data_stream(),
+            idle,
+            left: idle,
+            has_rate: true,
+        }
+    }
+
+    /// Limits the time for the whole body, whatever its size.
+    pub(super) fn small(mut self) -> Self {
+        self.left = self.left.min(SMALL_TIME);
+        self.has_rate = false;
+        self
     }
 
     /// Returns the next piece; none at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
-        match tokio::time::timeout(self.idle, self.pieces.next()).await {
+        let began = Instant::now();
+        let wait = self.idle.min(self.left);
+        let came = tokio::time::timeout(wait, self.pieces.next()).await;
+        self.left = self.left.saturating_sub(began.elapsed());
+        match came {
             Ok(None) => Ok(None),
-            Ok(Some(Ok(piece))) => Ok(Some(piece)),
+            Ok(Some(Ok(piece))) => {
+                if self.has_rate {
+                    let micros = (piece.len() as u64).saturating_mul(1_000_000) / MIN_RATE;
+                    self.left = self.left.saturating_add(Duration::from_micros(micros));
+                }
+                Ok(Some(piece))
+            }
             Ok(Some(Err(_))) => Err(Problem::usage("the body of the request is incomplete")),
             Err(_) => {
-                let what = "no more of the request came in time";
+                let what = "the body of the request comes too slowly";
                 Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "limit", what))
             }
         }
@@ -64,6 +97,55 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<()> {
     let what = "the body is not application/json";
     let error = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "usage", what);
     Err(error.hint("send the header `Content-Type: application/json`"))
+}
+
+/// Reads JSON. An error tells what is expected in the words of JSON.
+pub(super) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let why = error.to_string();
+        let why = why.replace("expected u64", "expected a whole number from 0");
+        let why = why.replace("expected a sequence", "expected an array");
+        Problem::usage(format!("the body: {why}"))
+            .hint("GET /v1/openapi.json has the schema of the body")
+    })
+}
+
+/// Returns true if a client accepts a media type by its name, and not with the weight 0.
+pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let lines = headers.get_all(header::ACCEPT).iter();
+    let lines = lines.filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|part| {
+        let mut parameters = part.split(';').map(str::trim);
+        let name = parameters.next().unwrap_or("");
+        let mut weights = parameters.filter_map(|one| one.split_once('='));
+        let is_refused = weights.any(|(key, weight)| {
+            key.eq_ignore_ascii_case("q") && weight.parse().is_ok_and(|weight: f32| weight <= 0.0)
+        });
+        name.eq_ignore_ascii_case(media_type) && !is_refused
+    })
+}
+
+/// Refuses a body that is compressed, as nothing decodes it.
+pub(super) fn require_no_coding(headers: &HeaderMap) -> Result<()> {
+    let has_other = |name: HeaderName, allowed: &str| {
+        let lines = headers.get_all(name).into_iter();
+        let mut codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        codings.any(|coding| {
+            let coding = coding.trim_ascii();
+            !coding.is_empty() && !coding.eq_ignore_ascii_case(allowed.as_bytes())
+        })
+    };
+    let (status, what) = if has_other(header::CONTENT_ENCODING, "identity") {
+        let what = "Content-Encoding: the body is encoded, and the service does not decode it";
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, what)
+    } else if has_other(header::TRANSFER_ENCODING, "chunked") {
+        let what = "Transfer-Encoding: the service decodes only chunked";
+        (StatusCode::NOT_IMPLEMENTED, what)
+    } else {
+        return Ok(());
+    };
+    let error = Problem::new(status, "usage", what);
+    Err(error.hint("send the body without compression; a store compresses states itself"))
 }
 
 /// Sends the pieces of a response, each within a time: a client that reads nothing loses the
@@ -115,4 +197,27 @@ pub(super) fn events_response(body: Body) -> Response {
     headers.insert(header::CONTENT_TYPE, events);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_media_type_with_the_weight_0_is_not_accepted() {
+        let accepts = |line: &str| {
+            let mut headers = HeaderMap::new();
+            headers.append(header::ACCEPT, line.parse().expect("a value"));
+            accepts(&headers, "text/event-stream")
+        };
+        for (line, is_accepted) in [
+            ("text/event-stream", true),
+            ("application/json, Text/Event-Stream;q=0.5", true),
+            ("text/event-stream;q=0", false),
+            ("text/event-stream; Q=0.000, */*", false),
+            ("*/*", false),
+        ] {
+            assert_eq!(accepts(line), is_accepted, "{line}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! The stream of the changes of a store.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -16,11 +17,50 @@ use super::watch::Change;
 /// Clients that watch at a time, at most.
 const MAX_WATCHERS: usize = 64;
 
+/// Clients that watch with one token, at most: others keep places.
+const MAX_OF_TOKEN: usize = 16;
+
+/// A place among the clients that watch with one token.
+struct Place {
+    app: Arc<App>,
+    token: usize,
+}
+
+impl Place {
+    /// Takes a place; refused where the token has none left.
+    fn take(app: &Arc<App>, token: usize) -> Result<Self> {
+        let mut taken = places(app);
+        let of_token = taken.entry(token).or_default();
+        if *of_token >= MAX_OF_TOKEN {
+            let what = format!("{MAX_OF_TOKEN} clients with this token watch already");
+            return Err(Problem::busy(what));
+        }
+        *of_token += 1;
+        let app = Arc::clone(app);
+        Ok(Self { app, token })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(of_token) = places(&self.app).get_mut(&self.token) {
+            *of_token = of_token.saturating_sub(1);
+        }
+    }
+}
+
+fn places(app: &App) -> MutexGuard<'_, HashMap<usize, usize>> {
+    let taken = app.changes.of_tokens.lock();
+    taken.unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A client that watches the changes which its token may see.
 pub(super) struct Watcher {
     app: Arc<App>,
     target: Target,
     changes: broadcast::Receiver<Change>,
+    /// None where no token is asked for.
+    _place: Option<Place>,
     joined: u64,
     is_ready: bool,
 }
@@ -30,8 +70,8 @@ pub(super) enum Seen {
     /// No change from here on is missed.
     Ready,
     Changed(Change),
-    /// The client was too slow for this many changes.
-    Missed(u64),
+    /// The client was too slow for some changes. How many were those of its agents is not known.
+    Missed,
     /// Nothing happened for a while.
     Quiet,
     /// The service ends.
@@ -47,12 +87,15 @@ impl Watcher {
                 "{MAX_WATCHERS} clients watch already"
             )));
         }
+        let place = target.token.map(|token| Place::take(app, token));
+        let place = place.transpose()?;
         let joined = app.changes.joined.fetch_add(1, Ordering::Relaxed) + 1;
         app.changes.watched.notify_one();
         Ok(Self {
             app: Arc::clone(app),
             target,
             changes,
+            _place: place,
             joined,
             is_ready: false,
         })
@@ -80,7 +123,7 @@ impl Watcher {
                     return Seen::Changed(change);
                 }
                 Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(missed)) => return Seen::Missed(missed),
+                Err(broadcast::error::RecvError::Lagged(_)) => return Seen::Missed,
                 Err(broadcast::error::RecvError::Closed) => return Seen::Ended,
             }
         }
@@ -95,8 +138,8 @@ pub(super) async fn changes(app: Arc<App>, target: Target, _: Request) -> Result
             let sent = match watcher.next().await {
                 Seen::Ready => outgoing.event("ready", &serde_json::json!({})).await,
                 Seen::Changed(change) => outgoing.event(change.event, &change.value).await,
-                Seen::Missed(missed) => {
-                    let what = format!("{missed} changes were missed; list the names again");
+                Seen::Missed => {
+                    let what = "changes were missed; list the names again";
                     let status = StatusCode::TOO_MANY_REQUESTS;
                     let problem = Problem::new(status, "limit", what);
                     outgoing.event("missed", &problem.document()).await

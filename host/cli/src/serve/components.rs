@@ -58,6 +58,14 @@ impl Components {
         Ok(Self { host, loaded })
     }
 
+    /// Returns the components of a manifest without agents.
+    #[cfg(test)]
+    pub(super) fn none() -> anyhow::Result<Self> {
+        let host = AgentHost::builder().build()?;
+        let loaded = Vec::new();
+        Ok(Self { host, loaded })
+    }
+
     /// Returns the agent of an entry. A file that changed is loaded anew; where it cannot be, the
     /// agent of before stays, and the log tells why.
     pub(super) async fn current(&self, entry: usize) -> Result<Agent> {

@@ -1,6 +1,6 @@
 //! Conditional requests and ranges (RFC 9110). The entity tag of a state is its version.
 
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use persist_host::snapshot::{Expect, Scope, Version};
 
 use super::problem::{Problem, Result};
@@ -10,6 +10,19 @@ use super::problem::{Problem, Result};
 enum Tags {
     Any,
     List(Vec<Tag>),
+}
+
+impl Tags {
+    /// Returns the version of a list of one strong tag.
+    fn only(&self) -> Option<Version> {
+        match self {
+            Self::List(list) => match list.as_slice() {
+                [tag] if !tag.weak => tag.version,
+                _ => None,
+            },
+            Self::Any => None,
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -73,10 +86,15 @@ pub(super) enum Read {
 }
 
 /// Decides a conditional read of a version that is there.
-pub(super) fn of_read(headers: &HeaderMap, version: Version) -> Result<Read> {
+pub(super) fn of_read(headers: &HeaderMap, version: Version, is_newest: bool) -> Result<Read> {
     match tags(headers, header::IF_MATCH)? {
         Some(Tags::List(list)) if !has_strong(&list, version) => {
-            return Err(failed(Some(version)));
+            return Err(if is_newest {
+                failed(Some(version))
+            } else {
+                let what = format!("conflict: the version that is read is {version}");
+                Problem::new(StatusCode::PRECONDITION_FAILED, "conflict", what)
+            });
         }
         _ => {}
     }
@@ -107,25 +125,18 @@ pub(super) async fn of_change(headers: &HeaderMap, scope: &Scope, name: &str) ->
         (Some(_), Some(_)) => Err(Problem::usage(
             "If-Match and If-None-Match exclude each other",
         )),
-        (Some(Tags::List(list)), None) if list.len() == 1 => {
-            match list
-                .iter()
-                .find(|tag| !tag.weak)
-                .and_then(|tag| tag.version)
-            {
-                Some(version) => Ok(Expect::Version(version)),
-                None => Err(failed(None)),
-            }
-        }
         (Some(tags), None) => {
-            let head = scope.stat(name, None).await?;
-            let head = head.filter(|head| !head.deleted).map(|head| head.version);
-            match (tags, head) {
+            if let Some(version) = tags.only() {
+                return Ok(Expect::Version(version));
+            }
+            let newest = scope.stat(name, None).await?;
+            let head = newest.as_ref().filter(|newest| !newest.deleted);
+            match (tags, head.map(|head| head.version)) {
                 (Tags::Any, Some(head)) => Ok(Expect::Version(head)),
                 (Tags::List(list), Some(head)) if has_strong(&list, head) => {
                     Ok(Expect::Version(head))
                 }
-                (_, head) => Err(failed(head)),
+                _ => Err(failed(newest.map(|newest| newest.version))),
             }
         }
     }
@@ -138,10 +149,10 @@ fn has_strong(list: &[Tag], version: Version) -> bool {
 
 /// Returns the error of a condition that does not hold.
 fn failed(head: Option<Version>) -> Problem {
-    let status = axum::http::StatusCode::PRECONDITION_FAILED;
+    let status = StatusCode::PRECONDITION_FAILED;
     let what = match head {
         Some(head) => format!("conflict: the newest version is {head}"),
-        None => "conflict: the expected version is not the newest one".into(),
+        None => "conflict: nothing is saved under this name".into(),
     };
     let mut problem = Problem::new(status, "conflict", what);
     problem.more.insert("head".into(), serde_json::json!(head));
@@ -196,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_read_compares_entity_tags() {
-        let read = |name, value| of_read(&headers(&[(name, value)]), 7);
+        let read = |name, value| of_read(&headers(&[(name, value)]), 7, true);
         for same in ["\"7\"", "W/\"7\"", "*", "\"6\", \"7\""] {
             let answer = read(header::IF_NONE_MATCH, same).expect("valid");
             assert_eq!(answer, Read::NotModified, "{same}");
@@ -212,6 +223,12 @@ mod tests {
         );
         assert!(read(header::IF_MATCH, "\"7\"").is_ok());
         assert!(read(header::IF_MATCH, "7").is_err(), "no entity tag");
+        for (is_newest, head) in [(true, Some(7)), (false, None)] {
+            let other = of_read(&headers(&[(header::IF_MATCH, "\"6\"")]), 7, is_newest);
+            let problem = other.expect_err("another version");
+            let told = problem.more.get("head").and_then(serde_json::Value::as_u64);
+            assert_eq!(told, head);
+        }
     }
 
     #[test]

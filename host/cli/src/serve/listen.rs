@@ -3,12 +3,15 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
-use hyper::body::Incoming;
+use axum::body::{Body, Bytes};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::pem::PemObject as _;
@@ -31,6 +34,9 @@ const MAX_HEAD: usize = 64 << 10;
 
 /// Longest time for the leases of runs that were aborted.
 const RELEASE: Duration = Duration::from_secs(5);
+
+/// Time for the rest of the head of a request when the service ends.
+const LAST_HEAD: Duration = Duration::from_secs(2);
 
 /// Limits of all connections.
 pub(super) struct Limits {
@@ -119,8 +125,13 @@ impl Listener {
                 match tls {
                     None => connection(stream, client, router, idle, ending).await,
                     Some(tls) => {
-                        if let Ok(Ok(stream)) = tokio::time::timeout(idle, tls.accept(stream)).await
-                        {
+                        let accepted = tokio::time::timeout(idle, tls.accept(stream));
+                        let accepted = tokio::select! {
+                            accepted = accepted => accepted,
+                            // No request has come yet.
+                            () = ending.cancelled() => return,
+                        };
+                        if let Ok(Ok(stream)) = accepted {
                             connection(stream, client, router, idle, ending).await;
                         }
                     }
@@ -146,6 +157,32 @@ impl Listener {
     }
 }
 
+/// Body of a response. Its request has not ended before the body is dropped.
+struct Answering {
+    body: Body,
+    _request: Arc<()>,
+}
+
+impl hyper::body::Body for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Serves one connection. Its errors are the client's.
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -158,12 +195,20 @@ async fn connection(
     http.timer(TokioTimer::new())
         .header_read_timeout(idle)
         .max_buf_size(MAX_HEAD);
+    // Each request that has not ended holds one more.
+    let requests = Arc::new(());
+    let begun = Arc::downgrade(&requests);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(client);
         let service = TowerToHyperService::new(router.clone());
+        let held = Arc::clone(&requests);
         async move {
             let answer = hyper::service::Service::call(&service, request).await;
-            Ok::<_, Infallible>(answer.unwrap_or_else(|never| match never {}))
+            let answer = answer.unwrap_or_else(|never| match never {});
+            Ok::<_, Infallible>(answer.map(|body| Answering {
+                body,
+                _request: held,
+            }))
         }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service);
@@ -172,7 +217,12 @@ async fn connection(
         ended = connection.as_mut() => ended,
         () = ending.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match tokio::time::timeout(LAST_HEAD, connection.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) if begun.strong_count() > 1 => connection.await,
+                // A head that is not complete would keep the connection for the whole grace.
+                Err(_) => return,
+            }
         }
     };
     if let Err(error) = ended {

@@ -1,39 +1,55 @@
-//! Metrics of the service, in the text format of OpenMetrics, which Prometheus reads.
+//! Metrics of the service. `/metrics` shows them in the text format of OpenMetrics, which
+//! Prometheus reads. OTLP sends the same, with the attributes of OpenTelemetry's conventions.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+#[cfg(feature = "otlp")]
+use opentelemetry::KeyValue;
 use persist_host::snapshot::Store;
+use persist_host::storage::Counts;
 use persist_host::telemetry::{Layer, Measurement, Recorder};
-use prometheus_client::collector::Collector;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
+
+use super::instruments::{self, Bytes, Labels, Observed, ObservedKind};
 
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper bounds of the buckets of durations, in seconds: from a write to a fast disk to a request
-/// that is retried.
-const BOUNDS: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
-];
-
-type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+/// Outcome of what succeeded.
+const OK: &str = "ok";
 
 /// Labels of the store's operations. None is chosen by an agent or a client, so that the number of
 /// series stays small.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Labels {
+struct OperationLabels {
     backend: &'static str,
     operation: &'static str,
     outcome: &'static str,
+}
+
+impl Labels for OperationLabels {
+    #[cfg(feature = "otlp")]
+    fn attributes(&self, metric: &str) -> Vec<KeyValue> {
+        if metric != Layer::Storage.duration_metric() {
+            return vec![
+                KeyValue::new("backend", self.backend),
+                KeyValue::new("operation", self.operation),
+                KeyValue::new("outcome", self.outcome),
+            ];
+        }
+        let mut attributes = vec![
+            KeyValue::new("db.system.name", self.backend),
+            KeyValue::new("db.operation.name", self.operation),
+        ];
+        if self.outcome != OK {
+            attributes.push(KeyValue::new("error.type", self.outcome));
+        }
+        attributes
+    }
 }
 
 /// Labels of requests, by OpenTelemetry's conventions for HTTP.
@@ -41,7 +57,25 @@ struct Labels {
 struct HttpLabels {
     http_request_method: &'static str,
     http_route: String,
-    http_response_status_code: u32,
+    http_response_status_code: u16,
+    url_scheme: &'static str,
+}
+
+impl Labels for HttpLabels {
+    #[cfg(feature = "otlp")]
+    fn attributes(&self, _: &str) -> Vec<KeyValue> {
+        let status = self.http_response_status_code;
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", self.http_request_method),
+            KeyValue::new("http.route", self.http_route.clone()),
+            KeyValue::new("http.response.status_code", i64::from(status)),
+            KeyValue::new("url.scheme", self.url_scheme),
+        ];
+        if status >= 500 {
+            attributes.push(KeyValue::new("error.type", status.to_string()));
+        }
+        attributes
+    }
 }
 
 /// Label of runs: `ok`, or the code of the error.
@@ -50,22 +84,31 @@ struct RunLabels {
     outcome: String,
 }
 
+impl Labels for RunLabels {
+    #[cfg(feature = "otlp")]
+    fn attributes(&self, _: &str) -> Vec<KeyValue> {
+        vec![KeyValue::new("outcome", self.outcome.clone())]
+    }
+}
+
 /// Durations of runs, without the time in the queue.
 #[derive(Clone, Debug)]
-pub(super) struct RunDurations(Histograms<RunLabels>);
+pub(super) struct RunDurations(instruments::Durations<RunLabels>);
 
 impl Default for RunDurations {
     fn default() -> Self {
-        Self(histograms())
+        Self(instruments::Durations::new(
+            "persist.run.duration",
+            "Runs of agents, without the time in the queue",
+        ))
     }
 }
 
 impl RunDurations {
     /// Records the end of a run, with the code of its error.
     pub(super) fn ended(&self, code: Option<&str>, took: Duration) {
-        let outcome = code.unwrap_or("ok").to_owned();
-        let labels = RunLabels { outcome };
-        self.0.get_or_create(&labels).observe(took.as_secs_f64());
+        let outcome = code.unwrap_or(OK).to_owned();
+        self.0.record(&RunLabels { outcome }, took);
     }
 }
 
@@ -73,74 +116,23 @@ impl RunDurations {
 #[derive(Debug)]
 struct OfLayer {
     layer: Layer,
-    durations: Histograms<Labels>,
-    bytes: Family<Labels, Counter>,
+    durations: instruments::Durations<OperationLabels>,
+    bytes: Bytes<OperationLabels>,
 }
 
 /// Durations and bytes of the store's operations.
 #[derive(Debug)]
 pub(super) struct Durations([OfLayer; 3]);
 
-/// All metrics of the service.
-pub(super) struct Metrics {
-    registry: Registry,
-    requests: Histograms<HttpLabels>,
-}
-
-/// Counts of requests to the server of the storage.
-#[derive(Debug)]
-struct StorageRequests(Store);
-
-/// Numbers of runs at this moment.
-pub(super) type RunNumbers = Box<dyn Fn() -> (usize, usize) + Send + Sync>;
-
-/// Runs that are at work, and runs that wait.
-struct CurrentRuns(RunNumbers);
-
-impl fmt::Debug for CurrentRuns {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CurrentRuns")
-    }
-}
-
-impl Collector for CurrentRuns {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (active, waiting) = (self.0)();
-        for (name, what, count) in [
-            ("persist_runs_active", "Runs at work", active),
-            (
-                "persist_runs_waiting",
-                "Runs that wait for another run of the same agent or session",
-                waiting,
-            ),
-        ] {
-            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
-            let metric = encoder.encode_descriptor(name, what, None, gauge.metric_type())?;
-            gauge.encode(metric)?;
-        }
-        Ok(())
-    }
-}
-
-fn histogram() -> Histogram {
-    Histogram::new(BOUNDS)
-}
-
-fn histograms<L: Clone + Eq + std::hash::Hash>() -> Histograms<L> {
-    Family::new_with_constructor(histogram)
-}
-
-/// Returns the name that Prometheus has for a metric of OpenTelemetry.
-fn name(name: &str) -> String {
-    name.replace('.', "_")
-}
-
 impl Default for Durations {
     fn default() -> Self {
-        Self(Layer::ALL.map(|layer| OfLayer {
-            layer,
-            durations: histograms(),
-            bytes: Family::default(),
+        Self(Layer::ALL.map(|layer| {
+            let description = layer.description();
+            OfLayer {
+                layer,
+                durations: instruments::Durations::new(layer.duration_metric(), description),
+                bytes: Bytes::new(layer.bytes_metric(), description),
+            }
         }))
     }
 }
@@ -150,21 +142,28 @@ impl Recorder for Durations {
         let Some(metrics) = self.0.iter().find(|one| one.layer == measurement.layer) else {
             return;
         };
-        let labels = Labels {
+        let labels = OperationLabels {
             backend: measurement.backend,
             operation: measurement.operation,
             outcome: measurement.outcome,
         };
-        let seconds = measurement.duration.as_secs_f64();
-        metrics.durations.get_or_create(&labels).observe(seconds);
+        metrics.durations.record(&labels, measurement.duration);
         if measurement.bytes > 0 {
-            metrics
-                .bytes
-                .get_or_create(&labels)
-                .inc_by(measurement.bytes);
+            metrics.bytes.add(&labels, measurement.bytes);
         }
     }
 }
+
+/// All metrics of the service.
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: instruments::Durations<HttpLabels>,
+    /// Scheme of the URL of each request.
+    scheme: &'static str,
+}
+
+/// Numbers of runs that are at work, and of those that wait.
+pub(super) type RunNumbers = Arc<dyn Fn() -> (usize, usize) + Send + Sync>;
 
 impl Metrics {
     pub(super) fn new(
@@ -172,27 +171,32 @@ impl Metrics {
         runs: RunDurations,
         current_runs: RunNumbers,
         store: Store,
+        scheme: &'static str,
     ) -> Self {
         let mut registry = Registry::default();
         for of in &durations.0 {
-            let what = of.layer.description();
-            let metric = name(of.layer.duration_metric());
-            registry.register_with_unit(metric, what, Unit::Seconds, of.durations.clone());
-            let metric = name(of.layer.bytes_metric());
-            let what = format!("Bytes of: {what}");
-            registry.register_with_unit(metric, what, Unit::Bytes, of.bytes.clone());
+            of.durations.register(&mut registry);
+            of.bytes.register(&mut registry);
         }
-        let requests = histograms();
-        let what = "Requests of clients, until the response begins";
-        let metric = "http_server_request_duration";
-        registry.register_with_unit(metric, what, Unit::Seconds, requests.clone());
-        let what = "Runs of agents, without the time in the queue";
-        registry.register_with_unit("persist_run_duration", what, Unit::Seconds, runs.0);
-        registry.register_collector(Box::new(CurrentRuns(current_runs)));
+        let requests = instruments::Durations::new(
+            "http.server.request.duration",
+            "Requests of clients, until the response begins",
+        );
+        requests.register(&mut registry);
+        runs.0.register(&mut registry);
+        for observed in numbers_of_runs(current_runs) {
+            observed.register(&mut registry);
+        }
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("persist_build", "Version of Persist", version);
-        registry.register_collector(Box::new(StorageRequests(store)));
-        Self { registry, requests }
+        for observed in counts_of_requests(&store) {
+            observed.register(&mut registry);
+        }
+        Self {
+            registry,
+            requests,
+            scheme,
+        }
     }
 
     /// Records the response to a request of a client.
@@ -206,11 +210,10 @@ impl Metrics {
         let labels = HttpLabels {
             http_request_method: method,
             http_route: route,
-            http_response_status_code: status.as_u16().into(),
+            http_response_status_code: status.as_u16(),
+            url_scheme: self.scheme,
         };
-        self.requests
-            .get_or_create(&labels)
-            .observe(took.as_secs_f64());
+        self.requests.record(&labels, took);
     }
 
     /// Returns all metrics.
@@ -222,45 +225,75 @@ impl Metrics {
     }
 }
 
-impl Collector for StorageRequests {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(counts) = self.0.counts() else {
-            return Ok(());
-        };
-        for (name, what, count) in [
-            (
-                "requests",
-                "Requests to the storage, with retries",
-                counts.requests,
-            ),
-            (
-                "retries",
-                "Requests to the storage that were retries",
-                counts.repeated,
-            ),
-            (
-                "throttled",
-                "Requests that the storage throttled",
-                counts.throttled,
-            ),
-            (
-                "failures",
-                "Calls of the storage that failed after retries",
-                counts.given_up,
-            ),
-            (
-                "unknown_outcomes",
-                "Changes of unknown outcome",
-                counts.unanswered,
-            ),
-        ] {
-            let name = format!("persist_storage_{name}");
-            let counter = ConstCounter::new(count);
-            let metric = encoder.encode_descriptor(&name, what, None, counter.metric_type())?;
-            counter.encode(metric)?;
+/// Returns the metrics of the runs at this moment.
+fn numbers_of_runs(numbers: RunNumbers) -> [Observed; 2] {
+    let observed = |name, description, read| Observed {
+        name,
+        description,
+        unit: "{run}",
+        kind: ObservedKind::Current,
+        read,
+    };
+    let active = Arc::clone(&numbers);
+    let count = |count: usize| u64::try_from(count).ok();
+    [
+        observed(
+            "persist.runs.active",
+            "Runs at work",
+            Arc::new(move || count(active().0)),
+        ),
+        observed(
+            "persist.runs.waiting",
+            "Runs that wait for another run of the same agent or session",
+            Arc::new(move || count(numbers().1)),
+        ),
+    ]
+}
+
+/// Returns the metrics of the requests to the server of the storage.
+fn counts_of_requests(store: &Store) -> [Observed; 5] {
+    let observed = |name, description, unit, count: fn(&Counts) -> u64| {
+        let store = store.clone();
+        Observed {
+            name,
+            description,
+            unit,
+            kind: ObservedKind::Total,
+            read: Arc::new(move || store.counts().as_ref().map(count)),
         }
-        Ok(())
-    }
+    };
+    [
+        observed(
+            "persist.storage.requests",
+            "Requests to the storage, with retries",
+            "{request}",
+            |counts| counts.requests,
+        ),
+        observed(
+            "persist.storage.retries",
+            "Requests to the storage that were retries",
+            "{request}",
+            |counts| counts.repeated,
+        ),
+        observed(
+            "persist.storage.throttled",
+            "Requests that the storage throttled",
+            "{request}",
+            |counts| counts.throttled,
+        ),
+        observed(
+            "persist.storage.failures",
+            "Calls of the storage that failed after retries",
+            "{call}",
+            |counts| counts.given_up,
+        ),
+        observed(
+            "persist.storage.unknown_outcomes",
+            "Changes of unknown outcome",
+            "{change}",
+            |counts| counts.unanswered,
+        ),
+    ]
 }
 
 #[cfg(test)]
@@ -276,8 +309,8 @@ mod tests {
         let options = StoreOptions::default();
         let store = Store::with_recorder(Arc::new(Memory::new()), options, durations.clone());
         let runs = RunDurations::default();
-        let current = Box::new(|| (1, 2));
-        let metrics = Metrics::new(durations, runs, current, store.clone());
+        let current = Arc::new(|| (1, 2));
+        let metrics = Metrics::new(durations, runs, current, store.clone(), "http");
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.expect("a runtime").block_on(async {
             let scope = store.scope("secret-agent", None).expect("a scope");
@@ -302,7 +335,7 @@ mod tests {
              outcome=\"ok\"} 4",
             "http_server_request_duration_seconds_bucket{le=\"0.005\",\
              http_request_method=\"GET\",http_route=\"/v1/agents/{agent}/names\",\
-             http_response_status_code=\"200\"} 1",
+             http_response_status_code=\"200\",url_scheme=\"http\"} 1",
             "persist_runs_active 1",
             "persist_runs_waiting 2",
             "# EOF",

@@ -9,6 +9,8 @@ mod changes;
 mod components;
 mod conditional;
 mod console;
+mod instruments;
+mod keyed_versions;
 mod listen;
 mod manifest;
 mod metrics;
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -62,7 +65,8 @@ pub(crate) struct Serve {
     #[arg(long)]
     check: bool,
     /// Address to listen on; port 0 is a free port, which is printed
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070",
+        value_parser = listen_address)]
     listen: SocketAddr,
     /// Ask for no token; only on a loopback address
     #[arg(long)]
@@ -80,10 +84,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     grace: Duration,
     /// Requests that wait for or are in a run of one agent or session, at most
-    #[arg(long, value_name = "COUNT", default_value_t = 16)]
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = count())]
     queue: usize,
     /// Open connections, at most
-    #[arg(long, value_name = "COUNT", default_value_t = 512)]
+    #[arg(long, value_name = "COUNT", default_value_t = 512, value_parser = count())]
     max_connections: usize,
     /// Time without progress after which a request or a response is ended
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
@@ -95,14 +99,33 @@ pub(crate) struct Serve {
     create: Create,
 }
 
+/// Largest count of connections and of waiting runs.
+const MAX_COUNT: u64 = 1_000_000;
+
+/// Longest timeout.
+const MAX_DURATION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Refuses zero, with which the service would answer no request.
+fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MAX_COUNT)
+}
+
 /// Refuses zero, which would mean "at once" for a timeout and "without a pause" for a poll.
 fn duration(text: &str) -> std::result::Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if duration.is_zero() {
         Err("the minimum is more than 0".into())
+    } else if duration > MAX_DURATION {
+        Err("the maximum is 7days".into())
     } else {
         Ok(duration)
     }
+}
+
+/// Reads an address to listen on. A host name may stand for several.
+fn listen_address(text: &str) -> std::result::Result<SocketAddr, String> {
+    let what = "not an IP address with a port, such as 127.0.0.1:7070 or [::1]:7070";
+    text.parse().map_err(|_| what.to_owned())
 }
 
 impl Serve {
@@ -144,8 +167,10 @@ impl Serve {
         };
         let runs = Arc::new(Runs::default());
         let current = Arc::clone(&runs);
-        let current = Box::new(move || current.active_and_waiting());
-        let metrics = Metrics::new(durations, runs.durations.clone(), current, store.clone());
+        let current = Arc::new(move || current.active_and_waiting());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let run_durations = runs.durations.clone();
+        let metrics = Metrics::new(durations, run_durations, current, store.clone(), scheme);
         let app = Arc::new(App::new(
             store,
             metrics,
@@ -161,7 +186,6 @@ impl Serve {
                 console,
             },
         ));
-        let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{address}");
         let event = json!({ "event": "listening", "url": url });
         out.print(&event, || format!("listening on {url}"))?;

@@ -87,6 +87,13 @@ impl Problem {
         lost.hint("send the request again, with the same Idempotency-Key")
     }
 
+    /// Returns the error of a request that the end of the service keeps from its work.
+    pub(super) fn ending(detail: impl Into<String>) -> Self {
+        let mut ending = Self::new(StatusCode::SERVICE_UNAVAILABLE, "failed", detail);
+        ending.retry_after = Some(1);
+        ending.hint("send the request again, with the same Idempotency-Key")
+    }
+
     /// Returns the error of a range that lies outside of a state of this size.
     pub(super) fn unsatisfiable(size: u64) -> Self {
         let what = format!("the state has {size} bytes, and the range begins after them");
@@ -136,8 +143,11 @@ impl Problem {
             }
             return problem;
         }
-        tracing::error!(code, "a request failed: {detail}");
+        // The detail may name a key, which other readers of the log must not see.
+        tracing::error!(code, "a request failed; the level debug tells more");
+        tracing::debug!(code, "a request failed: {detail}");
         let what = match code.as_str() {
+            "denied" => "the storage does not let the service do this",
             "corrupt" => "what is stored cannot be read",
             "unknown_outcome" => "the change may have been made",
             "limit" => "the storage has no space left",
@@ -147,7 +157,12 @@ impl Problem {
             "unknown_outcome" => "load the newest version before trying again",
             _ => "the log of the server tells more",
         };
-        let mut problem = Self::new(status, &code, what).hint(hint);
+        // A client knows these codes from its own requests and tokens.
+        let code = match code.as_str() {
+            "denied" | "usage" => "failed",
+            code => code,
+        };
+        let mut problem = Self::new(status, code, what).hint(hint);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             problem.retry_after = Some(5);
         }
@@ -225,4 +240,24 @@ pub(super) fn json_response(status: StatusCode, value: &Value) -> Response {
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_storage_is_none_of_the_token() {
+        for kind in [
+            ErrorKind::Denied,
+            ErrorKind::Unauthenticated,
+            ErrorKind::Config,
+        ] {
+            let error = storage::Error::new(kind, "cannot write bot/~/x");
+            let problem = Problem::from(snapshot::Error::from(error));
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            assert_eq!((problem.status, problem.code.as_str()), (status, "failed"));
+            assert!(!problem.document().to_string().contains("bot"));
+        }
+    }
 }

@@ -2,14 +2,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use axum::http::StatusCode;
 use futures_util::FutureExt as _;
 use persist_host::snapshot::{Lease, Name, Scope};
+use persist_host::wasm::{LiveOutput, OutputReader, live_output};
 use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -57,9 +58,43 @@ struct Queue {
 pub(super) struct Run {
     body: [u8; 32],
     outcome: watch::Sender<Option<Arc<Outcome>>>,
+    /// True if the agent may have done something.
+    began: AtomicBool,
     /// The lease under which it works; released when it ends in whatever way.
     lease: Mutex<Option<Lease>>,
     pub(super) events: broadcast::Sender<(&'static str, Value)>,
+    /// Output from its beginning; none when the run has ended, as the outcome has it.
+    output: Mutex<Option<OutputReader>>,
+}
+
+/// A run for a client that asked for it.
+pub(super) struct Begun {
+    pub(super) run: Arc<Run>,
+    /// True if an earlier request began it.
+    pub(super) is_repeated: bool,
+    /// Changes from here on; all where this request began the run.
+    pub(super) events: broadcast::Receiver<(&'static str, Value)>,
+    /// Output from its beginning; none when the run has ended.
+    pub(super) output: Option<OutputReader>,
+}
+
+impl Begun {
+    fn new(run: &Arc<Run>, is_repeated: bool) -> Self {
+        let output = run.output.lock();
+        Self {
+            run: Arc::clone(run),
+            is_repeated,
+            events: run.events.subscribe(),
+            output: output.unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// Waits for the end of the run.
+    pub(super) async fn ended(self) -> Result<Arc<Outcome>> {
+        let run = self.run;
+        drop((self.events, self.output));
+        ended(&run).await
+    }
 }
 
 /// End of a run.
@@ -77,9 +112,27 @@ impl Outcome {
             began: true,
         }
     }
+
+    /// Returns the outcome of a run that the end of the service aborted.
+    fn aborted(began: bool) -> Self {
+        let problem = if began {
+            Problem::ending("the service ended during the run; what the agent saved before is kept")
+        } else {
+            Problem::ending("the service ended before the run began")
+        };
+        Self {
+            answer: Err(problem),
+            began,
+        }
+    }
 }
 
 impl Run {
+    /// Records that the agent begins now.
+    pub(super) fn set_began(&self) {
+        self.began.store(true, Relaxed);
+    }
+
     /// Holds a lease until the run has ended, and returns its scope.
     pub(super) fn hold(&self, lease: Lease) -> Scope {
         let scope = lease.scope();
@@ -99,6 +152,11 @@ impl Run {
             tracing::warn!("the lease of a run was not released; it ends with its term");
             tracing::debug!(%error, "a lease was not released");
         }
+    }
+
+    fn drop_output(&self) {
+        let output = self.output.lock();
+        *output.unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn lease(&self) -> MutexGuard<'_, Option<Lease>> {
@@ -154,15 +212,15 @@ impl Runs {
         place: ScopeKey,
         key: Option<Key>,
         max: usize,
-        work: impl FnOnce(Arc<Run>) -> F,
-    ) -> Result<(Arc<Run>, bool)> {
+        work: impl FnOnce(Arc<Run>, LiveOutput) -> F,
+    ) -> Result<Begun> {
         let request: Option<RequestKey> = key.map(|key| (place.clone(), key.hash));
         let mut state = self.state();
         if let Some(run) = request.as_ref().and_then(|key| state.keyed.get(key)) {
             if run.body != key.map_or([0; 32], |key| key.body) {
                 return Err(other_body());
             }
-            return Ok((Arc::clone(run), true));
+            return Ok(Begun::new(run, true));
         }
         let queue = state.queues.entry(place.clone()).or_insert_with(|| {
             Arc::new(Queue {
@@ -176,11 +234,14 @@ impl Runs {
         }
         queue.len.fetch_add(1, Relaxed);
         let queue = Arc::clone(queue);
+        let (live, output) = live_output();
         let run = Arc::new(Run {
             body: key.map_or([0; 32], |key| key.body),
             outcome: watch::Sender::new(None),
+            began: AtomicBool::new(false),
             lease: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
+            output: Mutex::new(Some(output)),
         });
         if let Some(request) = &request {
             state.keyed.insert(request.clone(), Arc::clone(&run));
@@ -196,26 +257,25 @@ impl Runs {
             outcome: None,
         };
         let runs = Arc::clone(self);
-        let work = work(Arc::clone(&run));
+        // Before the task may do something that the client would miss.
+        let begun = Begun::new(&run, false);
+        let work = work(run, live);
         self.tasks.spawn(async move {
             // Never closed. Held until the lease is released: the next run would wait for it.
             let mut place_at_work = None;
             let turn = async {
                 place_at_work = queue.turn.acquire().await.ok();
+                // The run before may have been aborted.
+                if runs.aborted.is_cancelled() {
+                    return Outcome::aborted(false);
+                }
                 ending.since = Some(Instant::now());
                 let done = AssertUnwindSafe(work).catch_unwind().await;
                 done.unwrap_or_else(|_| Outcome::panicked())
             };
             let outcome = tokio::select! {
                 outcome = turn => outcome,
-                () = runs.aborted.cancelled() => Outcome {
-                    answer: Err(Problem::new(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "failed",
-                        "the service ended during the run; what the agent saved before is kept",
-                    )),
-                    began: true,
-                },
+                () = runs.aborted.cancelled() => Outcome::aborted(ending.run.began.load(Relaxed)),
             };
             // Before its outcome is told: the next request may go to another replica.
             ending.run.release().await;
@@ -223,7 +283,7 @@ impl Runs {
             ending.tell(outcome);
             drop(ending);
         });
-        Ok((run, false))
+        Ok(begun)
     }
 }
 
@@ -262,6 +322,7 @@ impl Drop for Ending {
             let code = outcome.answer.as_ref().err().map(|problem| &*problem.code);
             self.runs.durations.ended(code, since.elapsed());
         }
+        self.run.drop_output();
         self.run.outcome.send_replace(Some(Arc::new(outcome)));
     }
 }
@@ -314,29 +375,73 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_aborted_run_that_waited_is_told_that_it_did_not_begin() {
+        let runs = Arc::new(Runs::default());
+        let key = |byte| Key {
+            hash: [byte; 32],
+            body: [byte; 32],
+        };
+        let works = |run: Arc<Run>, _| async move {
+            run.set_began();
+            std::future::pending().await
+        };
+        let first = runs
+            .begin(place(), Some(key(1)), 2, works)
+            .expect("a place");
+        while !first.run.began.load(Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        let second = runs
+            .begin(place(), Some(key(2)), 2, works)
+            .expect("a place");
+        tokio::task::yield_now().await;
+        runs.abort();
+        for (begun, began, detail) in [(first, true, "during"), (second, false, "before")] {
+            let outcome = begun.ended().await.expect("an outcome");
+            assert_eq!(outcome.began, began);
+            let problem = outcome.answer.as_ref().expect_err("aborted").clone();
+            assert!(problem.detail.contains(detail), "{}", problem.detail);
+            assert!(
+                problem
+                    .hint
+                    .as_ref()
+                    .is_some_and(|hint| hint.contains("Idempotency-Key"))
+            );
+            let response = axum::response::IntoResponse::into_response(problem);
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(response.headers().contains_key("retry-after"));
+        }
+        runs.finish().await;
+        let state = runs.state();
+        let kept = |byte| state.keyed.contains_key(&(place(), [byte; 32]));
+        assert!(kept(1) && !kept(2), "only what began is kept");
+    }
+
+    #[tokio::test]
     async fn a_run_that_panics_is_answered_and_frees_its_place() {
         let runs = Arc::new(Runs::default());
         let key = Key {
             hash: [1; 32],
             body: [2; 32],
         };
-        let panics = |_| async { panic!("planted") };
-        let (run, _) = runs.begin(place(), Some(key), 1, panics).expect("a place");
-        let outcome = ended(&run).await.expect("an outcome");
+        let panics = |_, _| async { panic!("planted") };
+        let begun = runs.begin(place(), Some(key), 1, panics).expect("a place");
+        let outcome = begun.ended().await.expect("an outcome");
         let problem = outcome.answer.as_ref().expect_err("it panicked");
         assert_eq!(problem.status, StatusCode::INTERNAL_SERVER_ERROR);
-        let works = |_| async {
+        let works = |_, _| async {
             Outcome {
                 answer: Ok(json!("done")),
                 began: true,
             }
         };
         // A repeated request does not run the agent again: it may have saved something.
-        let (again, is_repeated) = runs.begin(place(), Some(key), 1, works).expect("kept");
-        let again = ended(&again).await.expect("an outcome");
+        let again = runs.begin(place(), Some(key), 1, works).expect("kept");
+        let is_repeated = again.is_repeated;
+        let again = again.ended().await.expect("an outcome");
         assert!(is_repeated && again.answer.is_err());
-        let (next, _) = runs.begin(place(), None, 1, works).expect("a place");
-        let next = ended(&next).await.expect("an outcome");
+        let next = runs.begin(place(), None, 1, works).expect("a place");
+        let next = next.ended().await.expect("an outcome");
         assert_eq!(next.answer.as_ref().expect("done"), &json!("done"));
         runs.finish().await;
         assert!(runs.state().queues.is_empty());

@@ -8,7 +8,8 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Query, RawPathParams, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt as _;
@@ -16,6 +17,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use super::app::{App, Target};
+use super::body::{accepts, require_no_coding};
 use super::problem::{Problem, Result};
 use super::route::{Answer, Path, Route};
 use super::token::TokenRight;
@@ -89,8 +91,12 @@ routes! {
 
 /// Returns the routes of the service.
 pub(super) fn router(app: Arc<App>) -> Router {
+    router_of(ROUTES, app)
+}
+
+fn router_of(routes: &'static [Route], app: Arc<App>) -> Router {
     let mut router = Router::new();
-    for route in ROUTES {
+    for route in routes {
         for path in route.path.templates() {
             let template = path.clone();
             let handler = move |State(app): State<Arc<App>>, params, request: Request| {
@@ -107,7 +113,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
                         "http.response.status_code" = Empty,
                     );
                     #[cfg(feature = "otlp")]
-                    crate::traces::follow(&span, request.headers());
+                    crate::otlp::follow(&span, request.headers());
                     let answered = answer(route, Arc::clone(&app), params, request);
                     let response = answered.instrument(span.clone()).await;
                     let status = response.status().as_u16();
@@ -123,18 +129,51 @@ pub(super) fn router(app: Arc<App>) -> Router {
         }
     }
     if app.options.console.is_some() {
-        router = router.merge(console::router());
+        router = router.merge(console::router(&app));
     }
     router
-        .fallback(|| async {
-            let error = Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such path");
-            error.hint("GET /v1/openapi.json lists all paths")
-        })
-        .method_not_allowed_fallback(|| async {
-            let status = StatusCode::METHOD_NOT_ALLOWED;
-            Problem::new(status, "usage", "the path does not take this method")
-        })
+        .fallback(
+            |State(app): State<Arc<App>>, headers: HeaderMap| async move {
+                let error =
+                    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such path");
+                no_route(
+                    &app,
+                    &headers,
+                    error.hint("GET /v1/openapi.json lists all paths"),
+                )
+            },
+        )
+        .method_not_allowed_fallback(
+            |State(app): State<Arc<App>>, headers: HeaderMap| async move {
+                let status = StatusCode::METHOD_NOT_ALLOWED;
+                let error = Problem::new(status, "usage", "the path does not take this method");
+                no_route(&app, &headers, error)
+            },
+        )
         .with_state(app)
+        .layer(map_response(kept_from_other_sites))
+}
+
+/// Tells browsers that pages of other sites may not use a response, as a script for example.
+async fn kept_from_other_sites(mut response: Response) -> Response {
+    let policy = HeaderValue::from_static("same-origin");
+    let headers = response.headers_mut();
+    headers.insert("cross-origin-resource-policy", policy);
+    response
+}
+
+/// Answers a request that no route takes: a person in a browser gets a page of the console.
+fn no_route(app: &App, headers: &HeaderMap, mut error: Problem) -> Response {
+    if app.options.console.is_some() && accepts(headers, "text/html") {
+        error.hint = Some("the list of agents leads to all pages".into());
+        return console::no_page(app, headers, &error);
+    }
+    let mut response = error.into_response();
+    let nosniff = HeaderValue::from_static("nosniff");
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
 }
 
 async fn answer(
@@ -202,6 +241,9 @@ fn checked(
     if let Some(right) = route.right {
         app.authorize(token, right, target.agent.as_ref())?;
     }
+    if route.body.is_some() {
+        require_no_coding(request.headers())?;
+    }
     Ok(target)
 }
 
@@ -244,4 +286,62 @@ async fn metrics(app: Arc<App>, _: Target, _: Request) -> Result<Response> {
 fn document(_: Arc<App>, _: Target, _: Request) -> Answer {
     let document = openapi::document(ROUTES);
     Box::pin(async move { Ok(super::problem::json_response(StatusCode::OK, &document)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use hyper_util::service::TowerToHyperService;
+    use serde_json::Value;
+
+    use super::*;
+
+    const PLANTED: &[Route] = &[Route {
+        method: Method::GET,
+        path: Path::Root("/planted"),
+        id: "planted",
+        summary: "Panic",
+        right: None,
+        query: &[],
+        body: None,
+        answer: "",
+        handler: |app, target, request| Box::pin(planted(app, target, request)),
+    }];
+
+    async fn planted(_: Arc<App>, _: Target, _: Request) -> Result<Response> {
+        panic!("planted")
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered_with_a_problem() {
+        let app = Arc::new(App::for_tests().expect("an app"));
+        let service = TowerToHyperService::new(router_of(PLANTED, Arc::clone(&app)));
+        let request = Request::get("/planted").body(Body::empty());
+        let request = request.expect("a request");
+        let response = hyper::service::Service::call(&service, request).await;
+        let response = response.expect("a response");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let media_type = response.headers().get(header::CONTENT_TYPE);
+        assert_eq!(media_type.expect("a type"), "application/problem+json");
+        let body = to_bytes(response.into_body(), 1 << 20)
+            .await
+            .expect("a body");
+        let problem: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(
+            (&problem["status"], &problem["code"]),
+            (&500.into(), &"failed".into())
+        );
+        assert_eq!(
+            problem["detail"], "the server failed",
+            "and not the text of the panic"
+        );
+        // Other requests are answered, and the metrics count this one.
+        let counted =
+            "http_route=\"/planted\",http_response_status_code=\"500\",url_scheme=\"http\"} 1";
+        assert!(
+            app.metrics.text().contains(counted),
+            "{}",
+            app.metrics.text()
+        );
+    }
 }

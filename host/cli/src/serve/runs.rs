@@ -5,13 +5,13 @@
 //! a crash, also another replica finds that the run was begun, and does not begin it again.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use persist_host::snapshot::{Info, Lease, Name, Scope};
-use persist_host::wasm::{RunError, RunOutput, SnapshotCtx};
+use persist_host::wasm::{LiveOutput, OutputReader, RunError, RunOutput, SnapshotCtx, StdStream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -20,19 +20,12 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use super::app::{App, Target};
-use super::body::{Outgoing, events_response, require_json};
+use super::body::{Outgoing, accepts, events_response, from_json, require_json};
+use super::keyed_versions;
 use super::problem::{Problem, Result, json_response};
-use super::queue::{Key, Outcome, Run, ended, other_body};
+use super::queue::{Begun, Key, Outcome, Run, ended};
 use super::version::value;
-
-/// Label with the hash of the key of the request whose run saved a version.
-const KEY_LABEL: &str = "persist.idempotency-key";
-
-/// Label with the hash of the body of that request.
-const BODY_LABEL: &str = "persist.request-sha256";
-
-/// Age up to which versions are looked at for the key of a request.
-const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+use crate::text::TextDecoder;
 
 /// Bytes of the body of a run, at most.
 const MAX_BODY: usize = 8 << 20;
@@ -44,7 +37,7 @@ const MAX_KEY: usize = 255;
 const QUIET: Duration = Duration::from_secs(15);
 
 #[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "an object")]
 struct RunRequest {
     args: Vec<String>,
     stdin: String,
@@ -59,7 +52,7 @@ struct Job {
 }
 
 impl Job {
-    async fn perform(self, app: &Arc<App>, run: &Run) -> Outcome {
+    async fn perform(self, app: &Arc<App>, run: &Run, output: LiveOutput) -> Outcome {
         let not_begun = |problem| Outcome {
             answer: Err(problem),
             began: false,
@@ -75,7 +68,7 @@ impl Job {
             }
         }
         if let Some(key) = self.key {
-            match versions_of(&scope, key).await {
+            match app.keyed_versions.of(&scope, key).await {
                 Ok(versions) if versions.is_empty() => {
                     // A save of a holder that has lost the lease may come after this look: then
                     // the run must not add its turn to it.
@@ -89,10 +82,7 @@ impl Job {
                 }
                 Err(problem) => return not_begun(problem),
             }
-            scope = scope.with_host_labels([
-                (KEY_LABEL.to_owned(), hex::encode(key.hash)),
-                (BODY_LABEL.to_owned(), hex::encode(key.body)),
-            ]);
+            scope = scope.with_host_labels(keyed_versions::labels(key));
         }
         let agent = match app.components.current(self.entry).await {
             Ok(agent) => agent,
@@ -121,7 +111,8 @@ impl Job {
             })
             .build();
         let options = entry.options.clone().args(self.input.args);
-        let options = options.stdin(self.input.stdin.into_bytes());
+        let options = options.stdin(self.input.stdin.into_bytes()).output(output);
+        run.set_began();
         let ran = agent.run_with(ctx, &options).await;
         let versions =
             std::mem::take(&mut *versions.lock().unwrap_or_else(PoisonError::into_inner));
@@ -150,54 +141,6 @@ impl Job {
             }
         }
     }
-}
-
-/// Returns the versions that the run of an earlier request with this key saved.
-///
-/// A version that cannot be read does not tell its labels, and is passed over.
-async fn versions_of(scope: &Scope, key: Key) -> Result<Vec<Info>> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let oldest = now.saturating_sub(WINDOW).as_millis();
-    let label = |info: &Info, key: &str| {
-        let label = info.labels.iter().find(|(label, _)| label == key);
-        label.map(|(_, value)| value.clone())
-    };
-    let hash = hex::encode(key.hash);
-    let body = hex::encode(key.body);
-    let mut found = Vec::new();
-    let mut after: Option<Name> = None;
-    loop {
-        let last = after.as_ref().map(Name::as_str);
-        let page = match scope.names("", last, 100).await {
-            // The first run makes the store.
-            Err(persist_host::snapshot::Error::NoStore { .. }) => return Ok(found),
-            page => page?,
-        };
-        for name in &page {
-            let mut past = scope.past(name.as_str(), None, usize::MAX)?;
-            while let Some((_, info)) = past.next().await? {
-                let Ok(info) = info else { continue };
-                if u128::from(info.created_at) < oldest {
-                    break;
-                }
-                if label(&info, KEY_LABEL).as_deref() != Some(hash.as_str()) {
-                    continue;
-                }
-                if label(&info, BODY_LABEL).as_deref() != Some(body.as_str()) {
-                    return Err(other_body());
-                }
-                found.push(info);
-            }
-        }
-        match page.into_iter().next_back() {
-            Some(last) => after = Some(last),
-            None => break,
-        }
-    }
-    found.sort_by_key(|info| info.created_at);
-    Ok(found)
 }
 
 fn unknown_agent(agent: &Name) -> Problem {
@@ -235,8 +178,7 @@ pub(super) async fn run(app: Arc<App>, target: Target, request: Request) -> Resu
         RunRequest::default()
     } else {
         require_json(&head.headers)?;
-        let input = serde_json::from_slice(&body);
-        input.map_err(|error| Problem::usage(format!("the body: {error}")))?
+        from_json(&body)?
     };
     let key = key(&head.headers, &body)?;
     let job = Job {
@@ -245,26 +187,69 @@ pub(super) async fn run(app: Arc<App>, target: Target, request: Request) -> Resu
         input,
         key,
     };
-    app.refuse_if_ending()?;
-    let place = (agent.clone(), target.session.clone());
-    let works = Arc::clone(&app);
-    let span = tracing::info_span!("agent_run", outcome = Empty);
-    let traced = span.clone();
-    let work = |run: Arc<Run>| async move {
-        let outcome = job.perform(&works, &run).instrument(traced).await;
-        let error = outcome.answer.as_ref().err();
-        span.record("outcome", error.map_or("ok", |problem| &*problem.code));
-        outcome
-    };
-    let (run, is_repeated) = app.runs.begin(place, key, app.options.queue, work)?;
-    if wants_events(&head.headers) {
-        return Ok(stream(&app, run, is_repeated));
+    let begun = begin(&app, job, key)?;
+    if accepts(&head.headers, "text/event-stream") {
+        return Ok(stream(&app, begun));
     }
-    let outcome = ended(&run).await?;
+    let is_repeated = begun.is_repeated;
+    let outcome = begun.ended().await?;
     match said(&outcome, is_repeated) {
         Ok(value) => Ok(json_response(StatusCode::OK, &value)),
         Err(problem) => Err(problem),
     }
+}
+
+/// Begins a run, or finds the one that a repeated request began. The key of the request is kept in
+/// memory; with a key, the job also looks for it in the store.
+fn begin(app: &Arc<App>, job: Job, key: Option<Key>) -> Result<Begun> {
+    app.refuse_if_ending()?;
+    let place = (job.scope.agent().clone(), job.scope.session().cloned());
+    let works = Arc::clone(app);
+    let span = tracing::info_span!("agent_run", outcome = Empty);
+    let traced = span.clone();
+    let work = |run: Arc<Run>, output| async move {
+        let outcome = job.perform(&works, &run, output).instrument(traced).await;
+        let error = outcome.answer.as_ref().err();
+        span.record("outcome", error.map_or("ok", |problem| &*problem.code));
+        outcome
+    };
+    app.runs.begin(place, key, app.options.queue, work)
+}
+
+/// Runs an agent for a form of the console, and returns the result of the run.
+///
+/// `once` is a number that the page of the form chose: the same form does not run the agent again
+/// while this process remembers its answer. It is not looked for in the store, which may take long.
+pub(super) async fn run_of_form(
+    app: &Arc<App>,
+    scope: Scope,
+    args: Vec<String>,
+    once: Option<&str>,
+) -> Result<Value> {
+    let agent = scope.agent();
+    let entry = app.manifest.entry(agent);
+    let entry = entry.ok_or_else(|| unknown_agent(agent))?;
+    let key = once.map(|once| {
+        // Another key for other arguments: a person may go back and change them. No header of a
+        // request contains a zero, so that no client has such a key.
+        let form = json!([once, args]).to_string();
+        let hash = Sha256::new_with_prefix(b"persist console run\0");
+        let hash = hash.chain_update(form).finalize().into();
+        Key { hash, body: hash }
+    });
+    let job = Job {
+        scope,
+        entry,
+        input: RunRequest {
+            args,
+            stdin: String::new(),
+        },
+        key: None,
+    };
+    let begun = begin(app, job, key)?;
+    let is_repeated = begun.is_repeated;
+    let outcome = begun.ended().await?;
+    said(&outcome, is_repeated)
 }
 
 /// Returns the outcome for a client, which is told if it repeated a request.
@@ -282,33 +267,92 @@ fn said(outcome: &Outcome, is_repeated: bool) -> Result<Value> {
     answer
 }
 
-/// Sends the changes of a run as they are made, and then its outcome.
-fn stream(app: &App, run: Arc<Run>, is_repeated: bool) -> Response {
+/// Output of a run as text, while the run continues.
+struct OutputText {
+    reader: OutputReader,
+    stdout: TextDecoder,
+    stderr: TextDecoder,
+}
+
+impl OutputText {
+    fn new(reader: OutputReader) -> Self {
+        Self {
+            reader,
+            stdout: TextDecoder::default(),
+            stderr: TextDecoder::default(),
+        }
+    }
+
+    /// Waits for text, and returns it as an event; none when the run has ended and all was
+    /// returned. A call that is dropped loses nothing.
+    async fn next(&mut self) -> Option<(&'static str, Value)> {
+        let event = |name, text: String| {
+            let is_some = !text.is_empty();
+            is_some.then(|| (name, json!({ "text": text })))
+        };
+        while let Some((stream, bytes)) = self.reader.next().await {
+            let found = match stream {
+                StdStream::Stdout => event("stdout", self.stdout.piece(&bytes)),
+                StdStream::Stderr => event("stderr", self.stderr.piece(&bytes)),
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        // A character that was not finished.
+        let rest = event("stdout", self.stdout.end());
+        rest.or_else(|| event("stderr", self.stderr.end()))
+    }
+}
+
+/// Sends the changes and the output of a run as they are made, and then its outcome.
+fn stream(app: &App, begun: Begun) -> Response {
     let (outgoing, body) = Outgoing::new(app.options.idle);
-    let mut events = run.events.subscribe();
+    let Begun {
+        run,
+        is_repeated,
+        mut events,
+        output,
+    } = begun;
+    let mut output = output.map(OutputText::new);
     tokio::spawn(async move {
         let mut end = std::pin::pin!(ended(&run));
         let outcome = loop {
-            tokio::select! {
+            let text = async {
+                match &mut output {
+                    Some(output) => output.next().await,
+                    None => None,
+                }
+            };
+            let is_open = tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Ok((event, value)) => {
-                        if !outgoing.event(event, &value).await {
-                            return;
-                        }
-                    }
+                    Ok((event, value)) => outgoing.event(event, &value).await,
                     // The outcome has all versions.
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Lagged(_)) => true,
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
+                Some((event, text)) = text => outgoing.event(event, &text).await,
                 outcome = &mut end => break outcome,
-                () = tokio::time::sleep(QUIET) => {
-                    if !outgoing.keep_alive().await {
-                        return;
-                    }
-                }
+                () = tokio::time::sleep(QUIET) => outgoing.keep_alive().await,
+            };
+            if !is_open {
+                return;
             }
         };
+        // What came between the last look at these and the end.
+        while let Ok((event, value)) = events.try_recv() {
+            if !outgoing.event(event, &value).await {
+                return;
+            }
+        }
+        while let Some(output) = &mut output
+            && let Some((event, text)) = output.next().await
+        {
+            if !outgoing.event(event, &text).await {
+                return;
+            }
+        }
         let answer = outcome.and_then(|outcome| said(&outcome, is_repeated));
         match answer {
             Ok(value) => outgoing.event("answer", &value).await,
@@ -316,15 +360,6 @@ fn stream(app: &App, run: Arc<Run>, is_repeated: bool) -> Response {
         };
     });
     events_response(body)
-}
-
-fn wants_events(headers: &HeaderMap) -> bool {
-    let accept = headers.get_all(header::ACCEPT).iter();
-    let mut accept = accept.filter_map(|value| value.to_str().ok());
-    accept.any(|value| {
-        let mut types = value.split(',').filter_map(|part| part.split(';').next());
-        types.any(|media_type| media_type.trim().eq_ignore_ascii_case("text/event-stream"))
-    })
 }
 
 /// Returns the key of a request. Only hashes of it and of the body are kept.

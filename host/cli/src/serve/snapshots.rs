@@ -13,13 +13,14 @@ use serde_json::json;
 use tracing::Instrument as _;
 
 use super::app::{App, Target};
-use super::body::{Outgoing, require_json};
+use super::body::{Outgoing, from_json, require_json};
 use super::conditional::{self, Read};
 use super::problem::{Problem, Result, json_response};
 use super::token::TokenRight;
 use super::version::value;
 use crate::address::Address;
 use crate::commands::diff::Comparison;
+use crate::compute::compute;
 
 /// Bytes of a JSON request, at most.
 const MAX_JSON: usize = 64 << 10;
@@ -31,13 +32,13 @@ const PIECE: usize = 1 << 20;
 const LABEL: &str = "persist-label-";
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct RestoreRequest {
     version: Version,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct ForkRequest {
     name: String,
     agent: Option<String>,
@@ -47,10 +48,9 @@ struct ForkRequest {
 
 pub(super) async fn agents(app: Arc<App>, target: Target, _: Request) -> Result<Response> {
     let after = target.text("after").map(Name::new).transpose()?;
-    let page = app.store.agents(after.as_ref(), target.limit()?).await?;
-    let seen = page.iter().filter(|agent| app.sees(&target, agent));
-    let seen: Vec<_> = seen.map(Name::as_str).collect();
-    Ok(names_of(&seen, page.last()))
+    let (agents, next) = app.agents(target.token, after, target.limit()?).await?;
+    let agents: Vec<_> = agents.iter().map(Name::as_str).collect();
+    Ok(names_of(&agents, next.as_ref()))
 }
 
 pub(super) async fn sessions(app: Arc<App>, target: Target, _: Request) -> Result<Response> {
@@ -88,8 +88,9 @@ fn names_of(names: &[&str], last: Option<&Name>) -> Response {
 pub(super) async fn show(app: Arc<App>, target: Target, request: Request) -> Result<Response> {
     let scope = target.scope(&app)?;
     let name = target.name()?;
-    let info = existing(&scope, name, target.version("version")?).await?;
-    match conditional::of_read(request.headers(), info.version)? {
+    let at = target.version("version")?;
+    let info = existing(&scope, name, at).await?;
+    match conditional::of_read(request.headers(), info.version, at.is_none())? {
         Read::NotModified => Ok(not_modified(info.version)),
         Read::Proceed => Ok(version(StatusCode::OK, &scope, &info)),
     }
@@ -99,15 +100,23 @@ pub(super) async fn history(app: Arc<App>, target: Target, _: Request) -> Result
     let scope = target.scope(&app)?;
     let name = target.name()?;
     let before = target.version("before")?;
-    let page = scope
-        .history(name.as_str(), before, target.limit()?)
-        .await?;
-    if page.is_empty() && before.is_none() {
+    let mut past = scope.past(name.as_str(), before, target.limit()?)?;
+    let (mut versions, mut unreadable) = (Vec::new(), Vec::new());
+    let mut next = None;
+    while let Some((version, info)) = past.next().await? {
+        next = Some(version);
+        match info {
+            Ok(info) => versions.push(value(&scope, &info)),
+            Err(error) => {
+                tracing::debug!("a version cannot be read: {error}");
+                unreadable.push(version);
+            }
+        }
+    }
+    if next.is_none() && before.is_none() {
         return Err(nothing(None));
     }
-    let next = page.last().map(|info| info.version);
-    let page: Vec<_> = page.iter().map(|info| value(&scope, info)).collect();
-    let document = json!({ "versions": page, "next": next });
+    let document = json!({ "versions": versions, "unreadable": unreadable, "next": next });
     Ok(json_response(StatusCode::OK, &document))
 }
 
@@ -122,7 +131,7 @@ pub(super) async fn load(app: Arc<App>, target: Target, request: Request) -> Res
             .map(|parent| format!("version {parent} can be restored"));
         return Err(nothing(restorable));
     }
-    if conditional::of_read(request.headers(), info.version)? == Read::NotModified {
+    if conditional::of_read(request.headers(), info.version, at.is_none())? == Read::NotModified {
         return Ok(not_modified(info.version));
     }
     let range = conditional::range(request.headers(), info.version, info.size)?;
@@ -194,6 +203,10 @@ pub(super) async fn save(app: Arc<App>, target: Target, request: Request) -> Res
     let scope = target.audited_scope(&app)?;
     let name = target.name()?.as_str();
     let (head, body) = request.into_parts();
+    if head.headers.contains_key(header::CONTENT_RANGE) {
+        let what = "Content-Range: PUT saves a whole state, and cannot change a part of one";
+        return Err(Problem::usage(what).hint("send the whole state, without Content-Range"));
+    }
     let mut options = SaveOptions::default();
     options.expect = conditional::of_change(&head.headers, &scope, name).await?;
     options.media_type = match head.headers.get(header::CONTENT_TYPE) {
@@ -300,8 +313,9 @@ pub(super) async fn diff(app: Arc<App>, target: Target, _: Request) -> Result<Re
         name: name.clone(),
         version: Some(version),
     };
+    let _permit = app.computing().await?;
     let compared = Comparison::of(&app.store, &side(from), &side(to)).await?;
-    Ok(json_response(StatusCode::OK, &compared.value()))
+    Ok(compute(move || json_response(StatusCode::OK, &compared.value())).await?)
 }
 
 pub(super) async fn pins(app: Arc<App>, target: Target, _: Request) -> Result<Response> {
@@ -346,8 +360,8 @@ fn of_condition(done: Result<Info>, headers: &HeaderMap) -> Result<Info> {
 
 async fn json_of<T: DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Result<T> {
     require_json(headers)?;
-    let bytes = app.body(body).whole(MAX_JSON).await?;
-    serde_json::from_slice(&bytes).map_err(|error| Problem::usage(format!("the body: {error}")))
+    let bytes = app.body(body).small().whole(MAX_JSON).await?;
+    from_json(&bytes)
 }
 
 async fn existing(scope: &Scope, name: &Name, at: Option<Version>) -> Result<Info> {

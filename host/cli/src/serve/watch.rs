@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(super) struct Changes {
     pub(super) watched: Notify,
     /// Clients that have begun to watch so far.
     pub(super) joined: AtomicU64,
+    /// Clients that watch, for each token by its place in the manifest.
+    pub(super) of_tokens: Mutex<HashMap<usize, usize>>,
 }
 
 impl Default for Changes {
@@ -50,6 +53,7 @@ impl Default for Changes {
             sender: broadcast::Sender::new(BEHIND),
             watched: Notify::new(),
             joined: AtomicU64::new(0),
+            of_tokens: Mutex::default(),
         }
     }
 }
@@ -83,7 +87,11 @@ impl Changes {
                     self.ready(joined);
                 }
             }
-            Err(error) => tracing::warn!("cannot look for changes: {error}"),
+            Err(error) => {
+                // The error may name a key, which other readers of the log must not see.
+                tracing::warn!("cannot look for changes; the level debug tells why");
+                tracing::debug!("cannot look for changes: {error}");
+            }
         }
     }
 

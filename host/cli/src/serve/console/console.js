@@ -16,6 +16,9 @@
 
   let source = null;
   let timer = null;
+  let isPaused = false;
+  // Changes may have been missed.
+  let isBehind = false;
 
   const concerns = (change) => {
     const { agent, session, name } = document.getElementById("main").dataset;
@@ -31,15 +34,15 @@
   // Someone who fills in a form or chooses versions keeps the page.
   const isBusy = () => {
     const main = document.getElementById("main");
-    const chosen = [...main.querySelectorAll("input")].some(
+    const chosen = [...main.querySelectorAll("input, textarea")].some(
       (input) => input.checked !== input.defaultChecked || input.value !== input.defaultValue,
     );
     return chosen || (main.contains(document.activeElement) && document.activeElement !== main);
   };
 
-  const refresh = async () => {
+  const refresh = async (told = "Changed: load the page again") => {
     if (isBusy()) {
-      text.textContent = "Changed: load the page again";
+      text.textContent = told;
       return;
     }
     try {
@@ -62,7 +65,7 @@
     if (concerns(JSON.parse(event.data))) {
       clearTimeout(timer);
       // Several changes at once are one.
-      timer = setTimeout(refresh, 200);
+      timer = setTimeout(() => refresh(), 200);
     }
   };
 
@@ -71,21 +74,41 @@
     source = null;
     clearTimeout(timer);
     text.textContent = "";
-    button.textContent = "Show changes";
   };
 
   const start = () => {
     source = new EventSource("/events");
-    source.addEventListener("ready", () => { text.textContent = "Live"; });
+    source.addEventListener("ready", () => {
+      text.textContent = "Live";
+      if (isBehind) {
+        isBehind = false;
+        refresh("May have changed: load the page again");
+      }
+    });
     source.addEventListener("saved", changed);
     source.addEventListener("deleted", changed);
-    source.addEventListener("missed", refresh);
+    source.addEventListener("missed", () => refresh());
     source.addEventListener("error", () => {
       text.textContent = source?.readyState === EventSource.CLOSED ? "Not live" : "Connecting";
     });
-    button.textContent = "Pause";
   };
 
-  button.addEventListener("click", () => (source ? stop() : start()));
-  start();
+  // A browser opens few connections to a host over HTTP/1.1: with a stream in each hidden tab, no
+  // further page would load.
+  const follow = () => {
+    button.textContent = isPaused ? "Show changes" : "Pause";
+    if (isPaused || document.hidden) {
+      isBehind = true;
+      stop();
+    } else if (!source) {
+      start();
+    }
+  };
+
+  button.addEventListener("click", () => {
+    isPaused = !isPaused;
+    follow();
+  });
+  document.addEventListener("visibilitychange", follow);
+  follow();
 })();

@@ -9,6 +9,7 @@ use super::page::{Page, chosen, crumbs};
 use super::visit::{Place, Visit};
 use crate::address::Address;
 use crate::commands::diff::Comparison;
+use crate::compute::compute;
 use crate::serve::problem::{Problem, Result};
 use crate::serve::token::TokenRight;
 use crate::text;
@@ -32,8 +33,14 @@ pub(super) async fn show(visit: Visit, _: Request) -> Result<Response> {
         name: name.clone(),
         version: Some(version),
     };
+    let permit = visit.app.computing().await?;
     let compared = Comparison::of(&visit.app.store, &side(from), &side(to)).await?;
-    let compared = compared.value();
+    let rendered = compute(move || {
+        let compared = compared.value();
+        (summary(&compared), compared["diff"].as_str().map(lines))
+    });
+    let (summary, lines) = rendered.await?;
+    drop(permit);
     let link = |place: &Place, version| {
         let url = place.version_url("/version", &name, version);
         html! { a href=(url) { "version " (version) } }
@@ -42,8 +49,8 @@ pub(super) async fn show(visit: Visit, _: Request) -> Result<Response> {
     let content = html! {
         h1 { "Comparison of " (chosen(name.as_str())) }
         p { "From " (link(&place, from)) " to " (link(&place, to)) "." }
-        (summary(&compared))
-        @if let Some(diff) = compared["diff"].as_str() { (lines(diff)) }
+        (summary)
+        @if let Some(lines) = lines { (lines) }
         p {
             @let other = [("from", to.to_string()), ("to", from.to_string())];
             @let other = other.each_ref().map(|(key, value)| (*key, value.as_str()));

@@ -55,7 +55,7 @@ pub(super) async fn show(visit: Visit, _: Request) -> Result<Response> {
                     left -= 1;
                     item(change.event, &change.value)
                 }
-                Seen::Missed(missed) => note(&format!("{missed} changes were missed.")),
+                Seen::Missed => note("Changes were missed."),
                 // White space keeps proxies from ending a quiet response.
                 Seen::Quiet => html! { "\n" },
                 Seen::Ended => break,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::activity::{self, Activity};
 use super::page::{self, Live, Page, chosen, crumbs, scrolled};
 use super::visit::{Place, Visit, url};
-use super::{chart, search};
+use super::{chart, run, search};
 use crate::serve::problem::Result;
 use crate::serve::token::TokenRight;
 use crate::text;
@@ -47,13 +47,10 @@ pub(super) async fn agents(visit: Visit, _: Request) -> Result<Response> {
         return page.response();
     }
     let after = visit.fields.text("after").map(Name::new).transpose()?;
-    let all = visit.app.store.agents(after.as_ref(), PAGE).await?;
-    let next = all.last().filter(|_| all.len() == PAGE).cloned();
-    let seen = all
-        .into_iter()
-        .filter(|agent| visit.may(TokenRight::Read, agent));
+    let token = visit.session.token;
+    let (agents, next) = visit.app.agents(token, after, PAGE).await?;
     let end = Instant::now() + activity::TIME;
-    let counts = stream::iter(seen)
+    let counts = stream::iter(agents)
         .map(|agent| count(&visit, agent, end))
         .buffered(AT_ONCE);
     let rows: Vec<_> = counts.try_collect().await?;
@@ -149,6 +146,7 @@ pub(super) async fn scope(visit: Visit, _: Request) -> Result<Response> {
             }))
         }
         (more(next.as_deref(), "More names"))
+        (run::form(&visit, &user, &place, "")?)
         (sessions)
     };
     let title = place.session.as_ref().unwrap_or(&place.agent);

@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::serve::app::{App, Console, is_for_loopback};
 use crate::serve::problem::{Problem, Result};
+use crate::serve::token::TokenRight;
 
 /// Time after which a browser forgets the token, in seconds: a working day.
 const MAX_AGE: u32 = 12 * 60 * 60;
@@ -20,6 +21,18 @@ pub(super) struct User {
     pub(super) has_token: bool,
     /// True if the client may see the health of the store.
     pub(super) sees_health: bool,
+}
+
+impl User {
+    /// Returns what pages show of a client.
+    pub(super) fn of(app: &App, session: &Session) -> Self {
+        let sees_health = app.authorize(session.token, TokenRight::Metrics, None);
+        Self {
+            form_key: session.form_key.clone(),
+            has_token: session.token.is_some(),
+            sees_health: sees_health.is_ok(),
+        }
+    }
 }
 
 /// A client that is signed in.
@@ -91,7 +104,10 @@ impl Console {
         // A proxy that ends TLS says so. A client that lies about it gets a cookie that it cannot
         // use.
         let proxied = headers.get("x-forwarded-proto");
-        let is_secure = self.is_tls || proxied.is_some_and(|value| value == "https");
+        let proxied = proxied.and_then(|value| value.to_str().ok()).unwrap_or("");
+        // Of several proxies, the first is the one that the client is connected to.
+        let first = proxied.split(',').next().unwrap_or("").trim();
+        let is_secure = self.is_tls || first.eq_ignore_ascii_case("https");
         let secure = if is_secure { "; Secure" } else { "" };
         let age = if value.is_empty() { 0 } else { MAX_AGE };
         let text =
@@ -209,7 +225,7 @@ mod tests {
             secret: [0; 32],
             is_tls,
         };
-        let set = |console: &Console, lines| {
+        let set = |console: &Console, lines: &[(&'static str, &str)]| {
             let cookie = console.cookie(&headers(lines), console.token_cookie(), "00");
             cookie.to_str().expect("text").to_owned()
         };
@@ -223,7 +239,14 @@ mod tests {
         let tls = set(&console(true), &[]);
         assert!(tls.starts_with("__Host-"), "{tls}");
         assert!(tls.ends_with("; Secure"), "{tls}");
-        let proxied = set(&console(false), &[("x-forwarded-proto", "https")]);
-        assert!(proxied.ends_with("; Secure"), "{proxied}");
+        for (scheme, is_secure) in [
+            ("https", true),
+            ("HTTPS", true),
+            ("https, http", true),
+            ("http, https", false),
+        ] {
+            let proxied = set(&console(false), &[("x-forwarded-proto", scheme)]);
+            assert_eq!(proxied.ends_with("; Secure"), is_secure, "{scheme}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use maud::html;
 
+use super::PAGES;
 use super::page::{self, Page, protected, see};
 use super::session::{Session, cookies, same_key};
 use super::visit::{Fields, Visit, console, url};
@@ -75,11 +76,11 @@ pub(super) async fn sign_out(visit: Visit) -> Result<Response> {
     Ok(response)
 }
 
-/// Returns the page to go to, which must be one of this server.
+/// Returns the page to go to, which must be one of the console.
 fn next(fields: &Fields) -> &str {
     let next = fields.text("next").unwrap_or("/");
-    let is_local = next.starts_with('/') && !next.starts_with("//") && !next.contains('\\');
-    if is_local && next.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let path = next.split(['?', '#']).next().unwrap_or("");
+    if PAGES.contains(&path) && next.bytes().all(|byte| byte.is_ascii_graphic()) {
         next
     } else {
         "/"
@@ -142,6 +143,10 @@ mod tests {
             "//example.com",
             "/\\example.com",
             "/\n",
+            "/sign-out",
+            "/events",
+            "/v1/agents",
+            "/name/x",
         ] {
             assert_eq!(next(other), "/", "{other}");
         }

@@ -5,7 +5,9 @@ use persist_host::snapshot::{Info, Name, Reader, Scope};
 
 use super::page::decimal;
 use super::tree;
-use super::visit::{Fields, Place};
+use super::visit::{Place, Visit};
+use crate::compute::compute;
+use crate::serve::app::App;
 use crate::serve::problem::{Problem, Result};
 use crate::text;
 
@@ -49,12 +51,13 @@ impl View {
 
 /// Returns the state as the fields ask for it, or as its content suggests.
 pub(super) async fn state(
-    fields: &Fields,
+    visit: &Visit,
     place: &Place,
     name: &Name,
     scope: &Scope,
     info: &Info,
 ) -> Result<Markup> {
+    let fields = &visit.fields;
     let reader = scope.reader(name.as_str(), Some(info.version)).await?;
     let mut reader = reader.ok_or_else(super::visit::nothing)?;
     let wanted = fields.text("view");
@@ -71,7 +74,7 @@ pub(super) async fn state(
     let mut note = None;
     let mut tree = None;
     if matches!(wanted, None | Some(View::Tree)) {
-        match json(&mut reader, info).await? {
+        match json(&visit.app, &mut reader, info).await? {
             Ok(found) => tree = Some(found),
             Err(why) => note = wanted.map(|_| why),
         }
@@ -129,6 +132,7 @@ pub(super) async fn state(
 
 /// Returns the state as a tree, or why it is none.
 async fn json(
+    app: &App,
     reader: &mut Reader,
     info: &Info,
 ) -> Result<std::result::Result<Markup, &'static str>> {
@@ -137,14 +141,15 @@ async fn json(
             "The state is larger than 4 MiB, so it is shown as text.",
         ));
     }
-    let bytes = read(reader, 0, info.size).await?;
+    let start = read(reader, 0, HEX).await?;
     // What does not begin like JSON is not read as JSON.
-    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
     if !first.is_some_and(|byte| matches!(byte, b'{' | b'[')) {
         return Ok(Err("The state is not a JSON object or array."));
     }
-    let made = tokio::task::spawn_blocking(move || tree::tree(&bytes)).await;
-    let made = made.map_err(|error| Problem::from(anyhow::Error::from(error)))?;
+    let _permit = app.computing().await?;
+    let bytes = read(reader, 0, info.size).await?;
+    let made = compute(move || tree::tree(&bytes)).await?;
     Ok(made.ok_or("The state is not JSON."))
 }
 

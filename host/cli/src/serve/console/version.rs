@@ -29,7 +29,7 @@ pub(super) async fn show(visit: Visit, _: Request) -> Result<Response> {
     let state = if info.deleted {
         html! { p { "The name was deleted here. There is no state." } }
     } else {
-        state_view::state(&visit.fields, &place, &name, &scope, &info).await?
+        state_view::state(&visit, &place, &name, &scope, &info).await?
     };
     let user = visit.user();
     let content = html! {

@@ -29,7 +29,8 @@ impl Fields {
     /// Reads a form, which browsers send from pages of any site, so that its origin is checked.
     pub(super) async fn of_form(app: &App, request: Request) -> Result<Self> {
         check_origin(request.headers())?;
-        let bytes = app.body(request.into_body()).whole(MAX_FORM).await?;
+        let body = app.body(request.into_body()).small();
+        let bytes = body.whole(MAX_FORM).await?;
         Ok(Self::of(&bytes))
     }
 
@@ -151,11 +152,7 @@ impl Visit {
 
     /// Returns what pages show of the client.
     pub(super) fn user(&self) -> User {
-        User {
-            form_key: self.session.form_key.clone(),
-            has_token: self.session.token.is_some(),
-            sees_health: self.authorize(TokenRight::Metrics, None).is_ok(),
-        }
+        User::of(&self.app, &self.session)
     }
 
     /// Refuses a request whose token lacks a right.
