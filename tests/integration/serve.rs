@@ -470,7 +470,8 @@ fn metrics_need_their_right_and_name_no_agent() {
         "persist_guest_call_duration_seconds_count{backend=\"local\",operation=\"save\",\
          outcome=\"ok\"} 1",
         "http_server_request_duration_seconds_count{http_request_method=\"POST\",\
-         http_route=\"/v1/agents/{agent}/run\",http_response_status_code=\"200\"} 1",
+         http_route=\"/v1/agents/{agent}/run\",http_response_status_code=\"200\",\
+         url_scheme=\"http\"} 1",
     ] {
         assert!(text.contains(series), "{series} in:\n{text}");
     }
@@ -494,7 +495,8 @@ fn metrics_count_runs_saves_refusals_and_queues() {
     let of_run = |status: u16| {
         format!(
             "http_server_request_duration_seconds_count{{http_request_method=\"POST\",\
-             http_route=\"/v1/agents/{{agent}}/run\",http_response_status_code=\"{status}\"}}"
+             http_route=\"/v1/agents/{{agent}}/run\",http_response_status_code=\"{status}\",\
+             url_scheme=\"http\"}}"
         )
     };
     let saves = "persist_commit_duration_seconds_count{backend=\"local\",operation=\"save\",\

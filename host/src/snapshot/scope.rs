@@ -167,7 +167,7 @@ impl Scope {
         limit: usize,
     ) -> Result<Vec<Version>> {
         self.inner
-            .versions_of(&Name::new(name)?, before, limit)
+            .observed_versions_of(&Name::new(name)?, before, limit)
             .await
     }
 

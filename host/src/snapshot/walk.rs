@@ -443,10 +443,8 @@ impl VersionStream {
         if self.versions.is_empty() && self.left > 0 {
             let limit = self.left.min(PAGE);
             let scope = &self.scope.inner;
-            let page = scope.versions_of(&self.name, self.before, limit).await?;
-            if let (None, Some(head)) = (self.before, page.first()) {
-                scope.observe_head(&self.name, *head);
-            }
+            let page = scope.observed_versions_of(&self.name, self.before, limit);
+            let page = page.await?;
             self.versions = page.into();
             self.before = self.versions.back().copied();
             self.left = match self.before {

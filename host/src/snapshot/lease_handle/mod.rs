@@ -145,7 +145,7 @@ impl Lease {
 
     /// Permits changes only on the versions that were seen through [`Lease::scope`] before this
     /// call, and on those that are made under the lease. Names that were not seen count as never
-    /// saved, so look at all of them first: [`Scope::past`] reads the newest version of a name.
+    /// saved, so look at all of them first: [`Scope::versions`] lists the newest version of a name.
     ///
     /// Use it where a decision rests on those versions, such as that none of them is the result
     /// of the request that is to be served. A save that the holder before had begun then refuses

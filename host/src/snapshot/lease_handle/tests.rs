@@ -107,6 +107,32 @@ fn a_frozen_lease_permits_changes_on_what_was_seen_and_on_its_own() {
 }
 
 #[test]
+fn each_way_to_look_at_the_newest_version_counts_before_a_lease_is_frozen() {
+    for way in ["load", "stat", "versions", "history", "past"] {
+        block_on(async {
+            let (_, one, other) = hosts();
+            let late = other.scope("bot", None).expect("a scope");
+            save(&late, "first").await.expect("saved");
+            let lease = one.lease("bot", None, &hour("one")).await.expect("free");
+            let scope = lease.scope();
+            let seen = match way {
+                "load" => scope.load("memory", None).await.expect("loads").is_some(),
+                "stat" => scope.stat("memory", None).await.expect("read").is_some(),
+                "versions" => scope.versions("memory", None, 1).await.expect("listed") == [1],
+                "history" => scope.history("memory", None, 1).await.expect("read").len() == 1,
+                _ => {
+                    let mut past = scope.past("memory", None, 1).expect("a name");
+                    past.next().await.expect("read").is_some()
+                }
+            };
+            assert!(seen, "{way}");
+            lease.freeze();
+            assert_eq!(save(&scope, "second").await.expect(way), 2);
+        });
+    }
+}
+
+#[test]
 fn a_lease_is_held_by_one_host_until_it_is_released() {
     block_on(async {
         let (memory, one, other) = hosts();

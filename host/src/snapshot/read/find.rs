@@ -86,6 +86,21 @@ impl ScopeRef {
         Ok(Vec::new())
     }
 
+    /// Returns versions as [`Self::versions_of`] does, to a caller that then has seen the newest one
+    /// of the name.
+    pub(crate) async fn observed_versions_of(
+        &self,
+        name: &Name,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Vec<Version>> {
+        let versions = self.versions_of(name, before, limit).await?;
+        if let (None, Some(head)) = (before, versions.first()) {
+            self.observe_head(name, *head);
+        }
+        Ok(versions)
+    }
+
     pub(crate) async fn trailer(&self, name: &Name, version: Version) -> Result<Trailer> {
         Ok(self.object(name, version).await?.trailer)
     }

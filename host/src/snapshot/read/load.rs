@@ -80,7 +80,7 @@ impl ScopeRef {
         limit: usize,
     ) -> Result<Vec<Info>> {
         loop {
-            let versions = self.versions_of(name, before, limit).await?;
+            let versions = self.observed_versions_of(name, before, limit).await?;
             let mut page = Vec::with_capacity(versions.len());
             for version in &versions {
                 match self.trailer(name, *version).await {
