@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options, place: &Path) -> Result<String> {
     let mut saves = Vec::new();
     let mut loads = Vec::new();
     let mut first_bytes = Vec::new();
-    let mut larges = Vec::new();
+    let mut moved = Vec::new();
     for kind in [Kind::SeaweedFs, Kind::FakeGcs] {
         let server = Server::launch(kind)?;
         for round_trip in ROUND_TRIPS.map(Duration::from_millis) {
@@ -76,7 +76,7 @@ pub(crate) fn run(options: &Options, place: &Path) -> Result<String> {
                     first_bytes.push(bench.first_bytes().await?);
                     for input in [Input::Json, Input::Noise] {
                         let large = Large::new(&bench.route, &server, options, place.path());
-                        larges.push(large.measure(input).await?);
+                        moved.push(large.measure(input).await?);
                     }
                 }
                 anyhow::Ok(())
@@ -88,8 +88,8 @@ pub(crate) fn run(options: &Options, place: &Path) -> Result<String> {
     text += &loads_table("Loads of 4 KiB", "a load", &loads)?;
     let what = format!("First byte of {}", size(STREAMED));
     text += &loads_table(&what, "the first byte", &first_bytes)?;
-    text += &large_tables(options, &larges)?;
-    text += &aims(&saves, &larges)?;
+    text += &large_tables(options, &moved)?;
+    text += &aims(&saves, &moved)?;
     Ok(text)
 }
 

@@ -76,9 +76,10 @@ fn agent(state: &[u8]) -> Result<Vec<u8>> {
     });
     let pages = (AT + SIZE) >> 16;
     // A state of zeros needs no data: a new memory is zeros.
-    let data = match state.iter().all(|byte| *byte == 0) {
-        true => String::new(),
-        false => format!("(data (i32.const {AT}) \"{bytes}\")"),
+    let data = if state.iter().all(|byte| *byte == 0) {
+        String::new()
+    } else {
+        format!("(data (i32.const {AT}) \"{bytes}\")")
     };
     let component = SAVES
         .replacen("\"memory\") 2)", &format!("\"memory\") {pages})"), 1)
@@ -164,7 +165,6 @@ mod tests {
                 state: state.clone().into(),
             };
             contest.guest(&scope)?;
-            let saved = runtime.block_on(scope.load("memory", None))?;
             let loaded = runtime.block_on(scope.load("memory", None))?;
             let loaded = loaded.context("it was saved")?;
             assert!(loaded.state == state, "{input:?}");

@@ -12,8 +12,8 @@ use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 use persist_host::storage::Environment;
 
+use super::collector::{CollectorState, refused, resource};
 use super::variables::{self, METRICS};
-use super::{CollectorState, refused, resource};
 use crate::error::Usage;
 
 /// Exports the metrics of this process.

@@ -18,8 +18,8 @@ use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Layer;
 
+use super::collector::{CollectorState, refused, resource};
 use super::variables::TRACES;
-use super::{CollectorState, LAST, refused, resource};
 use crate::error::Usage;
 use crate::logging::BoxedLayer;
 
@@ -66,9 +66,9 @@ impl Traces {
         layer.with_filter(ours).boxed()
     }
 
-    /// Sends the last spans.
-    pub(super) fn finish(self) -> OTelSdkResult {
-        self.provider.shutdown_with_timeout(LAST)
+    /// Sends the last spans, or gives up after a time.
+    pub(super) fn finish(self, within: Duration) -> OTelSdkResult {
+        self.provider.shutdown_with_timeout(within)
     }
 }
 

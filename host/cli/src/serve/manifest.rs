@@ -619,8 +619,8 @@ mod tests {
             ("{".to_owned(), "not TOML: ", "not in JSON"),
             ("{\"agents\": []}".to_owned(), "not TOML: ", "not in JSON"),
             (
-                format!("{agent}{token}rights = [\"wrte\"]"),
-                "unknown variant `wrte`",
+                format!("{agent}{token}rights = [\"writes\"]"),
+                "unknown variant `writes`",
                 "persist token new --help",
             ),
             (

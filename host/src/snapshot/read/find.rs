@@ -86,8 +86,8 @@ impl ScopeRef {
         Ok(Vec::new())
     }
 
-    /// Returns versions as [`Self::versions_of`] does, to a caller that then has seen the newest one
-    /// of the name.
+    /// Returns versions as [`Self::versions_of`] does, to a caller that has then seen the newest
+    /// one of the name.
     pub(crate) async fn observed_versions_of(
         &self,
         name: &Name,

@@ -60,18 +60,6 @@ const ASSETS: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// Paths of pages, which a browser may be sent to.
-const PAGES: [&str; 8] = [
-    "/",
-    "/agent",
-    "/name",
-    "/version",
-    "/download",
-    "/diff",
-    "/changes",
-    "/health",
-];
-
 /// Returns the routes of the console.
 pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
     let mut router = Router::new();

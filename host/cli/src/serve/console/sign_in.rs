@@ -7,12 +7,23 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use maud::html;
 
-use super::PAGES;
 use super::page::{self, Page, protected, see};
 use super::session::{Session, cookies, same_key};
 use super::visit::{Fields, Visit, console, url};
 use crate::serve::app::App;
 use crate::serve::problem::{Problem, Result};
+
+/// Paths of pages that a browser is sent to after it signed in.
+const PAGES: [&str; 8] = [
+    "/",
+    "/agent",
+    "/name",
+    "/version",
+    "/download",
+    "/diff",
+    "/changes",
+    "/health",
+];
 
 /// Answers the request of a page without a session.
 pub(super) fn refused(request: &Request, error: &Problem) -> Response {
