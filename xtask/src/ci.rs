@@ -1,5 +1,5 @@
 //! `cargo xtask ci`: everything that is checked besides the tests. Every check is made, also after
-//! one has failed, and a summary comes last.
+//! one has failed, and a summary with the errors comes last.
 
 #[cfg(feature = "ci")]
 mod advisories;
@@ -29,6 +29,8 @@ use anyhow::Result;
 #[cfg(feature = "ci")]
 use {
     anyhow::{Context, ensure},
+    std::panic::resume_unwind,
+    std::thread,
     std::time::Instant,
 };
 
@@ -56,33 +58,24 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
 #[cfg(feature = "ci")]
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let mut summary = Summary {
-        only: options.only.clone(),
-        rows: Vec::new(),
-    };
-    summary.check("format", || {
-        machine::run(&mut workspace.cargo(["fmt", "--all", "--check"]))
+    // The compiler of the first keeps one core busy much of the time.
+    let (compiled, others) = thread::scope(|scope| {
+        let others = scope.spawn(|| check_packages_and_files(workspace, options));
+        let compiled = check_compiled(workspace, options);
+        (
+            compiled,
+            others.join().unwrap_or_else(|panic| resume_unwind(panic)),
+        )
     });
-    summary.check("style", || style::check(workspace));
-    summary.check("imports", || imports::check(workspace));
-    summary.check("spelling", || spelling::check(workspace));
-    summary.check("packages in use", || sources::check_packages(workspace));
-    summary.check("variables", || sources::check_variables(workspace));
-    summary.check("pages", || pages::check(workspace));
-    summary.check("book", || pages::check_book(workspace));
-    summary.check("deployment", || deployment::check(workspace));
-    summary.check("contract", || contract::check(workspace));
-    #[cfg(feature = "bindings")]
-    summary.check("bindings", || crate::bindings::check(workspace));
-    summary.check("dependencies", || dependencies::check(workspace));
-    summary.check("other lock files", || {
-        dependencies::check_other_lock_files(workspace)
-    });
-    summary.check_if_possible("advisories", || advisories::check(workspace));
-    summary.check("Rust of agents", || {
-        dependencies::check_guest_rust_version(workspace)
-    });
-    summary.check("crate counts", || dependencies::check_counts(workspace));
+    let mut summary = others;
+    summary.rows.extend(compiled?.rows);
+    summary.finish()
+}
+
+/// Checks what is compiled by this workspace's cargo.
+#[cfg(feature = "ci")]
+fn check_compiled(workspace: &Workspace, options: &Options) -> Result<Summary> {
+    let mut summary = Summary::new(options);
     summary.check("lints, all features", || {
         clippy(
             workspace,
@@ -107,13 +100,43 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             .env("RUSTDOCFLAGS", "-D warnings");
         machine::run(&mut doc)
     });
-    summary.check("package, metadata", || packages::check_metadata(workspace));
     summary.check("package, crates", || packages::check_crates(workspace));
+    Ok(summary)
+}
+
+/// Checks what is read, and the packages of other languages.
+#[cfg(feature = "ci")]
+fn check_packages_and_files(workspace: &Workspace, options: &Options) -> Summary {
+    let mut summary = Summary::new(options);
+    summary.check("format", || {
+        machine::run(&mut workspace.cargo(["fmt", "--all", "--check"]))
+    });
+    summary.check("style", || style::check(workspace));
+    summary.check("imports", || imports::check(workspace));
+    summary.check("spelling", || spelling::check(workspace));
+    summary.check("packages in use", || sources::check_packages(workspace));
+    summary.check("variables", || sources::check_variables(workspace));
+    summary.check("pages", || pages::check(workspace));
+    summary.check("book", || pages::check_book(workspace));
+    summary.check("deployment", || deployment::check(workspace));
+    summary.check("contract", || contract::check(workspace));
+    #[cfg(feature = "bindings")]
+    summary.check("bindings", || crate::bindings::check(workspace));
+    summary.check("dependencies", || dependencies::check(workspace));
+    summary.check("other lock files", || {
+        dependencies::check_other_lock_files(workspace)
+    });
+    summary.check_if_possible("advisories", || advisories::check(workspace));
+    summary.check("Rust of agents", || {
+        dependencies::check_guest_rust_version(workspace)
+    });
+    summary.check("crate counts", || dependencies::check_counts(workspace));
+    summary.check("package, metadata", || packages::check_metadata(workspace));
     summary.check("package, npm", || packages::check_npm(workspace));
     summary.check("package, Python", || packages::check_python(workspace));
     summary.check("package, Go", || packages::check_go(workspace));
     summary.check("package, C", || packages::check_c(workspace));
-    summary.finish()
+    summary
 }
 
 #[cfg(feature = "ci")]
@@ -155,13 +178,21 @@ struct Row {
 #[derive(Debug, PartialEq)]
 enum Outcome {
     Ok,
-    Failed,
+    /// Holds the error, for the reader of the summary.
+    Failed(String),
     /// Something that the check needs is not there; the text says what to do.
     NotChecked(String),
 }
 
 #[cfg(feature = "ci")]
 impl Summary {
+    fn new(options: &Options) -> Self {
+        Self {
+            only: options.only.clone(),
+            rows: Vec::new(),
+        }
+    }
+
     fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
         self.check_if_possible(name, || check().map(|()| None));
     }
@@ -178,8 +209,8 @@ impl Summary {
             Ok(None) => Outcome::Ok,
             Ok(Some(why)) => Outcome::NotChecked(why),
             Err(error) => {
-                eprintln!("{error:#}");
-                Outcome::Failed
+                eprintln!("{name}: {error:#}");
+                Outcome::Failed(format!("{error:#}"))
             }
         };
         self.rows.push(Row {
@@ -199,15 +230,17 @@ impl Summary {
         {
             match outcome {
                 Outcome::Ok => println!("{name:<30}{:<8}{seconds:>6.1} s", "ok"),
-                Outcome::Failed => println!("{name:<30}{:<8}{seconds:>6.1} s", "FAILED"),
+                Outcome::Failed(_) => println!("{name:<30}{:<8}{seconds:>6.1} s", "FAILED"),
                 Outcome::NotChecked(why) => println!("{name}: not checked: {why}"),
             }
         }
-        let failed = self
-            .rows
-            .iter()
-            .filter(|row| row.outcome == Outcome::Failed);
-        let failed = failed.count();
+        let mut failed = 0;
+        for Row { name, outcome, .. } in &self.rows {
+            if let Outcome::Failed(error) = outcome {
+                failed += 1;
+                println!("\n{name}: {error}");
+            }
+        }
         ensure!(failed == 0, "{failed} of {} checks failed", self.rows.len());
         Ok(())
     }
@@ -223,7 +256,7 @@ mod tests {
         summary.check("first", || anyhow::bail!("no"));
         summary.check("second", || Ok(()));
         let outcomes: Vec<_> = summary.rows.iter().map(|row| &row.outcome).collect();
-        assert_eq!(outcomes, [&Outcome::Failed, &Outcome::Ok]);
+        assert_eq!(outcomes, [&Outcome::Failed("no".into()), &Outcome::Ok]);
         assert!(summary.finish().is_err());
     }
 

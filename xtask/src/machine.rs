@@ -6,6 +6,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// The folders of this checkout.
 #[derive(Debug)]
@@ -137,6 +138,10 @@ fn shown(command: &Command) -> String {
         .join(" ")
 }
 
+/// True once this process has fetched the lists of Debian's packages. Locked while packages are
+/// installed: apt refuses to do two things at the same time.
+static ARE_LISTS_NEW: Mutex<bool> = Mutex::new(false);
+
 /// Installs Debian packages as root; anyone else is told what to type. `otherwise` is what helps on
 /// a machine without apt.
 pub(crate) fn install(packages: &[&str], otherwise: &str) -> Result<()> {
@@ -150,11 +155,14 @@ pub(crate) fn install(packages: &[&str], otherwise: &str) -> Result<()> {
     if output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!("something is missing. Type\n\n    sudo {apt}\n\nand run this again; or {otherwise}");
     }
+    let mut are_lists_new = ARE_LISTS_NEW.lock().unwrap_or_else(PoisonError::into_inner);
     // A list from the day on which the machine was made knows neither the packages of a later day
     // nor that those it knows are gone. Without a network the list that is there may still do.
-    if let Err(error) = run(Command::new("apt-get").args(["--quiet", "update"])) {
+    if !*are_lists_new && let Err(error) = run(Command::new("apt-get").args(["--quiet", "update"]))
+    {
         eprintln!("{error:#}; trying with the lists of packages that are there");
     }
+    *are_lists_new = true;
     apt_get_install(packages).with_context(|| format!("{apt} failed; {otherwise}"))
 }
 

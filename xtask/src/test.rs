@@ -3,11 +3,14 @@
 use crate::machine::{self, Workspace};
 use crate::servers::Cloud;
 use crate::{browser, demo, guests, hosts, languages, servers, toolchains};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Instant;
 
 /// Enough of the demo to be a test: a dozen turns between two kills.
 const DEMO_TURNS: usize = 60;
@@ -17,28 +20,15 @@ const DEMO_KILLS: usize = 5;
 const TESTS_PER_CORE: usize = 2;
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    guests::build(workspace)?;
-    guests::build_others(workspace)?;
-    hosts::build(workspace)?;
-    languages::build(workspace)?;
     let skipped = Skipped::forget_earlier(workspace)?;
-    servers::install_all(workspace)?;
-    install_shells();
-    install_proxies();
-    if let Err(error) = toolchains::restate(workspace) {
-        eprintln!("Agents are not tested on Restate: {error:#}");
-    }
-    browser::install(workspace);
     // One selection of packages and features for all that follows. Another would compile wasmtime a
     // second time.
     let all = ["--locked", "--workspace", "--all-features"];
     // What the benchmark compares with takes minutes to compile, and tests nothing.
     let all = all.into_iter().chain(["--exclude", "persist-bench"]);
-    machine::run(
-        workspace
-            .cargo(["build", "--bins", "--tests", "--examples"])
-            .args(all.clone()),
-    )?;
+    let mut build = workspace.cargo(["build", "--bins", "--tests", "--examples"]);
+    build.args(all.clone());
+    prepare(workspace, build)?;
 
     let demo = demo::rehearse(workspace, DEMO_TURNS, DEMO_KILLS)
         .and_then(|()| demo::rehearse_on(workspace, Cloud::S3, DEMO_TURNS, DEMO_KILLS))
@@ -56,6 +46,57 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     skipped.print()?;
     tested?;
     demo
+}
+
+/// Prepares what the tests need, all parts at the same time: each has moments in which it waits for
+/// a download, or keeps one core busy.
+fn prepare(workspace: &Workspace, mut build: Command) -> Result<()> {
+    let parts = thread::scope(|scope| {
+        let others = [
+            scope.spawn(|| timed("agents and other hosts", || build_agents(workspace))),
+            scope.spawn(|| timed("programs to test with", || install_programs(workspace))),
+        ];
+        let built = timed("tests", || machine::run(&mut build));
+        let others = others.map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        others.into_iter().chain([built]).collect::<Vec<_>>()
+    });
+    let errors: Vec<_> = parts.into_iter().filter_map(Result::err).collect();
+    for error in &errors {
+        eprintln!("error: {error:#}");
+    }
+    ensure!(errors.is_empty(), "not all could be prepared; see above");
+    Ok(())
+}
+
+/// Compiles the agents in Rust, and the hosts of other projects with their agents.
+fn build_agents(workspace: &Workspace) -> Result<()> {
+    guests::build(workspace)?;
+    guests::build_others(workspace)?;
+    hosts::build(workspace)?;
+    Ok(())
+}
+
+/// Installs toolchains, servers and programs, and compiles the agents in other languages. Tests of
+/// most programs are skipped where one cannot be installed.
+fn install_programs(workspace: &Workspace) -> Result<()> {
+    languages::build(workspace)?;
+    servers::install_all(workspace)?;
+    install_shells();
+    install_proxies();
+    if let Err(error) = toolchains::restate(workspace) {
+        eprintln!("Agents are not tested on Restate: {error:#}");
+    }
+    browser::install(workspace);
+    Ok(())
+}
+
+/// Does one part, and says how long it took.
+fn timed(part: &str, make: impl FnOnce() -> Result<()>) -> Result<()> {
+    let start = Instant::now();
+    let made = make().with_context(|| part.to_owned());
+    let outcome = if made.is_ok() { "ready" } else { "failed" };
+    eprintln!("== {part}: {outcome} after {} s", start.elapsed().as_secs());
+    made
 }
 
 /// Installs the proxies behind which replicas are tested, and what cuts replicas off. Where that
