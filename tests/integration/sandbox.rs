@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use persist_host::guest::GuestError;
 use persist_host::snapshot::{Scope, Store};
 use persist_host::storage::{Local, Memory};
 use persist_host::wasm::{
@@ -465,6 +466,28 @@ fn the_embedder_hears_of_a_change_before_the_guest_does() {
         let heard = heard.lock().expect("no panic");
         let memory = || "memory".to_owned();
         assert_eq!(*heard, [(memory(), 1, false), (memory(), 2, true)]);
+    });
+}
+
+#[test]
+fn the_embedder_hears_of_each_call_that_fails() {
+    block_on(async {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&heard);
+        let ctx = SnapshotCtx::builder(memory())
+            .on_error(move |error| record.lock().expect("no panic").push(error.clone()))
+            .build();
+        act_as(ctx.clone(), &["save", "memory", "one"])
+            .await
+            .expect("saves");
+        act_as(ctx.clone(), &["delete", "missing"])
+            .await
+            .expect_err("nothing to delete");
+        act_as(ctx, &["load", ""]).await.expect_err("no name");
+        let heard = heard.lock().expect("no panic");
+        assert_eq!(heard[0], GuestError::NotFound);
+        assert!(matches!(heard[1], GuestError::Invalid(_)), "{heard:?}");
+        assert_eq!(heard.len(), 2, "{heard:?}");
     });
 }
 

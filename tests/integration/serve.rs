@@ -770,6 +770,35 @@ fn a_run_does_not_wait_for_a_client_that_does_not_read_its_output() {
 }
 
 #[test]
+fn a_failure_of_the_storage_is_not_kept_under_a_key() {
+    let dir = tempdir();
+    let service = Service::start(dir.path());
+    let key = [("idempotency-key", "turn-1")];
+    let args = ["save", "x", "hello"];
+    let run = || service.run("/v1/agents/bot/run", &args, &key).json();
+    // A file is where the directory of the name belongs.
+    let names = dir.path().join("store/bot/~");
+    fs::create_dir_all(&names).expect("created");
+    fs::write(names.join("x"), "").expect("written");
+    for _ in 0..2 {
+        let failed = run();
+        assert_eq!(failed["status"], 503, "{failed}");
+        assert_eq!(failed["replayed"], Value::Null, "{failed}");
+        let hint = failed["hint"].as_str().expect("a hint");
+        assert!(hint.contains("send the request again"), "{hint}");
+    }
+    fs::remove_file(names.join("x")).expect("removed");
+    assert_eq!(run()["answer"], "version 1");
+    assert_eq!(run()["replayed"], "memory");
+    // A mistake of the agent's own is kept.
+    let key = [("idempotency-key", "turn-2")];
+    let missing = ["delete", "missing"];
+    let run = || service.run("/v1/agents/bot/run", &missing, &key).json();
+    assert_eq!(run()["replayed"], Value::Null);
+    assert_eq!(run()["replayed"], "memory");
+}
+
+#[test]
 fn a_repeated_key_runs_once_also_after_kill_9() {
     let dir = tempdir();
     let service = Service::start(dir.path());

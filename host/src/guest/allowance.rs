@@ -10,6 +10,9 @@ use crate::snapshot::Info;
 /// A callback for every durable change.
 pub(super) type OnChange = Arc<dyn Fn(&Info) + Send + Sync>;
 
+/// A callback for every call that fails.
+pub(super) type OnError = Arc<dyn Fn(&GuestError) + Send + Sync>;
+
 /// Limits of a guest with the counters that they are compared with. A guest shares it with its
 /// writers and readers.
 #[derive(Clone)]
@@ -18,6 +21,7 @@ pub(super) struct Allowance {
     pub(super) ledger: Ledger,
     pub(super) usage: Arc<ScopeUsage>,
     pub(super) on_change: Option<OnChange>,
+    pub(super) on_error: Option<OnError>,
 }
 
 impl Allowance {
@@ -61,5 +65,13 @@ impl Allowance {
             on_change(&info);
         }
         info
+    }
+
+    /// Tells the embedder about a call that failed, and returns its result.
+    pub(super) fn answer<T>(&self, result: Result<T, GuestError>) -> Result<T, GuestError> {
+        if let (Err(error), Some(on_error)) = (&result, &self.on_error) {
+            on_error(error);
+        }
+        result
     }
 }

@@ -80,7 +80,8 @@ impl Guest {
             let made = self.scope.save_checked(&name, state, options).await;
             Ok(self.allowance.notify(reservation.settle(made)?))
         };
-        pending.last(call, |info| info.size).await
+        self.allowance
+            .answer(pending.last(call, |info| info.size).await)
     }
 
     /// Loads the newest version, or version `at`. Returns none if nothing was saved, or if the
@@ -113,11 +114,11 @@ impl Guest {
                 }
             }
         };
-        pending
-            .last(call, |snapshot| {
-                snapshot.as_ref().map_or(0, |snapshot| snapshot.info.size)
-            })
-            .await
+        let size = |snapshot: &Option<Snapshot>| {
+            let snapshot = snapshot.as_ref();
+            snapshot.map_or(0, |snapshot| snapshot.info.size)
+        };
+        self.allowance.answer(pending.last(call, size).await)
     }
 
     /// Returns information about the newest version, or about version `at`, also of a tombstone.
@@ -132,7 +133,7 @@ impl Guest {
             let _call = self.begin(Right::Load, name).await?;
             self.stat_counted(name, at).await
         };
-        pending.last(call, none).await
+        self.allowance.answer(pending.last(call, none).await)
     }
 
     /// Returns a page of the versions below `before`, or of all versions, newest first.
@@ -157,7 +158,7 @@ impl Guest {
             self.allowance.has_read(page.len() as u64, bytes);
             Ok(page)
         };
-        pending.last(call, none).await
+        self.allowance.answer(pending.last(call, none).await)
     }
 
     /// Returns a page of the names that start with `prefix`, after the name `after`. Lists only
@@ -178,7 +179,7 @@ impl Guest {
             self.allowance.read()?;
             Ok(self.scope.names(prefix, after, limit).await?)
         };
-        pending.last(call, none).await
+        self.allowance.answer(pending.last(call, none).await)
     }
 
     /// Makes a tombstone the next version of `name`.
@@ -196,7 +197,7 @@ impl Guest {
             self.allowance.usage.quota.count_tombstone(&info);
             Ok(self.allowance.notify(info))
         };
-        pending.last(call, none).await
+        self.allowance.answer(pending.last(call, none).await)
     }
 
     /// Saves the state of `version` as the next version of `name`.
@@ -214,7 +215,7 @@ impl Guest {
             let made = self.scope.inner.restore(&parsed, version, expect).await;
             Ok(self.allowance.notify(reservation.settle(made)?))
         };
-        pending.last(call, none).await
+        self.allowance.answer(pending.last(call, none).await)
     }
 
     /// Saves the newest state of `name`, or that of version `at`, as the next version of
@@ -244,7 +245,7 @@ impl Guest {
             let made = scope.fork(&parsed, at, (scope, &new_parsed), expect).await;
             Ok(self.allowance.notify(reservation.settle(made)?))
         };
-        pending.last(call, none).await
+        self.allowance.answer(pending.last(call, none).await)
     }
 
     /// Opens a writer of the next version of `name`. [`Expect::Any`] means the newest version at
@@ -273,7 +274,7 @@ impl Guest {
                 self.telemetry().clone(),
             ))
         };
-        pending.last(call, none).await
+        self.allowance.answer(pending.last(call, none).await)
     }
 
     /// Opens the newest version, or version `at`, for reading in pieces. Returns none as
@@ -300,7 +301,7 @@ impl Guest {
                 self.telemetry().clone(),
             )))
         };
-        pending.last(call, none).await
+        self.allowance.answer(pending.last(call, none).await)
     }
 
     /// Returns the telemetry of the guest's store.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::allowance::{Allowance, OnChange};
+use super::allowance::{Allowance, OnChange, OnError};
 use super::error::GuestError;
 use super::ledger::{Ledger, RunPermit};
 use super::limits::Limits;
@@ -40,6 +40,7 @@ impl Guest {
             rights: Rights::all(),
             ledger: None,
             on_change: None,
+            on_error: None,
         }
     }
 
@@ -101,6 +102,7 @@ pub struct GuestBuilder {
     rights: Rights,
     ledger: Option<Ledger>,
     on_change: Option<OnChange>,
+    on_error: Option<OnError>,
 }
 
 impl GuestBuilder {
@@ -135,6 +137,15 @@ impl GuestBuilder {
         self
     }
 
+    /// Sets a function that is called with the error of every call of the guest that fails, before
+    /// the guest gets it: a host can tell an answer that rests on a storage that failed. It should
+    /// not block.
+    #[must_use]
+    pub fn on_error(mut self, on_error: impl Fn(&GuestError) + Send + Sync + 'static) -> Self {
+        self.on_error = Some(Arc::new(on_error));
+        self
+    }
+
     /// Builds the guest.
     pub fn build(self) -> Guest {
         let has_own_limits = self.limits.is_some();
@@ -147,6 +158,7 @@ impl GuestBuilder {
                 limits,
                 ledger,
                 on_change: self.on_change,
+                on_error: self.on_error,
             },
             scope: self.scope,
             rights: self.rights,

@@ -45,7 +45,8 @@ impl GuestReader {
     pub async fn read(&mut self, offset: u64, len: u32) -> Result<Bytes, GuestError> {
         let pending = self.telemetry.begin_guest_call("read", String::new);
         let read = self.read_checked(offset, len);
-        pending.last(read, |bytes| bytes.len() as u64).await
+        let read = pending.last(read, |bytes| bytes.len() as u64).await;
+        self.allowance.answer(read)
     }
 
     async fn read_checked(&mut self, offset: u64, len: u32) -> Result<Bytes, GuestError> {

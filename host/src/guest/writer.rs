@@ -45,7 +45,8 @@ impl GuestWriter {
     pub async fn write(&mut self, chunk: &[u8]) -> Result<(), GuestError> {
         let pending = self.telemetry.begin_guest_call("write", String::new);
         let len = chunk.len() as u64;
-        pending.last(self.write_checked(chunk), |()| len).await
+        let written = pending.last(self.write_checked(chunk), |()| len).await;
+        self.allowance.answer(written)
     }
 
     async fn write_checked(&mut self, chunk: &[u8]) -> Result<(), GuestError> {
@@ -68,7 +69,8 @@ impl GuestWriter {
     /// [`GuestError`].
     pub async fn finish(self) -> Result<Info, GuestError> {
         let pending = self.telemetry.begin_guest_call("finish", String::new);
-        pending.last(self.finish_checked(), |_| 0).await
+        let allowance = self.allowance.clone();
+        allowance.answer(pending.last(self.finish_checked(), |_| 0).await)
     }
 
     async fn finish_checked(mut self) -> Result<Info, GuestError> {

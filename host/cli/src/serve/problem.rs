@@ -87,6 +87,14 @@ impl Problem {
         lost.hint("send the request again, with the same Idempotency-Key")
     }
 
+    /// Makes the error of an agent that of a run that failed with its storage and saved nothing.
+    pub(super) fn of_failed_storage(mut self) -> Self {
+        self.status = StatusCode::SERVICE_UNAVAILABLE;
+        self.code = "failed".into();
+        self.retry_after = Some(1);
+        self.hint("the storage failed during the run, which saved nothing; send the request again")
+    }
+
     /// Returns the error of a request that the end of the service keeps from its work.
     pub(super) fn ending(detail: impl Into<String>) -> Self {
         let mut ending = Self::new(StatusCode::SERVICE_UNAVAILABLE, "failed", detail);

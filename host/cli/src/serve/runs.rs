@@ -4,12 +4,14 @@
 //! kept in memory, and each version that it saves has the hash of the key as a label: so that after
 //! a crash, also another replica finds that the run was begun, and does not begin it again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use persist_host::guest::GuestError;
 use persist_host::snapshot::{Info, Lease, Name, Scope};
 use persist_host::wasm::{LiveOutput, OutputReader, RunError, RunOutput, SnapshotCtx, StdStream};
 use serde::Deserialize;
@@ -97,6 +99,8 @@ impl Job {
         }
         let versions = Arc::new(Mutex::new(Vec::new()));
         let saved = Arc::clone(&versions);
+        let storage_failed = Arc::new(AtomicBool::new(false));
+        let failed = Arc::clone(&storage_failed);
         let events = run.events.clone();
         let place = scope.clone();
         let ctx = SnapshotCtx::builder(scope.clone())
@@ -108,6 +112,11 @@ impl Job {
                 let _ = events.send((event, value(&place, info)));
                 let mut saved = saved.lock().unwrap_or_else(PoisonError::into_inner);
                 saved.push(info.clone());
+            })
+            .on_error(move |error| {
+                if is_of_storage(error) {
+                    failed.store(true, Ordering::Relaxed);
+                }
             })
             .build();
         let options = entry.options.clone().args(self.input.args);
@@ -134,6 +143,11 @@ impl Job {
                 if let Value::Object(document) = document {
                     problem.more.extend(document);
                 }
+                // The next run may find a storage that works. If a save was made nevertheless, the
+                // look at the store finds it.
+                if versions.is_empty() && storage_failed.load(Ordering::Relaxed) {
+                    return not_begun(problem.of_failed_storage());
+                }
                 Outcome {
                     answer: Err(problem),
                     began: true,
@@ -141,6 +155,17 @@ impl Job {
             }
         }
     }
+}
+
+/// Returns true for an error of a call that may succeed in another run.
+fn is_of_storage(error: &GuestError) -> bool {
+    matches!(
+        error,
+        GuestError::Throttled { .. }
+            | GuestError::Timeout
+            | GuestError::Unavailable(_)
+            | GuestError::UnknownOutcome { .. }
+    )
 }
 
 fn unknown_agent(agent: &Name) -> Problem {
