@@ -103,9 +103,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let flags = [("--quick", options.quick), ("--huge", options.huge)];
     let flags = flags.into_iter().filter(|flag| flag.1).map(|flag| flag.0);
     let flags: Vec<_> = flags.collect();
-    let mut build = workspace.cargo(["build", "--locked", "--release"]);
     // The second one starts the servers of `clouds`.
-    machine::run(build.args(["-p", "persist-bench", "-p", "persist-servers"]))?;
+    machine::build_release(workspace, &["persist-bench", "persist-servers"])?;
     let args: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
     for question in questions {
         let mut bench = Command::new(workspace.target.join("release/persist-bench"));

@@ -97,8 +97,7 @@ mod measure {
         let persist = match &options.persist {
             Some(file) => std::path::absolute(file)?,
             None => {
-                let build = ["build", "--locked", "--release", "--bin=persist"];
-                machine::run(&mut workspace.cargo(build))?;
+                machine::build_release(workspace, &["persist"])?;
                 workspace.target.join("release/persist")
             }
         };

@@ -97,6 +97,17 @@ pub(crate) fn package_folder(
         .to_owned())
 }
 
+/// Builds programs of the workspace as they are shipped. All chores that measure select the same
+/// packages and features, so that what one of them compiled serves the next.
+pub(crate) fn build_release(workspace: &Workspace, programs: &[&str]) -> Result<()> {
+    let mut build = workspace.cargo(["build", "--locked", "--release"]);
+    build.args(["--workspace", "--all-features"]);
+    for program in programs {
+        build.args(["--bin", program]);
+    }
+    run(&mut build)
+}
+
 /// Shows a command, runs it, and fails if it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     eprintln!("$ {}", shown(command));

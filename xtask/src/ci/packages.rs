@@ -47,7 +47,9 @@ pub(super) fn check_crates(workspace: &Workspace) -> Result<()> {
             patches += &format!("{name} = {{ path = \"{folder}\" }}\n");
         }
     }
-    manifest += "]\n";
+    // So that their dependencies have the features that they had in the lints.
+    copy_folder(&workspace.root.join("xtask/lints"), &outside.join("lints"))?;
+    manifest += "\"lints\"]\n";
     manifest += &patches;
     manifest += &profiles(workspace)?;
     fs::write(outside.join("Cargo.toml"), manifest)?;
