@@ -4,12 +4,13 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use persist_host::guest::{Buckets, Guest, Ledger, Limits, Rights};
+use persist_host::conformance::{Fault, Faulty};
+use persist_host::guest::{Buckets, Guest, GuestError, Ledger, Limits, Rights};
 use persist_host::snapshot::{Retention, SaveOptions, Scope, Store};
-use persist_host::storage::{Local, Memory};
+use persist_host::storage::{ErrorKind, Local, Memory};
 use persist_host::wasm::{Agent, AgentHost, RunError, RunOptions, SnapshotCtx};
 use persist_tests::{
     block_on, guest, guest_in, guest_on, host, persist, run_fails, run_ok, scope, tempdir, text,
@@ -661,4 +662,28 @@ fn run_ok_or_differs(dir: &Path, words: &[&str]) -> String {
     let output = persist_tests::persist(dir).args(words).output();
     let output = output.expect("persist starts");
     text(&output.stdout).to_owned()
+}
+
+#[test]
+fn the_embedder_hears_of_calls_of_buckets_that_fail() {
+    block_on(async {
+        let storage = Arc::new(Faulty::new(Arc::new(Memory::new())));
+        let store = Store::new(storage.clone());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&heard);
+        let guest = Guest::builder(store.scope("bot", None).expect("a scope"))
+            .on_error(move |error| record.lock().expect("no panic").push(error.clone()))
+            .build();
+        let heard = || std::mem::take(&mut *heard.lock().expect("no panic"));
+        let bucket = Buckets::new(guest).open("").expect("the default bucket");
+        bucket.set("x", "one".into()).await.expect("saved");
+        storage.plan(Fault::Fails(ErrorKind::Unavailable));
+        let refused = bucket.set("x", "two".into()).await;
+        refused.expect_err("as planned");
+        assert!(matches!(&heard()[..], [GuestError::Unavailable(_)]));
+        // The names are listed, and then nothing is answered.
+        storage.die_at(1, true);
+        bucket.keys(None).await.expect_err("the storage is gone");
+        assert!(matches!(&heard()[..], [GuestError::Unavailable(_)]));
+    });
 }

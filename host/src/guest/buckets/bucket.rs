@@ -237,10 +237,11 @@ impl Bucket {
                 Ok(None) => Ok(None),
                 // The key has a value. An error for all keys would hide the others.
                 Err(snapshot::Error::Corrupt { .. }) => Ok(Some(key)),
-                Err(error) => Err(BucketError::from(GuestError::from(error))),
+                Err(error) => Err(GuestError::from(error)),
             }
         });
-        let looked: Vec<_> = looked.buffered(LOOKED_AT_TOGETHER).try_collect().await?;
+        let looked = looked.buffered(LOOKED_AT_TOGETHER).try_collect();
+        let looked: Vec<_> = guest.allowance.answer(looked.await)?;
         Ok(looked.into_iter().flatten().collect())
     }
 }
