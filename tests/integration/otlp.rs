@@ -30,6 +30,14 @@ fn service(dir: &Path, variables: &[(&str, &str)]) -> Service {
     Service::spawn(command, "127.0.0.1:0", &manifest, token, &[])
 }
 
+/// Starts a service that sends to a collector, with a secret in a header and one more variable.
+fn service_of(dir: &Path, collector: &HttpServer, more: (&str, &str)) -> Service {
+    let url = collector.url("");
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str());
+    let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=s3cr3t-0f-mine");
+    service(dir, &[endpoint, headers, more])
+}
+
 /// Starts a receiver that takes everything.
 fn collector() -> HttpServer {
     let close = "connection: close\r\n";
@@ -57,15 +65,8 @@ fn spans(requests: &[Received]) -> Vec<Span> {
 fn a_run_is_one_trace_from_the_request_to_the_storage() {
     let dir = tempdir();
     let collector = collector();
-    let url = collector.url("");
-    let service = service(
-        dir.path(),
-        &[
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", &url),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=s3cr3t-0f-mine"),
-            ("OTEL_SERVICE_NAME", "agents-of-the-test"),
-        ],
-    );
+    let more = ("OTEL_SERVICE_NAME", "agents-of-the-test");
+    let service = service_of(dir.path(), &collector, more);
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let parent = format!("00-{trace}-b7ad6b7169203331-01");
     let path = "/v1/agents/bot-7/run";
@@ -165,9 +166,7 @@ fn a_dead_collector_delays_no_run_and_its_log_shows_no_secret() {
 fn nothing_is_sent_where_the_sdk_is_disabled() {
     let dir = tempdir();
     let collector = collector();
-    let url = collector.url("");
-    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str());
-    let service = service(dir.path(), &[endpoint, ("OTEL_SDK_DISABLED", "true")]);
+    let service = service_of(dir.path(), &collector, ("OTEL_SDK_DISABLED", "true"));
     let ran = service.run("/v1/agents/bot/run", &["save", "x", "hello"], &[]);
     assert_eq!(ran.status, 200);
     assert_eq!(service.end("-TERM"), Some(0));
@@ -178,9 +177,7 @@ fn nothing_is_sent_where_the_sdk_is_disabled() {
 fn a_signal_that_is_turned_off_is_not_sent() {
     let dir = tempdir();
     let collector = collector();
-    let url = collector.url("");
-    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str());
-    let service = service(dir.path(), &[endpoint, ("OTEL_METRICS_EXPORTER", "none")]);
+    let service = service_of(dir.path(), &collector, ("OTEL_METRICS_EXPORTER", "none"));
     let ran = service.run("/v1/agents/bot/run", &["save", "x", "hello"], &[]);
     assert_eq!(ran.status, 200);
     assert_eq!(service.end("-TERM"), Some(0));
@@ -317,15 +314,8 @@ fn of_page(page: &str) -> Series {
 fn the_metrics_that_are_sent_are_those_of_the_page() {
     let dir = tempdir();
     let collector = collector();
-    let url = collector.url("");
-    let service = service(
-        dir.path(),
-        &[
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", &url),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=s3cr3t-0f-mine"),
-            ("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=one"),
-        ],
-    );
+    let more = ("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=one");
+    let service = service_of(dir.path(), &collector, more);
     let path = "/v1/agents/bot-7/run";
     for _ in 0..3 {
         assert_eq!(

@@ -38,6 +38,12 @@ fn hosts() -> (Memory, Store, Store) {
     (memory, one, other)
 }
 
+/// Acquires the lease of the agent through `one`, after a save of the host before.
+async fn lease_after_a_save(one: &Store, before: &Scope) -> Lease {
+    save(before, "first").await.expect("saved");
+    one.lease("bot", None, &hour("one")).await.expect("free")
+}
+
 async fn save(scope: &Scope, state: &'static str) -> Result<u64> {
     let saved = scope.save(
         "memory",
@@ -59,8 +65,7 @@ fn a_frozen_lease_refuses_what_was_computed_from_a_later_version_of_another_writ
         block_on(async {
             let (_, one, other) = hosts();
             let late = other.scope("bot", None).expect("a scope");
-            save(&late, "first").await.expect("saved");
-            let lease = one.lease("bot", None, &hour("one")).await.expect("free");
+            let lease = lease_after_a_save(&one, &late).await;
             let scope = lease.scope();
             let mut past = scope.past("memory", None, 10).expect("a name");
             let seen = past.next().await.expect("read").expect("a version");
@@ -89,10 +94,8 @@ fn a_frozen_lease_refuses_what_was_computed_from_a_later_version_of_another_writ
 fn a_frozen_lease_permits_changes_on_what_was_seen_and_on_its_own() {
     block_on(async {
         let (_, one, other) = hosts();
-        save(&other.scope("bot", None).expect("a scope"), "first")
-            .await
-            .expect("saved");
-        let lease = one.lease("bot", None, &hour("one")).await.expect("free");
+        let before = other.scope("bot", None).expect("a scope");
+        let lease = lease_after_a_save(&one, &before).await;
         let scope = lease.scope();
         scope.load("memory", None).await.expect("loads");
         lease.freeze();
@@ -112,8 +115,7 @@ fn each_way_to_look_at_the_newest_version_counts_before_a_lease_is_frozen() {
         block_on(async {
             let (_, one, other) = hosts();
             let late = other.scope("bot", None).expect("a scope");
-            save(&late, "first").await.expect("saved");
-            let lease = one.lease("bot", None, &hour("one")).await.expect("free");
+            let lease = lease_after_a_save(&one, &late).await;
             let scope = lease.scope();
             let seen = match way {
                 "load" => scope.load("memory", None).await.expect("loads").is_some(),
