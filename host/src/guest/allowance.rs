@@ -67,8 +67,8 @@ impl Allowance {
         info
     }
 
-    /// Tells the embedder about a call that failed, and returns its result.
-    pub(super) fn answer<T>(&self, result: Result<T, GuestError>) -> Result<T, GuestError> {
+    /// Reports a call that failed to the embedder, and returns its result.
+    pub(super) fn report<T>(&self, result: Result<T, GuestError>) -> Result<T, GuestError> {
         if let (Err(error), Some(on_error)) = (&result, &self.on_error) {
             on_error(error);
         }

@@ -81,7 +81,7 @@ impl Guest {
             Ok(self.allowance.notify(reservation.settle(made)?))
         };
         self.allowance
-            .answer(pending.last(call, |info| info.size).await)
+            .report(pending.last(call, |info| info.size).await)
     }
 
     /// Loads the newest version, or version `at`. Returns none if nothing was saved, or if the
@@ -118,7 +118,7 @@ impl Guest {
             let snapshot = snapshot.as_ref();
             snapshot.map_or(0, |snapshot| snapshot.info.size)
         };
-        self.allowance.answer(pending.last(call, size).await)
+        self.allowance.report(pending.last(call, size).await)
     }
 
     /// Returns information about the newest version, or about version `at`, also of a tombstone.
@@ -133,7 +133,7 @@ impl Guest {
             let _call = self.begin(Right::Load, name).await?;
             self.stat_counted(name, at).await
         };
-        self.allowance.answer(pending.last(call, none).await)
+        self.allowance.report(pending.last(call, none).await)
     }
 
     /// Returns a page of the versions below `before`, or of all versions, newest first.
@@ -158,7 +158,7 @@ impl Guest {
             self.allowance.has_read(page.len() as u64, bytes);
             Ok(page)
         };
-        self.allowance.answer(pending.last(call, none).await)
+        self.allowance.report(pending.last(call, none).await)
     }
 
     /// Returns a page of the names that start with `prefix`, after the name `after`. Lists only
@@ -179,7 +179,7 @@ impl Guest {
             self.allowance.read()?;
             Ok(self.scope.names(prefix, after, limit).await?)
         };
-        self.allowance.answer(pending.last(call, none).await)
+        self.allowance.report(pending.last(call, none).await)
     }
 
     /// Makes a tombstone the next version of `name`.
@@ -197,7 +197,7 @@ impl Guest {
             self.allowance.usage.quota.count_tombstone(&info);
             Ok(self.allowance.notify(info))
         };
-        self.allowance.answer(pending.last(call, none).await)
+        self.allowance.report(pending.last(call, none).await)
     }
 
     /// Saves the state of `version` as the next version of `name`.
@@ -215,7 +215,7 @@ impl Guest {
             let made = self.scope.inner.restore(&parsed, version, expect).await;
             Ok(self.allowance.notify(reservation.settle(made)?))
         };
-        self.allowance.answer(pending.last(call, none).await)
+        self.allowance.report(pending.last(call, none).await)
     }
 
     /// Saves the newest state of `name`, or that of version `at`, as the next version of
@@ -245,7 +245,7 @@ impl Guest {
             let made = scope.fork(&parsed, at, (scope, &new_parsed), expect).await;
             Ok(self.allowance.notify(reservation.settle(made)?))
         };
-        self.allowance.answer(pending.last(call, none).await)
+        self.allowance.report(pending.last(call, none).await)
     }
 
     /// Opens a writer of the next version of `name`. [`Expect::Any`] means the newest version at
@@ -274,7 +274,7 @@ impl Guest {
                 self.telemetry().clone(),
             ))
         };
-        self.allowance.answer(pending.last(call, none).await)
+        self.allowance.report(pending.last(call, none).await)
     }
 
     /// Opens the newest version, or version `at`, for reading in pieces. Returns none as
@@ -301,7 +301,7 @@ impl Guest {
                 self.telemetry().clone(),
             )))
         };
-        self.allowance.answer(pending.last(call, none).await)
+        self.allowance.report(pending.last(call, none).await)
     }
 
     /// Returns the telemetry of the guest's store.

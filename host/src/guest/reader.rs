@@ -46,7 +46,7 @@ impl GuestReader {
         let pending = self.telemetry.begin_guest_call("read", String::new);
         let read = self.read_checked(offset, len);
         let read = pending.last(read, |bytes| bytes.len() as u64).await;
-        self.allowance.answer(read)
+        self.allowance.report(read)
     }
 
     async fn read_checked(&mut self, offset: u64, len: u32) -> Result<Bytes, GuestError> {

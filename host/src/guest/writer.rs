@@ -46,7 +46,7 @@ impl GuestWriter {
         let pending = self.telemetry.begin_guest_call("write", String::new);
         let len = chunk.len() as u64;
         let written = pending.last(self.write_checked(chunk), |()| len).await;
-        self.allowance.answer(written)
+        self.allowance.report(written)
     }
 
     async fn write_checked(&mut self, chunk: &[u8]) -> Result<(), GuestError> {
@@ -70,7 +70,7 @@ impl GuestWriter {
     pub async fn finish(self) -> Result<Info, GuestError> {
         let pending = self.telemetry.begin_guest_call("finish", String::new);
         let allowance = self.allowance.clone();
-        allowance.answer(pending.last(self.finish_checked(), |_| 0).await)
+        allowance.report(pending.last(self.finish_checked(), |_| 0).await)
     }
 
     async fn finish_checked(mut self) -> Result<Info, GuestError> {

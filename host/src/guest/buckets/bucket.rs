@@ -241,7 +241,7 @@ impl Bucket {
             }
         });
         let looked = looked.buffered(LOOKED_AT_TOGETHER).try_collect();
-        let looked: Vec<_> = guest.allowance.answer(looked.await)?;
+        let looked: Vec<_> = guest.allowance.report(looked.await)?;
         Ok(looked.into_iter().flatten().collect())
     }
 }
