@@ -110,7 +110,10 @@ mod measure {
         let mut lost = 0;
         for kind in kinds {
             let report = measured(workspace, options, *kind, &persist, &agent)?;
-            table += &report.row(*kind, options);
+            let row = report.row(*kind, options);
+            // What is known stays known if the next storage fails.
+            eprint!("{row}");
+            table += &row;
             lost += report.lost;
             ensure!(report.recovered > 0, "no run succeeded after the outage");
         }
