@@ -11,9 +11,11 @@ use object_store::aws::AmazonS3Builder;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::path::Path as ObjectPath;
-use object_store::{ClientOptions, HeaderValue, ObjectStore, ObjectStoreExt as _};
+use object_store::{
+    ClientOptions, HeaderValue, ObjectStore, ObjectStoreExt as _, StaticCredentialProvider,
+};
 use persist_host::conformance;
 use persist_host::snapshot::{Scope, Store};
 use persist_host::storage::probe::Way;
@@ -112,10 +114,14 @@ async fn record_probes(storage: &dyn Storage, endpoint: &str) -> Result<()> {
 fn objects(server: &Server, kind: Kind, endpoint: &str) -> Result<Arc<dyn ObjectStore>> {
     let facts = server.facts();
     if kind == Kind::FakeGcs {
+        let no_token = GcpCredential {
+            bearer: "none".into(),
+        };
         let gcs = GoogleCloudStorageBuilder::new()
             .with_bucket_name(&facts.bucket)
             .with_base_url(endpoint)
-            .with_skip_signature(true)
+            // `with_skip_signature` does not count for puts: they ask Google for a token.
+            .with_credentials(Arc::new(StaticCredentialProvider::new(no_token)))
             .with_client_options(ClientOptions::new().with_allow_http(true))
             .with_http_connector(ForEmulator);
         return Ok(Arc::new(gcs.build()?));

@@ -81,9 +81,14 @@ fn agent(state: &[u8]) -> Result<Vec<u8>> {
     } else {
         format!("(data (i32.const {AT}) \"{bytes}\")")
     };
+    // The state is in the module that has the memory, as a toolchain puts it: such a memory begins
+    // as an image that is mapped. Data for an imported memory would be copied for each run.
     let component = SAVES
-        .replacen("\"memory\") 2)", &format!("\"memory\") {pages})"), 1)
-        .replacen("(data (i32.const 32) \"hello\")", &data, 1)
+        .replacen(
+            "(memory (export \"memory\") 2)",
+            &format!("(memory (export \"memory\") {pages}) {data}"),
+            1,
+        )
         .replacen(
             "(i32.const 32) (i32.const 5)",
             &format!("(i32.const {AT}) (i32.const {SIZE})"),
