@@ -13,7 +13,8 @@ fn pieces() -> u64 {
 }
 
 /// Maximum memory of a stream, in addition to the memory that the command takes with nothing to do.
-const BOUND: u64 = 40 << 20;
+/// 8 MiB of it are what a reader fetches ahead.
+const BOUND: u64 = 48 << 20;
 
 /// A MiB that does not compress: the worst case for what is kept between compression and disk.
 fn piece(n: u64) -> Vec<u8> {

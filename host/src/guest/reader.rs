@@ -25,7 +25,8 @@ impl GuestReader {
         telemetry: Telemetry,
     ) -> Self {
         Self {
-            reader,
+            // A guest is asked for what it reads, and a host has many readers.
+            reader: reader.without_read_ahead(),
             allowance,
             telemetry,
             _slot: slot,

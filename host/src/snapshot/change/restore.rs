@@ -1,10 +1,12 @@
 //! Saves the state of a version that exists again, as the next version of a name.
 
+use std::sync::Arc;
+
 use crate::snapshot::commit::Commit;
 use crate::snapshot::format::{Encoded, copy_of};
 use crate::snapshot::history::commit_and_prune;
 use crate::snapshot::info::HOST_LABEL;
-use crate::snapshot::read::{Object, PrunedReadRetry};
+use crate::snapshot::read::{Object, PrunedReadRetry, ReadAhead};
 use crate::snapshot::shared::ScopeRef;
 use crate::snapshot::{Error, Expect, Info, Name, Result, Version, WIDE_PAGE};
 
@@ -122,7 +124,7 @@ impl ScopeRef {
         let version = at.or(head).ok_or_else(|| self.missing(name, at))?;
         let object = match self.object_of_any(name, version).await {
             Err(error) if error.is_missing_object() => return Err(self.missing(name, at)),
-            object => object?,
+            object => Arc::new(object?),
         };
         if object.check_place(self, name, version).is_ok() {
             let what = format!("nothing to adopt: version {version} of {name} is not misplaced");
@@ -159,6 +161,7 @@ impl ScopeRef {
                 object.frame().await?;
                 return Err(self.deleted(name, version));
             }
+            let object = Arc::new(object);
             to.prepare_change().await?;
             let label = origin.label(version, &object);
             let mut commit = match origin {
@@ -239,13 +242,19 @@ impl Origin {
     }
 }
 
-/// Puts the state of a version into a change, block by block, verified.
-async fn copy_state(object: &Object, commit: &mut Commit) -> Result<Encoded> {
-    let (head, tail) = object.frame().await?;
-    commit.push(vec![head]).await?;
-    for block in 0..object.trailer.blocks() {
-        commit.push(vec![object.stored_block(block).await?]).await?;
+/// Groups of blocks that are on their way while a state is copied.
+const AHEAD: usize = 2;
+
+/// Puts the state of a version into a change as it is stored, verified.
+async fn copy_state(object: &Arc<Object>, commit: &mut Commit) -> Result<Encoded> {
+    if object.trailer.blocks() == 0 {
+        let (head, tail) = object.frame().await?;
+        commit.buffer(vec![head, tail]);
     }
-    commit.buffer(vec![tail]);
+    let mut groups = ReadAhead::new(object, 0, AHEAD);
+    while let Some((group, bytes)) = groups.next().await? {
+        let verified = Object::verify_stored(object, group, bytes).await?;
+        commit.push(vec![verified]).await?;
+    }
     Ok(copy_of(&object.trailer))
 }

@@ -7,11 +7,9 @@ use std::ops::Range;
 
 use flate2::{Decompress, FlushDecompress, Status};
 use rayon::prelude::*;
-use sha2::{Digest as _, Sha256};
 
 use super::encode::{self, checksum, copy_of};
 use super::*;
-use crate::hex::hex;
 use crate::snapshot::{Error, Info, Result};
 use crate::storage;
 
@@ -23,9 +21,6 @@ const MAX_METADATA: u32 = 128 << 10;
 
 /// No deflate stream shrinks its input more than this.
 const MAX_RATIO: usize = 1032;
-
-/// Blocks that are read at once, before their hash is looked at.
-const GROUP: usize = 8;
 
 /// Content of the last bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,8 +171,20 @@ impl Trailer {
         rest.min(BLOCK as u64) as usize
     }
 
+    /// Returns the bytes of a block out of stored ones that begin with block `first`.
+    fn block<'a>(&self, block: usize, first: usize, stored: &'a [u8]) -> &'a [u8] {
+        let [start, end] = [block, block + 1].map(|at| self.offsets[at] - self.offsets[first]);
+        &stored[start as usize..end as usize]
+    }
+
+    /// Checks that the stored bytes of some blocks are those that were written.
+    pub(crate) fn verify_blocks(&self, mut blocks: Range<usize>, stored: &[u8]) -> Result<()> {
+        let first = blocks.start;
+        blocks.try_for_each(|block| self.verify_block(block, self.block(block, first, stored)))
+    }
+
     /// Checks that the stored bytes of a block are those that were written.
-    pub(crate) fn verify_block(&self, block: usize, stored: &[u8]) -> Result<()> {
+    fn verify_block(&self, block: usize, stored: &[u8]) -> Result<()> {
         let entry = &self.index[block * INDEX_ENTRY..][..INDEX_ENTRY];
         if encode::index_entry(stored) == entry {
             Ok(())
@@ -190,60 +197,52 @@ impl Trailer {
 
     /// Verifies stored bytes that hold the blocks in `range`, and returns their state.
     pub(crate) fn read_blocks(&self, range: Range<usize>, stored: &[u8]) -> Result<Vec<u8>> {
-        let first = self.offsets[range.start];
-        let len = range.clone().map(|block| self.block_len(block)).sum();
+        let len = self.state_len(range.clone());
         let mut state = plausible(len, stored.len())?;
-        self.fill_blocks(range, &mut state, |block| {
-            let at = self.stored(block..block + 1);
-            &stored[(at.start - first) as usize..(at.end - first) as usize]
-        })?;
+        state.resize(len, 0);
+        self.fill_blocks(range, &mut state, stored)?;
         Ok(state)
     }
 
-    /// Verifies a whole state member and returns its state.
-    pub(crate) fn read_state(&self, member: &[u8]) -> Result<Vec<u8>> {
-        let blocks = self.stored(0..self.blocks());
-        let head = &member[..blocks.start as usize];
-        let tail = &member[blocks.end as usize..];
-        self.verify_frame(head, tail)?;
-        let len = usize::try_from(self.metadata.size).unwrap_or(usize::MAX);
-        let mut state = plausible(len, member.len())?;
-        let mut sha256 = Sha256::new();
-        // While some blocks are read, the ones before them are hashed.
-        let mut unhashed: &[u8] = &[];
-        for (n, group) in state.chunks_mut(GROUP * BLOCK).enumerate() {
-            let range = n * GROUP..self.blocks().min((n + 1) * GROUP);
-            let read = || {
-                self.fill_blocks(range, group, |block| {
-                    let at = self.stored(block..block + 1);
-                    &member[at.start as usize..at.end as usize]
-                })
-            };
-            let hash = || sha256.update(unhashed);
-            match self.blocks() {
-                ..=1 => read(),
-                _ => pool::run(|| rayon::join(read, hash).0),
-            }?;
-            unhashed = group;
-        }
-        sha256.update(unhashed);
-        if crc32fast::hash(&state) != self.metadata.crc32
-            || hex(&sha256.finalize()) != self.metadata.sha256
-        {
-            return Err(Error::corrupt("its state does not match its SHA-256"));
-        }
-        Ok(state)
+    /// Returns the range of some blocks in the object, with what stands before the first block and
+    /// after the last one.
+    pub(crate) fn framed(&self, blocks: &Range<usize>) -> Range<u64> {
+        let stored = self.stored(blocks.clone());
+        let start = if blocks.start == 0 { 0 } else { stored.start };
+        let end = if blocks.end == self.blocks() {
+            self.footer.member
+        } else {
+            stored.end
+        };
+        start..end
     }
 
-    /// Verifies blocks and puts their state where it belongs.
-    fn fill_blocks<'a>(
-        &self,
-        range: Range<usize>,
-        state: &mut [u8],
-        stored: impl Fn(usize) -> &'a [u8] + Sync,
-    ) -> Result<()> {
+    /// Returns the stored bytes of some blocks out of those of [`Self::framed`], whose frame it
+    /// verifies.
+    pub(crate) fn unframed<'a>(&self, blocks: &Range<usize>, framed: &'a [u8]) -> Result<&'a [u8]> {
+        let outer = self.framed(blocks);
+        let stored = self.stored(blocks.clone());
+        let (head, rest) = framed.split_at((stored.start - outer.start) as usize);
+        let (stored, tail) = rest.split_at((stored.end - stored.start) as usize);
+        if blocks.start == 0 {
+            self.verify_head(head)?;
+        }
+        if blocks.end == self.blocks() {
+            self.verify_tail(tail)?;
+        }
+        Ok(stored)
+    }
+
+    /// Bytes of state in some blocks.
+    fn state_len(&self, blocks: Range<usize>) -> usize {
+        blocks.map(|block| self.block_len(block)).sum()
+    }
+
+    /// Verifies blocks, whose bytes are `stored`, and puts their state where it belongs.
+    fn fill_blocks(&self, range: Range<usize>, state: &mut [u8], stored: &[u8]) -> Result<()> {
+        let first = range.start;
         let fill = |(block, state): (usize, &mut [u8])| {
-            let stored = stored(block);
+            let stored = self.block(block, first, stored);
             self.verify_block(block, stored)?;
             inflate(stored, state).ok_or_else(|| {
                 Error::corrupt(format!("block {block} of its state does not decompress"))
@@ -294,7 +293,7 @@ impl Trailer {
     }
 }
 
-/// Returns true for text of `len` lower-case hex digits, which is what [`hex`] writes.
+/// Returns true for text of `len` lower-case hex digits, which is what [`crate::hex::hex`] writes.
 fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -309,15 +308,14 @@ fn plausible(len: usize, stored: usize) -> Result<Vec<u8>> {
         ));
     }
     match state.try_reserve_exact(len) {
-        Ok(()) => state.resize(len, 0),
+        Ok(()) => Ok(state),
         Err(error) => {
             let what = format!("out of memory for a state of {len} bytes");
-            return Err(storage::Error::new(storage::ErrorKind::NoSpace, what)
+            Err(storage::Error::new(storage::ErrorKind::NoSpace, what)
                 .with_source(error)
-                .into());
+                .into())
         }
     }
-    Ok(state)
 }
 
 /// Decompresses a block into exactly the room that its state needs.
@@ -336,6 +334,62 @@ fn inflate(stored: &[u8], state: &mut [u8]) -> Option<()> {
         (read, written) = pour(rest, &mut [0])?;
     }
     (read == stored.len() as u64 && written == state.len() as u64).then_some(())
+}
+
+/// A whole state, as far as its blocks were read.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    state: Vec<u8>,
+    /// The sums of the state before `unsummed`.
+    sums: Sums,
+    unsummed: usize,
+}
+
+impl Decoder {
+    pub(crate) fn new(trailer: &Trailer) -> Result<Self> {
+        let len = usize::try_from(trailer.metadata.size).unwrap_or(usize::MAX);
+        let member = usize::try_from(trailer.footer.member).unwrap_or(usize::MAX);
+        Ok(Self {
+            state: plausible(len, member)?,
+            sums: Sums::default(),
+            unsummed: 0,
+        })
+    }
+
+    /// Verifies and adds the blocks that follow, whose bytes are those of [`Trailer::framed`].
+    /// While they are read, the ones before them are summed.
+    pub(crate) fn add(
+        mut self,
+        trailer: &Trailer,
+        blocks: Range<usize>,
+        framed: &[u8],
+    ) -> Result<Self> {
+        let stored = trailer.unframed(&blocks, framed)?;
+        let begin = self.state.len();
+        self.state
+            .resize(begin + trailer.state_len(blocks.clone()), 0);
+        let (before, state) = self.state.split_at_mut(begin);
+        let unsummed = &before[self.unsummed..];
+        let sums = self.sums;
+        let read = || trailer.fill_blocks(blocks, state, stored);
+        let sum = || sums.and(unsummed);
+        let (read, sums) = if unsummed.is_empty() {
+            (read(), sum())
+        } else {
+            pool::run(|| rayon::join(read, sum))
+        };
+        read?;
+        self.sums = sums;
+        self.unsummed = begin;
+        Ok(self)
+    }
+
+    /// Returns the state, if its sums are those that were written.
+    pub(crate) fn finish(self, trailer: &Trailer) -> Result<Vec<u8>> {
+        let sums = self.sums.and(&self.state[self.unsummed..]);
+        sums.verify(&trailer.metadata)?;
+        Ok(self.state)
+    }
 }
 
 /// Returns true if the extra field of a gzip member is one of a trailer or footer.
@@ -445,7 +499,8 @@ mod tests {
         let footer = footer.check(file.len() as u64)?;
         let (member, trailer) = file.split_at(footer.member as usize);
         let trailer = Trailer::parse(trailer, footer)?;
-        let state = trailer.read_state(member)?;
+        let decoder = Decoder::new(&trailer)?.add(&trailer, 0..trailer.blocks(), member)?;
+        let state = decoder.finish(&trailer)?;
         Ok((trailer, state))
     }
 

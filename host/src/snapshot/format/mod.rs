@@ -37,7 +37,7 @@ mod encode;
 mod pool;
 mod sums;
 
-pub(crate) use decode::{Footer, Trailer, is_of_trailer};
+pub(crate) use decode::{Decoder, Footer, Trailer, is_of_trailer};
 pub(crate) use encode::{Encoded, Encoder, TrailerFields, copy_of};
 pub(crate) use sums::Sums;
 

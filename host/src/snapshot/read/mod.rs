@@ -1,9 +1,11 @@
 //! Reading: which version is the newest, and the verified bytes of one version.
 
+mod ahead;
 mod find;
 mod load;
 mod reader;
 
+pub(crate) use ahead::ReadAhead;
 pub(crate) use find::{PrunedReadRetry, no_times, versions_in};
 pub(crate) use reader::Object;
 #[cfg(feature = "guest")]

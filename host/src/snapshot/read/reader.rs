@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::snapshot::format::{BLOCK, Footer, Metadata, Sums, Trailer};
+use super::ahead::{GROUP, ReadAhead};
+use crate::snapshot::format::{BLOCK, Decoder, Footer, Metadata, Sums, Trailer};
 use crate::snapshot::offload::spawn_cpu;
 use crate::snapshot::shared::ScopeRef;
 use crate::snapshot::{Error, Info, MAX_ENCODED, Name, Result, Snapshot, Version, name};
@@ -21,13 +22,15 @@ pub(crate) fn stat_cost(info: &Info) -> u64 {
     info.stored_size.min(SUFFIX)
 }
 
-/// Blocks that are read at once for a reader that goes from front to back.
-const AHEAD: usize = 4;
+/// Groups of blocks that are on their way while a reader goes from front to back, and while a whole
+/// state is loaded.
+const AHEAD_OF_READER: usize = 2;
+const AHEAD_OF_LOAD: usize = 8;
 
 /// One version of a name. It stays that version, whatever is saved meanwhile.
 ///
-/// Memory: one block of 1 MiB and its stored bytes, four where it is read from front to back, and
-/// 256 KiB.
+/// Memory: one block of 1 MiB and its stored bytes, and 256 KiB. Where it is read from front to
+/// back: four blocks, and the stored bytes of twelve, as those that follow are fetched meanwhile.
 #[derive(Debug)]
 pub struct Reader {
     object: Arc<Object>,
@@ -35,6 +38,9 @@ pub struct Reader {
     /// The blocks that were read last, and their state.
     blocks: Range<usize>,
     state: Bytes,
+    /// Groups on their way, at most, and those that are.
+    ahead: usize,
+    fetching: Option<ReadAhead>,
     /// Stored bytes of all blocks that were read.
     fetched: u64,
     /// The sums of the state from its beginning, and the block that goes on from there.
@@ -48,9 +54,18 @@ impl Reader {
             object: Arc::new(object),
             blocks: 0..0,
             state: Bytes::new(),
+            ahead: AHEAD_OF_READER,
+            fetching: None,
             fetched: 0,
             sums: (Sums::default(), 0),
         }
+    }
+
+    /// Fetches nothing before it is asked for.
+    #[cfg(feature = "guest")]
+    pub(crate) fn without_read_ahead(mut self) -> Self {
+        self.ahead = 0;
+        self
     }
 
     /// Returns whether the byte at `offset` can be read without asking the storage.
@@ -89,16 +104,13 @@ impl Reader {
         }
         let block = (offset / BLOCK as u64) as usize;
         if !self.blocks.contains(&block) {
-            // Who goes on where the last read ended will want what follows, too.
-            let ahead = if block == self.blocks.end && block > 0 {
-                AHEAD
-            } else {
-                1
-            };
-            let blocks = block..self.object.trailer.blocks().min(block + ahead);
+            let (blocks, framed) = self.fetch(block).await?;
+            // Not beside those that follow.
+            self.blocks = blocks.start..blocks.start;
+            self.state = Bytes::new();
             let stored = self.object.trailer.stored(blocks.clone());
             self.fetched += stored.end - stored.start;
-            let state = Object::read_blocks(&self.object, blocks.clone()).await?;
+            let state = Object::decode(&self.object, blocks.clone(), framed).await?;
             self.sum(&blocks, &state).await?;
             self.state = state;
             self.blocks = blocks;
@@ -106,6 +118,27 @@ impl Reader {
         let start = (offset - (self.blocks.start * BLOCK) as u64) as usize;
         let end = self.state.len().min(start.saturating_add(len));
         Ok(self.state.slice(start..end))
+    }
+
+    /// Fetches a block, and those that follow if the last read ended before it: who goes on will
+    /// want them, too.
+    async fn fetch(&mut self, block: usize) -> Result<(Range<usize>, Bytes)> {
+        // If this fails or is cancelled, the next read begins anew.
+        let ahead = self.fetching.take();
+        let goes_on = block > 0 && block == self.blocks.end;
+        if goes_on && self.ahead > 0 {
+            let ahead = ahead.filter(|ahead| ahead.position() == block);
+            let mut ahead =
+                ahead.unwrap_or_else(|| ReadAhead::new(&self.object, block, self.ahead));
+            if let Some(group) = ahead.next().await? {
+                self.fetching = Some(ahead);
+                return Ok(group);
+            }
+        }
+        let len = if goes_on { GROUP } else { 1 };
+        let blocks = block..self.object.trailer.blocks().min(block + len);
+        let bytes = self.object.fetch(&blocks).await?;
+        Ok((blocks, bytes))
     }
 
     /// Adds blocks to the sums where they go on from what was read before, and compares the sums at
@@ -183,15 +216,40 @@ impl Object {
 
     /// The whole state, verified.
     pub(crate) async fn load(self, name: &Name, version: Version) -> Result<Snapshot> {
-        let info = self.trailer.info(name.as_str(), version);
-        let member = self.bytes(0..self.trailer.footer.member).await?;
-        let key = self.key;
-        let trailer = self.trailer;
-        let state = spawn_cpu(info.size, move || trailer.read_state(&member)).await;
+        let object = Arc::new(self);
+        let info = object.trailer.info(name.as_str(), version);
+        let state = Self::decode_all(&object).await;
         Ok(Snapshot {
             info,
-            state: state.map_err(|error| error.at(&key))?.into(),
+            state: state.map_err(|error| error.at(&object.key))?.into(),
         })
+    }
+
+    async fn decode_all(this: &Arc<Self>) -> Result<Vec<u8>> {
+        let trailer = &this.trailer;
+        let blocks = trailer.blocks();
+        if blocks <= GROUP {
+            let member = this.fetch(&(0..blocks)).await?;
+            let object = Arc::clone(this);
+            let read = move || {
+                let trailer = &object.trailer;
+                let decoder = Decoder::new(trailer)?.add(trailer, 0..blocks, &member)?;
+                decoder.finish(trailer)
+            };
+            return spawn_cpu(trailer.metadata.size, read).await;
+        }
+        let mut decoder = Decoder::new(trailer)?;
+        let mut groups = ReadAhead::new(this, 0, AHEAD_OF_LOAD);
+        while let Some((group, bytes)) = groups.next().await? {
+            let object = Arc::clone(this);
+            let add = move || decoder.add(&object.trailer, group, &bytes);
+            decoder = spawn_cpu(trailer.metadata.size, add).await?;
+        }
+        let object = Arc::clone(this);
+        spawn_cpu(trailer.metadata.size, move || {
+            decoder.finish(&object.trailer)
+        })
+        .await
     }
 
     /// Returns the bytes before and after the blocks, verified: all that a tombstone has besides
@@ -205,14 +263,6 @@ impl Object {
         Ok((head, tail))
     }
 
-    /// Reads the stored bytes of one block, verified.
-    pub(crate) async fn stored_block(&self, block: usize) -> Result<Bytes> {
-        let stored = self.bytes(self.trailer.stored(block..block + 1)).await?;
-        let sound = self.trailer.verify_block(block, &stored);
-        sound.map_err(|error| error.at(&self.key))?;
-        Ok(stored)
-    }
-
     /// Verifies every byte, in bounded memory.
     pub(crate) async fn verify(self, name: &Name, version: Version) -> Result<VerifyReport> {
         let object = Arc::new(self);
@@ -223,8 +273,9 @@ impl Object {
             object.frame().await?;
         }
         let mut sums = Sums::default();
-        for block in (0..blocks).step_by(AHEAD) {
-            let state = Self::read_blocks(&object, block..blocks.min(block + AHEAD)).await?;
+        let mut groups = ReadAhead::new(&object, 0, AHEAD_OF_READER);
+        while let Some((group, bytes)) = groups.next().await? {
+            let state = Self::decode(&object, group, bytes).await?;
             sums = spawn_cpu(metadata.size, move || Ok(sums.and(&state))).await?;
         }
         sums.verify(metadata)
@@ -279,35 +330,39 @@ impl Object {
         format!("{}@{version}", parts.join("/"))
     }
 
-    /// Reads blocks, and with the first and the last one also the bytes before and after them, in
-    /// one request.
-    async fn read_blocks(this: &Arc<Self>, blocks: Range<usize>) -> Result<Bytes> {
-        let trailer = &this.trailer;
-        let stored = trailer.stored(blocks.clone());
-        let start = if blocks.start == 0 { 0 } else { stored.start };
-        let end = if blocks.end == trailer.blocks() {
-            trailer.footer.member
-        } else {
-            stored.end
-        };
-        let bytes = this.bytes(start..end).await?;
+    /// Reads the stored bytes of blocks, and with the first and the last one also those before and
+    /// after them, in one request.
+    pub(crate) async fn fetch(&self, blocks: &Range<usize>) -> Result<Bytes> {
+        self.bytes(self.trailer.framed(blocks)).await
+    }
+
+    /// Returns the state of blocks, verified, from what [`Self::fetch`] returned.
+    async fn decode(this: &Arc<Self>, blocks: Range<usize>, framed: Bytes) -> Result<Bytes> {
         let object = Arc::clone(this);
         let read = move || {
-            let first = (stored.start - start) as usize;
-            let last = (stored.end - start) as usize;
             let trailer = &object.trailer;
-            let read = || {
-                if first > 0 {
-                    trailer.verify_head(&bytes[..first])?;
-                }
-                if last < bytes.len() {
-                    trailer.verify_tail(&bytes[last..])?;
-                }
-                trailer.read_blocks(blocks, &bytes[first..last])
-            };
-            read().map_err(|error| error.at(&object.key))
+            let stored = trailer.unframed(&blocks, &framed);
+            let state = stored.and_then(|stored| trailer.read_blocks(blocks, stored));
+            state.map_err(|error| error.at(&object.key))
         };
         Ok(spawn_cpu(this.trailer.metadata.size, read).await?.into())
+    }
+
+    /// Returns what [`Self::fetch`] returned, whose blocks it compares with their checksums.
+    pub(crate) async fn verify_stored(
+        this: &Arc<Self>,
+        blocks: Range<usize>,
+        framed: Bytes,
+    ) -> Result<Bytes> {
+        let object = Arc::clone(this);
+        let verify = move || {
+            let trailer = &object.trailer;
+            let stored = trailer.unframed(&blocks, &framed);
+            let sound = stored.and_then(|stored| trailer.verify_blocks(blocks, stored));
+            sound.map_err(|error| error.at(&object.key))?;
+            Ok(framed)
+        };
+        spawn_cpu(this.trailer.metadata.size, verify).await
     }
 
     /// Stored bytes, from what was read already where it has them.

@@ -491,14 +491,9 @@ impl RawVersion {
     async fn blocks(&self, first: usize, end: usize) -> Result<Bytes> {
         let trailer = &self.object.trailer;
         let stored = trailer.stored(first..end);
-        let bytes = self.object.bytes(stored.clone()).await?;
-        for block in first..end {
-            let at = trailer.stored(block..block + 1);
-            let block_bytes =
-                &bytes[(at.start - stored.start) as usize..(at.end - stored.start) as usize];
-            let sound = trailer.verify_block(block, block_bytes);
-            sound.map_err(|error| error.at(&self.key))?;
-        }
+        let bytes = self.object.bytes(stored).await?;
+        let sound = trailer.verify_blocks(first..end, &bytes);
+        sound.map_err(|error| error.at(&self.key))?;
         Ok(bytes)
     }
 }
