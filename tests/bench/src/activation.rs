@@ -36,6 +36,11 @@ const BURST: u64 = 64;
 /// Tasks that run at the same time.
 const TASKS: [u64; 3] = [1, 2, 8];
 
+/// Target duration of a run, as a multiple of its parts, and target for two tasks, as a multiple of
+/// the runs of one.
+const RUN_AIM: f64 = 1.5;
+const TASKS_AIM: f64 = 1.7;
+
 /// Saves after which a task takes another store: those in memory keep all versions.
 const SAVES_OF_STORE: u64 = 100;
 
@@ -76,8 +81,8 @@ pub(crate) fn run(options: &Options) -> Result<String> {
         "`Scope::save` of 5 bytes in memory, no guest",
         "`Agent::run` of an agent that saves 5 bytes in memory",
     ];
-    for (what, rates) in what.into_iter().zip(&mut rates) {
-        let medians = rates.each_mut().map(|rates| median(rates));
+    let medians = rates.map(|of_tasks| of_tasks.map(median));
+    for (what, medians) in what.into_iter().zip(&medians) {
         let mut row = vec![what.to_owned()];
         row.extend(medians.map(|rate| format!("{:.1}", rate / 1e3)));
         row.push(format!("{:.2}x", medians[1] / medians[0]));
@@ -85,10 +90,33 @@ pub(crate) fn run(options: &Options) -> Result<String> {
     }
     let mut text = String::new();
     writeln!(text, "### Activation\n\n{table}")?;
+    text += &aims(&medians)?;
     Ok(text)
 }
 
-fn median(rates: &mut [f64]) -> f64 {
+/// Aims of [`Agent::run`], beside what it cannot do without.
+fn aims([processors, _, pooled, save, run]: &[[f64; 3]; 5]) -> Result<String> {
+    let of_one = (1.0 / run[0]) / (1.0 / pooled[0] + 1.0 / save[0]);
+    let of_two = run[1] / run[0];
+    let said = |is_met| if is_met { "met" } else { "missed" };
+    let mut text = String::new();
+    writeln!(
+        text,
+        "- a run takes at most {RUN_AIM} times as long as a bare instance and a save without a \
+         guest: {of_one:.2}x, {}.",
+        said(of_one <= RUN_AIM)
+    )?;
+    writeln!(
+        text,
+        "- two tasks run at least {TASKS_AIM} times as many agents as one: {of_two:.2}x, {}. The \
+         two processors do {:.2}x of what one does.",
+        said(of_two >= TASKS_AIM),
+        processors[1] / processors[0]
+    )?;
+    Ok(text)
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
     rates.sort_unstable_by(f64::total_cmp);
     rates[rates.len() / 2]
 }
