@@ -48,8 +48,8 @@ impl ReadAhead {
             }
             let group = self.next..blocks.min(self.next + GROUP);
             self.next = group.end;
-            let object = Arc::clone(&self.object);
-            let fetch = async move { object.fetch(&group).await };
+            // A task that is stopped ends later than this: it must not keep the object.
+            let fetch = self.object.read_unread(&self.object.trailer.framed(&group));
             if let Some(bytes) = self.fetching.push(fetch.in_current_span()).await? {
                 break Some(bytes);
             }
@@ -57,7 +57,8 @@ impl ReadAhead {
         Ok(bytes.map(|bytes| {
             let group = self.position..blocks.min(self.position + GROUP);
             self.position = group.end;
-            (group, bytes)
+            let framed = self.object.trailer.framed(&group);
+            (group, self.object.complete(&framed, bytes))
         }))
     }
 }

@@ -355,6 +355,7 @@ impl Object {
         framed: Bytes,
     ) -> Result<Bytes> {
         let object = Arc::clone(this);
+        let len = framed.len() as u64;
         let verify = move || {
             let trailer = &object.trailer;
             let stored = trailer.unframed(&blocks, &framed);
@@ -362,21 +363,43 @@ impl Object {
             sound.map_err(|error| error.at(&object.key))?;
             Ok(framed)
         };
-        spawn_cpu(this.trailer.metadata.size, verify).await
+        spawn_cpu(len, verify).await
     }
 
     /// Stored bytes, from what was read already where it has them.
     pub(crate) async fn bytes(&self, range: Range<u64>) -> Result<Bytes> {
-        let (start, suffix) = &self.suffix;
-        match range.start.checked_sub(*start) {
-            Some(from) => Ok(suffix.slice(from as usize..(range.end - start) as usize)),
-            None if range.end > *start => {
-                let head = read_exactly(&*self.storage, &self.key, range.start..*start).await?;
-                let tail = &suffix[..(range.end - start) as usize];
-                Ok([&head, tail].concat().into())
+        let unread = self.read_unread(&range).await?;
+        Ok(self.complete(&range, unread))
+    }
+
+    /// Reads the part of a range that was not read with the trailer. It does not keep the object,
+    /// whose trailer may be long.
+    pub(super) fn read_unread(
+        &self,
+        range: &Range<u64>,
+    ) -> impl Future<Output = Result<Bytes>> + Send + use<> {
+        let (storage, key) = (Arc::clone(&self.storage), self.key.clone());
+        let (start, _) = self.suffix;
+        let unread = range.start.min(start)..range.end.min(start);
+        async move {
+            if unread.is_empty() {
+                return Ok(Bytes::new());
             }
-            None => read_exactly(&*self.storage, &self.key, range).await,
+            read_exactly(&*storage, &key, unread).await
         }
+    }
+
+    /// Returns a range, of which `unread` was not read with the trailer.
+    pub(super) fn complete(&self, range: &Range<u64>, unread: Bytes) -> Bytes {
+        let (start, suffix) = &self.suffix;
+        if range.end <= *start {
+            return unread;
+        }
+        let [from, to] = [range.start.max(*start), range.end].map(|at| (at - start) as usize);
+        if unread.is_empty() {
+            return suffix.slice(from..to);
+        }
+        [&unread, &suffix[from..to]].concat().into()
     }
 }
 

@@ -6,6 +6,7 @@
 //! damaged, and something else where one failed for another reason, such as memory.
 
 use std::process::ExitCode;
+use std::sync::{Arc, Barrier};
 
 use anyhow::{Context as _, Result};
 use persist_crash_testing::fixture_store::{FixtureStore, Place};
@@ -63,6 +64,7 @@ fn main() -> Result<ExitCode> {
 /// Reads the golden files, so that threads and tables are there before the limit is. Returns where
 /// `origin` was saved.
 fn warm_up(shelf: &FixtureStore, origin: &str) -> Result<Place> {
+    start_threads(shelf)?;
     let mut found = None;
     for golden in golden::versions()? {
         if let Some(place) = &golden.place {
@@ -76,6 +78,23 @@ fn warm_up(shelf: &FixtureStore, origin: &str) -> Result<Place> {
         }
     }
     found.context("no such golden file")
+}
+
+/// Starts threads that compute. A busy machine needs a second one where the first has done its work
+/// and not yet said so, and the limit counts the whole stack of each.
+fn start_threads(shelf: &FixtureStore) -> Result<()> {
+    const THREADS: usize = 4;
+    let all = Arc::new(Barrier::new(THREADS));
+    shelf.wait(async {
+        let threads = (0..THREADS).map(|_| {
+            let all = Arc::clone(&all);
+            tokio::task::spawn_blocking(move || all.wait())
+        });
+        for thread in threads.collect::<Vec<_>>() {
+            thread.await?;
+        }
+        Ok(())
+    })
 }
 
 /// From now on, this process may take `memory` bytes more than it has.
