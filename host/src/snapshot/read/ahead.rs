@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::Instrument as _;
 
-use super::reader::Object;
+use super::object::Object;
 use crate::snapshot::Result;
 use crate::snapshot::ordered_tasks::OrderedTasks;
 
@@ -184,6 +184,7 @@ mod tests {
         assert_eq!(storage.reads(), 6);
     }
 
+    #[cfg(feature = "guest")]
     #[tokio::test]
     async fn a_reader_of_a_guest_fetches_what_it_is_asked_for() {
         let (storage, scope, _) = saved().await;

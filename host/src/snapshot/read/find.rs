@@ -4,7 +4,7 @@ use crate::snapshot::clock::Moment;
 use crate::snapshot::format::Trailer;
 use crate::snapshot::shared::{Head, HeadObservation, ScopeRef, StoreRef};
 
-use super::reader::Object;
+use super::object::Object;
 use crate::snapshot::{
     Error, MAX_REREADS, MAX_VERSION, Name, Result, Version, WIDE_PAGE, check_limit, layout,
 };

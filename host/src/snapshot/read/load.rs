@@ -1,11 +1,20 @@
 //! Loads, opens, describes and verifies versions of a name.
 
+use std::sync::Arc;
+
+use super::ahead::{GROUP, ReadAhead};
 use super::find::PrunedReadRetry;
-use super::reader::{Reader, VerifyReport};
+use super::object::Object;
+use super::reader::{AHEAD, Reader, VerifyReport};
 #[cfg(doc)]
 use crate::snapshot::Scope;
+use crate::snapshot::format::{Decoder, Sums};
+use crate::snapshot::offload::spawn_cpu;
 use crate::snapshot::shared::ScopeRef;
 use crate::snapshot::{Error, Info, Name, Result, Snapshot, Version};
+
+/// Groups of blocks that are on their way while a whole state is loaded.
+const AHEAD_OF_LOAD: usize = 8;
 
 impl ScopeRef {
     /// Loads a state as [`Scope::load`] does, but refuses a state of more than `max` bytes before
@@ -95,5 +104,67 @@ impl ScopeRef {
             }
             before = versions.last().copied();
         }
+    }
+}
+
+impl Object {
+    /// The whole state, verified.
+    pub(crate) async fn load(self, name: &Name, version: Version) -> Result<Snapshot> {
+        let object = Arc::new(self);
+        let info = object.trailer.info(name.as_str(), version);
+        let state = Self::decode_all(&object).await;
+        Ok(Snapshot {
+            info,
+            state: state.map_err(|error| error.at(&object.key))?.into(),
+        })
+    }
+
+    async fn decode_all(this: &Arc<Self>) -> Result<Vec<u8>> {
+        let trailer = &this.trailer;
+        let blocks = trailer.blocks();
+        if blocks <= GROUP {
+            let member = this.fetch(&(0..blocks)).await?;
+            let object = Arc::clone(this);
+            let read = move || {
+                let trailer = &object.trailer;
+                let decoder = Decoder::new(trailer)?.add(trailer, 0..blocks, &member)?;
+                decoder.finish(trailer)
+            };
+            return spawn_cpu(trailer.metadata.size, read).await;
+        }
+        let mut decoder = Decoder::new(trailer)?;
+        let mut groups = ReadAhead::new(this, 0, AHEAD_OF_LOAD);
+        while let Some((group, bytes)) = groups.next().await? {
+            let object = Arc::clone(this);
+            let add = move || decoder.add(&object.trailer, group, &bytes);
+            decoder = spawn_cpu(trailer.metadata.size, add).await?;
+        }
+        let object = Arc::clone(this);
+        spawn_cpu(trailer.metadata.size, move || {
+            decoder.finish(&object.trailer)
+        })
+        .await
+    }
+
+    /// Verifies every byte, in bounded memory.
+    pub(crate) async fn verify(self, name: &Name, version: Version) -> Result<VerifyReport> {
+        let object = Arc::new(self);
+        let trailer = &object.trailer;
+        let metadata = &trailer.metadata;
+        let blocks = trailer.blocks();
+        if blocks == 0 {
+            object.frame().await?;
+        }
+        let mut sums = Sums::default();
+        let mut groups = ReadAhead::new(&object, 0, AHEAD);
+        while let Some((group, bytes)) = groups.next().await? {
+            let state = Self::decode(&object, group, bytes).await?;
+            sums = spawn_cpu(metadata.size, move || Ok(sums.and(&state))).await?;
+        }
+        sums.verify(metadata)
+            .map_err(|error| error.at(&object.key))?;
+        Ok(VerifyReport {
+            info: trailer.info(name.as_str(), version),
+        })
     }
 }

@@ -3,11 +3,12 @@
 mod ahead;
 mod find;
 mod load;
+mod object;
 mod reader;
 
 pub(crate) use ahead::ReadAhead;
 pub(crate) use find::{PrunedReadRetry, no_times, versions_in};
-pub(crate) use reader::Object;
+pub(crate) use object::Object;
 #[cfg(feature = "guest")]
-pub(crate) use reader::stat_cost;
+pub(crate) use object::stat_cost;
 pub use reader::{Reader, VerifyReport};
