@@ -629,11 +629,11 @@ fn large_tables(options: &Options, moved: &[Moved]) -> Result<String> {
         Some(aws) => {
             let start = start_of(aws)?;
             format!(
-                "`aws` takes {} ms to start, which is part of its time. ",
+                "`aws` takes {} ms to start, which is part of its time.",
                 millis(start)
             )
         }
-        None => "`aws` was not installed. ".into(),
+        None => "`aws` was not installed.".into(),
     };
     let mut text = String::new();
     writeln!(
