@@ -49,8 +49,8 @@ const CONTENDERS: [(&str, Saves); 4] = [
 pub(crate) fn run(options: &Options, place: &Path) -> Result<String> {
     let (rounds, seconds) = if options.quick { (1, 1.0) } else { (5, 1.5) };
     let mut rates: [[Vec<f64>; WRITERS.len()]; CONTENDERS.len()] = Default::default();
-    // Files are removed at the end: ext4 does not use an inode that was removed in the last minutes,
-    // and who makes files after that looks at all of them.
+    // Files are removed at the end: ext4 does not use inodes that were removed in the last minutes,
+    // and looks at all of them for each new file.
     let mut places = Vec::new();
     for _ in 0..rounds {
         for (column, writers) in WRITERS.into_iter().enumerate() {
