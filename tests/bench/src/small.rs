@@ -58,10 +58,13 @@ pub(crate) fn run(options: &Options, place: &Path) -> Result<String> {
             create,
         ),
         (
-            "`Scope::save`: the same, after a look at the head and gzip",
+            "`Scope::save`: the same, and gzip, hashes and a trailer",
             save,
         ),
-        ("of it, the look at the head", head),
+        (
+            "a look at the head, which a save spares that knows it",
+            head,
+        ),
         ("of it, gzip of 4 KiB", gzip),
     ])
 }
