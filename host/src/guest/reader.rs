@@ -25,7 +25,7 @@ impl GuestReader {
         telemetry: Telemetry,
     ) -> Self {
         Self {
-            // A guest is asked for what it reads, and a host has many readers.
+            // A guest is charged for what is fetched, and a host has many readers.
             reader: reader.without_read_ahead(),
             allowance,
             telemetry,

@@ -6,7 +6,7 @@ use crate::snapshot::commit::Commit;
 use crate::snapshot::format::{Encoded, copy_of};
 use crate::snapshot::history::commit_and_prune;
 use crate::snapshot::info::HOST_LABEL;
-use crate::snapshot::read::{Object, PrunedReadRetry, ReadAhead};
+use crate::snapshot::read::{GROUPS, Object, PrunedReadRetry, ReadAhead};
 use crate::snapshot::shared::ScopeRef;
 use crate::snapshot::{Error, Expect, Info, Name, Result, Version, WIDE_PAGE};
 
@@ -242,19 +242,16 @@ impl Origin {
     }
 }
 
-/// Groups of blocks that are on their way while a state is copied.
-const AHEAD: usize = 2;
-
 /// Puts the state of a version into a change as it is stored, verified.
 async fn copy_state(object: &Arc<Object>, commit: &mut Commit) -> Result<Encoded> {
     if object.trailer.blocks() == 0 {
         let (head, tail) = object.frame().await?;
         commit.buffer(vec![head, tail]);
     }
-    let mut groups = ReadAhead::new(object, 0, AHEAD);
+    let mut groups = ReadAhead::new(object, 0, GROUPS);
     while let Some((group, bytes)) = groups.next().await? {
-        let verified = Object::verify_stored(object, group, bytes).await?;
-        commit.push(vec![verified]).await?;
+        Object::verify_stored(object, group, bytes.clone()).await?;
+        commit.push(vec![bytes]).await?;
     }
     Ok(copy_of(&object.trailer))
 }

@@ -11,7 +11,16 @@ use crate::snapshot::Result;
 use crate::snapshot::ordered_tasks::OrderedTasks;
 
 /// Blocks that are fetched in one request.
-pub(crate) const GROUP: usize = 4;
+pub(super) const GROUP: usize = 4;
+
+/// Groups that are on their way while one state is read from front to back.
+pub(crate) const GROUPS: usize = 2;
+
+/// The same while it is loaded as a whole, into memory that it takes anyway.
+pub(super) const GROUPS_OF_LOAD: usize = 8;
+
+/// The same where several states are verified at once.
+pub(super) const GROUPS_OF_VERIFICATION: usize = 1;
 
 /// Groups of blocks of one object, in order. While the caller has one, the next ones are fetched.
 #[derive(Debug)]

@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use super::ahead::{GROUP, ReadAhead};
+use super::ahead::{GROUP, GROUPS_OF_LOAD, GROUPS_OF_VERIFICATION, ReadAhead};
 use super::find::PrunedReadRetry;
 use super::object::Object;
-use super::reader::{AHEAD, Reader, VerifyReport};
+use super::reader::{Reader, VerifyReport};
 #[cfg(doc)]
 use crate::snapshot::Scope;
 use crate::snapshot::format::{Decoder, Sums};
 use crate::snapshot::offload::spawn_cpu;
 use crate::snapshot::shared::ScopeRef;
 use crate::snapshot::{Error, Info, Name, Result, Snapshot, Version};
-
-/// Groups of blocks that are on their way while a whole state is loaded.
-const AHEAD_OF_LOAD: usize = 8;
 
 impl ScopeRef {
     /// Loads a state as [`Scope::load`] does, but refuses a state of more than `max` bytes before
@@ -133,7 +130,7 @@ impl Object {
             return spawn_cpu(trailer.metadata.size, read).await;
         }
         let mut decoder = Decoder::new(trailer)?;
-        let mut groups = ReadAhead::new(this, 0, AHEAD_OF_LOAD);
+        let mut groups = ReadAhead::new(this, 0, GROUPS_OF_LOAD);
         while let Some((group, bytes)) = groups.next().await? {
             let object = Arc::clone(this);
             let add = move || decoder.add(&object.trailer, group, &bytes);
@@ -156,7 +153,7 @@ impl Object {
             object.frame().await?;
         }
         let mut sums = Sums::default();
-        let mut groups = ReadAhead::new(&object, 0, AHEAD);
+        let mut groups = ReadAhead::new(&object, 0, GROUPS_OF_VERIFICATION);
         while let Some((group, bytes)) = groups.next().await? {
             let state = Self::decode(&object, group, bytes).await?;
             sums = spawn_cpu(metadata.size, move || Ok(sums.and(&state))).await?;

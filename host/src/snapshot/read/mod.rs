@@ -6,7 +6,7 @@ mod load;
 mod object;
 mod reader;
 
-pub(crate) use ahead::ReadAhead;
+pub(crate) use ahead::{GROUPS, ReadAhead};
 pub(crate) use find::{PrunedReadRetry, no_times, versions_in};
 pub(crate) use object::Object;
 #[cfg(feature = "guest")]

@@ -137,32 +137,37 @@ impl Object {
         blocks: Range<usize>,
         framed: Bytes,
     ) -> Result<Bytes> {
-        let object = Arc::clone(this);
-        let read = move || {
-            let trailer = &object.trailer;
-            let stored = trailer.unframed(&blocks, &framed);
-            let state = stored.and_then(|stored| trailer.read_blocks(blocks, stored));
-            state.map_err(|error| error.at(&object.key))
-        };
-        Ok(spawn_cpu(this.trailer.metadata.size, read).await?.into())
+        let size = this.trailer.metadata.size;
+        let state = Self::work(this, size, blocks, framed, Trailer::read_blocks);
+        Ok(state.await?.into())
     }
 
-    /// Returns what [`Self::fetch`] returned, whose blocks it compares with their checksums.
+    /// Compares blocks with their checksums, in what [`Self::fetch`] returned.
     pub(crate) async fn verify_stored(
         this: &Arc<Self>,
         blocks: Range<usize>,
         framed: Bytes,
-    ) -> Result<Bytes> {
-        let object = Arc::clone(this);
+    ) -> Result<()> {
         let len = framed.len() as u64;
-        let verify = move || {
+        Self::work(this, len, blocks, framed, Trailer::verify_blocks).await
+    }
+
+    /// Computes something of blocks, whose frame is verified. The work grows with `bytes`.
+    async fn work<T: Send + 'static>(
+        this: &Arc<Self>,
+        bytes: u64,
+        blocks: Range<usize>,
+        framed: Bytes,
+        work: fn(&Trailer, Range<usize>, &[u8]) -> Result<T>,
+    ) -> Result<T> {
+        let object = Arc::clone(this);
+        let work = move || {
             let trailer = &object.trailer;
             let stored = trailer.unframed(&blocks, &framed);
-            let sound = stored.and_then(|stored| trailer.verify_blocks(blocks, stored));
-            sound.map_err(|error| error.at(&object.key))?;
-            Ok(framed)
+            let done = stored.and_then(|stored| work(trailer, blocks, stored));
+            done.map_err(|error| error.at(&object.key))
         };
-        spawn_cpu(len, verify).await
+        spawn_cpu(bytes, work).await
     }
 
     /// Stored bytes, from what was read already where it has them.

@@ -5,16 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::ahead::{GROUP, ReadAhead};
+use super::ahead::{GROUP, GROUPS, ReadAhead};
 use super::object::Object;
 #[cfg(doc)]
 use crate::snapshot::Error;
 use crate::snapshot::format::{BLOCK, Sums};
 use crate::snapshot::offload::spawn_cpu;
 use crate::snapshot::{Info, Result, Version};
-
-/// Groups of blocks that are on their way while a state is read from front to back.
-pub(super) const AHEAD: usize = 2;
 
 /// One version of a name. It stays that version, whatever is saved meanwhile.
 ///
@@ -43,7 +40,7 @@ impl Reader {
             object: Arc::new(object),
             blocks: 0..0,
             state: Bytes::new(),
-            ahead: AHEAD,
+            ahead: GROUPS,
             fetching: None,
             fetched: 0,
             sums: (Sums::default(), 0),
