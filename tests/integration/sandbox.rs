@@ -540,3 +540,61 @@ fn runs_at_once_do_not_disturb_each_other() {
         );
     });
 }
+
+/// Returns an agent that answers whether it found its memory as it begins, and then writes that
+/// many bytes of it. `first` is written before it looks.
+fn writes_memory(written: usize, first: u8) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+  (core module $module
+    (memory (export "memory") 96)
+    (data (i32.const 600) "clean")
+    (data (i32.const 616) "dirty")
+    (data (i32.const 4096) "image of {written}")
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 64))
+    (func (export "run") (param i32 i32) (result i32)
+      (local $at i32) (local $found i64)
+      (i32.store8 (i32.const 9000) (i32.const {first}))
+      (local.set $at (i32.const 8192))
+      (loop $next
+        (local.set $found (i64.or (local.get $found) (i64.load (local.get $at))))
+        (local.set $at (i32.add (local.get $at) (i32.const 8)))
+        (br_if $next (i32.lt_u (local.get $at) (i32.const 6291456))))
+      (i32.store (i32.const 516)
+        (select (i32.const 600) (i32.const 616)
+          (i32.and (i64.eqz (local.get $found))
+            (i32.eq (i32.load8_u (i32.const 4096)) (i32.const 105)))))
+      (i32.store (i32.const 520) (i32.const 5))
+      (i32.store8 (i32.const 4096) (i32.const 0))
+      (memory.fill (i32.const 8192) (i32.const 255) (i32.const {written}))
+      (i32.const 512)))
+  (core instance $instance (instantiate $module))
+  (func (export "run") (param "args" (list string)) (result (result string (error string)))
+    (canon lift (core func $instance "run") (memory (core memory $instance "memory"))
+      (realloc (core func $instance "realloc")))))"#
+    );
+    wat::parse_str(text).expect("a component")
+}
+
+/// A place in the pool is cleared for the next run: page by page up to a bound, given back above.
+#[test]
+fn each_run_finds_memory_as_its_agent_begins() {
+    block_on(async {
+        let host = host();
+        let mut agents = Vec::new();
+        for written in [0, 4096, 1 << 20, 3 << 20, 5 << 20] {
+            let agent = host.load(&writes_memory(written, 0)).await;
+            agents.push((written, agent.expect("loads")));
+        }
+        for round in 0..4 {
+            for (written, agent) in &agents {
+                let ran = agent.run(SnapshotCtx::new(memory()), &[]).await;
+                let answer = ran.answer.expect("an answer");
+                assert_eq!(answer, "clean", "{written} in round {round}");
+            }
+        }
+        let soiled = host.load(&writes_memory(0, 1)).await.expect("loads");
+        let ran = soiled.run(SnapshotCtx::new(memory()), &[]).await;
+        assert_eq!(ran.answer.expect("an answer"), "dirty");
+    });
+}
